@@ -1,0 +1,52 @@
+# Every target works alone on a machine that has only Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-unit test-integration lint format typecheck ci clean
+
+help: ## Show every command
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Rapids needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+install: $(INSTALLED) ## Make the environment (.venv) and install everything into it
+
+demo: $(INSTALLED) ## Run the order-fulfilment example on an embedded server, until Ctrl-C
+	@$(BIN)/python -m example_app
+
+test: $(INSTALLED) ## Run the whole suite on the embedded server
+	$(BIN)/python -m pytest
+
+test-unit: $(INSTALLED) ## Run the tests that need no server
+	$(BIN)/python -m pytest -m 'not integration'
+
+test-integration: $(INSTALLED) ## Run the tests on the embedded server
+	$(BIN)/python -m pytest -m integration
+
+lint: $(INSTALLED) ## Check style, imports between layers, and module sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(INSTALLED) ## Format the code and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(INSTALLED) ## Check types strictly
+	$(BIN)/pyright
+	$(BIN)/pyright -p tests/typing
+
+ci: lint typecheck ## Everything CI runs: lint, types, the demo once, all tests
+	$(BIN)/python -m example_app --once
+	$(BIN)/python -m pytest
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
