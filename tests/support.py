@@ -1,0 +1,36 @@
+"""Helpers several test modules share."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, interval: float = 0.01
+) -> T:
+    """Wait until `condition` (a plain or an async callable) is truthy and return what it gave.
+
+    It is asked at once and then every `interval` seconds. After `timeout` seconds an AssertionError
+    shows the last value. An exception it raises is not held back, except AssertionError, which counts
+    as "not yet" and is shown at the end.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        seen: object
+        try:
+            given = condition()
+            value = await given if inspect.isawaitable(given) else given
+            if value:
+                return value  # type: ignore[return-value]
+            seen = value
+        except AssertionError as error:
+            seen = error
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not true within {timeout:g} s; the last value seen was {seen!r}")
+        await asyncio.sleep(interval)
