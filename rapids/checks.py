@@ -1,0 +1,52 @@
+"""Checks for options: each raises `ValueError` or `TypeError` naming the option, the value and what is allowed."""
+
+import math
+
+__all__ = ["at_least", "backoff", "positive_seconds", "seconds", "text"]
+
+
+def _number(option: str, value: object, allowed: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    return value
+
+
+def seconds(option: str, value: float) -> float:
+    """A finite number of seconds, zero or more."""
+    allowed = "a finite number of seconds, 0 or more"
+    if not math.isfinite(number := _number(option, value, allowed)) or number < 0:
+        raise ValueError(f"{option} must be {allowed}, not {value!r}")
+    return value
+
+
+def positive_seconds(option: str, value: float) -> float:
+    """A finite number of seconds above zero."""
+    allowed = "a finite number of seconds above 0"
+    if not math.isfinite(number := _number(option, value, allowed)) or number <= 0:
+        raise ValueError(f"{option} must be {allowed}, not {value!r}")
+    return value
+
+
+def at_least(option: str, value: int, least: int, *, or_none: bool = False) -> int:
+    """A whole number of `least` or more. `or_none` only completes the message for options that also take None."""
+    allowed = f"a whole number of {least} or more" + (", or None" if or_none else "")
+    if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{option} must be {allowed}, not {value!r}")
+    return value
+
+
+def text(option: str, value: str) -> str:
+    """A non-empty string that UTF-8 can hold."""
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"{option} must be a non-empty string, not {value!r}")
+    if not value or not value.isprintable():
+        raise ValueError(f"{option} must be a non-empty string of printable characters, not {value!r}")
+    return value
+
+
+def backoff(option: str, value: object) -> None:
+    """A callable from the number of failed attempts to seconds."""
+    if not callable(value):
+        raise TypeError(f"{option} must be a backoff such as exponential(), not {value!r}")

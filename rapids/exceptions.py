@@ -1,0 +1,197 @@
+"""Every error Rapids raises on purpose. All of them are `RapidsError`s.
+
+Constructor arguments become attributes of the same name, so logs and tests need not parse messages, and errors survive
+pickling (their `args` are the constructor's arguments).
+"""
+
+from typing import overload
+
+from rapids.checks import seconds as seconds_option
+
+__all__ = [
+    "DeserializationError",
+    "DuplicateEventTypeError",
+    "EmitError",
+    "HandlerTimeoutError",
+    "LetterNotFoundError",
+    "LetterStateError",
+    "MaxRetriesExceededError",
+    "NonRetryableError",
+    "NotConfiguredError",
+    "RapidsError",
+    "RedisUnavailableError",
+    "RetryAfter",
+    "SerializationError",
+]
+
+
+class RapidsError(Exception):
+    """The base of every error Rapids raises on purpose."""
+
+
+class NotConfiguredError(RapidsError, RuntimeError):
+    """An emitter or router was used before it was given what it needs; the message says what to call."""
+
+
+class RedisUnavailableError(RapidsError, ConnectionError):
+    """Redis could not be reached at start-up. Outages after that are ridden out and raise nothing."""
+
+
+class DuplicateEventTypeError(RapidsError, TypeError):
+    """Two different classes claim one `event_type`."""
+
+
+class EmitError(RapidsError):
+    """An emit failed after its retries.
+
+    `event_type` and `event_id` name the first event concerned, `attempts` counts the tries made. For each event of the
+    emit, its id is in exactly one of `stored` (Redis confirmed it), `not_stored` (Redis refused it, or it was never
+    sent) and `unknown` (it was sent and the answer was lost: it may or may not be in the stream).
+    """
+
+    def __init__(
+        self,
+        event_type: str,
+        event_id: str,
+        stream: str,
+        attempts: int,
+        cause: BaseException,
+        stored: tuple[str, ...] = (),
+        not_stored: tuple[str, ...] = (),
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(event_type, event_id, stream, attempts, cause, stored, not_stored, unknown)
+        self.event_type = event_type
+        self.event_id = event_id
+        self.stream = stream
+        self.attempts = attempts
+        self.cause = cause
+        self.stored = stored
+        self.not_stored = not_stored
+        self.unknown = unknown
+
+    def __str__(self) -> str:
+        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        text = f"could not emit {self.event_type!r} (id {self.event_id}) to {self.stream!r} after {tries}: {self.cause}"
+        if self.unknown:
+            text += f"; unknown whether stored: {', '.join(self.unknown)}"
+        if self.stored:
+            text += f"; stored: {len(self.stored)}, not stored: {len(self.not_stored)}"
+        return text
+
+
+class SerializationError(RapidsError, ValueError):
+    """An event holds something JSON cannot; `field` names where. Nothing was sent."""
+
+    def __init__(self, event_type: str, field: str, reason: str) -> None:
+        super().__init__(event_type, field, reason)
+        self.event_type = event_type
+        self.field = field
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"event {self.event_type!r} cannot be written as JSON: field {self.field!r}: {self.reason}"
+
+
+class DeserializationError(RapidsError):
+    """An entry could not be read as an event. `event_type` is empty where not even that was readable."""
+
+    def __init__(self, event_type: str, message: str) -> None:
+        super().__init__(event_type, message)
+        self.event_type = event_type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"cannot read an event of type {self.event_type!r}: {self.message}"
+
+
+class HandlerTimeoutError(RapidsError, TimeoutError):
+    """A handler ran longer than its `timeout` (seconds). A `TimeoutError` the handler raised itself is not one of these."""
+
+    def __init__(self, handler_name: str, timeout: float, event_id: str) -> None:
+        super().__init__(handler_name, timeout, event_id)
+        self.handler_name = handler_name
+        self.timeout = timeout
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return f"handler {self.handler_name!r} exceeded its time-out of {self.timeout:g} s on event {self.event_id}"
+
+
+class MaxRetriesExceededError(RapidsError):
+    """A handler's quick retries are used up for this delivery; `last_error` is what the last attempt raised."""
+
+    def __init__(
+        self, handler_name: str, max_attempts: int, event_id: str, last_error: BaseException
+    ) -> None:
+        super().__init__(handler_name, max_attempts, event_id, last_error)
+        self.handler_name = handler_name
+        self.max_attempts = max_attempts
+        self.event_id = event_id
+        self.last_error = last_error
+
+    def __str__(self) -> str:
+        tries = "1 attempt" if self.max_attempts == 1 else f"{self.max_attempts} attempts"
+        return (
+            f"handler {self.handler_name!r} failed on event {self.event_id} after {tries}: "
+            f"{type(self.last_error).__name__}: {self.last_error}"
+        )
+
+
+class NonRetryableError(RapidsError):
+    """Running this handler on this event again would not help: it becomes a dead letter at once.
+
+    A handler raises `NonRetryableError("why")`. Rapids builds `NonRetryableError(handler_name, cause, event_id)` around
+    an exception that the handler's `retryable_exceptions` do not list.
+    """
+
+    @overload
+    def __init__(self, why: str, /) -> None: ...
+    @overload
+    def __init__(self, handler_name: str, cause: BaseException, event_id: str) -> None: ...
+    def __init__(self, handler_name: str, cause: BaseException | None = None, event_id: str = "") -> None:
+        super().__init__(*((handler_name,) if cause is None else (handler_name, cause, event_id)))
+        self.handler_name = "" if cause is None else handler_name
+        self.cause = cause
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        if self.cause is None:
+            return str(self.args[0])
+        return f"handler {self.handler_name!r} cannot retry event {self.event_id}: {type(self.cause).__name__}: {self.cause}"
+
+
+class LetterNotFoundError(RapidsError, LookupError):
+    """No dead letter has this id: never written, trimmed by `dlq_maxlen`, or past its retention."""
+
+    def __init__(self, letter_id: str) -> None:
+        super().__init__(letter_id)
+        self.letter_id = letter_id
+
+    def __str__(self) -> str:
+        return f"there is no dead letter {self.letter_id!r}"
+
+
+class LetterStateError(RapidsError):
+    """The dead letter is not in the state the change needs: somebody else was faster. `state` is the one it is in."""
+
+    def __init__(self, letter_id: str, state: str, needed: str) -> None:
+        super().__init__(letter_id, state, needed)
+        self.letter_id = letter_id
+        self.state = state
+        self.needed = needed
+
+    def __str__(self) -> str:
+        return f"dead letter {self.letter_id!r} is {self.state}, this needs one that is {self.needed}"
+
+
+class RetryAfter(RapidsError):
+    """Raised by a handler: this delivery failed, try again in `seconds`, whatever the backoff says."""
+
+    def __init__(self, seconds: float, why: str = "") -> None:
+        super().__init__(seconds_option("seconds", seconds), why)
+        self.seconds = seconds
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why or f"asked to be retried after {self.seconds:g} s"

@@ -1,0 +1,200 @@
+"""What became of each handler, and what that makes of the entry: two closed sets and the rules between them.
+
+Plain values and plain functions: the retry and settlement rules are all here, and none of them does I/O.
+"""
+
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import orjson
+
+from rapids.exceptions import NonRetryableError
+
+__all__ = [
+    "Ack",
+    "Dead",
+    "Done",
+    "Failure",
+    "HandBack",
+    "Keep",
+    "Ledger",
+    "Outcome",
+    "Park",
+    "Reason",
+    "Released",
+    "RetryAt",
+    "Settlement",
+    "settle",
+]
+
+ERROR_LIMIT = 4_096
+"""Characters of an error's text that a dead letter keeps."""
+
+TRACEBACK_LIMIT = 16_384
+"""Characters of a traceback that a dead letter keeps: its end, where the error is."""
+
+
+class Reason(StrEnum):
+    """Why a dead letter was written."""
+
+    MAX_DELIVERIES_EXCEEDED = "max_deliveries_exceeded"
+    DESERIALIZATION_ERROR = "deserialization_error"
+    NON_RETRYABLE = "non_retryable"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as text, bounded, fit to be stored."""
+
+    error_type: str
+    message: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """What to store of `error`. A `NonRetryableError` around a cause is told by its cause."""
+        if isinstance(error, NonRetryableError) and error.cause is not None:
+            error = error.cause
+        kind = type(error)
+        name = (
+            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        )
+        trace = "".join(traceback.format_exception(error))
+        return cls(name, _text_of(error)[:ERROR_LIMIT], trace[-TRACEBACK_LIMIT:])
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception as broken:  # a user's __str__ may raise anything; that must not cost the dead letter
+        return f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler returned."""
+
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """The handler failed and is to run again, `delay` seconds from now."""
+
+    handler: str
+    delay: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The handler failed for good. `handler` is empty where no handler was reached."""
+
+    handler: str
+    reason: Reason
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The handler was interrupted, or never started: that is no failure."""
+
+    handler: str
+
+
+Outcome: TypeAlias = Done | RetryAt | Dead | Released
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Which handlers of a kept entry have finished, so that only the others run again."""
+
+    done: frozenset[str] = frozenset()
+    dead: frozenset[str] = frozenset()
+    recorded: int = 0
+    """The delivery count at the last settlement. A higher one found later means that a process died in between."""
+
+    @property
+    def finished(self) -> frozenset[str]:
+        return self.done | self.dead
+
+    def dump(self) -> bytes:
+        return orjson.dumps({"n": self.recorded, "done": sorted(self.done), "dead": sorted(self.dead)})
+
+    @classmethod
+    def load(cls, raw: bytes | None) -> "Ledger":
+        if not raw:
+            return NO_LEDGER
+        stored: dict[str, Any] = orjson.loads(raw)
+        return cls(frozenset(stored["done"]), frozenset(stored["dead"]), int(stored["n"]))
+
+
+NO_LEDGER = Ledger()
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Every handler has finished: write the letters, then acknowledge."""
+
+    letters: tuple[Dead, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Some handlers run again in `delay` seconds; the ledger keeps the others from it."""
+
+    delay: float
+    ledger: Ledger
+    letters: tuple[Dead, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """A handler gave up and there is no dead-letter queue: the entry stays pending and is not run again."""
+
+    ledger: Ledger
+    failures: tuple[Dead, ...] = field(default_factory=tuple[Dead, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """The process stops: any consumer may take the entry at once, and the delivery does not count."""
+
+    ledger: Ledger
+    letters: tuple[Dead, ...] = ()
+
+
+Settlement: TypeAlias = Ack | Keep | Park | HandBack
+
+ACK = Ack()
+
+
+def settle(outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead_letters: bool) -> Settlement:
+    """What the outcomes of one delivery make of its entry.
+
+    `ledger` is what was known before this delivery, `deliveries` its count. With `dead_letters` off, a handler that
+    gave up parks the entry once no other handler has anything left to do.
+    """
+    done, dead, waiting, released = set[str](), list[Dead](), list[RetryAt](), False
+    for outcome in outcomes:
+        match outcome:
+            case Done():
+                done.add(outcome.handler)
+            case Dead():
+                dead.append(outcome)
+            case RetryAt():
+                waiting.append(outcome)
+            case Released():
+                released = True
+    after = Ledger(ledger.done | done, ledger.dead | {letter.handler for letter in dead}, deliveries)
+    letters = tuple(dead) if dead_letters else ()
+    if waiting:
+        return Keep(min(outcome.delay for outcome in waiting), after, letters)
+    if released:
+        return HandBack(Ledger(after.done, after.dead, deliveries - 1), letters)
+    if after.dead and not dead_letters:
+        return Park(after, tuple(dead))
+    return Ack(letters) if letters else ACK

@@ -1,0 +1,133 @@
+"""The options of the emitter and the router, checked once, where they are given."""
+
+import re
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+
+from rapids.backoff import Backoff, exponential
+from rapids.checks import at_least, backoff, positive_seconds, seconds, text
+
+__all__ = ["EmitterSettings", "GroupStartPosition", "RouterSettings"]
+
+RESERVED = "rapids:"
+"""Consumer names with this prefix are Rapids' own: they keep entries that wait or are parked."""
+
+
+class GroupStartPosition(StrEnum):
+    """Where a *new* consumer group starts. An existing group keeps its place."""
+
+    BEGINNING = "0"
+    """The oldest entry of the stream."""
+
+    LATEST = "$"
+    """Only entries appended after the group was made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmitterSettings:
+    """`EventEmitter`'s options; its docstring explains them."""
+
+    stream: str = "events:all"
+    maxlen: int | None = 100_000
+    max_retries: int = 3
+    retry_delay: float = 0.1
+
+    def __post_init__(self) -> None:
+        stream_name("stream", self.stream)
+        if self.maxlen is not None:
+            at_least("maxlen", self.maxlen, 1, or_none=True)
+        at_least("max_retries", self.max_retries, 1)
+        seconds("retry_delay", self.retry_delay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSettings:
+    """`EventRouter`'s options; its docstring explains them."""
+
+    stream: str = "events:all"
+    group: str = "default"
+    consumer: str | None = None
+    batch_size: int = 10
+    block_ms: int = 5_000
+    handler_timeout: float = 30.0
+    group_start_id: str = GroupStartPosition.BEGINNING
+    claim_interval: int = 10
+    claim_min_idle_ms: int = 60_000
+    default_retries: int = 0
+    default_backoff: Backoff = field(default_factory=exponential)
+    redelivery_backoff: Backoff | None = None
+    max_deliveries: int = 5
+    dlq_stream: str | None = None
+    dlq_maxlen: int | None = 10_000
+    shutdown_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        stream_name("stream", self.stream)
+        text("group", self.group)
+        if self.consumer is not None:
+            text("consumer", self.consumer)
+            if self.consumer.startswith(RESERVED):
+                raise ValueError(
+                    f"consumer must not begin with {RESERVED!r}, which is Rapids' own: {self.consumer!r}"
+                )
+        at_least("batch_size", self.batch_size, 1)
+        at_least("block_ms", self.block_ms, 1)
+        positive_seconds("handler_timeout", self.handler_timeout)
+        if not re.fullmatch(r"\$|\d{1,20}(-\d{1,20})?", str(self.group_start_id)):
+            raise ValueError(
+                "group_start_id must be a GroupStartPosition or an entry id such as '1701234567890-0', "
+                f"not {self.group_start_id!r}"
+            )
+        at_least("claim_interval", self.claim_interval, 1)
+        at_least("claim_min_idle_ms", self.claim_min_idle_ms, 1)
+        at_least("default_retries", self.default_retries, 0)
+        backoff("default_backoff", self.default_backoff)
+        if self.redelivery_backoff is not None:
+            backoff("redelivery_backoff", self.redelivery_backoff)
+        at_least("max_deliveries", self.max_deliveries, 1)
+        if self.dlq_stream is not None:
+            stream_name("dlq_stream", self.dlq_stream)
+            if self.dlq_stream == self.stream:
+                raise ValueError(
+                    f"dlq_stream must be another stream than stream, not {self.dlq_stream!r} as well"
+                )
+        if self.dlq_maxlen is not None:
+            at_least("dlq_maxlen", self.dlq_maxlen, 1, or_none=True)
+        seconds("shutdown_timeout", self.shutdown_timeout)
+
+    def redelivery_delay(self, deliveries: int) -> float:
+        """Seconds to wait after the `deliveries`-th failed delivery.
+
+        Without a `redelivery_backoff`: exponential, and never longer than `claim_min_idle_ms`, after which a failed
+        entry would be picked up in any case.
+        """
+        if self.redelivery_backoff is not None:
+            return self.redelivery_backoff(deliveries)
+        return exponential(max_delay=self.claim_min_idle_ms / 1000)(deliveries)
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """The names of all options."""
+        return frozenset(option.name for option in fields(cls))
+
+
+def stream_name(option: str, value: str) -> str:
+    """A stream's name. With braces it must have a hash tag that Redis Cluster recognises.
+
+    Raises `ValueError`: a key's slot comes from what stands between its first `{` and the next `}`, if that is not
+    empty (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags); braces that do not
+    form such a tag would put Rapids' own keys into another slot than the stream's.
+    """
+    text(option, value)
+    if ("{" in value or "}" in value) and hash_tag(value) is None:
+        raise ValueError(
+            f"{option} must have no braces or a valid hash tag such as '{{orders}}:events', not {value!r}"
+        )
+    return value
+
+
+def hash_tag(key: str) -> str | None:
+    """The part of `key` that decides its slot on Redis Cluster, or None where that is the whole key."""
+    _, opened, after = key.partition("{")
+    tag, closed, _ = after.partition("}")
+    return tag if opened and closed and tag else None

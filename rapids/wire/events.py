@@ -1,0 +1,245 @@
+"""Events as stream entries: eight fields, always in the same order, so that Redis stores their names once.
+
+Reading trusts nothing: an entry may hold any bytes, and whatever is wrong with it ends as a `DeserializationError`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, TypeAlias
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
+from rapids.exceptions import DeserializationError, SerializationError
+
+__all__ = ["EVENT_FIELDS", "Fields", "Replay", "StoredEvent", "encode", "event_type_in", "pairs"]
+
+Fields: TypeAlias = Sequence[bytes]
+"""Names and values in turn, as Redis keeps them."""
+
+EVENT_FIELDS = (
+    b"event_type",
+    b"schema_version",
+    b"data",
+    b"id",
+    b"timestamp",
+    b"correlation_id",
+    b"causation_id",
+    b"metadata",
+)
+
+TYPE_LIMIT = 512
+"""Characters of an event type. A longer one is not a type anybody declared, and is not matched against patterns."""
+
+_BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
+_SUSPECT_NUMBERS = (b"NaN", b"Infinity")
+
+
+def pairs(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
+    """The fields as (name, value)."""
+    return zip(fields[::2], fields[1::2], strict=True)
+
+
+def encode(event: Event, *, correlation_id: str | None, causation_id: str | None) -> list[bytes]:
+    """The fields of the entry for `event`, in the order of the format.
+
+    Raises `SerializationError`, which names the field, for what JSON cannot hold.
+    """
+    event_type, version, data = _body(event)
+    return [
+        b"event_type",
+        _utf8(event_type, event_type, "event_type"),
+        b"schema_version",
+        b"%d" % version,
+        b"data",
+        data,
+        b"id",
+        _utf8(event.id, event_type, "id"),
+        b"timestamp",
+        event.timestamp.astimezone(UTC).isoformat().encode(),
+        b"correlation_id",
+        _utf8(correlation_id or "", event_type, "correlation_id"),
+        b"causation_id",
+        _utf8(causation_id or "", event_type, "causation_id"),
+        b"metadata",
+        _json(event.metadata, event_type, "metadata") if event.metadata else b"{}",
+    ]
+
+
+def _body(event: Event) -> tuple[str, int, bytes]:
+    if isinstance(event, GenericEvent):
+        return event.raw_type, 1, _json(event.data, event.raw_type, "data")
+    if not isinstance(event, BaseEvent):
+        raise TypeError(f"only events can be emitted, not {event!r}")
+    return event.event_type, event.schema_version, _own_fields(event)
+
+
+def _own_fields(event: BaseEvent) -> bytes:
+    try:
+        data = event.__pydantic_serializer__.to_json(
+            event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False
+        )
+        return _strict(data)
+    except (PydanticSerializationError, ValueError) as error:
+        raise SerializationError(event.event_type, _culprit(event), str(error)) from error
+
+
+def _culprit(event: BaseEvent) -> str:
+    """The first field that cannot be written: looked for only once the whole event has failed."""
+    for name in type(event).model_fields:
+        try:
+            _strict(event.__pydantic_serializer__.to_json(event, include={name}, round_trip=True))
+        except (PydanticSerializationError, ValueError):
+            return name
+    return "?"
+
+
+def _json(value: object, event_type: str, field: str) -> bytes:
+    try:
+        return _strict(to_json(value, inf_nan_mode="constants"))
+    except (PydanticSerializationError, ValueError) as error:
+        raise SerializationError(event_type, field, str(error)) from error
+
+
+def _strict(data: bytes) -> bytes:
+    """`data`, unless it has NaN or an infinity, which are not JSON. A string may hold those words: then parse to tell."""
+    if any(word in data for word in _SUSPECT_NUMBERS):
+        from_json(data, allow_inf_nan=False)
+    return data
+
+
+def _utf8(text: str, event_type: str, field: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise SerializationError(event_type, field, str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What an entry of a replay stream says beyond its event."""
+
+    handler: str
+    """The only handler to run, or empty for every one that matches."""
+    letter_id: str
+    count: int
+    """How many times the letter's event has been replayed, this time included."""
+    original_entry_id: str
+
+
+def event_type_in(fields: Fields) -> str | None:
+    """The event type an entry states, or None where it states none that is readable."""
+    values = [value for name, value in pairs(fields) if name == b"event_type"]
+    if len(values) != 1 or len(values[0]) > TYPE_LIMIT * 4:
+        return None
+    try:
+        text = values[0].decode()
+    except UnicodeDecodeError:
+        return None
+    return text if 0 < len(text) <= TYPE_LIMIT else None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An entry's fields, found complete and not repeated; `decode` makes the event."""
+
+    event_type: str
+    values: Mapping[bytes, bytes]
+
+    @classmethod
+    def read(cls, fields: Fields) -> "StoredEvent":
+        """Raises `DeserializationError` where a field is repeated or a required one is missing."""
+        event_type = event_type_in(fields)
+        values = dict(pairs(fields))
+        if len(values) * 2 != len(fields):
+            raise DeserializationError(event_type or "", "a field is repeated")
+        if event_type is None:
+            raise DeserializationError("", "there is no readable event_type")
+        if missing := [name.decode() for name in (b"data", b"id", b"timestamp") if not values.get(name)]:
+            raise DeserializationError(event_type, f"missing or empty: {', '.join(missing)}")
+        return cls(event_type, values)
+
+    def decode(self) -> Event:
+        """The event: of its registered class, or a `GenericEvent`.
+
+        Raises `DeserializationError` for anything malformed, and for whatever a class's own validators raise.
+        """
+        cls = get_event_class(self.event_type)
+        try:
+            return self._generic() if cls is None else self._typed(cls)
+        except ValidationError as error:
+            raise DeserializationError(self.event_type, _told(error)) from error
+        except (
+            Exception
+        ) as error:  # a migration is the user's code: a KeyError there is a bad entry, not a crash
+            raise DeserializationError(self.event_type, f"{type(error).__name__}: {error}") from error
+
+    def replay(self) -> Replay | None:
+        """What makes this entry a replay, if it is one."""
+        letter_id = self.values.get(b"replay_of")
+        if not letter_id:
+            return None
+        count = self.values.get(b"replay_count", b"1")
+        return Replay(
+            self.values.get(b"replay_handler", b"").decode(errors="replace"),
+            letter_id.decode(errors="replace"),
+            int(count) if count.isdigit() else 1,
+            self.values.get(b"original_msg_id", b"").decode(errors="replace"),
+        )
+
+    def _typed(self, cls: type[BaseEvent]) -> Event:
+        # One pass through pydantic-core's JSON validator, by splicing the common fields in behind the event's own.
+        # JSON mode matters: a strict model takes a date from a JSON string, and not from a Python one. Of a repeated
+        # key the last one counts, so that nothing in `data` can pass for a common field.
+        data = self.values[b"data"].strip()
+        if data[:1] != b"{" or data[-1:] != b"}":
+            raise ValueError("data is not a JSON object")
+        body = data[1:-1]
+        head = b"{" + body + b"," if body.strip() else b"{"
+        document = head + self._common() + self._for_migrations(cls) + b"}"
+        return cls.__pydantic_validator__.validate_json(document, by_alias=True, by_name=True)
+
+    def _generic(self) -> Event:
+        fields = self._common() + b',"raw_type":' + _quoted(self.event_type.encode())
+        document = b"{" + fields + b',"data":' + self.values[b"data"] + b"}"
+        return GenericEvent.__pydantic_validator__.validate_json(document)
+
+    def _common(self) -> bytes:
+        values = self.values
+        metadata = values.get(b"metadata", b"") or b"{}"
+        if metadata != b"{}":
+            from_json(metadata)  # alone, so that it cannot bring in fields of its own
+        correlation, causation = values.get(b"correlation_id", b""), values.get(b"causation_id", b"")
+        return b'"metadata":%b,"id":%b,"timestamp":%b,"correlation_id":%b,"causation_id":%b' % (
+            metadata,
+            _quoted(values[b"id"]),
+            _quoted(values[b"timestamp"]),
+            _quoted(correlation) if correlation else b"null",
+            _quoted(causation) if causation else b"null",
+        )
+
+    def _for_migrations(self, cls: type[BaseEvent]) -> bytes:
+        if not _migrates(cls):
+            return b""
+        version = int(self.values.get(b"schema_version", b"") or b"1")
+        return b',"_schema_version":%d,"_timestamp":%b' % (version, _quoted(self.values[b"timestamp"]))
+
+
+def _migrates(cls: type[BaseEvent]) -> bool:
+    validators = cls.__pydantic_decorators__.model_validators.values()
+    return any(validator.info.mode != "after" for validator in validators)
+
+
+def _quoted(raw: bytes) -> bytes:
+    return orjson.dumps(raw.decode())
+
+
+def _told(error: ValidationError) -> str:
+    """What failed, without the input's values, which may be personal or huge."""
+    faults: list[Any] = error.errors(include_url=False, include_input=False, include_context=False)
+    told = [f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults[:10]]
+    more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
+    return "; ".join(told + more)
