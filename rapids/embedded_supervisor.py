@@ -298,11 +298,8 @@ def _tell(user: socket.socket, message: bytes) -> None:
 
 
 def main() -> None:
-    """Leave the starter's family, so that it has no child to reap, and supervise."""
-    orders = Orders(**json.loads(sys.argv[1]))
-    if os.fork():
-        os._exit(0)
-    Supervisor(orders).run()
+    """Do as the command line says."""
+    Supervisor(Orders(**json.loads(sys.argv[1]))).run()
 
 
 if __name__ == "__main__":
