@@ -20,6 +20,7 @@ JITTER = 0.25
 @dataclass(frozen=True, slots=True)
 class _Exponential:
     base: float
+    """Never an int: a power of one is computed to its last digit, which takes seconds for a high attempt."""
     max_delay: float
     jitter: bool
 
@@ -56,7 +57,7 @@ def exponential(base: float = 2.0, max_delay: float = 60.0, jitter: bool = True)
 
     Raises `ValueError` for a negative or infinite number.
     """
-    return _Exponential(positive_seconds("base", base), seconds("max_delay", max_delay), jitter)
+    return _Exponential(float(positive_seconds("base", base)), seconds("max_delay", max_delay), jitter)
 
 
 def linear(delay: float = 1.0, max_delay: float = 60.0) -> Backoff:

@@ -1,6 +1,7 @@
 """Checks for options: each raises `ValueError` or `TypeError` naming the option, the value and what is allowed."""
 
 import math
+from collections.abc import Callable
 
 __all__ = ["at_least", "backoff", "positive_seconds", "seconds", "text"]
 
@@ -11,10 +12,17 @@ def _number(option: str, value: object, allowed: str) -> float:
     return value
 
 
+def _finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
 def seconds(option: str, value: float) -> float:
     """A finite number of seconds, zero or more."""
     allowed = "a finite number of seconds, 0 or more"
-    if not math.isfinite(number := _number(option, value, allowed)) or number < 0:
+    if not (_finite(_number(option, value, allowed)) and value >= 0):
         raise ValueError(f"{option} must be {allowed}, not {value!r}")
     return value
 
@@ -22,7 +30,7 @@ def seconds(option: str, value: float) -> float:
 def positive_seconds(option: str, value: float) -> float:
     """A finite number of seconds above zero."""
     allowed = "a finite number of seconds above 0"
-    if not math.isfinite(number := _number(option, value, allowed)) or number <= 0:
+    if not (_finite(_number(option, value, allowed)) and value > 0):
         raise ValueError(f"{option} must be {allowed}, not {value!r}")
     return value
 
@@ -46,7 +54,8 @@ def text(option: str, value: str) -> str:
     return value
 
 
-def backoff(option: str, value: object) -> None:
+def backoff(option: str, value: Callable[[int], float]) -> Callable[[int], float]:
     """A callable from the number of failed attempts to seconds."""
     if not callable(value):
         raise TypeError(f"{option} must be a backoff such as exponential(), not {value!r}")
+    return value
