@@ -9,6 +9,9 @@ import redis as redis_sync
 from redis.asyncio import Redis
 
 from rapids.embedded import EmbeddedServer
+from tests.embedded_scripts import private_temp, run_script
+
+__all__ = ["private_temp", "run_script"]
 
 NEEDS_SERVER = {"redis_server_url", "redis_url", "redis"}
 
