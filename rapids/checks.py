@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 __all__ = ["at_least", "backoff", "positive_seconds", "seconds", "text"]
 
+LARGEST = 2**63 - 1
+"""The largest whole number Redis takes."""
+
 
 def _number(option: str, value: object, allowed: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -36,12 +39,17 @@ def positive_seconds(option: str, value: float) -> float:
 
 
 def at_least(option: str, value: int, least: int, *, or_none: bool = False) -> int:
-    """A whole number of `least` or more. `or_none` only completes the message for options that also take None."""
+    """A whole number of `least` or more that Redis can take.
+
+    `or_none` only completes the message for options that also take None.
+    """
     allowed = f"a whole number of {least} or more" + (", or None" if or_none else "")
     if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"{option} must be {allowed}, not {value!r}")
     if value < least:
         raise ValueError(f"{option} must be {allowed}, not {value!r}")
+    if value > LARGEST:
+        raise ValueError(f"{option} must be {allowed}, and at most 2**63 - 1, not {value!r}")
     return value
 
 

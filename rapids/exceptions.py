@@ -106,10 +106,14 @@ class DeserializationError(RapidsError):
 
 
 class HandlerTimeoutError(RapidsError, TimeoutError):
-    """A handler ran longer than its `timeout` (seconds). A `TimeoutError` the handler raised itself is not one of these."""
+    """A handler ran longer than its `timeout` (seconds).
+
+    A `TimeoutError` the handler raised itself is not one of these.
+    """
 
     def __init__(self, handler_name: str, timeout: float, event_id: str) -> None:
-        super().__init__(handler_name, timeout, event_id)
+        super().__init__()
+        self.args = (handler_name, timeout, event_id)  # an OSError would take the first two for errno and strerror
         self.handler_name = handler_name
         self.timeout = timeout
         self.event_id = event_id
@@ -121,9 +125,7 @@ class HandlerTimeoutError(RapidsError, TimeoutError):
 class MaxRetriesExceededError(RapidsError):
     """A handler's quick retries are used up for this delivery; `last_error` is what the last attempt raised."""
 
-    def __init__(
-        self, handler_name: str, max_attempts: int, event_id: str, last_error: BaseException
-    ) -> None:
+    def __init__(self, handler_name: str, max_attempts: int, event_id: str, last_error: BaseException) -> None:
         super().__init__(handler_name, max_attempts, event_id, last_error)
         self.handler_name = handler_name
         self.max_attempts = max_attempts
@@ -158,7 +160,8 @@ class NonRetryableError(RapidsError):
     def __str__(self) -> str:
         if self.cause is None:
             return str(self.args[0])
-        return f"handler {self.handler_name!r} cannot retry event {self.event_id}: {type(self.cause).__name__}: {self.cause}"
+        kind = type(self.cause).__name__
+        return f"handler {self.handler_name!r} cannot retry event {self.event_id}: {kind}: {self.cause}"
 
 
 class LetterNotFoundError(RapidsError, LookupError):

@@ -67,17 +67,11 @@ class RouterSettings:
         if self.consumer is not None:
             text("consumer", self.consumer)
             if self.consumer.startswith(RESERVED):
-                raise ValueError(
-                    f"consumer must not begin with {RESERVED!r}, which is Rapids' own: {self.consumer!r}"
-                )
+                raise ValueError(f"consumer must not begin with {RESERVED!r}, which is Rapids' own: {self.consumer!r}")
         at_least("batch_size", self.batch_size, 1)
         at_least("block_ms", self.block_ms, 1)
         positive_seconds("handler_timeout", self.handler_timeout)
-        if not re.fullmatch(r"\$|\d{1,20}(-\d{1,20})?", str(self.group_start_id)):
-            raise ValueError(
-                "group_start_id must be a GroupStartPosition or an entry id such as '1701234567890-0', "
-                f"not {self.group_start_id!r}"
-            )
+        start_position("group_start_id", self.group_start_id)
         at_least("claim_interval", self.claim_interval, 1)
         at_least("claim_min_idle_ms", self.claim_min_idle_ms, 1)
         at_least("default_retries", self.default_retries, 0)
@@ -88,9 +82,7 @@ class RouterSettings:
         if self.dlq_stream is not None:
             stream_name("dlq_stream", self.dlq_stream)
             if self.dlq_stream == self.stream:
-                raise ValueError(
-                    f"dlq_stream must be another stream than stream, not {self.dlq_stream!r} as well"
-                )
+                raise ValueError(f"dlq_stream must be another stream than stream, not {self.dlq_stream!r} as well")
         if self.dlq_maxlen is not None:
             at_least("dlq_maxlen", self.dlq_maxlen, 1, or_none=True)
         seconds("shutdown_timeout", self.shutdown_timeout)
@@ -111,6 +103,16 @@ class RouterSettings:
         return frozenset(option.name for option in fields(cls))
 
 
+def start_position(option: str, value: str) -> str:
+    """`$`, or an entry id: one or two whole numbers of 64 bits."""
+    numbers = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", str(value))
+    if value != "$" and not (numbers and all(int(number) < 2**64 for number in numbers.groups("0"))):
+        raise ValueError(
+            f"{option} must be a GroupStartPosition or an entry id such as '1701234567890-0', not {value!r}"
+        )
+    return value
+
+
 def stream_name(option: str, value: str) -> str:
     """A stream's name. With braces it must have a hash tag that Redis Cluster recognises.
 
@@ -120,9 +122,7 @@ def stream_name(option: str, value: str) -> str:
     """
     text(option, value)
     if ("{" in value or "}" in value) and hash_tag(value) is None:
-        raise ValueError(
-            f"{option} must have no braces or a valid hash tag such as '{{orders}}:events', not {value!r}"
-        )
+        raise ValueError(f"{option} must have no braces or a valid hash tag such as '{{orders}}:events', not {value!r}")
     return value
 
 
