@@ -4,6 +4,7 @@ Plain values and plain functions: the retry and settlement rules are all here, a
 """
 
 import traceback
+from asyncio import CancelledError
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -59,18 +60,35 @@ class Failure:
         if isinstance(error, NonRetryableError) and error.cause is not None:
             error = error.cause
         kind = type(error)
-        name = (
-            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        return cls(
+            _storable(name)[:ERROR_LIMIT],
+            _storable(_text_of(error))[:ERROR_LIMIT],
+            _storable(_traceback_of(error))[-TRACEBACK_LIMIT:],
         )
-        trace = "".join(traceback.format_exception(error))
-        return cls(name, _text_of(error)[:ERROR_LIMIT], trace[-TRACEBACK_LIMIT:])
+
+
+# An error is a user's code: its text, notes or place may raise or be no text. That must not cost the dead letter.
 
 
 def _text_of(error: BaseException) -> str:
     try:
         return str(error) or type(error).__name__
-    except Exception as broken:  # a user's __str__ may raise anything; that must not cost the dead letter
+    except (Exception, CancelledError) as broken:
         return f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except (Exception, CancelledError) as broken:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        return f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n"
+
+
+def _storable(text: str) -> str:
+    """`text` with whatever UTF-8 cannot hold written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,332 @@
+"""The settlement rules as a pure model, the ledger, and failures as text that can be stored."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapids.exceptions import MaxRetriesExceededError, NonRetryableError
+from rapids.outcomes import (
+    ERROR_LIMIT,
+    TRACEBACK_LIMIT,
+    Ack,
+    Dead,
+    Done,
+    Failure,
+    HandBack,
+    Keep,
+    Ledger,
+    Outcome,
+    Park,
+    Reason,
+    Released,
+    RetryAt,
+    Settlement,
+    settle,
+)
+
+WHY = Failure("ValueError", "why")
+HANDLERS = ("pay", "ship", "audit", "mail")
+FRESH = Ledger()
+
+
+def dead(handler: str) -> Dead:
+    return Dead(handler, Reason.NON_RETRYABLE, WHY)
+
+
+def retry(handler: str, delay: float = 2.0) -> RetryAt:
+    return RetryAt(handler, delay, WHY)
+
+
+def outcome_of(handler: str) -> st.SearchStrategy[Outcome]:
+    return st.one_of(
+        st.just(Done(handler)),
+        st.builds(Dead, st.just(handler), st.sampled_from(Reason), st.just(WHY)),
+        st.builds(RetryAt, st.just(handler), st.floats(0, 3600), st.just(WHY)),
+        st.just(Released(handler)),
+    )
+
+
+# --- one delivery, by example ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dead_letters", [True, False])
+@pytest.mark.parametrize("outcomes", [[], [Done("pay")], [Done("pay"), Done("ship")]])
+def test_when_every_handler_is_done_the_entry_is_acked(outcomes: list[Outcome], dead_letters: bool) -> None:
+    assert settle(outcomes, FRESH, 1, dead_letters=dead_letters) == Ack()
+
+
+def test_a_dead_handler_gives_a_letter_and_the_last_one_acks() -> None:
+    assert settle([Done("pay"), dead("ship")], FRESH, 1, dead_letters=True) == Ack((dead("ship"),))
+
+
+def test_a_partial_failure_is_kept_and_the_ledger_remembers_the_others() -> None:
+    settled = settle([Done("pay"), retry("ship", 4), dead("mail"), retry("audit", 2)], FRESH, 3, dead_letters=True)
+
+    assert settled == Keep(2, Ledger(frozenset({"pay"}), frozenset({"mail"}), 3), (dead("mail"),))
+
+
+def test_what_an_earlier_delivery_finished_stays_finished() -> None:
+    earlier = Ledger(frozenset({"pay"}), frozenset({"mail"}), 1)
+
+    settled = settle([Done("ship"), retry("audit")], earlier, 2, dead_letters=True)
+
+    assert settled == Keep(2, Ledger(frozenset({"pay", "ship"}), frozenset({"mail"}), 2))
+    assert settled.ledger.finished == {"pay", "ship", "mail"}
+
+
+def test_without_a_queue_an_exhausted_entry_is_parked_never_acked() -> None:
+    settled = settle([Done("pay"), dead("ship")], FRESH, 5, dead_letters=False)
+
+    assert settled == Park(Ledger(frozenset({"pay"}), frozenset({"ship"}), 5), (dead("ship"),))
+
+
+def test_without_a_queue_an_entry_is_parked_only_once_nobody_has_anything_left_to_do() -> None:
+    first = settle([dead("ship"), retry("pay")], FRESH, 1, dead_letters=False)
+    assert first == Keep(2, Ledger(frozenset(), frozenset({"ship"}), 1))
+
+    assert settle([Done("pay")], first.ledger, 2, dead_letters=False) == Park(
+        Ledger(frozenset({"pay"}), frozenset({"ship"}), 2)
+    )
+
+
+def test_what_never_ran_is_handed_back_without_spending_a_delivery() -> None:
+    settled = settle([Done("pay"), Released("ship")], FRESH, 3, dead_letters=True)
+
+    assert settled == HandBack(Ledger(frozenset({"pay"}), frozenset(), 2))
+
+
+def test_a_letter_is_written_even_when_the_entry_is_handed_back() -> None:
+    settled = settle([dead("pay"), Released("ship")], FRESH, 1, dead_letters=True)
+
+    assert settled == HandBack(Ledger(frozenset(), frozenset({"pay"}), 0), (dead("pay"),))
+
+
+def test_a_failure_counts_although_another_handler_was_interrupted() -> None:
+    settled = settle([retry("pay", 8), Released("ship")], FRESH, 2, dead_letters=True)
+
+    assert settled == Keep(8, Ledger(recorded=2))
+
+
+def test_an_entry_nobody_can_read_is_one_letter_without_a_handler() -> None:
+    unreadable = Dead("", Reason.DESERIALIZATION_ERROR, WHY)
+
+    assert settle([unreadable], FRESH, 1, dead_letters=True) == Ack((unreadable,))
+    assert settle([unreadable], FRESH, 1, dead_letters=False) == Park(
+        Ledger(frozenset(), frozenset({""}), 1), (unreadable,)
+    )
+
+
+# --- one delivery, in general ---------------------------------------------------------------------------------------
+
+
+@given(data=st.data(), dead_letters=st.booleans(), deliveries=st.integers(1, 100))
+def test_the_order_in_which_handlers_end_changes_nothing_but_the_order_of_letters(
+    data: st.DataObject, dead_letters: bool, deliveries: int
+) -> None:
+    outcomes = [data.draw(outcome_of(handler)) for handler in HANDLERS[:3]]
+
+    def settled(order: tuple[Outcome, ...]) -> Any:
+        made = settle(order, FRESH, deliveries, dead_letters=dead_letters)
+        letters = frozenset(getattr(made, "letters", ()) or getattr(made, "failures", ()))
+        return type(made), getattr(made, "delay", None), getattr(made, "ledger", None), letters
+
+    assert len({settled(order) for order in itertools.permutations(outcomes)}) == 1
+
+
+# --- the life of an entry, as a model -------------------------------------------------------------------------------
+
+
+@given(data=st.data(), dead_letters=st.booleans())
+def test_nothing_is_lost_repeated_or_told_twice(data: st.DataObject, dead_letters: bool) -> None:
+    """Redeliver an entry, running only what its ledger does not hold, until it is settled for good."""
+    done: list[str] = []
+    gave_up: list[str] = []
+    letters: list[str] = []
+    ledger, deliveries = FRESH, 0
+    settled: Settlement | None = None
+    for _ in range(12):
+        deliveries += 1
+        running = [handler for handler in HANDLERS if handler not in ledger.finished]
+        outcomes = [data.draw(outcome_of(handler)) for handler in running]
+        done += [outcome.handler for outcome in outcomes if isinstance(outcome, Done)]
+        gave_up += [outcome.handler for outcome in outcomes if isinstance(outcome, Dead)]
+        unfinished = [outcome for outcome in outcomes if isinstance(outcome, RetryAt | Released)]
+
+        settled = settle(outcomes, ledger, deliveries, dead_letters=dead_letters)
+
+        match settled:
+            case Ack():
+                letters += [letter.handler for letter in settled.letters]
+                assert not unfinished
+                assert dead_letters or not gave_up
+                break
+            case Park():
+                assert not unfinished
+                assert gave_up
+                assert not dead_letters
+                assert settled.ledger.finished == set(HANDLERS)
+                break
+            case Keep():
+                letters += [letter.handler for letter in settled.letters]
+                delays = [outcome.delay for outcome in unfinished if isinstance(outcome, RetryAt)]
+                assert settled.delay == min(delays)
+                assert settled.ledger.recorded == deliveries
+            case HandBack():
+                letters += [letter.handler for letter in settled.letters]
+                assert unfinished
+                assert not any(isinstance(outcome, RetryAt) for outcome in unfinished)
+                deliveries -= 1  # it did not count
+                assert settled.ledger.recorded == deliveries
+        ledger = Ledger.load(settled.ledger.dump())  # as it is found by whoever takes the entry next
+        assert ledger.done == set(done)
+        assert ledger.dead == set(gave_up)
+
+    assert len(done) == len(set(done)), "a handler that had finished ran again"
+    assert letters == (gave_up if dead_letters else []), "each handler that gave up has one letter"
+    assert not set(done) & set(gave_up)
+    if isinstance(settled, Ack | Park):
+        assert {*done, *gave_up} == set(HANDLERS)
+
+
+# --- the ledger -----------------------------------------------------------------------------------------------------
+
+names = st.frozensets(st.text(st.characters(codec="utf-8"), max_size=20), max_size=5)
+
+
+@given(done=names, dead=names, recorded=st.integers(0, 2**53))
+def test_a_ledger_comes_back_as_it_was_dumped(done: frozenset[str], dead: frozenset[str], recorded: int) -> None:
+    ledger = Ledger(done, dead, recorded)
+    assert Ledger.load(ledger.dump()) == ledger
+
+
+def test_the_same_ledger_gives_the_same_bytes() -> None:
+    assert Ledger(frozenset("abc"), frozenset("xy"), 3).dump() == Ledger(frozenset("cba"), frozenset("yx"), 3).dump()
+
+
+@pytest.mark.parametrize("nothing", [None, b""])
+def test_no_ledger_is_an_empty_one(nothing: bytes | None) -> None:
+    assert Ledger.load(nothing) == Ledger() == Ledger(frozenset(), frozenset(), 0)
+
+
+# --- failures as text -----------------------------------------------------------------------------------------------
+
+
+class Plain(Exception):
+    """An application's own error."""
+
+
+def caught(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as raised:
+        return raised
+
+
+def test_a_failure_is_told_by_type_text_and_traceback() -> None:
+    failure = Failure.of(caught(Plain("why")))
+
+    assert failure.error_type == f"{__name__}.Plain"
+    assert failure.message == "why"
+    assert failure.traceback.startswith("Traceback (most recent call last):")
+    assert failure.traceback.endswith("Plain: why\n")
+    assert "in caught" in failure.traceback
+
+
+def test_a_builtin_error_is_told_without_its_module() -> None:
+    assert Failure.of(KeyError("x")) == Failure("KeyError", "'x'", "KeyError: 'x'\n")
+
+
+def test_an_error_without_text_is_told_by_its_type() -> None:
+    assert Failure.of(asyncio.CancelledError()).message == "CancelledError"
+
+
+def test_a_non_retryable_error_around_a_cause_is_told_by_its_cause() -> None:
+    told = Failure.of(caught(NonRetryableError("pay", caught(Plain("declined")), "e1")))
+    assert (told.error_type, told.message) == (f"{__name__}.Plain", "declined")
+    assert Failure.of(NonRetryableError("declined")).error_type == "rapids.exceptions.NonRetryableError"
+
+
+def test_what_exhausted_retries_say_names_the_last_error() -> None:
+    told = Failure.of(MaxRetriesExceededError("pay", 3, "e1", Plain("busy")))
+    assert told.message == "handler 'pay' failed on event e1 after 3 attempts: Plain: busy"
+
+
+def test_huge_texts_are_cut() -> None:
+    failure = Failure.of(caught(Plain("x" * 1_000_000 + "end")))
+
+    assert failure.message == "x" * ERROR_LIMIT
+    assert len(failure.traceback) == TRACEBACK_LIMIT
+    assert failure.traceback.endswith("end\n"), "its end is where the error is"
+
+
+class Raising(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+    __repr__ = __str__
+
+
+class NotText(Exception):
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]
+
+
+class Interrupting(Exception):
+    def __str__(self) -> str:
+        raise asyncio.CancelledError
+
+
+class BadNotes(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise RuntimeError("no notes for you")
+
+
+def hostile_errors() -> list[BaseException]:
+    unprintable_place = SyntaxError("bad")
+    unprintable_place.text = b"\xff"  # type: ignore[assignment]
+    unprintable_place.filename, unprintable_place.lineno = 7, "x"  # type: ignore[assignment]
+    circular = Plain("a")
+    circular.__cause__ = Plain("b")
+    circular.__cause__.__context__ = circular
+    deep = Plain("0")
+    for number in range(3_000):
+        outer = Plain(str(number))
+        outer.__cause__ = deep
+        deep = outer
+    noted = Plain("noted")
+    noted.__notes__ = ["\ud800", 3]  # type: ignore[attr-defined]
+    renamed: type[Exception] = type("Name" * 2_000, (Exception,), {"__module__": "\ud800"})
+    return [
+        Raising(),
+        NotText(),
+        Interrupting(),
+        BadNotes(),
+        Plain("\ud800 lone"),
+        Plain("\x00 zero"),
+        unprintable_place,
+        circular,
+        deep,
+        noted,
+        renamed("x"),
+        BaseExceptionGroup("group", [Raising(), KeyboardInterrupt()]),
+    ]
+
+
+@pytest.mark.parametrize("error", hostile_errors(), ids=lambda error: ascii(type(error).__name__)[:20])
+def test_a_hostile_error_still_becomes_text_that_can_be_stored(error: BaseException) -> None:
+    failure = Failure.of(error)
+
+    for text in (failure.error_type, failure.message, failure.traceback):
+        assert isinstance(text, str)
+        assert text.encode().decode() == text
+    assert failure.message
+    assert len(failure.error_type) <= ERROR_LIMIT
+    assert len(failure.message) <= ERROR_LIMIT
+    assert len(failure.traceback) <= TRACEBACK_LIMIT
