@@ -1,7 +1,37 @@
 """Rapids: a typed, async-first event router on Redis Streams."""
 
 from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
+from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
+from rapids.emitter import EventEmitter
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import RapidsError
+from rapids.router import ConsumerLag, EventRouter
 from rapids.settings import GroupStartPosition
+
+__all__ = [
+    # Events
+    "BaseEvent",
+    "Event",
+    "GenericEvent",
+    "get_event_class",
+    # Emitting
+    "EventEmitter",
+    "correlation_scope",
+    "get_causation_id",
+    "get_correlation_id",
+    # Handling
+    "CallNext",
+    "ConsumerLag",
+    "Delivery",
+    "EventRouter",
+    "GroupStartPosition",
+    "HandlerMiddleware",
+    "current_delivery",
+    # What failed
+    "DeadLetter",
+    "DeadLetterQueue",
+    "LetterFilter",
+    "LetterPage",
+    "RapidsError",
+]  # grouped by concept, not by the alphabet

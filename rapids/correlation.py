@@ -74,6 +74,4 @@ def correlation_scope(correlation_id: str | None = None) -> CorrelationScope:
 
     Raises `ValueError` for an empty or unprintable id.
     """
-    return CorrelationScope(
-        str(uuid4()) if correlation_id is None else text("correlation_id", correlation_id)
-    )
+    return CorrelationScope(str(uuid4()) if correlation_id is None else text("correlation_id", correlation_id))

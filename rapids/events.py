@@ -72,9 +72,7 @@ class BaseEvent(Event):
         if "event_type" not in cls.__dict__:
             cls.event_type = event_type_of(cls.__name__)
         if not isinstance(cls.event_type, str) or not cls.event_type:  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-            raise TypeError(
-                f"{cls.__qualname__}.event_type must be a non-empty string, not {cls.event_type!r}"
-            )
+            raise TypeError(f"{cls.__qualname__}.event_type must be a non-empty string, not {cls.event_type!r}")
         if not (isabstract(cls) or cls.__dict__.get("_skip_registration", False)):
             _register(cls)
 

@@ -79,9 +79,7 @@ def _body(event: Event) -> tuple[str, int, bytes]:
 
 def _own_fields(event: BaseEvent) -> bytes:
     try:
-        data = event.__pydantic_serializer__.to_json(
-            event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False
-        )
+        data = event.__pydantic_serializer__.to_json(event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False)
         return _strict(data)
     except (PydanticSerializationError, ValueError) as error:
         raise SerializationError(event.event_type, _culprit(event), str(error)) from error
@@ -172,9 +170,7 @@ class StoredEvent:
             return self._generic() if cls is None else self._typed(cls)
         except ValidationError as error:
             raise DeserializationError(self.event_type, _told(error)) from error
-        except (
-            Exception
-        ) as error:  # a migration is the user's code: a KeyError there is a bad entry, not a crash
+        except Exception as error:  # a migration is the user's code: a KeyError there is a bad entry, not a crash
             raise DeserializationError(self.event_type, f"{type(error).__name__}: {error}") from error
 
     def replay(self) -> Replay | None:

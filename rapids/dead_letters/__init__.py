@@ -1,0 +1,6 @@
+"""Dead letters: what failed and why, and putting it right."""
+
+from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
+from rapids.dead_letters.queue import DeadLetterQueue
+
+__all__ = ["DeadLetter", "DeadLetterQueue", "LetterChange", "LetterFilter", "LetterPage", "Replay", "Scope"]

@@ -1,0 +1,181 @@
+"""A dead letter, what may be asked of many, and what comes of changing one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+from rapids.routing import matches_pattern
+from rapids.wire.events import Fields
+from rapids.wire.letters import LetterRead
+
+__all__ = ["DeadLetter", "LetterChange", "LetterFilter", "LetterPage", "Replay", "Scope"]
+
+State: TypeAlias = Literal["dead", "replayed", "discarded"]
+Scope: TypeAlias = Literal["handler", "group", "everyone"]
+
+_STATE_AFTER: dict[str, State] = {"replayed": "replayed", "discarded": "discarded", "restored": "dead"}
+
+
+@dataclass(frozen=True, slots=True)
+class LetterChange:
+    """What somebody did to a letter."""
+
+    action: str
+    """`replayed`, `discarded` or `restored`."""
+    at: datetime
+    actor: str
+    reason: str
+    stream: str
+    """For a replay, the stream the event was appended to."""
+    entry_id: str
+    """The id of the entry the change made: the replay's, or the restored letter's."""
+    scope: str = ""
+    """For a replay: `handler`, `group` or `everyone`."""
+
+    @classmethod
+    def read(cls, entry_id: bytes, fields: Fields) -> "LetterChange":
+        read = LetterRead.of(fields)
+        ms = int(entry_id.split(b"-")[0])
+        return cls(
+            action=read.text(b"action"),
+            at=datetime.fromtimestamp(ms / 1000, UTC),
+            actor=read.text(b"actor"),
+            reason=read.text(b"reason"),
+            stream=read.text(b"stream"),
+            entry_id=read.text(b"entry_id"),
+            scope=read.text(b"scope"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A handler's failed delivery. Texts are hostile input: show them as data only."""
+
+    id: str
+    """The letter's own id; it keeps it when it is discarded, restored or replayed."""
+    state: State
+    stream: str
+    """The stream the event was in."""
+    group: str
+    handler: str
+    """The handler that failed; empty where none was reached."""
+    entry_id: str
+    """The event's entry in `stream`."""
+    reason: str
+    error: str
+    error_type: str
+    traceback: str
+    deliveries: int
+    consumer: str
+    failed_at: datetime | None
+    event_type: str
+    data: bytes
+    """The event's own fields: JSON, if it was well-formed."""
+    event_id: str
+    timestamp: str
+    correlation_id: str
+    causation_id: str
+    metadata: bytes
+    schema_version: str
+    replay_of: str | None
+    """The letter whose replay failed here, if it was one."""
+    replay_count: int
+    history: Sequence[LetterChange] = ()
+    """What was done to it, oldest first, as far back as the retention goes."""
+
+    @classmethod
+    def read(cls, entry_id: str, fields: Fields, history: Sequence[LetterChange] = ()) -> "DeadLetter":
+        """A letter from its fields, of this version or another."""
+        read = LetterRead.of(fields)
+        return cls(
+            id=read.text(b"letter_id") or entry_id,
+            state=_STATE_AFTER.get(history[-1].action, "dead") if history else "dead",
+            stream=read.text(b"original_stream"),
+            group=read.text(b"original_group"),
+            handler=read.text(b"handler"),
+            entry_id=read.text(b"original_msg_id"),
+            reason=read.text(b"reason"),
+            error=read.text(b"error"),
+            error_type=read.text(b"error_type"),
+            traceback=read.text(b"traceback"),
+            deliveries=read.number(b"deliveries"),
+            consumer=read.text(b"consumer"),
+            failed_at=read.moment(b"failed_at"),
+            event_type=read.text(b"event_type"),
+            data=read.values.get(b"data", b""),
+            event_id=read.text(b"id"),
+            timestamp=read.text(b"timestamp"),
+            correlation_id=read.text(b"correlation_id"),
+            causation_id=read.text(b"causation_id"),
+            metadata=read.values.get(b"metadata", b""),
+            schema_version=read.text(b"schema_version"),
+            replay_of=read.text(b"replay_of") or None,
+            replay_count=read.number(b"replay_count"),
+            history=tuple(history),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterFilter:
+    """Which letters. What is None does not restrict; the rest must all hold."""
+
+    event_type: str | None = None
+    """A pattern, as handlers have them: `order.*`."""
+    handler: str | None = None
+    group: str | None = None
+    reason: str | None = None
+    error_type: str | None = None
+    q: str | None = None
+    """Text that must occur, in any case, in the payload, the error or one of the ids."""
+    since: datetime | None = None
+    """Written at this time or later. Without a time zone it is taken as UTC, and so is `until`."""
+    until: datetime | None = None
+    """Written before this time."""
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether the letter is one of them; its time aside, which the range read from the stream answers for."""
+        exact = (
+            (self.handler, letter.handler),
+            (self.group, letter.group),
+            (self.reason, letter.reason),
+            (self.error_type, letter.error_type),
+        )
+        if any(wanted is not None and wanted != actual for wanted, actual in exact):
+            return False
+        if self.event_type is not None and not matches_pattern(self.event_type, letter.event_type):
+            return False
+        return self.q is None or self._has_text(letter, self.q.casefold())
+
+    @staticmethod
+    def _has_text(letter: DeadLetter, wanted: str) -> bool:
+        places = (
+            *(letter.data.decode(errors="replace"), letter.error, letter.error_type, letter.id),
+            *(letter.entry_id, letter.event_id, letter.correlation_id, letter.event_type, letter.handler),
+        )
+        return any(wanted in place.casefold() for place in places)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterPage:
+    """Letters, newest first."""
+
+    items: Sequence[DeadLetter]
+    cursor: str | None
+    """Where the next page starts; None after the last one. A page may be short, even empty, and have a next one."""
+    total: int
+    """Letters in the stream, whatever the filter."""
+    total_exact: bool
+    """Whether `total` is the number of letters that match: so without a filter."""
+    scanned: int
+    """Letters looked at for this page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A replay under way: the entry that brings the event back."""
+
+    letter_id: str
+    scope: Scope
+    stream: str
+    entry_id: str

@@ -1,0 +1,160 @@
+"""Registering handlers: `on` and what it makes."""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Any, TypeAlias, TypeVar, overload
+
+from rapids.backoff import Backoff
+from rapids.checks import at_least, positive_seconds, text
+from rapids.checks import backoff as check_backoff
+from rapids.events import Event
+from rapids.routing import Target, matches, targets_of
+
+__all__ = ["Handler", "HandlerFunction", "HandlerRegistry", "Handlers"]
+
+E = TypeVar("E", bound=Event)
+HandlerFunction: TypeAlias = Callable[[E], Awaitable[object]]
+Decorator: TypeAlias = Callable[[HandlerFunction[E]], HandlerFunction[E]]
+
+MEMO_LIMIT = 4_096
+"""Event types whose handlers are remembered. A stream may hold any number of types nobody declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One registered coroutine function with its policy and a stable name. Options that are None are the router's."""
+
+    name: str
+    function: Callable[[Any], Awaitable[object]]
+    targets: tuple[Target, ...]
+    timeout: float
+    """Seconds."""
+    retries: int
+    """Quick attempts after the first."""
+    backoff: Backoff
+    retryable_exceptions: tuple[type[BaseException], ...]
+    """What to try again after; empty for every error."""
+
+    def handles(self, event_type: str) -> bool:
+        return any(matches(target, event_type) for target in self.targets)
+
+
+class Handlers:
+    """The handlers of a group, in order of registration; those for an event type are looked up once."""
+
+    def __init__(self, handlers: Iterable[Handler]) -> None:
+        self._handlers = tuple(handlers)
+        self._by_type: dict[str, tuple[Handler, ...]] = {}
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._handlers)
+
+    def for_type(self, event_type: str) -> tuple[Handler, ...]:
+        """The handlers for events of this type."""
+        found = self._by_type.get(event_type)
+        if found is None:
+            if len(self._by_type) >= MEMO_LIMIT:
+                self._by_type.clear()
+            found = tuple(handler for handler in self._handlers if handler.handles(event_type))
+            self._by_type[event_type] = found
+        return found
+
+
+class HandlerRegistry:
+    """The part of a router that takes registrations."""
+
+    def __init__(self, *, timeout: float, retries: int, backoff: Backoff) -> None:
+        self._registered: list[Handler] = []
+        self._defaults = (timeout, retries, backoff)
+
+    @overload
+    def on(
+        self,
+        target: type[E],
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retryable_exceptions: tuple[type[BaseException], ...] = (),
+        name: str | None = None,
+    ) -> Decorator[E]: ...
+    @overload
+    def on(
+        self,
+        target: object,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retryable_exceptions: tuple[type[BaseException], ...] = (),
+        name: str | None = None,
+    ) -> Decorator[Any]: ...
+    def on(
+        self,
+        target: object,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retryable_exceptions: tuple[type[BaseException], ...] = (),
+        name: str | None = None,
+    ) -> Decorator[Any]:
+        """Run the decorated coroutine function for matching events.
+
+        `target` is an event class (its subclasses match too), a union of classes, or a pattern over event types.
+        `timeout` (seconds), `retries` (quick attempts after the first) and `backoff` override the router's defaults.
+        `retryable_exceptions`: with any listed, another exception makes a dead letter at once; empty restricts
+        nothing. `name` is what dead letters and the ledger call the handler; the function's own name by default.
+
+        Raises `TypeError` or `ValueError` for options that make no sense, `ValueError` for a `name` taken twice.
+        """
+        default_timeout, default_retries, default_backoff = self._defaults
+        targets = targets_of(target)
+        policy = {
+            "timeout": default_timeout if timeout is None else positive_seconds("timeout", timeout),
+            "retries": default_retries if retries is None else at_least("retries", retries, 0),
+            "backoff": default_backoff if backoff is None else check_backoff("backoff", backoff),
+            "retryable_exceptions": _exceptions(retryable_exceptions),
+        }
+        if name is not None:
+            text("name", name)
+
+        def register(function: HandlerFunction[Any]) -> HandlerFunction[Any]:
+            _check_is_async(function)
+            self._register(Handler(self._name_for(function, name), function, targets, **policy))
+            return function
+
+        return register
+
+    def _register(self, handler: Handler) -> None:
+        self._registered.append(handler)
+
+    def _name_for(self, function: HandlerFunction[Any], name: str | None) -> str:
+        taken = {handler.name for handler in self._registered}
+        if name is not None:
+            if name in taken:
+                raise ValueError(f"name must be one that no other handler of the router has, not {name!r}")
+            return name
+        short = getattr(function, "__name__", type(function).__name__)
+        if short not in taken:
+            return short
+        module = getattr(function, "__module__", type(function).__module__)
+        long = f"{module}.{getattr(function, '__qualname__', short)}"
+        candidates = (long if number == 1 else f"{long}#{number}" for number in range(1, len(taken) + 2))
+        return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _check_is_async(function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"a handler must be an async function, not {function!r}")
+    if not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))):  # noqa: B004
+        raise TypeError(f"a handler must be an async function; {function!r} is not: write `async def`")
+
+
+def _exceptions(kinds: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
+    if not isinstance(kinds, tuple) or not all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+    ):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"retryable_exceptions must be a tuple of exception classes, not {kinds!r}")
+    return kinds

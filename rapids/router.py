@@ -1,0 +1,214 @@
+"""The router: what to run for which event, and the running of it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from redis.asyncio import Redis
+
+from rapids.backoff import Backoff, exponential
+from rapids.delivery import HandlerMiddleware
+from rapids.exceptions import NotConfiguredError, RapidsError
+from rapids.registration import Handler, HandlerRegistry, Handlers
+from rapids.settings import GroupStartPosition, RouterSettings
+from rapids.storage import streams
+from rapids.storage.connection import SharedPool
+from rapids.storage.keys import Source, default_dlq
+from rapids.worker.worker import Worker
+
+__all__ = ["ConsumerLag", "EventRouter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerLag:
+    """How far a group is behind; counts are entries."""
+
+    stream_length: int
+    pending_count: int
+    """Delivered and not yet acknowledged, by the whole group."""
+    consumers_count: int
+    last_delivered_id: str
+    lag: int | None
+    """Not yet delivered to the group; None where the server does not know (before Redis 7.0, and after some trims)."""
+
+
+class EventRouter(HandlerRegistry):
+    """Runs handlers for the events of one stream, as one consumer of one group.
+
+    Options, beside `redis`, the client to use (or given to `start`):
+
+    - `stream`, `group`: what to read, and as whom. `consumer`: this process's name in the group; by default
+      `hostname-pid`. A name that another live process holds gets a number behind it.
+    - `batch_size` (entries): how many to take in one read. `block_ms` (milliseconds): how long a read waits.
+    - `handler_timeout` (seconds), `default_retries` (quick attempts after the first), `default_backoff`: what handlers
+      have that set none themselves.
+    - `group_start_id`: where a new group starts; an existing one keeps its place.
+    - `claim_min_idle_ms` (milliseconds): how long a consumer must have been silent about an entry before another takes
+      it over. `claim_interval` (reads): look for such entries after so many reads; once a second in any case.
+    - `redelivery_backoff`: the wait before an entry is delivered again after a handler failed; by default exponential
+      and at most `claim_min_idle_ms`. `max_deliveries`: after how many failed deliveries a handler's entry is dead.
+    - `dlq_stream`: where dead letters go; None parks such entries instead. `dlq_maxlen` (letters): what it is trimmed to.
+    - `shutdown_timeout` (seconds): how long `stop` lets running handlers finish.
+    - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
+
+    Raises `ValueError` or `TypeError` for an option that makes no sense.
+    """
+
+    def __init__(
+        self,
+        redis: Redis | None = None,
+        stream: str = "events:all",
+        group: str = "default",
+        consumer: str | None = None,
+        batch_size: int = 10,
+        block_ms: int = 5_000,
+        handler_timeout: float = 30.0,
+        group_start_id: str = GroupStartPosition.BEGINNING,
+        claim_interval: int = 10,
+        claim_min_idle_ms: int = 60_000,
+        default_retries: int = 0,
+        default_backoff: Backoff | None = None,
+        redelivery_backoff: Backoff | None = None,
+        max_deliveries: int = 5,
+        dlq_stream: str | None = None,
+        dlq_maxlen: int | None = 10_000,
+        shutdown_timeout: float = 30.0,
+        middleware: Sequence[HandlerMiddleware] = (),
+    ) -> None:
+        self._settings = settings = RouterSettings(
+            stream=stream,
+            group=group,
+            consumer=consumer,
+            batch_size=batch_size,
+            block_ms=block_ms,
+            handler_timeout=handler_timeout,
+            group_start_id=group_start_id,
+            claim_interval=claim_interval,
+            claim_min_idle_ms=claim_min_idle_ms,
+            default_retries=default_retries,
+            default_backoff=default_backoff or exponential(),
+            redelivery_backoff=redelivery_backoff,
+            max_deliveries=max_deliveries,
+            dlq_stream=dlq_stream,
+            dlq_maxlen=dlq_maxlen,
+            shutdown_timeout=shutdown_timeout,
+        )
+        super().__init__(
+            timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
+        )
+        self._redis = redis
+        self._middleware = _checked_middleware(middleware)
+        self._worker: Worker | None = None
+
+    @property
+    def stream(self) -> str:
+        """The stream it reads."""
+        return self._settings.stream
+
+    @property
+    def group(self) -> str:
+        """The consumer group it reads as."""
+        return self._settings.group
+
+    @property
+    def dlq_stream(self) -> str | None:
+        """Where its dead letters go; None where exhausted entries are parked."""
+        return self._settings.dlq_stream
+
+    @property
+    def running(self) -> bool:
+        """Whether it has started and not stopped."""
+        return self._worker is not None and self._worker.started.is_set()
+
+    @property
+    def last_progress(self) -> float | None:
+        """When the reader last completed a turn (`time.monotonic()`, seconds); None while it does not run."""
+        return self._worker.last_progress if self._worker else None
+
+    def use_default_dlq(self) -> None:
+        """Send dead letters to `{<stream>}:dlq` unless `dlq_stream` was given. Before `start`.
+
+        Raises `RapidsError` while it runs.
+        """
+        self._only_before_start("use_default_dlq()")
+        if self._settings.dlq_stream is None:
+            self._settings = replace(self._settings, dlq_stream=default_dlq(self._settings.stream))
+
+    async def start(self, redis: Redis | None = None) -> None:
+        """Consume until stopped. Cancelling the task that awaits this stops gracefully, too.
+
+        Raises `NotConfiguredError` without a client, `RedisUnavailableError` if Redis cannot be reached now; once it
+        runs, outages are ridden out.
+        """
+        client = redis or self._redis
+        if client is None:
+            raise NotConfiguredError(
+                "the router has no Redis client: give EventRouter(redis=...) one, or call router.start(redis)"
+            )
+        self._only_before_start("start()")
+        worker = self._worker = Worker(client, self._settings, Handlers(self._registered), self._middleware)
+        if redis is not None:
+            self._redis = redis
+        try:
+            await worker.run()
+        finally:
+            self._worker = None
+
+    async def wait_started(self) -> None:
+        """Wait until it consumes. Raises `RapidsError` if nothing is starting, or the start failed."""
+        if (worker := self._worker) is None:
+            raise RapidsError("the router is not starting: run router.start() in a task first")
+        started = asyncio.create_task(worker.started.wait())
+        stopped = asyncio.create_task(worker.stopped.wait())
+        try:
+            await asyncio.wait([started, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            started.cancel()
+            stopped.cancel()
+        if not worker.started.is_set():
+            raise RapidsError("the router did not start: see what router.start() raised")
+
+    async def stop(self) -> None:
+        """Stop gracefully, and wait until stopped. Harmless where nothing runs.
+
+        Handlers under way have `shutdown_timeout` seconds to finish. Called from inside a handler it only asks for the
+        stop, since it would wait for itself.
+        """
+        if (worker := self._worker) is None:
+            return
+        worker.ask_to_stop()
+        if asyncio.current_task() is not worker.executor_task:
+            await worker.stopped.wait()
+
+    async def get_consumer_lag(self) -> ConsumerLag:
+        """How far the group is behind, in one round trip.
+
+        Raises `NotConfiguredError` without a client, `redis.exceptions.RedisError` if Redis does not answer.
+        """
+        if self._redis is None:
+            raise NotConfiguredError(
+                "the router has no Redis client: give EventRouter(redis=...) one, or start it with one"
+            )
+        state = await streams.group_state(SharedPool(self._redis), Source(self.stream, self.group))
+        return ConsumerLag(
+            stream_length=state.stream_length,
+            pending_count=state.pending,
+            consumers_count=state.consumers,
+            last_delivered_id=state.last_delivered_id,
+            lag=state.lag,
+        )
+
+    def _register(self, handler: Handler) -> None:
+        self._only_before_start("on()")
+        super()._register(handler)
+
+    def _only_before_start(self, what: str) -> None:
+        if self._worker is not None:
+            raise RapidsError(f"{what} must come before the router runs, or after it has stopped")
+
+
+def _checked_middleware(middleware: Sequence[HandlerMiddleware]) -> tuple[HandlerMiddleware, ...]:
+    for layer in middleware:
+        if not callable(layer):
+            raise TypeError(f"middleware must be async functions (delivery, call_next), not {layer!r}")
+    return tuple(middleware)

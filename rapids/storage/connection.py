@@ -1,0 +1,192 @@
+"""Sending commands and getting their answers undecoded, over redis-py's public connection calls.
+
+redis-py's own `execute_command` decodes as the user's client says and repeats commands after a time-out by itself; an
+event must be neither decoded twice nor stored twice, so commands go out on connections directly.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeAlias
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    MaxConnectionsError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from rapids.storage.scripts import Script
+
+__all__ = ["Client", "Command", "Commands", "OwnConnection", "Reply", "SharedPool", "call", "is_outage", "run"]
+
+Client: TypeAlias = Redis
+Command: TypeAlias = Sequence[bytes | str | int | float]
+Reply: TypeAlias = Any
+
+OUTAGE_ANSWERS = (
+    "LOADING",
+    "READONLY",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "BUSY ",
+    "max number of clients",
+)
+"""How answers begin, or what they contain, when the server cannot do now what it could do later."""
+
+
+class Commands(Protocol):
+    """Something that sends commands in one round trip."""
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        """The answers in order; an error answer is in the list, not raised. Raises `RedisError` if there were none."""
+        ...
+
+
+class SharedPool:
+    """The pool of a client the user made: a connection is borrowed for one round trip at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self._pool = pool_of(client)
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        async with self._borrowed() as connection:
+            return await _round_trip(connection, commands)
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[AbstractConnection]:
+        connection: AbstractConnection = await self._pool.get_connection()
+        try:
+            yield connection
+        finally:
+            # A cancelled caller must not leave the pool one connection short.
+            await asyncio.shield(self._pool.release(connection))
+
+
+class OwnConnection:
+    """One connection to the same server as a client's, apart from its pool; it reconnects when it was lost.
+
+    `timeout` (seconds) is how long an answer may take. It must exceed the `BLOCK` of a command sent here.
+    """
+
+    def __init__(self, client: Client, *, timeout: float) -> None:
+        pool = pool_of(client)
+        options = {name: value for name, value in pool.connection_kwargs.items() if not _is_pool_business(name)}
+        options |= {
+            "decode_responses": False,
+            "socket_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "health_check_interval": 0,
+        }
+        self._connection: AbstractConnection = pool.connection_class(**options)
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection.is_connected
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        async with self._turn:
+            return await _round_trip(self._connection, commands)
+
+    async def close(self) -> None:
+        """Close the connection; a command under way fails."""
+        await self._connection.disconnect(nowait=True)
+
+
+def _is_pool_business(option: str) -> bool:
+    return option.startswith(("maint_notifications", "orig_", "retry_on", "oss_cluster"))
+
+
+def pool_of(client: Client) -> ConnectionPool:
+    """The pool of a plain or Sentinel client.
+
+    Raises `TypeError` for anything else.
+    """
+    pool = getattr(client, "connection_pool", None)
+    if not isinstance(pool, ConnectionPool):
+        raise TypeError(f"redis must be a redis.asyncio.Redis client, not {client!r}")
+    return pool
+
+
+async def _round_trip(connection: AbstractConnection, commands: Sequence[Command]) -> list[Reply]:
+    await connection.send_packed_command(connection.pack_commands(commands))
+    return [await _answer(connection) for _ in commands]
+
+
+async def _answer(connection: AbstractConnection) -> Reply:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
+
+
+async def call(commands: Commands, *command: bytes | str | int | float) -> Reply:
+    """The answer to one command. Raises `RedisError` for an error answer too."""
+    return checked((await commands.send([command]))[0])
+
+
+def checked(reply: Reply) -> Reply:
+    """The answer, unless it is an error: that is raised."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+async def run(commands: Commands, script: Script, calls: Iterable[tuple[Sequence[str], Command]]) -> list[Reply]:
+    """Run a script once per (keys, arguments), all in one round trip, and two where the server did not know it yet.
+
+    The answers are in order, error answers among them. Raises `RedisError` if there were none.
+    """
+    requests = [["EVALSHA", script.sha, len(keys), *keys, *arguments] for keys, arguments in calls]
+    replies = await commands.send(requests)
+    unknown = [at for at, reply in enumerate(replies) if isinstance(reply, ResponseError) and is_no_script(reply)]
+    if unknown:
+        again = await commands.send([("SCRIPT", "LOAD", script.source), *(requests[at] for at in unknown)])
+        checked(again[0])
+        for at, reply in zip(unknown, again[1:], strict=True):
+            replies[at] = reply
+    return replies
+
+
+def is_no_script(error: ResponseError) -> bool:
+    """Whether the server forgot a script: restarted, failed over, or SCRIPT FLUSH."""
+    return type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
+
+
+def is_no_group(error: BaseException) -> bool:
+    """Whether a stream or its consumer group is gone."""
+    return isinstance(error, ResponseError) and "NOGROUP" in str(error)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the error is the server's or the network's present state, so that the same command may work later."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return False
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | MaxConnectionsError | OSError):
+        return True
+    return isinstance(error, RedisError) and _is_outage_answer(error)
+
+
+def _is_outage_answer(error: RedisError) -> bool:
+    kinds = (
+        "BusyLoadingError",
+        "ReadOnlyError",
+        "ClusterDownError",
+        "MasterDownError",
+        "TryAgainError",
+        "OutOfMemoryError",
+    )
+    return type(error).__name__ in kinds or any(answer in str(error) for answer in OUTAGE_ANSWERS)

@@ -1,0 +1,148 @@
+"""Consumer groups: making them, reading as one, taking over what others left, holding leases and names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
+
+from rapids.storage import scripts
+from rapids.storage.connection import Commands, Reply, call, checked, run
+from rapids.storage.keys import PARKED, WAITING, Source
+from rapids.storage.streams import mapping
+
+__all__ = ["Claimed", "RawEntry", "claim", "create", "hold_name", "idle_entries", "read", "release_name", "renew"]
+
+PAGE = 100
+"""Entries asked for at once when looking for abandoned ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawEntry:
+    """An entry as the group got it: its id and its fields in turn, the delivery count, and its ledger if it has one."""
+
+    source: Source
+    entry_id: bytes
+    fields: Sequence[bytes]
+    deliveries: int = 1
+    ledger: bytes | None = None
+
+
+async def create(commands: Commands, source: Source, start_id: str) -> bool:
+    """Make the group, and the stream if need be. False if it was there already: then nothing changes."""
+    try:
+        await call(commands, "XGROUP", "CREATE", source.stream, source.group, start_id, "MKSTREAM")
+    except ResponseError as error:
+        if "BUSYGROUP" in str(error):
+            return False
+        raise
+    return True
+
+
+async def last_id(commands: Commands, stream: str) -> str | None:
+    """The last id the stream ever gave out, or None if there is no such stream."""
+    try:
+        info = mapping(await call(commands, "XINFO", "STREAM", stream))
+    except ResponseError as error:
+        if "no such key" in str(error).lower():
+            return None
+        raise
+    return info[b"last-generated-id"].decode()
+
+
+async def read(
+    commands: Commands, sources: Sequence[Source], consumer: str, *, count: int, block_ms: int
+) -> list[RawEntry]:
+    """New entries of all sources, `count` of each at most, waiting up to `block_ms` milliseconds for the first."""
+    streams = [source.stream for source in sources]
+    reply = await call(
+        commands,
+        *("XREADGROUP", "GROUP", sources[0].group, consumer, "COUNT", count, "BLOCK", block_ms),
+        *("STREAMS", *streams, *(">" for _ in streams)),
+    )
+    by_name = {source.stream.encode(): source for source in sources}
+    answered = reply.items() if isinstance(reply, dict) else (reply or ())
+    return [
+        RawEntry(by_name[name], entry_id, fields or ()) for name, entries in answered for entry_id, fields in entries
+    ]
+
+
+async def client_id(commands: Commands) -> int:
+    """The server's number for this connection."""
+    return await call(commands, "CLIENT", "ID")
+
+
+async def unblock(commands: Commands, client: int) -> bool:
+    """End the blocking read of another connection as if its time were over. False if it did not block."""
+    return bool(await call(commands, "CLIENT", "UNBLOCK", client))
+
+
+async def idle_entries(commands: Commands, source: Source, *, min_idle_ms: int) -> list[tuple[bytes, int]]:
+    """The entries whose consumer has not renewed them for `min_idle_ms` milliseconds, with their delivery counts.
+
+    Goes through each consumer's list in pages, and leaves out those of waiting and parked entries, which may be long.
+    """
+    consumers = [mapping(row) for row in await call(commands, "XINFO", "CONSUMERS", source.stream, source.group)]
+    names = [row[b"name"] for row in consumers if row[b"pending"] and row[b"name"] not in (WAITING, PARKED)]
+    if not names:
+        return []
+    first = [_idle_page(source, name, b"-", min_idle_ms) for name in names]
+    found: list[tuple[bytes, int]] = []
+    for name, reply in zip(names, await commands.send(first), strict=True):
+        page: list[Reply] = checked(reply)
+        found += [(row[0], row[3]) for row in page]
+        while len(page) == PAGE:
+            page = await call(commands, *_idle_page(source, name, b"(" + page[-1][0], min_idle_ms))
+            found += [(row[0], row[3]) for row in page]
+    return found
+
+
+async def entries_of(commands: Commands, source: Source, consumer: str) -> list[bytes]:
+    """The ids of all entries pending for a consumer."""
+    name, found, after = consumer.encode(), list[bytes](), b"-"
+    while True:
+        page = await call(commands, *_idle_page(source, name, after, 0))
+        found += [row[0] for row in page]
+        if len(page) < PAGE:
+            return found
+        after = b"(" + page[-1][0]
+
+
+def _idle_page(source: Source, consumer: bytes, after: bytes, min_idle_ms: int) -> tuple[bytes | str | int, ...]:
+    return ("XPENDING", source.stream, source.group, "IDLE", min_idle_ms, after, "+", PAGE, consumer)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought: entries taken, ids that were pending but trimmed away, and when the next one is due."""
+
+    entries: list[RawEntry]
+    ghosts: list[str]
+    next_due_ms: int | None
+
+
+async def claim(
+    commands: Commands, source: Source, consumer: str, *, ids: Sequence[bytes], min_idle_ms: int, due: int
+) -> Claimed:
+    """Take the named entries if still abandoned for `min_idle_ms`, and up to `due` waiting ones whose time has come."""
+    keys = (source.stream, source.ledger, source.due, source.parked)
+    arguments = (source.group, consumer, min_idle_ms, due, *ids)
+    taken, ghosts, wait = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
+    entries = [RawEntry(source, entry_id, fields, count, ledger) for entry_id, fields, count, ledger in taken]
+    return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait))
+
+
+async def renew(commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]) -> list[bytes]:
+    """Renew the leases of these entries; the ids that are not this consumer's any more."""
+    call_ = ((source.stream,), (source.group, consumer, *ids))
+    return checked((await run(commands, scripts.load("renew"), [call_]))[0])
+
+
+async def hold_name(commands: Commands, source: Source, consumer: str, token: str, *, ttl_ms: int) -> bool:
+    """Hold a consumer name for `ttl_ms` milliseconds from now. False if another process holds it."""
+    held = await run(commands, scripts.load("hold_name"), [((source.consumer(consumer),), (token, ttl_ms))])
+    return checked(held[0]) == 1
+
+
+async def release_name(commands: Commands, source: Source, consumer: str, token: str) -> None:
+    """Let go of a consumer name."""
+    checked((await run(commands, scripts.load("release_name"), [((source.consumer(consumer),), (token,))]))[0])

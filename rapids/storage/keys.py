@@ -1,0 +1,82 @@
+"""The names of everything Rapids keeps beside a stream.
+
+All of it lies in the stream's own slot, so that one script over the stream and its keys is legal on Redis Cluster.
+"""
+
+from dataclasses import dataclass
+
+from rapids.settings import hash_tag
+
+__all__ = ["PARKED", "WAITING", "Source", "default_dlq", "letter_archive", "letters_restored", "replay_stream"]
+
+WAITING = b"rapids:waiting"
+"""The consumer that holds entries until they are due, so that looking for abandoned ones never meets them."""
+
+PARKED = b"rapids:parked"
+"""The consumer that holds entries nobody will run again."""
+
+
+def _tagged(stream: str) -> str:
+    return stream if hash_tag(stream) else f"{{{stream}}}"
+
+
+def _beside(stream: str, part: str) -> str:
+    return f"{_tagged(stream)}:rapids:{part}"
+
+
+def default_dlq(stream: str) -> str:
+    """The dead-letter stream of a stream that was given none."""
+    return f"{_tagged(stream)}:dlq"
+
+
+def replay_stream(stream: str, group: str) -> str:
+    """Where replays for one group go, so that no other group meets them."""
+    return _beside(stream, f"replay:{group}")
+
+
+def letter_archive(dlq: str, letter_id: str) -> str:
+    """The stream of one letter that was replayed or discarded: the letter, then what was done to it."""
+    return _beside(dlq, f"archive:{letter_id}")
+
+
+def letters_archived(dlq: str) -> str:
+    """The archived letters of a dead-letter stream by the time they were archived (milliseconds)."""
+    return _beside(dlq, "archived")
+
+
+def letters_restored(dlq: str) -> str:
+    """Letters that came back under a new entry id, by that id's milliseconds."""
+    return _beside(dlq, "restored")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A stream as one group reads it, and the keys in which the group keeps what it knows of its entries."""
+
+    stream: str
+    group: str
+    is_replay: bool = False
+    """Whether this is the group's own replay stream, whose entries are deleted once they are settled."""
+
+    @property
+    def ledger(self) -> str:
+        """Hash: entry id to ledger. An entry has one only after a handler failed, and until it is settled."""
+        return _beside(self.stream, f"ledger:{self.group}")
+
+    @property
+    def due(self) -> str:
+        """Sorted set: the ids of waiting entries by the time they are due (milliseconds, the server's clock)."""
+        return _beside(self.stream, f"due:{self.group}")
+
+    @property
+    def parked(self) -> str:
+        """Hash: parked entry id to why it is parked."""
+        return _beside(self.stream, f"parked:{self.group}")
+
+    def consumer(self, name: str) -> str:
+        """String with a TTL: the process that goes by this consumer name."""
+        return _beside(self.stream, f"consumer:{self.group}:{name}")
+
+    def replays(self) -> "Source":
+        """The group's replay stream beside this stream."""
+        return Source(replay_stream(self.stream, self.group), self.group, is_replay=True)

@@ -1,0 +1,110 @@
+"""Dead letters at rest: the dead-letter stream, and the archive of those replayed or discarded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rapids.storage import scripts
+from rapids.storage.connection import Commands, Reply, call, checked, run
+from rapids.storage.keys import letter_archive, letters_archived, letters_restored
+
+__all__ = ["Archive", "find_restored", "length", "move", "page", "read_archive", "read_letter", "restore"]
+
+RESTORED_PAGE = 100
+
+
+async def length(commands: Commands, dlq: str) -> int:
+    """Letters in the stream."""
+    return await call(commands, "XLEN", dlq)
+
+
+async def page(
+    commands: Commands, dlq: str, *, newest: str, oldest: str, count: int
+) -> list[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` letters from `newest` down to `oldest`."""
+    return [(row[0], row[1]) for row in await call(commands, "XREVRANGE", dlq, newest, oldest, "COUNT", count)]
+
+
+async def read_letter(commands: Commands, dlq: str, entry_id: str) -> Sequence[bytes] | None:
+    """A letter's fields, or None if no entry has this id."""
+    rows = await call(commands, "XRANGE", dlq, entry_id, entry_id)
+    return rows[0][1] if rows else None
+
+
+async def find_restored(commands: Commands, dlq: str, letter_id: str) -> tuple[str, Sequence[bytes]] | None:
+    """The entry id and fields of a letter that was restored, or None."""
+    score = await call(commands, "ZSCORE", letters_restored(dlq), letter_id)
+    if score is None:
+        return None
+    at = f"{float(score):.0f}"
+    first = at
+    while True:
+        rows = await call(commands, "XRANGE", dlq, first, at, "COUNT", RESTORED_PAGE)
+        for entry_id, fields in rows:
+            if dict(zip(fields[::2], fields[1::2], strict=True)).get(b"letter_id") == letter_id.encode():
+                return entry_id.decode(), fields
+        if len(rows) < RESTORED_PAGE:
+            return None
+        first = f"({rows[-1][0].decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archived letter's fields, and the changes made to it, oldest first, each with its id and fields."""
+
+    fields: Sequence[bytes]
+    changes: Sequence[tuple[bytes, Sequence[bytes]]]
+
+
+async def read_archive(commands: Commands, dlq: str, letter_id: str) -> Archive | None:
+    """What the archive has of a letter, or None."""
+    rows: list[Reply] = await call(commands, "XRANGE", letter_archive(dlq, letter_id), "-", "+")
+    return Archive(rows[0][1], [(row[0], row[1]) for row in rows[1:]]) if rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """An entry to append in the step that moves a letter. `maxlen` in entries, None to leave the stream untrimmed."""
+
+    stream: str
+    fields: Sequence[bytes]
+    maxlen: int | None = None
+
+
+async def move(
+    commands: Commands,
+    dlq: str,
+    letter_id: str,
+    entry_id: str,
+    change: Mapping[str, str],
+    *,
+    append: Append | None,
+    retention_ms: int,
+    archive_maxlen: int,
+) -> str | None:
+    """Move a letter to its archive, appending an entry in the same step: that entry's id, or "" without one.
+
+    None if the letter was not in the stream any more; then nothing was done.
+    """
+    archive = letter_archive(dlq, letter_id)
+    keys = (dlq, archive, letters_archived(dlq), letters_restored(dlq), append.stream if append else archive)
+    fields = append.fields if append else ()
+    arguments = [
+        *(letter_id, entry_id, retention_ms, archive_maxlen, letter_archive(dlq, "")),
+        *((append.maxlen if append else None) or 0, len(fields), *fields, *_flat(change)),
+    ]
+    appended = checked((await run(commands, scripts.load("move_letter"), [(keys, arguments)]))[0])
+    return None if appended is None else appended.decode()
+
+
+async def restore(
+    commands: Commands, dlq: str, letter_id: str, change: Mapping[str, str], *, dlq_maxlen: int | None
+) -> str | None:
+    """Bring a discarded letter back: its new entry id, or None if it is not in the archive as discarded."""
+    keys = (dlq, letter_archive(dlq, letter_id), letters_archived(dlq), letters_restored(dlq))
+    arguments = (letter_id, dlq_maxlen or 0, *_flat(change))
+    entry_id = checked((await run(commands, scripts.load("restore_letter"), [(keys, arguments)]))[0])
+    return None if entry_id is None else entry_id.decode()
+
+
+def _flat(change: Mapping[str, str]) -> list[str]:
+    return [text for pair in change.items() for text in pair]

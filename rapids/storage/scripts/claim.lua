@@ -1,0 +1,62 @@
+-- Take entries for a consumer: those named that their consumer abandoned, and waiting ones that are due.
+-- An entry that is pending but no longer in the stream (a ghost: trimmed away) is acknowledged and reported, not taken.
+--
+-- KEYS  stream, ledger, due, parked
+-- ARGV  group, consumer, least idle time in ms of a named entry, how many due ones to take at most, then ids
+-- Returns {taken, ghosts, wait}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
+-- milliseconds until the next waiting entry is due, or -1.
+local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, consumer, min_idle, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local taken, ghosts = {}, {}
+
+local function forget(id)
+  redis.call('HDEL', ledger_key, id)
+  redis.call('ZREM', due_key, id)
+  redis.call('HDEL', parked_key, id)
+end
+
+local function take(id, count)
+  local found = redis.call('XRANGE', stream, id, id)
+  if #found == 0 then
+    redis.call('XACK', stream, group, id)
+    forget(id)
+    ghosts[#ghosts + 1] = id
+    return
+  end
+  redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', count + 1, 'JUSTID')
+  redis.call('ZREM', due_key, id)
+  taken[#taken + 1] = {id, found[1][2], count + 1, redis.call('HGET', ledger_key, id)}
+end
+
+local function pending_of(id)
+  return redis.call('XPENDING', stream, group, id, id, 1)[1]
+end
+
+for i = 5, #ARGV do
+  local id = ARGV[i]
+  local entry = pending_of(id)
+  if entry and entry[3] >= min_idle and entry[2] ~= 'rapids:parked'
+    and not (entry[2] == 'rapids:waiting' and redis.call('ZSCORE', due_key, id)) then
+    take(id, entry[4])
+  end
+end
+
+if room > 0 then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, room)) do
+    local entry = pending_of(id)
+    if not entry then
+      forget(id)
+    elseif entry[2] == 'rapids:waiting' then
+      take(id, entry[4])
+    else
+      redis.call('ZREM', due_key, id)
+    end
+  end
+end
+
+local wait = -1
+local first = redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')
+if #first > 0 then wait = math.max(0, tonumber(first[2]) - now) end
+return {taken, ghosts, wait}

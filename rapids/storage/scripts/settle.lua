@@ -1,0 +1,127 @@
+-- Settle one entry: write its dead letters, mark the ledger, and last of all acknowledge, keep, park or hand it back.
+-- A script is not rolled back when a command in it fails, so the order is what keeps an entry from being lost: until
+-- the last step it is pending, and the ledger keeps a second run from writing a letter twice.
+--
+-- KEYS  stream, ledger, due, parked, dead-letter stream (any key where there are no letters)
+-- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back), delete after ack (1 | 0), delay in ms,
+--       delivery count to leave behind (hand_back), why (park), the ledger to write,
+--       maximum length of the dead-letter stream (0 for none), number of letters,
+--       and for each letter: handler, number of values, names and values in turn
+-- Returns what was done: acked, kept, parked, handed_back; or gone (it was not pending any more), lost (another
+-- consumer has it: only what is done was written), trimmed (it is no longer in the stream).
+local stream, ledger_key, due_key, parked_key, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local ledger, maxlen, letters = cjson.decode(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+
+local function forget()
+  redis.call('HDEL', ledger_key, id)
+  redis.call('ZREM', due_key, id)
+  redis.call('HDEL', parked_key, id)
+end
+
+local function acknowledge()
+  redis.call('XACK', stream, group, id)
+  if delete then redis.call('XDEL', stream, id) end
+  forget()
+end
+
+local function merged(into, names)
+  local seen, all = {}, {}
+  for _, list in ipairs({into, names}) do
+    for _, name in ipairs(list) do
+      if not seen[name] then seen[name] = true; all[#all + 1] = name end
+    end
+  end
+  return all
+end
+
+local function write_ledger(done, dead)
+  -- An empty Lua table is written as {}, which reads back as empty either way.
+  redis.call('HSET', ledger_key, id, cjson.encode({n = ledger.n, done = done, dead = dead}))
+end
+
+local function next_letter_id()
+  -- Explicit, so that the letter can hold its own id. The stream's last id may be ahead of the clock.
+  local time = redis.call('TIME')
+  local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
+  if redis.call('EXISTS', dlq) == 1 then
+    local info = redis.call('XINFO', 'STREAM', dlq)
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then
+        local last_ms, last_seq = string.match(info[i + 1], '(%d+)-(%d+)')
+        last_ms, last_seq = tonumber(last_ms), tonumber(last_seq)
+        if last_ms >= ms then ms, seq = last_ms, last_seq + 1 end
+      end
+    end
+  end
+  return string.format('%.0f-%.0f', ms, seq)
+end
+
+local pending = redis.call('XPENDING', stream, group, id, id, 1)
+if #pending == 0 then
+  forget()
+  return 'gone'
+end
+
+local known = {done = {}, dead = {}}
+local stored = redis.call('HGET', ledger_key, id)
+if stored then known = cjson.decode(stored) end
+
+if pending[1][2] ~= consumer then
+  -- The lease was lost: another consumer runs this entry now. What this one finished, it need not repeat.
+  if verb == 'ack' and letters == 0 then
+    acknowledge()
+  elseif #ledger.done > 0 then
+    ledger.n = known.n or 0
+    write_ledger(merged(known.done, ledger.done), known.dead)
+  end
+  return 'lost'
+end
+
+local at, dead = 12, known.dead
+for _ = 1, letters do
+  local handler, values = ARGV[at], tonumber(ARGV[at + 1])
+  local written = false
+  for _, name in ipairs(known.dead) do written = written or name == handler end
+  if not written then
+    local letter_id = next_letter_id()
+    local command = {'XADD', dlq}
+    if maxlen ~= '0' then
+      command[#command + 1] = 'MAXLEN'; command[#command + 1] = '~'; command[#command + 1] = maxlen
+    end
+    command[#command + 1] = letter_id
+    for i = at + 2, at + 1 + values do command[#command + 1] = ARGV[i] end
+    command[#command + 1] = 'letter_id'; command[#command + 1] = letter_id
+    redis.call(unpack(command))
+    dead = merged(dead, {handler})
+    write_ledger(known.done, dead)
+  end
+  at = at + 2 + values
+end
+
+if verb == 'ack' then
+  acknowledge()
+  return 'acked'
+end
+
+write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead))
+if #redis.call('XRANGE', stream, id, id) == 0 then
+  -- Trimmed away while it was being handled: nothing could give it to a consumer again.
+  acknowledge()
+  return 'trimmed'
+end
+if verb == 'park' then
+  redis.call('HSET', parked_key, id, why)
+  redis.call('ZREM', due_key, id)
+  redis.call('XCLAIM', stream, group, 'rapids:parked', 0, id, 'JUSTID')
+  return 'parked'
+end
+local time = redis.call('TIME')
+redis.call('ZADD', due_key, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + delay), id)
+if verb == 'hand_back' then
+  redis.call('XCLAIM', stream, group, 'rapids:waiting', 0, id, 'RETRYCOUNT', count, 'JUSTID')
+  return 'handed_back'
+end
+redis.call('XCLAIM', stream, group, 'rapids:waiting', 0, id, 'JUSTID')
+return 'kept'

@@ -1,0 +1,67 @@
+"""Settling entries: one script call an entry, many of them in one round trip; plain acknowledgements without a script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from rapids.storage import scripts
+from rapids.storage.connection import Command, Commands, Reply, run
+from rapids.storage.keys import Source
+
+__all__ = ["Letter", "SettleCall", "Verb", "acknowledge", "settle"]
+
+Verb: TypeAlias = Literal["ack", "keep", "park", "hand_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter to write: the handler it is for, and its fields but for its id."""
+
+    handler: str
+    fields: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SettleCall:
+    """What to do with one entry."""
+
+    source: Source
+    entry_id: bytes
+    verb: Verb
+    ledger: bytes
+    delay_ms: int = 0
+    deliveries: int = 0
+    why: bytes = b""
+    letters: Sequence[Letter] = ()
+
+
+async def acknowledge(commands: Commands, source: Source, ids: Sequence[bytes]) -> list[Reply]:
+    """Acknowledge entries that need nothing else, in one round trip. An entry of a replay stream is deleted as well."""
+    wanted: list[Command] = [("XACK", source.stream, source.group, *ids)]
+    if source.is_replay:
+        wanted.append(("XDEL", source.stream, *ids))
+    return await commands.send(wanted)
+
+
+async def settle(
+    commands: Commands, consumer: str, calls: Sequence[SettleCall], *, dlq: str | None, dlq_maxlen: int | None
+) -> list[Reply]:
+    """Settle entries by the script: what was done for each, or the error. Raises `RedisError` if no answer came."""
+    requests = [(_keys(one, dlq), _arguments(one, consumer, dlq_maxlen)) for one in calls]
+    return await run(commands, scripts.load("settle"), requests)
+
+
+def _keys(one: SettleCall, dlq: str | None) -> tuple[str, ...]:
+    source = one.source
+    return (source.stream, source.ledger, source.due, source.parked, dlq or source.ledger)
+
+
+def _arguments(one: SettleCall, consumer: str, dlq_maxlen: int | None) -> list[bytes | str | int]:
+    source = one.source
+    arguments: list[bytes | str | int] = [
+        *(source.group, consumer, one.entry_id, one.verb, int(source.is_replay), one.delay_ms, one.deliveries),
+        *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters)),
+    ]
+    for letter in one.letters:
+        arguments += [letter.handler, len(letter.fields), *letter.fields]
+    return arguments

@@ -1,0 +1,150 @@
+"""Dead letters as stream entries."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rapids.exceptions import DeserializationError
+from rapids.outcomes import Dead
+from rapids.wire.events import EVENT_FIELDS, Fields, event_type_in, pairs
+
+__all__ = ["LetterRead", "Origin", "original_fields", "write_letter"]
+
+_OPTIONAL_EVENT_FIELDS = (b"traceparent",)
+_REPLAY_FIELDS = (b"replay_handler", b"replay_of", b"replay_count", b"original_msg_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a failed delivery came from. For a replay that is the entry first failed, not the replay's own."""
+
+    entry_id: str
+    stream: str
+    group: str
+    consumer: str
+    deliveries: int
+    replay_of: str = ""
+    replay_count: int = 0
+
+
+def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datetime | None = None) -> list[bytes]:
+    """The fields of a dead letter, all but `letter_id`, which is known only once it is written.
+
+    Always the same fields in the same order, so that Redis stores their names once; `original_fields` comes last, and
+    only where the entry's own fields could not be put together again from the others.
+    """
+    first = _first_values(fields)
+    failure = dead.failure
+    letter = {
+        b"original_msg_id": origin.entry_id,
+        b"original_stream": origin.stream,
+        b"original_group": origin.group,
+        b"reason": dead.reason.value,
+        b"error": failure.message,
+        b"handler": dead.handler,
+        b"failed_at": (failed_at or datetime.now(UTC)).isoformat(),
+        b"event_type": first.get(b"event_type", b""),
+        b"data": first.get(b"data", b""),
+        **{name: first.get(name, b"") for name in EVENT_FIELDS if name not in (b"event_type", b"data")},
+        b"error_type": failure.error_type,
+        b"traceback": failure.traceback,
+        b"deliveries": str(origin.deliveries),
+        b"consumer": origin.consumer,
+        b"replay_of": origin.replay_of,
+        b"replay_count": str(origin.replay_count),
+    }
+    own = _without_replay(fields) if origin.replay_of else fields
+    if not _is_regular(own):
+        letter[b"original_fields"] = _netstrings(own)
+    elif b"traceparent" in first:
+        letter[b"traceparent"] = first[b"traceparent"]
+    return [part if isinstance(part, bytes) else _utf8(part) for pair in letter.items() for part in pair]
+
+
+def original_fields(letter: Fields) -> list[bytes]:
+    """The fields of the entry that failed, byte for byte.
+
+    Raises `DeserializationError` for a letter that was tampered with.
+    """
+    values = _first_values(letter)
+    if b"original_fields" in values:
+        try:
+            return list(_unpack_netstrings(values[b"original_fields"]))
+        except ValueError as error:
+            raise DeserializationError("", f"original_fields of the letter cannot be read: {error}") from error
+    names = [*EVENT_FIELDS, *(name for name in _OPTIONAL_EVENT_FIELDS if name in values)]
+    return [part for name in names for part in (name, values.get(name, b""))]
+
+
+def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes]:
+    """The fields of the entry that replays a letter through its group's replay stream. Empty `handler`: all of them."""
+    read = LetterRead(_first_values(letter))
+    return [
+        *original_fields(letter),
+        *(b"replay_handler", _utf8(handler)),
+        *(b"replay_of", _utf8(letter_id)),
+        *(b"replay_count", b"%d" % (read.number(b"replay_count") + 1)),
+        *(b"original_msg_id", read.values.get(b"original_msg_id", b"")),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class LetterRead:
+    """A letter's fields by name. Letters of other versions lack some; hostile ones hold anything."""
+
+    values: Mapping[bytes, bytes]
+
+    @classmethod
+    def of(cls, fields: Fields) -> "LetterRead":
+        return cls(_first_values(fields))
+
+    def text(self, name: bytes) -> str:
+        """The value as text; what is not UTF-8 is replaced."""
+        return self.values.get(name, b"").decode(errors="replace")
+
+    def number(self, name: bytes) -> int:
+        """The value as a whole number, 0 where it is none."""
+        value = self.values.get(name, b"")
+        return int(value) if value.isdigit() and len(value) < 19 else 0
+
+    def moment(self, name: bytes) -> datetime | None:
+        """The value as a time, None where it is none."""
+        try:
+            moment = datetime.fromisoformat(self.text(name))
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _first_values(fields: Fields) -> dict[bytes, bytes]:
+    values: dict[bytes, bytes] = {}
+    for name, value in pairs(fields):
+        values.setdefault(name, value)
+    return values
+
+
+def _without_replay(fields: Fields) -> list[bytes]:
+    return [part for name, value in pairs(fields) if name not in _REPLAY_FIELDS for part in (name, value)]
+
+
+def _is_regular(fields: Fields) -> bool:
+    names = tuple(fields[::2])
+    return names == EVENT_FIELDS or (names == (*EVENT_FIELDS, b"traceparent") and event_type_in(fields) is not None)
+
+
+def _netstrings(parts: Sequence[bytes]) -> bytes:
+    """Byte strings one behind the other, each with its length before it (https://cr.yp.to/proto/netstrings.txt)."""
+    return b"".join(b"%d:%b," % (len(part), part) for part in parts)
+
+
+def _unpack_netstrings(packed: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(packed):
+        colon = packed.index(b":", at)
+        end = colon + 1 + int(packed[at:colon])
+        yield packed[colon + 1 : end]
+        at = end + 1
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")

@@ -1,0 +1,78 @@
+"""Riding out Redis errors: every one of them, for as long as it lasts."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from rapids.backoff import exponential
+
+__all__ = ["Outages"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("rapids.worker")
+
+_pause = exponential(base=1.6, max_delay=30.0)
+_FIRST_PAUSE = 0.05
+
+
+class Outages:
+    """Retries operations, and logs one line when an outage starts and one when it is over, however many they are."""
+
+    def __init__(self, context: Mapping[str, object]) -> None:
+        self._context = context
+        self._failing: set[str] = set()
+        self._since = 0.0
+
+    async def ride_out(
+        self,
+        operation: str,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        repair: Callable[[Exception], Awaitable[None]] | None = None,
+        longest_pause: float = 2.0,
+    ) -> T:
+        """The attempt's result, however many Redis errors come before it.
+
+        `repair` is told each error before the next attempt; it may raise Redis errors too. Pauses between attempts
+        grow up to `longest_pause` seconds.
+        """
+        failures = 0
+        while True:
+            try:
+                result = await attempt()
+            except (RedisError, OSError) as error:
+                failures += 1
+                self.failed(operation, error)
+                if repair is not None:
+                    with suppress(RedisError, OSError):
+                        await repair(error)
+                await asyncio.sleep(self.pause(failures, longest_pause))
+            else:
+                self.worked(operation)
+                return result
+
+    @staticmethod
+    def pause(failures: int, longest: float = 2.0) -> float:
+        """Seconds to wait after so many failures in a row."""
+        return min(_FIRST_PAUSE * _pause(failures), longest)
+
+    def failed(self, operation: str, error: Exception) -> None:
+        """Note that an operation failed."""
+        if not self._failing:
+            self._since = time.monotonic()
+            logger.error("Redis does not do as asked; waiting for it: %s: %s", operation, error, extra=self._context)
+        self._failing.add(operation)
+
+    def worked(self, operation: str) -> None:
+        """Note that an operation worked."""
+        if operation in self._failing:
+            self._failing.discard(operation)
+            if not self._failing:
+                lasted = time.monotonic() - self._since
+                logger.warning("Redis is back after %.1f s", lasted, extra={**self._context, "outage_seconds": lasted})

@@ -1,0 +1,86 @@
+"""The reader: takes new entries, as many as fit."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from rapids.settings import RouterSettings
+from rapids.storage import groups
+from rapids.storage.connection import Commands, OwnConnection
+from rapids.storage.keys import Source
+from rapids.worker.intake import Intake
+from rapids.worker.leases import Leases
+from rapids.worker.outages import Outages
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """Reads the stream and the group's replay stream in one blocking call, on a connection of its own."""
+
+    def __init__(
+        self,
+        connection: OwnConnection,
+        sources: Sequence[Source],
+        consumer: str,
+        settings: RouterSettings,
+        intake: Intake,
+        leases: Leases,
+        outages: Outages,
+        repair: Callable[[Exception], Awaitable[None]],
+        on_reads: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._sources = sources
+        self._consumer = consumer
+        self._settings = settings
+        self._intake = intake
+        self._leases = leases
+        self._outages = outages
+        self._repair = repair
+        self._on_reads = on_reads
+        self._stopping = asyncio.Event()
+        self._client_id: int | None = None
+        self.turned_at = time.monotonic()
+        self.last_read: dict[Source, str] = {}
+
+    async def run(self) -> None:
+        """Read until told to stop."""
+        reads = 0
+        while not self._stopping.is_set():
+            await self._intake.room()
+            if self._stopping.is_set():
+                return
+            await self._outages.ride_out("reading", self._turn, repair=self._repair)
+            self.turned_at = time.monotonic()
+            reads += 1
+            if reads % self._settings.claim_interval == 0:
+                self._on_reads()
+
+    async def _turn(self) -> None:
+        if not self._connection.is_connected:
+            self._client_id = await groups.client_id(self._connection)
+        if self._stopping.is_set():
+            return
+        entries = await groups.read(
+            self._connection,
+            self._sources,
+            self._consumer,
+            count=self._settings.batch_size,
+            block_ms=self._settings.block_ms,
+        )
+        for entry in entries:
+            self.last_read[entry.source] = entry.entry_id.decode()
+        # An id that is held already was given out again by a stream that lost its data: the handler runs on it now.
+        fresh = [entry for entry in entries if not self._leases.holds(entry.source, entry.entry_id)]
+        self._leases.take(fresh)
+        self._intake.put(fresh)
+
+    def stop(self) -> None:
+        """Read no more. A blocked read goes on until `unblock`."""
+        self._stopping.set()
+
+    async def unblock(self, commands: Commands) -> None:
+        """Let a blocked read come back at once. Cancelling it could lose what the server has just given out."""
+        if self._client_id is not None:
+            await groups.unblock(commands, self._client_id)

@@ -1,0 +1,205 @@
+"""The settler: writes what deliveries came to, many in one round trip, until Redis has confirmed each."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+from redis.exceptions import RedisError
+
+from rapids.outcomes import Ack, Dead, HandBack, Keep, Ledger, Park, Settlement
+from rapids.settings import RouterSettings
+from rapids.storage import settlement
+from rapids.storage.connection import Commands, Reply
+from rapids.storage.groups import RawEntry
+from rapids.storage.settlement import Letter, SettleCall
+from rapids.wire.letters import Origin, write_letter
+from rapids.worker.leases import Leases
+from rapids.worker.outages import Outages
+
+__all__ = ["Settled", "Settler"]
+
+logger = logging.getLogger("rapids.worker")
+
+LARGEST_FLUSH = 1_000
+NO_LEDGER = Ledger().dump()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An entry and what its delivery came to, with what a log line or a letter says about it."""
+
+    entry: RawEntry
+    settlement: Settlement
+    origin: Origin
+    event_id: str = ""
+    correlation_id: str = ""
+
+
+class Settler:
+    """Takes settlements at any time; one task writes them. What arrives during a write goes with the next."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        consumer: str,
+        settings: RouterSettings,
+        leases: Leases,
+        outages: Outages,
+        context: Mapping[str, object],
+    ) -> None:
+        self._commands = commands
+        self._consumer = consumer
+        self._settings = settings
+        self._leases = leases
+        self._outages = outages
+        self._context = context
+        self._queue: deque[Settled] = deque()
+        self._arrived = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def put(self, settled: Settled) -> None:
+        """Settle an entry as soon as possible. Its lease is kept until that is written."""
+        self._queue.append(settled)
+        self._empty.clear()
+        self._arrived.set()
+
+    async def flushed(self) -> None:
+        """Wait until everything put so far is written."""
+        await self._empty.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        failures = 0
+        while True:
+            await self._arrived.wait()
+            taken = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_FLUSH))]
+            failed = await self._flush(taken)
+            self._queue.extendleft(reversed(failed))
+            if failed:
+                failures += 1
+                await asyncio.sleep(self._outages.pause(failures))
+            else:
+                failures = 0
+                self._outages.worked("settling")
+            if not self._queue:
+                self._arrived.clear()
+                self._empty.set()
+
+    async def _flush(self, batch: Sequence[Settled]) -> list[Settled]:
+        """Write a batch; those Redis did not confirm."""
+        plain = [one for one in batch if one.settlement == Ack() and one.entry.ledger is None]
+        by_script = [one for one in batch if one.settlement != Ack() or one.entry.ledger is not None]
+        return await self._acknowledge(plain) + await self._settle(by_script)
+
+    async def _acknowledge(self, batch: Sequence[Settled]) -> list[Settled]:
+        failed: list[Settled] = []
+        for source in {one.entry.source: None for one in batch}:
+            of_source = [one for one in batch if one.entry.source == source]
+            try:
+                replies = await settlement.acknowledge(
+                    self._commands, source, [one.entry.entry_id for one in of_source]
+                )
+            except (RedisError, OSError) as error:
+                replies = [error]
+            faults = [reply for reply in replies if isinstance(reply, Exception)]
+            if faults:
+                self._outages.failed("settling", faults[0])
+                failed += of_source
+            else:
+                for one in of_source:
+                    self._leases.drop(one.entry)
+        return failed
+
+    async def _settle(self, batch: Sequence[Settled]) -> list[Settled]:
+        if not batch:
+            return []
+        settings = self._settings
+        try:
+            replies = await settlement.settle(
+                self._commands,
+                self._consumer,
+                [_call_for(one) for one in batch],
+                dlq=settings.dlq_stream,
+                dlq_maxlen=settings.dlq_maxlen,
+            )
+        except (RedisError, OSError) as error:
+            replies = [error] * len(batch)
+        failed: list[Settled] = []
+        for one, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, Exception):
+                self._outages.failed("settling", reply)
+                failed.append(one)
+            else:
+                self._leases.drop(one.entry)
+                self._log(one, reply)
+        return failed
+
+    def _log(self, one: Settled, reply: Reply) -> None:
+        extra = {
+            **self._context,
+            "stream": one.entry.source.stream,
+            "entry_id": one.entry.entry_id.decode(),
+            "event_id": one.event_id,
+            "correlation_id": one.correlation_id,
+            "deliveries": one.entry.deliveries,
+        }
+        match reply, one.settlement:
+            case b"gone", _:
+                logger.warning("entry was settled by another consumer meanwhile", extra=extra)
+            case b"lost", _:
+                logger.warning("lease lost: only what is done was written", extra=extra)
+            case b"trimmed", _:
+                logger.error("entry was trimmed from the stream while it was being handled: lost", extra=extra)
+            case _, Ack(letters=letters) | HandBack(letters=letters):
+                self._log_letters(letters, extra)
+            case _, Keep(delay=delay, letters=letters):
+                self._log_letters(letters, extra)
+                logger.warning("delivery failed; next one in %.1f s", delay, extra=extra)
+            case _, Park(failures=failures):
+                handlers = [failure.handler for failure in failures]
+                logger.error("entry parked: there is no dead-letter stream", extra={**extra, "handlers": handlers})
+
+    def _log_letters(self, letters: Sequence[Dead], extra: Mapping[str, object]) -> None:
+        for letter in letters:
+            logger.error(
+                "dead letter: %s",
+                letter.reason,
+                extra={**extra, "handler": letter.handler, "error_type": letter.failure.error_type},
+            )
+
+
+def _call_for(one: Settled) -> SettleCall:
+    """What the script is to do: one clause for each settlement."""
+    entry, settlement_ = one.entry, one.settlement
+    match settlement_:
+        case Ack(letters):
+            return SettleCall(entry.source, entry.entry_id, "ack", NO_LEDGER, letters=_letters(one, letters))
+        case Keep(delay, ledger, letters):
+            return SettleCall(
+                *(entry.source, entry.entry_id, "keep", ledger.dump()),
+                delay_ms=round(delay * 1000),
+                letters=_letters(one, letters),
+            )
+        case Park(ledger, failures):
+            return SettleCall(entry.source, entry.entry_id, "park", ledger.dump(), why=_why(failures))
+        case HandBack(ledger, letters):
+            return SettleCall(
+                *(entry.source, entry.entry_id, "hand_back", ledger.dump()),
+                deliveries=ledger.recorded,
+                letters=_letters(one, letters),
+            )
+
+
+def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:
+    return [Letter(letter.handler, write_letter(one.entry.fields, one.origin, letter)) for letter in letters]
+
+
+def _why(failures: Sequence[Dead]) -> bytes:
+    told = [
+        {"handler": failure.handler, "reason": failure.reason, "error": failure.failure.message} for failure in failures
+    ]
+    return orjson.dumps(told)

@@ -1,0 +1,232 @@
+"""One run of a router: opens, starts the duties, waits, and stops them in order."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from redis.exceptions import RedisError
+
+from rapids.delivery import HandlerMiddleware
+from rapids.exceptions import RedisUnavailableError
+from rapids.outcomes import HandBack, Ledger
+from rapids.registration import Handlers
+from rapids.settings import RouterSettings
+from rapids.storage import groups, streams
+from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage
+from rapids.storage.keys import Source
+from rapids.wire.letters import Origin
+from rapids.worker.executor import Executor
+from rapids.worker.identity import Identity
+from rapids.worker.intake import Intake
+from rapids.worker.leases import Leases
+from rapids.worker.outages import Outages
+from rapids.worker.reader import Reader
+from rapids.worker.reclaimer import Reclaimer
+from rapids.worker.settler import Settled, Settler
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger("rapids.worker")
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds a command other than the blocking read may take."""
+
+CANCEL_GRACE = 2.0
+"""Seconds a cancelled handler has to end before it is left behind."""
+
+UNBLOCK_TIME = 1.0
+"""Seconds a blocked read has to come back before it is cancelled."""
+
+FLUSH_TIME = 2.0
+"""Seconds the last settlements have when Redis does not take them; what is not written is delivered again."""
+
+
+class Worker:
+    """Everything between `start()` and `stop()`, once. Made inside the event loop that runs it."""
+
+    def __init__(
+        self, client: Client, settings: RouterSettings, handlers: Handlers, middleware: Sequence[HandlerMiddleware]
+    ) -> None:
+        self._settings = settings
+        self._handlers = handlers
+        self._middleware = middleware
+        self._reading = OwnConnection(client, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
+        self._commands = OwnConnection(client, timeout=ANSWER_TIMEOUT)
+        main = Source(settings.stream, settings.group)
+        self._sources = (main, main.replays())
+        self._identity = Identity(self._commands, main)
+        self._stop_asked = asyncio.Event()
+        self.started = asyncio.Event()
+        self.stopped = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def last_progress(self) -> float | None:
+        """When the reader last completed a turn (`time.monotonic()`), None before it runs."""
+        return self._reader.turned_at if self.started.is_set() else None
+
+    @property
+    def executor_task(self) -> asyncio.Task[None] | None:
+        """The task that handlers run in."""
+        return self._tasks.get("executor")
+
+    def ask_to_stop(self) -> None:
+        """Let `run` stop, and return at once."""
+        self._stop_asked.set()
+
+    async def run(self) -> None:
+        """Run until asked to stop or cancelled; both stop gracefully.
+
+        Raises `RedisUnavailableError` if Redis cannot be reached at the start, `RedisError` if it refuses.
+        """
+        try:
+            await self._open()
+            self._start_duties()
+            self.started.set()
+            logger.info("started", extra=self._context)
+            await self._stop_asked.wait()
+        finally:
+            await self._close()
+
+    async def _open(self) -> None:
+        try:
+            await streams.ping(self._commands)
+            for source in self._sources:
+                start = "0" if source.is_replay else str(self._settings.group_start_id)
+                await groups.create(self._commands, source, start)
+            consumer = await self._identity.acquire(self._settings.consumer)
+        except (RedisError, OSError) as error:
+            if is_outage(error):
+                raise RedisUnavailableError(f"cannot start: Redis does not answer as it should: {error}") from error
+            raise
+        self._context = {"stream": self._settings.stream, "group": self._settings.group, "consumer": consumer}
+        self._make_duties(consumer)
+        await self._reclaimer.recall()
+
+    def _make_duties(self, consumer: str) -> None:
+        settings, context = self._settings, self._context
+        self._outages = Outages(context)
+        self._intake = Intake(settings.batch_size)
+        self._leases = Leases(self._commands, consumer, settings.claim_min_idle_ms, self._outages, context)
+        self._settler = Settler(self._commands, consumer, settings, self._leases, self._outages, context)
+        self._reclaimer = Reclaimer(
+            *(self._commands, self._sources, consumer, settings, self._intake, self._leases, self._outages),
+            *(self._repair, context),
+        )
+        self._reader = Reader(
+            *(self._reading, self._sources, consumer, settings, self._intake, self._leases, self._outages),
+            *(self._repair, self._reclaimer.wake),
+        )
+        self._executor = Executor(
+            *(self._handlers, self._middleware, consumer, settings, self._intake, self._settler),
+            *(settings.stream, context),
+        )
+
+    def _start_duties(self) -> None:
+        duties: dict[str, Callable[[], Awaitable[None]]] = {
+            "settler": self._settler.run,
+            "leases": self._leases.run,
+            "identity": lambda: self._identity.run(self._outages, self._context),
+            "executor": self._executor.run,
+            "reclaimer": self._reclaimer.run,
+            "reader": self._reader.run,
+        }
+        for duty, body in duties.items():
+            name = f"rapids:{self._settings.stream}:{self._settings.group}:{duty}"
+            self._tasks[duty] = asyncio.create_task(self._supervised(duty, body), name=name)
+
+    async def _supervised(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
+        """Run a duty to its end. An error in it is our bug: it is logged with its trace, and the duty starts anew."""
+        while True:
+            try:
+                return await body()
+            except Exception:
+                logger.exception("the %s failed and is started again", duty, extra={**self._context, "duty": duty})
+                await asyncio.sleep(1.0)
+
+    async def _repair(self, error: Exception) -> None:
+        """Make the groups again if they are gone, where this reader left off."""
+        if not is_no_group(error):
+            return
+        for source in self._sources:
+            start = await self._where_to_resume(source)
+            if await groups.create(self._commands, source, start):
+                logger.error(
+                    "the group was gone and is made again at %s; entries before it that nobody had finished, "
+                    "ledgers and waiting times may be missing",
+                    *(start,),
+                    extra={**self._context, "stream": source.stream},
+                )
+
+    async def _where_to_resume(self, source: Source) -> str:
+        own, last = self._reader.last_read.get(source), await groups.last_id(self._commands, source.stream)
+        return "0" if own is None or last is None else min(own, last, key=_order)
+
+    async def _close(self) -> None:
+        """The order matters: each step may still need the ones after it."""
+        if self._tasks:
+            self._intake.close()
+            await self._end_reading()
+            await self._end_handling()
+            self._hand_back()
+            await self._flush()
+            await self._end("leases")
+            await self._end("identity")
+            await self._let_name_go()
+            logger.info("stopped", extra=self._context)
+        await self._reading.close()
+        await self._commands.close()
+        self.stopped.set()
+
+    async def _end_reading(self) -> None:
+        await self._end("reclaimer")
+        self._reader.stop()
+        reading = self._tasks["reader"]
+        try:
+            async with asyncio.timeout(UNBLOCK_TIME):
+                while not reading.done():
+                    await self._reader.unblock(self._commands)
+                    await asyncio.wait([reading], timeout=0.02)
+        except (TimeoutError, RedisError, OSError):
+            await self._end("reader")
+
+    async def _end_handling(self) -> None:
+        executing = self._tasks["executor"]
+        _, running = await asyncio.wait([executing], timeout=self._settings.shutdown_timeout)
+        if running:
+            logger.warning("shutdown_timeout is over: interrupting the running handler", extra=self._context)
+            executing.cancel()
+            _, running = await asyncio.wait([executing], timeout=CANCEL_GRACE)
+        if running:
+            logger.error("a handler does not end though it was cancelled; left behind", extra=self._context)
+
+    def _hand_back(self) -> None:
+        for entry in self._intake.drain():
+            ledger = Ledger.load(entry.ledger)
+            back = HandBack(Ledger(ledger.done, ledger.dead, entry.deliveries - 1))
+            origin = Origin("", self._settings.stream, self._settings.group, self._identity.name, entry.deliveries)
+            self._settler.put(Settled(entry, back, origin))
+
+    async def _flush(self) -> None:
+        try:
+            async with asyncio.timeout(FLUSH_TIME):
+                await self._settler.flushed()
+        except TimeoutError:
+            logger.error("could not settle everything before stopping: it is delivered again", extra=self._context)
+        await self._end("settler")
+
+    async def _let_name_go(self) -> None:
+        try:
+            await self._identity.release()
+        except (RedisError, OSError):
+            logger.info("could not let the consumer name go; it does by itself", extra=self._context)
+
+    async def _end(self, duty: str) -> None:
+        task = self._tasks[duty]
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)
