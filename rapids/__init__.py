@@ -9,7 +9,7 @@ from rapids.exceptions import RapidsError
 from rapids.router import ConsumerLag, EventRouter
 from rapids.settings import GroupStartPosition
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - grouped by concept
     # Events
     "BaseEvent",
     "Event",
@@ -34,4 +34,4 @@ __all__ = [
     "LetterFilter",
     "LetterPage",
     "RapidsError",
-]  # grouped by concept, not by the alphabet
+]

@@ -136,7 +136,7 @@ def folder_named_in(lock_path: Path) -> Path | None:
 
 def remove_stale(folder: Path) -> None:
     """Clear away a server's folder, and the server itself, if its supervisor was killed; else do nothing."""
-    if not _is_private(folder):
+    if not (_SERVER_FOLDER.fullmatch(folder.name) and _is_private(folder)):
         return
     try:
         lock = take_lock(folder / _ALIVE)

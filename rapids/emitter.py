@@ -84,7 +84,7 @@ class EventEmitter:
     async def _emit(self, events: Sequence[Event], caused_by: Event | None) -> list[str]:
         if self._commands is None:
             raise NotConfiguredError(
-                "the emitter has no Redis client: give EventEmitter(redis=...) one, or call emitter.configure(redis) first"
+                "the emitter has no Redis client: give EventEmitter(redis=...) one, or call emitter.configure(redis)"
             )
         entries = [_fields(event, caused_by) for event in events]
         ids: list[str] = []

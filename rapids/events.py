@@ -116,7 +116,7 @@ def _register(cls: type[BaseEvent]) -> None:
 
 
 def event_type_of(class_name: str) -> str:
-    """The name on the wire for a class name: its words in lower case, a dot before the last one, `_` between the rest."""
+    """The name on the wire for a class name: its words in lower case, a dot before the last, `_` between the rest."""
     spaced = re.sub(r"([^_])([A-Z][a-z]+)", r"\1_\2", class_name.strip("_"))
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", spaced).lower().split("_")
     *first, last = [word for word in words if word]

@@ -8,6 +8,7 @@ from asyncio import CancelledError
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import orjson
@@ -80,10 +81,18 @@ def _text_of(error: BaseException) -> str:
 
 def _traceback_of(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception(type(error), error, _users_frames(error.__traceback__)))
     except (Exception, CancelledError) as broken:
         frames = "".join(traceback.format_tb(error.__traceback__))
         return f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n"
+
+
+def _users_frames(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback from where it leaves Rapids, whose own frames would tell a reader nothing."""
+    at = frames
+    while at is not None and str(at.tb_frame.f_globals.get("__name__", "")).split(".")[0] == "rapids":
+        at = at.tb_next
+    return at
 
 
 def _storable(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 from rapids.backoff import Backoff
 from rapids.checks import at_least, positive_seconds, text
@@ -111,18 +111,17 @@ class HandlerRegistry:
         """
         default_timeout, default_retries, default_backoff = self._defaults
         targets = targets_of(target)
-        policy = {
-            "timeout": default_timeout if timeout is None else positive_seconds("timeout", timeout),
-            "retries": default_retries if retries is None else at_least("retries", retries, 0),
-            "backoff": default_backoff if backoff is None else check_backoff("backoff", backoff),
-            "retryable_exceptions": _exceptions(retryable_exceptions),
-        }
+        limit = default_timeout if timeout is None else positive_seconds("timeout", timeout)
+        attempts = default_retries if retries is None else at_least("retries", retries, 0)
+        pause = default_backoff if backoff is None else check_backoff("backoff", backoff)
+        retryable = _exceptions(retryable_exceptions)
         if name is not None:
             text("name", name)
 
         def register(function: HandlerFunction[Any]) -> HandlerFunction[Any]:
             _check_is_async(function)
-            self._register(Handler(self._name_for(function, name), function, targets, **policy))
+            named = self._name_for(function, name)
+            self._register(Handler(named, function, targets, limit, attempts, pause, retryable))
             return function
 
         return register
@@ -152,9 +151,8 @@ def _check_is_async(function: object) -> None:
         raise TypeError(f"a handler must be an async function; {function!r} is not: write `async def`")
 
 
-def _exceptions(kinds: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
-    if not isinstance(kinds, tuple) or not all(
-        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
-    ):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+def _exceptions(kinds: object) -> tuple[type[BaseException], ...]:
+    given = cast("tuple[Any, ...]", kinds if isinstance(kinds, tuple) else ())
+    if given != kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in given):
         raise TypeError(f"retryable_exceptions must be a tuple of exception classes, not {kinds!r}")
-    return kinds
+    return given

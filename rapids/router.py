@@ -47,7 +47,7 @@ class EventRouter(HandlerRegistry):
       it over. `claim_interval` (reads): look for such entries after so many reads; once a second in any case.
     - `redelivery_backoff`: the wait before an entry is delivered again after a handler failed; by default exponential
       and at most `claim_min_idle_ms`. `max_deliveries`: after how many failed deliveries a handler's entry is dead.
-    - `dlq_stream`: where dead letters go; None parks such entries instead. `dlq_maxlen` (letters): what it is trimmed to.
+    - `dlq_stream`: where dead letters go; None parks such entries. `dlq_maxlen` (letters): what it is trimmed to.
     - `shutdown_timeout` (seconds): how long `stop` lets running handlers finish.
     - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
 

@@ -5,9 +5,9 @@ event must be neither decoded twice nor stored twice, so commands go out on conn
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -66,7 +66,7 @@ class SharedPool:
             return await _round_trip(connection, commands)
 
     @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[AbstractConnection]:
+    async def _borrowed(self) -> AsyncGenerator[AbstractConnection]:
         connection: AbstractConnection = await self._pool.get_connection()
         try:
             yield connection
@@ -128,7 +128,7 @@ async def _round_trip(connection: AbstractConnection, commands: Sequence[Command
 
 async def _answer(connection: AbstractConnection) -> Reply:
     try:
-        return await connection.read_response(disable_decoding=True)
+        return cast(Reply, await connection.read_response(disable_decoding=True))
     except ResponseError as error:
         return error
 

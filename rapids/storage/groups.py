@@ -1,6 +1,6 @@
 """Consumer groups: making them, reading as one, taking over what others left, holding leases and names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
@@ -60,10 +60,16 @@ async def read(
         *("STREAMS", *streams, *(">" for _ in streams)),
     )
     by_name = {source.stream.encode(): source for source in sources}
-    answered = reply.items() if isinstance(reply, dict) else (reply or ())
     return [
-        RawEntry(by_name[name], entry_id, fields or ()) for name, entries in answered for entry_id, fields in entries
+        RawEntry(by_name[name], entry_id, fields or ())
+        for name, entries in _answered(reply)
+        for entry_id, fields in entries
     ]
+
+
+def _answered(reply: Reply) -> Iterable[tuple[bytes, Reply]]:
+    """Streams and their entries: a map in RESP3, pairs in RESP2, nothing at all when the time was over."""
+    return reply.items() if isinstance(reply, dict) else (reply or ())  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped wire data
 
 
 async def client_id(commands: Commands) -> int:

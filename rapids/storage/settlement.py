@@ -1,4 +1,4 @@
-"""Settling entries: one script call an entry, many of them in one round trip; plain acknowledgements without a script."""
+"""Settling entries: one script call an entry, many in one round trip; plain acknowledgements without a script."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

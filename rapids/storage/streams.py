@@ -1,6 +1,6 @@
 """Appending to streams and asking how they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rapids.storage.connection import Commands, Reply, call, checked, is_no_group
@@ -62,4 +62,4 @@ async def group_state(commands: Commands, source: Source) -> GroupState:
 
 def mapping(reply: Reply) -> dict[bytes, Reply]:
     """A reply of names and values, which is flat in RESP2 and a map in RESP3."""
-    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+    return dict(reply) if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - untyped wire data

@@ -1,37 +1,23 @@
-"""The executor: runs the handlers of one delivery after another, and says what became of each."""
+"""The executor: takes one delivery after another, runs its handlers, and says what became of each."""
 
-import asyncio
-import logging
-import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from rapids.backoff import Backoff
 from rapids.correlation import CorrelationScope
-from rapids.delivery import CallNext, Delivery, HandlerMiddleware, delivery_variable
+from rapids.delivery import Delivery, HandlerMiddleware
 from rapids.events import Event
-from rapids.exceptions import (
-    DeserializationError,
-    HandlerTimeoutError,
-    MaxRetriesExceededError,
-    NonRetryableError,
-    RetryAfter,
-)
-from rapids.outcomes import ACK, Dead, Done, Failure, Ledger, Outcome, Reason, Released, RetryAt, settle
+from rapids.exceptions import DeserializationError
+from rapids.outcomes import ACK, Dead, Failure, Ledger, Outcome, Reason, Released, settle
 from rapids.registration import Handler, Handlers
 from rapids.settings import RouterSettings
 from rapids.storage.groups import RawEntry
 from rapids.wire.events import Replay, StoredEvent, event_type_in
 from rapids.wire.letters import Origin
+from rapids.worker.attempts import Attempts
 from rapids.worker.intake import Intake
 from rapids.worker.settler import Settled, Settler
 
 __all__ = ["Executor"]
-
-logger = logging.getLogger("rapids.worker")
-
-Runner = Callable[[Delivery], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +44,12 @@ class Executor:
         context: Mapping[str, object],
     ) -> None:
         self._handlers = handlers
-        self._runners = {handler.name: _folded(handler, middleware) for handler in handlers}
+        self._attempts = Attempts(handlers, middleware, settings, context)
         self._consumer = consumer
         self._settings = settings
         self._intake = intake
         self._settler = settler
         self._stream = stream
-        self._context = context
 
     async def run(self) -> None:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
@@ -104,7 +89,7 @@ class Executor:
         with CorrelationScope.handling(event.correlation_id, event.id):
             for handler in plan.handlers:
                 try:
-                    outcomes.append(await self._run(handler, self._delivery(handler, plan, entry)))
+                    outcomes.append(await self._attempts.run(handler, self._delivery(handler, plan, entry)))
                 except BaseException:
                     left = plan.handlers[len(outcomes) :]
                     outcomes += [Released(handler.name) for handler in left]
@@ -122,61 +107,6 @@ class Executor:
             attempt=1,
             replay_of=plan.replay.letter_id if plan.replay else None,
         )
-
-    async def _run(self, handler: Handler, delivery: Delivery) -> Outcome:
-        if delivery.deliveries > self._settings.max_deliveries:
-            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(delivery, self._settings))
-        for attempt in range(1, handler.retries + 2):
-            try:
-                await self._attempt(handler, replace(delivery, attempt=attempt))
-                return Done(handler.name)
-            except NonRetryableError as error:
-                return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(error))
-            except RetryAfter as error:
-                return self._failed(handler, delivery, error, delay=error.seconds)
-            except asyncio.CancelledError as error:
-                if _is_being_cancelled():
-                    raise
-                last: BaseException = error  # the handler's own: something it awaited had been cancelled
-            except Exception as error:
-                if handler.retryable_exceptions and not isinstance(error, handler.retryable_exceptions):
-                    refused = NonRetryableError(handler.name, error, delivery.event.id)
-                    return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused))
-                last = error
-            if attempt <= handler.retries:
-                self._log_attempt(delivery, attempt, handler, last)
-                await asyncio.sleep(_seconds(handler.backoff, attempt))
-        exhausted = MaxRetriesExceededError(handler.name, handler.retries + 1, delivery.event.id, last)
-        return self._failed(handler, delivery, exhausted)
-
-    def _failed(
-        self,
-        handler: Handler,
-        delivery: Delivery,
-        error: MaxRetriesExceededError | RetryAfter,
-        delay: float | None = None,
-    ) -> Outcome:
-        """What a failed delivery leads to: another one, or a dead letter after the last."""
-        failure = Failure.of(error.last_error if isinstance(error, MaxRetriesExceededError) else error)
-        if delivery.deliveries >= self._settings.max_deliveries:
-            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure)
-        logger.warning("%s", error, extra=self._extra(delivery, error_type=failure.error_type))
-        if delay is None:
-            delay = _seconds(self._settings.redelivery_delay, delivery.deliveries)
-        return RetryAt(handler.name, delay, failure)
-
-    async def _attempt(self, handler: Handler, delivery: Delivery) -> None:
-        token = delivery_variable.set(delivery)
-        limit = asyncio.timeout(handler.timeout)
-        try:
-            async with limit:
-                await self._runners[handler.name](delivery)
-        except TimeoutError as error:
-            if limit.expired():
-                raise HandlerTimeoutError(handler.name, handler.timeout, delivery.event.id) from error
-            raise
-        finally:
-            delivery_variable.reset(token)
 
     def _settle(self, entry: RawEntry, plan: Plan | None, outcomes: Sequence[Outcome], ledger: Ledger) -> None:
         settlement = settle(outcomes, ledger, entry.deliveries, dead_letters=self._settings.dlq_stream is not None)
@@ -199,61 +129,3 @@ class Executor:
             replay_of=replay.letter_id if replay else "",
             replay_count=replay.count if replay else 0,
         )
-
-    def _log_attempt(self, delivery: Delivery, attempt: int, handler: Handler, error: BaseException) -> None:
-        logger.warning(
-            "attempt %d of %d failed: %s: %s",
-            *(attempt, handler.retries + 1, type(error).__name__, error),
-            extra=self._extra(delivery, error_type=type(error).__name__),
-        )
-
-    def _extra(self, delivery: Delivery, **more: object) -> dict[str, object]:
-        return {
-            **self._context,
-            "stream": delivery.stream,
-            "entry_id": delivery.entry_id,
-            "event_id": delivery.event.id,
-            "correlation_id": delivery.event.correlation_id or delivery.event.id,
-            "handler": delivery.handler,
-            "deliveries": delivery.deliveries,
-            **more,
-        }
-
-
-def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
-    """The handler inside its middleware, the first one outermost."""
-
-    async def call(delivery: Delivery) -> None:
-        await handler.function(delivery.event)
-
-    folded: CallNext = call
-    for layer in reversed(middleware):
-        folded = partial(_layered, layer, folded)
-    return folded
-
-
-async def _layered(layer: HandlerMiddleware, call_next: CallNext, delivery: Delivery) -> None:
-    await layer(delivery, call_next)
-
-
-def _abandoned(delivery: Delivery, settings: RouterSettings) -> Failure:
-    return Failure(
-        "",
-        f"delivered {delivery.deliveries} times where max_deliveries is {settings.max_deliveries}: "
-        "processes took it and ended without saying what became of it",
-    )
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _seconds(backoff: Backoff, failures: int) -> float:
-    """What a backoff says; nonsense from a user's own one is taken as no wait."""
-    try:
-        delay = float(backoff(failures))
-    except Exception:
-        logger.exception("a backoff raised; going on without a wait")
-        return 0.0
-    return delay if math.isfinite(delay) and delay > 0 else 0.0

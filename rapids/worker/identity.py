@@ -33,10 +33,11 @@ class Identity:
     async def acquire(self, wanted: str | None) -> str:
         """Take the wanted name, or `hostname-pid`, or the first of them with a number behind it that is free."""
         base = wanted or f"{socket.gethostname()}-{os.getpid()}"
-        for number in count(1):
-            name = base if number == 1 else f"{base}-{number}"
+        name = base
+        for number in count(2):
             if await self._hold(name):
                 break
+            name = f"{base}-{number}"
         if wanted and name != wanted:
             logger.warning("consumer name %r is held by a live process; using %r", wanted, name)
         self.name = name

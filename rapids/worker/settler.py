@@ -99,6 +99,7 @@ class Settler:
         failed: list[Settled] = []
         for source in {one.entry.source: None for one in batch}:
             of_source = [one for one in batch if one.entry.source == source]
+            replies: list[Reply]
             try:
                 replies = await settlement.acknowledge(
                     self._commands, source, [one.entry.entry_id for one in of_source]
@@ -118,6 +119,7 @@ class Settler:
         if not batch:
             return []
         settings = self._settings
+        replies: list[Reply]
         try:
             replies = await settlement.settle(
                 self._commands,

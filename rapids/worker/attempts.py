@@ -1,0 +1,169 @@
+"""One handler on one delivery: its time limit, its quick attempts, and the outcome they come to."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+from rapids.backoff import Backoff
+from rapids.delivery import CallNext, Delivery, HandlerMiddleware, delivery_variable
+from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter
+from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, RetryAt
+from rapids.registration import Handler
+from rapids.settings import RouterSettings
+
+__all__ = ["Attempts"]
+
+logger = logging.getLogger("rapids.worker")
+
+Runner: TypeAlias = Callable[[Delivery], Awaitable[None]]
+
+
+class Attempts:
+    """Runs handlers inside the middleware, which is folded around each of them once."""
+
+    def __init__(
+        self,
+        handlers: Iterable[Handler],
+        middleware: Sequence[HandlerMiddleware],
+        settings: RouterSettings,
+        context: Mapping[str, object],
+    ) -> None:
+        self._runners = {handler.name: _folded(handler, middleware) for handler in handlers}
+        self._settings = settings
+        self._context = context
+
+    async def run(self, handler: Handler, delivery: Delivery) -> Outcome:
+        """What the handler makes of the delivery, its quick attempts included.
+
+        Raises `CancelledError` only when this task itself is being cancelled.
+        """
+        if delivery.deliveries > self._settings.max_deliveries:
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(delivery, self._settings))
+        attempt = 1
+        while True:
+            error = await self._error_of(handler, replace(delivery, attempt=attempt))
+            if error is None:
+                return Done(handler.name)
+            if _is_being_cancelled():
+                raise asyncio.CancelledError  # whatever the handler made of its interruption, that was no failure
+            if _is_final(handler, error):
+                refused = error if isinstance(error, NonRetryableError) else _refused(handler, delivery, error)
+                return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused))
+            if isinstance(error, RetryAfter) or attempt > handler.retries:
+                return self._failed(handler, delivery, error, attempt)
+            self._log_attempt(handler, delivery, error, attempt)
+            await asyncio.sleep(_seconds(handler.backoff, attempt))
+            attempt += 1
+
+    async def _error_of(self, handler: Handler, delivery: Delivery) -> BaseException | None:
+        """The error of one attempt, if it had one."""
+        token = delivery_variable.set(delivery)
+        limit = asyncio.timeout(handler.timeout)
+        try:
+            async with limit:
+                await self._runners[handler.name](delivery)
+        except TimeoutError as error:
+            if not limit.expired():
+                return error
+            return _timed_out(handler, delivery, error)
+        except asyncio.CancelledError as error:
+            if _is_being_cancelled():
+                raise
+            return error  # the handler's own: something it awaited had been cancelled
+        except Exception as error:
+            return error
+        finally:
+            delivery_variable.reset(token)
+        return None
+
+    def _failed(self, handler: Handler, delivery: Delivery, error: BaseException, attempts: int) -> Outcome:
+        """What a failed delivery leads to: another one, or a dead letter after the last."""
+        failure = Failure.of(error)
+        if delivery.deliveries >= self._settings.max_deliveries:
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure)
+        exhausted = MaxRetriesExceededError(handler.name, attempts, delivery.event.id, error)
+        logger.warning("%s", exhausted, extra=self._extra(delivery, failure.error_type))
+        if isinstance(error, RetryAfter):
+            return RetryAt(handler.name, error.seconds, failure)
+        return RetryAt(handler.name, _seconds(self._settings.redelivery_delay, delivery.deliveries), failure)
+
+    def _log_attempt(self, handler: Handler, delivery: Delivery, error: BaseException, attempt: int) -> None:
+        failure = Failure.of(error)
+        logger.warning(
+            "handler %r: attempt %d of %d failed on event %s: %s: %s",
+            *(handler.name, attempt, handler.retries + 1, delivery.event.id, failure.error_type, failure.message),
+            extra=self._extra(delivery, failure.error_type),
+        )
+
+    def _extra(self, delivery: Delivery, error_type: str) -> dict[str, object]:
+        return {
+            **self._context,
+            "stream": delivery.stream,
+            "entry_id": delivery.entry_id,
+            "event_id": delivery.event.id,
+            "correlation_id": delivery.event.correlation_id or delivery.event.id,
+            "handler": delivery.handler,
+            "deliveries": delivery.deliveries,
+            "error_type": error_type,
+        }
+
+
+def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
+    """The handler inside its middleware, the first one outermost."""
+
+    async def call(delivery: Delivery) -> None:
+        await handler.function(delivery.event)
+
+    folded: CallNext = call
+    for layer in reversed(middleware):
+        folded = partial(_through, layer, folded)
+    return folded
+
+
+async def _through(layer: HandlerMiddleware, call_next: CallNext, delivery: Delivery) -> None:
+    await layer(delivery, call_next)
+
+
+def _timed_out(handler: Handler, delivery: Delivery, error: TimeoutError) -> HandlerTimeoutError:
+    timed_out = HandlerTimeoutError(handler.name, handler.timeout, delivery.event.id)
+    timed_out.__cause__ = error  # its traceback shows where the handler was
+    return timed_out
+
+
+def _refused(handler: Handler, delivery: Delivery, error: BaseException) -> NonRetryableError:
+    return NonRetryableError(handler.name, error, delivery.event.id)
+
+
+def _is_final(handler: Handler, error: BaseException) -> bool:
+    """Whether the error says that trying again is no use."""
+    if isinstance(error, NonRetryableError):
+        return True
+    listed = handler.retryable_exceptions
+    return bool(listed) and not isinstance(error, (*listed, RetryAfter))
+
+
+def _abandoned(delivery: Delivery, settings: RouterSettings) -> Failure:
+    return Failure(
+        "",
+        f"delivered {delivery.deliveries} times where max_deliveries is {settings.max_deliveries}: "
+        "processes took it and ended without saying what became of it",
+    )
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _seconds(backoff: Backoff, failures: int) -> float:
+    """What a backoff says; nonsense from a user's own one is taken as no wait."""
+    try:
+        delay = float(backoff(failures))
+    except Exception:
+        logger.exception("a backoff raised; going on without a wait")
+        return 0.0
+    return delay if math.isfinite(delay) and delay > 0 else 0.0
