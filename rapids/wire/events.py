@@ -3,13 +3,14 @@
 Reading trusts nothing: an entry may hold any bytes, and whatever is wrong with it ends as a `DeserializationError`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
-from pydantic import ValidationError
+from pydantic import AliasChoices, AliasPath, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
@@ -33,6 +34,12 @@ EVENT_FIELDS = (
 
 TYPE_LIMIT = 512
 """Characters of an event type. A longer one is not a type anybody declared, and is not matched against patterns."""
+
+MESSAGE_LIMIT = 4_096
+"""Characters of what a `DeserializationError` says."""
+
+INJECTED = ("_schema_version", "_timestamp")
+"""What migrations find in their input beside the event's fields."""
 
 _BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
 _SUSPECT_NUMBERS = (b"NaN", b"Infinity")
@@ -168,10 +175,8 @@ class StoredEvent:
         cls = get_event_class(self.event_type)
         try:
             return self._generic() if cls is None else self._typed(cls)
-        except ValidationError as error:
-            raise DeserializationError(self.event_type, _told(error)) from error
         except Exception as error:  # a migration is the user's code: a KeyError there is a bad entry, not a crash
-            raise DeserializationError(self.event_type, f"{type(error).__name__}: {error}") from error
+            raise DeserializationError(self.event_type, _told(error)) from error
 
     def replay(self) -> Replay | None:
         """What makes this entry a replay, if it is one."""
@@ -182,7 +187,7 @@ class StoredEvent:
         return Replay(
             self.values.get(b"replay_handler", b"").decode(errors="replace"),
             letter_id.decode(errors="replace"),
-            int(count) if count.isdigit() else 1,
+            int(count) if count.isdigit() and len(count) < 10 else 1,
             self.values.get(b"original_msg_id", b"").decode(errors="replace"),
         )
 
@@ -196,12 +201,21 @@ class StoredEvent:
         body = data[1:-1]
         head = b"{" + body + b"," if body.strip() else b"{"
         document = head + self._common() + self._for_migrations(cls) + b"}"
-        return cls.__pydantic_validator__.validate_json(document, by_alias=True, by_name=True)
+        return _validated(cls, document)
 
     def _generic(self) -> Event:
-        fields = self._common() + b',"raw_type":' + _quoted(self.event_type.encode())
-        document = b"{" + fields + b',"data":' + self.values[b"data"] + b"}"
-        return GenericEvent.__pydantic_validator__.validate_json(document)
+        values = self.values
+        return GenericEvent.model_validate(
+            {
+                "raw_type": self.event_type,
+                "data": from_json(values[b"data"]),
+                "id": values[b"id"].decode(),
+                "timestamp": values[b"timestamp"].decode(),
+                "correlation_id": values.get(b"correlation_id", b"").decode() or None,
+                "causation_id": values.get(b"causation_id", b"").decode() or None,
+                "metadata": from_json(values.get(b"metadata", b"") or b"{}"),
+            }
+        )
 
     def _common(self) -> bytes:
         values = self.values
@@ -218,24 +232,81 @@ class StoredEvent:
         )
 
     def _for_migrations(self, cls: type[BaseEvent]) -> bytes:
-        if not _migrates(cls):
+        if not _reading(cls).migrates:
             return b""
         version = int(self.values.get(b"schema_version", b"") or b"1")
         return b',"_schema_version":%d,"_timestamp":%b' % (version, _quoted(self.values[b"timestamp"]))
 
 
-def _migrates(cls: type[BaseEvent]) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What matters about a class for reading its entries."""
+
+    migrates: bool
+    """It has a validator that sees the input, and so finds `_schema_version` and `_timestamp` in it."""
+    by_alias: bool
+    """Fields may come by alias too. Not where an alias is another field's name: then only names are clear."""
+
+
+@lru_cache(maxsize=1_024)
+def _reading(cls: type[BaseEvent]) -> _Reading:
     validators = cls.__pydantic_decorators__.model_validators.values()
-    return any(validator.info.mode != "after" for validator in validators)
+    taken = {(alias, name) for name, field in cls.model_fields.items() for alias in _aliases(field.validation_alias)}
+    return _Reading(
+        migrates=any(validator.info.mode != "after" for validator in validators),
+        by_alias=not any(alias != name and alias in cls.model_fields for alias, name in taken),
+    )
+
+
+def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
+    match alias:
+        case str():
+            yield alias
+        case AliasPath():
+            yield str(alias.path[0])
+        case AliasChoices():
+            for choice in alias.choices:
+                yield from _aliases(choice)
+        case None:
+            pass
+
+
+def _validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:
+    by_alias = _reading(cls).by_alias
+    try:
+        event = cls.__pydantic_validator__.validate_json(document, by_alias=by_alias, by_name=True)
+    except ValidationError as error:
+        if _faults(error):
+            raise
+        # Its class forbids extra fields, and its migration did not take away what was put in for it.
+        event = cls.__pydantic_validator__.validate_json(document, extra="ignore", by_alias=by_alias, by_name=True)
+    if event.model_extra:
+        for injected in INJECTED:
+            event.model_extra.pop(injected, None)
+    return event
+
+
+def _faults(error: ValidationError) -> list[Any]:
+    """What is wrong, but for what was put in for migrations."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return [fault for fault in faults if fault["type"] != "extra_forbidden" or fault["loc"][0] not in INJECTED]
 
 
 def _quoted(raw: bytes) -> bytes:
     return orjson.dumps(raw.decode())
 
 
-def _told(error: ValidationError) -> str:
-    """What failed, without the input's values, which may be personal or huge."""
-    faults: list[Any] = error.errors(include_url=False, include_input=False, include_context=False)
+def _told(error: Exception) -> str:
+    """What failed, in bounds, and without the input's values, which may be personal or huge."""
+    try:
+        text = _told_by_field(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+    except Exception as broken:  # a user's error may have a __str__ that raises
+        text = f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
+    return text[:MESSAGE_LIMIT]
+
+
+def _told_by_field(error: ValidationError) -> str:
+    faults = _faults(error)
     told = [f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults[:10]]
     more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
     return "; ".join(told + more)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping
 
 from rapids.storage import groups
@@ -32,6 +33,8 @@ class Leases:
         self._outages = outages
         self._context = context
         self._held: dict[Source, set[bytes]] = {}
+        self.renewed_at = 0.0
+        """When something was last renewed (`time.monotonic()`, seconds)."""
 
     def __len__(self) -> int:
         return sum(map(len, self._held.values()))
@@ -64,6 +67,7 @@ class Leases:
                 lambda chunk=chunk: groups.renew(self._commands, source, self._consumer, chunk),
                 longest_pause=self._interval,
             )
+            self.renewed_at = time.monotonic()
             for entry_id in lost:
                 self._lose(source, entry_id)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from rapids.settings import RouterSettings
 from rapids.storage import groups
 from rapids.storage.connection import Commands
-from rapids.storage.groups import Claimed
+from rapids.storage.groups import Claimed, RawEntry
 from rapids.storage.keys import Source
 from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
@@ -46,6 +46,7 @@ class Reclaimer:
         self._outages = outages
         self._repair = repair
         self._context = context
+        self._open: list[RawEntry] = []
         self._earlier: dict[Source, deque[bytes]] = {}
         self._wake = asyncio.Event()
 
@@ -75,7 +76,9 @@ class Reclaimer:
         return max(min([LONGEST_PAUSE, *waits]), SHORTEST_PAUSE)
 
     async def _look(self, source: Source) -> float:
-        room = max(2 * self._settings.batch_size - len(self._intake), 1)
+        room = self._room()
+        if room == 0:
+            return LONGEST_PAUSE
         earlier = self._earlier.get(source, deque[bytes]())
         if earlier:
             mine = [earlier.popleft() for _ in range(min(room, len(earlier)))]
@@ -91,7 +94,13 @@ class Reclaimer:
         more = len(abandoned) > room or claimed.next_due_ms == 0
         return 0.0 if more else LONGEST_PAUSE if claimed.next_due_ms is None else claimed.next_due_ms / 1000
 
+    def _room(self) -> int:
+        """How many more to take: a batch of its own, beside what the reader brings, so that neither starves."""
+        self._open = [entry for entry in self._open if self._leases.holds(entry.source, entry.entry_id)]
+        return max(self._settings.batch_size - len(self._open), 0)
+
     def _accept(self, claimed: Claimed) -> None:
+        self._open += claimed.entries
         self._leases.take(claimed.entries)
         self._intake.put(claimed.entries)
         if claimed.ghosts:

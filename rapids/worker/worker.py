@@ -56,14 +56,15 @@ class Worker:
         self._sources = (main, main.replays())
         self._identity = Identity(self._commands, main)
         self._stop_asked = asyncio.Event()
+        self._hurry = asyncio.Event()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def last_progress(self) -> float | None:
-        """When the reader last completed a turn (`time.monotonic()`), None before it runs."""
-        return self._reader.turned_at if self.started.is_set() else None
+        """When the reader last took a turn, or leases were renewed while it waits for room (`time.monotonic()`)."""
+        return max(self._reader.turned_at, self._leases.renewed_at) if self.started.is_set() else None
 
     @property
     def executor_task(self) -> asyncio.Task[None] | None:
@@ -86,7 +87,21 @@ class Worker:
             logger.info("started", extra=self._context)
             await self._stop_asked.wait()
         finally:
-            await self._close()
+            await self._closed()
+
+    async def _closed(self) -> None:
+        """Close, however often this task is cancelled meanwhile; being cancelled again only cuts the waiting short."""
+        closing = asyncio.create_task(self._close(), name=f"{self._task_prefix}:closing")
+        cancelled = False
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                cancelled = True
+                self._hurry.set()
+        closing.result()
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def _open(self) -> None:
         try:
@@ -102,6 +117,9 @@ class Worker:
         self._context = {"stream": self._settings.stream, "group": self._settings.group, "consumer": consumer}
         self._make_duties(consumer)
         await self._reclaimer.recall()
+        for source in self._sources:
+            state = await streams.group_state(self._commands, source)
+            self._reader.last_read[source] = state.last_delivered_id
 
     def _make_duties(self, consumer: str) -> None:
         settings, context = self._settings, self._context
@@ -132,8 +150,11 @@ class Worker:
             "reader": self._reader.run,
         }
         for duty, body in duties.items():
-            name = f"rapids:{self._settings.stream}:{self._settings.group}:{duty}"
-            self._tasks[duty] = asyncio.create_task(self._supervised(duty, body), name=name)
+            self._tasks[duty] = asyncio.create_task(self._supervised(duty, body), name=f"{self._task_prefix}:{duty}")
+
+    @property
+    def _task_prefix(self) -> str:
+        return f"rapids:{self._settings.stream}:{self._settings.group}"
 
     async def _supervised(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
         """Run a duty to its end. An error in it is our bug: it is logged with its trace, and the duty starts anew."""
@@ -192,12 +213,16 @@ class Worker:
 
     async def _end_handling(self) -> None:
         executing = self._tasks["executor"]
-        _, running = await asyncio.wait([executing], timeout=self._settings.shutdown_timeout)
-        if running:
+        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._task_prefix}:hurry")
+        await asyncio.wait(
+            [executing, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        hurry.cancel()
+        if not executing.done():
             logger.warning("shutdown_timeout is over: interrupting the running handler", extra=self._context)
             executing.cancel()
-            _, running = await asyncio.wait([executing], timeout=CANCEL_GRACE)
-        if running:
+            await asyncio.wait([executing], timeout=CANCEL_GRACE)
+        if not executing.done():
             logger.error("a handler does not end though it was cancelled; left behind", extra=self._context)
 
     def _hand_back(self) -> None:
