@@ -122,7 +122,7 @@ class EventRouter(HandlerRegistry):
 
     @property
     def last_progress(self) -> float | None:
-        """When the reader last took a turn or leases were renewed (`time.monotonic()`, seconds); None if not running."""
+        """When the reader last took a turn or leases were renewed (`time.monotonic()`); None if not running."""
         return self._worker.last_progress if self._worker else None
 
     def use_default_dlq(self) -> None:
