@@ -1,0 +1,83 @@
+"""One correlation id a request: taken from its headers or made, and given back in the response."""
+
+import re
+from collections.abc import Sequence
+from uuid import uuid4
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rapids import correlation_scope
+
+__all__ = ["CorrelationMiddleware"]
+
+_VALID_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_ANSWERS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+_SCOPE_KEY = "rapids.correlation_id"
+
+
+class CorrelationMiddleware:
+    """ASGI middleware: everything a request emits shares its correlation id.
+
+    The id is the first valid one of: the `header`, one of `also_accept`, the trace id of `traceparent`
+    (https://www.w3.org/TR/trace-context/), a new UUID. Valid is visible ASCII, 128 characters at the most; any other
+    value is passed over and never logged. The response carries the id in `header`, unless the application set that
+    header itself. Works for HTTP and WebSockets, in any ASGI application; where it is installed twice (an application
+    and one mounted in it), both see one id.
+
+    Installed by `app.add_middleware`, it is inside Starlette's answer to unhandled errors, so such a bare 500 is
+    without the header. To have it there too, wrap the whole application: `CorrelationMiddleware(app)`.
+
+    Raises `ValueError` for a header name HTTP does not allow.
+    """
+
+    def __init__(
+        self, app: ASGIApp, header: str = "X-Correlation-ID", also_accept: Sequence[str] = ("X-Request-ID",)
+    ) -> None:
+        self.app = app
+        self._header = _header_name("header", header).lower().encode()
+        if isinstance(also_accept, str):
+            raise TypeError(f"also_accept must be a list of header names, not {also_accept!r}")
+        self._accepted = (header, *(_header_name("also_accept", name) for name in also_accept))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application inside the request's correlation scope."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        correlation_id: str = scope.get(_SCOPE_KEY) or self._take_or_make(Headers(scope=scope))
+        scope[_SCOPE_KEY] = correlation_id
+
+        async def send_with_id(message: Message) -> None:
+            await send(self._marked(message, correlation_id))
+
+        with correlation_scope(correlation_id):
+            await self.app(scope, receive, send_with_id)
+
+    def _take_or_make(self, headers: Headers) -> str:
+        for name in self._accepted:
+            if _VALID_ID.fullmatch(value := headers.get(name, "")):
+                return value
+        return _trace_id(headers.get("traceparent", "")) or str(uuid4())
+
+    def _marked(self, message: Message, correlation_id: str) -> Message:
+        if message["type"] not in _ANSWERS:
+            return message
+        headers = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
+        if any(name.lower() == self._header for name, _ in headers):
+            return message
+        return {**message, "headers": [*headers, (self._header, correlation_id.encode())]}
+
+
+def _trace_id(traceparent: str) -> str | None:
+    found = _TRACEPARENT.fullmatch(traceparent)
+    # Version 00 ends after the flags; only later ones may say more.
+    return None if found is None or (found[1] == "00" and found[3]) else found[2]
+
+
+def _header_name(option: str, name: str) -> str:
+    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise ValueError(f"{option} must be the name of an HTTP header such as 'X-Correlation-ID', not {name!r}")
+    return name
