@@ -1,0 +1,139 @@
+"""The door of the admin: every route behind it names the permission it needs, and lets in nobody without."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi.security import HTTPBasic, HTTPBearer
+from starlette.requests import HTTPConnection, Request
+
+from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminUser, Permission, TokenAuth, authenticate
+from rapids_fastapi.admin.origin import is_foreign, needs_origin_check
+from rapids_fastapi.admin.problems import Problem, ProblemRoute
+from rapids_fastapi.running import Running, running
+
+__all__ = ["CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "needs"]
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body."""
+
+_PERMISSION = "x-rapids-permission"
+_USER = "rapids.admin_user"
+_READING = {"GET", "HEAD", "OPTIONS"}
+
+
+def needs(permission: Permission) -> dict[str, Any]:
+    """For a route's `openapi_extra`: the permission it needs, for the door and for the documentation."""
+    return {_PERMISSION: permission}
+
+
+class AdminRoute(ProblemRoute):
+    """A route for those who have the permission it `needs`."""
+
+    async def admit(self, request: Request) -> Request:
+        """Who it is, what they may do, where the request comes from and what it holds: in this order.
+
+        Raises `Problem`.
+        """
+        parts = running(request)
+        if parts.admin_auth is None:
+            raise Problem(
+                "admin-closed",
+                f"Set {TOKEN_VARIABLE} in the service's environment and send its value as a bearer token or as the "
+                "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may come in.",
+            )
+        bounded = _BoundedRequest(request)
+        user = await authenticate(parts.admin_auth, bounded)
+        if user is None:
+            raise Problem(
+                "unauthenticated", "The credentials are missing or wrong.", headers=_challenges(parts.admin_auth)
+            )
+        # A route that names none raises KeyError here: closed rather than open.
+        permission: Permission = (self.openapi_extra or {})[_PERMISSION]
+        if not user.may(permission):
+            raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
+        if request.method not in _READING:
+            await _check_change(bounded, foreign=needs_origin_check(request, parts.admin_auth) and is_foreign(request))
+        request.scope[_USER] = user
+        return bounded
+
+
+async def _check_change(request: "_BoundedRequest", *, foreign: bool) -> None:
+    if foreign:
+        raise Problem("cross-origin", "A page of another origin may not change anything here.")
+    body = await request.body()
+    if not _is_json(request.headers.get("content-type", "")) and (body or request.method != "DELETE"):
+        raise Problem("not-json", "Send the body as application/json.", headers=[("Accept", "application/json")])
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+def _challenges(auth: object) -> list[tuple[str, str]]:
+    bearer = ("WWW-Authenticate", 'Bearer realm="rapids"')
+    # Basic makes browsers ask for a password, which is of no use where the application has its own ways.
+    basic = ("WWW-Authenticate", 'Basic realm="rapids", charset="UTF-8"')
+    return [bearer, basic] if isinstance(auth, TokenAuth) else [bearer]
+
+
+class _BoundedRequest(Request):
+    """A request whose body is read once, and only up to `MAX_BODY` bytes."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.scope, request.receive)
+        self._bounded: bytes | None = None
+
+    async def body(self) -> bytes:
+        """The body. Raises `Problem` where it is too large."""
+        if self._bounded is None:
+            declared = self.headers.get("content-length", "")
+            if declared.isdigit() and int(declared[:19]) > MAX_BODY:
+                raise _too_large()
+            read = bytearray()
+            async for chunk in self.stream():
+                read += chunk
+                if len(read) > MAX_BODY:
+                    raise _too_large()
+            self._bounded = bytes(read)
+        return self._bounded
+
+
+def _too_large() -> Problem:
+    return Problem("too-large", f"A body may have {MAX_BODY} bytes.")
+
+
+class _BearerInDocs(HTTPBearer):
+    """Tells OpenAPI of the bearer token; the door does the checking."""
+
+    async def __call__(self, request: HTTPConnection) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - its parameter changed its type between versions
+        return None
+
+
+class _BasicInDocs(HTTPBasic):
+    """Tells OpenAPI of HTTP Basic; the door does the checking."""
+
+    async def __call__(self, request: HTTPConnection) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None
+
+
+CREDENTIALS = [
+    Depends(_BearerInDocs(scheme_name="RapidsToken", description=f"The value of {TOKEN_VARIABLE}.")),
+    Depends(_BasicInDocs(scheme_name="RapidsPassword", description=f"{TOKEN_VARIABLE} as password; any user name.")),
+]
+"""For the routers of admin routes, so that OpenAPI shows what to send."""
+
+
+async def _user(connection: HTTPConnection) -> AdminUser:
+    return connection.scope[_USER]
+
+
+async def _running(connection: HTTPConnection) -> Running:
+    return running(connection)
+
+
+UserDep = Annotated[AdminUser, Depends(_user)]
+"""Whoever the door let in."""
+
+RunningDep = Annotated[Running, Depends(_running)]
+"""The running application's parts."""

@@ -1,0 +1,131 @@
+"""Who may use the admin, and what they may do there."""
+
+import base64
+import binascii
+import hmac
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+
+__all__ = [
+    "ALL_PERMISSIONS",
+    "TOKEN_VARIABLE",
+    "AdminAuth",
+    "AdminUser",
+    "Permission",
+    "TokenAuth",
+    "allow_anyone",
+    "authenticate",
+    "credentials_of",
+]
+
+TOKEN_VARIABLE = "RAPIDS_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
+
+Permission: TypeAlias = Literal["read", "replay", "edit", "discard"]
+"""`read` shows; `replay` sends dead letters back; `edit` does so with other data; `discard` puts away and restores."""
+
+ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
+
+_LONGEST_NAME = 128
+
+
+@dataclass(frozen=True, slots=True)
+class AdminUser:
+    """Somebody who may use the admin. `name` goes into the history of what they change.
+
+    Raises `ValueError` for a name that is empty or unprintable, and for unknown permissions.
+    """
+
+    name: str
+    permissions: Iterable[Permission]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= _LONGEST_NAME or not self.name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            raise ValueError(f"name must be 1 to {_LONGEST_NAME} printable characters, not {self.name!r}")
+        given = {self.permissions} if isinstance(self.permissions, str) else set(self.permissions)
+        if unknown := given - ALL_PERMISSIONS:
+            allowed = ", ".join(get_args(Permission))
+            raise ValueError(f"permissions must be of {allowed}, not {', '.join(sorted(map(str, unknown)))}")
+        object.__setattr__(self, "permissions", frozenset(given))
+
+    def may(self, permission: Permission) -> bool:
+        """Whether this user has the permission."""
+        return permission in frozenset(self.permissions)
+
+
+AdminAuth: TypeAlias = Callable[[HTTPConnection], AdminUser | Awaitable[AdminUser | None] | None]
+"""From the connection to who it is, or None for somebody who may not come in. A plain function runs in a thread."""
+
+
+def allow_anyone(connection: HTTPConnection) -> AdminUser:
+    """Everything to everybody, for a machine only you can reach: `Rapids(admin_auth=allow_anyone)`."""
+    return AdminUser("anyone", ALL_PERMISSIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAuth:
+    """Everything to whoever has the token: as `Authorization: Bearer`, or as the password of HTTP Basic.
+
+    The user name of Basic is free and is what the history shows: with a shared token, it is a claim and no proof.
+
+    Raises `ValueError` for an empty token.
+    """
+
+    token: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.token, str) or not self.token.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError("token must be a string that is not empty")
+
+    def __call__(self, connection: HTTPConnection) -> AdminUser | None:
+        """The user, if the connection has the token."""
+        scheme, value = credentials_of(connection)
+        if scheme == "bearer":
+            return AdminUser("admin", ALL_PERMISSIONS) if self._is_token(value) else None
+        if scheme == "basic":
+            name, password = _basic(value)
+            return AdminUser(_printable(name) or "admin", ALL_PERMISSIONS) if self._is_token(password) else None
+        return None
+
+    def _is_token(self, given: bytes) -> bool:
+        return hmac.compare_digest(given, self.token.encode())
+
+
+def credentials_of(connection: HTTPConnection) -> tuple[str, bytes]:
+    """The scheme (in lower case) and the value of the Authorization header; empty without exactly one."""
+    # From the raw headers: Starlette decodes them as Latin-1, and a token is bytes.
+    found = [value for name, value in connection.headers.raw if name == b"authorization"]
+    scheme, _, value = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
+    return scheme.decode("latin-1").lower(), value.strip()
+
+
+async def authenticate(auth: AdminAuth, connection: HTTPConnection) -> AdminUser | None:
+    """Who it is, by the application's own rules.
+
+    Raises `TypeError` for an answer that is neither a user nor None: nobody comes in by a truthy value.
+    """
+    call: Any = getattr(auth, "__call__", auth)  # noqa: B004 - an object's own method tells whether it is async
+    if isinstance(auth, TokenAuth) or inspect.iscoroutinefunction(auth) or inspect.iscoroutinefunction(call):
+        answer = auth(connection)
+    else:
+        answer = await run_in_threadpool(auth, connection)
+    user: Any = await answer if inspect.isawaitable(answer) else answer
+    if user is None or isinstance(user, AdminUser):
+        return user
+    raise TypeError(f"admin_auth must return an AdminUser or None, not a {type(user).__name__}")
+
+
+def _basic(value: bytes) -> tuple[str, bytes]:
+    try:
+        name, _, password = base64.b64decode(value, validate=True).partition(b":")
+    except binascii.Error:
+        return "", b""
+    return name.decode(errors="replace"), password
+
+
+def _printable(name: str) -> str:
+    return "".join(character for character in name if character.isprintable())[:_LONGEST_NAME]

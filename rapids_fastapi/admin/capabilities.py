@@ -1,0 +1,37 @@
+"""What the admin can do, for those who build on it."""
+
+import importlib.metadata
+from typing import get_args
+
+from fastapi import APIRouter
+
+from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.dead_letters import MAX_PAGE
+from rapids_fastapi.admin.problems import documented
+from rapids_fastapi.running import Running
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/capabilities", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+
+@router.get(
+    "",
+    openapi_extra=needs("read"),
+    responses=documented("admin-closed", "unauthenticated", "forbidden", "not-running"),
+)
+async def get_capabilities(parts: RunningDep, user: UserDep) -> schemas.Capabilities:
+    """What this admin can do, and what you may."""
+    return schemas.Capabilities(
+        version=importlib.metadata.version("rapids-fastapi"),
+        user=schemas.User(name=user.name, permissions=sorted(user.permissions)),
+        dead_letter_queues=[schemas.Queue(name=name, groups=_groups(parts, name)) for name in sorted(parts.queues)],
+        replay_scopes=list(get_args(schemas.Scope)),
+        max_page=MAX_PAGE,
+        max_body=MAX_BODY,
+    )
+
+
+def _groups(parts: Running, queue: str) -> list[str]:
+    return sorted({running.router.group for running in parts.routers if running.router.dlq_stream == queue})

@@ -1,0 +1,25 @@
+"""Health for load balancers and orchestrators: one word, no details, no authentication."""
+
+from fastapi import APIRouter
+
+from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin.access import RunningDep
+from rapids_fastapi.admin.problems import Problem, ProblemRoute, documented
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/health", route_class=ProblemRoute)
+
+
+@router.get("/live")
+async def live() -> schemas.Health:
+    """The process answers. It says nothing about Redis: restarting the process would not mend that."""
+    return schemas.Health(status="ok")
+
+
+@router.get("/ready", responses=documented("not-ready", "not-running"))
+async def ready(parts: RunningDep) -> schemas.Health:
+    """Every router runs and its reader turned lately, and Redis answers; else 503."""
+    if not await parts.is_ready():
+        raise Problem("not-ready", "A router does not run, or Redis does not answer.")
+    return schemas.Health(status="ok")

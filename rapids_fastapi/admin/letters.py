@@ -1,0 +1,94 @@
+"""Dead letters as they may be shown: redacted, cut, and free of what JSON cannot hold."""
+
+import json
+
+import orjson
+
+from rapids import DeadLetter
+from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, clean, show
+from rapids_fastapi.admin.redaction import Redactor, TooDeepError
+
+__all__ = ["detail_of", "matches_shown", "summary_of"]
+
+_LONGEST_NAME = 512
+_LONGEST_ERROR_IN_LIST = 1_000
+_LONGEST_TEXT = 256 * 1024
+
+
+def summary_of(letter: DeadLetter, redactor: Redactor) -> schemas.DeadLetterSummary:
+    """The letter for a list."""
+    payload = show(letter.data, redactor, LONGEST_IN_LIST)
+    secrets = payload.secrets | show(letter.metadata, redactor, LONGEST_IN_LIST).secrets
+    return _summary(letter, payload.payload, clean(redactor.text(letter.error, secrets), _LONGEST_ERROR_IN_LIST))
+
+
+def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadLetter:
+    """All of the letter."""
+    payload = show(letter.data, redactor, LONGEST_IN_DETAIL)
+    metadata = show(letter.metadata, redactor, LONGEST_IN_DETAIL)
+    secrets = payload.secrets | metadata.secrets
+    summary = _summary(letter, payload.payload, clean(redactor.text(letter.error, secrets), _LONGEST_TEXT))
+    return schemas.DeadLetter(
+        **dict(summary),
+        dlq=dlq,
+        entry_id=clean(letter.entry_id, _LONGEST_NAME),
+        timestamp=clean(letter.timestamp, _LONGEST_NAME),
+        causation_id=clean(letter.causation_id, _LONGEST_NAME),
+        schema_version=clean(letter.schema_version, _LONGEST_NAME),
+        metadata=metadata.payload,
+        traceback=clean(redactor.text(letter.traceback, secrets), _LONGEST_TEXT),
+        consumer=clean(letter.consumer, _LONGEST_NAME),
+        replay_of=letter.replay_of,
+        history=[
+            schemas.Change(
+                action=change.action,
+                at=change.at,
+                actor=clean(change.actor, _LONGEST_NAME),
+                reason=clean(change.reason, _LONGEST_TEXT),
+                scope=change.scope,
+                stream=change.stream,
+                entry_id=change.entry_id,
+            )
+            for change in letter.history
+        ],
+    )
+
+
+def matches_shown(letter: DeadLetter, text: str, redactor: Redactor) -> bool:
+    """Whether a search text is in what may be shown of the letter: a search must not find out what is hidden."""
+    secrets: set[str] = set()
+    data = _searchable(letter.data, redactor, secrets)
+    error = redactor.text(letter.error, secrets, shortest=1)
+    names = [letter.error_type, letter.id, letter.entry_id, letter.event_id, letter.correlation_id]
+    places = [data, error, *names, letter.event_type, letter.handler]
+    return any(text.casefold() in place.casefold() for place in places)
+
+
+def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:
+    try:
+        value = redactor.value(orjson.loads(raw), secrets)
+    except (orjson.JSONDecodeError, TooDeepError):
+        return redactor.raw(raw).decode(errors="replace")
+    # As Rapids writes it, and as others do, with blanks between.
+    return f"{orjson.dumps(value).decode()}\n{json.dumps(value, ensure_ascii=False)}"
+
+
+def _summary(letter: DeadLetter, payload: schemas.Payload, error: str) -> schemas.DeadLetterSummary:
+    return schemas.DeadLetterSummary(
+        id=letter.id,
+        state=letter.state,
+        event_type=clean(letter.event_type, _LONGEST_NAME),
+        event_id=clean(letter.event_id, _LONGEST_NAME),
+        handler=clean(letter.handler, _LONGEST_NAME),
+        group=clean(letter.group, _LONGEST_NAME),
+        stream=clean(letter.stream, _LONGEST_NAME),
+        reason=clean(letter.reason, _LONGEST_NAME),
+        error_type=clean(letter.error_type, _LONGEST_NAME),
+        error=error,
+        deliveries=letter.deliveries,
+        failed_at=letter.failed_at,
+        correlation_id=clean(letter.correlation_id, _LONGEST_NAME),
+        replay_count=letter.replay_count,
+        payload=payload,
+    )

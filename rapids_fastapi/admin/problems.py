@@ -1,0 +1,204 @@
+"""Errors as `application/problem+json` (RFC 9457), on Rapids' own routes and nowhere else.
+
+A route class does it, not exception handlers: those would be the whole application's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError, NotConfiguredError
+
+__all__ = ["KINDS", "Kind", "Problem", "ProblemRoute", "documented"]
+
+_logger = logging.getLogger("rapids")
+
+_TYPE = "urn:rapids:problem:"
+_MEDIA_TYPE = "application/problem+json"
+_ANSWER_WITHIN = 15.0
+"""Seconds an admin request may take before it is answered that Redis does not."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+}
+"""On every answer: it is about somebody's data, it is nothing but what it says it is, and it stays out of frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of problem: `name` is the stable end of its `type`."""
+
+    name: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        """The URI that identifies it."""
+        return _TYPE + self.name
+
+
+_ALL = (
+    Kind("admin-closed", 403, "The admin is closed"),
+    Kind("unauthenticated", 401, "Authentication is needed"),
+    Kind("forbidden", 403, "A permission is missing"),
+    Kind("cross-origin", 403, "The request comes from another origin"),
+    Kind("not-json", 415, "Only JSON is taken"),
+    Kind("too-large", 413, "The request is too large"),
+    Kind("invalid", 422, "The request is not valid"),
+    Kind("dlq-needed", 422, "There are several dead-letter queues"),
+    Kind("dlq-not-found", 404, "There is no such dead-letter queue"),
+    Kind("letter-not-found", 404, "There is no such dead letter"),
+    Kind("letter-state", 409, "The dead letter is in another state"),
+    Kind("letter-unreadable", 409, "The dead letter cannot be replayed"),
+    Kind("redis-unavailable", 503, "Redis does not answer"),
+    Kind("not-running", 503, "Rapids is not running"),
+    Kind("not-ready", 503, "Not ready"),
+    Kind("internal", 500, "Something went wrong"),
+)
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
+"""Every sort of problem by its name."""
+
+
+class Problem(HTTPException):
+    """Raised to answer with a problem. `more` are members of its own, beside those of the RFC."""
+
+    def __init__(self, name: str, detail: str, *, headers: Sequence[tuple[str, str]] = (), **more: object) -> None:
+        self.kind = KINDS[name]
+        super().__init__(self.kind.status, detail, dict(headers))
+        self.all_headers = headers
+        self.more = more
+
+    def response(self, request: Request) -> Response:
+        """The answer."""
+        body = {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "instance": request.url.path,
+            **self.more,
+        }
+        answer = JSONResponse(body, self.kind.status, media_type=_MEDIA_TYPE)
+        for name, value in self.all_headers:
+            answer.headers.append(name, value)
+        return answer
+
+
+class ProblemRoute(APIRoute):
+    """A route whose errors are problems, and whose answers carry `HEADERS`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler of the request, with errors answered here."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                async with asyncio.timeout(_ANSWER_WITHIN):
+                    request = await self.admit(request)
+                    response = await handle(request)
+            except Exception as error:
+                response = _response_to(error, request)
+            response.headers.update(HEADERS)
+            return response
+
+        return answer
+
+    async def admit(self, request: Request) -> Request:
+        """Let the request in, before anything of its body is looked at. Raises `Problem`."""
+        return request
+
+
+def _response_to(error: Exception, request: Request) -> Response:
+    if isinstance(error, HTTPException) and not isinstance(error, Problem):
+        return _plain(error, request)
+    return _problem_of(error).response(request)
+
+
+def _problem_of(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case RequestValidationError():
+            return Problem("invalid", "Some fields are missing or not valid.", errors=_faults(error))
+        case LetterNotFoundError():
+            return Problem("letter-not-found", str(error))
+        case LetterStateError():
+            return Problem("letter-state", str(error), state=error.state, needed=error.needed)
+        case DeserializationError():
+            return Problem("letter-unreadable", str(error))
+        case NotConfiguredError():
+            return Problem("not-running", str(error))
+        case RedisError() | OSError():  # a TimeoutError is an OSError
+            _logger.warning("an admin request failed: %s: %s", type(error).__name__, error)
+            detail = "Redis could not be reached or refused the command; what was to be changed may have been."
+            return Problem("redis-unavailable", detail, headers=[("Retry-After", "5")])
+        case _:
+            _logger.error("an admin request failed", exc_info=error)
+            return Problem("internal", "The log of the service says more.")
+
+
+def _faults(error: RequestValidationError) -> list[dict[str, str]]:
+    """What is wrong and where, without the values: they may be secrets, or anything else."""
+    return [
+        {"where": ".".join(str(part) for part in fault["loc"]), "message": str(fault["msg"])}
+        for fault in error.errors()
+    ]
+
+
+def _plain(error: HTTPException, request: Request) -> Response:
+    """Somebody else's HTTP error, from a dependency or `admin_auth` of the application."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status_code).phrase,
+        "status": error.status_code,
+        "detail": error.detail,
+        "instance": request.url.path,
+    }
+    return JSONResponse(body, error.status_code, dict(error.headers or {}), media_type=_MEDIA_TYPE)
+
+
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "Problem",
+    "description": "A problem by RFC 9457.",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "format": "uri-reference"},
+    },
+}
+
+
+def documented(*names: str) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the problems a route may answer with."""
+    answers: dict[int | str, dict[str, Any]] = {}
+    for kind in (KINDS[name] for name in names):
+        example = {
+            "type": kind.type,
+            "title": kind.title,
+            "status": kind.status,
+            "detail": "…",
+            "instance": "/rapids/…",
+        }
+        answer = answers.setdefault(
+            kind.status, {"description": "", "content": {_MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}}
+        )
+        answer["description"] = "; or: ".join(filter(None, [answer["description"], kind.title]))
+        answer["content"][_MEDIA_TYPE]["examples"][kind.name] = {"value": example}
+    return answers

@@ -1,0 +1,139 @@
+"""Hiding what is nobody's business in payloads, metadata and error texts.
+
+Only what is shown is changed; a replay sends the bytes that were stored.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+__all__ = ["DEFAULT_REDACTED", "MASK", "Redactor", "TooDeepError"]
+
+DEFAULT_REDACTED = (
+    "password",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "secret",
+    "client_secret",
+    "token",
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "auth_token",
+    "session_token",
+    "csrf_token",
+    "authorization",
+    "proxy_authorization",
+    "cookie",
+    "set_cookie",
+    "api_key",
+    "x_api_key",
+    "private_key",
+    "secret_key",
+    "access_key",
+    "credentials",
+    "card_number",
+    "credit_card",
+    "credit_card_number",
+    "cvv",
+    "cvc",
+    "pin",
+    "ssn",
+    "social_security_number",
+)
+"""Names of fields that are always hidden, however they are written: `api_key`, `apiKey`, `API-Key`."""
+
+MASK = "[redacted]"
+
+_DEEPEST = 100
+_SHORTEST_IN_TEXT = 3
+
+
+class TooDeepError(ValueError):
+    """A value is nested too deep to be walked through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redactor:
+    """The names to hide, and how."""
+
+    names: frozenset[str]
+    in_bytes: re.Pattern[bytes] | None
+
+    @classmethod
+    def of(cls, names: Sequence[str] | None) -> "Redactor":
+        """Hides the given names besides the default ones; with None, nothing.
+
+        Raises `ValueError` or `TypeError` for names that are none.
+        """
+        if names is None:
+            return cls(frozenset(), None)
+        if isinstance(names, str):
+            raise TypeError(f"redact must be a list of names of fields, or None, not {names!r}")
+        for name in names:
+            if not isinstance(name, str) or not _plain(name):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+                raise ValueError(f"redact must be a list of names of fields, not one with {name!r}")
+        plain = frozenset(_plain(name) for name in (*DEFAULT_REDACTED, *names))
+        return cls(plain, _pattern(plain))
+
+    def value(self, value: object, secrets: set[str]) -> Any:
+        """A copy with what the names hold masked, at any depth; what was masked is added to `secrets`.
+
+        Raises `TooDeepError`.
+        """
+        return self._walk(value, secrets, 0)
+
+    def raw(self, data: bytes) -> bytes:
+        """Bytes that are not JSON, with what looks like the value of one of the names masked."""
+        return data if self.in_bytes is None else self.in_bytes.sub(rb"\1" + MASK.encode(), data)
+
+    def text(self, text: str, secrets: Iterable[str], shortest: int = _SHORTEST_IN_TEXT) -> str:
+        """A text, such as an error, without the secrets of the payload it speaks of.
+
+        Secrets shorter than `shortest` characters stay: they would be found in every second word.
+        """
+        for secret in sorted(secrets, key=len, reverse=True):
+            if len(secret) >= shortest:
+                text = text.replace(secret, MASK)
+        return text
+
+    def _walk(self, value: object, secrets: set[str], depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise TooDeepError
+        if isinstance(value, Mapping):
+            items = cast(Mapping[str, object], value).items()
+            return {key: self._member(key, member, secrets, depth) for key, member in items}
+        if isinstance(value, list):
+            return [self._walk(member, secrets, depth + 1) for member in cast(list[object], value)]
+        return value
+
+    def _member(self, key: str, member: object, secrets: set[str], depth: int) -> Any:
+        if _plain(key) not in self.names:
+            return self._walk(member, secrets, depth + 1)
+        _gather(member, secrets, depth + 1)
+        return MASK
+
+
+def _gather(value: object, secrets: set[str], depth: int) -> None:
+    if depth > _DEEPEST:
+        raise TooDeepError
+    if isinstance(value, Mapping):
+        value = list(cast(Mapping[str, object], value).values())
+    if isinstance(value, list):
+        for member in cast(list[object], value):
+            _gather(member, secrets, depth + 1)
+    elif value is not None and not isinstance(value, bool) and str(value):
+        secrets.add(str(value))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_\-.]", "", name).casefold()
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[bytes]:
+    # A separator may stand between any two letters, since `plain` names have lost theirs.
+    words = b"|".join(rb"[\s_.-]?".join(re.escape(letter).encode() for letter in name) for name in sorted(names))
+    value = rb"\"(?:[^\"\\]|\\.)*\"?|[^\s\",;&}\]]+"
+    return re.compile(rb"(?i)(\b(?:" + words + rb")[\"']?\s*[:=]\s*)(?:" + value + rb")")

@@ -1,0 +1,231 @@
+"""What goes over HTTP."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rapids_fastapi.admin.auth import Permission
+
+__all__ = [
+    "Capabilities",
+    "Change",
+    "DeadLetter",
+    "DeadLetterPage",
+    "DeadLetterSummary",
+    "DiscardRequest",
+    "Health",
+    "Payload",
+    "Queue",
+    "ReplayRequest",
+    "ReplayResult",
+    "RestoreRequest",
+    "User",
+]
+
+State = Literal["dead", "replayed", "discarded"]
+Scope = Literal["handler", "group", "everyone"]
+
+_PAYLOAD = {
+    "encoding": "json",
+    "value": {"order_id": "A-17", "card_number": "[redacted]"},
+    "size": 61,
+    "truncated": False,
+}
+_SUMMARY: dict[str, Any] = {
+    "id": "1763932000000-0",
+    "state": "dead",
+    "event_type": "order.placed",
+    "event_id": "0a4dcf0e-3f0f-4f2b-9a0b-0d6f6c1f6f5e",
+    "handler": "take_payment",
+    "group": "payments",
+    "stream": "orders",
+    "reason": "max_deliveries_exceeded",
+    "error_type": "CardDeclined",
+    "error": "the card was declined",
+    "deliveries": 5,
+    "failed_at": "2025-11-23T21:00:00Z",
+    "correlation_id": "web-1",
+    "replay_count": 0,
+    "payload": _PAYLOAD,
+}
+
+
+class Payload(BaseModel):
+    """An event's data or metadata, redacted."""
+
+    encoding: Literal["json", "text", "base64", "omitted"] = Field(
+        description="What `value` is: the JSON value itself; text (what is no JSON, or the beginning of what is cut); "
+        "base64 of what is not UTF-8 either; or null for what is too large to be shown here."
+    )
+    value: Any
+    size: int = Field(description="Bytes as stored.")
+    truncated: bool = Field(description="Whether `value` is not all of it.")
+
+
+class DeadLetterSummary(BaseModel):
+    """A dead letter as lists show it: long errors and payloads are cut."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _SUMMARY})
+
+    id: str
+    state: State
+    event_type: str
+    event_id: str
+    handler: str = Field(description="The handler that failed; empty where the entry could not be read as an event.")
+    group: str
+    stream: str
+    reason: str
+    error_type: str
+    error: str
+    deliveries: int
+    failed_at: datetime | None
+    correlation_id: str
+    replay_count: int
+    payload: Payload
+
+
+class DeadLetterPage(BaseModel):
+    """Dead letters, newest first. A page may be short, even empty, and have a next one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "dlq": "{orders}:dlq",
+                "items": [_SUMMARY],
+                "next_cursor": None,
+                "total": 1,
+                "total_exact": True,
+                "scanned": 1,
+            }
+        }
+    )
+
+    dlq: str
+    items: list[DeadLetterSummary]
+    next_cursor: str | None = Field(description="For `cursor`, to get the next page; null on the last one.")
+    total: int = Field(description="How many letters there are.")
+    total_exact: bool = Field(description="Whether `total` is how many match: so without a filter.")
+    scanned: int = Field(description="How many letters were looked at for this page.")
+
+
+class Change(BaseModel):
+    """Something done to a dead letter."""
+
+    action: str
+    at: datetime
+    actor: str
+    reason: str
+    scope: str = Field(description="For a replay: who gets the event.")
+    stream: str = Field(description="For a replay: where it was appended.")
+    entry_id: str
+
+
+class DeadLetter(DeadLetterSummary):
+    """A dead letter with all there is to know of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                **_SUMMARY,
+                "dlq": "{orders}:dlq",
+                "entry_id": "1763931000000-0",
+                "timestamp": "2025-11-23T20:59:00+00:00",
+                "causation_id": "",
+                "schema_version": "1",
+                "metadata": {"encoding": "json", "value": {}, "size": 2, "truncated": False},
+                "traceback": "Traceback (most recent call last): ...",
+                "consumer": "web-1-4711",
+                "replay_of": None,
+                "history": [],
+            }
+        }
+    )
+
+    dlq: str
+    entry_id: str = Field(description="The id of the entry that failed, in its own stream.")
+    timestamp: str
+    causation_id: str
+    schema_version: str
+    metadata: Payload
+    traceback: str
+    consumer: str
+    replay_of: str | None
+    history: list[Change]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=1_000, description="Why; kept in the letter's history.")
+
+
+class ReplayRequest(_Request):
+    """How to replay. Other data than the stored ones cannot be sent in this version."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"scope": "handler", "reason": "fixed"}})
+
+    scope: Scope = Field(
+        default="handler",
+        description="Who gets the event again: the handler that failed, all matching handlers of its group, or every "
+        "group that reads the stream.",
+    )
+
+
+class DiscardRequest(_Request):
+    """Why it is discarded."""
+
+
+class RestoreRequest(_Request):
+    """Why it is brought back."""
+
+
+class ReplayResult(BaseModel):
+    """Where the event went."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "letter_id": "1763932000000-0",
+                "scope": "handler",
+                "stream": "{orders}:rapids:replay:payments",
+                "entry_id": "1763932100000-0",
+            }
+        }
+    )
+
+    letter_id: str
+    scope: Scope
+    stream: str
+    entry_id: str
+
+
+class User(BaseModel):
+    """Who asks."""
+
+    name: str
+    permissions: list[Permission]
+
+
+class Queue(BaseModel):
+    """A dead-letter queue, and the groups of this process that write to it."""
+
+    name: str
+    groups: list[str]
+
+
+class Capabilities(BaseModel):
+    """What this admin can do, and what the one who asks may."""
+
+    version: str
+    user: User
+    dead_letter_queues: list[Queue]
+    replay_scopes: list[Scope]
+    max_page: int
+    max_body: int = Field(description="Bytes of a request's body.")
+
+
+class Health(BaseModel):
+    """One word."""
+
+    status: Literal["ok"]

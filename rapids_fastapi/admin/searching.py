@@ -1,0 +1,35 @@
+"""Searching dead letters without telling what redaction hides."""
+
+from dataclasses import replace
+
+from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
+from rapids_fastapi.admin.letters import matches_shown
+from rapids_fastapi.admin.redaction import Redactor
+
+__all__ = ["find"]
+
+_MOST_SCANNED = 1_000
+"""Letters looked at for one page of a search; the next page goes on from there."""
+
+
+async def find(
+    queue: DeadLetterQueue, wanted: LetterFilter, redactor: Redactor, *, cursor: str | None, limit: int
+) -> LetterPage:
+    """A page of letters. Text is looked for in what may be shown of them, and only there.
+
+    The queue would find it in hidden values as well, and then not only the letters found but also how far it had to
+    look would give them away; so with a text, the queue is asked without it.
+
+    Raises `ValueError` for a cursor that no page gave out.
+    """
+    if wanted.q is None or not redactor.names:
+        return await queue.list(wanted, cursor=cursor, limit=limit)
+    found: list[DeadLetter] = []
+    scanned = 0
+    while True:
+        page = await queue.list(replace(wanted, q=None), cursor=cursor, limit=limit - len(found))
+        found += [letter for letter in page.items if matches_shown(letter, wanted.q, redactor)]
+        scanned += page.scanned
+        cursor = page.cursor
+        if cursor is None or len(found) == limit or scanned >= _MOST_SCANNED:
+            return LetterPage(found, cursor, page.total, False, scanned)
