@@ -1,0 +1,14 @@
+"""Rapids in FastAPI and Starlette: emit from endpoints, run routers with the application, mend what failed."""
+
+from rapids_fastapi.admin.auth import AdminUser as AdminUser
+from rapids_fastapi.admin.auth import Permission as Permission
+from rapids_fastapi.admin.auth import TokenAuth as TokenAuth
+from rapids_fastapi.admin.auth import allow_anyone as allow_anyone
+from rapids_fastapi.admin.router import rapids_admin as rapids_admin
+from rapids_fastapi.correlation import CorrelationMiddleware as CorrelationMiddleware
+from rapids_fastapi.dependencies import EmitterDep as EmitterDep
+from rapids_fastapi.dependencies import OnSuccessEmitter as OnSuccessEmitter
+from rapids_fastapi.dependencies import OnSuccessEmitterDep as OnSuccessEmitterDep
+from rapids_fastapi.dependencies import emit_on_success as emit_on_success
+from rapids_fastapi.dependencies import get_emitter as get_emitter
+from rapids_fastapi.extension import Rapids as Rapids

@@ -1,0 +1,173 @@
+"""`Rapids`: the plug-in object that starts and stops everything with the application."""
+
+import os
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from rapids import DeadLetterQueue, EventEmitter, EventRouter
+from rapids.checks import positive_seconds
+from rapids.exceptions import NotConfiguredError
+from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
+from rapids_fastapi.admin.redaction import Redactor
+from rapids_fastapi.connecting import check_url, connected, reachable, url_or_environment
+from rapids_fastapi.running import STATE_KEY, Running
+from rapids_fastapi.supervision import supervised
+
+__all__ = ["Rapids"]
+
+
+class Rapids:
+    """Rapids in a FastAPI or Starlette application.
+
+        rapids = Rapids(emitter=emitter, routers=[router])
+        app = FastAPI(lifespan=rapids.lifespan)
+
+    Inside a lifespan of your own: `async with rapids.lifespan(app) as state: yield state`.
+
+    `emitter`: what `EmitterDep` gives. By default one for the routers' stream. One that has a client keeps it.
+    `routers`: run while the application runs, each in a task of its own, restarted when it dies.
+    `url`: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service, embedded: or embedded:path.
+    `redis`: a client of your own instead; it is never closed. Without either, `RAPIDS_REDIS_URL` is read at start-up.
+    `dead_letters`: give every router without a dead-letter stream the default one, `{<stream>}:dlq`.
+    `admin_auth`: who may use the admin: a callable, plain or async, from the connection to an `AdminUser` or None.
+    Without it, who has the token in `RAPIDS_ADMIN_TOKEN`; without that either, nobody.
+    `redact`: names of fields to hide in the admin, besides the usual ones (`DEFAULT_REDACTED`), at any depth and in
+    any case. None hides nothing.
+    `connect_timeout`: seconds within which Redis must answer at start-up.
+
+    Options are checked here: `ValueError` and `TypeError` name the option, its value and what is allowed.
+    The same object may be started and stopped again, on another event loop too, but not run twice at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        emitter: EventEmitter | None = None,
+        routers: Sequence[EventRouter] = (),
+        url: str | None = None,
+        redis: Redis | None = None,
+        dead_letters: bool = True,
+        admin_auth: AdminAuth | None = None,
+        redact: Sequence[str] | None = (),
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._routers = _check_routers(routers)
+        if url is not None and redis is not None:
+            raise ValueError("url and redis both say which Redis to use: give one of them")
+        self._url = None if url is None else check_url("url", url)
+        self._redis = redis
+        self._emitter = _check_emitter(emitter, self._routers)
+        self._emitter_has_client = self._emitter.configured
+        self._dead_letters = _check_flag("dead_letters", dead_letters)
+        if admin_auth is not None and not callable(admin_auth):
+            raise TypeError(
+                "admin_auth must be a callable from the connection to an AdminUser or None, such as TokenAuth(token) "
+                f"or allow_anyone, not a {type(admin_auth).__name__}"
+            )
+        self._admin_auth = admin_auth
+        self._redactor = Redactor.of(redact)
+        self._connect_timeout = positive_seconds("connect_timeout", connect_timeout)
+        self._is_running = False
+        if dead_letters:
+            for router in self._routers:
+                router.use_default_dlq()
+
+    @property
+    def emitter(self) -> EventEmitter:
+        """The emitter that endpoints get. It can emit while the lifespan runs."""
+        return self._emitter
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[dict[str, Any]]:
+        """Run everything for as long as the block; yields the lifespan state, which must be passed on.
+
+        At the end the routers are stopped gracefully and together, then the client we made is closed, then an embedded
+        server let go of.
+
+        Raises `RedisUnavailableError` when Redis cannot be reached, `NotConfiguredError` when nobody said which Redis,
+        and what a router raises that does not start. Whatever was started by then is stopped.
+        """
+        with self._alone():
+            async with self._client() as redis:
+                if not self._emitter_has_client:
+                    self._emitter.configure(redis)
+                async with supervised(self._routers, redis) as routers:
+                    running = Running(
+                        emitter=self._emitter,
+                        redis=redis,
+                        routers=routers,
+                        queues={name: DeadLetterQueue(redis, name) for name in self._queue_names()},
+                        admin_auth=self._admin_auth or _token_from_environment(),
+                        redactor=self._redactor,
+                    )
+                    try:
+                        yield {STATE_KEY: running}
+                    finally:
+                        await running.emitting.finished()
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        if self._is_running:
+            raise NotConfiguredError("this Rapids is running already; give each application one of its own")
+        self._is_running = True
+        try:
+            yield
+        finally:
+            self._is_running = False
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncGenerator[Redis]:
+        if self._redis is not None:
+            yield await reachable(self._redis, "the client given as Rapids(redis=...)", self._connect_timeout)
+            return
+        async with connected(url_or_environment(self._url), self._connect_timeout) as client:
+            yield client
+
+    def _queue_names(self) -> list[str]:
+        names = [router.dlq_stream for router in self._routers if router.dlq_stream is not None]
+        if not self._routers and self._dead_letters:
+            names = [_default_dlq(self._emitter.stream)]
+        return list(dict.fromkeys(names))
+
+
+def _default_dlq(stream: str) -> str:
+    """Where the letters of a stream are whose routers run in other processes."""
+    elsewhere = EventRouter(stream=stream)
+    elsewhere.use_default_dlq()
+    return elsewhere.dlq_stream or stream
+
+
+def _token_from_environment() -> TokenAuth | None:
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return TokenAuth(token) if token else None
+
+
+def _check_routers(routers: Sequence[EventRouter]) -> tuple[EventRouter, ...]:
+    if isinstance(routers, EventRouter) or not isinstance(routers, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"routers must be a list of EventRouters, not {routers!r}")
+    for router in routers:
+        if not isinstance(router, EventRouter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"routers must be a list of EventRouters, not one with {router!r}")
+    if len({id(router) for router in routers}) != len(routers):
+        raise ValueError("routers must name each router once; one is in the list twice")
+    return tuple(routers)
+
+
+def _check_emitter(emitter: EventEmitter | None, routers: Sequence[EventRouter]) -> EventEmitter:
+    if emitter is not None:
+        if not isinstance(emitter, EventEmitter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"emitter must be an EventEmitter, not {emitter!r}")
+        return emitter
+    streams = sorted({router.stream for router in routers})
+    if len(streams) > 1:
+        raise ValueError(f"emitter must be given where routers read several streams, here {', '.join(streams)}")
+    return EventEmitter(stream=streams[0]) if streams else EventEmitter()
+
+
+def _check_flag(option: str, value: bool) -> bool:
+    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{option} must be True or False, not {value!r}")
+    return value

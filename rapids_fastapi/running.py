@@ -1,0 +1,93 @@
+"""What a running application has of Rapids, and how a request finds it."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.requests import HTTPConnection
+
+from rapids import DeadLetterQueue, EventEmitter
+from rapids.exceptions import NotConfiguredError
+from rapids_fastapi.admin.auth import AdminAuth
+from rapids_fastapi.admin.redaction import Redactor
+from rapids_fastapi.connecting import ping
+from rapids_fastapi.supervision import SupervisedRouter
+
+__all__ = ["STATE_KEY", "Emitting", "Running", "running"]
+
+STATE_KEY = "rapids"
+"""Where the lifespan state keeps it: `request.state.rapids`."""
+
+_logger = logging.getLogger("rapids")
+
+_READER_TURNED_WITHIN = 60.0
+_PING_TIMEOUT = 2.0
+
+
+class Emitting:
+    """Emits that nobody may be waiting for; the application waits for them before it closes its clients."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, emit: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run the emit in a task of its own. A failure is logged, and raised to whoever awaits the task."""
+        task = asyncio.create_task(emit, name="rapids-emit")
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+        return task
+
+    def _finish(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("an emit after the endpoint's end failed: %s", error)
+
+    async def finished(self) -> None:
+        """Return when none is under way."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The parts of one lifespan: made when it starts, gone when it ends."""
+
+    emitter: EventEmitter
+    redis: Redis
+    routers: tuple[SupervisedRouter, ...]
+    queues: Mapping[str, DeadLetterQueue]
+    """The dead-letter queues by the name of their stream."""
+    admin_auth: AdminAuth | None
+    """None: the admin is closed."""
+    redactor: Redactor
+    emitting: Emitting = field(default_factory=Emitting)
+
+    async def is_ready(self) -> bool:
+        """Whether every router runs and its reader turned lately, and Redis answers."""
+        if not all(router.running and router.idle_seconds() < _READER_TURNED_WITHIN for router in self.routers):
+            return False
+        try:
+            async with asyncio.timeout(_PING_TIMEOUT):
+                await ping(self.redis)
+        except (RedisError, OSError):  # a TimeoutError is an OSError
+            return False
+        return True
+
+
+def running(connection: HTTPConnection) -> Running:
+    """What the connection's application has of Rapids.
+
+    Raises `NotConfiguredError` where its lifespan is not running.
+    """
+    found = getattr(connection.state, STATE_KEY, None)
+    if isinstance(found, Running):
+        return found
+    raise NotConfiguredError(
+        "Rapids is not running in this application. Give it the lifespan: FastAPI(lifespan=rapids.lifespan), or "
+        "inside your own: `async with rapids.lifespan(app) as state: yield state` (the state must be yielded). "
+        "In tests, use `with TestClient(app) as client:`, which runs it."
+    )
