@@ -61,5 +61,9 @@ async def group_state(commands: Commands, source: Source) -> GroupState:
 
 
 def mapping(reply: Reply) -> dict[bytes, Reply]:
-    """A reply of names and values, which is flat in RESP2 and a map in RESP3."""
-    return dict(reply) if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - untyped wire data
+    """A reply of names and values, which is flat in RESP2 and a map in RESP3.
+
+    fakeredis, with which users run their fast tests, gives some of these names as text.
+    """
+    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped wire data
+    return {name.encode() if isinstance(name, str) else name: value for name, value in pairs}  # pyright: ignore[reportUnknownVariableType]
