@@ -1,0 +1,94 @@
+"""What JSON cannot hold is refused when an event is written, and named."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import (
+    Field,
+)
+
+from rapids import BaseEvent, Event, GenericEvent
+from rapids.exceptions import SerializationError
+from tests.wire.entries import WireOrderPlaced, encoded
+
+
+class WireAnything(BaseEvent):
+    fine: Any = "fine"
+    worse: Any = Field(default="fine", serialization_alias="bad")
+
+
+def circular() -> list[Any]:
+    inner: list[Any] = []
+    inner.append(inner)
+    return inner
+
+
+def deep(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+NOT_JSON = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "minus inf": -math.inf,
+    "nested nan": {"a": [1, math.nan]},
+    "object": object(),
+    "function": round,
+    "bytes": b"\xff",
+    "lone surrogate": "\ud800",
+    "lone surrogate as a key": {"\ud800": 1},
+    "circular": circular(),
+    "deep": deep(10_000),
+}
+
+
+@pytest.mark.parametrize("value", NOT_JSON.values(), ids=NOT_JSON)
+def test_a_field_that_json_cannot_hold_is_named(value: Any) -> None:
+    with pytest.raises(SerializationError) as raised:
+        encoded(WireAnything(worse=value))
+
+    assert (raised.value.event_type, raised.value.field) == ("wire.anything", "worse")
+    assert "'worse'" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", NOT_JSON.values(), ids=NOT_JSON)
+def test_metadata_that_json_cannot_hold_is_named(value: Any) -> None:
+    with pytest.raises(SerializationError) as raised:
+        encoded(WireAnything(metadata={"key": value}))
+
+    assert raised.value.field == "metadata"
+
+
+@pytest.mark.parametrize("value", NOT_JSON.values(), ids=NOT_JSON)
+def test_the_data_of_a_generic_event_that_json_cannot_hold_is_named(value: Any) -> None:
+    with pytest.raises(SerializationError) as raised:
+        encoded(GenericEvent(raw_type="wire.other", data={"key": value}))
+
+    assert (raised.value.event_type, raised.value.field) == ("wire.other", "data")
+
+
+def test_a_number_of_an_own_field_that_json_lacks_is_named() -> None:
+    with pytest.raises(SerializationError) as raised:
+        encoded(WireOrderPlaced(order_id="a", total=math.inf))
+    assert raised.value.field == "total"
+
+
+@pytest.mark.parametrize("field", ["id", "correlation_id", "causation_id"])
+def test_an_id_that_utf8_cannot_hold_is_named(field: str) -> None:
+    event = WireOrderPlaced(order_id="a", total=1, **{field: "\ud800"})
+    with pytest.raises(SerializationError) as raised:
+        encoded(event, event.correlation_id, event.causation_id)
+    assert raised.value.field == field
+
+
+def test_only_events_are_encoded() -> None:
+    with pytest.raises(TypeError, match="only events can be emitted"):
+        encoded(Event())
+    with pytest.raises(TypeError, match="only events can be emitted, not 'text'"):
+        encoded("text")  # type: ignore[arg-type]
