@@ -1,0 +1,87 @@
+"""README's Python blocks run as printed, each in a process of its own, as a reader's would."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support import eventually
+
+README = Path(__file__).parent.parent / "README.md"
+
+CALLS = {
+    "Emitting": "send_invoices(redis)",
+    "Dead letters": "replay_declined_payments(redis)",
+    "Correlation": "nightly_import(redis)",
+    "The embedded server": "try_it()",
+}
+"""What to await after a block that only defines something to call."""
+
+RUN = """
+import asyncio
+from redis.asyncio import Redis
+
+async def _run():
+    async with Redis.from_url({url!r}) as redis:
+        await {call}
+
+asyncio.run(_run())
+"""
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Each Python block with the heading it stands under."""
+    parts = re.split(r"^## (.+)$", README.read_text(), flags=re.MULTILINE)[1:]
+    return [
+        (heading, block)
+        for heading, text in zip(parts[::2], parts[1::2], strict=True)
+        for block in re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    ]
+
+
+FIRST, *OTHERS = blocks()
+
+
+def test_the_blocks_to_call_are_there() -> None:
+    assert FIRST[0] == "Twenty lines"
+    assert len(FIRST[1].strip().splitlines()) <= 22
+    assert set(CALLS) <= {heading for heading, _ in OTHERS}
+
+
+@pytest.mark.parametrize(("heading", "block"), OTHERS, ids=[heading for heading, _ in OTHERS])
+def test_a_block_runs_as_printed(heading: str, block: str, redis_url: str, tmp_path: Path) -> None:
+    script = tmp_path / "reader.py"
+    script.write_text(block + (RUN.format(url=redis_url, call=CALLS[heading]) if heading in CALLS else ""))
+    done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_the_twenty_lines_take_an_order_and_charge_it(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(FIRST[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-u", "-m", "uvicorn", "main:app", "--port", str(port)]
+    with (tmp_path / "output").open("w+") as output:
+        server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                await eventually(lambda: _answers(client))
+                placed = await client.post("/orders/A-1", params={"total": 12.5})
+            assert placed.status_code == 202
+            assert placed.headers["X-Correlation-ID"]
+            await eventually(lambda: "charging 12.5 for A-1" in (tmp_path / "output").read_text())
+        finally:
+            server.terminate()
+            assert server.wait(timeout=10) in (0, -15)
+
+
+async def _answers(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/rapids/health/live")).status_code == 200
+    except httpx.TransportError:
+        return False
