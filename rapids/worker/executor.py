@@ -15,6 +15,7 @@ from rapids.wire.events import Replay, StoredEvent, event_type_in
 from rapids.wire.letters import Origin
 from rapids.worker.attempts import Attempts
 from rapids.worker.intake import Intake
+from rapids.worker.leases import Leases
 from rapids.worker.settler import Settled, Settler
 
 __all__ = ["Executor"]
@@ -39,6 +40,7 @@ class Executor:
         consumer: str,
         settings: RouterSettings,
         intake: Intake,
+        leases: Leases,
         settler: Settler,
         stream: str,
         context: Mapping[str, object],
@@ -48,13 +50,22 @@ class Executor:
         self._consumer = consumer
         self._settings = settings
         self._intake = intake
+        self._leases = leases
         self._settler = settler
         self._stream = stream
 
     async def run(self) -> None:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
         while (entry := await self._intake.take()) is not None:
-            await self._deliver(entry)
+            if await self._may_begin(entry):
+                await self._deliver(entry)
+
+    async def _may_begin(self, entry: RawEntry) -> bool:
+        try:
+            return await self._leases.still_ours(entry)
+        except BaseException:
+            self._intake.put([entry])  # interrupted before it was begun: it is handed back like the others
+            raise
 
     async def _deliver(self, entry: RawEntry) -> None:
         event_type = event_type_in(entry.fields)

@@ -62,6 +62,7 @@ class Reader:
             self._client_id = await groups.client_id(self._connection)
         if self._stopping.is_set():
             return
+        asked_at = time.monotonic()
         entries = await groups.read(
             self._connection,
             self._sources,
@@ -73,7 +74,10 @@ class Reader:
             self.last_read[entry.source] = entry.entry_id.decode()
         # An id that is held already was given out again by a stream that lost its data: the handler runs on it now.
         fresh = [entry for entry in entries if not self._leases.holds(entry.source, entry.entry_id)]
-        self._leases.take(fresh)
+        # Redis answers when there is something, or at the end of the block: an answer found later than that was
+        # waiting while this process stood still, and its entries may be abandoned by now.
+        given_out = min(time.monotonic(), asked_at + self._settings.block_ms / 1000)
+        self._leases.take(fresh, since=given_out)
         self._intake.put(fresh)
 
     def stop(self) -> None:

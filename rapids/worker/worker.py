@@ -136,7 +136,7 @@ class Worker:
             *(self._repair, self._reclaimer.wake),
         )
         self._executor = Executor(
-            *(self._handlers, self._middleware, consumer, settings, self._intake, self._settler),
+            *(self._handlers, self._middleware, consumer, settings, self._intake, self._leases, self._settler),
             *(settings.stream, context),
         )
 
