@@ -46,6 +46,10 @@ OUTAGE_ANSWERS = (
 )
 """How answers begin, or what they contain, when the server cannot do now what it could do later."""
 
+BUSY_POOL_PATIENCE = 1.0
+"""Seconds to wait for a connection when other users of the pool have them all."""
+BUSY_POOL_PAUSE = 0.005
+
 
 class Commands(Protocol):
     """Something that sends commands in one round trip."""
@@ -56,10 +60,15 @@ class Commands(Protocol):
 
 
 class SharedPool:
-    """The pool of a client the user made: a connection is borrowed for one round trip at a time."""
+    """The pool of a client the user made: a connection is borrowed for one round trip at a time.
+
+    Where the pool has no more connections to give (redis-py's default is 100), callers wait their turn.
+    """
 
     def __init__(self, client: Client) -> None:
         self._pool = pool_of(client)
+        self._turns: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         async with self._borrowed() as connection:
@@ -67,12 +76,30 @@ class SharedPool:
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncGenerator[AbstractConnection]:
-        connection: AbstractConnection = await self._pool.get_connection()
-        try:
-            yield connection
-        finally:
-            # A cancelled caller must not leave the pool one connection short.
-            await asyncio.shield(self._pool.release(connection))
+        async with self._turn():
+            connection = await self._free_connection()
+            try:
+                yield connection
+            finally:
+                # A cancelled caller must not leave the pool one connection short.
+                await asyncio.shield(self._pool.release(connection))
+
+    def _turn(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._loop is not loop:
+            self._turns, self._loop = asyncio.Semaphore(self._pool.max_connections), loop
+        return self._turns
+
+    async def _free_connection(self) -> AbstractConnection:
+        """A connection. Others may have taken them all: what they, too, do in a round trip is soon over."""
+        for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
+            try:
+                connection: AbstractConnection = await self._pool.get_connection()
+            except MaxConnectionsError:
+                await asyncio.sleep(BUSY_POOL_PAUSE)
+            else:
+                return connection
+        return await self._pool.get_connection()
 
 
 class OwnConnection:
