@@ -140,7 +140,9 @@ class EventEmitter:
 
 
 def _fields(event: Event, caused_by: Event | None) -> list[bytes]:
-    inherited = caused_by.correlation_id or caused_by.id if caused_by else get_correlation_id()
+    if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"only events can be emitted, not {event!r}")
+    inherited = (caused_by and caused_by.correlation_id) or get_correlation_id() or (caused_by and caused_by.id)
     cause = caused_by.id if caused_by else get_causation_id()
     return encode(event, correlation_id=event.correlation_id or inherited, causation_id=event.causation_id or cause)
 
