@@ -1,0 +1,120 @@
+"""A TCP proxy in front of the server, to break connections on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import unquote, urlparse
+
+
+class Proxy:
+    """Forwards to the server at `url` (unix socket or TCP), until told to misbehave."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlparse(url)
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._links: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._lose_reply_to: bytes | None = None
+        self.delay = 0.0
+        """Seconds each chunk of a reply is held up."""
+        self.requests = 0
+        """Chunks of requests seen."""
+        self.connections = 0
+        """Connections accepted."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port}"
+
+    async def accept(self) -> None:
+        """Take connections (again), always at the same address."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Take no more connections, and cut those there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Cut every connection there is."""
+        for link in list(self._links):
+            link.transport.abort()
+        while self._pumps:
+            await asyncio.wait(self._pumps)
+
+    def lose_reply_to(self, request: bytes) -> None:
+        """Forward the next request that contains these bytes, and cut its connection instead of bringing the reply."""
+        self._lose_reply_to = request
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self._target.scheme == "unix":
+            upstream = await asyncio.open_unix_connection(unquote(self._target.path))
+        else:
+            upstream = await asyncio.open_connection(self._target.hostname, self._target.port)
+        link = _Link(self)
+        self._links |= {writer, upstream[1]}
+        for task in (
+            asyncio.create_task(link.requests(reader, upstream[1])),
+            asyncio.create_task(link.replies(upstream[0], writer)),
+        ):
+            self._pumps.add(task)
+            task.add_done_callback(self._pumps.discard)
+
+    def forget(self, writer: asyncio.StreamWriter) -> None:
+        self._links.discard(writer)
+
+    def loses_reply_to(self, chunk: bytes) -> bool:
+        if self._lose_reply_to is None or self._lose_reply_to not in chunk:
+            return False
+        self._lose_reply_to = None
+        return True
+
+
+class _Link:
+    """One connection through the proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._loses_reply = False
+
+    async def requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65_536):
+                self._proxy.requests += 1
+                self._loses_reply = self._loses_reply or self._proxy.loses_reply_to(chunk)
+                writer.write(chunk)
+                await writer.drain()
+        self._end(writer)
+
+    async def replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65_536):
+                if self._loses_reply:
+                    break
+                if self._proxy.delay:
+                    await asyncio.sleep(self._proxy.delay)
+                writer.write(chunk)
+                await writer.drain()
+        self._end(writer)
+
+    def _end(self, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+        self._proxy.forget(writer)
+
+
+@asynccontextmanager
+async def proxy_to(url: str) -> AsyncIterator[Proxy]:
+    """A proxy that accepts connections, gone after the block."""
+    proxy = Proxy(url)
+    await proxy.accept()
+    try:
+        yield proxy
+    finally:
+        await proxy.refuse()

@@ -1,0 +1,141 @@
+"""What the tests of delivery share: events, a router with short times, and ways to look at what it left in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids.backoff import constant
+from rapids.storage.keys import Source
+from rapids.wire.events import encode
+from tests.support import eventually
+
+STREAM = "dv:events"
+GROUP = "dv-group"
+DLQ = "dv:dlq"
+
+
+class DvOrder(BaseEvent):
+    number: int = 0
+    text: str = ""
+
+
+class DvPayment(BaseEvent):
+    number: int = 0
+
+
+class DvShipment(BaseEvent):
+    number: int = 0
+
+
+def make_router(redis: Redis | None, **options: Any) -> EventRouter:
+    """A router of this suite's stream and group, which repeats at once and looks for abandoned entries soon."""
+    defaults: dict[str, Any] = {
+        "stream": STREAM,
+        "group": GROUP,
+        "block_ms": 500,
+        "redelivery_backoff": constant(0.01),
+        "default_backoff": constant(0.01),
+        "dlq_stream": DLQ,
+        "shutdown_timeout": 5.0,
+    }
+    return EventRouter(redis, **(defaults | options))
+
+
+def make_emitter(redis: Redis, **options: Any) -> EventEmitter:
+    return EventEmitter(redis, stream=STREAM, **options)
+
+
+async def start(router: EventRouter, redis: Redis | None = None) -> asyncio.Task[None]:
+    """Start a router in a task, and return once it runs. Raises what `start` raised if it does not."""
+    task = asyncio.create_task(router.start(redis))
+    await eventually(lambda: router.running or task.done())
+    if task.done():
+        await task
+    return task
+
+
+@asynccontextmanager
+async def running(*routers: EventRouter, redis: Redis | None = None) -> AsyncIterator[None]:
+    """Run routers inside the block; afterwards each has stopped, without an error."""
+    tasks = [await start(router, redis) for router in routers]
+    try:
+        yield
+    finally:
+        await asyncio.wait_for(asyncio.gather(*(router.stop() for router in routers)), 20)
+        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+
+
+def fields_of(event: BaseEvent) -> dict[bytes, bytes]:
+    """The fields of an event's entry."""
+    flat = encode(event, correlation_id=event.correlation_id, causation_id=event.causation_id)
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+async def add(redis: Redis, fields: Sequence[bytes], stream: str = STREAM) -> str:
+    """Append raw fields, which may repeat."""
+    return as_text(await redis.execute_command("XADD", stream, "*", *fields))
+
+
+async def letters(redis: Redis, dlq: str = DLQ) -> list[dict[bytes, bytes]]:
+    """The letters in a dead-letter stream, oldest first."""
+    return [fields for _, fields in await redis.xrange(dlq)]
+
+
+async def pending(redis: Redis, stream: str = STREAM, group: str = GROUP) -> list[dict[str, Any]]:
+    """The group's pending entries."""
+    return await redis.xpending_range(stream, group, "-", "+", 10_000)
+
+
+async def settled(redis: Redis, stream: str = STREAM, group: str = GROUP) -> bool:
+    """Whether the group was given everything there is, and has settled it."""
+    groups = {as_text(row["name"]): row for row in await redis.xinfo_groups(stream)}
+    last = (await redis.xinfo_stream(stream))["last-generated-id"]
+    return groups[group]["pending"] == 0 and groups[group]["last-delivered-id"] == last
+
+
+async def until_settled(redis: Redis, stream: str = STREAM, group: str = GROUP, timeout: float = 10.0) -> None:
+    await eventually(lambda: settled(redis, stream, group), timeout)
+
+
+async def consumers(redis: Redis, stream: str = STREAM, group: str = GROUP) -> dict[str, int]:
+    """The consumers of the group and how many entries are pending for each."""
+    return {as_text(row["name"]): row["pending"] for row in await redis.xinfo_consumers(stream, group)}
+
+
+def replay_stream(stream: str = STREAM, group: str = GROUP) -> str:
+    return Source(stream, group).replays().stream
+
+
+EXPECTED_KEYS = (
+    r"dv:(events|dlq)",
+    r"\{dv:events\}:rapids:replay:dv-group\w*",
+    r"\{dv:events\}:rapids:consumer:dv-group\w*:.+",  # has a TTL
+    r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
+    r"\{dv:dlq\}:rapids:archive:\d+-\d+",  # has a TTL
+    r"\{dv:dlq\}:rapids:(archived|restored)",  # capped
+)
+WITH_TTL = (r"\{dv:events\}:rapids:consumer:.*", r"\{dv:dlq\}:rapids:archive:.*", r"\{dv:dlq\}:rapids:archived")
+OF_PENDING = r".*:rapids:(ledger|due|parked):.*"
+
+
+async def check_keys(redis: Redis, *, settled: bool = True) -> set[str]:
+    """Every key is one that is expected and bounded; once all is settled, nothing is left that belonged to an entry."""
+    keys = {as_text(key) for key in await redis.keys("*")}
+    for key in keys:
+        assert any(re.fullmatch(pattern, key) for pattern in EXPECTED_KEYS), f"unexpected key {key}"
+        if any(re.fullmatch(pattern, key) for pattern in WITH_TTL):
+            assert await redis.pttl(key) > 0, f"{key} never expires"
+        if settled:
+            assert not re.fullmatch(OF_PENDING, key), f"{key} is left behind"
+    return keys
+
+
+def as_text(raw: bytes | str) -> str:
+    return raw.decode() if isinstance(raw, bytes) else raw
