@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar, cast, overload
 from rapids.backoff import Backoff
 from rapids.checks import at_least, positive_seconds, text
 from rapids.checks import backoff as check_backoff
-from rapids.events import Event
+from rapids.events import Event, get_event_class
 from rapids.routing import Target, matches, targets_of
 
 __all__ = ["Handler", "HandlerFunction", "HandlerRegistry", "Handlers"]
@@ -45,19 +45,20 @@ class Handlers:
 
     def __init__(self, handlers: Iterable[Handler]) -> None:
         self._handlers = tuple(handlers)
-        self._by_type: dict[str, tuple[Handler, ...]] = {}
+        self._by_type: dict[tuple[str, type[Event] | None], tuple[Handler, ...]] = {}
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._handlers)
 
     def for_type(self, event_type: str) -> tuple[Handler, ...]:
         """The handlers for events of this type."""
-        found = self._by_type.get(event_type)
+        key = event_type, get_event_class(event_type)  # a class may be defined, or defined again, at any time
+        found = self._by_type.get(key)
         if found is None:
             if len(self._by_type) >= MEMO_LIMIT:
                 self._by_type.clear()
             found = tuple(handler for handler in self._handlers if handler.handles(event_type))
-            self._by_type[event_type] = found
+            self._by_type[key] = found
         return found
 
 

@@ -86,7 +86,7 @@ class EventRouter(HandlerRegistry):
             claim_interval=claim_interval,
             claim_min_idle_ms=claim_min_idle_ms,
             default_retries=default_retries,
-            default_backoff=default_backoff or exponential(),
+            default_backoff=exponential() if default_backoff is None else default_backoff,
             redelivery_backoff=redelivery_backoff,
             max_deliveries=max_deliveries,
             dlq_stream=dlq_stream,

@@ -1,0 +1,269 @@
+"""Registering handlers: names, policies, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rapids import BaseEvent, EventRouter
+from rapids.backoff import constant, exponential
+from rapids.exceptions import NonRetryableError
+from rapids.registration import Handler, HandlerRegistry
+
+
+class RegOrderPlaced(BaseEvent):
+    pass
+
+
+class RegOrderShipped(BaseEvent):
+    pass
+
+
+DEFAULT = constant(7)
+
+
+@pytest.fixture
+def router() -> HandlerRegistry:
+    return HandlerRegistry(timeout=30.0, retries=2, backoff=DEFAULT)
+
+
+def registered(router: HandlerRegistry) -> list[Handler]:
+    return list(router._registered)
+
+
+def names(router: HandlerRegistry) -> list[str]:
+    return [handler.name for handler in registered(router)]
+
+
+async def notify(event: RegOrderPlaced) -> None: ...
+
+
+class Service:
+    async def notify(self, event: RegOrderPlaced) -> None: ...
+
+    async def __call__(self, event: RegOrderPlaced) -> None: ...
+
+    def blocking(self, event: RegOrderPlaced) -> None: ...
+
+
+def another_notify() -> Callable[[RegOrderPlaced], Any]:
+    async def notify(event: RegOrderPlaced) -> None: ...
+
+    return notify
+
+
+# --- what is registered ---------------------------------------------------------------------------------------------
+
+
+def test_on_gives_the_function_back_as_it_was(router: HandlerRegistry) -> None:
+    assert router.on(RegOrderPlaced)(notify) is notify
+    assert registered(router)[0].function is notify
+
+
+def test_without_options_a_handler_has_the_routers_policy(router: HandlerRegistry) -> None:
+    router.on(RegOrderPlaced)(notify)
+
+    assert registered(router) == [Handler("notify", notify, (RegOrderPlaced,), 30.0, 2, DEFAULT, ())]
+
+
+def test_options_override_the_routers_policy(router: HandlerRegistry) -> None:
+    backoff = exponential(base=2, max_delay=30)
+    decorate = router.on(
+        RegOrderPlaced, timeout=60.0, retries=0, backoff=backoff, retryable_exceptions=(ConnectionError, TimeoutError)
+    )
+    decorate(notify)
+
+    expected = Handler("notify", notify, (RegOrderPlaced,), 60.0, 0, backoff, (ConnectionError, TimeoutError))
+    assert registered(router) == [expected]
+
+
+def test_handlers_keep_their_order(router: HandlerRegistry) -> None:
+    router.on(RegOrderShipped, name="first")(notify)
+    router.on("*", name="second")(notify)
+    router.on(RegOrderPlaced, name="third")(notify)
+
+    assert names(router) == ["first", "second", "third"]
+
+
+def test_one_function_can_listen_to_several_targets(router: HandlerRegistry) -> None:
+    @router.on(RegOrderPlaced)
+    @router.on(RegOrderShipped)
+    async def both(event: RegOrderPlaced | RegOrderShipped) -> None: ...
+
+    assert [handler.targets for handler in registered(router)] == [(RegOrderShipped,), (RegOrderPlaced,)]
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (notify, "notify"),
+        (Service().notify, "notify"),
+        (Service(), "Service"),
+        (functools.partial(notify), "partial"),
+        (functools.partial(Service().notify), "partial"),
+    ],
+    ids=["function", "method", "object", "partial", "partial of a method"],
+)
+def test_whatever_is_called_asynchronously_is_a_handler(router: HandlerRegistry, function: Any, name: str) -> None:
+    router.on(RegOrderPlaced)(function)
+    assert names(router) == [name]
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_handlers_of_one_name_are_told_apart_by_module_and_qualified_name_then_by_number(
+    router: HandlerRegistry,
+) -> None:
+    for function in (notify, Service().notify, another_notify(), another_notify(), notify, notify):
+        router.on(RegOrderPlaced)(function)
+
+    inner = f"{__name__}.another_notify.<locals>.notify"
+    assert names(router) == [
+        "notify",
+        f"{__name__}.Service.notify",
+        inner,
+        f"{inner}#2",
+        f"{__name__}.notify",
+        f"{__name__}.notify#2",
+    ]
+
+
+def test_the_same_registrations_give_the_same_names() -> None:
+    def made() -> list[str]:
+        router = HandlerRegistry(timeout=1, retries=0, backoff=DEFAULT)
+        for function in (another_notify(), notify, another_notify(), Service(), Service()):
+            router.on(RegOrderPlaced)(function)
+        return names(router)
+
+    assert made() == made()
+    assert len(set(made())) == 5
+
+
+def test_a_name_given_is_the_name(router: HandlerRegistry) -> None:
+    router.on(RegOrderPlaced, name="order-mail")(notify)
+    assert names(router) == ["order-mail"]
+
+
+def test_a_name_given_twice_is_refused(router: HandlerRegistry) -> None:
+    router.on(RegOrderPlaced, name="order-mail")(notify)
+    with pytest.raises(ValueError, match="name must be one that no other handler of the router has, not 'order-mail'"):
+        router.on(RegOrderShipped, name="order-mail")(another_notify())
+    assert names(router) == ["order-mail"]
+
+
+def test_a_name_given_that_a_function_has_already_is_refused(router: HandlerRegistry) -> None:
+    router.on(RegOrderPlaced)(notify)
+    with pytest.raises(ValueError, match="not 'notify'"):
+        router.on(RegOrderShipped, name="notify")(another_notify())
+
+
+def test_a_function_whose_name_was_given_to_another_gets_its_long_one(router: HandlerRegistry) -> None:
+    router.on(RegOrderPlaced, name="notify")(another_notify())
+    router.on(RegOrderPlaced)(notify)
+    assert names(router) == ["notify", f"{__name__}.notify"]
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda event: None, Service().blocking, print, functools.partial(print), RegOrderPlaced, None, 3, "notify"],
+    ids=lambda function: f"{function!r:.30}",
+)
+def test_what_is_not_an_async_function_is_refused(router: HandlerRegistry, function: Any) -> None:
+    with pytest.raises(TypeError, match="a handler must be an async function"):
+        router.on(RegOrderPlaced)(function)
+    assert registered(router) == []
+
+
+def test_an_async_generator_is_refused(router: HandlerRegistry) -> None:
+    async def yields(event: RegOrderPlaced) -> Any:
+        yield event
+
+    with pytest.raises(TypeError, match="a handler must be an async function"):
+        router.on(RegOrderPlaced)(yields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "nonsense", "kind", "allowed"),
+    [
+        ("timeout", 0, ValueError, "a finite number of seconds above 0"),
+        ("timeout", -1, ValueError, "a finite number of seconds above 0"),
+        ("timeout", math.inf, ValueError, "a finite number of seconds above 0"),
+        ("timeout", math.nan, ValueError, "a finite number of seconds above 0"),
+        ("timeout", "1", TypeError, "a finite number of seconds above 0"),
+        ("timeout", True, TypeError, "a finite number of seconds above 0"),
+        ("retries", -1, ValueError, "a whole number of 0 or more"),
+        ("retries", 1.5, TypeError, "a whole number of 0 or more"),
+        ("retries", "1", TypeError, "a whole number of 0 or more"),
+        ("backoff", 5, TypeError, "a backoff such as exponential()"),
+        ("backoff", "linear", TypeError, "a backoff such as exponential()"),
+        ("retryable_exceptions", ConnectionError, TypeError, "a tuple of exception classes"),
+        ("retryable_exceptions", [ConnectionError], TypeError, "a tuple of exception classes"),
+        ("retryable_exceptions", (ConnectionError("x"),), TypeError, "a tuple of exception classes"),
+        ("retryable_exceptions", ("ConnectionError",), TypeError, "a tuple of exception classes"),
+        ("retryable_exceptions", (int,), TypeError, "a tuple of exception classes"),
+        ("retryable_exceptions", None, TypeError, "a tuple of exception classes"),
+        ("name", "", ValueError, "a non-empty string"),
+        ("name", "a\nb", ValueError, "a non-empty string"),
+        ("name", 3, TypeError, "a non-empty string"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_before_there_is_a_function(
+    router: HandlerRegistry, option: str, nonsense: Any, kind: type[Exception], allowed: str
+) -> None:
+    with pytest.raises(kind, match=f"^{option} must be") as raised:
+        router.on(RegOrderPlaced, **{option: nonsense})
+
+    assert allowed in str(raised.value)
+    assert str(raised.value).endswith(f"not {nonsense!r}")
+
+
+def test_an_unknown_option_is_refused(router: HandlerRegistry) -> None:
+    with pytest.raises(TypeError, match="retry"):
+        router.on(RegOrderPlaced, retry=3)  # type: ignore[call-overload]
+
+
+def test_a_target_that_is_none_is_refused_at_once(router: HandlerRegistry) -> None:
+    with pytest.raises(TypeError, match=r"on\(\) takes an event class"):
+        router.on(notify)
+
+
+def test_an_error_class_of_our_own_may_be_retryable(router: HandlerRegistry) -> None:
+    router.on(RegOrderPlaced, retryable_exceptions=(NonRetryableError, KeyboardInterrupt))(notify)
+    assert registered(router)[0].retryable_exceptions == (NonRetryableError, KeyboardInterrupt)
+
+
+# --- through the router ---------------------------------------------------------------------------------------------
+
+
+def test_a_routers_defaults_are_its_handlers() -> None:
+    router = EventRouter(handler_timeout=5, default_retries=1, default_backoff=DEFAULT)
+    router.on(RegOrderPlaced)(notify)
+    assert registered(router) == [Handler("notify", notify, (RegOrderPlaced,), 5, 1, DEFAULT, ())]
+
+
+@pytest.mark.parametrize(
+    ("option", "nonsense"),
+    [("batch_size", 0), ("handler_timeout", -1), ("group", ""), ("stream", "{}"), ("max_deliveries", 0)],
+)
+def test_a_router_refuses_its_options_at_construction(option: str, nonsense: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{option} must"):
+        EventRouter(**{option: nonsense})
+
+
+@pytest.mark.parametrize("nonsense", [0, "", False, 5])
+def test_a_router_refuses_a_backoff_that_is_none(nonsense: Any) -> None:
+    with pytest.raises(TypeError, match=r"^default_backoff must be a backoff"):
+        EventRouter(default_backoff=nonsense)
+
+
+def test_a_router_refuses_middleware_that_cannot_be_called() -> None:
+    with pytest.raises(TypeError, match="middleware must be async functions"):
+        EventRouter(middleware=[3])  # type: ignore[list-item]
