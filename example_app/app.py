@@ -1,0 +1,154 @@
+"""The service: `uvicorn example_app.app:app`, also with `--reload` or `--workers 2`."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from pydantic import BaseModel, Field
+from redis.asyncio import Redis
+
+from example_app.events import OrderPlaced
+from example_app.handlers import Fulfilment, fulfilment_router
+from example_app.orders import Happening, Order, Orders, OrderStatus
+from example_app.outside import Courier, PaymentProvider
+from example_app.settings import Settings
+from rapids import EventEmitter, HandlerMiddleware
+from rapids.embedded import is_embedded_url, open_embedded
+from rapids_fastapi import CorrelationMiddleware, EmitterDep, Rapids, TokenAuth, rapids_admin
+
+__all__ = ["app", "create_app", "plain_address", "redis_client"]
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\r\n]+$")]
+
+
+class CardIn(BaseModel):
+    """A card to pay with, as the token that the payment provider's form gave the customer's browser."""
+
+    card: Name = Field(examples=["visa-4242"], description="Every card is good, but `declined`.")
+
+
+class OrderIn(CardIn):
+    """What a customer sends."""
+
+    customer: Name = Field(examples=["Ada"])
+    items: list[Name] = Field(min_length=1, max_length=50, examples=[["lamp", "bulb"]])
+    total: Decimal = Field(gt=0, max_digits=8, decimal_places=2, examples=["48.90"])
+
+
+class OrderAccepted(BaseModel):
+    """The order is stored and `order.placed` is in the stream: the rest happens from there."""
+
+    order_id: str
+
+
+class OrderOut(BaseModel):
+    """An order as its customer may see it."""
+
+    order_id: str
+    status: OrderStatus
+    customer: str
+    items: list[str]
+    total: Decimal
+    payment_id: str
+    declined: str = Field(description="Why the card was declined, if it was.")
+    tracking_number: str
+    history: list[Happening]
+
+
+async def _orders(request: Request) -> Orders:
+    return request.state.orders
+
+
+OrdersDep = Annotated[Orders, Depends(_orders)]
+
+
+async def _order(order_id: str, orders: OrdersDep) -> Order:
+    order = await orders.get(order_id)
+    if order is None:
+        raise HTTPException(404, f"There is no order {order_id}")
+    return order
+
+
+OrderDep = Annotated[Order, Depends(_order)]
+
+routes = APIRouter(prefix="/orders", tags=["orders"])
+
+
+@routes.post("", status_code=202)
+async def place_order(
+    wanted: OrderIn, orders: OrdersDep, emitter: EmitterDep, request: Request, response: Response
+) -> OrderAccepted:
+    """Take an order. Payment and shipping follow in the background."""
+    order = Order(order_id=uuid4().hex[:12], **wanted.model_dump())
+    # Stored first, so that no handler can be faster; if the emit fails, the customer gets an error and orders again.
+    await orders.add(order)
+    await emitter.emit(
+        OrderPlaced(order_id=order.order_id, customer=order.customer, items=order.items, total=order.total)
+    )
+    response.headers["Location"] = request.url_for("show_order", order_id=order.order_id).path
+    return OrderAccepted(order_id=order.order_id)
+
+
+@routes.get("/{order_id}")
+async def show_order(order: OrderDep, orders: OrdersDep) -> OrderOut:
+    """How far an order has come."""
+    history = await orders.history(order.order_id)
+    return OrderOut(**order.model_dump(exclude={"card"}), status=order.status, history=history)
+
+
+@routes.put("/{order_id}/card", status_code=204)
+async def change_card(order: OrderDep, new: CardIn, orders: OrdersDep) -> None:
+    """Give another card, as long as the order is not paid. A payment that failed is tried again by replaying it."""
+    if order.payment_id:
+        raise HTTPException(409, f"Order {order.order_id} is paid already")
+    await orders.update(order.order_id, card=new.card, declined="")
+
+
+@asynccontextmanager
+async def plain_address(url: str) -> AsyncGenerator[str]:
+    """The address as `Redis.from_url` takes it; for `embedded:` that of a server which runs for as long as the block."""
+    if is_embedded_url(url):
+        async with open_embedded(url) as server:
+            yield server.url
+    else:
+        yield url
+
+
+def redis_client(url: str) -> Redis:
+    """A client for an address, to be used in `async with`. It connects when it is first used."""
+    return Redis.from_url(url, socket_connect_timeout=5)  # pyright: ignore[reportUnknownMemberType] - its **kwargs
+
+
+def create_app(settings: Settings | None = None, middleware: Sequence[HandlerMiddleware] = ()) -> FastAPI:
+    """The application. Everything with a state is made when it starts and gone when it stops: no globals.
+
+    `settings`: by default the environment's. `middleware`: goes around every handler.
+    """
+    chosen = settings or Settings.from_environment()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+        async with plain_address(chosen.redis_url) as url, redis_client(url) as redis:
+            emitter = EventEmitter(redis, stream=chosen.stream)
+            orders = Orders(redis, prefix=chosen.stream)
+            work = Fulfilment(emitter, orders, PaymentProvider(), Courier())
+            rapids = Rapids(
+                redis=redis,
+                emitter=emitter,
+                routers=[fulfilment_router(work, chosen.stream, middleware)],
+                admin_auth=TokenAuth(chosen.admin_token) if chosen.admin_token else None,
+            )
+            async with rapids.lifespan(app) as state:
+                yield {**state, "orders": orders}
+
+    application = FastAPI(title="Order fulfilment", lifespan=lifespan)
+    application.add_middleware(CorrelationMiddleware)
+    application.include_router(routes)
+    application.include_router(rapids_admin)
+    return application
+
+
+app = create_app()

@@ -1,0 +1,63 @@
+"""Stand-ins for the world outside: a payment provider and a courier, as slow and as moody as needed for a demo."""
+
+import asyncio
+from dataclasses import dataclass, field
+from decimal import Decimal
+from hashlib import sha256
+
+__all__ = ["CardDeclinedError", "Courier", "CourierBusyError", "PaymentProvider"]
+
+DECLINED_CARD = "declined"
+
+
+class CardDeclinedError(Exception):
+    """The bank says no. Asking again does not help."""
+
+
+class CourierBusyError(Exception):
+    """No van is free just now. Asking again soon does help."""
+
+
+@dataclass(slots=True)
+class PaymentProvider:
+    """Charges every card but `declined`.
+
+    Like real ones it takes an idempotency key: the same key is the same payment, charged once.
+    """
+
+    latency: float = 0.08
+    """Seconds an answer takes."""
+    charged: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
+    """What was charged, by payment id."""
+
+    async def charge(self, card: str, amount: Decimal, *, idempotency_key: str) -> str:
+        """Charge the card and return the payment's id. Raises `CardDeclinedError`."""
+        await asyncio.sleep(self.latency)
+        if card == DECLINED_CARD:
+            raise CardDeclinedError("insufficient funds")
+        payment_id = f"pay_{_digest(idempotency_key)}"
+        self.charged.setdefault(payment_id, amount)
+        return payment_id
+
+
+@dataclass(slots=True)
+class Courier:
+    """Takes parcels, and has no van free now and then: at the second request, and then at every third one."""
+
+    latency: float = 0.05
+    """Seconds an answer takes."""
+    requests: int = 0
+    """How often it was asked."""
+
+    async def book(self, order_id: str) -> str:
+        """Book a van for the order and return the tracking number, one per order. Raises `CourierBusyError`."""
+        self.requests += 1
+        busy = self.requests % 3 == 2
+        await asyncio.sleep(self.latency)
+        if busy:
+            raise CourierBusyError("no van is free")
+        return f"1Z{_digest(order_id).upper()}"
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:10]
