@@ -1,7 +1,7 @@
 """The emitter: appends events to a stream."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import overload
 
 from redis.asyncio import Redis
@@ -13,7 +13,7 @@ from rapids.events import BaseEvent, Event, GenericEvent
 from rapids.exceptions import EmitError, NotConfiguredError
 from rapids.settings import EmitterSettings
 from rapids.storage import streams
-from rapids.storage.connection import Reply, SharedPool, is_outage
+from rapids.storage.connection import AnswerLostError, Reply, SharedPool, is_outage
 from rapids.wire.events import encode
 
 __all__ = ["EventEmitter"]
@@ -103,6 +103,7 @@ class EventEmitter:
     ) -> list[str]:
         """Store a chunk: what is not stored yet is tried again until the retries are used up."""
         ids: list[str | None] = [None] * len(chunk)
+        unsure = set[int]()
         attempt = 0
         while True:
             attempt += 1
@@ -110,8 +111,10 @@ class EventEmitter:
             error = await self._try(commands, [entries[at] for at in open_], open_, ids)
             if error is None:
                 return [entry_id for entry_id in ids if entry_id is not None]
+            if isinstance(error, AnswerLostError):
+                unsure.update(open_)
             if attempt >= self._settings.max_retries or not is_outage(error):
-                raise self._error(events, before, ids, attempt, error) from error
+                raise self._error(events, before, ids, unsure, attempt, error) from error
             await asyncio.sleep(exponential(max_delay=LONGEST_DELAY)(attempt - 1) * self._settings.retry_delay)
 
     async def _try(
@@ -128,14 +131,23 @@ class EventEmitter:
         return next((error for error in errors if not is_outage(error)), errors[0] if errors else None)
 
     def _error(
-        self, events: Sequence[Event], before: int, ids: Sequence[str | None], attempts: int, cause: Exception
+        self,
+        events: Sequence[Event],
+        before: int,
+        ids: Sequence[str | None],
+        unsure: Set[int],
+        attempts: int,
+        cause: Exception,
     ) -> EmitError:
         done = {before + at for at, entry_id in enumerate(ids) if entry_id is not None} | set(range(before))
+        unknown = {before + at for at in unsure} - done
+        told = done | unknown
         first = next(event for at, event in enumerate(events) if at not in done)
         return EmitError(
             *(_type_of(first), first.id, self._settings.stream, attempts, cause),
             stored=tuple(event.id for at, event in enumerate(events) if at in done),
-            not_stored=tuple(event.id for at, event in enumerate(events) if at not in done),
+            not_stored=tuple(event.id for at, event in enumerate(events) if at not in told),
+            unknown=tuple(event.id for at, event in enumerate(events) if at in unknown),
         )
 
 

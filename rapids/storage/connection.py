@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
     MaxConnectionsError,
     NoPermissionError,
     RedisError,
@@ -26,7 +27,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids.storage.scripts import Script
 
-__all__ = ["Client", "Command", "Commands", "OwnConnection", "Reply", "SharedPool", "call", "is_outage", "run"]
+__all__ = [
+    "AnswerLostError",
+    "Client",
+    "Command",
+    "Commands",
+    "OwnConnection",
+    "Reply",
+    "SharedPool",
+    "call",
+    "is_outage",
+    "run",
+]
 
 Client: TypeAlias = Redis
 Command: TypeAlias = Sequence[bytes | str | int | float]
@@ -51,6 +63,10 @@ BUSY_POOL_PATIENCE = 1.0
 BUSY_POOL_PAUSE = 0.005
 
 
+class AnswerLostError(RedisConnectionError):
+    """Commands were sent and their answers did not come: whether they were carried out is not known."""
+
+
 class Commands(Protocol):
     """Something that sends commands in one round trip."""
 
@@ -72,7 +88,12 @@ class SharedPool:
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         async with self._borrowed() as connection:
-            return await _round_trip(connection, commands)
+            try:
+                return await _round_trip(connection, commands)
+            except (BusyLoadingError, AuthenticationError):  # answers, though redis-py calls them connection errors
+                raise
+            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                raise AnswerLostError(str(error)) from error
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncGenerator[AbstractConnection]:
