@@ -120,22 +120,25 @@ class Hold:
         """Make a `take` that runs in another thread end soon, and let go. Does not block."""
         self._given_up.set()
         if (connection := self._connection) is not None:
-            _shut(connection, socket.SHUT_RDWR)
+            _leave(connection)  # to which the supervisor answers, so that a wait for its word ends
 
     def let_go(self) -> None:
         """Leave the server; when nobody else uses it, wait (for a moment) until it and its folder are gone."""
         connection, self._connection = self._connection, None
         folder, self._folder = self._folder, None
+        deadline = time.monotonic() + _END_WITHIN
+        kept = False
         if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-                connection.settimeout(_END_WITHIN)
-                while connection.recv(4096):
-                    pass
+            if connection.fileno() < 0:
+                return  # in a fork of the user: it was closed there, and the rest is not the fork's business
+            _leave(connection)
+            kept = b'"kept"' in _last_words(connection, deadline)
             _forget(connection)
-        if folder is not None:
+        # It is still there if others use it, or if the supervisor was killed and is about to be gone.
+        while folder is not None and not kept and folder.exists() and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 remove_stale(folder)
+            time.sleep(_RETRY_EVERY)
         _reap()
 
     def _try(self, binary: Path, place: Place, deadline: float) -> Running | None:
@@ -209,7 +212,9 @@ class Hold:
             if not part:
                 return None
             said += part
-        message = json.loads(said)
+        message = json.loads(said.splitlines()[0])
+        if "kept" in message:
+            return None
         if "error" in message:
             raise EmbeddedServerError(f"The embedded server could not be started: {message['error']}")
         return Running(folder=folder, pid=message["pid"], supervisor_pid=message["supervisor_pid"])
@@ -238,9 +243,21 @@ def _reap() -> None:
             _supervisors.pop(folder, None)
 
 
-def _shut(connection: socket.socket, how: int) -> None:
+def _leave(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        connection.shutdown(how)
+        connection.shutdown(socket.SHUT_WR)
+
+
+def _last_words(connection: socket.socket, deadline: float) -> bytes:
+    said = b""
+    with contextlib.suppress(OSError):
+        while True:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            part = connection.recv(4096)
+            if not part:
+                break
+            said += part
+    return said
 
 
 def _forget(connection: socket.socket) -> None:

@@ -137,7 +137,7 @@ class Supervisor:
         self._parent_lives: Callable[[], bool] = lambda: False
         self._polls_parent = False
         self._told_to_stop = False
-        self._greeting: bytes | None = None
+        self._greeting: dict[str, Any] | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._listener: socket.socket | None = None
 
@@ -168,6 +168,7 @@ class Supervisor:
         deadline = time.monotonic() + self._orders.start_timeout
         while self._needed() and server.poll() is None:
             for user in self._leaving:
+                _tell(user, {"kept": True})
                 user.close()
             self._leaving.clear()
             for key, _ in self._selector.select(self._patience()):
@@ -231,11 +232,11 @@ class Supervisor:
         if gone:
             self._selector.unregister(user)
             self._users.discard(user)
-            # The last one's is closed by the end of this process: that is how it knows all is gone.
+            # The last one's is closed, without a word, by the end of this process: then all is gone.
             self._leaving.append(user)
 
     def _announce(self, message: dict[str, Any]) -> None:
-        self._greeting = json.dumps(message).encode() + b"\n"
+        self._greeting = message
         for user in self._users:
             _tell(user, self._greeting)
 
@@ -299,9 +300,9 @@ def _wake_up(signum: int, frame: object) -> None:
     """There only so that the signal ends a wait."""
 
 
-def _tell(user: socket.socket, message: bytes) -> None:
+def _tell(user: socket.socket, message: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # it left; that is heard in its turn
-        user.sendall(message)
+        user.sendall(json.dumps(message).encode() + b"\n")
 
 
 def main() -> None:

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from rapids.embedded import (
-    embedded_server,
-)
+from rapids.embedded import embedded_server
 from tests.embedded_scripts import USER, Script, ScriptRunner, is_gone
 from tests.support import eventually
 

@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from rapids.embedded import (
-    embedded_server,
-)
+from rapids.embedded import embedded_server
 from tests.embedded_scripts import USER, ScriptRunner, is_gone
 from tests.support import eventually
 
@@ -137,6 +135,27 @@ async def test_a_fork_of_a_user_does_not_keep_it(run_script: ScriptRunner, priva
     finally:
         os.kill(child, signal.SIGKILL)
         user.process.communicate()
+
+
+async def test_a_fork_that_leaves_the_block_disturbs_nobody(run_script: ScriptRunner) -> None:
+    user = run_script(
+        """
+        import json, os, sys, time
+        from redis import Redis
+        from rapids.embedded import embedded_server
+
+        with embedded_server() as server:
+            child, started = os.fork(), time.monotonic()
+            if child:
+                _, status = os.waitpid(child, 0)
+                with Redis.from_url(server.url) as client:
+                    print(json.dumps([status, time.monotonic() - started, client.ping()]), flush=True)
+        """
+    )
+    status, seconds, answer = await user.hear()
+    user.end()
+    assert (status, answer) == (0, True)
+    assert seconds < 5
 
 
 async def test_a_program_a_user_started_does_not_keep_it(private_temp: Path) -> None:
