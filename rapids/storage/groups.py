@@ -82,8 +82,8 @@ async def unblock(commands: Commands, client: int) -> bool:
     return bool(await call(commands, "CLIENT", "UNBLOCK", client))
 
 
-async def idle_entries(commands: Commands, source: Source, *, min_idle_ms: int) -> list[tuple[bytes, int]]:
-    """The entries whose consumer has not renewed them for `min_idle_ms` milliseconds, with their delivery counts.
+async def idle_entries(commands: Commands, source: Source, *, min_idle_ms: int, most: int = 1_000) -> list[bytes]:
+    """The entries whose consumer has not renewed them for `min_idle_ms` milliseconds, `most` of them at the most.
 
     Goes through each consumer's list in pages, and leaves out those of waiting and parked entries, which may be long.
     """
@@ -92,13 +92,13 @@ async def idle_entries(commands: Commands, source: Source, *, min_idle_ms: int) 
     if not names:
         return []
     first = [_idle_page(source, name, b"-", min_idle_ms) for name in names]
-    found: list[tuple[bytes, int]] = []
+    found: list[bytes] = []
     for name, reply in zip(names, await commands.send(first), strict=True):
         page: list[Reply] = checked(reply)
-        found += [(row[0], row[3]) for row in page]
-        while len(page) == PAGE:
+        found += [row[0] for row in page]
+        while len(page) == PAGE and len(found) < most:
             page = await call(commands, *_idle_page(source, name, b"(" + page[-1][0], min_idle_ms))
-            found += [(row[0], row[3]) for row in page]
+            found += [row[0] for row in page]
     return found
 
 
@@ -141,6 +141,11 @@ async def renew(commands: Commands, source: Source, consumer: str, ids: Sequence
     """Renew the leases of these entries; the ids that are not this consumer's any more."""
     call_ = ((source.stream,), (source.group, consumer, *ids))
     return checked((await run(commands, scripts.load("renew"), [call_]))[0])
+
+
+async def register(commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]) -> None:
+    """Tell a group that was made anew which entries this consumer holds. An entry that is gone is left out (7.0+)."""
+    await call(commands, "XCLAIM", source.stream, source.group, consumer, 0, *ids, "FORCE", "JUSTID")
 
 
 async def hold_name(commands: Commands, source: Source, consumer: str, token: str, *, ttl_ms: int) -> bool:

@@ -1,6 +1,6 @@
 """The executor: takes one delivery after another, runs its handlers, and says what became of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rapids.correlation import CorrelationScope
@@ -14,7 +14,7 @@ from rapids.storage.groups import RawEntry
 from rapids.wire.events import Replay, StoredEvent, event_type_in
 from rapids.wire.letters import Origin
 from rapids.worker.attempts import Attempts
-from rapids.worker.intake import Intake
+from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
 from rapids.worker.settler import Settled, Settler
 
@@ -41,6 +41,7 @@ class Executor:
         settings: RouterSettings,
         intake: Intake,
         leases: Leases,
+        claim: Callable[[Abandoned], Awaitable[RawEntry | None]],
         settler: Settler,
         stream: str,
         context: Mapping[str, object],
@@ -51,13 +52,15 @@ class Executor:
         self._settings = settings
         self._intake = intake
         self._leases = leases
+        self._claim = claim
         self._settler = settler
         self._stream = stream
 
     async def run(self) -> None:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
-        while (entry := await self._intake.take()) is not None:
-            if await self._may_begin(entry):
+        while (next_ := await self._intake.take()) is not None:
+            entry = await self._claim(next_) if isinstance(next_, Abandoned) else next_
+            if entry is not None and await self._may_begin(entry):
                 await self._deliver(entry)
 
     async def _may_begin(self, entry: RawEntry) -> bool:

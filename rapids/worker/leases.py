@@ -64,6 +64,12 @@ class Leases:
             await self._renew_chunk(entry.source, [entry.entry_id])
         return self.holds(entry.source, entry.entry_id)
 
+    async def register_again(self, source: Source) -> None:
+        """Tell a group that was made anew what this process holds of it. Raises `RedisError`."""
+        ids = list(self._held.get(source, ()))
+        for first in range(0, len(ids), CHUNK):
+            await groups.register(self._commands, source, self._consumer, ids[first : first + CHUNK])
+
     async def run(self) -> None:
         """Renew, three times in the time after which an entry counts as abandoned. Ends when cancelled."""
         while True:

@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from rapids.settings import RouterSettings
 from rapids.storage import groups
 from rapids.storage.connection import Commands
-from rapids.storage.groups import Claimed, RawEntry
+from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
-from rapids.worker.intake import Intake
+from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
 from rapids.worker.outages import Outages
 
@@ -47,7 +46,6 @@ class Reclaimer:
         self._repair = repair
         self._context = context
         self._open: list[RawEntry] = []
-        self._earlier: dict[Source, deque[bytes]] = {}
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -57,7 +55,27 @@ class Reclaimer:
     async def recall(self) -> None:
         """Find what this consumer name left pending before. Call before the first read."""
         for source in self._sources:
-            self._earlier[source] = deque(await groups.entries_of(self._commands, source, self._consumer))
+            left = await groups.entries_of(self._commands, source, self._consumer)
+            self._intake.announce(Abandoned(source, entry_id, min_idle_ms=0) for entry_id in left)
+
+    async def claim(self, abandoned: Abandoned) -> RawEntry | None:
+        """Take an abandoned entry over, if nobody was faster."""
+        source = abandoned.source
+        if self._leases.holds(source, abandoned.entry_id):
+            return None
+        claimed = await self._outages.ride_out(
+            "claiming",
+            lambda: groups.claim(
+                *(self._commands, source, self._consumer),
+                ids=[abandoned.entry_id],
+                min_idle_ms=abandoned.min_idle_ms,
+                due=0,
+            ),
+            repair=self._repair,
+        )
+        self._leases.take(claimed.entries)
+        self._report_ghosts(source, claimed.ghosts)
+        return claimed.entries[0] if claimed.entries else None
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -76,36 +94,29 @@ class Reclaimer:
         return max(min([LONGEST_PAUSE, *waits]), SHORTEST_PAUSE)
 
     async def _look(self, source: Source) -> float:
-        room = self._room()
-        if room == 0:
-            return LONGEST_PAUSE
-        earlier = self._earlier.get(source, deque[bytes]())
-        if earlier:
-            mine = [earlier.popleft() for _ in range(min(room, len(earlier)))]
-            self._accept(await groups.claim(self._commands, source, self._consumer, ids=mine, min_idle_ms=0, due=0))
-            return 0.0
         least = self._settings.claim_min_idle_ms
         idle = await groups.idle_entries(self._commands, source, min_idle_ms=least)
-        abandoned = [entry_id for entry_id, _ in idle if not self._leases.holds(source, entry_id)]
-        claimed = await groups.claim(
-            self._commands, source, self._consumer, ids=abandoned[:room], min_idle_ms=least, due=room
+        self._intake.announce(
+            Abandoned(source, entry_id, least) for entry_id in idle if not self._leases.holds(source, entry_id)
         )
-        self._accept(claimed)
-        more = len(abandoned) > room or claimed.next_due_ms == 0
-        return 0.0 if more else LONGEST_PAUSE if claimed.next_due_ms is None else claimed.next_due_ms / 1000
+        if (room := self._room()) == 0:
+            return LONGEST_PAUSE
+        due = await groups.claim(self._commands, source, self._consumer, ids=(), min_idle_ms=0, due=room)
+        self._open += due.entries
+        self._leases.take(due.entries)
+        self._intake.put(due.entries)
+        self._report_ghosts(source, due.ghosts)
+        return LONGEST_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
 
     def _room(self) -> int:
         """How many more to take: a batch of its own, beside what the reader brings, so that neither starves."""
         self._open = [entry for entry in self._open if self._leases.holds(entry.source, entry.entry_id)]
         return max(self._settings.batch_size - len(self._open), 0)
 
-    def _accept(self, claimed: Claimed) -> None:
-        self._open += claimed.entries
-        self._leases.take(claimed.entries)
-        self._intake.put(claimed.entries)
-        if claimed.ghosts:
+    def _report_ghosts(self, source: Source, ghosts: Sequence[str]) -> None:
+        if ghosts:
             logger.error(
-                "%d entries were trimmed from the stream before they were handled: lost",
-                len(claimed.ghosts),
-                extra={**self._context, "lost": claimed.ghosts},
+                "entries were trimmed from the stream before they were handled: %d lost",
+                len(ghosts),
+                extra={**self._context, "stream": source.stream, "lost": ghosts},
             )

@@ -116,10 +116,10 @@ class Worker:
             raise
         self._context = {"stream": self._settings.stream, "group": self._settings.group, "consumer": consumer}
         self._make_duties(consumer)
-        await self._reclaimer.recall()
         for source in self._sources:
             state = await streams.group_state(self._commands, source)
             self._reader.last_read[source] = state.last_delivered_id
+        await self._reclaimer.recall()
 
     def _make_duties(self, consumer: str) -> None:
         settings, context = self._settings, self._context
@@ -136,8 +136,8 @@ class Worker:
             *(self._repair, self._reclaimer.wake),
         )
         self._executor = Executor(
-            *(self._handlers, self._middleware, consumer, settings, self._intake, self._leases, self._settler),
-            *(settings.stream, context),
+            *(self._handlers, self._middleware, consumer, settings, self._intake, self._leases),
+            *(self._reclaimer.claim, self._settler, settings.stream, context),
         )
 
     def _start_duties(self) -> None:
@@ -178,6 +178,7 @@ class Worker:
                     *(start,),
                     extra={**self._context, "stream": source.stream},
                 )
+                await self._leases.register_again(source)
 
     async def _where_to_resume(self, source: Source) -> str:
         own, last = self._reader.last_read.get(source), await groups.last_id(self._commands, source.stream)
