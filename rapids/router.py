@@ -49,6 +49,7 @@ class EventRouter(HandlerRegistry):
       and at most `claim_min_idle_ms`. `max_deliveries`: after how many failed deliveries a handler's entry is dead.
     - `dlq_stream`: where dead letters go; None parks such entries. `dlq_maxlen` (letters): what it is trimmed to.
     - `shutdown_timeout` (seconds): how long `stop` lets running handlers finish.
+    - `consumer_ttl` (seconds): after how long a consumer that is gone and owns nothing is removed from the group.
     - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
@@ -73,6 +74,7 @@ class EventRouter(HandlerRegistry):
         dlq_stream: str | None = None,
         dlq_maxlen: int | None = 10_000,
         shutdown_timeout: float = 30.0,
+        consumer_ttl: float = 3_600.0,
         middleware: Sequence[HandlerMiddleware] = (),
     ) -> None:
         self._settings = settings = RouterSettings(
@@ -92,6 +94,7 @@ class EventRouter(HandlerRegistry):
             dlq_stream=dlq_stream,
             dlq_maxlen=dlq_maxlen,
             shutdown_timeout=shutdown_timeout,
+            consumer_ttl=consumer_ttl,
         )
         super().__init__(
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff

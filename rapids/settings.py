@@ -60,6 +60,7 @@ class RouterSettings:
     dlq_stream: str | None = None
     dlq_maxlen: int | None = 10_000
     shutdown_timeout: float = 30.0
+    consumer_ttl: float = 3_600.0
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -86,6 +87,7 @@ class RouterSettings:
         if self.dlq_maxlen is not None:
             at_least("dlq_maxlen", self.dlq_maxlen, 1, or_none=True)
         seconds("shutdown_timeout", self.shutdown_timeout)
+        positive_seconds("consumer_ttl", self.consumer_ttl)
 
     def redelivery_delay(self, deliveries: int) -> float:
         """Seconds to wait after the `deliveries`-th failed delivery.

@@ -143,6 +143,18 @@ async def renew(commands: Commands, source: Source, consumer: str, ids: Sequence
     return checked((await run(commands, scripts.load("renew"), [call_]))[0])
 
 
+async def prune_consumers(commands: Commands, source: Source, *, ttl_ms: int) -> list[str]:
+    """Remove the consumers that own nothing, were silent for `ttl_ms` milliseconds, and whose name nobody holds."""
+    rows = [mapping(row) for row in await call(commands, "XINFO", "CONSUMERS", source.stream, source.group)]
+    silent = [row[b"name"] for row in rows if row[b"pending"] == 0 and row[b"idle"] >= ttl_ms]
+    names = [name for name in silent if name not in (WAITING, PARKED)]
+    if not names:
+        return []
+    keys = (source.stream, *(source.consumer(name.decode(errors="replace")) for name in names))
+    removed = await run(commands, scripts.load("prune_consumers"), [(keys, (source.group, ttl_ms, *names))])
+    return [name.decode(errors="replace") for name in checked(removed[0])]
+
+
 async def register(commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]) -> None:
     """Tell a group that was made anew which entries this consumer holds. An entry that is gone is left out (7.0+)."""
     await call(commands, "XCLAIM", source.stream, source.group, consumer, 0, *ids, "FORCE", "JUSTID")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from rapids.settings import RouterSettings
@@ -18,6 +19,7 @@ __all__ = ["Reclaimer"]
 logger = logging.getLogger("rapids.worker")
 
 LONGEST_PAUSE = 1.0
+PRUNES_PER_TTL = 4
 SHORTEST_PAUSE = 0.02
 
 
@@ -46,6 +48,7 @@ class Reclaimer:
         self._repair = repair
         self._context = context
         self._open: list[RawEntry] = []
+        self._prune_at = 0.0
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -90,6 +93,10 @@ class Reclaimer:
 
     async def _turn(self) -> float:
         """One look at every source; the seconds until the next one is worth it."""
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + self._settings.consumer_ttl / PRUNES_PER_TTL
+            for source in self._sources:
+                await self._prune(source)
         waits = [await self._look(source) for source in self._sources]
         return max(min([LONGEST_PAUSE, *waits]), SHORTEST_PAUSE)
 
@@ -107,6 +114,16 @@ class Reclaimer:
         self._intake.put(due.entries)
         self._report_ghosts(source, due.ghosts)
         return LONGEST_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
+
+    async def _prune(self, source: Source) -> None:
+        ttl_ms = round(self._settings.consumer_ttl * 1000)
+        removed = await groups.prune_consumers(self._commands, source, ttl_ms=ttl_ms)
+        if removed:
+            logger.info(
+                "removed consumers that were gone and owned nothing: %s",
+                ", ".join(removed),
+                extra={**self._context, "stream": source.stream, "removed": removed},
+            )
 
     def _room(self) -> int:
         """How many more to take: a batch of its own, beside what the reader brings, so that neither starves."""

@@ -1,0 +1,20 @@
+-- Remove consumers that are gone and own nothing. XGROUP DELCONSUMER throws away what a consumer has pending, so the
+-- look and the removal are one step.
+--
+-- KEYS  stream, then for each consumer the key by which a living process holds its name
+-- ARGV  group, least silence in ms, then the consumers' names
+-- Returns the names removed.
+local stream, group, silence = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local gone, removed = {}, {}
+for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+  local consumer = {}
+  for i = 1, #row, 2 do consumer[row[i]] = row[i + 1] end
+  gone[consumer.name] = consumer.pending == 0 and consumer.idle >= silence
+end
+for i = 3, #ARGV do
+  if gone[ARGV[i]] and redis.call('EXISTS', KEYS[i - 1]) == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', stream, group, ARGV[i])
+    removed[#removed + 1] = ARGV[i]
+  end
+end
+return removed
