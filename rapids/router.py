@@ -72,8 +72,8 @@ class EventRouter(HandlerRegistry):
         max_deliveries: int = 5,
         dlq_stream: str | None = None,
         dlq_maxlen: int | None = 10_000,
-        redelivery_backoff: Backoff | None = None,
         shutdown_timeout: float = 30.0,
+        redelivery_backoff: Backoff | None = None,
         consumer_ttl: float = 3_600.0,
         middleware: Sequence[HandlerMiddleware] = (),
     ) -> None:
