@@ -109,7 +109,7 @@ async def change_card(order: OrderDep, new: CardIn, orders: OrdersDep) -> None:
 
 @asynccontextmanager
 async def plain_address(url: str) -> AsyncGenerator[str]:
-    """The address as `Redis.from_url` takes it; for `embedded:` that of a server which runs for as long as the block."""
+    """The address as `Redis.from_url` takes it; for `embedded:` that of a server that runs as long as the block."""
     if is_embedded_url(url):
         async with open_embedded(url) as server:
             yield server.url

@@ -1,0 +1,146 @@
+"""The show: start everything, tell the story, check it or stay up, and put everything away again."""
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import httpx
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from example_app.app import create_app, plain_address, redis_client
+from example_app.demo.checks import CHECKS, Evidence, end_of
+from example_app.demo.narration import Narrator, RequestNarration, narrated_logs, wants_colour
+from example_app.demo.serving import ServingError, listening, serving
+from example_app.demo.story import Story, StoryError
+from example_app.settings import Settings
+from rapids.embedded import EmbeddedServerError, is_embedded_url, open_embedded
+from rapids_fastapi import CorrelationMiddleware
+
+__all__ = ["DemoError", "run"]
+
+TOKEN_VARIABLE = "RAPIDS_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
+INTERRUPTED = 130
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message is for whoever started it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """One run of the demo."""
+
+    settings: Settings
+    narrator: Narrator
+    token: str
+    port: int
+
+    async def once(self) -> int:
+        """Tell the story and check its outcome: 0 if all is as it should be, else 1."""
+        async with self._playing() as (story, redis):
+            began_after = await end_of(redis, self.settings.stream)
+            await story.play()
+            return await self._check(Evidence(story, redis, self.settings.stream, began_after))
+
+    async def until_interrupted(self) -> int:
+        """Tell the story and stay up until cancelled."""
+        async with self._playing() as (story, _):
+            await story.play()
+            self._invite(str(story.http.base_url))
+            await asyncio.Event().wait()
+        return 0
+
+    @asynccontextmanager
+    async def _playing(self) -> AsyncGenerator[tuple[Story, Redis]]:
+        """Redis, the service, and a client for each."""
+        async with plain_address(self.settings.redis_url) as url, redis_client(url) as redis:
+            await _reach(redis)
+            settings = replace(self.settings, redis_url=url, admin_token=self.token)
+            app = create_app(settings, middleware=[self.narrator.handler])
+            narrated = CorrelationMiddleware(RequestNarration(app, self.narrator))
+            async with (
+                serving(narrated, listening(self.port)) as address,
+                httpx.AsyncClient(base_url=address, trust_env=False) as http,
+            ):
+                self._introduce(address)
+                yield Story(http, self.token, self.narrator), redis
+
+    async def _check(self, evidence: Evidence) -> int:
+        self.narrator.chapter("Checked:")
+        wrong = {what: await check(evidence) for what, check in CHECKS.items()}
+        for what, complaint in wrong.items():
+            self.narrator.verdict(what, complaint)
+        return 1 if any(wrong.values()) else 0
+
+    def _introduce(self, address: str) -> None:
+        embedded = is_embedded_url(self.settings.redis_url)
+        self.narrator.chapter(f"Order fulfilment at {address}, on {'an embedded Valkey' if embedded else 'your Redis'}")
+        self.narrator.say(f"  stream {self.settings.stream}; docs at {address}/docs")
+
+    def _invite(self, address: str) -> None:
+        given = os.environ.get(TOKEN_VARIABLE, "").strip() == self.token
+        token = f"${TOKEN_VARIABLE}" if given else self.token
+        order = '{"customer": "You", "items": ["tea"], "total": "4.20", "card": "declined"}'
+        tell = self.narrator.say
+        self.narrator.chapter("Your turn; what you do shows up here:")
+        tell(f"  docs          {address}/docs")
+        tell(f"  admin token   {'the one in ' if given else ''}{token.removeprefix('$')}")
+        tell(f'  dead letters  curl -H "Authorization: Bearer {token}" {address}/rapids/api/dead-letters')
+        tell(f"  an order      curl {address}/orders -H 'Content-Type: application/json' -d '{order}'")
+        tell("\nCtrl-C stops everything.")
+
+
+def run(*, once: bool, port: int) -> int:
+    """Run the demo and return its exit code. Raises `DemoError`."""
+    cast(Any, sys.stdout).reconfigure(errors="replace")  # a terminal that has no arrows shall not stop the demo
+    narrator = Narrator(sys.stdout, colour=wants_colour(sys.stdout))
+    token = os.environ.get(TOKEN_VARIABLE, "").strip() or secrets.token_urlsafe(16)
+    show = Show(_checked(Settings.from_environment()), narrator, token, port)
+    try:
+        with narrated_logs(narrator):
+            return asyncio.run(_interruptible(show, once=once))
+    except (ServingError, StoryError, EmbeddedServerError, RedisError) as error:
+        raise DemoError(str(error)) from error
+
+
+async def _interruptible(show: Show, *, once: bool) -> int:
+    """The show, ended tidily by Ctrl-C or SIGTERM. A second one ends it at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(show.once() if once else show.until_interrupted())
+
+    def interrupt(number: int) -> None:
+        loop.remove_signal_handler(number)
+        show.narrator.say("\nstopping")
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return INTERRUPTED if once else 0
+
+
+def _checked(settings: Settings) -> Settings:
+    """The settings. Raises `DemoError` for an address that is none."""
+    try:
+        open_embedded(url) if is_embedded_url(url := settings.redis_url) else redis_client(url)
+    except ValueError as error:
+        raise DemoError(f"RAPIDS_REDIS_URL: {error}") from error
+    return settings
+
+
+async def _reach(redis: Redis) -> None:
+    """Raises `DemoError` if Redis does not answer."""
+    try:
+        async with asyncio.timeout(5):
+            await redis.ping()  # pyright: ignore[reportUnknownMemberType] - its **kwargs
+    except (RedisError, OSError) as error:
+        raise DemoError(f"cannot reach Redis (RAPIDS_REDIS_URL): {error or 'no answer within 5 s'}") from error
