@@ -249,8 +249,10 @@ class Worker:
 
     async def _end(self, duty: str) -> None:
         task = self._tasks[duty]
-        task.cancel()
-        await asyncio.wait([task])
+        while not task.done():
+            # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
+            task.cancel()
+            await asyncio.wait([task], timeout=0.05)
 
 
 def _order(entry_id: str) -> tuple[int, int]:
