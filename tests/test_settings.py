@@ -53,6 +53,11 @@ ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {
     "max_deliveries": ("must be a whole number of 1 or more", NOT_WHOLE, [0, -1, 2**63]),
     "dlq_stream": (TEXT, [7, b"name", ["name"]], BAD_TEXT),
     "dlq_maxlen": ("must be a whole number of 1 or more, or None", ["1", 1.0, True], [0, -1, 2**63]),
+    "consumer_ttl": (
+        "must be a finite number of seconds above 0",
+        ["1", None, True],
+        [0, -1, math.nan, math.inf, 10**400],
+    ),
     "shutdown_timeout": (
         "must be a finite number of seconds, 0 or more",
         ["1", None, True],
