@@ -7,10 +7,13 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from rapids.embedded import is_embedded_url, open_embedded
@@ -113,9 +116,16 @@ async def ping(client: Redis) -> None:
 
 
 def _from_url(url: str) -> Redis:
-    # An option in the address wins over this one.
-    options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_TIMEOUT}
-    return Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
+    return Redis.from_url(url, **_options())  # pyright: ignore[reportUnknownMemberType]
+
+
+def _options() -> dict[str, Any]:
+    """What our clients have unless the address says otherwise.
+
+    redis-py would try again by itself for seconds; Rapids rides out outages by its own rules, and at start-up the
+    reason should be told at once.
+    """
+    return {"socket_connect_timeout": _CONNECT_TIMEOUT, "retry": Retry(NoBackoff(), 0)}
 
 
 @asynccontextmanager
@@ -129,12 +139,10 @@ async def _closing(client: Redis) -> AsyncGenerator[Redis]:
 @asynccontextmanager
 async def _sentinel(url: str) -> AsyncGenerator[Redis]:
     nodes, service, options = _sentinel_parts("url", url)
-    sentinel_options = {"socket_connect_timeout": _CONNECT_TIMEOUT} | {
+    sentinel_options = _options() | {
         name.removeprefix("sentinel_"): value for name, value in options.items() if name.startswith("sentinel_")
     }
-    own: dict[str, Any] = {"socket_connect_timeout": _CONNECT_TIMEOUT} | {
-        name: value for name, value in options.items() if not name.startswith("sentinel_")
-    }
+    own = _options() | {name: value for name, value in options.items() if not name.startswith("sentinel_")}
     sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_options)
     try:
         client: Redis = sentinel.master_for(service, **own)  # pyright: ignore[reportUnknownMemberType]
@@ -145,7 +153,7 @@ async def _sentinel(url: str) -> AsyncGenerator[Redis]:
             await node.aclose()
 
 
-def _sentinel_parts(option: str, url: str) -> tuple[list[tuple[str, int]], str, dict[str, str | int]]:
+def _sentinel_parts(option: str, url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
@@ -153,15 +161,9 @@ def _sentinel_parts(option: str, url: str) -> tuple[list[tuple[str, int]], str, 
         raise ValueError(
             f"{option} must be redis+sentinel://[user:password@]host:port,host:port/service[/db], not {masked(url)!r}"
         )
-    user, _, password = credentials.partition(":")
-    options: dict[str, str | int] = {
-        "username": unquote(user),
-        "password": unquote(password),
-        **dict(parse_qsl(parts.query)),
-    }
-    options = {name: value for name, value in options.items() if value != ""}
-    if database:
-        options["db"] = int(database)
+    # redis-py reads the rest as if it were an address with one host: it knows its options and their types.
+    options: dict[str, Any] = {**parse_url(f"redis://{credentials}@host/{database}?{parts.query}")}
+    options.pop("host")
     return [_host_and_port(option, url, host) for host in hosts.split(",")], unquote(service), options
 
 

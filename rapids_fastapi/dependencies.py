@@ -165,7 +165,8 @@ OnSuccessEmitterDep = Annotated[OnSuccessEmitter, _ends_before_the_response(_on_
 
 That is before the response is sent: if Redis cannot store them, the client gets an error and not a promise. Nothing is
 emitted when the endpoint raises (`HTTPException` too) or sets an error status on its `Response` parameter. A response
-object that it returns itself cannot be seen from here: call `discard()` before returning one that means failure.
+object that it returns itself cannot be seen from here: call `discard()` before returning one that means failure. A
+WebSocket's endpoint succeeds when it returns; one that leaves by `WebSocketDisconnect` does not.
 
     @app.post("/orders")
     def place_order(order: OrderIn, events: OnSuccessEmitterDep) -> OrderOut:

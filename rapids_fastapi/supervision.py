@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
-from rapids import EventRouter
+from rapids import EventRouter, RapidsError
 from rapids.backoff import exponential
 
 __all__ = ["SupervisedRouter", "supervised"]
@@ -46,11 +46,11 @@ class SupervisedRouter:
     async def start(self) -> None:
         """Start the router and return once its reader turns. Raises what `EventRouter.start` raises."""
         self._task = asyncio.create_task(self._run(), name=self._name)
-        started = asyncio.create_task(self.router.wait_started(), name=f"{self._name}:started")
+        started = asyncio.create_task(self._reads(), name=f"{self._name}:started")
         try:
             await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
-            if not started.done() or started.exception() is not None:
-                await self._task  # which raises the reason; `started` only knows that there is one
+            if not started.done():
+                await self._task
         finally:
             started.cancel()
             await asyncio.wait({started})
@@ -69,6 +69,14 @@ class SupervisedRouter:
             await asyncio.wait({self._task})
             if not self._task.cancelled() and self._task.exception() is not None and self._has_started:
                 _logger.error("the %s did not stop cleanly", self._label, exc_info=self._task.exception())
+
+    async def _reads(self) -> None:
+        while True:
+            try:
+                return await self.router.wait_started()
+            except RapidsError:
+                # It has not begun to start, or its start failed: then its task ends and says why.
+                await asyncio.sleep(0.01)
 
     async def _run(self) -> None:
         failures = 0
