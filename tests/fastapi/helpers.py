@@ -1,0 +1,78 @@
+"""Applications and letters that several of these test modules need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import redis as redis_sync
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from rapids_fastapi import Rapids, rapids_admin
+
+TOKEN = "s3cret-tökén"
+BEARER = {"Authorization": b"Bearer " + TOKEN.encode()}
+STREAM = "fa:orders"
+DLQ = "{fa:orders}:dlq"
+
+
+def admin_app(rapids: Rapids) -> FastAPI:
+    app = FastAPI(lifespan=rapids.lifespan)
+    app.include_router(rapids_admin)
+    return app
+
+
+@contextmanager
+def client_of(app: Any, headers: Mapping[str, Any] | None = None) -> Iterator[TestClient]:
+    with TestClient(app, headers=dict(headers or {})) as client:
+        yield client
+
+
+def put_letter(url: str, dlq: str = DLQ, **fields: str | bytes) -> str:
+    """A dead letter, as a router writes it, but for the given fields."""
+    letter: dict[str, str | bytes] = {
+        "original_msg_id": "1-1",
+        "original_stream": STREAM,
+        "original_group": "group",
+        "reason": "max_deliveries_exceeded",
+        "error": "it broke",
+        "handler": "handle",
+        "failed_at": "2026-01-01T00:00:00+00:00",
+        "event_type": "fa.thing",
+        "data": '{"n": 1}',
+        "schema_version": "1",
+        "id": "event-1",
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "correlation_id": "corr-1",
+        "causation_id": "",
+        "metadata": "{}",
+        "error_type": "RuntimeError",
+        "traceback": "Traceback: it broke",
+        "deliveries": "5",
+        "consumer": "web-1",
+        "replay_of": "",
+        "replay_count": "0",
+        **fields,
+    }
+    with redis_sync.Redis.from_url(url) as client:
+        return client.xadd(dlq, letter).decode()  # type: ignore[union-attr,arg-type]
+
+
+def entries(url: str, stream: str) -> list[dict[str, str]]:
+    """The entries of a stream, as text."""
+    with redis_sync.Redis.from_url(url, decode_responses=True) as client:
+        return [fields for _, fields in client.xrange(stream)]  # type: ignore[union-attr]
+
+
+def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+    """`eventually`, for tests without an event loop."""
+    import time
+
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {timeout:g} s")
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import anyio.from_thread
+import pytest
+from fastapi import BackgroundTasks, FastAPI, HTTPException, Response, WebSocket
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.testclient import TestClient
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.websockets import WebSocketDisconnect
+
+from rapids import BaseEvent, EventEmitter, correlation_scope
+from rapids.exceptions import EmitError, RapidsError
+from rapids_fastapi import CorrelationMiddleware, EmitterDep, OnSuccessEmitterDep, Rapids, emit_on_success
+from tests.fastapi.helpers import entries, until
+
+STREAM = "fa:deps"
+
+
+class FaDepsNoted(BaseEvent):
+    n: int
+
+
+def noted(url: str) -> list[int]:
+    import json
+
+    return [json.loads(entry["data"])["n"] for entry in entries(url, STREAM)]
+
+
+@pytest.fixture
+def app(redis_url: str) -> FastAPI:
+    rapids = Rapids(url=redis_url, emitter=EventEmitter(stream=STREAM))
+    app = FastAPI(lifespan=rapids.lifespan)
+    app.add_middleware(CorrelationMiddleware)
+    return app
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=False, headers={"X-Correlation-ID": "req-1"}) as client:
+        yield client
+
+
+class TestEmitter:
+    def test_in_an_endpoint(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        @app.post("/")
+        async def emit(emitter: EmitterDep) -> str:
+            return await emitter.emit(FaDepsNoted(n=1))
+
+        assert client.post("/").status_code == 200
+        (entry,) = entries(redis_url, STREAM)
+        assert (entry["event_type"], entry["correlation_id"]) == ("fa_deps.noted", "req-1")
+
+    def test_in_a_thread(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        @app.post("/")
+        def emit(emitter: EmitterDep) -> Any:
+            return anyio.from_thread.run(emitter.emit, FaDepsNoted(n=1))
+
+        assert client.post("/").status_code == 200
+        assert entries(redis_url, STREAM)[0]["correlation_id"] == "req-1"
+
+    def test_in_a_websocket(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        @app.websocket("/")
+        async def emit(socket: WebSocket, emitter: EmitterDep) -> None:
+            await socket.accept()
+            await emitter.emit(FaDepsNoted(n=int(await socket.receive_text())))
+            await socket.send_text("stored")
+            await socket.close()
+
+        with client.websocket_connect("/") as socket:
+            socket.send_text("7")
+            assert socket.receive_text() == "stored"
+        assert noted(redis_url) == [7]
+
+    def test_in_a_background_task(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        @app.post("/")
+        async def emit(emitter: EmitterDep, tasks: BackgroundTasks) -> None:
+            tasks.add_task(emitter.emit, FaDepsNoted(n=1))
+
+        assert client.post("/").status_code == 200
+        until(lambda: noted(redis_url) == [1])
+        assert entries(redis_url, STREAM)[0]["correlation_id"] == "req-1"
+
+
+class TestOnSuccess:
+    @pytest.mark.parametrize("style", ["async", "awaited", "def"])
+    def test_events_go_out_together_after_the_endpoint(
+        self, app: FastAPI, client: TestClient, redis_url: str, monkeypatch: pytest.MonkeyPatch, style: str
+    ) -> None:
+        calls: list[Any] = []
+        original = EventEmitter.emit
+
+        async def counted(self: EventEmitter, event: Any, **more: Any) -> Any:
+            calls.append(event)
+            return await original(self, event, **more)
+
+        monkeypatch.setattr(EventEmitter, "emit", counted)
+
+        @app.post("/async")
+        async def plain(events: OnSuccessEmitterDep) -> int:
+            events.emit(FaDepsNoted(n=1))
+            events.emit([FaDepsNoted(n=2), FaDepsNoted(n=3)])
+            return len(noted(redis_url)) + len(events.events)
+
+        @app.post("/awaited")
+        async def awaited(events: OnSuccessEmitterDep) -> int:
+            await events.emit(FaDepsNoted(n=1))
+            await events.emit([FaDepsNoted(n=2), FaDepsNoted(n=3)])
+            return len(noted(redis_url)) + len(events.events)
+
+        @app.post("/def")
+        def threaded(events: OnSuccessEmitterDep) -> int:
+            events.emit(FaDepsNoted(n=1))
+            events.emit([FaDepsNoted(n=2), FaDepsNoted(n=3)])
+            return len(noted(redis_url)) + len(events.events)
+
+        assert client.post(f"/{style}").json() == 3
+        assert noted(redis_url) == [1, 2, 3]
+        assert [len(call) for call in calls] == [3]
+        assert {entry["correlation_id"] for entry in entries(redis_url, STREAM)} == {"req-1"}
+
+    def test_nothing_goes_out_when_the_endpoint_fails(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        @app.post("/http")
+        async def http(events: OnSuccessEmitterDep) -> None:
+            events.emit(FaDepsNoted(n=1))
+            raise HTTPException(409)
+
+        @app.post("/bug")
+        def bug(events: OnSuccessEmitterDep) -> None:
+            events.emit(FaDepsNoted(n=1))
+            raise RuntimeError("no")
+
+        @app.post("/status")
+        async def status(events: OnSuccessEmitterDep, response: Response) -> None:
+            events.emit(FaDepsNoted(n=1))
+            response.status_code = 422
+
+        @app.post("/discard")
+        async def discard(events: OnSuccessEmitterDep) -> JSONResponse:
+            events.emit(FaDepsNoted(n=1))
+            events.discard()
+            return JSONResponse({}, 400)
+
+        answers = {path: client.post(f"/{path}").status_code for path in ("http", "bug", "status", "discard")}
+        assert answers == {"http": 409, "bug": 500, "status": 422, "discard": 400}
+        assert noted(redis_url) == []
+
+    def test_a_success_status_of_ones_own_is_one(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        @app.post("/", status_code=202)
+        async def status(events: OnSuccessEmitterDep, response: Response) -> None:
+            events.emit(FaDepsNoted(n=1))
+            response.status_code = 201
+
+        assert client.post("/").status_code == 201
+        assert noted(redis_url) == [1]
+
+    async def test_an_emit_that_fails_is_an_error_to_the_client(self, app: FastAPI, redis: Redis) -> None:
+        @app.post("/")
+        async def emit(events: OnSuccessEmitterDep) -> None:
+            events.emit(FaDepsNoted(n=1))
+
+        @app.exception_handler(EmitError)
+        async def say(request: Request, error: EmitError) -> JSONResponse:
+            return JSONResponse({"not_stored": len(error.not_stored)}, 503)
+
+        await redis.set(STREAM, "not a stream")
+        with TestClient(app) as client:
+            response = client.post("/")
+        assert (response.status_code, response.json()) == (503, {"not_stored": 1})
+
+    async def test_without_a_handler_of_the_applications_it_is_a_500(
+        self, app: FastAPI, client: TestClient, redis: Redis
+    ) -> None:
+        @app.post("/")
+        def emit(events: OnSuccessEmitterDep) -> None:
+            events.emit(FaDepsNoted(n=1))
+
+        await redis.set(STREAM, "not a stream")
+        assert client.post("/").status_code == 500
+
+    def test_ids_are_those_of_the_moment(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        cause = FaDepsNoted(n=0, correlation_id="theirs")
+
+        @app.post("/")
+        def emit(events: OnSuccessEmitterDep) -> None:
+            events.emit(FaDepsNoted(n=1))
+            with correlation_scope("inner"):
+                events.emit(FaDepsNoted(n=2))
+                events.emit(FaDepsNoted(n=3, correlation_id="own", causation_id="mine"), caused_by=cause)
+                events.emit(FaDepsNoted(n=4), caused_by=cause)
+
+        assert client.post("/").status_code == 200
+        ids = [(entry["correlation_id"], entry["causation_id"]) for entry in entries(redis_url, STREAM)]
+        assert ids == [("req-1", ""), ("inner", ""), ("own", "mine"), ("theirs", cause.id)]
+
+    @pytest.mark.parametrize("kind", ["async", "def"])
+    def test_a_background_task_emits_at_once(self, app: FastAPI, client: TestClient, redis_url: str, kind: str) -> None:
+        stored: list[int] = []
+
+        @app.post("/async")
+        async def in_loop(events: OnSuccessEmitterDep, tasks: BackgroundTasks) -> None:
+            async def later() -> None:
+                await events.emit(FaDepsNoted(n=2))
+                stored.extend(noted(redis_url))
+
+            events.emit(FaDepsNoted(n=1))
+            tasks.add_task(later)
+
+        @app.post("/def")
+        async def in_thread(events: OnSuccessEmitterDep, tasks: BackgroundTasks) -> None:
+            def later() -> None:
+                events.emit(FaDepsNoted(n=2))
+                stored.extend(noted(redis_url))
+
+            events.emit(FaDepsNoted(n=1))
+            tasks.add_task(later)
+
+        assert client.post(f"/{kind}").status_code == 200
+        until(lambda: stored == [1, 2])
+
+    def test_an_emit_nobody_awaits_is_stored_before_the_client_closes(self, app: FastAPI, redis_url: str) -> None:
+        @app.post("/")
+        async def emit(events: OnSuccessEmitterDep, tasks: BackgroundTasks) -> None:
+            async def later() -> None:
+                events.emit(FaDepsNoted(n=1))
+
+            tasks.add_task(later)
+
+        with TestClient(app) as client:
+            client.post("/")
+        assert noted(redis_url) == [1]
+
+    def test_in_a_stream_response_it_emits_at_once_too(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+        @app.get("/")
+        async def stream(events: OnSuccessEmitterDep) -> StreamingResponse:
+            async def body() -> Any:
+                await events.emit(FaDepsNoted(n=1))
+                yield "done"
+
+            return StreamingResponse(body())
+
+        assert client.get("/").text == "done"
+        assert noted(redis_url) == [1]
+
+    def test_a_websocket_emits_when_its_endpoint_returns(
+        self, app: FastAPI, client: TestClient, redis_url: str
+    ) -> None:
+        @app.websocket("/good")
+        async def good(socket: WebSocket, events: OnSuccessEmitterDep) -> None:
+            await socket.accept()
+            events.emit(FaDepsNoted(n=int(await socket.receive_text())))
+            assert noted(redis_url) == []
+            await socket.close()
+
+        @app.websocket("/left")
+        async def left(socket: WebSocket, events: OnSuccessEmitterDep) -> None:
+            await socket.accept()
+            events.emit(FaDepsNoted(n=2))
+            await socket.receive_text()
+
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/left"):
+            pass  # the endpoint does not catch that we left
+        with client.websocket_connect("/good") as socket:
+            socket.send_text("1")
+            with pytest.raises(WebSocketDisconnect):
+                socket.receive_text()
+        until(lambda: noted(redis_url) == [1])
+
+    def test_what_is_no_event_is_refused_where_it_is_given(self, app: FastAPI) -> None:
+        @app.post("/")
+        async def emit(events: OnSuccessEmitterDep) -> None:
+            events.emit("order.placed")  # type: ignore[arg-type]
+
+        with TestClient(app) as client, pytest.raises(TypeError, match="only events can be emitted, not 'o'"):
+            client.post("/")
+
+    def test_after_a_failure_nothing_can_be_added(self, app: FastAPI, redis_url: str) -> None:
+        kept: list[Any] = []
+
+        @app.post("/")
+        async def emit(events: OnSuccessEmitterDep) -> None:
+            kept.append(events)
+            raise HTTPException(400)
+
+        with TestClient(app) as client:
+            client.post("/")
+        with pytest.raises(RuntimeError, match="did not succeed"):
+            kept[0].emit(FaDepsNoted(n=1))
+
+    def test_plain_starlette(self, redis_url: str) -> None:
+        async def endpoint(request: Request) -> JSONResponse:
+            async with emit_on_success(request) as events:
+                events.emit(FaDepsNoted(n=1))
+                if "fail" in request.query_params:
+                    raise ValueError("no")
+            return JSONResponse(noted(redis_url))
+
+        rapids = Rapids(url=redis_url, emitter=EventEmitter(stream=STREAM))
+        app = Starlette(routes=[Route("/", endpoint, methods=["POST"])], lifespan=rapids.lifespan)
+        with TestClient(app, raise_server_exceptions=False) as client:
+            assert client.post("/?fail=1").status_code == 500
+            assert client.post("/").json() == [1]
+
+    def test_without_the_lifespan_it_says_so(self) -> None:
+        app = FastAPI()
+
+        @app.post("/")
+        async def emit(events: OnSuccessEmitterDep) -> None:
+            raise AssertionError("never called")
+
+        with TestClient(app) as client, pytest.raises(RapidsError, match="Rapids is not running"):
+            client.post("/")

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
+from rapids_fastapi import EmitterDep, Rapids, get_emitter, rapids_admin
+from rapids_fastapi import supervision as supervision_module
+from tests.fastapi.helpers import entries, until
+from tests.support import eventually
+
+
+class FaLifeNoted(BaseEvent):
+    n: int
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def rapids_tasks() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("rapids")]
+
+
+async def test_it_runs_routers_and_emits_while_the_block_lasts(redis_url: str) -> None:
+    seen: list[int] = []
+    router = EventRouter(stream="fa:life", group="g")
+
+    @router.on(FaLifeNoted)
+    async def note(event: FaLifeNoted) -> None:
+        seen.append(event.n)
+
+    rapids = Rapids(routers=[router], url=redis_url)
+    async with rapids.lifespan():
+        assert router.running
+        assert "rapids-router:g@fa:life" in rapids_tasks()
+        await rapids.emitter.emit(FaLifeNoted(n=1))
+        await eventually(lambda: seen == [1])
+    assert not router.running
+    assert rapids_tasks() == []
+
+
+async def test_the_environments_address_is_read_at_start(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rapids = Rapids(emitter=EventEmitter(stream="fa:life"))
+    monkeypatch.setenv("RAPIDS_REDIS_URL", redis_url)
+    async with rapids.lifespan():
+        await rapids.emitter.emit(FaLifeNoted(n=1))
+    assert len(entries(redis_url, "fa:life")) == 1
+
+
+async def test_a_client_of_the_user_is_used_and_not_closed(redis: Redis) -> None:
+    name = "user-client"
+    await redis.client_setname(name)
+    async with Rapids(emitter=EventEmitter(stream="fa:life"), redis=redis).lifespan() as state:
+        assert state["rapids"].redis is redis
+    assert any(client["name"] == name for client in await redis.client_list())
+
+
+async def test_our_own_client_is_closed(redis_url: str, redis: Redis) -> None:
+    before = len(await redis.client_list())
+    async with Rapids(routers=[EventRouter(stream="fa:life")], url=redis_url).lifespan():
+        assert len(await redis.client_list()) > before
+    await eventually(lambda: _count_is(redis, before))
+
+
+async def _count_is(redis: Redis, count: int) -> bool:
+    return len(await redis.client_list()) == count
+
+
+async def test_an_emitter_that_has_a_client_keeps_it(redis: Redis) -> None:
+    emitter = EventEmitter(redis, stream="fa:life")
+    rapids = Rapids(emitter=emitter, url="unix:///nowhere.sock", connect_timeout=2)
+    with pytest.raises(RedisUnavailableError):
+        async with rapids.lifespan():
+            pass
+    await emitter.emit(FaLifeNoted(n=1))
+
+
+def test_one_application_starts_three_times_on_three_loops(redis_url: str) -> None:
+    seen: list[int] = []
+    router = EventRouter(stream="fa:life", group="g")
+
+    @router.on(FaLifeNoted)
+    async def note(event: FaLifeNoted) -> None:
+        seen.append(event.n)
+
+    app = FastAPI(lifespan=Rapids(routers=[router], url=redis_url).lifespan)
+    app.include_router(rapids_admin)
+
+    @app.post("/{n}")
+    async def emit(n: int, emitter: EmitterDep) -> str:
+        return await emitter.emit(FaLifeNoted(n=n))
+
+    loops = set[int]()
+    for n in (1, 2, 3):
+        with TestClient(app) as client:
+            assert client.post(f"/{n}").status_code == 200
+            assert client.get("/rapids/health/ready").status_code == 200
+            until(lambda n=n: seen == list(range(1, n + 1)))
+            loops.add(n)
+    assert loops == {1, 2, 3}
+
+
+def test_embedded_starts_three_times_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = FastAPI(lifespan=Rapids(url="embedded:", emitter=EventEmitter(stream="fa:life")).lifespan)
+
+    @app.post("/")
+    async def emit(emitter: EmitterDep) -> str:
+        return await emitter.emit(FaLifeNoted(n=1))
+
+    for _ in range(3):
+        with TestClient(app) as client:
+            assert client.post("/").status_code == 200
+
+
+async def test_it_does_not_run_twice_at_once(redis_url: str) -> None:
+    rapids = Rapids(url=redis_url)
+    async with rapids.lifespan():
+        with pytest.raises(NotConfiguredError, match="running already"):
+            async with rapids.lifespan():
+                pass
+
+
+class TestInsideAnApplication:
+    def test_a_lifespan_of_ones_own(self, redis_url: str) -> None:
+        rapids = Rapids(url=redis_url, emitter=EventEmitter(stream="fa:life"))
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+            async with rapids.lifespan(app) as state:
+                yield {**state, "mine": 7}
+
+        app = FastAPI(lifespan=lifespan)
+
+        @app.post("/")
+        async def emit(request: Request, emitter: EmitterDep) -> int:
+            await emitter.emit(FaLifeNoted(n=1))
+            return request.state.mine
+
+        with TestClient(app) as client:
+            assert client.post("/").json() == 7
+
+    def test_a_mounted_application_sees_it(self, redis_url: str) -> None:
+        app = FastAPI(lifespan=Rapids(url=redis_url, emitter=EventEmitter(stream="fa:life")).lifespan)
+        inner = FastAPI()
+
+        @inner.post("/")
+        async def emit(emitter: EmitterDep) -> str:
+            return await emitter.emit(FaLifeNoted(n=1))
+
+        inner.include_router(rapids_admin)
+        app.mount("/inner", inner)
+        with TestClient(app) as client:
+            assert client.post("/inner/").status_code == 200
+            assert client.get("/inner/rapids/health/ready").status_code == 200
+        assert len(entries(redis_url, "fa:life")) == 1
+
+    def test_plain_starlette(self, redis_url: str) -> None:
+        async def emit(request: Request) -> JSONResponse:
+            return JSONResponse(await get_emitter(request).emit(FaLifeNoted(n=1)))
+
+        rapids = Rapids(url=redis_url, emitter=EventEmitter(stream="fa:life"))
+        app = Starlette(routes=[Route("/", emit, methods=["POST"])], lifespan=rapids.lifespan)
+        with TestClient(app) as client:
+            assert client.post("/").status_code == 200
+        assert len(entries(redis_url, "fa:life")) == 1
+
+    def test_without_the_lifespan_the_error_says_what_to_add(self, redis_url: str) -> None:
+        rapids = Rapids(url=redis_url)
+
+        @asynccontextmanager
+        async def forgetful(app: FastAPI) -> AsyncIterator[None]:
+            async with rapids.lifespan(app):
+                yield
+
+        for app in (FastAPI(), FastAPI(lifespan=forgetful)):
+
+            @app.post("/")
+            async def emit(emitter: EmitterDep) -> None:
+                raise AssertionError("never called")
+
+            with (
+                TestClient(app) as client,
+                pytest.raises(NotConfiguredError, match=r"lifespan=rapids\.lifespan") as error,
+            ):
+                client.post("/")
+            assert isinstance(error.value, RapidsError)
+            assert "yield state" in str(error.value)
+
+
+class TestStartFails:
+    async def test_one_line_without_the_password(self, caplog: pytest.LogCaptureFixture) -> None:
+        url = f"redis://me:hunter2@127.0.0.1:{free_port()}/0"
+        with pytest.raises(RedisUnavailableError) as error:
+            async with Rapids(url=url).lifespan():
+                pass
+        text = str(error.value)
+        assert text.startswith("cannot reach Redis at redis://me:***@127.0.0.1:")
+        assert "\n" not in text
+        assert "hunter2" not in text
+        assert error.value.__cause__ is None
+        assert error.value.__suppress_context__
+        assert [(r.name, r.levelno, r.getMessage()) for r in caplog.records] == [("rapids", logging.CRITICAL, text)]
+
+    async def test_a_server_that_says_nothing_is_given_up(self) -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises(RedisUnavailableError, match=r"no answer within 0\.2 s"):
+                async with Rapids(url=url, connect_timeout=0.2).lifespan():
+                    pass
+
+    async def test_the_users_own_client_is_tried_too_and_left_open(self) -> None:
+        client = Redis(port=free_port())
+        with pytest.raises(RedisUnavailableError, match=r"the client given as Rapids\(redis=\.\.\.\)"):
+            async with Rapids(redis=client).lifespan():
+                pass
+        await client.aclose()
+
+    async def test_what_was_started_is_stopped(self, redis_url: str, redis: Redis) -> None:
+        await redis.set("fa:broken", "not a stream")
+        good, bad = EventRouter(stream="fa:life"), EventRouter(stream="fa:broken")
+        before = len(await redis.client_list())
+        rapids = Rapids(routers=[good, bad], url=redis_url, emitter=EventEmitter())
+        with pytest.raises(Exception, match="WRONGTYPE") as error:
+            async with rapids.lifespan():
+                pass
+        assert not isinstance(error.value, ExceptionGroup)
+        assert not good.running
+        assert rapids_tasks() == []
+        await eventually(lambda: _count_is(redis, before))
+        await redis.delete("fa:broken")
+        async with rapids.lifespan():
+            assert good.running
+            assert bad.running
+
+    async def test_cancelled_while_starting(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        router = EventRouter(stream="fa:life")
+        reached = asyncio.Event()
+
+        async def never() -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(router, "wait_started", never)
+
+        async def run() -> None:
+            async with Rapids(routers=[router], url=redis_url).lifespan():
+                raise AssertionError("never started")
+
+        task = asyncio.create_task(run())
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert rapids_tasks() == []
+        assert not router.running
+
+
+class TestStop:
+    async def test_cancelled_while_running(self, redis_url: str) -> None:
+        router = EventRouter(stream="fa:life")
+        started = asyncio.Event()
+
+        async def run() -> None:
+            async with Rapids(routers=[router], url=redis_url).lifespan():
+                started.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(run())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not router.running
+        assert rapids_tasks() == []
+
+    async def test_an_error_in_the_block_passes_through(self, redis_url: str) -> None:
+        router = EventRouter(stream="fa:life")
+        with pytest.raises(KeyError, match="mine"):
+            async with Rapids(routers=[router], url=redis_url).lifespan():
+                raise KeyError("mine")
+        assert not router.running
+
+    async def test_routers_stop_together_and_let_handlers_finish(self, redis_url: str) -> None:
+        done: list[str] = []
+        at_work = {"a": asyncio.Event(), "b": asyncio.Event()}
+        both_stopping = asyncio.Barrier(2)
+        routers = [EventRouter(stream="fa:life", group=group) for group in "ab"]
+        for router in routers:
+
+            @router.on(FaLifeNoted)
+            async def note(event: FaLifeNoted, group: str = router.group) -> None:
+                at_work[group].set()
+                await release.wait()
+                # Each waits for the other: stopped one after the other, they would never meet.
+                await both_stopping.wait()
+                done.append(group)
+
+        release = asyncio.Event()
+        rapids = Rapids(routers=routers, url=redis_url)
+        async with rapids.lifespan():
+            await rapids.emitter.emit(FaLifeNoted(n=1))
+            for event in at_work.values():
+                await event.wait()
+            asyncio.get_running_loop().call_later(0.05, release.set)
+        assert sorted(done) == ["a", "b"]
+
+
+class TestSupervision:
+    async def test_a_router_that_dies_is_logged_and_started_again(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(supervision_module, "_RESTART_DELAY", lambda failures: 0.01 * failures)
+        die = asyncio.Event()
+        starts: list[int] = []
+
+        class FaMortal(EventRouter):
+            async def start(self, redis: Redis | None = None) -> None:
+                starts.append(len(starts))
+                body = asyncio.create_task(super().start(redis))
+                fate = asyncio.create_task(die.wait())
+                try:
+                    await asyncio.wait({body, fate}, return_when=asyncio.FIRST_COMPLETED)
+                    if fate.done():
+                        die.clear()
+                        raise RuntimeError("struck down")
+                finally:
+                    fate.cancel()
+                    body.cancel()
+                    await asyncio.wait({body, fate})
+
+        router = FaMortal(stream="fa:life")
+        async with Rapids(routers=[router], url=redis_url).lifespan() as state:
+            assert await state["rapids"].is_ready()
+            for times in (2, 3):
+                die.set()
+                await eventually(lambda times=times: len(starts) == times and router.running)
+            assert await eventually(state["rapids"].is_ready)
+        assert caplog.text.count("died and is started again") == 2
+        assert "RuntimeError: struck down" in caplog.text
+        assert "the router of group 'default' on stream 'fa:life' died and is started again in" in caplog.text
+
+    async def test_stopping_does_not_wait_for_a_restart(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(supervision_module, "_RESTART_DELAY", lambda failures: 3600.0)
+
+        class FaFrail(EventRouter):
+            async def start(self, redis: Redis | None = None) -> None:
+                body = asyncio.create_task(super().start(redis))
+                await eventually(lambda: self.running)
+                body.cancel()
+                await asyncio.wait({body})
+                raise RuntimeError("gone")
+
+        router = FaFrail(stream="fa:life")
+        async with Rapids(routers=[router], url=redis_url).lifespan() as state:
+            await eventually(lambda: "is started again in 3600" in caplog.text)
+            assert not await state["rapids"].is_ready()
+
+    async def test_a_router_the_application_stops_stays_stopped(
+        self, redis_url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        router = EventRouter(stream="fa:life")
+        async with Rapids(routers=[router], url=redis_url).lifespan() as state:
+            await router.stop()
+            await eventually(lambda: "was stopped by the application and stays stopped" in caplog.text)
+            assert not await state["rapids"].is_ready()
+        assert not router.running
+
+
+def test_threads_may_run_applications_of_their_own(redis_url: str) -> None:
+    failures: list[BaseException] = []
+
+    def serve(n: int) -> None:
+        try:
+            app = FastAPI(lifespan=Rapids(routers=[EventRouter(stream=f"fa:{n}")], url=redis_url).lifespan)
+            app.include_router(rapids_admin)
+            with TestClient(app) as client:
+                assert client.get("/rapids/health/ready").status_code == 200
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=serve, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

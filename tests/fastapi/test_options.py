@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import EventEmitter, EventRouter
+from rapids.exceptions import NotConfiguredError
+from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone
+from rapids_fastapi.connecting import check_url, masked
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:6379/0",
+        "REDISS://user:pass@host",
+        "unix:///tmp/x.sock?db=1",
+        "redis+sentinel://a:26379,b,[::1]:26380/mymaster/2?sentinel_password=x",
+        "embedded:",
+        "embedded:some/dir",
+    ],
+)
+def test_every_kind_of_address_is_taken(url: str) -> None:
+    assert check_url("url", url) == url
+    Rapids(url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://localhost", "url must be one of redis://"),
+        ("localhost:6379", "url must be one of redis://"),
+        ("", "url must be one of redis://"),
+        ("redis+cluster://a:1,b:2", r"redis\+cluster:// is not supported in this version"),
+        ("redis+sentinel://a:1", "host:port/service"),
+        ("redis+sentinel:///service", "host:port/service"),
+        ("redis+sentinel://a:1/service/x", "host:port/service"),
+        ("redis+sentinel://a:b:c/service", "must be host:port"),
+        ("embedded://host/dir", "embedded:path/to/dir"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_the_allowed_ones_named(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Rapids(url=url)
+
+
+def test_a_refused_address_keeps_its_password_to_itself() -> None:
+    with pytest.raises(ValueError) as error:
+        Rapids(url="redis+cluster://me:hunter2@a:1")
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:pw@host:1/0", "redis://user:***@host:1/0"),
+        ("redis://:pw@host", "redis://:***@host"),
+        ("redis://:p@w@host", "redis://:***@host"),
+        ("redis://host/0?password=pw&db=1", "redis://host/0?password=***&db=1"),
+        ("unix:///a.sock?PASSWORD=pw", "unix:///a.sock?PASSWORD=***"),
+        (
+            "redis+sentinel://u:pw@a:1,b:2/s?sentinel_password=x",
+            "redis+sentinel://u:***@a:1,b:2/s?sentinel_password=***",
+        ),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+    ],
+)
+def test_passwords_are_masked(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+class TestConstruction:
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"routers": EventRouter()}, "routers must be a list of EventRouters"),
+            ({"routers": ["x"]}, "routers must be a list of EventRouters, not one with 'x'"),
+            ({"emitter": "x"}, "emitter must be an EventEmitter"),
+            ({"url": 6379}, "url must be an address"),
+            ({"dead_letters": "yes"}, "dead_letters must be True or False"),
+            ({"admin_auth": "token"}, "admin_auth must be a callable"),
+            ({"redact": "password"}, "redact must be a list of names"),
+            ({"redact": ["ok", ""]}, "redact must be a list of names"),
+            ({"redact": [7]}, "redact must be a list of names"),
+            ({"connect_timeout": 0}, "connect_timeout must be"),
+            ({"connect_timeout": "5"}, "connect_timeout must be"),
+        ],
+    )
+    def test_each_option_is_checked_and_named(self, options: dict[str, Any], says: str) -> None:
+        with pytest.raises((ValueError, TypeError), match=says):
+            Rapids(**options)
+
+    async def test_address_and_client_together_are_refused(self) -> None:
+        client = Redis()
+        with pytest.raises(ValueError, match="url and redis both"):
+            Rapids(url="redis://x", redis=client)
+        await client.aclose()
+
+    def test_a_router_twice_is_refused(self) -> None:
+        router = EventRouter()
+        with pytest.raises(ValueError, match="twice"):
+            Rapids(routers=[router, router])
+
+    def test_the_token_of_admin_auth_is_not_in_the_message(self) -> None:
+        with pytest.raises(TypeError) as error:
+            Rapids(admin_auth="hunter2")  # type: ignore[arg-type]
+        assert "hunter2" not in str(error.value)
+
+    def test_an_emitter_is_made_for_the_routers_stream(self) -> None:
+        assert (
+            Rapids(routers=[EventRouter(stream="a", group="x"), EventRouter(stream="a", group="y")]).emitter.stream
+            == "a"
+        )
+        assert Rapids().emitter.stream == EventEmitter().stream
+
+    def test_several_streams_need_an_emitter(self) -> None:
+        routers = [EventRouter(stream="a"), EventRouter(stream="b")]
+        with pytest.raises(ValueError, match="emitter must be given where routers read several streams, here a, b"):
+            Rapids(routers=routers)
+        emitter = EventEmitter(stream="a")
+        assert Rapids(routers=routers, emitter=emitter).emitter is emitter
+
+    def test_dead_letters_gives_a_queue_to_routers_that_have_none(self) -> None:
+        plain, own, off = EventRouter(stream="a"), EventRouter(stream="a", dlq_stream="mine"), EventRouter(stream="a")
+        Rapids(routers=[plain, own])
+        Rapids(routers=[off], dead_letters=False)
+        assert [plain.dlq_stream, own.dlq_stream, off.dlq_stream] == ["{a}:dlq", "mine", None]
+
+
+async def test_no_address_at_all_names_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAPIDS_REDIS_URL", raising=False)
+    with pytest.raises(NotConfiguredError, match=r"Rapids\(url=\.\.\.\) or set RAPIDS_REDIS_URL"):
+        async with Rapids().lifespan():
+            pass
+
+
+async def test_a_wrong_address_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDS_REDIS_URL", "mysql://x")
+    with pytest.raises(ValueError, match="RAPIDS_REDIS_URL must be one of"):
+        async with Rapids().lifespan():
+            pass
+
+
+class TestAdminUser:
+    def test_permissions_are_frozen(self) -> None:
+        user = AdminUser("ann", ["read", "replay"])
+        assert user.permissions == frozenset({"read", "replay"})
+        assert user.may("read")
+        assert not user.may("discard")
+
+    @pytest.mark.parametrize("permissions", [["write"], "reads", ["read", "admin"]])
+    def test_unknown_permissions_are_refused(self, permissions: Any) -> None:
+        with pytest.raises(ValueError, match="permissions must be of read, replay, edit, discard"):
+            AdminUser("ann", permissions)
+
+    @pytest.mark.parametrize("name", ["", "a\nb", "x" * 129, None])
+    def test_names_are_checked(self, name: Any) -> None:
+        with pytest.raises(ValueError, match="name must be"):
+            AdminUser(name, ["read"])
+
+    def test_tokens_are_checked_and_not_shown(self) -> None:
+        for empty in ("", "  ", None):
+            with pytest.raises(ValueError, match="token must be"):
+                TokenAuth(empty)  # type: ignore[arg-type]
+        assert "hunter2" not in repr(TokenAuth("hunter2"))
+
+    def test_anyone_may_do_everything(self) -> None:
+        user = allow_anyone(None)  # type: ignore[arg-type]
+        assert all(user.may(permission) for permission in ("read", "replay", "edit", "discard"))
