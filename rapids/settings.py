@@ -31,6 +31,7 @@ class EmitterSettings:
     maxlen: int | None = 100_000
     max_retries: int = 3
     retry_delay: float = 0.1
+    replicas: int = 0
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -38,6 +39,7 @@ class EmitterSettings:
             at_least("maxlen", self.maxlen, 1, or_none=True)
         at_least("max_retries", self.max_retries, 1)
         seconds("retry_delay", self.retry_delay)
+        at_least("replicas", self.replicas, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

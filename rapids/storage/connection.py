@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -64,7 +65,14 @@ BUSY_POOL_PAUSE = 0.005
 
 
 class AnswerLostError(RedisConnectionError):
-    """Commands were sent and their answers did not come: whether they were carried out is not known."""
+    """Commands were sent and their answers did not come: whether they were carried out is not known.
+
+    `client_id` is the server's number for the connection they went out on, None where that is not known.
+    """
+
+    def __init__(self, message: str, client_id: int | None = None) -> None:
+        super().__init__(message)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        self.client_id = client_id
 
 
 class Commands(Protocol):
@@ -78,22 +86,35 @@ class Commands(Protocol):
 class SharedPool:
     """The pool of a client the user made: a connection is borrowed for one round trip at a time.
 
-    Where the pool has no more connections to give (redis-py's default is 100), callers wait their turn.
+    Where the pool has no more connections to give (redis-py's default is 100), callers wait their turn. `identified`:
+    ask the server once for its number of each connection, so that an `AnswerLostError` can name it.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, identified: bool = False) -> None:
         self._pool = pool_of(client)
+        self._identified = identified
+        self._client_ids: WeakKeyDictionary[AbstractConnection, int] = WeakKeyDictionary()
         self._turns: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         async with self._borrowed() as connection:
+            if self._identified:
+                await self._identify(connection)
             try:
                 return await _round_trip(connection, commands)
             except (BusyLoadingError, AuthenticationError):  # answers, though redis-py calls them connection errors
                 raise
             except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                raise AnswerLostError(str(error)) from error
+                raise AnswerLostError(str(error), self._client_ids.get(connection)) from error
+
+    async def _identify(self, connection: AbstractConnection) -> None:
+        if connection not in self._client_ids:
+            connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
+            (self._client_ids[connection],) = await _round_trip(connection, [("CLIENT", "ID")])
+
+    def _forget(self, connection: AbstractConnection) -> None:
+        self._client_ids.pop(connection, None)  # connected anew, under another number
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncGenerator[AbstractConnection]:

@@ -38,17 +38,6 @@ async def create(commands: Commands, source: Source, start_id: str) -> bool:
     return True
 
 
-async def last_id(commands: Commands, stream: str) -> str | None:
-    """The last id the stream ever gave out, or None if there is no such stream."""
-    try:
-        info = mapping(await call(commands, "XINFO", "STREAM", stream))
-    except ResponseError as error:
-        if "no such key" in str(error).lower():
-            return None
-        raise
-    return info[b"last-generated-id"].decode()
-
-
 async def read(
     commands: Commands, sources: Sequence[Source], consumer: str, *, count: int, block_ms: int
 ) -> list[RawEntry]:

@@ -3,21 +3,65 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rapids.storage.connection import Commands, Reply, call, checked, is_no_group
+from redis.exceptions import ResponseError
+
+from rapids.storage import scripts
+from rapids.storage.connection import Commands, Reply, call, checked, is_no_group, run
 from rapids.storage.keys import PARKED, WAITING, Source
 
-__all__ = ["GroupState", "append", "group_state", "ping"]
+__all__ = ["GroupState", "append", "find_events", "group_state", "kill_client", "last_id", "order", "ping"]
 
 
 async def append(
-    commands: Commands, stream: str, entries: Sequence[Sequence[bytes]], *, maxlen: int | None
+    commands: Commands,
+    stream: str,
+    entries: Sequence[Sequence[bytes]],
+    *,
+    maxlen: int | None,
+    replicas: int = 0,
+    replication_timeout_ms: int = 0,
 ) -> list[Reply]:
     """Append entries in order, in one round trip: an entry id, or the error, for each.
 
-    `maxlen` (entries) trims the stream in whole nodes, so some more stay. Raises `RedisError` if no answer came.
+    `maxlen` (entries) trims the stream in whole nodes, so some more stay. With `replicas`, one more answer tells how
+    many replicas had confirmed all of them after `replication_timeout_ms` milliseconds at the most (WAIT).
+    Raises `RedisError` if no answer came.
     """
     trim = () if maxlen is None else ("MAXLEN", "~", maxlen)
-    return await commands.send([("XADD", stream, *trim, "*", *fields) for fields in entries])
+    wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
+    return await commands.send([*(("XADD", stream, *trim, "*", *fields) for fields in entries), *wait])
+
+
+async def find_events(
+    commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, most: int = 10_000
+) -> tuple[list[tuple[str, str]], bool]:
+    """Event ids and entry ids of these events among the entries after one, and whether all those could be looked at."""
+    call_ = ((stream,), (after, most, *event_ids))
+    *found, complete = checked((await run(commands, scripts.load("find_events"), [call_]))[0])
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [(event_id.decode(), entry_id.decode()) for event_id, entry_id in pairs], complete == 1
+
+
+async def kill_client(commands: Commands, client_id: int) -> None:
+    """Close a connection from the server's side. What it had sent is carried out by then, or never."""
+    await call(commands, "CLIENT", "KILL", "ID", client_id)
+
+
+async def last_id(commands: Commands, stream: str) -> str | None:
+    """The last id the stream ever gave out, or None if there is no such stream."""
+    try:
+        info = mapping(await call(commands, "XINFO", "STREAM", stream))
+    except ResponseError as error:
+        if "no such key" in str(error).lower():
+            return None
+        raise
+    return info[b"last-generated-id"].decode()
+
+
+def order(entry_id: str) -> tuple[int, int]:
+    """What entry ids are ordered by."""
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)
 
 
 async def ping(commands: Commands) -> None:

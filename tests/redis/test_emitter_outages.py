@@ -48,7 +48,7 @@ async def test_a_refused_connection_is_tried_again_with_growing_pauses(
         await really_sleep(0)
 
     await proxy.refuse()
-    monkeypatch.setattr("rapids.emitter.asyncio.sleep", sleep)
+    monkeypatch.setattr("rapids.appender.asyncio.sleep", sleep)
     with pytest.raises(EmitError):
         await EventEmitter(through, STREAM, max_retries=5, retry_delay=0.1).emit(DvProxied())
     monkeypatch.undo()

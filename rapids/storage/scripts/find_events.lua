@@ -1,0 +1,26 @@
+-- Look event ids up among the entries after a given one.
+--
+-- KEYS  stream
+-- ARGV  the entry id to start behind, how many entries to look at, then event ids
+-- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was looked at, else 0.
+local stream, after, most = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local wanted, found, looked = {}, {}, 0
+for i = 3, #ARGV do wanted[ARGV[i]] = true end
+while looked < most do
+  local rows = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 100)
+  for _, row in ipairs(rows) do
+    for i = 1, #row[2], 2 do
+      if row[2][i] == 'id' and wanted[row[2][i + 1]] then
+        found[#found + 1] = row[2][i + 1]; found[#found + 1] = row[1]
+      end
+    end
+    after = row[1]
+  end
+  looked = looked + #rows
+  if #rows < 100 then
+    found[#found + 1] = 1
+    return found
+  end
+end
+found[#found + 1] = 0
+return found
