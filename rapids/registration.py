@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 from rapids.backoff import Backoff
 from rapids.checks import at_least, positive_seconds, text
@@ -11,11 +11,21 @@ from rapids.checks import backoff as check_backoff
 from rapids.events import Event, get_event_class
 from rapids.routing import Target, matches, targets_of
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # what a union of classes is to a type checker
+
 __all__ = ["Handler", "HandlerFunction", "HandlerRegistry", "Handlers"]
 
 E = TypeVar("E", bound=Event)
 HandlerFunction: TypeAlias = Callable[[E], Awaitable[object]]
-Decorator: TypeAlias = Callable[[HandlerFunction[E]], HandlerFunction[E]]
+A = TypeVar("A", bound=Awaitable[object])
+
+
+class Decorator(Protocol[E]):
+    """Takes a handler of these events, or of more, and gives it back with what it returns."""
+
+    def __call__(self, function: Callable[[E], A], /) -> Callable[[E], A]: ...
+
 
 MEMO_LIMIT = 4_096
 """Event types whose handlers are remembered. A stream may hold any number of types nobody declared."""
@@ -83,7 +93,18 @@ class HandlerRegistry:
     @overload
     def on(
         self,
-        target: object,
+        target: "TypeForm[E]",
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retryable_exceptions: tuple[type[BaseException], ...] = (),
+        name: str | None = None,
+    ) -> Decorator[E]: ...
+    @overload
+    def on(
+        self,
+        target: str,
         *,
         timeout: float | None = None,
         retries: int | None = None,
@@ -119,7 +140,7 @@ class HandlerRegistry:
         if name is not None:
             text("name", name)
 
-        def register(function: HandlerFunction[Any]) -> HandlerFunction[Any]:
+        def register(function: Callable[[Any], A]) -> Callable[[Any], A]:
             _check_is_async(function)
             named = self._name_for(function, name)
             self._register(Handler(named, function, targets, limit, attempts, pause, retryable))
