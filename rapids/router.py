@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from redis.asyncio import Redis
 
 from rapids.backoff import Backoff, exponential
-from rapids.delivery import HandlerMiddleware
+from rapids.delivery import HandlerMiddleware, current_delivery
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.registration import Handler, HandlerRegistry, Handlers
 from rapids.settings import GroupStartPosition, RouterSettings
@@ -159,6 +159,8 @@ class EventRouter(HandlerRegistry):
 
     async def wait_started(self) -> None:
         """Wait until it consumes. Raises `RapidsError` if nothing is starting, or the start failed."""
+        if self._worker is None:
+            await asyncio.sleep(0)  # a task just made for start() has not had its turn yet
         if (worker := self._worker) is None:
             raise RapidsError("the router is not starting: run router.start() in a task first")
         started = asyncio.create_task(worker.started.wait())
@@ -180,7 +182,8 @@ class EventRouter(HandlerRegistry):
         if (worker := self._worker) is None:
             return
         worker.ask_to_stop()
-        if asyncio.current_task() is not worker.executor_task:
+        delivery = current_delivery()  # which tasks that a handler makes inherit
+        if delivery is None or not worker.is_handling(delivery):
             await worker.stopped.wait()
 
     async def get_consumer_lag(self) -> ConsumerLag:

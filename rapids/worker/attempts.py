@@ -35,6 +35,11 @@ class Attempts:
         self._runners = {handler.name: _folded(handler, middleware) for handler in handlers}
         self._settings = settings
         self._context = context
+        self._under_way: Delivery | None = None
+
+    def is_under_way(self, delivery: Delivery) -> bool:
+        """Whether this very delivery is in its handler now."""
+        return delivery is self._under_way
 
     async def run(self, handler: Handler, delivery: Delivery) -> Outcome:
         """What the handler makes of the delivery, its quick attempts included.
@@ -62,6 +67,7 @@ class Attempts:
     async def _error_of(self, handler: Handler, delivery: Delivery) -> BaseException | None:
         """The error of one attempt, if it had one."""
         token = delivery_variable.set(delivery)
+        self._under_way = delivery
         limit = asyncio.timeout(handler.timeout)
         try:
             async with limit:
@@ -77,6 +83,7 @@ class Attempts:
         except Exception as error:
             return error
         finally:
+            self._under_way = None
             delivery_variable.reset(token)
         return None
 

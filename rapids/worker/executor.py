@@ -56,6 +56,10 @@ class Executor:
         self._settler = settler
         self._stream = stream
 
+    def is_handling(self, delivery: Delivery) -> bool:
+        """Whether this very delivery is in its handler now."""
+        return self._attempts.is_under_way(delivery)
+
     async def run(self) -> None:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
         while (next_ := await self._intake.take()) is not None:

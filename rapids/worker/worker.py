@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
 
-from rapids.delivery import HandlerMiddleware
+from rapids.delivery import Delivery, HandlerMiddleware
 from rapids.exceptions import RedisUnavailableError
 from rapids.outcomes import HandBack, Ledger
 from rapids.registration import Handlers
@@ -66,10 +66,9 @@ class Worker:
         """When the reader last took a turn, or leases were renewed while it waits for room (`time.monotonic()`)."""
         return max(self._reader.turned_at, self._leases.renewed_at) if self.started.is_set() else None
 
-    @property
-    def executor_task(self) -> asyncio.Task[None] | None:
-        """The task that handlers run in."""
-        return self._tasks.get("executor")
+    def is_handling(self, delivery: Delivery) -> bool:
+        """Whether this very delivery is in its handler now."""
+        return self.started.is_set() and self._executor.is_handling(delivery)
 
     def ask_to_stop(self) -> None:
         """Let `run` stop, and return at once."""
@@ -181,8 +180,8 @@ class Worker:
                 await self._leases.register_again(source)
 
     async def _where_to_resume(self, source: Source) -> str:
-        own, last = self._reader.last_read.get(source), await groups.last_id(self._commands, source.stream)
-        return "0" if own is None or last is None else min(own, last, key=_order)
+        own, last = self._reader.last_read.get(source), await streams.last_id(self._commands, source.stream)
+        return "0" if own is None or last is None else min(own, last, key=streams.order)
 
     async def _close(self) -> None:
         """The order matters: each step may still need the ones after it."""
@@ -253,8 +252,3 @@ class Worker:
             # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
             task.cancel()
             await asyncio.wait([task], timeout=0.05)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq or 0)
