@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -49,11 +50,13 @@ class Reclaimer:
         self._context = context
         self._open: list[RawEntry] = []
         self._prune_at = 0.0
+        self._turn_at = 0.0
+        """When to look again (`time.monotonic()`, seconds)."""
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
         """Look now rather than at the next turn."""
-        self._wake.set()
+        self.expect(0.0)
 
     async def recall(self) -> None:
         """Find what this consumer name left pending before. Call before the first read."""
@@ -83,13 +86,20 @@ class Reclaimer:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
+            self._turn_at = math.inf
             pause = await self._outages.ride_out("reclaiming", self._turn, repair=self._repair)
+            self._turn_at = min(self._turn_at, time.monotonic() + pause)
+            await asyncio.sleep(SHORTEST_PAUSE)
+            await self._next_turn()
+
+    async def _next_turn(self) -> None:
+        while (left := self._turn_at - time.monotonic()) > 0:
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
             except TimeoutError:
-                continue
-            await asyncio.sleep(SHORTEST_PAUSE)
+                return
 
     async def _turn(self) -> float:
         """One look at every source; the seconds until the next one is worth it."""
@@ -98,7 +108,7 @@ class Reclaimer:
             for source in self._sources:
                 await self._prune(source)
         waits = [await self._look(source) for source in self._sources]
-        return max(min([LONGEST_PAUSE, *waits]), SHORTEST_PAUSE)
+        return min([LONGEST_PAUSE, *waits])
 
     async def _look(self, source: Source) -> float:
         least = self._settings.claim_min_idle_ms

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -49,8 +49,10 @@ class Settler:
         leases: Leases,
         outages: Outages,
         context: Mapping[str, object],
+        on_kept: Callable[[float], None],
     ) -> None:
         self._commands = commands
+        self._on_kept = on_kept
         self._consumer = consumer
         self._settings = settings
         self._leases = leases
@@ -137,6 +139,8 @@ class Settler:
                 failed.append(one)
             else:
                 self._leases.drop(one.entry)
+                if isinstance(one.settlement, Keep):
+                    self._on_kept(one.settlement.delay)
                 self._log(one, reply)
         return failed
 

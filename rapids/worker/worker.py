@@ -125,10 +125,12 @@ class Worker:
         self._outages = Outages(context)
         self._intake = Intake(settings.batch_size)
         self._leases = Leases(self._commands, consumer, settings.claim_min_idle_ms, self._outages, context)
-        self._settler = Settler(self._commands, consumer, settings, self._leases, self._outages, context)
         self._reclaimer = Reclaimer(
             *(self._commands, self._sources, consumer, settings, self._intake, self._leases, self._outages),
             *(self._repair, context),
+        )
+        self._settler = Settler(
+            self._commands, consumer, settings, self._leases, self._outages, context, self._reclaimer.wake
         )
         self._reader = Reader(
             *(self._reading, self._sources, consumer, settings, self._intake, self._leases, self._outages),
