@@ -80,7 +80,9 @@ class Attempts:
             if _is_being_cancelled():
                 raise
             return error  # the handler's own: something it awaited had been cancelled
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # any other must not end the executor's task, which nothing would start again
             return error
         finally:
             self._under_way = None

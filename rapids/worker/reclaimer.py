@@ -58,6 +58,13 @@ class Reclaimer:
         """Look now rather than at the next turn."""
         self.expect(0.0)
 
+    def expect(self, delay: float) -> None:
+        """Something falls due in `delay` seconds: look then at the latest."""
+        at = time.monotonic() + delay
+        if at < self._turn_at:
+            self._turn_at = at
+            self._wake.set()
+
     async def recall(self) -> None:
         """Find what this consumer name left pending before. Call before the first read."""
         for source in self._sources:

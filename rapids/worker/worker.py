@@ -130,7 +130,7 @@ class Worker:
             *(self._repair, context),
         )
         self._settler = Settler(
-            self._commands, consumer, settings, self._leases, self._outages, context, self._reclaimer.wake
+            self._commands, consumer, settings, self._leases, self._outages, context, self._reclaimer.expect
         )
         self._reader = Reader(
             *(self._reading, self._sources, consumer, settings, self._intake, self._leases, self._outages),
