@@ -1,0 +1,381 @@
+"""The door of the admin: every route, everybody who may and may not come in."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.testclient import TestClient
+from starlette.requests import HTTPConnection
+
+from rapids import EventEmitter
+from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
+from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter
+
+JSON = {"Content-Type": "application/json"}
+HEALTH = {"/rapids/health/live", "/rapids/health/ready"}
+
+
+def operations() -> list[tuple[str, str]]:
+    """Every route of the admin that needs permission, from the documentation, where none can hide."""
+    app = FastAPI()
+    app.include_router(rapids_admin)
+    paths = app.openapi()["paths"]
+    return [
+        (method.upper(), path.replace("{letter_id}", "1-1"))
+        for path, methods in paths.items()
+        if path not in HEALTH
+        for method in methods
+    ]
+
+
+def rapids_with(url: str, **options: Any) -> Rapids:
+    return Rapids(url=url, emitter=EventEmitter(stream=STREAM), **options)
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[TestClient]:
+    with TestClient(admin_app(rapids_with(redis_url))) as client:
+        yield client
+
+
+def basic(password: str | bytes, name: str = "ann") -> dict[str, bytes]:
+    raw = password.encode() if isinstance(password, str) else password
+    return {"Authorization": b"Basic " + base64.b64encode(name.encode() + b":" + raw)}
+
+
+def test_there_are_operations_to_walk() -> None:
+    assert len(operations()) >= 6
+
+
+@pytest.mark.parametrize(("method", "path"), operations())
+class TestEveryOperation:
+    @pytest.mark.parametrize("empty", [None, "", "   "])
+    def test_closed_when_nothing_is_configured(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch, method: str, path: str, empty: str | None
+    ) -> None:
+        if empty is None:
+            monkeypatch.delenv("RAPIDS_ADMIN_TOKEN")
+        else:
+            monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", empty)
+        with TestClient(admin_app(rapids_with(redis_url))) as client:
+            for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer x"}, basic("")):
+                response = client.request(method, path, headers=headers)
+                assert response.status_code == 403
+                assert response.json()["type"] == "urn:rapids:problem:admin-closed"
+                assert "RAPIDS_ADMIN_TOKEN" in response.json()["detail"]
+                assert "admin_auth" in response.json()["detail"]
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"Authorization": ""},
+            {"Authorization": "Bearer"},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": b"Bearer " + TOKEN.encode() + b"x"},
+            {"Authorization": TOKEN.encode()},
+            {"Authorization": "Basic !!!"},
+            {"Authorization": "Basic " + base64.b64encode(b"no colon").decode()},
+            basic("wrong"),
+            basic("", name=TOKEN),
+            {"Authorization": b"Digest " + TOKEN.encode()},
+            [(b"authorization", b"Bearer " + TOKEN.encode()), (b"authorization", b"Bearer x")],
+        ],
+    )
+    def test_401_without_the_token(self, client: TestClient, method: str, path: str, headers: Any) -> None:
+        response = client.request(method, path, headers=headers)
+        assert response.status_code == 401
+        assert response.headers.get_list("www-authenticate") == [
+            'Bearer realm="rapids"',
+            'Basic realm="rapids", charset="UTF-8"',
+        ]
+        assert response.json()["type"] == "urn:rapids:problem:unauthenticated"
+
+    @pytest.mark.parametrize("headers", [BEARER, basic(TOKEN), {"Authorization": b"bearer  " + TOKEN.encode()}])
+    def test_in_with_the_token(self, client: TestClient, method: str, path: str, headers: Any) -> None:
+        response = client.request(method, path, headers={**headers, **JSON})
+        assert response.status_code in (200, 404)
+
+    def test_a_user_without_the_permission_is_told_which(self, redis_url: str, method: str, path: str) -> None:
+        with TestClient(admin_app(rapids_with(redis_url, admin_auth=lambda _: AdminUser("ann", [])))) as client:
+            response = client.request(method, path, headers=JSON)
+        assert response.status_code == 403
+        problem = response.json()
+        assert problem["type"] == "urn:rapids:problem:forbidden"
+        assert problem["permission"] in problem["detail"]
+
+    def test_every_answer_stays_out_of_caches_and_frames(self, client: TestClient, method: str, path: str) -> None:
+        for headers in ({}, {**BEARER, **JSON}):
+            response = client.request(method, path, headers=headers)
+            assert response.headers["cache-control"] == "no-store"
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["content-security-policy"] == "frame-ancestors 'none'"
+
+    def test_without_the_lifespan_it_is_503_and_says_why(self, method: str, path: str) -> None:
+        app = FastAPI()
+        app.include_router(rapids_admin)
+        response = TestClient(app).request(method, path, headers=BEARER)
+        assert response.status_code == 503
+        assert "lifespan=rapids.lifespan" in response.json()["detail"]
+
+
+PERMISSIONS = {
+    ("GET", "/rapids/api/dead-letters"): "read",
+    ("GET", "/rapids/api/dead-letters/1-1"): "read",
+    ("POST", "/rapids/api/dead-letters/1-1/replay"): "replay",
+    ("DELETE", "/rapids/api/dead-letters/1-1"): "discard",
+    ("POST", "/rapids/api/dead-letters/1-1/restore"): "discard",
+    ("GET", "/rapids/api/capabilities"): "read",
+}
+
+
+def test_each_permission_opens_its_operations_and_no_others(redis_url: str) -> None:
+    assert set(operations()) == set(PERMISSIONS)
+    for permission in ("read", "replay", "edit", "discard"):
+        auth = lambda _, permission=permission: AdminUser("ann", [permission])  # noqa: E731
+        with TestClient(admin_app(rapids_with(redis_url, admin_auth=auth))) as client:
+            opened = {
+                operation for operation in operations() if client.request(*operation, headers=JSON).status_code != 403
+            }
+        assert opened == {operation for operation, needed in PERMISSIONS.items() if needed == permission}
+
+
+class TestCallables:
+    def ask(self, url: str, auth: Any, **headers: str) -> Any:
+        with TestClient(admin_app(rapids_with(url, admin_auth=auth))) as client:
+            return client.get("/rapids/api/capabilities", headers=headers)
+
+    def test_plain_async_and_object(self, redis_url: str) -> None:
+        def plain(connection: HTTPConnection) -> AdminUser | None:
+            return AdminUser(connection.headers.get("x-user", "?"), ["read"])
+
+        async def asynchronous(connection: HTTPConnection) -> AdminUser | None:
+            return plain(connection)
+
+        class Object:
+            async def __call__(self, connection: HTTPConnection) -> AdminUser | None:
+                return plain(connection)
+
+        for auth in (plain, asynchronous, Object(), lambda connection: asynchronous(connection)):
+            response = self.ask(redis_url, auth, **{"X-User": "ann"})
+            assert response.json()["user"] == {"name": "ann", "permissions": ["read"]}
+
+    def test_none_is_401_without_a_password_prompt(self, redis_url: str) -> None:
+        response = self.ask(redis_url, lambda _: None)
+        assert response.status_code == 401
+        assert response.headers.get_list("www-authenticate") == ['Bearer realm="rapids"']
+
+    def test_it_wins_over_the_environments_token(self, redis_url: str) -> None:
+        assert self.ask(redis_url, lambda _: None, Authorization="Bearer " + "x").status_code == 401
+        with TestClient(admin_app(rapids_with(redis_url, admin_auth=lambda _: None))) as client:
+            assert client.get("/rapids/api/capabilities", headers=BEARER).status_code == 401
+
+    @pytest.mark.parametrize("answer", [True, "admin", {"name": "x"}, object()])
+    def test_a_truthy_answer_lets_nobody_in(
+        self, redis_url: str, answer: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        response = self.ask(redis_url, lambda _: answer)
+        assert response.status_code == 500
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "admin_auth must return an AdminUser or None" in caplog.text
+
+    def test_its_own_http_errors_are_passed_on(self, redis_url: str) -> None:
+        def auth(connection: HTTPConnection) -> AdminUser | None:
+            raise HTTPException(429, "slowly", {"Retry-After": "7"})
+
+        response = self.ask(redis_url, auth)
+        assert (response.status_code, response.headers["retry-after"]) == (429, "7")
+        assert response.json()["detail"] == "slowly"
+        assert response.json()["type"] == "about:blank"
+
+    def test_its_bugs_are_logged_and_not_shown(self, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+        def auth(connection: HTTPConnection) -> AdminUser | None:
+            raise KeyError("hunter2")
+
+        response = self.ask(redis_url, auth)
+        assert response.status_code == 500
+        assert "hunter2" not in response.text
+        assert "hunter2" in caplog.text
+
+    def test_anyone_when_written_out(self, redis_url: str) -> None:
+        response = self.ask(redis_url, allow_anyone)
+        assert response.json()["user"]["permissions"] == ["discard", "edit", "read", "replay"]
+
+    def test_a_token_from_elsewhere(self, redis_url: str) -> None:
+        assert self.ask(redis_url, TokenAuth("other"), Authorization="Bearer other").status_code == 200
+
+    def test_dependencies_of_the_application_are_kept(self, redis_url: str) -> None:
+        async def no(connection: HTTPConnection) -> None:
+            raise HTTPException(418)
+
+        app = FastAPI(lifespan=rapids_with(redis_url).lifespan)
+        app.include_router(rapids_admin, dependencies=[Depends(no)])
+        with TestClient(app) as client:
+            response = client.get("/rapids/api/capabilities", headers=BEARER)
+        assert response.status_code == 418
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+HOST = {"Host": "admin.example:8080"}
+SAME = "http://admin.example:8080"
+
+
+class TestCrossOrigin:
+    @pytest.mark.parametrize(
+        ("headers", "passes"),
+        [
+            ({}, True),
+            ({"Sec-Fetch-Site": "same-origin"}, True),
+            ({"Sec-Fetch-Site": "none"}, True),
+            ({"Sec-Fetch-Site": "same-site"}, False),
+            ({"Sec-Fetch-Site": "cross-site"}, False),
+            ({"Sec-Fetch-Site": "garbage"}, False),
+            ({"Sec-Fetch-Site": "cross-site", "Origin": SAME}, False),
+            ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, True),
+            ({"Origin": SAME}, True),
+            ({"Origin": "https://ADMIN.example:8080"}, True),
+            ({"Origin": "http://admin.example"}, False),
+            ({"Origin": "http://admin.example:8081"}, False),
+            ({"Origin": "http://evil.example"}, False),
+            ({"Origin": "http://admin.example.evil:8080"}, False),
+            ({"Origin": "http://evil@admin.example:8080.evil"}, False),
+            ({"Origin": "null"}, False),
+            ({"Origin": ""}, False),
+            ({"Origin": "http://admin.example:x"}, False),
+        ],
+    )
+    def test_basic_and_cookies(self, redis_url: str, headers: dict[str, str], passes: bool) -> None:
+        put = put_letter(redis_url)
+        with TestClient(admin_app(rapids_with(redis_url))) as client:
+            response = client.delete(f"/rapids/api/dead-letters/{put}", headers={**basic(TOKEN), **HOST, **headers})
+        assert response.status_code == (200 if passes else 403)
+        if not passes:
+            assert response.json()["type"] == "urn:rapids:problem:cross-origin"
+
+    @pytest.mark.parametrize(
+        ("host", "origin"),
+        [
+            ("admin.example", "https://admin.example"),
+            ("admin.example:443", "https://admin.example"),
+            ("admin.example", "http://admin.example:80"),
+            ("[::1]:8000", "http://[::1]:8000"),
+        ],
+    )
+    def test_default_ports_are_the_same(self, redis_url: str, host: str, origin: str) -> None:
+        put = put_letter(redis_url)
+        with TestClient(admin_app(rapids_with(redis_url))) as client:
+            headers = {**basic(TOKEN), "Host": host, "Origin": origin}
+            assert client.delete(f"/rapids/api/dead-letters/{put}", headers=headers).status_code == 200
+
+    def test_bearer_needs_no_check(self, redis_url: str) -> None:
+        put = put_letter(redis_url)
+        with TestClient(admin_app(rapids_with(redis_url))) as client:
+            headers = {**BEARER, **HOST, "Sec-Fetch-Site": "cross-site", "Cookie": "a=b"}
+            assert client.delete(f"/rapids/api/dead-letters/{put}", headers=headers).status_code == 200
+
+    def test_reading_needs_no_check(self, redis_url: str) -> None:
+        with TestClient(admin_app(rapids_with(redis_url))) as client:
+            headers = {**basic(TOKEN), "Sec-Fetch-Site": "cross-site"}
+            assert client.get("/rapids/api/dead-letters", headers=headers).status_code == 200
+
+    def test_with_a_callable_a_bearer_beside_cookies_proves_nothing(self, redis_url: str) -> None:
+        put = put_letter(redis_url)
+        foreign = {"Authorization": "Bearer made-up", "Sec-Fetch-Site": "cross-site"}
+        with TestClient(admin_app(rapids_with(redis_url, admin_auth=allow_anyone))) as client:
+            path = f"/rapids/api/dead-letters/{put}"
+            assert client.delete(path, headers={**foreign, "Cookie": "session=1"}).status_code == 403
+            assert client.delete(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+            assert client.delete(path, headers=foreign).status_code == 200
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json", ""]
+    )
+    @pytest.mark.parametrize("body", [b"", b"{}"])
+    def test_only_json_is_taken(self, redis_url: str, content_type: str | None, body: bytes) -> None:
+        put = put_letter(redis_url)
+        headers = {**BEARER} if content_type is None else {**BEARER, "Content-Type": content_type}
+        with TestClient(admin_app(rapids_with(redis_url))) as client:
+            response = client.post(f"/rapids/api/dead-letters/{put}/replay", headers=headers, content=body)
+        assert response.status_code == 415
+        assert response.headers["accept"] == "application/json"
+
+    def test_delete_may_have_no_body_and_then_no_type(self, redis_url: str) -> None:
+        first, second = put_letter(redis_url), put_letter(redis_url)
+        with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
+            assert client.delete(f"/rapids/api/dead-letters/{first}").status_code == 200
+            text = {"content": b"x", "headers": {"Content-Type": "text/plain"}}
+            assert client.request("DELETE", f"/rapids/api/dead-letters/{second}", **text).status_code == 415  # type: ignore[arg-type]
+            response = client.request("DELETE", f"/rapids/api/dead-letters/{second}", json={"reason": "why"})
+        assert response.json()["history"][0]["reason"] == "why"
+
+    @pytest.mark.parametrize("declared", [True, False])
+    def test_a_large_body_is_refused(self, client: TestClient, declared: bool) -> None:
+        body = b'{"reason": "' + b"x" * 70_000 + b'"}'
+        response = client.post(
+            "/rapids/api/dead-letters/1-1/replay",
+            headers={**BEARER, **JSON},
+            content=body if declared else iter([body[:40_000], body[40_000:]]),
+        )
+        assert response.status_code == 413
+        assert response.json()["type"] == "urn:rapids:problem:too-large"
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"{", b"[]", b'"x"', b"\xff", b"[" * 60_000, b'{"scope": "all"}', b'{"reason": 7}', b'{"data": {"a": 1}}'],
+    )
+    def test_a_body_that_makes_no_sense(self, client: TestClient, body: bytes) -> None:
+        response = client.post("/rapids/api/dead-letters/1-1/replay", headers={**BEARER, **JSON}, content=body)
+        assert response.status_code in (400, 422)
+        assert response.headers["content-type"] == "application/problem+json"
+
+    def test_nobody_reads_the_body_of_somebody_unknown(self, client: TestClient) -> None:
+        response = client.post("/rapids/api/dead-letters/1-1/replay", content=b"x" * 100_000)
+        assert response.status_code == 401
+
+
+def test_the_users_name_is_in_the_history(redis_url: str) -> None:
+    first, second = put_letter(redis_url), put_letter(redis_url)
+    with TestClient(admin_app(rapids_with(redis_url))) as client:
+        by_name = client.delete(f"/rapids/api/dead-letters/{first}", headers=basic(TOKEN, "ann\n\x00:"))
+        by_token = client.delete(f"/rapids/api/dead-letters/{second}", headers=BEARER)
+    assert by_name.status_code == 401  # the name ends at the first colon, so this was another password
+    assert by_token.json()["history"][0]["actor"] == "admin"
+    with TestClient(admin_app(rapids_with(redis_url))) as client:
+        by_name = client.delete(f"/rapids/api/dead-letters/{first}", headers=basic(TOKEN, "an\nn\x00é"))
+    assert by_name.json()["history"][0]["actor"] == "anné"
+
+
+def test_tokens_are_compared_as_bytes() -> None:
+    def given(value: bytes) -> AdminUser | None:
+        return TokenAuth(TOKEN)(HTTPConnection({"type": "http", "headers": [(b"authorization", value)]}))
+
+    assert given(b"Bearer " + TOKEN.encode()) is not None
+    assert given(b"Bearer " + TOKEN.encode("latin-1")) is None
+    assert given(b"Bearer \xff\xfe\x00") is None
+
+
+def test_the_token_is_never_logged(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), TestClient(admin_app(rapids_with(redis_url))) as client:
+        client.get("/rapids/api/capabilities", headers=BEARER)
+        client.get("/rapids/api/capabilities", headers={"Authorization": "Bearer wrong-one"})
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("rapids"))
+    assert TOKEN not in ours
+    assert "wrong-one" not in ours
+
+
+def test_dlq_of_this_module_is_the_default_one(redis_url: str) -> None:
+    with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
+        queues = client.get("/rapids/api/capabilities").json()["dead_letter_queues"]
+    assert queues == [{"name": DLQ, "groups": []}]
