@@ -31,7 +31,10 @@ class Delivery:
 
 
 CallNext: TypeAlias = Callable[[Delivery], Awaitable[None]]
+"""Goes on to the next middleware, or to the handler; raises what that raises."""
+
 HandlerMiddleware: TypeAlias = Callable[[Delivery, CallNext], Awaitable[None]]
+"""`async def middleware(delivery, call_next)`: runs around each attempt of each handler."""
 
 delivery_variable: ContextVar[Delivery | None] = ContextVar("rapids_delivery", default=None)
 
