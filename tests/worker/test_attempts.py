@@ -1,0 +1,344 @@
+"""A handler's options: time-out, quick retries, backoff, what may be retried; and what a handler can ask for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import current_delivery
+from rapids.backoff import constant
+from rapids.exceptions import NonRetryableError, RetryAfter
+from tests.support import eventually
+from tests.worker.helpers import DvOrder, check_keys, letters, make_emitter, make_router, running, until_settled
+
+
+async def fate_of(redis: Redis, handler: Any, router_options: dict[str, Any] | None = None, **options: Any) -> Any:
+    """Run one event through one handler, until the group is done with it: its dead letter, or None."""
+    router = make_router(redis, **(router_options or {}))
+    router.on(DvOrder, **options)(handler)
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder(number=1))
+        await until_settled(redis)
+    await check_keys(redis)
+    found = await letters(redis)
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+class Failing:
+    """A handler that raises these errors, one a run, and then works. It notes each run's delivery and attempt."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = list(errors)
+        self.runs: list[tuple[int, int]] = []
+        self.times: list[float] = []
+
+    async def __call__(self, event: DvOrder) -> None:
+        delivery = current_delivery()
+        assert delivery is not None
+        self.runs.append((delivery.deliveries, delivery.attempt))
+        self.times.append(asyncio.get_running_loop().time())
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+# --- retries and redelivery -----------------------------------------------------------------------------------------
+
+
+async def test_a_handler_that_works_runs_once(redis: Redis) -> None:
+    handler = Failing()
+    assert await fate_of(redis, handler, retries=3) is None
+    assert handler.runs == [(1, 1)]
+
+
+async def test_retries_are_quick_attempts_within_a_delivery(redis: Redis) -> None:
+    handler = Failing(ValueError(), ValueError())
+    assert await fate_of(redis, handler, retries=2) is None
+    assert handler.runs == [(1, 1), (1, 2), (1, 3)]
+
+
+async def test_after_the_quick_attempts_comes_another_delivery(redis: Redis) -> None:
+    handler = Failing(*(ValueError() for _ in range(3)))
+    assert await fate_of(redis, handler, retries=1) is None
+    assert handler.runs == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+async def test_the_router_s_default_retries_hold_unless_the_handler_has_its_own(redis: Redis) -> None:
+    handler = Failing(ValueError(), ValueError())
+    await fate_of(redis, handler, {"default_retries": 2})
+    assert handler.runs == [(1, 1), (1, 2), (1, 3)]
+
+
+async def test_a_handler_may_have_fewer_retries_than_the_router(redis: Redis) -> None:
+    handler = Failing(ValueError())
+    await fate_of(redis, handler, {"default_retries": 2}, retries=0)
+    assert handler.runs == [(1, 1), (2, 1)]
+
+
+async def test_it_is_dead_after_the_last_delivery(redis: Redis) -> None:
+    handler = Failing(*(ValueError(f"no. {number}") for number in range(10)))
+    letter = await fate_of(redis, handler, {"max_deliveries": 3}, retries=1)
+    assert handler.runs == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    assert letter[b"reason"] == b"max_deliveries_exceeded"
+    assert (letter[b"error"], letter[b"error_type"], letter[b"deliveries"]) == (b"no. 5", b"ValueError", b"3")
+    assert b"in __call__" in letter[b"traceback"]
+
+
+async def test_max_deliveries_of_one_means_no_second_delivery(redis: Redis) -> None:
+    handler = Failing(ValueError())
+    assert (await fate_of(redis, handler, {"max_deliveries": 1}))[b"deliveries"] == b"1"
+    assert handler.runs == [(1, 1)]
+
+
+async def test_the_backoff_is_asked_after_each_failed_attempt_and_waited_for(redis: Redis) -> None:
+    asked: list[int] = []
+
+    def backoff(failures: int) -> float:
+        asked.append(failures)
+        return 0.1 * failures
+
+    handler = Failing(ValueError(), ValueError())
+    await fate_of(redis, handler, retries=5, backoff=backoff)
+
+    assert asked == [1, 2]
+    first, second, third = handler.times
+    assert 0.09 < second - first < 0.19
+    assert 0.19 < third - second < 0.4
+
+
+async def test_the_default_backoff_holds_unless_the_handler_has_its_own(redis: Redis) -> None:
+    handler = Failing(ValueError())
+    await fate_of(redis, handler, {"default_backoff": constant(0.1), "default_retries": 1})
+    assert 0.09 < handler.times[1] - handler.times[0] < 0.4
+
+
+async def test_the_redelivery_backoff_is_waited_for_between_deliveries(redis: Redis) -> None:
+    asked: list[int] = []
+
+    def backoff(failures: int) -> float:
+        asked.append(failures)
+        return 0.1
+
+    handler = Failing(ValueError(), ValueError())
+    await fate_of(redis, handler, {"redelivery_backoff": backoff})
+
+    assert asked == [1, 2]
+    assert 0.09 < handler.times[1] - handler.times[0] < 0.5
+
+
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), -5.0, "soon", None])
+async def test_a_backoff_that_answers_nonsense_is_no_wait(redis: Redis, nonsense: Any) -> None:
+    handler = Failing(ValueError(), ValueError())
+    options = {"redelivery_backoff": lambda failures: nonsense}
+    await asyncio.wait_for(fate_of(redis, handler, options, retries=1, backoff=lambda failures: nonsense), 5)
+    assert handler.runs == [(1, 1), (1, 2), (2, 1)]
+
+
+async def test_a_backoff_that_raises_is_no_wait(redis: Redis) -> None:
+    def broken(failures: int) -> float:
+        raise KeyError
+
+    handler = Failing(ValueError(), ValueError())
+    await fate_of(redis, handler, {"redelivery_backoff": broken}, retries=1, backoff=broken)
+    assert handler.runs == [(1, 1), (1, 2), (2, 1)]
+
+
+# --- time-outs ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_handler_that_takes_too_long_is_a_time_out(redis: Redis) -> None:
+    stopped = asyncio.Event()
+
+    async def slow(event: DvOrder) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            stopped.set()
+
+    letter = await fate_of(redis, slow, {"max_deliveries": 1}, timeout=0.05)
+
+    assert stopped.is_set()
+    assert letter[b"error_type"] == b"rapids.exceptions.HandlerTimeoutError"
+    assert b"0.05 s" in letter[b"error"]
+    assert b"'slow'" in letter[b"error"]
+    assert b"in slow" in letter[b"traceback"]
+
+
+async def test_the_router_s_time_out_holds_unless_the_handler_has_its_own(redis: Redis) -> None:
+    async def slow(event: DvOrder) -> None:
+        await asyncio.sleep(0.2)
+
+    letter = await fate_of(redis, slow, {"max_deliveries": 1, "handler_timeout": 0.05})
+    assert letter[b"error_type"] == b"rapids.exceptions.HandlerTimeoutError"
+    await redis.flushall()
+    assert await fate_of(redis, slow, {"max_deliveries": 1, "handler_timeout": 0.05}, timeout=5) is None
+
+
+async def test_a_time_out_of_the_handler_s_own_is_not_taken_for_ours(redis: Redis) -> None:
+    letter = await fate_of(redis, Failing(TimeoutError("their server")), {"max_deliveries": 1}, timeout=5)
+    assert (letter[b"error_type"], letter[b"error"]) == (b"TimeoutError", b"their server")
+
+
+async def test_a_time_out_counts_as_a_failed_attempt(redis: Redis) -> None:
+    runs: list[int] = []
+
+    async def slow_at_first(event: DvOrder) -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            await asyncio.sleep(30)
+
+    assert await fate_of(redis, slow_at_first, timeout=0.05, retries=2) is None
+    assert len(runs) == 3
+
+
+# --- what may be retried --------------------------------------------------------------------------------------------
+
+
+async def test_an_error_that_is_listed_is_retried(redis: Redis) -> None:
+    handler = Failing(ConnectionResetError(), ValueError())
+    assert await fate_of(redis, handler, retries=2, retryable_exceptions=(ConnectionError, ValueError)) is None
+    assert handler.runs == [(1, 1), (1, 2), (1, 3)]
+
+
+async def test_an_error_that_is_not_listed_is_dead_at_once(redis: Redis) -> None:
+    handler = Failing(ValueError("not that one"))
+    letter = await fate_of(redis, handler, retries=5, retryable_exceptions=(ConnectionError,))
+    assert handler.runs == [(1, 1)]
+    assert (letter[b"reason"], letter[b"error_type"]) == (b"non_retryable", b"ValueError")
+    assert letter[b"error"] == b"not that one"
+
+
+async def test_an_empty_list_restricts_nothing(redis: Redis) -> None:
+    handler = Failing(ValueError())
+    assert await fate_of(redis, handler, retries=1, retryable_exceptions=()) is None
+    assert handler.runs == [(1, 1), (1, 2)]
+
+
+async def test_our_time_out_is_listed_by_time_out_error(redis: Redis) -> None:
+    runs: list[int] = []
+
+    async def slow_at_first(event: DvOrder) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            await asyncio.sleep(30)
+
+    assert await fate_of(redis, slow_at_first, timeout=0.05, retries=1, retryable_exceptions=(TimeoutError,)) is None
+    assert len(runs) == 2
+
+
+async def test_our_time_out_is_dead_at_once_where_it_is_not_listed(redis: Redis) -> None:
+    async def slow(event: DvOrder) -> None:
+        await asyncio.sleep(30)
+
+    letter = await fate_of(redis, slow, timeout=0.05, retries=3, retryable_exceptions=(ValueError,))
+    assert letter[b"reason"] == b"non_retryable"
+    assert letter[b"error_type"] == b"rapids.exceptions.HandlerTimeoutError"
+
+
+# --- what a handler may ask for -------------------------------------------------------------------------------------
+
+
+async def test_non_retryable_error_is_dead_at_once(redis: Redis) -> None:
+    handler = Failing(NonRetryableError("the card was declined"))
+    letter = await fate_of(redis, handler, retries=5)
+    assert handler.runs == [(1, 1)]
+    assert (letter[b"reason"], letter[b"error"]) == (b"non_retryable", b"the card was declined")
+    assert letter[b"error_type"] == b"rapids.exceptions.NonRetryableError"
+
+
+async def test_non_retryable_error_around_a_cause_is_told_by_its_cause(redis: Redis) -> None:
+    letter = await fate_of(redis, Failing(NonRetryableError("pay", KeyError("amount"), "event-1")))
+    assert (letter[b"error_type"], letter[b"error"]) == (b"KeyError", b"'amount'")
+
+
+async def test_retry_after_ends_the_delivery_and_sets_the_wait(redis: Redis) -> None:
+    handler = Failing(RetryAfter(0.2, "busy"))
+    assert await fate_of(redis, handler, {"redelivery_backoff": constant(30)}, retries=5) is None
+    assert handler.runs == [(1, 1), (2, 1)]
+    assert 0.19 < handler.times[1] - handler.times[0] < 1.0
+
+
+async def test_retry_after_is_obeyed_though_it_is_not_listed(redis: Redis) -> None:
+    handler = Failing(RetryAfter(0))
+    assert await fate_of(redis, handler, retryable_exceptions=(ConnectionError,)) is None
+    assert handler.runs == [(1, 1), (2, 1)]
+
+
+async def test_retry_after_counts_as_a_failed_delivery(redis: Redis) -> None:
+    handler = Failing(*(RetryAfter(0, "busy") for _ in range(5)))
+    letter = await fate_of(redis, handler, {"max_deliveries": 2})
+    assert handler.runs == [(1, 1), (2, 1)]
+    assert (letter[b"reason"], letter[b"error"]) == (b"max_deliveries_exceeded", b"busy")
+
+
+# --- errors of other kinds ------------------------------------------------------------------------------------------
+
+
+class DvOddError(BaseException):
+    """Not an `Exception`: `except Exception` does not see it."""
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError("theirs"), DvOddError("odd"), GeneratorExit(), StopIteration()]
+)
+async def test_no_error_of_a_handler_s_own_ends_the_router(redis: Redis, error: BaseException) -> None:
+    handler = Failing(error)
+    assert await fate_of(redis, handler, retries=1) is None
+    assert handler.runs == [(1, 1), (1, 2)]
+
+
+async def test_a_group_of_errors_is_told_whole(redis: Redis) -> None:
+    letter = await fate_of(
+        redis, Failing(ExceptionGroup("both", [ValueError("one"), KeyError("two")])), {"max_deliveries": 1}
+    )
+    assert letter[b"error_type"] == b"ExceptionGroup"
+    assert b"one" in letter[b"traceback"]
+    assert b"two" in letter[b"traceback"]
+
+
+async def test_an_error_that_cannot_be_told_is_a_dead_letter_all_the_same(redis: Redis) -> None:
+    class DvUntellableError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    letter = await fate_of(redis, Failing(DvUntellableError()), {"max_deliveries": 1})
+    assert b"DvUntellableError" in letter[b"error_type"]
+
+
+async def test_each_failed_attempt_and_delivery_is_logged_with_what_finds_the_entry(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = make_router(redis)
+    router.on(DvOrder, retries=1, name="fails")(Failing(ValueError("secret")))
+    with caplog.at_level(logging.WARNING, "rapids"):
+        async with running(router):
+            entry_id = await make_emitter(redis).emit(DvOrder(text="payload"))
+            await until_settled(redis)
+    [record] = [record for record in caplog.records if "attempt 1 of 2" in record.getMessage()]
+    told = vars(record)
+    assert (told["stream"], told["group"], told["entry_id"]) == (router.stream, router.group, entry_id)
+    assert (told["handler"], told["deliveries"], told["error_type"]) == ("fails", 1, "ValueError")
+    assert "payload" not in caplog.text
+
+
+async def test_an_entry_delivered_too_often_is_dead_without_being_run(redis: Redis) -> None:
+    """Its processes died on it: the count says so, though no failure was ever recorded."""
+    handler = Failing()
+    router = make_router(redis, max_deliveries=2, claim_min_idle_ms=50)
+    router.on(DvOrder)(handler)
+    await make_emitter(redis).emit(DvOrder())
+    await redis.xgroup_create(router.stream, router.group, "0")
+    [[_, [[entry_id, _]]]] = await redis.xreadgroup(router.group, "dead", {router.stream: ">"})
+    await redis.xclaim(router.stream, router.group, "dead", 0, [entry_id], retrycount=2)
+
+    async with running(router):
+        await eventually(lambda: letters(redis))
+        await until_settled(redis)
+
+    assert handler.runs == []
+    [letter] = await letters(redis)
+    assert (letter[b"reason"], letter[b"deliveries"]) == (b"max_deliveries_exceeded", b"3")
