@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -41,8 +42,9 @@ class Narrator:
             self._out.write(f"{text}\n")
             self._out.flush()
         except BrokenPipeError:
-            # Nobody reads any more (`... | head`). Handlers go through here, and that is no reason for them to fail.
+            # Nobody reads any more (`... | head`): stop as for Ctrl-C. Handlers come through here, and shall not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            signal.raise_signal(signal.SIGINT)
 
     def seen(self, correlation_id: str, subject: str, what: str, style: str = "") -> None:
         """Something that happened: for which request, where, and what."""
