@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from functools import lru_cache
-from typing import Any, TypeAlias
+from math import isfinite
+from typing import Any, TypeAlias, cast
 
 import orjson
 from pydantic import AliasChoices, AliasPath, ValidationError
@@ -86,20 +87,38 @@ def _body(event: Event) -> tuple[str, int, bytes]:
 
 def _own_fields(event: BaseEvent) -> bytes:
     try:
-        data = event.__pydantic_serializer__.to_json(event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False)
-        return _strict(data)
+        return _written(event, exclude=_BASE_FIELDS)
     except (PydanticSerializationError, ValueError) as error:
         raise SerializationError(event.event_type, _culprit(event), str(error)) from error
 
 
 def _culprit(event: BaseEvent) -> str:
     """The first field that cannot be written: looked for only once the whole event has failed."""
-    for name in type(event).model_fields:
+    for name in (*type(event).model_fields, *(event.model_extra or ())):
         try:
-            _strict(event.__pydantic_serializer__.to_json(event, include={name}, round_trip=True))
+            _written(event, include={name})
         except (PydanticSerializationError, ValueError):
             return name
     return "?"
+
+
+def _written(event: BaseEvent, *, include: set[str] | None = None, exclude: set[str] | None = None) -> bytes:
+    serializer = event.__pydantic_serializer__
+    data = serializer.to_json(event, include=include, exclude=exclude, round_trip=True, by_alias=False)
+    if b"null" in data:
+        _check_numbers(serializer.to_python(event, include=include, exclude=exclude, round_trip=True))
+    return _strict(data)
+
+
+def _check_numbers(value: object) -> None:
+    """Raises `ValueError` for NaN or an infinity: in a nested model, Pydantic would write it as null without a word."""
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{value} is not JSON")
+    if isinstance(value, dict):
+        value = list(cast("dict[object, object]", value).values())
+    if isinstance(value, list | tuple | set | frozenset):
+        for inner in cast("list[object]", value):
+            _check_numbers(inner)
 
 
 def _json(value: object, event_type: str, field: str) -> bytes:

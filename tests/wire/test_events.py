@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -82,6 +82,12 @@ def test_none_is_an_empty_string_and_no_metadata_an_empty_object() -> None:
 def test_a_time_is_written_in_utc(timestamp: str, written: bytes) -> None:
     event = WireOrderPlaced.model_validate({"order_id": "a", "total": 1, "timestamp": timestamp})
     assert dict(pairs(encoded(event)))[b"timestamp"] == written
+
+
+def test_a_time_nobody_validated_is_written_in_utc_too() -> None:
+    moment = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    event = WireOrderPlaced.model_construct(order_id="a", total=1.0, id=ID, timestamp=moment, metadata={})
+    assert dict(pairs(encoded(event)))[b"timestamp"] == b"2026-01-01T10:00:00+00:00"
 
 
 def test_an_entry_of_rapids_streams_is_read() -> None:

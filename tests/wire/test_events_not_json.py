@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pydantic import (
-    Field,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from rapids import BaseEvent, Event, GenericEvent
 from rapids.exceptions import SerializationError
-from tests.wire.entries import WireOrderPlaced, encoded
+from tests.wire.entries import WireOrderPlaced, data_of, encoded, round_trip
 
 
 class WireAnything(BaseEvent):
@@ -77,6 +76,58 @@ def test_a_number_of_an_own_field_that_json_lacks_is_named() -> None:
     with pytest.raises(SerializationError) as raised:
         encoded(WireOrderPlaced(order_id="a", total=math.inf))
     assert raised.value.field == "total"
+
+
+class WirePoint(BaseModel):
+    x: float
+
+
+@dataclass
+class WireSpan:
+    length: float | None
+
+
+class WireShape(BaseEvent):
+    name: str | None = None
+    points: list[WirePoint] = []
+    span: WireSpan | None = None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("points", [WirePoint(x=1), WirePoint(x=math.nan)]), ("span", WireSpan(-math.inf))],
+)
+def test_a_number_that_json_lacks_is_not_lost_in_a_nested_model(field: str, value: Any) -> None:
+    with pytest.raises(SerializationError) as raised:
+        encoded(WireShape(**{field: value}))
+    assert raised.value.field == field
+
+
+def test_none_in_a_nested_model_is_no_lost_number() -> None:
+    event = WireShape(points=[WirePoint(x=1)], span=WireSpan(None))
+    assert round_trip(event) == event
+
+
+class WireMeasured(BaseEvent):
+    value: float
+
+    @field_serializer("value")
+    def none_for_nan(self, value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+
+def test_a_class_may_say_itself_what_to_write_for_a_number_that_json_lacks() -> None:
+    assert data_of(WireMeasured(value=math.nan)) == {"value": None}
+
+
+class WireExtras(BaseEvent):
+    model_config = ConfigDict(extra="allow")
+
+
+def test_an_extra_field_that_json_cannot_hold_is_named() -> None:
+    with pytest.raises(SerializationError) as raised:
+        encoded(WireExtras.model_validate({"fine": 1, "odd": object()}))
+    assert raised.value.field == "odd"
 
 
 @pytest.mark.parametrize("field", ["id", "correlation_id", "causation_id"])
