@@ -93,7 +93,7 @@ class DeadLetterPage(BaseModel):
             "example": {
                 "dlq": "{orders}:dlq",
                 "items": [_SUMMARY],
-                "next_cursor": None,
+                "next_cursor": "1763932000000-0",
                 "total": 1,
                 "total_exact": True,
                 "scanned": 1,
@@ -136,7 +136,8 @@ class DeadLetter(DeadLetterSummary):
                 "metadata": {"encoding": "json", "value": {}, "size": 2, "truncated": False},
                 "traceback": "Traceback (most recent call last): ...",
                 "consumer": "web-1-4711",
-                "replay_of": None,
+                "replay_of": "1763931900000-0",
+                "replay_count": 1,
                 "history": [],
             }
         }
