@@ -11,9 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(
-    condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, interval: float = 0.01
-) -> T:
+async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, interval: float = 0.01) -> T:
     """Wait until `condition` (a plain or an async callable) is truthy and return what it gave.
 
     It is asked at once and then every `interval` seconds. After `timeout` seconds an AssertionError
