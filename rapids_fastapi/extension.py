@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.checks import positive_seconds
-from rapids.exceptions import NotConfiguredError
+from rapids.exceptions import NotConfiguredError, RedisUnavailableError
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.connecting import check_url, connected, reachable, url_or_environment
@@ -91,22 +91,29 @@ class Rapids:
         and what a router raises that does not start. Whatever was started by then is stopped.
         """
         with self._alone():
-            async with self._client() as redis:
-                if not self._emitter_has_client:
-                    self._emitter.configure(redis)
-                async with supervised(self._routers, redis) as routers:
-                    running = Running(
-                        emitter=self._emitter,
-                        redis=redis,
-                        routers=routers,
-                        queues={name: DeadLetterQueue(redis, name) for name in self._queue_names()},
-                        admin_auth=self._admin_auth or _token_from_environment(),
-                        redactor=self._redactor,
-                    )
-                    try:
-                        yield {STATE_KEY: running}
-                    finally:
-                        await running.emitting.finished()
+            async with AsyncExitStack() as started:
+                try:
+                    running = await self._start(started)
+                except RedisUnavailableError as error:
+                    # Servers print the trace of what ends a start-up, and the message alone says it all.
+                    raise error.with_traceback(None) from None
+                yield {STATE_KEY: running}
+
+    async def _start(self, started: AsyncExitStack) -> Running:
+        """Start everything, each step after what it needs; `started` ends it in the opposite order."""
+        redis = await started.enter_async_context(self._client())
+        if not self._emitter_has_client:
+            self._emitter.configure(redis)
+        running = Running(
+            emitter=self._emitter,
+            redis=redis,
+            routers=await started.enter_async_context(supervised(self._routers, redis)),
+            queues={name: DeadLetterQueue(redis, name) for name in self._queue_names()},
+            admin_auth=self._admin_auth or _token_from_environment(),
+            redactor=self._redactor,
+        )
+        started.push_async_callback(running.emitting.finished)
+        return running
 
     @contextmanager
     def _alone(self) -> Generator[None]:

@@ -24,7 +24,7 @@ router = APIRouter(prefix="/api/capabilities", route_class=AdminRoute, dependenc
 async def get_capabilities(parts: RunningDep, user: UserDep) -> schemas.Capabilities:
     """What this admin can do, and what you may."""
     return schemas.Capabilities(
-        version=importlib.metadata.version("rapids-fastapi"),
+        version=_version(),
         user=schemas.User(name=user.name, permissions=sorted(user.permissions)),
         dead_letter_queues=[schemas.Queue(name=name, groups=_groups(parts, name)) for name in sorted(parts.queues)],
         replay_scopes=list(get_args(schemas.Scope)),
@@ -35,3 +35,10 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> schemas.Capabili
 
 def _groups(parts: Running, queue: str) -> list[str]:
     return sorted({running.router.group for running in parts.routers if running.router.dlq_stream == queue})
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("rapids-fastapi")
+    except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
+        return "unknown"
