@@ -27,6 +27,7 @@ EMITTER: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["1", None, True],
         [-0.1, math.nan, math.inf, 10**400],
     ),
+    "replicas": ("must be a whole number of 0 or more", NOT_WHOLE, [-1, 2**63]),
 }
 
 ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {
