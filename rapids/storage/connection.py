@@ -20,6 +20,7 @@ from redis.exceptions import (
     BusyLoadingError,
     MaxConnectionsError,
     NoPermissionError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -192,7 +193,11 @@ def pool_of(client: Client) -> ConnectionPool:
 
 async def _round_trip(connection: AbstractConnection, commands: Sequence[Command]) -> list[Reply]:
     await connection.send_packed_command(connection.pack_commands(commands))
-    return [await _answer(connection) for _ in commands]
+    replies = [await _answer(connection) for _ in commands]
+    if any(isinstance(reply, ReadOnlyError) for reply in replies):
+        # This was the master and is a replica now, after a failover: the name may lead elsewhere when asked again.
+        await connection.disconnect(nowait=True)
+    return replies
 
 
 async def _answer(connection: AbstractConnection) -> Reply:
