@@ -118,7 +118,10 @@ class Claimed:
 async def claim(
     commands: Commands, source: Source, consumer: str, *, ids: Sequence[bytes], min_idle_ms: int, due: int
 ) -> Claimed:
-    """Take the named entries if still abandoned for `min_idle_ms`, and up to `due` waiting ones whose time has come."""
+    """Take the named entries if still abandoned for `min_idle_ms`, and up to `due` waiting ones whose time has come.
+
+    With a `min_idle_ms` of 0, only what is still this consumer's own.
+    """
     keys = (source.stream, source.ledger, source.due, source.parked)
     arguments = (source.group, consumer, min_idle_ms, due, *ids)
     taken, ghosts, wait = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])

@@ -2,7 +2,8 @@
 -- An entry that is pending but no longer in the stream (a ghost: trimmed away) is acknowledged and reported, not taken.
 --
 -- KEYS  stream, ledger, due, parked
--- ARGV  group, consumer, least idle time in ms of a named entry, how many due ones to take at most, then ids
+-- ARGV  group, consumer, least idle time in ms of a named entry (0: it must still be this consumer's own),
+--       how many due ones to take at most, then ids
 -- Returns {taken, ghosts, wait}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
 -- milliseconds until the next waiting entry is due, or -1.
 local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -37,7 +38,7 @@ end
 for i = 5, #ARGV do
   local id = ARGV[i]
   local entry = pending_of(id)
-  if entry and entry[3] >= min_idle and entry[2] ~= 'rapids:parked'
+  if entry and entry[3] >= min_idle and (min_idle > 0 or entry[2] == consumer) and entry[2] ~= 'rapids:parked'
     and not (entry[2] == 'rapids:waiting' and redis.call('ZSCORE', due_key, id)) then
     take(id, entry[4])
   end
