@@ -1,0 +1,337 @@
+"""Work that somebody left behind: another consumer, a killed process, this name's earlier life, or trimmed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import current_delivery
+from tests.support import eventually
+from tests.worker.helpers import (
+    GROUP,
+    STREAM,
+    DvOrder,
+    as_text,
+    check_keys,
+    consumers,
+    letters,
+    make_emitter,
+    make_router,
+    pending,
+    running,
+    until_settled,
+)
+
+
+async def left_by(redis: Redis, consumer: str, count: int) -> list[str]:
+    """Emit events and let a consumer take them and say nothing more."""
+    ids = await make_emitter(redis).emit([DvOrder(number=number) for number in range(count)])
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, consumer, {STREAM: ">"}, count=count)
+    return ids
+
+
+async def test_what_this_name_left_in_an_earlier_life_is_taken_up_at_once(redis: Redis) -> None:
+    await left_by(redis, "worker", 50)
+    router, seen = make_router(redis, consumer="worker", claim_min_idle_ms=60_000), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        delivery = current_delivery()
+        assert delivery is not None
+        seen.append((event.number, delivery.deliveries))
+
+    async with running(router):
+        await until_settled(redis)
+    assert sorted(seen) == [(number, 2) for number in range(50)]
+    await check_keys(redis)
+
+
+async def test_what_it_left_is_not_taken_back_from_who_has_it_meanwhile(redis: Redis) -> None:
+    """Both look at the list of what "worker" left; only one may have each."""
+    await left_by(redis, "worker", 40)
+    seen: list[int] = []
+
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        await asyncio.sleep(0.05)
+
+    routers = [make_router(redis, consumer=name, claim_min_idle_ms=150, batch_size=2) for name in ("worker", "other")]
+    for router in routers:
+        router.on(DvOrder)(handle)
+    async with running(*routers):
+        await until_settled(redis, timeout=20)
+    assert sorted(seen) == list(range(40))
+
+
+async def test_what_a_dead_consumer_left_is_reclaimed_in_time(redis: Redis) -> None:
+    router, seen = make_router(redis, claim_min_idle_ms=300), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append((event.number, time.monotonic()))
+
+    async with running(router):
+        await redis.xgroup_create(STREAM, "another", "0")  # only so that the group is not alone
+        await router.stop()
+    await make_emitter(redis).emit([DvOrder(number=number) for number in range(30)])
+    await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
+    left_at = time.monotonic()
+
+    async with running(router):
+        await until_settled(redis)
+
+    assert sorted(number for number, _ in seen) == list(range(30))
+    assert min(at for _, at in seen) - left_at >= 0.29
+    assert max(at for _, at in seen) - left_at < 0.3 + 2
+
+
+async def test_it_is_reclaimed_alongside_new_reads_whatever_the_load(redis: Redis) -> None:
+    await left_by(redis, "dead", 1)
+    router, seen = make_router(redis, claim_min_idle_ms=200, claim_interval=1_000_000), []
+    emitter, stop = make_emitter(redis), asyncio.Event()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.text)
+        await asyncio.sleep(0.005)
+
+    async def load() -> None:
+        while not stop.is_set():
+            await emitter.emit([DvOrder(text="new") for _ in range(50)])
+            await asyncio.sleep(0.02)
+
+    async with running(router):
+        loading = asyncio.create_task(load())
+        try:
+            await eventually(lambda: "" in seen, timeout=2.5)
+        finally:
+            stop.set()
+            await loading
+    assert "new" in seen
+
+
+async def test_claim_interval_looks_after_so_many_reads(redis: Redis) -> None:
+    async def looks(claim_interval: int) -> int:
+        router = make_router(redis, claim_interval=claim_interval, block_ms=20)
+        async with running(router):
+            await redis.config_resetstat()
+            started = time.monotonic()
+            while time.monotonic() - started < 0.6:
+                await asyncio.sleep(0.05)
+            stats = await redis.info("commandstats")
+            return stats.get("cmdstat_xinfo|consumers", {"calls": 0})["calls"]
+
+    assert await looks(claim_interval=1) > 2 * await looks(claim_interval=1_000)
+
+
+async def test_a_handler_may_take_much_longer_than_claim_min_idle(redis: Redis) -> None:
+    seen: list[int] = []
+
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        await asyncio.sleep(1.0)
+
+    routers = [make_router(redis, claim_min_idle_ms=200, batch_size=5) for _ in range(2)]
+    for router in routers:
+        router.on(DvOrder)(handle)
+    async with running(*routers):
+        await make_emitter(redis).emit([DvOrder(number=number) for number in range(4)])
+        await until_settled(redis)
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+WORKER = Path(__file__).with_name("killed_worker.py")
+
+
+async def test_a_worker_killed_in_the_middle_loses_nothing(redis: Redis, redis_url: str) -> None:
+    count = 60
+    await make_emitter(redis).emit([DvOrder(number=number) for number in range(count)])
+    worker = await asyncio.create_subprocess_exec(sys.executable, str(WORKER), redis_url, cwd=WORKER.parents[2])
+    try:
+        await eventually(lambda: _has_done(redis, 10), timeout=20)
+        os.kill(worker.pid, signal.SIGKILL)
+    finally:
+        await worker.wait()
+    done_before = await redis.llen("done")
+    assert 10 <= done_before < count
+
+    router = make_router(redis, claim_min_idle_ms=300)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        await redis.rpush("done", event.number)
+
+    async with running(router):
+        await until_settled(redis)
+
+    done = [int(number) for number in await redis.lrange("done", 0, -1)]
+    assert set(done) == set(range(count))
+    # Twice only what was in flight: the entry under way and settlements not yet confirmed.
+    assert len(done) - count <= 3
+    await redis.delete("done")
+    await check_keys(redis)
+    assert await letters(redis) == []
+
+
+async def _has_done(redis: Redis, count: int) -> bool:
+    return await redis.llen("done") >= count
+
+
+# --- ghosts: pending, but trimmed away ------------------------------------------------------------------------------
+
+
+async def test_ghosts_are_acknowledged_and_told_with_their_ids(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    ids = await left_by(redis, "dead", 5)
+    await redis.xtrim(STREAM, minid=ids[3], approximate=False)
+    router, seen = make_router(redis, claim_min_idle_ms=50), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+
+    with caplog.at_level(logging.ERROR, "rapids"):
+        async with running(router):
+            await until_settled(redis)
+
+    assert sorted(seen) == [3, 4]
+    told = [entry_id for record in caplog.records for entry_id in getattr(record, "lost", ())]
+    assert sorted(told) == ids[:3]
+    await check_keys(redis)
+
+
+async def test_ghosts_of_this_name_s_earlier_life_are_no_trouble_either(redis: Redis) -> None:
+    await left_by(redis, "worker", 5)
+    await redis.xtrim(STREAM, maxlen=0, approximate=False)
+    async with running(make_router(redis, consumer="worker")):
+        await eventually(lambda: _nothing_pending(redis))
+
+
+async def test_an_entry_trimmed_while_it_waits_is_a_ghost(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    router, seen = make_router(redis, redelivery_backoff=lambda failures: 0.3), []
+
+    @router.on(DvOrder)
+    async def fail(event: DvOrder) -> None:
+        seen.append(event.number)
+        raise ValueError
+
+    with caplog.at_level(logging.ERROR, "rapids"):
+        async with running(router):
+            [entry_id] = await make_emitter(redis).emit([DvOrder()])
+            await eventually(lambda: _waits(redis))
+            await redis.xtrim(STREAM, maxlen=0, approximate=False)
+            await eventually(lambda: _nothing_pending(redis))
+    assert seen == [0]
+    assert [record.lost for record in caplog.records if hasattr(record, "lost")] == [[entry_id]]
+    await check_keys(redis)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_entry_trimmed_while_it_is_handled(
+    redis: Redis, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    router, seen = make_router(redis), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        await redis.xtrim(STREAM, maxlen=0, approximate=False)
+        seen.append(event.number)
+        if fails:
+            raise ValueError
+
+    with caplog.at_level(logging.ERROR, "rapids"):
+        async with running(router):
+            await make_emitter(redis).emit(DvOrder(number=1))
+            await eventually(lambda: bool(seen))
+            await eventually(lambda: _nothing_pending(redis))
+    assert seen == [1]
+    assert ("lost" in caplog.text) == fails
+    await check_keys(redis)
+
+
+async def _waits(redis: Redis) -> bool:
+    return (await consumers(redis)).get("rapids:waiting") == 1
+
+
+async def _nothing_pending(redis: Redis) -> bool:
+    return await pending(redis) == []
+
+
+# --- parked ---------------------------------------------------------------------------------------------------------
+
+
+async def test_without_a_dead_letter_stream_an_exhausted_entry_is_parked(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    router, seen = make_router(redis, dlq_stream=None, max_deliveries=2, claim_min_idle_ms=50), []
+
+    @router.on(DvOrder)
+    async def fail(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number == 1:
+            raise ValueError("kaputt")
+
+    with caplog.at_level(logging.ERROR, "rapids"):
+        async with running(router):
+            ids = await make_emitter(redis).emit([DvOrder(number=number) for number in (1, 2)])
+            await eventually(lambda: _has_parked(redis, 1))
+            await asyncio.sleep(0.3)  # several times claim_min_idle_ms
+
+    assert seen == [1, 2, 1]
+    [entry] = await pending(redis)
+    assert (as_text(entry["message_id"]), as_text(entry["consumer"])) == (ids[0], "rapids:parked")
+    [record] = [record for record in caplog.records if "parked" in record.getMessage()]
+    assert vars(record)["entry_id"] == ids[0]
+    assert await redis.hkeys("{dv:events}:rapids:parked:dv-group") == [ids[0].encode()]
+    await check_keys(redis, settled=False)
+
+
+async def test_a_parked_entry_is_not_run_after_a_restart(redis: Redis) -> None:
+    router, seen = make_router(redis, dlq_stream=None, max_deliveries=1, claim_min_idle_ms=50, consumer="worker"), []
+
+    @router.on(DvOrder)
+    async def fail(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number == 1:
+            raise ValueError
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder(number=1))
+        await eventually(lambda: _has_parked(redis, 1))
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder(number=2))
+        await eventually(lambda: seen[-1] == 2)
+        await asyncio.sleep(0.2)
+    assert seen == [1, 2]
+
+
+async def test_the_other_handlers_of_a_parked_entry_run_to_their_end(redis: Redis) -> None:
+    router, seen = make_router(redis, dlq_stream=None, max_deliveries=3), []
+
+    @router.on(DvOrder, retryable_exceptions=(KeyError,))
+    async def never(event: DvOrder) -> None:
+        seen.append("never")
+        raise ValueError
+
+    @router.on(DvOrder)
+    async def at_last(event: DvOrder) -> None:
+        seen.append("at last")
+        if seen.count("at last") < 3:
+            raise ValueError
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await eventually(lambda: _has_parked(redis, 1))
+    assert seen == ["never", "at last", "at last", "at last"]
+
+
+async def _has_parked(redis: Redis, count: int) -> bool:
+    return await redis.hlen("{dv:events}:rapids:parked:dv-group") == count
