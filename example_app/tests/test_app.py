@@ -1,0 +1,139 @@
+"""The whole service on a real server, over HTTP."""
+
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from example_app.app import create_app
+from example_app.demo.serving import listening, serving
+from example_app.settings import Settings
+from example_app.tests.conftest import TOKEN
+from tests.support import eventually
+
+OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
+
+
+async def place(http: httpx.AsyncClient, card: str = "visa", **headers: str) -> httpx.Response:
+    order = {"customer": "Ada", "items": ["lamp"], "total": "48.90", "card": card}
+    answer = await http.post("/orders", json=order, headers=headers)
+    assert answer.status_code == 202, answer.text
+    return answer
+
+
+async def settled(http: httpx.AsyncClient, order_id: str, status: str) -> dict[str, Any]:
+    async def look() -> dict[str, Any]:
+        order = (await http.get(f"/orders/{order_id}")).json()
+        assert order["status"] == status
+        return order
+
+    return await eventually(look)
+
+
+async def dead_letters(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    return (await http.get("/rapids/api/dead-letters", headers=OPERATOR)).json()["items"]
+
+
+async def test_an_order_is_paid_shipped_and_audited(http: httpx.AsyncClient) -> None:
+    answer = await place(http, **{"X-Correlation-ID": "web-1"})
+    order_id = answer.json()["order_id"]
+    assert answer.headers["Location"] == f"/orders/{order_id}"
+    assert answer.headers["X-Correlation-ID"] == "web-1"
+    await settled(http, order_id, "shipped")
+
+    async def audited() -> list[dict[str, Any]]:
+        history = (await http.get(f"/orders/{order_id}")).json()["history"]
+        assert [line["event_type"] for line in history] == ["order.placed", "order.shipped"]
+        return history
+
+    assert {line["correlation_id"] for line in await eventually(audited)} == {"web-1"}
+
+
+async def test_a_courier_that_fails_now_and_then_delays_nothing_for_long(http: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        order_id = (await place(http)).json()["order_id"]
+        await settled(http, order_id, "shipped")
+    assert await dead_letters(http) == []
+
+
+async def test_a_declined_card_waits_as_a_dead_letter_until_it_is_replayed(http: httpx.AsyncClient) -> None:
+    order_id = (await place(http, card="declined")).json()["order_id"]
+    assert (await settled(http, order_id, "payment_declined"))["declined"] == "insufficient funds"
+    [letter] = await eventually(lambda: dead_letters(http))
+    assert (letter["handler"], letter["reason"]) == ("take_payment", "non_retryable")
+    assert letter["error"] == "card declined: insufficient funds"
+
+    assert (await http.put(f"/orders/{order_id}/card", json={"card": "visa"})).status_code == 204
+    replay = await http.post(f"/rapids/api/dead-letters/{letter['id']}/replay", json={}, headers=OPERATOR)
+    assert replay.status_code == 200
+    assert (await settled(http, order_id, "shipped"))["declined"] == ""
+    assert await dead_letters(http) == []
+
+
+async def test_no_card_is_shown_or_gets_into_an_event(http: httpx.AsyncClient, redis: Redis) -> None:
+    order_id = (await place(http, card="visa-4242")).json()["order_id"]
+    order = await settled(http, order_id, "shipped")
+    assert "4242" not in str(order)
+    assert b"4242" not in b"".join(b"".join(fields.values()) for _, fields in await redis.xrange("test:orders"))
+
+
+async def test_a_paid_order_takes_no_other_card(http: httpx.AsyncClient) -> None:
+    order_id = (await place(http)).json()["order_id"]
+    await settled(http, order_id, "shipped")
+    assert (await http.put(f"/orders/{order_id}/card", json={"card": "visa"})).status_code == 409
+
+
+@pytest.mark.parametrize("path", ["/orders/nope", "/orders/nope/card"])
+async def test_an_unknown_order_is_not_found(http: httpx.AsyncClient, path: str) -> None:
+    method = "PUT" if path.endswith("card") else "GET"
+    answer = await http.request(method, path, json={"card": "visa"} if method == "PUT" else None)
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{"items": []}, {"total": "0"}, {"total": "1.999"}, {"customer": ""}, {"items": ["a\nb"]}, {"card": ""}]
+)
+async def test_nonsense_is_refused_and_nothing_is_emitted(
+    http: httpx.AsyncClient, redis: Redis, nonsense: dict[str, Any]
+) -> None:
+    order = {"customer": "Ada", "items": ["lamp"], "total": "48.90", "card": "visa", **nonsense}
+    assert (await http.post("/orders", json=order)).status_code == 422
+    assert await redis.xlen("test:orders") == 0
+
+
+async def test_the_admin_is_closed_without_a_token(settings: Settings) -> None:
+    async with (
+        serving(create_app(replace(settings, admin_token=None)), listening(0)) as address,
+        httpx.AsyncClient(base_url=address, trust_env=False) as http,
+    ):
+        assert (await http.get("/rapids/api/dead-letters", headers=OPERATOR)).status_code == 403
+
+
+async def test_two_processes_of_the_service_see_the_same_orders(settings: Settings) -> None:
+    async with (
+        serving(create_app(settings), listening(0)) as here,
+        serving(create_app(settings), listening(0)) as there,
+        httpx.AsyncClient(base_url=here, trust_env=False) as http,
+        httpx.AsyncClient(base_url=there, trust_env=False) as other,
+    ):
+        order_id = (await place(http)).json()["order_id"]
+        await settled(other, order_id, "shipped")
+
+
+async def test_the_app_starts_and_stops_several_times(settings: Settings) -> None:
+    app = create_app(settings)
+    for _ in range(3):
+        async with (
+            serving(app, listening(0)) as address,
+            httpx.AsyncClient(base_url=address, trust_env=False) as http,
+        ):
+            await settled(http, (await place(http)).json()["order_id"], "shipped")
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_environment() == Settings("embedded:", "example:orders")
+    monkeypatch.setenv("RAPIDS_REDIS_URL", " redis://elsewhere:1 ")
+    monkeypatch.setenv("EXAMPLE_STREAM", "mine")
+    assert Settings.from_environment() == Settings("redis://elsewhere:1", "mine")
