@@ -169,6 +169,9 @@ class OwnConnection:
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         async with self._turn:
+            if not self._connection.is_connected:
+                # Sending would connect, too, but past `connect`, in which Sentinel's connections ask for the address.
+                await self._connection.connect()
             return await _round_trip(self._connection, commands)
 
     async def close(self) -> None:
