@@ -269,7 +269,7 @@ class TestOnSuccess:
             socket.send_text("1")
             with pytest.raises(WebSocketDisconnect):
                 socket.receive_text()
-        until(lambda: noted(redis_url) == [1])
+            until(lambda: noted(redis_url) == [1])
 
     def test_what_is_no_event_is_refused_where_it_is_given(self, app: FastAPI) -> None:
         @app.post("/")
