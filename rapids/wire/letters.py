@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from rapids.exceptions import DeserializationError
 from rapids.outcomes import Dead
-from rapids.wire.events import EVENT_FIELDS, Fields, event_type_in, pairs
+from rapids.wire.events import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
 
-__all__ = ["LetterRead", "Origin", "original_fields", "write_letter"]
+__all__ = ["LetterRead", "Origin", "original_fields", "replay_fields", "taken_apart", "write_letter"]
 
 _OPTIONAL_EVENT_FIELDS = (b"traceparent",)
 _REPLAY_FIELDS = (b"replay_handler", b"replay_of", b"replay_count", b"original_msg_id")
@@ -53,9 +53,8 @@ def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datet
         b"replay_of": origin.replay_of,
         b"replay_count": str(origin.replay_count),
     }
-    own = _without_replay(fields) if origin.replay_of else fields
-    if not _is_regular(own):
-        letter[b"original_fields"] = _netstrings(own)
+    if not _is_regular(fields):
+        letter[b"original_fields"] = _netstrings(fields)
     elif b"traceparent" in first:
         letter[b"traceparent"] = first[b"traceparent"]
     return [part if isinstance(part, bytes) else _utf8(part) for pair in letter.items() for part in pair]
@@ -69,7 +68,10 @@ def original_fields(letter: Fields) -> list[bytes]:
     values = _first_values(letter)
     if b"original_fields" in values:
         try:
-            return list(_unpack_netstrings(values[b"original_fields"]))
+            fields = list(_unpack_netstrings(values[b"original_fields"]))
+            if not fields or len(fields) % 2:
+                raise ValueError("names and values do not pair up")
+            return fields
         except ValueError as error:
             raise DeserializationError("", f"original_fields of the letter cannot be read: {error}") from error
     names = [*EVENT_FIELDS, *(name for name in _OPTIONAL_EVENT_FIELDS if name in values)]
@@ -86,6 +88,17 @@ def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes
         *(b"replay_count", b"%d" % (read.number(b"replay_count") + 1)),
         *(b"original_msg_id", read.values.get(b"original_msg_id", b"")),
     ]
+
+
+def taken_apart(fields: Fields) -> tuple[Fields, Replay | None]:
+    """An entry of a replay stream: the fields of the entry it replays, and what `replay_fields` put behind them.
+
+    The replayed entry may have fields of the same names, so only the last ones count.
+    """
+    at = len(fields) - 2 * len(_REPLAY_FIELDS)
+    if tuple(fields[max(at, 0) :: 2]) != _REPLAY_FIELDS:
+        return fields, None
+    return fields[:at], StoredEvent("", dict(pairs(fields[at:]))).replay()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +136,6 @@ def _first_values(fields: Fields) -> dict[bytes, bytes]:
     return values
 
 
-def _without_replay(fields: Fields) -> list[bytes]:
-    return [part for name, value in pairs(fields) if name not in _REPLAY_FIELDS for part in (name, value)]
-
-
 def _is_regular(fields: Fields) -> bool:
     names = tuple(fields[::2])
     return names == EVENT_FIELDS or (names == (*EVENT_FIELDS, b"traceparent") and event_type_in(fields) is not None)
@@ -141,7 +150,11 @@ def _unpack_netstrings(packed: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(packed):
         colon = packed.index(b":", at)
+        if not packed[at:colon].isdigit():
+            raise ValueError(f"no length at byte {at}")
         end = colon + 1 + int(packed[at:colon])
+        if packed[end : end + 1] != b",":
+            raise ValueError(f"no comma at byte {end}")
         yield packed[colon + 1 : end]
         at = end + 1
 

@@ -1,24 +1,29 @@
 """The executor: takes one delivery after another, runs its handlers, and says what became of each."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from rapids.correlation import CorrelationScope
 from rapids.delivery import Delivery, HandlerMiddleware
 from rapids.events import Event
-from rapids.exceptions import DeserializationError
+from rapids.exceptions import NonRetryableError
 from rapids.outcomes import ACK, Dead, Failure, Ledger, Outcome, Reason, Released, settle
 from rapids.registration import Handler, Handlers
 from rapids.settings import RouterSettings
 from rapids.storage.groups import RawEntry
 from rapids.wire.events import Replay, StoredEvent, event_type_in
-from rapids.wire.letters import Origin
+from rapids.wire.letters import Origin, taken_apart
 from rapids.worker.attempts import Attempts
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
 from rapids.worker.settler import Settled, Settler
 
 __all__ = ["Executor"]
+
+SETTLE_PATIENCE = 1.0
+"""Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,17 @@ class Executor:
     async def run(self) -> None:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
         while (next_ := await self._intake.take()) is not None:
-            entry = await self._claim(next_) if isinstance(next_, Abandoned) else next_
+            entry = await self._take_over(next_) if isinstance(next_, Abandoned) else next_
             if entry is not None and await self._may_begin(entry):
                 await self._deliver(entry)
+
+    async def _take_over(self, abandoned: Abandoned) -> RawEntry | None:
+        # It may be what kills processes: what has run by then must be settled, or it would be delivered again with it,
+        # each time. A settlement that Redis goes on refusing is no reason to wait for longer.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_PATIENCE):
+                await self._settler.flushed()
+        return await self._claim(abandoned)
 
     async def _may_begin(self, entry: RawEntry) -> bool:
         try:
@@ -75,30 +88,44 @@ class Executor:
             raise
 
     async def _deliver(self, entry: RawEntry) -> None:
+        replay: Replay | None = None
+        if entry.source.is_replay:
+            own, replay = taken_apart(entry.fields)
+            entry = replace(entry, fields=own)
         event_type = event_type_in(entry.fields)
         if event_type is not None and not entry.source.is_replay and not self._handlers.for_type(event_type):
             self._settler.put(Settled(entry, ACK, self._origin(entry, None)))
             return
         ledger = Ledger.load(entry.ledger)
+        plan = self._plan_or_end(entry, replay, ledger)
         outcomes: list[Outcome] = []
-        plan: Plan | None = None
         try:
-            plan = self._plan(entry, ledger)
-            await self._run_all(plan, entry, outcomes)
-        except DeserializationError as error:
-            outcomes.append(Dead("", Reason.DESERIALIZATION_ERROR, Failure.of(error)))
+            if isinstance(plan, Plan):
+                await self._run_all(plan, entry, outcomes)
+            else:
+                outcomes.append(plan)
         finally:  # also when cancelled: what had finished by then is settled as finished
-            self._settle(entry, plan, outcomes, ledger)
+            self._settle(entry, plan.event if isinstance(plan, Plan) else None, replay, outcomes, ledger)
 
-    def _plan(self, entry: RawEntry, ledger: Ledger) -> Plan:
-        stored = StoredEvent.read(entry.fields)
-        replay = stored.replay() if entry.source.is_replay else None
-        event = stored.decode()
-        handlers = self._handlers.for_type(stored.event_type)
+    def _plan_or_end(self, entry: RawEntry, replay: Replay | None, ledger: Ledger) -> Plan | Dead:
+        """What to run, or why nothing can be. The handler a replay names keeps its name: no other is to run for it."""
+        handler = replay.handler if replay else ""
+        try:
+            return self._plan(entry, replay, ledger)
+        except NonRetryableError as error:
+            return Dead(handler, Reason.NON_RETRYABLE, Failure.of(error))
+        except Exception as error:
+            return Dead(handler, Reason.DESERIALIZATION_ERROR, Failure.of(error))
+
+    def _plan(self, entry: RawEntry, replay: Replay | None, ledger: Ledger) -> Plan:
+        handlers: Sequence[Handler] = ()
         if replay is not None and replay.handler:
-            handlers = tuple(handler for handler in self._handlers if handler.name == replay.handler)
+            handlers = [handler for handler in self._handlers if handler.name == replay.handler]
             if not handlers:
-                raise DeserializationError(stored.event_type, f"the group has no handler {replay.handler!r}")
+                raise NonRetryableError(f"the group has no handler {replay.handler!r}")
+        stored = StoredEvent.read(entry.fields)
+        event = stored.decode()
+        handlers = handlers or self._handlers.for_type(stored.event_type)
         return Plan(event, [handler for handler in handlers if handler.name not in ledger.finished], replay)
 
     async def _run_all(self, plan: Plan, entry: RawEntry, outcomes: list[Outcome]) -> None:
@@ -126,12 +153,18 @@ class Executor:
             replay_of=plan.replay.letter_id if plan.replay else None,
         )
 
-    def _settle(self, entry: RawEntry, plan: Plan | None, outcomes: Sequence[Outcome], ledger: Ledger) -> None:
+    def _settle(
+        self,
+        entry: RawEntry,
+        event: Event | None,
+        replay: Replay | None,
+        outcomes: Sequence[Outcome],
+        ledger: Ledger,
+    ) -> None:
         settlement = settle(outcomes, ledger, entry.deliveries, dead_letters=self._settings.dlq_stream is not None)
-        event = plan.event if plan else None
         self._settler.put(
             Settled(
-                *(entry, settlement, self._origin(entry, plan.replay if plan else None)),
+                *(entry, settlement, self._origin(entry, replay)),
                 event_id=event.id if event else "",
                 correlation_id=(event.correlation_id or event.id) if event else "",
             )
