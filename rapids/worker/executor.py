@@ -25,6 +25,9 @@ __all__ = ["Executor"]
 SETTLE_PATIENCE = 1.0
 """Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
 
+SETTLE_PATIENCE = 1.0
+"""Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -71,6 +74,14 @@ class Executor:
             entry = await self._take_over(next_) if isinstance(next_, Abandoned) else next_
             if entry is not None and await self._may_begin(entry):
                 await self._deliver(entry)
+
+    async def _take_over(self, abandoned: Abandoned) -> RawEntry | None:
+        # It may be what kills processes: what has run by then must be settled, or it would be delivered again with it,
+        # each time. A settlement that Redis goes on refusing is no reason to wait for longer.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_PATIENCE):
+                await self._settler.flushed()
+        return await self._claim(abandoned)
 
     async def _take_over(self, abandoned: Abandoned) -> RawEntry | None:
         # It may be what kills processes: what has run by then must be settled, or it would be delivered again with it,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from rapids.settings import RouterSettings
 from rapids.storage import groups
 from rapids.storage.connection import Commands
-from rapids.storage.groups import RawEntry
+from rapids.storage.groups import Claimed, RawEntry
 from rapids.storage.keys import Source
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
@@ -76,19 +76,18 @@ class Reclaimer:
         source = abandoned.source
         if self._leases.holds(source, abandoned.entry_id):
             return None
-        claimed = await self._outages.ride_out(
-            "claiming",
-            lambda: groups.claim(
-                *(self._commands, source, self._consumer),
-                ids=[abandoned.entry_id],
-                min_idle_ms=abandoned.min_idle_ms,
-                due=0,
-            ),
-            repair=self._repair,
+        asked_at, claimed = await self._outages.ride_out(
+            "claiming", lambda: self._claim(source, abandoned), repair=self._repair
         )
-        self._leases.take(claimed.entries)
+        self._leases.take(claimed.entries, since=asked_at)
         self._report_ghosts(source, claimed.ghosts)
         return claimed.entries[0] if claimed.entries else None
+
+    async def _claim(self, source: Source, abandoned: Abandoned) -> tuple[float, Claimed]:
+        """What the claim brought, and when Redis may have done it: the answer may be found after a standstill."""
+        asked_at = time.monotonic()
+        ids, least = [abandoned.entry_id], abandoned.min_idle_ms
+        return asked_at, await groups.claim(self._commands, source, self._consumer, ids=ids, min_idle_ms=least, due=0)
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -125,9 +124,10 @@ class Reclaimer:
         )
         if (room := self._room()) == 0:
             return LONGEST_PAUSE
+        asked_at = time.monotonic()
         due = await groups.claim(self._commands, source, self._consumer, ids=(), min_idle_ms=0, due=room)
         self._open += due.entries
-        self._leases.take(due.entries)
+        self._leases.take(due.entries, since=asked_at)
         self._intake.put(due.entries)
         self._report_ghosts(source, due.ghosts)
         return LONGEST_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000

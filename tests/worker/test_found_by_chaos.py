@@ -1,0 +1,101 @@
+"""What `tests/chaos` found, each as small as it could be made."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import redis as redis_sync
+from redis.asyncio import Redis
+
+from rapids.storage import groups
+from rapids.worker import reclaimer
+from tests.support import eventually
+from tests.worker.helpers import (
+    GROUP,
+    STREAM,
+    DvOrder,
+    make_emitter,
+    make_router,
+    running,
+    until_settled,
+)
+
+
+@pytest.fixture
+def at_once(redis_url: str) -> Any:
+    """A client that blocks the event loop, so that nothing else of the router happens meanwhile."""
+    with redis_sync.Redis.from_url(redis_url) as client:
+        yield client
+
+
+async def leave(redis: Redis, count: int) -> list[str]:
+    ids = await make_emitter(redis).emit([DvOrder(number=number) for number in range(count)])
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=count)
+    return ids
+
+
+async def test_what_ran_before_an_abandoned_entry_is_settled_before_it_begins(redis: Redis, at_once: Any) -> None:
+    """It may be what kills processes. A neighbour that was done but not yet settled was delivered again with each of
+    them, in the same order, until both were dead letters."""
+    await leave(redis, 5)
+    router, still_pending = make_router(redis, claim_min_idle_ms=300), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        still_pending.append(at_once.xpending(STREAM, GROUP)["pending"])
+
+    async with running(router):
+        await until_settled(redis)
+    assert still_pending == [5, 4, 3, 2, 1]
+
+
+async def test_a_settlement_that_is_refused_does_not_keep_abandoned_entries_waiting(redis: Redis) -> None:
+    await redis.set("dv:dlq", "no stream")
+    await leave(redis, 3)
+    router, seen = make_router(redis, claim_min_idle_ms=300, max_deliveries=2), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number == 0:
+            raise RuntimeError("its dead letter cannot be written now")
+
+    async with running(router):
+        await eventually(lambda: seen == [0, 1, 2])
+        await redis.delete("dv:dlq")
+        await until_settled(redis)
+
+
+@pytest.mark.parametrize("due", [False, True])
+async def test_an_entry_taken_just_before_standing_still_is_asked_for_again(
+    redis: Redis, at_once: Any, monkeypatch: pytest.MonkeyPatch, due: bool
+) -> None:
+    """The answer to a claim is read when the process goes on; by then another may have the entry."""
+    (entry_id,) = await leave(redis, 1)
+    if due:
+        at_once.xclaim(STREAM, GROUP, "rapids:waiting", 0, [entry_id])
+        at_once.zadd(f"{{{STREAM}}}:rapids:due:{GROUP}", {entry_id: 1})
+    real = groups.claim
+
+    async def claim(*args: Any, **options: Any) -> groups.Claimed:
+        claimed = await real(*args, **options)
+        if claimed.entries:
+            time.sleep(0.4)
+            at_once.xclaim(STREAM, GROUP, "other", 0, [entry_id])
+        return claimed
+
+    monkeypatch.setattr(reclaimer.groups, "claim", claim)
+    router, seen = make_router(redis, claim_min_idle_ms=300), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+
+    async with running(router):
+        await eventually(lambda: "other" in str(at_once.xpending(STREAM, GROUP)))
+        await make_emitter(redis).emit(DvOrder(number=1))
+        await eventually(lambda: 1 in seen)
+        assert seen == [1]
