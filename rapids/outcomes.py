@@ -6,7 +6,7 @@ Plain values and plain functions: the retry and settlement rules are all here, a
 import traceback
 from asyncio import CancelledError
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -141,22 +141,29 @@ class Ledger:
 
     done: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
+    """Those that failed for good and have their dead letter."""
     recorded: int = 0
-    """The delivery count at the last settlement. A higher one found later means that a process died in between."""
+    """The delivery count at the last settlement."""
+    gave_up: frozenset[str] = frozenset()
+    """Those that failed for good while there was no dead-letter stream."""
 
     @property
     def finished(self) -> frozenset[str]:
-        return self.done | self.dead
+        return self.done | self.dead | self.gave_up
 
     def dump(self) -> bytes:
-        return orjson.dumps({"n": self.recorded, "done": sorted(self.done), "dead": sorted(self.dead)})
+        """The ledger as it is stored: JSON, since the settling script reads it too."""
+        names = {"done": sorted(self.done), "dead": sorted(self.dead), "gave_up": sorted(self.gave_up)}
+        return orjson.dumps({"n": self.recorded, **names})
 
     @classmethod
     def load(cls, raw: bytes | None) -> "Ledger":
+        """The stored ledger; an empty one for None."""
         if not raw:
             return NO_LEDGER
         stored: dict[str, Any] = orjson.loads(raw)
-        return cls(frozenset(stored["done"]), frozenset(stored["dead"]), int(stored["n"]))
+        done, dead, gave_up = (frozenset[str](stored[kind]) for kind in ("done", "dead", "gave_up"))
+        return cls(done, dead, int(stored["n"]), gave_up)
 
 
 NO_LEDGER = Ledger()
@@ -216,12 +223,26 @@ def settle(outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead
                 waiting.append(outcome)
             case Released():
                 released = True
-    after = Ledger(ledger.done | done, ledger.dead | {letter.handler for letter in dead}, deliveries)
+    if dead_letters:
+        dead += [_late_letter(handler) for handler in sorted(ledger.gave_up)]
+    after = _after(ledger, done, {letter.handler for letter in dead}, deliveries, dead_letters=dead_letters)
     letters = tuple(dead) if dead_letters else ()
     if waiting:
         return Keep(min(outcome.delay for outcome in waiting), after, letters)
     if released:
-        return HandBack(Ledger(after.done, after.dead, deliveries - 1), letters)
-    if after.dead and not dead_letters:
+        return HandBack(replace(after, recorded=deliveries - 1), letters)
+    if after.gave_up:
         return Park(after, tuple(dead))
     return Ack(letters) if letters else ACK
+
+
+def _after(ledger: Ledger, done: set[str], dead: set[str], deliveries: int, *, dead_letters: bool) -> Ledger:
+    if dead_letters:
+        return Ledger(ledger.done | done, ledger.dead | dead, deliveries)
+    return Ledger(ledger.done | done, ledger.dead, deliveries, ledger.gave_up | dead)
+
+
+def _late_letter(handler: str) -> Dead:
+    """For a handler that gave up before the group was given a dead-letter stream: its error is in the log only."""
+    why = "failed for good at an earlier delivery, when there was no dead-letter stream; the log of then tells why"
+    return Dead(handler, Reason.MAX_DELIVERIES_EXCEEDED, Failure("", why))

@@ -83,16 +83,39 @@ def test_what_an_earlier_delivery_finished_stays_finished() -> None:
 def test_without_a_queue_an_exhausted_entry_is_parked_never_acked() -> None:
     settled = settle([Done("pay"), dead("ship")], FRESH, 5, dead_letters=False)
 
-    assert settled == Park(Ledger(frozenset({"pay"}), frozenset({"ship"}), 5), (dead("ship"),))
+    assert settled == Park(Ledger(frozenset({"pay"}), recorded=5, gave_up=frozenset({"ship"})), (dead("ship"),))
 
 
 def test_without_a_queue_an_entry_is_parked_only_once_nobody_has_anything_left_to_do() -> None:
     first = settle([dead("ship"), retry("pay")], FRESH, 1, dead_letters=False)
-    assert first == Keep(2, Ledger(frozenset(), frozenset({"ship"}), 1))
+    assert first == Keep(2, Ledger(recorded=1, gave_up=frozenset({"ship"})))
 
     assert settle([Done("pay")], first.ledger, 2, dead_letters=False) == Park(
-        Ledger(frozenset({"pay"}), frozenset({"ship"}), 2)
+        Ledger(frozenset({"pay"}), recorded=2, gave_up=frozenset({"ship"}))
     )
+
+
+def test_who_gave_up_without_a_queue_gets_its_letter_once_there_is_one() -> None:
+    first = settle([dead("ship"), retry("pay")], FRESH, 1, dead_letters=False)
+    assert isinstance(first, Keep)
+
+    later = settle([Done("pay")], first.ledger, 2, dead_letters=True)
+
+    assert isinstance(later, Ack)
+    assert [letter.handler for letter in later.letters] == ["ship"]
+    assert "when there was no dead-letter stream" in later.letters[0].failure.message
+
+
+def test_a_late_letter_is_written_once_though_others_wait_on() -> None:
+    first = settle([dead("ship"), retry("pay")], FRESH, 1, dead_letters=False)
+    assert isinstance(first, Keep)
+
+    second = settle([retry("pay")], first.ledger, 2, dead_letters=True)
+
+    assert isinstance(second, Keep)
+    assert [letter.handler for letter in second.letters] == ["ship"]
+    assert second.ledger == Ledger(dead=frozenset({"ship"}), recorded=2)
+    assert settle([Done("pay")], second.ledger, 3, dead_letters=True) == Ack()
 
 
 def test_what_never_ran_is_handed_back_without_spending_a_delivery() -> None:
@@ -118,7 +141,7 @@ def test_an_entry_nobody_can_read_is_one_letter_without_a_handler() -> None:
 
     assert settle([unreadable], FRESH, 1, dead_letters=True) == Ack((unreadable,))
     assert settle([unreadable], FRESH, 1, dead_letters=False) == Park(
-        Ledger(frozenset(), frozenset({""}), 1), (unreadable,)
+        Ledger(recorded=1, gave_up=frozenset({""})), (unreadable,)
     )
 
 
@@ -185,7 +208,7 @@ def test_nothing_is_lost_repeated_or_told_twice(data: st.DataObject, dead_letter
                 assert settled.ledger.recorded == deliveries
         ledger = Ledger.load(settled.ledger.dump())  # as it is found by whoever takes the entry next
         assert ledger.done == set(done)
-        assert ledger.dead == set(gave_up)
+        assert (ledger.dead if dead_letters else ledger.gave_up) == set(gave_up)
 
     assert len(done) == len(set(done)), "a handler that had finished ran again"
     assert letters == (gave_up if dead_letters else []), "each handler that gave up has one letter"
@@ -201,7 +224,7 @@ names = st.frozensets(st.text(st.characters(codec="utf-8"), max_size=20), max_si
 
 @given(done=names, dead=names, recorded=st.integers(0, 2**53))
 def test_a_ledger_comes_back_as_it_was_dumped(done: frozenset[str], dead: frozenset[str], recorded: int) -> None:
-    ledger = Ledger(done, dead, recorded)
+    ledger = Ledger(done, dead, recorded, gave_up=dead)
     assert Ledger.load(ledger.dump()) == ledger
 
 

@@ -165,8 +165,8 @@ class Settler:
             case _, Keep(delay=delay, letters=letters):
                 self._log_letters(letters, extra)
                 logger.warning("delivery failed; next one in %.1f s", delay, extra=extra)
-            case _, Park(failures=failures):
-                handlers = [failure.handler for failure in failures]
+            case _, Park(ledger=ledger):
+                handlers = sorted(ledger.gave_up)
                 logger.error("entry parked: there is no dead-letter stream", extra={**extra, "handlers": handlers})
 
     def _log_letters(self, letters: Sequence[Dead], extra: Mapping[str, object]) -> None:

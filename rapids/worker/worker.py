@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
@@ -230,7 +231,7 @@ class Worker:
     def _hand_back(self) -> None:
         for entry in self._intake.drain():
             ledger = Ledger.load(entry.ledger)
-            back = HandBack(Ledger(ledger.done, ledger.dead, entry.deliveries - 1))
+            back = HandBack(replace(ledger, recorded=entry.deliveries - 1))
             origin = Origin("", self._settings.stream, self._settings.group, self._identity.name, entry.deliveries)
             self._settler.put(Settled(entry, back, origin))
 

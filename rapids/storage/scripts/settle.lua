@@ -36,9 +36,9 @@ local function merged(into, names)
   return all
 end
 
-local function write_ledger(done, dead)
+local function write_ledger(done, dead, gave_up)
   -- An empty Lua table is written as {}, which reads back as empty either way.
-  redis.call('HSET', ledger_key, id, cjson.encode({n = ledger.n, done = done, dead = dead}))
+  redis.call('HSET', ledger_key, id, cjson.encode({n = ledger.n, done = done, dead = dead, gave_up = gave_up}))
 end
 
 local function next_letter_id()
@@ -64,7 +64,7 @@ if #pending == 0 then
   return 'gone'
 end
 
-local known = {done = {}, dead = {}}
+local known = {done = {}, dead = {}, gave_up = {}}
 local stored = redis.call('HGET', ledger_key, id)
 if stored then known = cjson.decode(stored) end
 
@@ -74,7 +74,7 @@ if pending[1][2] ~= consumer then
     acknowledge()
   elseif #ledger.done > 0 then
     ledger.n = known.n or 0
-    write_ledger(merged(known.done, ledger.done), known.dead)
+    write_ledger(merged(known.done, ledger.done), known.dead, known.gave_up)
   end
   return 'lost'
 end
@@ -95,7 +95,7 @@ for _ = 1, letters do
     command[#command + 1] = 'letter_id'; command[#command + 1] = letter_id
     redis.call(unpack(command))
     dead = merged(dead, {handler})
-    write_ledger(known.done, dead)
+    write_ledger(known.done, dead, known.gave_up)
   end
   at = at + 2 + values
 end
@@ -105,7 +105,7 @@ if verb == 'ack' then
   return 'acked'
 end
 
-write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead))
+write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up)
 if #redis.call('XRANGE', stream, id, id) == 0 then
   -- Trimmed away while it was being handled: nothing could give it to a consumer again.
   acknowledge()
