@@ -1,0 +1,210 @@
+"""`python -m example_app`, run as a user runs it."""
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from example_app.__main__ import main
+from example_app.demo import story
+from example_app.outside import Courier, CourierBusyError
+
+ROOT = Path(__file__).parents[2]
+STOPS_WITHIN = 2.0
+
+
+class Demo:
+    """The demo in a process of its own."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.arguments = arguments
+        self.environment = {**os.environ, **environment}
+        self.told = ""
+
+    async def __aenter__(self) -> Self:
+        pipe = asyncio.subprocess.PIPE
+        command = (sys.executable, "-m", "example_app", *self.arguments)
+        self.process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, env=self.environment, stdout=pipe, stderr=pipe
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.communicate()
+
+    async def hears(self, words: str) -> None:
+        """Read until these words have been told."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(30):
+            while words not in self.told:
+                line = await self.process.stdout.readline()
+                assert line, f"{words!r} was never told, but:\n{self.told}"
+                self.told += line.decode()
+
+    async def ends(self) -> tuple[int, str]:
+        """Its exit code, and what it wrote on stderr."""
+        out, err = await asyncio.wait_for(self.process.communicate(), 40)
+        self.told += out.decode()
+        assert self.process.returncode is not None
+        return self.process.returncode, err.decode()
+
+
+def processes_in(folder: Path) -> list[str]:
+    seen = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True)
+    return [line for line in seen.stdout.splitlines() if str(folder) in line]
+
+
+async def test_once_tells_the_story_checks_it_and_leaves_nothing(private_temp: Path) -> None:
+    async with Demo("--once") as demo:
+        code, errors = await demo.ends()
+    assert (code, errors) == (0, ""), demo.told
+    assert processes_in(private_temp) == []
+    for sign in (
+        "answered 202",
+        "CourierBusyError: no van is free",
+        "(attempt 2)",
+        "dead letter: non_retryable",
+        "/replay",
+        "(replayed)",
+        "Edsger's order is shipped",
+    ):
+        assert sign in demo.told
+    assert demo.told.count("  ok  ") == 4
+    assert "\x1b[" not in demo.told
+
+
+async def test_once_works_again_and_side_by_side_on_a_redis_in_use(redis_url: str, redis: Redis) -> None:
+    async with Demo("--once", RAPIDS_REDIS_URL=redis_url) as demo:
+        assert await demo.ends() == (0, ""), demo.told
+    async with Demo("--once", RAPIDS_REDIS_URL=redis_url) as one, Demo("--once", RAPIDS_REDIS_URL=redis_url) as two:
+        for demo in (one, two):
+            assert await demo.ends() == (0, ""), demo.told
+    assert await redis.xlen("example:orders") == 3 * 5 * 3
+
+
+async def test_once_works_after_a_run_that_was_killed(redis_url: str) -> None:
+    async with Demo(RAPIDS_REDIS_URL=redis_url) as demo:
+        await demo.hears("Edsger's card is declined")
+        demo.process.kill()
+        await demo.process.communicate()
+    async with Demo("--once", RAPIDS_REDIS_URL=redis_url) as demo:
+        assert await demo.ends() == (0, ""), demo.told
+
+
+async def test_it_keeps_to_the_stream_it_is_given(redis_url: str, redis: Redis) -> None:
+    async with Demo("--once", RAPIDS_REDIS_URL=redis_url, EXAMPLE_STREAM="mine") as demo:
+        assert await demo.ends() == (0, ""), demo.told
+    keys = await redis.keys()
+    assert keys
+    assert all(key.startswith((b"mine", b"{mine}")) for key in keys)
+
+
+@pytest.fixture
+async def running(private_temp: Path) -> AsyncIterator[Demo]:
+    async with Demo() as demo:
+        yield demo
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["Ctrl-C stops everything.", "CourierBusyError", "Order fulfilment at"])
+async def test_it_stops_at_once_and_leaves_nothing(
+    running: Demo, private_temp: Path, number: signal.Signals, moment: str
+) -> None:
+    await running.hears(moment)
+    began = time.monotonic()
+    running.process.send_signal(number)
+    code, errors = await running.ends()
+    assert time.monotonic() - began < STOPS_WITHIN
+    assert (code in (0, 130), errors) == (True, "")
+    assert processes_in(private_temp) == []
+
+
+async def test_ctrl_c_twice_ends_it_too(running: Demo, private_temp: Path) -> None:
+    await running.hears("Ctrl-C stops everything.")
+    running.process.send_signal(signal.SIGINT)
+    await running.hears("stopping")
+    running.process.send_signal(signal.SIGINT)
+    code, errors = await running.ends()
+    assert (code in (0, 130), errors) == (True, "")
+
+
+async def test_once_interrupted_did_not_succeed(private_temp: Path) -> None:
+    async with Demo("--once") as demo:
+        await demo.hears("Grace")
+        demo.process.send_signal(signal.SIGINT)
+        assert await demo.ends() == (130, "")
+
+
+async def test_it_invites_to_use_its_own_admin(running: Demo, private_temp: Path) -> None:
+    await running.hears("Ctrl-C stops everything.")
+    [line] = [line for line in running.told.splitlines() if "dead letters  curl" in line]
+    _, _, _, _, header, url = shlex.split(line)
+    name, _, value = header.partition(": ")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(url, headers={name: value})
+    assert (answer.status_code, answer.json()["items"]) == (200, [])
+
+
+async def test_a_token_that_is_set_is_used_and_not_told(private_temp: Path) -> None:
+    async with Demo(RAPIDS_ADMIN_TOKEN="my very own") as demo:
+        await demo.hears("Ctrl-C stops everything.")
+        assert "RAPIDS_ADMIN_TOKEN" in demo.told
+        assert "my very own" not in demo.told
+
+
+async def test_a_port_in_use_is_left_to_its_user(redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with Demo("--port", str(port), RAPIDS_REDIS_URL=redis_url) as demo:
+            await demo.hears("Order fulfilment at http://127.0.0.1:")
+            assert f":{port}" not in demo.told
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"RAPIDS_REDIS_URL": "redis://localhost:1"}, "cannot reach Redis (RAPIDS_REDIS_URL)"),
+        ({"RAPIDS_REDIS_URL": "redis://me:secret@localhost:1"}, "cannot reach Redis (RAPIDS_REDIS_URL)"),
+        ({"RAPIDS_REDIS_URL": "http://localhost"}, "RAPIDS_REDIS_URL: "),
+        ({"EXAMPLE_STREAM": "a}b"}, "the service did not start: ValueError: stream must"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [(), ("--once",)])
+async def test_what_cannot_work_is_said_in_one_line(
+    private_temp: Path, environment: dict[str, str], why: str, arguments: tuple[str, ...]
+) -> None:
+    async with Demo(*arguments, **environment) as demo:
+        code, errors = await demo.ends()
+    assert code == 1
+    assert errors.startswith(f"example_app: {why}")
+    assert errors.count("\n") == 1
+    assert "secret" not in errors
+
+
+def test_once_fails_when_an_order_gets_stuck(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def never(self: Courier, order_id: str) -> str:
+        raise CourierBusyError("on strike")
+
+    monkeypatch.setattr(Courier, "book", never)
+    monkeypatch.setattr(story, "PATIENCE", 0.5)
+    monkeypatch.setenv("RAPIDS_REDIS_URL", redis_url)
+    assert main(["--once"]) == 1
+    assert "of Ada did not become shipped within 0.5 s" in capsys.readouterr().err
