@@ -28,6 +28,10 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+TYPE_LIMIT = 512
+"""Characters of an event type. A longer one is not a type anybody declared, and is not matched against patterns."""
+
+
 class Event(BaseModel):
     """What every event has. Subclass `BaseEvent`, not this.
 
@@ -71,8 +75,11 @@ class BaseEvent(Event):
         super().__pydantic_init_subclass__(**kwargs)
         if "event_type" not in cls.__dict__:
             cls.event_type = event_type_of(cls.__name__)
-        if not isinstance(cls.event_type, str) or not cls.event_type:  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-            raise TypeError(f"{cls.__qualname__}.event_type must be a non-empty string, not {cls.event_type!r}")
+        if not isinstance(cls.event_type, str) or not 0 < len(cls.event_type) <= TYPE_LIMIT:  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            raise TypeError(
+                f"{cls.__qualname__}.event_type must be a string of 1 to {TYPE_LIMIT} characters, "
+                f"not {cls.event_type!r}"
+            )
         if not (isabstract(cls) or cls.__dict__.get("_skip_registration", False)):
             _register(cls)
 

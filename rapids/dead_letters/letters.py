@@ -81,7 +81,7 @@ class DeadLetter:
     replay_of: str | None
     """The letter whose replay failed here, if it was one."""
     replay_count: int
-    history: Sequence[LetterChange] = ()
+    history: tuple[LetterChange, ...] = ()
     """What was done to it, oldest first, as far back as the retention goes."""
 
     @classmethod
@@ -160,7 +160,7 @@ class LetterFilter:
 class LetterPage:
     """Letters, newest first."""
 
-    items: Sequence[DeadLetter]
+    items: tuple[DeadLetter, ...]
     cursor: str | None
     """Where the next page starts; None after the last one. A page may be short, even empty, and have a next one."""
     total: int

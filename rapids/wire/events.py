@@ -14,7 +14,7 @@ import orjson
 from pydantic import AliasChoices, AliasPath, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
+from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import DeserializationError, SerializationError
 
 __all__ = ["EVENT_FIELDS", "Fields", "Replay", "StoredEvent", "encode", "event_type_in", "pairs"]
@@ -32,9 +32,6 @@ EVENT_FIELDS = (
     b"causation_id",
     b"metadata",
 )
-
-TYPE_LIMIT = 512
-"""Characters of an event type. A longer one is not a type anybody declared, and is not matched against patterns."""
 
 MESSAGE_LIMIT = 4_096
 """Characters of what a `DeserializationError` says."""
@@ -87,7 +84,10 @@ def _body(event: Event) -> tuple[str, int, bytes]:
 
 def _own_fields(event: BaseEvent) -> bytes:
     try:
-        return _written(event, exclude=_BASE_FIELDS)
+        data = _written(event, exclude=_BASE_FIELDS)
+        if data[:1] != b"{":
+            raise ValueError("a model_serializer makes something else of it than an object, which no reader could take")
+        return data
     except (PydanticSerializationError, ValueError) as error:
         raise SerializationError(event.event_type, _culprit(event), str(error)) from error
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_serializer
 
 from rapids import BaseEvent, Event, GenericEvent
 from rapids.exceptions import SerializationError
+from rapids.wire.events import encode
 from tests.wire.entries import WireOrderPlaced, data_of, encoded, round_trip
 
 
@@ -143,3 +144,16 @@ def test_only_events_are_encoded() -> None:
         encoded(Event())
     with pytest.raises(TypeError, match="only events can be emitted, not 'text'"):
         encoded("text")  # type: ignore[arg-type]
+
+
+class WireAsText(BaseEvent):
+    text: str = "a"
+
+    @model_serializer
+    def _as_text(self) -> str:
+        return self.text
+
+
+def test_an_event_that_serialises_itself_to_something_else_than_an_object_is_refused() -> None:
+    with pytest.raises(SerializationError, match="model_serializer"):
+        encode(WireAsText(), correlation_id=None, causation_id=None)
