@@ -110,12 +110,15 @@ class Worker:
                 start = "0" if source.is_replay else str(self._settings.group_start_id)
                 await groups.create(self._commands, source, start)
             consumer = await self._identity.acquire(self._settings.consumer)
+            self._context = {"stream": self._settings.stream, "group": self._settings.group, "consumer": consumer}
+            self._make_duties(consumer)
+            await self._find_place()
         except (RedisError, OSError) as error:
             if is_outage(error):
                 raise RedisUnavailableError(f"cannot start: Redis does not answer as it should: {error}") from error
             raise
-        self._context = {"stream": self._settings.stream, "group": self._settings.group, "consumer": consumer}
-        self._make_duties(consumer)
+
+    async def _find_place(self) -> None:
         for source in self._sources:
             state = await streams.group_state(self._commands, source)
             self._reader.last_read[source] = state.last_delivered_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import redis as redis_sync
 from redis.asyncio import Redis
 
+from rapids.exceptions import RedisUnavailableError
 from rapids.storage import groups
 from rapids.worker import reclaimer
+from tests.redis.proxy import proxy_to
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -99,3 +102,11 @@ async def test_an_entry_taken_just_before_standing_still_is_asked_for_again(
         await make_emitter(redis).emit(DvOrder(number=1))
         await eventually(lambda: 1 in seen)
         assert seen == [1]
+
+
+@pytest.mark.parametrize("command", [b"PING", b"CREATE", b"EVALSHA", b"XLEN", b"XPENDING"])
+async def test_a_start_that_redis_cuts_short_at_any_step_says_so(redis_url: str, command: bytes) -> None:
+    async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as client:
+        proxy.lose_reply_to(command)
+        with pytest.raises(RedisUnavailableError):
+            await asyncio.wait_for(make_router(client).start(), 10)
