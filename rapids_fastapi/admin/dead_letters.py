@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter
 from rapids_fastapi.admin import schemas
@@ -11,6 +12,7 @@ from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, Use
 from rapids_fastapi.admin.letters import detail_of, summary_of
 from rapids_fastapi.admin.problems import Problem, documented
 from rapids_fastapi.admin.searching import find
+from rapids_fastapi.running import Running
 
 __all__ = ["MAX_PAGE", "router"]
 
@@ -52,7 +54,9 @@ async def _filter(
     group: Text = None,
     reason: Text = None,
     error_type: Text = None,
-    q: Annotated[str | None, Query(max_length=200, description="Text in data, error or ids.")] = None,
+    q: Annotated[
+        str | None, Query(max_length=200, description="Text in data (of 64 KiB at most), error or ids.")
+    ] = None,
     since: Moment = None,
     until: Moment = None,
 ) -> LetterFilter:
@@ -88,7 +92,7 @@ async def list_dead_letters(
         response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     return schemas.DeadLetterPage(
         dlq=queue.stream,
-        items=[summary_of(letter, parts.redactor) for letter in page.items],
+        items=await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in page.items]),
         next_cursor=page.cursor,
         total=page.total,
         total_exact=page.total_exact,
@@ -99,7 +103,7 @@ async def list_dead_letters(
 @router.get("/{letter_id}", openapi_extra=needs("read"), responses=documented(*_DOOR, "letter-not-found", *_OUTAGE))
 async def get_dead_letter(letter_id: LetterId, parts: RunningDep, queue: QueueDep) -> schemas.DeadLetter:
     """One dead letter with payload, error, traceback and history; replayed and discarded ones until retention ends."""
-    return detail_of(await queue.get(letter_id), queue.stream, parts.redactor)
+    return await _shown(await queue.get(letter_id), queue, parts)
 
 
 @router.post("/{letter_id}/replay", openapi_extra=needs("replay"), responses=documented(*_REPLAY))
@@ -126,7 +130,7 @@ async def discard_dead_letter(
 ) -> schemas.DeadLetter:
     """Put the letter away; it can be restored until retention ends. 409 unless the letter is dead."""
     letter = await queue.discard(letter_id, actor=user.name, reason=body.reason)
-    return detail_of(letter, queue.stream, parts.redactor)
+    return await _shown(letter, queue, parts)
 
 
 @router.post("/{letter_id}/restore", openapi_extra=needs("discard"), responses=documented(*_CHANGE))
@@ -138,8 +142,13 @@ async def restore_dead_letter(
     body: schemas.RestoreRequest = schemas.RestoreRequest(),  # noqa: B008
 ) -> schemas.DeadLetter:
     """Bring a discarded letter back. 409 unless the letter is discarded."""
-    letter: DeadLetter = await queue.restore(letter_id, actor=user.name, reason=body.reason)
-    return detail_of(letter, queue.stream, parts.redactor)
+    letter = await queue.restore(letter_id, actor=user.name, reason=body.reason)
+    return await _shown(letter, queue, parts)
+
+
+async def _shown(letter: DeadLetter, queue: DeadLetterQueue, parts: Running) -> schemas.DeadLetter:
+    # In a thread, since megabytes of JSON take their time.
+    return await run_in_threadpool(detail_of, letter, queue.stream, parts.redactor)
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

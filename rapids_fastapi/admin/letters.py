@@ -6,7 +6,7 @@ import orjson
 
 from rapids import DeadLetter
 from rapids_fastapi.admin import schemas
-from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, clean, show
+from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, LONGEST_IN_PART, clean, show
 from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 
 __all__ = ["detail_of", "matches_shown", "summary_of"]
@@ -56,7 +56,10 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadL
 
 
 def matches_shown(letter: DeadLetter, text: str, redactor: Redactor) -> bool:
-    """Whether a search text is in what may be shown of the letter: a search must not find out what is hidden."""
+    """Whether a search text is in what may be shown of the letter: a search must not find out what is hidden.
+
+    Payloads over `LONGEST_IN_PART` are not looked into: a thousand of them would take minutes.
+    """
     secrets: set[str] = set()
     data = _searchable(letter.data, redactor, secrets)
     error = redactor.text(letter.error, secrets, shortest=1)
@@ -66,6 +69,8 @@ def matches_shown(letter: DeadLetter, text: str, redactor: Redactor) -> bool:
 
 
 def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:
+    if len(raw) > LONGEST_IN_PART:
+        return ""
     try:
         value = redactor.value(orjson.loads(raw), secrets)
     except (orjson.JSONDecodeError, TooDeepError):

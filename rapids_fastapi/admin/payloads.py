@@ -1,6 +1,7 @@
 """What a dead letter holds, as it may be shown: bytes of any kind and size made into harmless JSON."""
 
 import base64
+import codecs
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +10,15 @@ import orjson
 from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 from rapids_fastapi.admin.schemas import Payload
 
-__all__ = ["LONGEST_IN_DETAIL", "LONGEST_IN_LIST", "Shown", "clean", "show"]
+__all__ = ["LONGEST_IN_DETAIL", "LONGEST_IN_LIST", "LONGEST_IN_PART", "Shown", "clean", "show"]
 
 LONGEST_IN_LIST = 4 * 1024
 """Bytes of a payload that a list shows whole."""
 
 LONGEST_IN_DETAIL = 16 * 1024 * 1024
 
-_PARSED_FOR_PREVIEW = 256 * 1024
+LONGEST_IN_PART = 64 * 1024
+"""Bytes of a payload that is looked into where all of it is not wanted, or where it is no JSON: that takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +32,36 @@ class Shown:
 def show(raw: bytes, redactor: Redactor, longest: int) -> Shown:
     """The payload, redacted; cut where it has more than `longest` bytes."""
     size = len(raw)
-    if size > max(longest, _PARSED_FOR_PREVIEW):
-        # Parsing it to show its first page would cost more than the page is worth.
+    if size > max(longest, LONGEST_IN_PART):
+        # Parsing it to show its first lines would cost more than they are worth.
         return Shown(Payload(encoding="omitted", value=None, size=size, truncated=True), frozenset())
     try:
         secrets: set[str] = set()
         value = redactor.value(orjson.loads(raw), secrets)
     except (orjson.JSONDecodeError, TooDeepError):
-        return Shown(_other(redactor.raw(raw), size, longest), frozenset())
+        return Shown(_other(raw, redactor, min(longest, LONGEST_IN_PART)), frozenset())
     if size <= longest:
         return Shown(Payload(encoding="json", value=value, size=size, truncated=False), frozenset(secrets))
     start = orjson.dumps(value)[:longest].decode(errors="ignore")
     return Shown(Payload(encoding="text", value=start, size=size, truncated=True), frozenset(secrets))
 
 
-def _other(raw: bytes, size: int, longest: int) -> Payload:
-    truncated = len(raw) > longest
+def _other(raw: bytes, redactor: Redactor, longest: int) -> Payload:
+    size, truncated = len(raw), len(raw) > longest
+    start = raw[:longest]
+    is_text = _is_text(start, was_cut=truncated)
+    masked = redactor.raw(start)
+    value: Any = masked.decode(errors="ignore") if is_text else base64.b64encode(masked).decode()
+    return Payload(encoding="text" if is_text else "base64", value=value, size=size, truncated=truncated)
+
+
+def _is_text(raw: bytes, *, was_cut: bool) -> bool:
+    """Whether it is UTF-8; of the last character, a cut may have left a part."""
     try:
-        whole = raw.decode()
+        codecs.getincrementaldecoder("utf-8")().decode(raw, final=not was_cut)
     except UnicodeDecodeError:
-        value: Any = base64.b64encode(raw[:longest]).decode()
-        return Payload(encoding="base64", value=value, size=size, truncated=truncated)
-    value = whole.encode()[:longest].decode(errors="ignore")
-    return Payload(encoding="text", value=value, size=size, truncated=truncated)
+        return False
+    return True
 
 
 def clean(text: str, longest: int) -> str:

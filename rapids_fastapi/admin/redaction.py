@@ -49,6 +49,8 @@ MASK = "[redacted]"
 
 _DEEPEST = 100
 _SHORTEST_IN_TEXT = 3
+_MOST_IN_TEXT = 100
+_SEPARATORS = dict.fromkeys(map(ord, " \t\r\n_-."))
 
 
 class TooDeepError(ValueError):
@@ -92,8 +94,12 @@ class Redactor:
     def text(self, text: str, secrets: Iterable[str], shortest: int = _SHORTEST_IN_TEXT) -> str:
         """A text, such as an error, without the secrets of the payload it speaks of.
 
-        Secrets shorter than `shortest` characters stay: they would be found in every second word.
+        Secrets shorter than `shortest` characters stay: they would be found in every second word. Where there are
+        very many, looking for each would take too long, and nothing of the text is shown.
         """
+        secrets = set(secrets)
+        if len(secrets) > _MOST_IN_TEXT:
+            return MASK if text else ""
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= shortest:
                 text = text.replace(secret, MASK)
@@ -129,7 +135,7 @@ def _gather(value: object, secrets: set[str], depth: int) -> None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-.]", "", name).casefold()
+    return name.casefold().translate(_SEPARATORS)
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[bytes]:

@@ -1,6 +1,9 @@
 """Searching dead letters without telling what redaction hides."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids_fastapi.admin.letters import matches_shown
@@ -28,8 +31,12 @@ async def find(
     scanned = 0
     while True:
         page = await queue.list(replace(wanted, q=None), cursor=cursor, limit=limit - len(found))
-        found += [letter for letter in page.items if matches_shown(letter, wanted.q, redactor)]
+        found += await run_in_threadpool(_matching, page.items, wanted.q, redactor)
         scanned += page.scanned
         cursor = page.cursor
         if cursor is None or len(found) == limit or scanned >= _MOST_SCANNED:
-            return LetterPage(found, cursor, page.total, False, scanned)
+            return LetterPage(tuple(found), cursor, page.total, False, scanned)
+
+
+def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> list[DeadLetter]:
+    return [letter for letter in letters if matches_shown(letter, text, redactor)]
