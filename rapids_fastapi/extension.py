@@ -28,7 +28,8 @@ class Rapids:
     Inside a lifespan of your own: `async with rapids.lifespan(app) as state: yield state`.
 
     `emitter`: what `EmitterDep` gives. By default one for the routers' stream. One that has a client keeps it.
-    `routers`: run while the application runs, each in a task of its own, restarted when it dies.
+    `routers`: run while the application runs, each in a task of its own, restarted when it dies, on the client that is
+    said here, whatever they were made with.
     `url`: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service, embedded: or embedded:path.
     `redis`: a client of your own instead; it is never closed. Without either, `RAPIDS_REDIS_URL` is read at start-up.
     `dead_letters`: give every router without a dead-letter stream the default one, `{<stream>}:dlq`.

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError, NotConfiguredError
 
@@ -115,6 +116,17 @@ class ProblemRoute(APIRoute):
             return response
 
         return answer
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the route. Starlette refuses a wrong method here, before the handler."""
+        try:
+            await super().handle(scope, receive, send)
+        except HTTPException as error:
+            if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
+            response = _plain(error, Request(scope))
+            response.headers.update(HEADERS)
+            await response(scope, receive, send)
 
     async def admit(self, request: Request) -> Request:
         """Let the request in, before anything of its body is looked at. Raises `Problem`."""
