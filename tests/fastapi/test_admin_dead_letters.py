@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis as redis_sync
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids_fastapi import EmitterDep, Rapids, rapids_admin
-from rapids_fastapi.admin.redaction import DEFAULT_REDACTED, MASK
+from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter, until
 
 LETTERS = "/rapids/api/dead-letters"
@@ -244,161 +242,3 @@ def test_without_any_queue_there_is_none_to_read(redis_url: str) -> None:
     with client_for(redis_url, dead_letters=False) as client:
         assert client.get(LETTERS).status_code == 404
         assert client.get("/rapids/api/capabilities").json()["dead_letter_queues"] == []
-
-
-class TestHostile:
-    TEXT = "<script>alert(1)</script>\x00\x1b[31m\u202egnp.exe\u2028\ufeff'\"; DROP"
-
-    def test_text_is_only_data(self, client: TestClient, redis_url: str) -> None:
-        names = (
-            "event_type",
-            "handler",
-            "original_group",
-            "error",
-            "traceback",
-            "consumer",
-            "correlation_id",
-            "reason",
-        )
-        put = put_letter(redis_url, **dict.fromkeys(names, self.TEXT), data=json.dumps({self.TEXT: self.TEXT}))
-        for response in (client.get(LETTERS), client.get(f"{LETTERS}/{put}")):
-            assert response.status_code == 200
-            assert response.headers["content-type"] == "application/json"
-        detail = response.json()
-        assert detail["payload"]["value"] == {self.TEXT: self.TEXT}
-        assert detail["event_type"] == detail["traceback"] == self.TEXT
-
-    @pytest.mark.parametrize(
-        ("data", "encoding"),
-        [
-            (b"", "text"),
-            (b"not json", "text"),
-            (b'{"a": NaN}', "text"),
-            (b'"\\ud800"', "text"),
-            (b"\xff\xfe\x00", "base64"),
-            (b"[" * 5_000, "text"),
-            (b"[" * 500 + b"]" * 500, "text"),
-            (b'{"a":' * 300 + b"1" + b"}" * 300, "text"),
-            (b"123456789012345678901234567890", "json"),
-            (b"null", "json"),
-        ],
-    )
-    def test_payloads_of_any_kind_are_shown(
-        self, client: TestClient, redis_url: str, data: bytes, encoding: str
-    ) -> None:
-        put = put_letter(redis_url, data=data, metadata=data)
-        assert client.get(LETTERS).status_code == 200
-        assert client.get(LETTERS, params={"q": "x"}).status_code == 200
-        detail = client.get(f"{LETTERS}/{put}").json()
-        assert detail["payload"]["encoding"] == detail["metadata"]["encoding"] == encoding
-        if encoding == "base64":
-            assert base64.b64decode(detail["payload"]["value"]) == data
-        if encoding == "text":
-            assert detail["payload"]["value"] == data.decode()
-
-    def test_entries_that_are_no_letters_at_all(self, client: TestClient, redis_url: str) -> None:
-        with redis_sync.Redis.from_url(redis_url) as raw:
-            junk = [
-                raw.xadd(DLQ, {b"\xff\x00": b"\x80" * 100}),
-                raw.xadd(DLQ, {"deliveries": "many", "failed_at": "once", "replay_count": "-1", "data": "{"}),
-                raw.xadd(DLQ, {"letter_id": "../../etc/passwd", "event_type": "x" * 100_000}),
-            ]
-        page = client.get(LETTERS)
-        assert page.status_code == 200
-        assert len(page.json()["items"]) == 3
-        for letter in junk:
-            assert client.get(f"{LETTERS}/{letter.decode()}").status_code == 200  # type: ignore[union-attr]
-
-    @pytest.mark.parametrize("letter_id", ["1-1", "0", "%00", "..%2f", "a b", "*", "1-1\u202e", "9" * 199, "{orders}"])
-    def test_an_id_of_no_letter_is_404(self, client: TestClient, letter_id: str) -> None:
-        response = client.get(f"{LETTERS}/{letter_id}")
-        assert response.status_code == 404
-        if response.headers["content-type"] == "application/problem+json":
-            assert response.json()["type"] == "urn:rapids:problem:letter-not-found"
-        assert client.get(f"{LETTERS}/{'9' * 201}").status_code == 422
-
-
-class TestRedaction:
-    def test_nested_in_any_case_and_spelling(self, client: TestClient, redis_url: str) -> None:
-        secret = {
-            "Password": "p",
-            "apiKey": "k",
-            "X-API-Key": ["a", {"b": "c"}],
-            "Authorization": {"a": "b"},
-            "cvv": 123,
-        }
-        data = {"order": [{"card_number": "4111"}, secret], "tokens": 3, "note": "password", "token": None}
-        put = put_letter(
-            redis_url, data=json.dumps(data), metadata=json.dumps({"headers": {"authorization": "Bearer x"}})
-        )
-        masked = dict.fromkeys(secret, MASK)
-        wanted = {"order": [{"card_number": MASK}, masked], "tokens": 3, "note": "password", "token": MASK}
-        detail = client.get(f"{LETTERS}/{put}").json()
-        assert detail["payload"]["value"] == wanted
-        assert detail["metadata"]["value"] == {"headers": {"authorization": MASK}}
-        assert client.get(LETTERS).json()["items"][0]["payload"]["value"] == wanted
-
-    @pytest.mark.parametrize("name", DEFAULT_REDACTED)
-    def test_every_default_name(self, client: TestClient, redis_url: str, name: str) -> None:
-        put = put_letter(
-            redis_url, data=json.dumps({name.upper(): "hunter2", "n": [{name.replace("_", "-"): "hunter2"}]})
-        )
-        assert "hunter2" not in client.get(f"{LETTERS}/{put}").text
-
-    def test_names_of_ones_own_come_on_top(self, redis_url: str) -> None:
-        put = put_letter(redis_url, data='{"iban": "DE02", "password": "p", "n": 1}')
-        with client_for(redis_url, redact=["IBAN"]) as client:
-            value = client.get(f"{LETTERS}/{put}").json()["payload"]["value"]
-        assert value == {"iban": MASK, "password": MASK, "n": 1}
-
-    def test_it_can_be_turned_off(self, redis_url: str) -> None:
-        put = put_letter(redis_url, data='{"password": "p"}')
-        with client_for(redis_url, redact=None) as client:
-            assert client.get(f"{LETTERS}/{put}").json()["payload"]["value"] == {"password": "p"}
-            assert client.get(LETTERS, params={"q": '"password": "p"'}).json()["items"][0]["id"] == put
-
-    def test_errors_and_tracebacks_do_not_tell_either(self, client: TestClient, redis_url: str) -> None:
-        put = put_letter(
-            redis_url,
-            data='{"password": "hunter2"}',
-            metadata='{"token": "tok-7"}',
-            error="login with hunter2 and tok-7 failed",
-            traceback="File x: login('hunter2')",
-        )
-        for response in (client.get(LETTERS), client.get(f"{LETTERS}/{put}")):
-            assert "hunter2" not in response.text
-            assert "tok-7" not in response.text
-            assert f"login with {MASK} and {MASK} failed" in response.text
-
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b'{"password": "hunter2", ',
-            b"{'api-key': 'hunter2'}",
-            b"Authorization: hunter2",
-            b'\xff{"Token":"hunter2"}',
-            b"password=hunter2&x=1",
-        ],
-    )
-    def test_what_is_no_json_is_masked_by_its_looks(self, client: TestClient, redis_url: str, data: bytes) -> None:
-        put = put_letter(redis_url, data=data)
-        payload = client.get(f"{LETTERS}/{put}").json()["payload"]
-        value = base64.b64decode(payload["value"]) if payload["encoding"] == "base64" else payload["value"].encode()
-        assert b"hunter2" not in value
-        assert MASK.encode() in value
-
-    def test_a_search_finds_nothing_that_is_hidden(self, client: TestClient, redis_url: str) -> None:
-        for n in range(3):
-            put_letter(redis_url, data=json.dumps({"password": "hunter2" if n == 1 else "other", "n": n}))
-        pages = [client.get(LETTERS, params={"q": q, "limit": 1}).json() for q in ("hunter2", "absent")]
-        assert pages[0] == pages[1]
-        assert pages[0]["items"] == []
-
-    def test_a_replay_sends_what_was_stored(self, client: TestClient, redis_url: str) -> None:
-        raw = '{"password" : "hunter2",   "n":1}'
-        put = put_letter(redis_url, data=raw)
-        replay = client.post(f"{LETTERS}/{put}/replay", json={"scope": "everyone"}).json()
-        assert replay["stream"] == STREAM
-        with redis_sync.Redis.from_url(redis_url, decode_responses=True) as client_:
-            ((_, fields),) = client_.xrange(STREAM)  # type: ignore[misc]
-        assert fields["data"] == raw

@@ -84,6 +84,15 @@ class TestProblems:
                 assert problem["title"]
                 assert problem["detail"]
 
+    def test_a_wrong_method_is_one_too(self, redis_url: str) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url))) as client:
+            for path in ("/rapids/api/dead-letters", "/rapids/health/ready"):
+                response = client.put(path)
+                assert response.status_code == 405
+                assert response.headers["content-type"] == "application/problem+json"
+                assert response.headers["allow"] == "GET"
+                assert response.headers["cache-control"] == "no-store"
+
     def test_faults_are_named_and_their_values_not_repeated(self, redis_url: str) -> None:
         with TestClient(admin_app(Rapids(url=redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
             response = client.post("/rapids/api/dead-letters/1-1/replay", json={"hunter2": 1, "scope": "hunter2"})
