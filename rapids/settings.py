@@ -117,6 +117,15 @@ def start_position(option: str, value: str) -> str:
     return value
 
 
+def parsed_entry_id(text: str) -> str | None:
+    """An entry id, two whole numbers of 64 bits and not both zero, as Redis writes it; None for any other text."""
+    numbers = re.fullmatch(r"([0-9]{1,20})-([0-9]{1,20})", text)
+    if numbers is None:
+        return None
+    ms, seq = int(numbers[1]), int(numbers[2])
+    return f"{ms}-{seq}" if (ms or seq) > 0 and max(ms, seq) < 2**64 else None
+
+
 def stream_name(option: str, value: str) -> str:
     """A stream's name. With braces it must have a hash tag that Redis Cluster recognises.
 

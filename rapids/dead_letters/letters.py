@@ -85,11 +85,11 @@ class DeadLetter:
     """What was done to it, oldest first, as far back as the retention goes."""
 
     @classmethod
-    def read(cls, entry_id: str, fields: Fields, history: Sequence[LetterChange] = ()) -> "DeadLetter":
-        """A letter from its fields, of this version or another."""
+    def read(cls, letter_id: str, fields: Fields, history: Sequence[LetterChange] = ()) -> "DeadLetter":
+        """A letter from its fields, of this version or another. What they say of its id is not taken on trust."""
         read = LetterRead.of(fields)
         return cls(
-            id=read.text(b"letter_id") or entry_id,
+            id=letter_id,
             state=_STATE_AFTER.get(history[-1].action, "dead") if history else "dead",
             stream=read.text(b"original_stream"),
             group=read.text(b"original_group"),

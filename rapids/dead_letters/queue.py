@@ -1,22 +1,21 @@
 """The dead-letter queue: list, look at, replay, discard and restore letters."""
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import get_args
 
 from redis.asyncio import Redis
 
-from rapids.checks import at_least, positive_seconds
+from rapids.checks import at_least, positive_seconds, text
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
-from rapids.exceptions import LetterNotFoundError, LetterStateError
-from rapids.settings import stream_name
+from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
+from rapids.settings import parsed_entry_id, stream_name
 from rapids.storage import letters
 from rapids.storage.connection import SharedPool
 from rapids.storage.keys import replay_stream
 from rapids.storage.letters import Append
 from rapids.wire.events import Fields
-from rapids.wire.letters import original_fields, replay_fields
+from rapids.wire.letters import LetterRead, original_fields, replay_fields
 
 __all__ = ["DeadLetterQueue"]
 
@@ -24,6 +23,8 @@ LARGEST_PAGE = 500
 SCAN_LIMIT = 2_000
 """Letters looked at for one page, so that a filter that matches few never makes one request read everything."""
 SCAN_STEP = 200
+LOOKS = 10
+"""How often a letter is looked for that others move about meanwhile."""
 
 DAY = 86_400.0
 
@@ -68,16 +69,16 @@ class DeadLetterQueue:
         wanted = filter or LetterFilter()
         if at_least("limit", limit, 1) > LARGEST_PAGE:
             raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
-        newest, oldest = _range(wanted, cursor)
+        bounds = _range(wanted, cursor)
         found: list[DeadLetter] = []
-        scanned, more = 0, True
+        scanned, more = 0, bounds is not None
+        newest, oldest = bounds or ("", "")
         while more and len(found) < limit and scanned < SCAN_LIMIT:
             rows = await letters.page(self._commands, self.stream, newest=newest, oldest=oldest, count=SCAN_STEP)
             more = len(rows) == SCAN_STEP
-            for at, (entry_id, fields) in enumerate(rows, 1):
+            for at, (entry_id, letter) in enumerate(await self._read(rows), 1):
                 scanned += 1
-                newest = "(" + entry_id.decode()
-                letter = DeadLetter.read(entry_id.decode(), fields)
+                newest = f"({entry_id}"
                 if wanted.matches(letter):
                     found.append(letter)
                 if len(found) == limit:
@@ -135,6 +136,13 @@ class DeadLetterQueue:
         return letter
 
     def _append(self, letter: DeadLetter, fields: Fields, scope: Scope) -> Append:
+        try:
+            stream_name("original_stream", letter.stream)
+            text("original_group", letter.group)
+        except ValueError as error:
+            raise DeserializationError(
+                letter.event_type, f"the letter does not say where it is from: {error}"
+            ) from error
         if scope == "everyone":
             return Append(letter.stream, original_fields(fields), self._maxlen)
         handler = letter.handler if scope == "handler" else ""
@@ -158,32 +166,70 @@ class DeadLetterQueue:
             raise LetterStateError(letter_id, (await self.get(letter_id)).state, "dead")
         return appended
 
+    async def _read(self, rows: Sequence[tuple[bytes, Fields]]) -> Sequence[tuple[str, DeadLetter]]:
+        """Letters with their entry ids. A letter's id is its entry's, unless it was restored under a new one."""
+        claimed = [_claimed_id(fields) for _, fields in rows]
+        strangers = {claim for (entry_id, _), claim in zip(rows, claimed, strict=True) if claim not in (b"", entry_id)}
+        restored: dict[bytes, int | None] = {}
+        if strangers:
+            names = sorted(strangers)
+            times = await letters.restored_at(self._commands, self.stream, names)
+            restored = dict(zip(names, times, strict=True))
+        read: list[tuple[str, DeadLetter]] = []
+        for (raw_id, fields), claim in zip(rows, claimed, strict=True):
+            entry_id = raw_id.decode()
+            was_restored = restored.get(claim) == int(entry_id.partition("-")[0])
+            read.append((entry_id, DeadLetter.read(claim.decode() if was_restored else entry_id, fields)))
+        return read
+
     async def _find(self, letter_id: str) -> tuple[str, DeadLetter, Fields]:
-        """Where a letter is: its entry id in the stream (or "" in the archive), itself, its fields."""
-        if re.fullmatch(r"\d{1,20}-\d{1,20}", letter_id) is None:
+        """Where a letter is: its entry id in the stream (or "" in the archive), itself, its fields.
+
+        Looked for again if it is nowhere: it may have been moved, from a place not looked at yet to one looked at.
+        """
+        wanted = parsed_entry_id(letter_id)
+        if wanted is None:
             raise LetterNotFoundError(letter_id)
+        for _ in range(LOOKS):
+            if (found := await self._look(wanted)) is not None:
+                return found
+        raise LetterNotFoundError(letter_id)
+
+    async def _look(self, letter_id: str) -> tuple[str, DeadLetter, Fields] | None:
         archive = await letters.read_archive(self._commands, self.stream, letter_id)
         history: Sequence[LetterChange] = (
             [LetterChange.read(entry_id, fields) for entry_id, fields in archive.changes] if archive else ()
         )
         fields = await letters.read_letter(self._commands, self.stream, letter_id)
         if fields is not None:
-            return letter_id, DeadLetter.read(letter_id, fields), fields
+            [(_, letter)] = await self._read([(letter_id.encode(), fields)])
+            return (letter_id, letter, fields) if letter.id == letter_id else None
         restored = await letters.find_restored(self._commands, self.stream, letter_id)
         if restored is not None:
             return restored[0], DeadLetter.read(letter_id, restored[1], history), restored[1]
         if archive is not None and history and history[-1].action != "restored":
             return "", DeadLetter.read(letter_id, archive.fields, history), archive.fields
-        raise LetterNotFoundError(letter_id)
+        return None
 
 
-def _range(wanted: LetterFilter, cursor: str | None) -> tuple[str, str]:
-    """The newest and the oldest entry id that may match. An entry id begins with the milliseconds it was written at."""
-    newest = "+" if wanted.until is None else f"({_milliseconds(wanted.until)}-0"
+def _claimed_id(fields: Fields) -> bytes:
+    return LetterRead.of(fields).values.get(b"letter_id", b"")
+
+
+def _range(wanted: LetterFilter, cursor: str | None) -> tuple[str, str] | None:
+    """The newest and the oldest entry id that may match, None where none can.
+
+    An entry id begins with the milliseconds it was written at.
+    """
+    newest = "+"
+    if wanted.until is not None:
+        if (until := _milliseconds(wanted.until)) == 0:
+            return None
+        newest = f"({until}-0"
     oldest = "-" if wanted.since is None else f"{_milliseconds(wanted.since)}-0"
     if cursor is not None:
-        if re.fullmatch(r"\d{1,20}-\d{1,20}", cursor) is None:
-            raise ValueError(f"cursor must be one that a page gave out, not {cursor!r}")
+        if parsed_entry_id(cursor) is None:
+            raise ValueError(f"cursor must be one that a page gave out, not {cursor[:100]!r}")
         newest = f"({cursor}"
     return newest, oldest
 

@@ -7,7 +7,17 @@ from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, call, checked, run
 from rapids.storage.keys import letter_archive, letters_archived, letters_restored
 
-__all__ = ["Archive", "find_restored", "length", "move", "page", "read_archive", "read_letter", "restore"]
+__all__ = [
+    "Archive",
+    "find_restored",
+    "length",
+    "move",
+    "page",
+    "read_archive",
+    "read_letter",
+    "restore",
+    "restored_at",
+]
 
 RESTORED_PAGE = 100
 
@@ -45,6 +55,12 @@ async def find_restored(commands: Commands, dlq: str, letter_id: str) -> tuple[s
         if len(rows) < RESTORED_PAGE:
             return None
         first = f"({rows[-1][0].decode()}"
+
+
+async def restored_at(commands: Commands, dlq: str, letter_ids: Sequence[bytes]) -> list[int | None]:
+    """For each letter that was restored, the milliseconds in its new entry id; None for the others."""
+    scores = await call(commands, "ZMSCORE", letters_restored(dlq), *letter_ids)
+    return [None if score is None else round(float(score)) for score in scores]
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,18 @@ def original_fields(letter: Fields) -> list[bytes]:
             return fields
         except ValueError as error:
             raise DeserializationError("", f"original_fields of the letter cannot be read: {error}") from error
+    values = _supplied(values) | values
     names = [*EVENT_FIELDS, *(name for name in _OPTIONAL_EVENT_FIELDS if name in values)]
     return [part for name in names for part in (name, values.get(name, b""))]
+
+
+def _supplied(letter: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What letters of rapids-streams leave out and an event must have: it is taken from the entry that failed."""
+    entry_id = letter.get(b"original_msg_id", b"")
+    ms, _, _ = entry_id.partition(b"-")
+    seconds = int(ms) / 1000 if ms.isdigit() and len(ms) < 15 else 0.0
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat()
+    return {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": moment.encode()}
 
 
 def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes]:

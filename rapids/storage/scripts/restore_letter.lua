@@ -13,17 +13,18 @@ for i = 1, #last[2], 2 do
 end
 if not discarded then return false end
 
-local command, has_id = {'XADD', dlq}, false
+local command = {'XADD', dlq}
 if ARGV[2] ~= '0' then
   command[#command + 1] = 'MAXLEN'; command[#command + 1] = '~'; command[#command + 1] = ARGV[2]
 end
 command[#command + 1] = '*'
 for i = 1, #letter[2], 2 do
-  command[#command + 1] = letter[2][i]; command[#command + 1] = letter[2][i + 1]
-  has_id = has_id or letter[2][i] == 'letter_id'
+  if letter[2][i] ~= 'letter_id' then
+    command[#command + 1] = letter[2][i]; command[#command + 1] = letter[2][i + 1]
+  end
 end
--- Letters of other versions have no id of their own but their first entry's.
-if not has_id then command[#command + 1] = 'letter_id'; command[#command + 1] = ARGV[1] end
+-- Letters of other versions have no id of their own but their first entry's; forged ones claim another's.
+command[#command + 1] = 'letter_id'; command[#command + 1] = ARGV[1]
 local entry_id = redis.call(unpack(command))
 
 local change = {}
