@@ -311,8 +311,12 @@ def _flat(fields: Any) -> list[bytes]:
     return [part for pair in fields.items() for part in pair] if isinstance(fields, dict) else list(fields)
 
 
-async def test_a_letter_with_spoilt_original_fields_is_not_replayed(redis: Redis) -> None:
-    letter_id = await add(redis, [b"original_stream", STREAM.encode(), b"original_fields", b"9:abc"], DLQ)
+@pytest.mark.parametrize(
+    "spoilt", [b"", b"9:abc", b"3:abc", b"3:abc,", b"-1:,", b"1:a,1:b,-8:,", b"x", b"9" * 5_000 + b":"]
+)
+async def test_a_letter_with_spoilt_original_fields_is_not_replayed(redis: Redis, spoilt: bytes) -> None:
+    where = [b"original_stream", STREAM.encode(), b"original_group", GROUP.encode()]
+    letter_id = await add(redis, [*where, b"original_fields", spoilt], DLQ)
     with pytest.raises(DeserializationError, match="original_fields"):
         await DeadLetterQueue(redis, DLQ).replay(letter_id)
     assert await redis.xlen(DLQ) == 1

@@ -1,0 +1,71 @@
+"""Dead letters written by hand, for the tests of the queue."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from redis.asyncio import Redis
+
+from rapids import DeadLetterQueue
+from rapids.outcomes import Dead, Failure, Reason
+from rapids.wire.letters import Origin, write_letter
+from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, as_text, fields_of
+
+
+async def write(
+    redis: Redis,
+    *,
+    handler: str = "pay",
+    group: str = GROUP,
+    reason: Reason = Reason.NON_RETRYABLE,
+    error: str = "declined",
+    error_type: str = "ValueError",
+    entry_id: str = "1700000000000-0",
+    at: int | None = None,
+    fields: dict[bytes, bytes] | None = None,
+    **event: Any,
+) -> str:
+    """Write a letter as the settling script does, `at` this time (milliseconds); its id."""
+    raw = fields_of(DvOrder(**event)) | (fields or {})
+    flat = write_letter(
+        [part for pair in raw.items() for part in pair],
+        Origin(entry_id, STREAM, group, "worker-1", 5),
+        Dead(handler, reason, Failure(error_type, error, "Traceback ...")),
+    )
+    if at is None:
+        seconds, micros = await redis.time()
+        last = as_text((await redis.xinfo_stream(DLQ))["last-generated-id"]) if await redis.exists(DLQ) else "0-0"
+        at = max(seconds * 1000 + micros // 1000, int(last.partition("-")[0]) + 1)
+    letter_id = f"{at}-0"
+    return as_text(await redis.execute_command("XADD", DLQ, letter_id, *flat, "letter_id", letter_id))
+
+
+REFERENCE_FIELDS = {
+    "original_msg_id": "1701234567890-0",
+    "original_stream": STREAM,
+    "original_group": GROUP,
+    "reason": "max_deliveries_exceeded",
+    "error": "Connection refused",
+    "handler": "call_external_api",
+    "failed_at": "2024-11-28T12:00:00+00:00",
+    "event_type": "dv.order",
+    "data": '{"number":5,"text":"x"}',
+}
+"""A letter as rapids-streams 0.2 writes it."""
+
+
+async def all_ids(queue: DeadLetterQueue, **options: Any) -> list[str]:
+    """The ids of all letters, page by page."""
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await queue.list(cursor=cursor, **options)
+        found += [letter.id for letter in page.items]
+        if page.cursor is None:
+            return found
+        cursor = page.cursor
+
+
+def ms(moment: datetime) -> int:
+    return round(moment.astimezone(UTC).timestamp() * 1000)

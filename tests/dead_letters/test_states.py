@@ -1,0 +1,292 @@
+"""What can be done to a letter and when: replay, discard, restore; and by how many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from rapids import DeadLetterQueue, get_event_class
+from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
+from rapids.wire.events import StoredEvent
+from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, write
+from tests.worker.helpers import DLQ, STREAM, DvOrder, as_text, check_keys, replay_stream
+
+
+@pytest.fixture
+def queue(redis: Redis) -> DeadLetterQueue:
+    return DeadLetterQueue(redis, DLQ)
+
+
+ARCHIVE = "{dv:dlq}:rapids:archive:"
+DAY_MS = 86_400_000
+
+# --- one after another ----------------------------------------------------------------------------------------------
+
+
+async def test_a_discarded_letter_is_out_of_the_list_but_can_be_read(queue: DeadLetterQueue, redis: Redis) -> None:
+    kept, letter_id = await write(redis), await write(redis)
+    before = await queue.get(letter_id)
+
+    discarded = await queue.discard(letter_id, actor="alice", reason="a test")
+
+    assert await all_ids(queue) == [kept]
+    assert discarded == await queue.get(letter_id)
+    assert discarded.state == "discarded"
+    [change] = discarded.history
+    assert (change.action, change.actor, change.reason) == ("discarded", "alice", "a test")
+    assert abs(change.at - datetime.now(UTC)) < timedelta(seconds=5)
+    assert _same_but_for_state(before, discarded)
+    await check_keys(redis)
+
+
+async def test_a_restored_letter_has_its_id_and_is_found_everywhere(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id, newer = await write(redis), await write(redis)
+    before = await queue.get(letter_id)
+    await queue.discard(letter_id)
+
+    restored = await queue.restore(letter_id, actor="bob", reason="needed")
+
+    assert (restored.id, restored.state) == (letter_id, "dead")
+    assert [change.action for change in restored.history] == ["discarded", "restored"]
+    assert restored.history[1].actor == "bob"
+    assert _same_but_for_state(before, restored)
+    assert await all_ids(queue) == [letter_id, newer]
+    assert await all_ids(queue, limit=1) == [letter_id, newer]
+    await check_keys(redis)
+
+
+async def test_a_restored_letter_goes_through_it_all_again(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    for _ in range(3):
+        await queue.discard(letter_id)
+        await queue.restore(letter_id)
+    replay = await queue.replay(letter_id, actor="eve", reason="fixed")
+
+    letter = await queue.get(letter_id)
+    assert letter.state == "replayed"
+    assert [change.action for change in letter.history] == ["discarded", "restored"] * 3 + ["replayed"]
+    last = letter.history[-1]
+    assert (last.scope, last.stream, last.entry_id) == ("handler", replay.stream, replay.entry_id)
+    assert (last.actor, last.reason) == ("eve", "fixed")
+    assert await all_ids(queue) == []
+    assert await redis.zcard("{dv:dlq}:rapids:restored") == 0
+    await check_keys(redis)
+
+
+async def test_the_entry_of_a_restored_letter_is_no_second_letter(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    await queue.discard(letter_id)
+    entry_id = (await queue.restore(letter_id)).history[-1].entry_id
+    assert as_text((await redis.xrange(DLQ))[0][0]) == entry_id != letter_id
+    with pytest.raises(LetterNotFoundError):
+        await queue.get(entry_id)
+    with pytest.raises(LetterNotFoundError):
+        await queue.discard(entry_id)
+
+
+async def test_letters_restored_in_the_same_millisecond_are_told_apart(queue: DeadLetterQueue, redis: Redis) -> None:
+    ids = [await write(redis, number=number) for number in range(20)]
+    await asyncio.gather(*(queue.discard(letter_id) for letter_id in ids))
+    await asyncio.gather(*(queue.restore(letter_id) for letter_id in ids))
+    for number, letter_id in enumerate(ids):
+        letter = await queue.get(letter_id)
+        assert (letter.id, orjson.loads(letter.data)["number"]) == (letter_id, number)
+    assert sorted(await all_ids(queue, limit=3)) == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "state", "needed"),
+    [
+        ("discard", "discard", "discarded", "dead"),
+        ("discard", "replay", "discarded", "dead"),
+        ("replay", "replay", "replayed", "dead"),
+        ("replay", "discard", "replayed", "dead"),
+        ("replay", "restore", "replayed", "discarded"),
+        (None, "restore", "dead", "discarded"),
+    ],
+)
+async def test_what_does_not_fit_the_state_is_refused_and_changes_nothing(
+    queue: DeadLetterQueue, redis: Redis, first: str | None, then: str, state: str, needed: str
+) -> None:
+    letter_id = await write(redis)
+    if first is not None:
+        await getattr(queue, first)(letter_id)
+    before = await _everything(redis)
+    with pytest.raises(LetterStateError) as caught:
+        await getattr(queue, then)(letter_id)
+    assert (caught.value.letter_id, caught.value.state, caught.value.needed) == (letter_id, state, needed)
+    assert await _everything(redis) == before
+
+
+NO_IDS = ["", "1-1", "x", "*", "0-0", "+", "99999999999999999999-0", "1-1\n", "\u0661-\u0661", "\x00", "a" * 9_999]
+
+
+@pytest.mark.parametrize("change", ["get", "replay", "discard", "restore"])
+@pytest.mark.parametrize(
+    "letter_id",
+    ["", "1-1", "x", "*", "0-0", "+", "99999999999999999999-0", "1-1\n", "\u0661-\u0661", "\x00", "a" * 9999],
+)
+async def test_a_letter_that_does_not_exist(queue: DeadLetterQueue, redis: Redis, change: str, letter_id: str) -> None:
+    await write(redis)
+    with pytest.raises(LetterNotFoundError) as caught:
+        await getattr(queue, change)(letter_id)
+    assert caught.value.letter_id == letter_id
+    assert isinstance(caught.value, LookupError)
+
+
+# --- many at once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["replay", "discard", "restore"])
+async def test_of_many_callers_one_wins(queue: DeadLetterQueue, redis: Redis, change: str) -> None:
+    for _ in range(10):
+        letter_id = await write(redis)
+        if change == "restore":
+            await queue.discard(letter_id)
+        results = await asyncio.gather(*(getattr(queue, change)(letter_id) for _ in range(8)), return_exceptions=True)
+        kinds = Counter(type(result).__name__ for result in results)
+        assert kinds["LetterStateError"] == 7, kinds
+    if change == "replay":
+        assert await redis.xlen(replay_stream()) == 10
+
+
+async def test_a_letter_that_others_move_about_is_never_missing(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    stop = asyncio.Event()
+
+    async def meddle(change: str) -> None:
+        while not stop.is_set():
+            try:
+                await getattr(queue, change)(letter_id)
+            except LetterStateError:
+                await asyncio.sleep(0)
+
+    meddling = [asyncio.create_task(meddle(change)) for change in ("discard", "restore", "discard", "restore")]
+    for _ in range(300):
+        assert (await queue.get(letter_id)).id == letter_id
+    stop.set()
+    await asyncio.gather(*meddling)
+
+
+# --- how long it is kept --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["replay", "discard"])
+async def test_the_archive_expires(redis: Redis, change: str) -> None:
+    queue = DeadLetterQueue(redis, DLQ, retention=3_600)
+    letter_id = await write(redis)
+    await getattr(queue, change)(letter_id)
+    for key in (ARCHIVE + letter_id, "{dv:dlq}:rapids:archived"):
+        assert 3_500_000 < await redis.pttl(key) <= 3_600_000
+    await check_keys(redis)
+
+
+async def test_the_archive_is_kept_a_fortnight_by_default(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    await queue.discard(letter_id)
+    assert 13.9 * DAY_MS < await redis.pttl(ARCHIVE + letter_id) <= 14 * DAY_MS
+
+
+async def test_after_its_retention_a_letter_is_gone(redis: Redis) -> None:
+    queue = DeadLetterQueue(redis, DLQ, retention=0.05)
+    letter_id = await write(redis)
+    await queue.discard(letter_id)
+    await asyncio.sleep(0.1)
+    for change in ("get", "restore", "replay"):
+        with pytest.raises(LetterNotFoundError):
+            await getattr(queue, change)(letter_id)
+
+
+async def test_the_archive_holds_no_more_than_its_cap(redis: Redis) -> None:
+    queue = DeadLetterQueue(redis, DLQ, archive_maxlen=5)
+    ids = [await write(redis) for _ in range(12)]
+    for letter_id in ids:
+        await queue.discard(letter_id)
+    assert await redis.zcard("{dv:dlq}:rapids:archived") == 5
+    assert len(await redis.keys(ARCHIVE.replace("{", "\\{") + "*")) == 5
+
+
+async def test_a_restored_letter_outlives_its_archive(redis: Redis) -> None:
+    queue = DeadLetterQueue(redis, DLQ, retention=0.05)
+    letter_id = await write(redis)
+    await queue.discard(letter_id)
+    await queue.restore(letter_id)
+    await asyncio.sleep(0.1)
+    letter = await queue.get(letter_id)
+    assert (letter.id, letter.state, letter.history) == (letter_id, "dead", ())
+    assert await all_ids(queue) == [letter_id]
+    assert (await queue.discard(letter_id)).state == "discarded"
+
+
+async def test_the_dead_letter_stream_is_trimmed_when_a_letter_comes_back(redis: Redis) -> None:
+    queue = DeadLetterQueue(redis, DLQ, dlq_maxlen=100)
+    letter_id = await write(redis)
+    await queue.discard(letter_id)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for _ in range(1_000):
+            pipeline.xadd(DLQ, REFERENCE_FIELDS)
+        await pipeline.execute()
+    await queue.restore(letter_id)
+    assert await redis.xlen(DLQ) < 300
+    assert (await queue.get(letter_id)).state == "dead"
+
+
+# --- letters of other hands -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "e-1", "timestamp": "2024-11-28T11:59:00+00:00", "correlation_id": "c"}])
+async def test_a_letter_of_rapids_streams_is_replayed_as_an_event(
+    queue: DeadLetterQueue, redis: Redis, more: dict[str, Any]
+) -> None:
+    letter_id = as_text(await redis.xadd(DLQ, REFERENCE_FIELDS | more))
+
+    await queue.replay(letter_id)
+
+    [(_, fields)] = await redis.xrange(replay_stream())
+    event = StoredEvent.read([part for pair in fields.items() for part in pair]).decode()
+    assert get_event_class("dv.order") is DvOrder
+    assert isinstance(event, DvOrder)
+    assert (event.number, event.text) == (5, "x")
+    assert event.id == more.get("id", "1701234567890-0")
+    assert event.timestamp.isoformat() == more.get("timestamp", "2023-11-29T05:09:27.890000+00:00")
+    assert event.correlation_id == more.get("correlation_id")
+    assert fields[b"replay_handler"] == b"call_external_api"
+
+
+@pytest.mark.parametrize("scope", ["handler", "group", "everyone"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"x": "y"}, {"original_stream": "", "original_group": "g"}, {"original_stream": "}{", "original_group": "g"}],
+)
+async def test_a_letter_that_does_not_say_where_it_is_from_is_not_replayed(
+    queue: DeadLetterQueue, redis: Redis, fields: dict[Any, Any], scope: Any
+) -> None:
+    letter_id = as_text(await redis.xadd(DLQ, fields))
+    with pytest.raises(DeserializationError, match="where it is from"):
+        await queue.replay(letter_id, scope=scope)
+    assert await redis.keys("*") == [DLQ.encode()]
+    assert (await queue.get(letter_id)).state == "dead"
+
+
+async def test_a_replay_into_something_that_is_no_stream_loses_nothing(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    await redis.set(STREAM, "a string")
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        await queue.replay(letter_id, scope="everyone")
+    assert (await queue.get(letter_id)).state == "dead"
+    assert await all_ids(queue) == [letter_id]
+
+
+def _same_but_for_state(one: Any, other: Any) -> bool:
+    names = set(type(one).__dataclass_fields__) - {"state", "history"}
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+async def _everything(redis: Redis) -> dict[bytes, Any]:
+    return {key: await redis.dump(key) for key in sorted(await redis.keys("*"))}
