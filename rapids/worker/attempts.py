@@ -11,7 +11,7 @@ from typing import TypeAlias
 from rapids.backoff import Backoff
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, delivery_variable
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter
-from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, RetryAt
+from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids.registration import Handler
 from rapids.settings import RouterSettings
 
@@ -30,10 +30,12 @@ class Attempts:
         handlers: Iterable[Handler],
         middleware: Sequence[HandlerMiddleware],
         settings: RouterSettings,
+        stopping: asyncio.Event,
         context: Mapping[str, object],
     ) -> None:
         self._runners = {handler.name: _folded(handler, middleware) for handler in handlers}
         self._settings = settings
+        self._stopping = stopping
         self._context = context
         self._under_way: Delivery | None = None
 
@@ -49,20 +51,30 @@ class Attempts:
         if delivery.deliveries > self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(delivery, self._settings))
         attempt = 1
-        while True:
+        while not _is_being_cancelled():
             error = await self._error_of(handler, replace(delivery, attempt=attempt))
             if error is None:
                 return Done(handler.name)
             if _is_being_cancelled():
-                raise asyncio.CancelledError  # whatever the handler made of its interruption, that was no failure
+                break
             if _is_final(handler, error):
                 refused = error if isinstance(error, NonRetryableError) else _refused(handler, delivery, error)
                 return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused))
             if isinstance(error, RetryAfter) or attempt > handler.retries:
                 return self._failed(handler, delivery, error, attempt)
             self._log_attempt(handler, delivery, error, attempt)
-            await asyncio.sleep(_seconds(handler.backoff, attempt))
+            if await self._stops_within(_seconds(handler.backoff, attempt)):
+                return Released(handler.name)
             attempt += 1
+        raise asyncio.CancelledError  # whatever a handler made of its interruption, that was no failure
+
+    async def _stops_within(self, seconds: float) -> bool:
+        """Wait; whether the router stops meanwhile, which is not to wait for an attempt yet to come."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stopping.wait()
+        except TimeoutError:
+            return False
 
     async def _error_of(self, handler: Handler, delivery: Delivery) -> BaseException | None:
         """The error of one attempt, if it had one."""

@@ -25,9 +25,6 @@ __all__ = ["Executor"]
 SETTLE_PATIENCE = 1.0
 """Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
 
-SETTLE_PATIENCE = 1.0
-"""Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -55,7 +52,7 @@ class Executor:
         context: Mapping[str, object],
     ) -> None:
         self._handlers = handlers
-        self._attempts = Attempts(handlers, middleware, settings, context)
+        self._attempts = Attempts(handlers, middleware, settings, intake.closed, context)
         self._consumer = consumer
         self._settings = settings
         self._intake = intake
@@ -74,14 +71,6 @@ class Executor:
             entry = await self._take_over(next_) if isinstance(next_, Abandoned) else next_
             if entry is not None and await self._may_begin(entry):
                 await self._deliver(entry)
-
-    async def _take_over(self, abandoned: Abandoned) -> RawEntry | None:
-        # It may be what kills processes: what has run by then must be settled, or it would be delivered again with it,
-        # each time. A settlement that Redis goes on refusing is no reason to wait for longer.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_PATIENCE):
-                await self._settler.flushed()
-        return await self._claim(abandoned)
 
     async def _take_over(self, abandoned: Abandoned) -> RawEntry | None:
         # It may be what kills processes: what has run by then must be settled, or it would be delivered again with it,

@@ -35,7 +35,8 @@ class Intake:
         self._filled = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._closed = False
+        self.closed = asyncio.Event()
+        """Set once no more entries are given out: the worker stops."""
 
     def put(self, entries: Iterable[RawEntry]) -> None:
         """Queue entries. The caller keeps to the room there is."""
@@ -56,10 +57,10 @@ class Intake:
 
     async def take(self) -> RawEntry | Abandoned | None:
         """What is next, or None once the intake is closed; entries left then stay for `drain`."""
-        while not (self._entries or self._abandoned or self._closed):
+        while not (self._entries or self._abandoned or self.closed.is_set()):
             self._filled.clear()
             await self._filled.wait()
-        if self._closed:
+        if self.closed.is_set():
             return None
         if self._abandoned and (self._abandoned_next or not self._entries):
             self._abandoned_next = False
@@ -71,7 +72,7 @@ class Intake:
 
     def close(self) -> None:
         """Give out no more entries."""
-        self._closed = True
+        self.closed.set()
         self._filled.set()
         self._has_room.set()
 
@@ -87,7 +88,7 @@ class Intake:
         return first
 
     def _tell_room(self) -> None:
-        if self._closed or len(self._entries) <= self._batch_size:
+        if self.closed.is_set() or len(self._entries) <= self._batch_size:
             self._has_room.set()
         else:
             self._has_room.clear()
