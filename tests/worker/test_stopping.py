@@ -1,0 +1,256 @@
+"""Stopping: what runs may finish, what does not is given back, and nothing waits for longer than it must."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import current_delivery
+from rapids.backoff import constant
+from tests.support import eventually
+from tests.worker.helpers import (
+    DLQ,
+    DvOrder,
+    check_keys,
+    consumers,
+    letters,
+    make_emitter,
+    make_router,
+    pending,
+    running,
+    start,
+    until_settled,
+)
+
+
+async def test_entries_never_begun_are_handed_back_and_cost_no_delivery(redis: Redis) -> None:
+    begun, seen = asyncio.Event(), []
+
+    async def handle(event: DvOrder) -> None:
+        delivery = current_delivery()
+        assert delivery is not None
+        seen.append((event.number, delivery.deliveries))
+        begun.set()
+        await asyncio.sleep(0.1)
+
+    first, second = make_router(redis), make_router(redis)
+    for router in (first, second):
+        router.on(DvOrder)(handle)
+    task = await start(first)
+    await make_emitter(redis).emit([DvOrder(number=number) for number in range(20)])
+    await begun.wait()
+    await eventually(lambda: _holds(redis, 10))
+    await first.stop()
+    await task
+
+    assert seen == [(0, 1)]
+    # The rest waits for whoever comes, at once: nobody has to take it for dead first.
+    assert (await consumers(redis)).get("rapids:waiting", 0) >= 9
+    started = time.monotonic()
+    async with running(second):
+        await until_settled(redis)
+    assert time.monotonic() - started < 19 * 0.1 + 2
+    assert sorted(seen) == [(number, 1) for number in range(20)]
+    await check_keys(redis)
+
+
+async def test_handed_back_entries_go_to_a_router_that_is_running(redis: Redis) -> None:
+    begun, seen = asyncio.Event(), []
+
+    async def handle(event: DvOrder) -> None:
+        begun.set()
+        seen.append(event.number)
+        await asyncio.sleep(0.02)
+
+    first, second = make_router(redis, batch_size=20), make_router(redis, batch_size=1)
+    for router in (first, second):
+        router.on(DvOrder)(handle)
+    first_task = await start(first)
+    await make_emitter(redis).emit([DvOrder(number=number) for number in range(20)])
+    await begun.wait()
+    async with running(second):
+        await first.stop()
+        stopped = time.monotonic()
+        await until_settled(redis)
+        assert time.monotonic() - stopped < 3
+    await first_task
+    assert sorted(seen) == list(range(20))
+
+
+async def test_a_running_handler_may_finish(redis: Redis) -> None:
+    begun, seen = asyncio.Event(), []
+    router = make_router(redis, shutdown_timeout=5)
+
+    @router.on(DvOrder, name="first")
+    async def first(event: DvOrder) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+        seen.append("first")
+
+    @router.on(DvOrder, name="second")
+    async def second(event: DvOrder) -> None:
+        seen.append("second")
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await begun.wait()
+    assert seen == ["first", "second"]
+    assert await pending(redis) == []
+
+
+async def test_after_shutdown_timeout_the_handler_is_interrupted_and_its_delivery_given_back(redis: Redis) -> None:
+    begun, seen = asyncio.Event(), []
+    router = make_router(redis, shutdown_timeout=0.1, max_deliveries=1)
+
+    @router.on(DvOrder, name="done")
+    async def done(event: DvOrder) -> None:
+        seen.append("done")
+
+    @router.on(DvOrder, name="slow")
+    async def slow(event: DvOrder) -> None:
+        delivery = current_delivery()
+        assert delivery is not None
+        seen.append(f"slow {delivery.deliveries}")
+        if not begun.is_set():
+            begun.set()
+            await asyncio.sleep(30)
+
+    @router.on(DvOrder, name="never begun")
+    async def never_begun(event: DvOrder) -> None:
+        seen.append("never begun")
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await begun.wait()
+        started = time.monotonic()
+    assert time.monotonic() - started < 1
+
+    # What had finished is not repeated, what was interrupted is no failure: max_deliveries=1 would have killed it.
+    async with running(router):
+        await until_settled(redis)
+    assert seen == ["done", "slow 1", "slow 1", "never begun"]
+    assert await letters(redis) == []
+    await check_keys(redis)
+
+
+async def test_a_handler_that_swallows_its_interruption_starts_no_other(redis: Redis) -> None:
+    begun, seen = asyncio.Event(), []
+    router = make_router(redis, shutdown_timeout=0.1)
+
+    @router.on(DvOrder, name="stubborn")
+    async def stubborn(event: DvOrder) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            seen.append("interrupted")
+
+    @router.on(DvOrder, name="slow")
+    async def slow(event: DvOrder) -> None:
+        seen.append("slow")
+        await asyncio.sleep(30)
+
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder(), DvOrder()])
+        await begun.wait()
+        started = time.monotonic()
+    assert time.monotonic() - started < 1
+    assert seen == ["interrupted"]
+
+
+async def test_a_handler_that_cannot_be_interrupted_is_left_behind_and_nothing_is_lost(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rapids.worker.worker.CANCEL_GRACE", 0.1)
+    begun, let_go = asyncio.Event(), asyncio.Event()
+    router = make_router(redis, shutdown_timeout=0.1, claim_min_idle_ms=50)
+
+    @router.on(DvOrder)
+    async def immortal(event: DvOrder) -> None:
+        begun.set()
+        while not let_go.is_set():
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                continue
+
+    with caplog.at_level(logging.ERROR, "rapids"):
+        async with running(router):
+            await make_emitter(redis).emit(DvOrder())
+            await begun.wait()
+    assert "left behind" in caplog.text
+    assert len(await pending(redis)) == 1
+    let_go.set()
+    async with running(router):
+        await until_settled(redis)
+
+
+async def test_stopping_does_not_wait_out_the_pause_before_a_quick_retry(redis: Redis) -> None:
+    begun, seen = asyncio.Event(), []
+    router = make_router(redis, shutdown_timeout=5)
+
+    @router.on(DvOrder, retries=3, backoff=constant(60))
+    async def fail(event: DvOrder) -> None:
+        seen.append(event.number)
+        begun.set()
+        if len(seen) == 1:
+            raise ValueError
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await begun.wait()
+        started = time.monotonic()
+    assert time.monotonic() - started < 1
+    async with running(router):
+        await until_settled(redis)
+    assert len(seen) == 2
+
+
+async def test_what_was_settled_by_then_is_written(redis: Redis) -> None:
+    router, seen = make_router(redis), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number == 30:
+            await router.stop()
+
+    task = await start(router)
+    await make_emitter(redis).emit([DvOrder(number=number) for number in range(100)])
+    await task
+    left = {entry["message_id"] for entry in await pending(redis)}
+    done = [entry_id for entry_id, _ in (await redis.xrange("dv:events"))[: len(seen)]]
+    assert seen[-1] == 30
+    assert not left & set(done)
+
+
+async def test_waiting_entries_stay_waiting(redis: Redis) -> None:
+    router, seen = make_router(redis, redelivery_backoff=constant(0.5)), []
+
+    @router.on(DvOrder)
+    async def fail_once(event: DvOrder) -> None:
+        seen.append(time.monotonic())
+        if len(seen) == 1:
+            raise ValueError
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await eventually(lambda: _waits(redis))
+    assert await _waits(redis)
+    async with running(router):
+        await until_settled(redis)
+    assert 0.45 < seen[1] - seen[0] < 1.5
+    assert not await redis.exists(DLQ)
+    await check_keys(redis)
+
+
+async def _holds(redis: Redis, count: int) -> bool:
+    return sum((await consumers(redis)).values()) >= count
+
+
+async def _waits(redis: Redis) -> bool:
+    return (await consumers(redis)).get("rapids:waiting") == 1
