@@ -12,7 +12,7 @@ from rapids.exceptions import EmitError, NotConfiguredError
 from rapids.settings import EmitterSettings
 from rapids.wire.events import encode
 
-__all__ = ["EventEmitter"]
+__all__ = ["EventEmitter", "ids_for"]
 
 CHUNK = 1_000
 """Events sent in one round trip."""
@@ -109,12 +109,21 @@ class EventEmitter:
         )
 
 
+def ids_for(event: Event, caused_by: Event | None) -> tuple[str | None, str | None]:
+    """The correlation and causation ids an event would be emitted with here and now.
+
+    Correlation: the event's own, else that of `caused_by`, else the scope's, else the id of `caused_by`, which then
+    starts a correlation. Causation: the event's own, else the id of `caused_by`, else of the event being handled.
+    """
+    inherited = (caused_by and caused_by.correlation_id) or get_correlation_id() or (caused_by and caused_by.id)
+    cause = caused_by.id if caused_by else get_causation_id()
+    return event.correlation_id or inherited, event.causation_id or cause
+
+
 def _outgoing(event: Event, caused_by: Event | None) -> Outgoing:
     if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"only events can be emitted, not {event!r}")
-    inherited = (caused_by and caused_by.correlation_id) or get_correlation_id() or (caused_by and caused_by.id)
-    cause = caused_by.id if caused_by else get_causation_id()
-    correlation_id, causation_id = event.correlation_id or inherited, event.causation_id or cause
+    correlation_id, causation_id = ids_for(event, caused_by)
     return Outgoing(event.id, encode(event, correlation_id=correlation_id, causation_id=causation_id))
 
 

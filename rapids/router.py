@@ -100,6 +100,7 @@ class EventRouter(HandlerRegistry):
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
         )
         self._redis = redis
+        self._started_with: Redis | None = None
         self._middleware = _checked_middleware(middleware)
         self._worker: Worker | None = None
 
@@ -117,6 +118,11 @@ class EventRouter(HandlerRegistry):
     def dlq_stream(self) -> str | None:
         """Where its dead letters go; None where exhausted entries are parked."""
         return self._settings.dlq_stream
+
+    @property
+    def configured(self) -> bool:
+        """Whether it was made with a client of its own, so that `start` needs none."""
+        return self._redis is not None
 
     @property
     def running(self) -> bool:
@@ -150,8 +156,7 @@ class EventRouter(HandlerRegistry):
             )
         self._only_before_start("start()")
         worker = self._worker = Worker(client, self._settings, Handlers(self._registered), self._middleware)
-        if redis is not None:
-            self._redis = redis
+        self._started_with = client
         try:
             await worker.run()
         finally:
@@ -191,11 +196,11 @@ class EventRouter(HandlerRegistry):
 
         Raises `NotConfiguredError` without a client, `redis.exceptions.RedisError` if Redis does not answer.
         """
-        if self._redis is None:
+        if (client := self._started_with or self._redis) is None:
             raise NotConfiguredError(
                 "the router has no Redis client: give EventRouter(redis=...) one, or start it with one"
             )
-        state = await streams.group_state(SharedPool(self._redis), Source(self.stream, self.group))
+        state = await streams.group_state(SharedPool(client), Source(self.stream, self.group))
         return ConsumerLag(
             stream_length=state.stream_length,
             pending_count=state.pending,

@@ -1,7 +1,6 @@
 """The emitter in endpoints: `EmitterDep`, `OnSuccessEmitterDep`, and the same for plain Starlette."""
 
 import asyncio
-import inspect
 from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum, auto
@@ -11,7 +10,8 @@ import anyio.from_thread
 from fastapi import Depends, Response
 from starlette.requests import HTTPConnection
 
-from rapids import Event, EventEmitter, get_causation_id, get_correlation_id
+from rapids import Event, EventEmitter
+from rapids.emitter import ids_for
 from rapids_fastapi.running import Running, running
 
 __all__ = ["EmitterDep", "OnSuccessEmitter", "OnSuccessEmitterDep", "emit_on_success", "get_emitter"]
@@ -118,12 +118,8 @@ def _stamped(event: Event, caused_by: Event | None) -> Event:
     """The event with the ids of where it was emitted: by the time it goes out, that scope may be left."""
     if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"only events can be emitted, not {event!r}")
-    if caused_by is not None:
-        inherited, cause = caused_by.correlation_id or caused_by.id, caused_by.id
-    else:
-        inherited, cause = get_correlation_id(), get_causation_id()
-    ids = {"correlation_id": event.correlation_id or inherited, "causation_id": event.causation_id or cause}
-    return event.model_copy(update=ids)
+    correlation_id, causation_id = ids_for(event, caused_by)
+    return event.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
 
 
 @asynccontextmanager
@@ -149,18 +145,7 @@ async def _on_success_emitter(connection: HTTPConnection, response: Response) ->
             collected.close()
 
 
-def _ends_before_the_response(dependency: Any) -> Any:
-    """`Depends`, with the code after `yield` run before the response is sent.
-
-    FastAPI has a word for that since 0.121. Before 0.118 it was always so. In between it is after the response: there a
-    failed emit cannot become an error response, only a logged error.
-    """
-    if "scope" in inspect.signature(Depends).parameters:
-        return Depends(dependency, scope="function")
-    return Depends(dependency)
-
-
-OnSuccessEmitterDep = Annotated[OnSuccessEmitter, _ends_before_the_response(_on_success_emitter)]
+OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(_on_success_emitter, scope="function")]
 """Collects events; they are emitted together, in one round trip, when the endpoint has succeeded.
 
 That is before the response is sent: if Redis cannot store them, the client gets an error and not a promise. Nothing is

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.checks import positive_seconds
+from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
@@ -72,6 +73,7 @@ class Rapids:
         self._redactor = Redactor.of(redact)
         self._connect_timeout = positive_seconds("connect_timeout", connect_timeout)
         self._is_running = False
+        self._client_in_use: Redis | None = None
         if dead_letters:
             for router in self._routers:
                 router.use_default_dlq()
@@ -80,6 +82,16 @@ class Rapids:
     def emitter(self) -> EventEmitter:
         """The emitter that endpoints get. It can emit while the lifespan runs."""
         return self._emitter
+
+    @property
+    def redis(self) -> Redis:
+        """The client in use, for handlers that need Redis themselves: the one given, or the one made for the address.
+
+        Raises `NotConfiguredError` outside the lifespan, where there is none.
+        """
+        if self._client_in_use is None:
+            raise NotConfiguredError("Rapids has no Redis client: it has one while its lifespan runs")
+        return self._client_in_use
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[dict[str, Any]]:
@@ -128,6 +140,15 @@ class Rapids:
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[Redis]:
+        async with self._reached() as client:
+            self._client_in_use = client
+            try:
+                yield client
+            finally:
+                self._client_in_use = None
+
+    @asynccontextmanager
+    async def _reached(self) -> AsyncGenerator[Redis]:
         if self._redis is not None:
             yield await reachable(self._redis, "the client given as Rapids(redis=...)", self._connect_timeout)
             return
@@ -137,15 +158,8 @@ class Rapids:
     def _queue_names(self) -> list[str]:
         names = [router.dlq_stream for router in self._routers if router.dlq_stream is not None]
         if not self._routers and self._dead_letters:
-            names = [_default_dlq(self._emitter.stream)]
+            names = [default_dlq(self._emitter.stream)]
         return list(dict.fromkeys(names))
-
-
-def _default_dlq(stream: str) -> str:
-    """Where the letters of a stream are whose routers run in other processes."""
-    elsewhere = EventRouter(stream=stream)
-    elsewhere.use_default_dlq()
-    return elsewhere.dlq_stream or stream
 
 
 def _token_from_environment() -> TokenAuth | None:

@@ -83,7 +83,7 @@ class SupervisedRouter:
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                await self.router.start(self._redis)
+                await self.router.start(None if self.router.configured else self._redis)
             except Exception:
                 if not self._has_started or self._stopping.is_set():
                     raise

@@ -2,5 +2,15 @@
 
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
 from rapids.dead_letters.queue import DeadLetterQueue
+from rapids.storage.keys import default_dlq
 
-__all__ = ["DeadLetter", "DeadLetterQueue", "LetterChange", "LetterFilter", "LetterPage", "Replay", "Scope"]
+__all__ = [
+    "DeadLetter",
+    "DeadLetterQueue",
+    "LetterChange",
+    "LetterFilter",
+    "LetterPage",
+    "Replay",
+    "Scope",
+    "default_dlq",
+]

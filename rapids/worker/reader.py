@@ -41,7 +41,8 @@ class Reader:
         self._on_reads = on_reads
         self._stopping = asyncio.Event()
         self._client_id: int | None = None
-        self.turned_at = time.monotonic()
+        self._turned_at = time.monotonic()
+        self._asked_at: float | None = None
         self.last_read: dict[Source, str] = {}
 
     async def run(self) -> None:
@@ -52,7 +53,7 @@ class Reader:
             if self._stopping.is_set():
                 return
             await self._outages.ride_out("reading", self._turn, repair=self._repair)
-            self.turned_at = time.monotonic()
+            self._turned_at = time.monotonic()
             reads += 1
             if reads % self._settings.claim_interval == 0:
                 self._on_reads()
@@ -62,14 +63,17 @@ class Reader:
             self._client_id = await groups.client_id(self._connection)
         if self._stopping.is_set():
             return
-        asked_at = time.monotonic()
-        entries = await groups.read(
-            self._connection,
-            self._sources,
-            self._consumer,
-            count=self._settings.batch_size,
-            block_ms=self._settings.block_ms,
-        )
+        asked_at = self._asked_at = time.monotonic()
+        try:
+            entries = await groups.read(
+                self._connection,
+                self._sources,
+                self._consumer,
+                count=self._settings.batch_size,
+                block_ms=self._settings.block_ms,
+            )
+        finally:
+            self._asked_at = None
         for entry in entries:
             self.last_read[entry.source] = entry.entry_id.decode()
         # An id that is held already was given out again by a stream that lost its data: the handler runs on it now.
@@ -79,6 +83,13 @@ class Reader:
         given_out = min(time.monotonic(), asked_at + self._settings.block_ms / 1000)
         self._leases.take(fresh, since=given_out)
         self._intake.put(fresh)
+
+    @property
+    def turned_at(self) -> float:
+        """When it last took a turn (`time.monotonic()`, seconds): now, while a read waits no longer than it may."""
+        now = time.monotonic()
+        is_waiting = self._asked_at is not None and now - self._asked_at <= self._settings.block_ms / 1000
+        return now if is_waiting else self._turned_at
 
     def stop(self) -> None:
         """Read no more. A blocked read goes on until `unblock`."""

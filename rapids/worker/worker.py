@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -166,9 +167,16 @@ class Worker:
         while True:
             try:
                 return await body()
-            except Exception:
-                logger.exception("the %s failed and is started again", duty, extra={**self._context, "duty": duty})
-                await asyncio.sleep(1.0)
+            except Exception as error:
+                self._report(duty, error)
+            await asyncio.sleep(1.0)
+
+    def _report(self, duty: str, error: Exception) -> None:
+        extra = {**self._context, "duty": duty}
+        try:
+            logger.error("the %s failed and is started again", duty, exc_info=error, extra=extra)
+        except Exception:
+            sys.stderr.write(f"rapids: the {duty} failed, and so did the log handlers: {error!r}\n")
 
     async def _repair(self, error: Exception) -> None:
         """Make the groups again if they are gone, where this reader left off."""

@@ -326,18 +326,41 @@ class TestStop:
 def test_threads_may_run_applications_of_their_own(redis_url: str) -> None:
     failures: list[BaseException] = []
 
-    def serve(n: int) -> None:
+    def application(n: int) -> FastAPI:  # made before the threads: FastAPI silences its own warnings for all of them
+        app = FastAPI(lifespan=Rapids(routers=[EventRouter(stream=f"fa:{n}")], url=redis_url).lifespan)
+        app.include_router(rapids_admin)
+        return app
+
+    def serve(app: FastAPI) -> None:
         try:
-            app = FastAPI(lifespan=Rapids(routers=[EventRouter(stream=f"fa:{n}")], url=redis_url).lifespan)
-            app.include_router(rapids_admin)
             with TestClient(app) as client:
                 assert client.get("/rapids/health/ready").status_code == 200
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=serve, args=(n,)) for n in range(3)]
+    threads = [threading.Thread(target=serve, args=(application(n),)) for n in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+async def test_a_router_made_with_a_client_of_its_own_keeps_it(redis: Redis, redis_url: str) -> None:
+    async with Redis.from_url(redis_url, client_name="the-routers-own") as own:
+        router = EventRouter(own, stream="fa:own", group="keeps")
+        rapids = Rapids(routers=[router], emitter=EventEmitter(stream="fa:own"), url=redis_url)
+        for _ in range(2):
+            async with rapids.lifespan():
+                names = {client["name"] for client in await redis.client_list()}
+                assert "the-routers-own" in names
+
+
+async def test_handlers_can_have_the_client_while_the_lifespan_runs(redis_url: str) -> None:
+    rapids = Rapids(url=redis_url)
+    with pytest.raises(NotConfiguredError, match="while its lifespan runs"):
+        _ = rapids.redis
+    async with rapids.lifespan():
+        assert await rapids.redis.ping()
+    with pytest.raises(NotConfiguredError):
+        _ = rapids.redis
