@@ -1,6 +1,5 @@
 """What emitting, lags, scopes and lookups give. Checked by pyright (see pyrightconfig.json), never run."""
 
-from collections.abc import Sequence
 from typing import assert_type
 
 from redis.asyncio import Redis
@@ -94,7 +93,7 @@ async def correlation() -> None:
 async def letters(queue: DeadLetterQueue) -> None:
     page = await queue.list(LetterFilter(event_type="order.*"), limit=10)
     assert_type(page, LetterPage)
-    assert_type(page.items, Sequence[DeadLetter])
+    assert_type(page.items, tuple[DeadLetter, ...])
     assert_type(page.cursor, str | None)
     assert_type(await queue.get("1-0"), DeadLetter)
     assert_type((await queue.replay("1-0", scope="everyone")).entry_id, str)
