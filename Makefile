@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-integration lint format typecheck ci clean
+.PHONY: help install demo test test-unit test-integration chaos soak lint format typecheck ci clean
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -29,6 +29,12 @@ test-unit: $(INSTALLED) ## Run the tests that need no server
 
 test-integration: $(INSTALLED) ## Run the tests on the embedded server
 	$(BIN)/python -m pytest -m integration
+
+chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) as CHAOS_SEED says, and count what is lost
+	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
+
+soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and see that nothing grows
+	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SOAK_SECONDS),600)
 
 lint: $(INSTALLED) ## Check style, imports between layers, and module sizes
 	$(BIN)/ruff check .

@@ -1,0 +1,197 @@
+"""What may go wrong: each kind of fault is one class, and a run's faults are drawn from its seed before it begins.
+
+A further kind (a failover, say) is one more class with `strike`, and one more line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tests.chaos.processes import Slot
+from tests.chaos.server import Server
+from tests.chaos.settings import CLAIM_MIN_IDLE_MS, Options
+
+LEASE = CLAIM_MIN_IDLE_MS / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """When a fault kept a process (or, without one, every process) from its work. Times as `time.monotonic()`."""
+
+    kind: str
+    start: float
+    end: float
+    pid: int | None = None
+
+
+class Scene(Protocol):
+    """What faults may lay hands on."""
+
+    @property
+    def server(self) -> Server: ...
+    @property
+    def workers(self) -> Sequence[Slot]: ...
+    @property
+    def emitters(self) -> Sequence[Slot]: ...
+    @property
+    def server_free(self) -> asyncio.Lock:
+        """Held while the server or all its clients are in trouble: one such trouble at a time."""
+        ...
+
+    async def ask(self, *command: str | int) -> object:
+        """Send the server a command."""
+        ...
+
+
+class Fault(Protocol):
+    @property
+    def at(self) -> float:
+        """Seconds after the start."""
+        ...
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        """Do it; None if there was nothing to strike, for instance a worker that is dead already."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    at: float
+    worker: int
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        return _once("worker killed", scene.workers[self.worker].kill())
+
+
+@dataclass(frozen=True, slots=True)
+class RestartWorker:
+    """What a deployment does: it is told to stop, hands back what it holds, and is followed by another."""
+
+    at: float
+    worker: int
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        return _once("worker told to stop", scene.workers[self.worker].tell_to_stop())
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """SIGSTOP and, after the others have given it up, SIGCONT."""
+
+    at: float
+    worker: int
+    seconds: float
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        if (process := scene.workers[self.worker].process) is None:
+            return None
+        begun = time.monotonic()
+        process.send(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            process.send(signal.SIGCONT)
+        return Interruption("worker stopped", begun, time.monotonic(), process.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class KillEmitter:
+    at: float
+    emitter: int
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        return _once("emitter killed", scene.emitters[self.emitter].kill())
+
+
+@dataclass(frozen=True, slots=True)
+class KillServer:
+    at: float
+    down_seconds: float
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        async with scene.server_free:
+            begun = time.monotonic()
+            await scene.server.kill()
+            await asyncio.sleep(self.down_seconds)
+            await scene.server.start()
+        return Interruption("server killed", begun, time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class KillClients:
+    """CLIENT KILL of a share of the connections; 1.0 for all of them."""
+
+    at: float
+    share: float
+    seed: int
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        async with scene.server_free:
+            begun = time.monotonic()
+            if self.share == 1.0:
+                await scene.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+            else:
+                listed = await scene.ask("CLIENT", "LIST", "TYPE", "normal")
+                lines = listed.splitlines() if isinstance(listed, bytes) else []
+                ids = [line.split()[0].removeprefix(b"id=").decode() for line in lines if line]
+                for one in random.Random(self.seed).sample(ids, k=round(len(ids) * self.share)):
+                    await scene.ask("CLIENT", "KILL", "ID", one)
+        return Interruption("clients killed", begun, time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class PauseClients:
+    """CLIENT PAUSE: `ALL` lets no command through, `WRITE` only those that read."""
+
+    at: float
+    seconds: float
+    mode: str
+
+    async def strike(self, scene: Scene) -> Interruption | None:
+        async with scene.server_free:
+            begun = time.monotonic()
+            await scene.ask("CLIENT", "PAUSE", round(self.seconds * 1000), self.mode)
+            await asyncio.sleep(self.seconds)
+        return Interruption(f"clients paused ({self.mode})", begun, time.monotonic())
+
+
+def _once(kind: str, pid: int | None) -> Interruption | None:
+    now = time.monotonic()
+    return None if pid is None else Interruption(kind, now, now, pid)
+
+
+Draw = Callable[[random.Random, float, Options], Fault]
+
+KINDS: Sequence[tuple[int, Draw]] = (
+    (6, lambda rng, at, options: KillWorker(at, rng.randrange(options.workers))),
+    (2, lambda rng, at, options: RestartWorker(at, rng.randrange(options.workers))),
+    (5, lambda rng, at, options: StopWorker(at, rng.randrange(options.workers), _seconds(rng, 0.5, 3 * LEASE))),
+    (1, lambda rng, at, options: KillEmitter(at, rng.randrange(options.emitters))),
+    (3, lambda rng, at, options: KillServer(at, _seconds(rng, 0.0, 2 * LEASE))),
+    (3, lambda rng, at, options: KillClients(at, rng.choice((0.2, 0.5, 1.0)), rng.randrange(2**32))),
+    # Now and then longer than every time-out there is: 5 s, see `worker.ANSWER_TIMEOUT`.
+    (2, lambda rng, at, options: PauseClients(at, _seconds(rng, 0.2, 2 * LEASE), rng.choice(("ALL", "WRITE")))),
+    (1, lambda rng, at, options: PauseClients(at, _seconds(rng, 5.5, 7.0), rng.choice(("ALL", "WRITE")))),
+)
+"""How often each kind is drawn, as against the others, and how."""
+
+
+def draw(options: Options) -> list[Fault]:
+    """The faults of a run, in order of time: the same for the same options."""
+    rng = random.Random(options.seed)
+    weights, kinds = zip(*KINDS, strict=True)
+    faults: list[Fault] = []
+    at = 1.0
+    while (at := at + rng.expovariate(options.faults_per_second)) < options.seconds:
+        faults.append(rng.choices(kinds, weights)[0](rng, round(at, 2), options))
+    return faults
+
+
+def _seconds(rng: random.Random, least: float, most: float) -> float:
+    return round(rng.uniform(least, most), 2)

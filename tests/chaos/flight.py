@@ -1,0 +1,98 @@
+"""What was in flight when a process died or may have lost its leases: only that may be handled twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from tests.chaos.evidence import Evidence
+from tests.chaos.faults import Interruption
+from tests.chaos.records import Execution
+
+INTERRUPTING = ("worker killed", "worker stopped", "server killed", "clients paused")
+"""Faults by which leases end or settlements are late. A connection lost or a process stopped in order is no excuse."""
+
+BEFORE = 0.5
+"""Seconds within which a delivery is settled after its last handler. In a fault it may be what was not settled yet."""
+
+AFTER = 0.3
+"""Seconds after a fault within which a process knows that it lost a lease or its connection; then it says so itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """One delivery in one process: from its first handler's start to its last one's end."""
+
+    pid: int
+    start: float
+    end: float
+    runs: Sequence[Execution]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A handler that finished an entry, and finished it again."""
+
+    first: Execution
+    again: Execution
+    has_cause: bool
+
+
+def repeats(evidence: Evidence) -> list[Repeat]:
+    excused = {run for flight in in_flight(evidence) for run in flight.runs}
+    finished = defaultdict[tuple[str, str], list[Execution]](list)
+    for run in evidence.executions:
+        if run.result == "done":
+            finished[run.entry_id, run.handler].append(run)
+    found: list[Repeat] = []
+    for runs in finished.values():
+        runs.sort(key=lambda run: run.start)
+        found += [
+            Repeat(first, again, first in excused or again in excused) for first, again in itertools.pairwise(runs)
+        ]
+    return found
+
+
+def in_flight(evidence: Evidence) -> list[Flight]:
+    """The deliveries that an interruption met."""
+    everyone: list[Interruption] = []
+    by_process = defaultdict[int, list[Interruption]](list)
+    for interruption in _interruptions(evidence):
+        (everyone if interruption.pid is None else by_process[interruption.pid]).append(interruption)
+    return [
+        flight
+        for flight in _flights(evidence.executions)
+        if any(_meets(interruption, flight) for interruption in (*everyone, *by_process[flight.pid]))
+    ]
+
+
+def _meets(interruption: Interruption, flight: Flight) -> bool:
+    return interruption.start <= flight.end + BEFORE and flight.start <= interruption.end + AFTER
+
+
+def _interruptions(evidence: Evidence) -> Iterable[Interruption]:
+    """Those on purpose, the deaths by toxic events, and what a process says it went through."""
+    yield from (one for one in evidence.interruptions if one.kind.startswith(INTERRUPTING))
+    yield from (Interruption("died", one.at, one.at, one.pid) for one in evidence.exits if one.code == -9)
+    since: dict[int, float] = {}
+    for note in evidence.notes:
+        match note.kind:
+            case "standstill":
+                yield Interruption("stood still", note.at - float(note.text), note.at, note.pid)
+            case "outage":
+                since[note.pid] = note.at
+            case "back":
+                yield Interruption("without Redis", since.pop(note.pid, 0.0), note.at, note.pid)
+    yield from (Interruption("without Redis", at, inf, pid) for pid, at in since.items())
+
+
+def _flights(executions: Iterable[Execution]) -> Iterable[Flight]:
+    by_delivery = defaultdict[tuple[int, str, int], list[Execution]](list)
+    for run in executions:
+        by_delivery[run.pid, run.entry_id, run.deliveries].append(run)
+    for (pid, _, _), runs in by_delivery.items():
+        ends = [inf if run.end is None else run.end for run in runs]
+        yield Flight(pid, min(run.start for run in runs), max(ends), runs)

@@ -1,0 +1,166 @@
+"""One run: starts everything, lets the faults strike, drains, and gathers the evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tests.chaos import records
+from tests.chaos.evidence import Evidence, read_stored, read_unsettled
+from tests.chaos.faults import Fault, Interruption, draw
+from tests.chaos.processes import Slot
+from tests.chaos.server import Server
+from tests.chaos.settings import STOP_PATIENCE, Options
+
+EMITTER_STOP_PATIENCE = 20.0
+ASK_PATIENCE = 30.0
+NUMBERS_EACH = 100_000
+"""Event numbers set aside for one emitter process."""
+
+
+class Run:
+    """The scene faults strike in."""
+
+    def __init__(self, options: Options, folder: Path) -> None:
+        self._options = options
+        self._folder = folder
+        self._began = time.monotonic()
+        self.server = Server(folder)
+        self.server_free = asyncio.Lock()
+        self.workers = [
+            Slot(f"worker {number}", folder / f"worker-slot-{number}.out", self._worker_command)
+            for number in range(options.workers)
+        ]
+        self.emitters = [
+            Slot(f"emitter {number}", folder / f"emitter-slot-{number}.out", self._emitter_command(number))
+            for number in range(options.emitters)
+        ]
+        self._struck = Counter[str]()
+        self._interruptions: list[Interruption] = []
+        self._hanging: list[str] = []
+
+    async def ask(self, *command: str | int) -> object:
+        """Send the server a command; its connection may be among those that are killed."""
+        async with asyncio.timeout(ASK_PATIENCE), Redis.from_url(self.server.url) as client:
+            try:
+                return await client.execute_command(*command, NEVER_DECODE=True)
+            except RedisError:
+                return None
+
+    async def carry_out(self) -> Evidence:
+        self.say(f"seed {self._options.seed}, {self._options.seconds:g} s, {self._options.workers} workers")
+        await self.server.start()
+        async with _kept_running(self.workers) as workers:
+            async with _kept_running(self.emitters) as emitters:
+                await self._strike_all(draw(self._options))
+                self.say("no more faults, no more events")
+                await self._close(self.emitters, emitters, EMITTER_STOP_PATIENCE)
+            drain_seconds = await self._drain()
+            self.say(f"drained for {drain_seconds:.1f} s")
+            await self._close(self.workers, workers, STOP_PATIENCE)
+        return await self._gather(drain_seconds)
+
+    def say(self, text: str) -> None:
+        if not self._options.quiet:
+            print(f"{time.monotonic() - self._began:7.1f} s  {text}", flush=True)
+
+    async def _strike_all(self, faults: Sequence[Fault]) -> None:
+        async with asyncio.TaskGroup() as striking:
+            for fault in faults:
+                await self._until(fault.at)
+                striking.create_task(self._strike(fault))
+            await self._until(self._options.seconds)
+
+    async def _until(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, self._began + seconds - time.monotonic()))
+
+    async def _strike(self, fault: Fault) -> None:
+        name = type(fault).__name__
+        details = ", ".join(f"{one.name}={getattr(fault, one.name)}" for one in fields(fault) if one.name != "at")  # type: ignore[arg-type]
+        self.say(f"{name}({details})")
+        interruption = await fault.strike(self)
+        if interruption is None:
+            self.say(f"{name}({details}) struck nothing")
+            return
+        self._interruptions.append(interruption)
+        self._struck[interruption.kind] += 1
+
+    async def _drain(self) -> float:
+        """Wait until everything is settled, or the time for it is over: the seconds it took."""
+        began = time.monotonic()
+        while time.monotonic() - began < self._options.drain_seconds:
+            async with Redis.from_url(self.server.url) as client:
+                pending, undelivered = await read_unsettled(client)
+            if not pending and not undelivered:
+                break
+            await asyncio.sleep(0.2)
+        return time.monotonic() - began
+
+    async def _close(self, slots: Sequence[Slot], running: Sequence[asyncio.Task[None]], patience: float) -> None:
+        for slot in slots:
+            slot.close()
+        await asyncio.wait(running, timeout=patience)
+        self._hanging += [slot.name for slot, task in zip(slots, running, strict=True) if not task.done()]
+
+    async def _gather(self, drain_seconds: float) -> Evidence:
+        async with Redis.from_url(self.server.url) as client:
+            stored = await read_stored(client)
+        return Evidence(
+            stored=stored,
+            emits=records.read_emits(self._folder),
+            executions=records.read_executions(self._folder),
+            interruptions=self._interruptions,
+            exits=[one for slot in (*self.workers, *self.emitters) for one in slot.exits],
+            hanging=self._hanging,
+            notes=records.read_notes(self._folder),
+            seconds=time.monotonic() - self._began,
+            drain_seconds=drain_seconds,
+            faults=self._struck,
+        )
+
+    def _worker_command(self, _: int) -> list[str]:
+        return ["tests.chaos.worker", self.server.url, str(self._folder)]
+
+    def _emitter_command(self, emitter: int) -> Callable[[int], list[str]]:
+        def command(started: int) -> list[str]:
+            first = (started * self._options.emitters + emitter) * NUMBERS_EACH
+            rate = self._options.rate / self._options.emitters
+            return ["tests.chaos.emitter", self.server.url, str(self._folder), str(first), str(rate)]
+
+        return command
+
+
+@asynccontextmanager
+async def _kept_running(slots: Sequence[Slot]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Afterwards none of their processes is left."""
+    tasks = [asyncio.create_task(slot.run(), name=slot.name) for slot in slots]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def carry_out(options: Options) -> Evidence:
+    """A run in a folder of its own, which is removed afterwards unless it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="rapids-chaos-"))
+    run = Run(options, folder)
+    try:
+        return await run.carry_out()
+    finally:
+        await run.server.kill()
+        if options.keep:
+            run.say(f"kept {folder}")
+        else:
+            shutil.rmtree(folder)

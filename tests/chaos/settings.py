@@ -1,0 +1,40 @@
+"""What one run is asked to be, and the short times with which the routers in it heal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STREAM = "chaos:events"
+GROUP = "chaos-group"
+DLQ = "chaos:dlq"
+
+CLAIM_MIN_IDLE_MS = 1_500
+BLOCK_MS = 500
+BATCH_SIZE = 10
+MAX_DELIVERIES = 5
+SHUTDOWN_TIMEOUT = 5.0
+CONSUMER_TTL = 10.0
+
+STOP_PATIENCE = SHUTDOWN_TIMEOUT + 10.0
+"""Seconds a worker told to stop may take, with its server gone too; beyond that it hangs."""
+
+ENTRIES_IN_FLIGHT = 3 * BATCH_SIZE + 2
+"""What one worker may hold at most: two batches read, one of due entries, one running, one just claimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    seconds: float = 120.0
+    """How long events are emitted and faults strike; draining comes on top."""
+    seed: int = 0
+    workers: int = 6
+    emitters: int = 2
+    rate: float = 200.0
+    """Events per second, of all emitters together."""
+    faults_per_second: float = 0.8
+    drain_seconds: float = 90.0
+    keep: bool = False
+    """Leave the folder with the logs and the server's data where it is."""
+    quiet: bool = False
