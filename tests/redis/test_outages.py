@@ -1,0 +1,251 @@
+"""A running router on a server that fails it: whatever Redis kept is handled, and the log says so in two lines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from rapids import EventRouter
+from tests.redis.own_server import OwnServer, own_server
+from tests.redis.proxy import proxy_to
+from tests.support import eventually
+from tests.worker.helpers import (
+    GROUP,
+    STREAM,
+    DvOrder,
+    check_keys,
+    letters,
+    make_emitter,
+    make_router,
+    running,
+    until_settled,
+)
+
+
+def collecting(redis: Redis, seen: list[int], **options: object) -> EventRouter:
+    router = make_router(redis, **({"block_ms": 200, "claim_min_idle_ms": 500} | options))
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        await asyncio.sleep(0.001)
+
+    return router
+
+
+async def kill_all(redis: Redis) -> None:
+    await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+async def flush_scripts(redis: Redis) -> None:
+    await redis.script_flush()
+
+
+async def pause(redis: Redis) -> None:
+    await redis.execute_command("CLIENT", "PAUSE", 300, "ALL")
+
+
+async def refuse_writes(redis: Redis) -> None:
+    await redis.config_set("maxmemory", "1")
+    await asyncio.sleep(0.2)
+    await redis.config_set("maxmemory", "0")
+
+
+async def be_a_replica(redis: Redis) -> None:
+    await redis.replicaof("127.0.0.1", "1")
+    await asyncio.sleep(0.2)
+    await redis.replicaof("NO", "ONE")
+
+
+@pytest.mark.parametrize("trouble", [kill_all, flush_scripts, pause, refuse_writes, be_a_replica])
+async def test_nothing_is_lost_and_it_goes_on(redis: Redis, trouble: Callable[[Redis], Awaitable[None]]) -> None:
+    seen: list[int] = []
+    emitter = make_emitter(redis, max_retries=100, retry_delay=0.02)
+    async with running(collecting(redis, seen)):
+        for round_ in range(4):
+            await emitter.emit([DvOrder(number=100 * round_ + number) for number in range(100)])
+            await trouble(redis)
+        await eventually(lambda: set(seen) == set(range(400)), timeout=20)
+        await until_settled(redis)
+    # A delivery whose answer was lost with its connection, or an acknowledgement, may come again; no more than that.
+    assert len(seen) - 400 <= 4 * 30
+    assert await letters(redis) == []
+    await check_keys(redis)
+
+
+async def test_failing_handlers_are_settled_through_it_all(redis: Redis) -> None:
+    """Scripts, letters and waiting times while every connection is cut again and again."""
+    router = make_router(redis, max_deliveries=2, claim_min_idle_ms=500)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        if event.number % 2:
+            raise ValueError
+
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder(number=number) for number in range(200)])
+        for _ in range(20):
+            await kill_all(redis)
+            await redis.script_flush()
+            await asyncio.sleep(0.02)
+        await until_settled(redis, timeout=20)
+    events = sorted(letter[b"data"] for letter in await letters(redis))
+    assert len(events) == len(set(events)) == 100
+    await check_keys(redis)
+
+
+async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
+    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[int] = []
+    async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
+        with caplog.at_level(logging.WARNING, "rapids"):
+            async with running(collecting(through, seen, claim_min_idle_ms=60_000)):
+                await proxy.refuse()
+                await asyncio.sleep(1.3)  # so long that every duty has met it
+                await make_emitter(redis).emit(DvOrder(number=1))
+                assert seen == []
+                await proxy.accept()
+                await eventually(lambda: seen == [1])
+                await eventually(lambda: "Redis is back" in caplog.text)
+    told = [record.getMessage() for record in caplog.records]
+    assert len([line for line in told if "waiting for it" in line]) == 1, told
+    assert len([line for line in told if "Redis is back" in line]) == 1, told
+
+
+async def test_it_stops_in_the_middle_of_an_outage(redis_url: str) -> None:
+    async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
+        async with running(collecting(through, [])):
+            await proxy.refuse()
+            await asyncio.sleep(0.2)
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+
+
+async def test_an_answer_that_never_comes_is_a_time_out(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rapids.worker.worker.ANSWER_TIMEOUT", 0.1)
+    seen: list[int] = []
+    async with running(collecting(redis, seen, block_ms=100)):
+        await make_emitter(redis).emit([DvOrder(number=number) for number in range(50)])
+        await redis.execute_command("CLIENT", "PAUSE", 800, "ALL")
+        await eventually(lambda: set(seen) == set(range(50)), timeout=15)
+        await until_settled(redis)
+
+
+# --- the group is gone ----------------------------------------------------------------------------------------------
+
+
+async def test_a_destroyed_group_is_made_again_where_it_was(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+    async with running(collecting(redis, seen)):
+        await make_emitter(redis).emit([DvOrder(number=1), DvOrder(number=2)])
+        await until_settled(redis)
+        await redis.xgroup_destroy(STREAM, GROUP)
+        await make_emitter(redis).emit(DvOrder(number=3))
+        await eventually(lambda: 3 in seen)
+        await until_settled(redis)
+    assert seen == [1, 2, 3]
+    assert "the group was gone" in caplog.text
+
+
+async def test_a_flushed_server_is_begun_anew(redis: Redis) -> None:
+    seen: list[int] = []
+    async with running(collecting(redis, seen)):
+        for number in range(3):
+            await make_emitter(redis).emit(DvOrder(number=number))
+            await eventually(lambda number=number: number in seen)
+            await redis.flushall()
+    assert seen == [0, 1, 2]
+
+
+async def test_a_group_destroyed_while_a_handler_runs(redis: Redis) -> None:
+    """The handler is not run a second time beside itself, and what it settles is no trouble."""
+    seen: list[int] = []
+    router, go_on = make_router(redis, block_ms=100, claim_min_idle_ms=200), asyncio.Event()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number == 1:
+            await go_on.wait()
+
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder(number=1), DvOrder(number=2)])
+        await eventually(lambda: seen == [1])
+        await redis.xgroup_destroy(STREAM, GROUP)
+        await eventually(lambda: _has_group(redis))
+        await make_emitter(redis).emit(DvOrder(number=3))
+        await asyncio.sleep(0.5)
+        go_on.set()
+        await eventually(lambda: {2, 3} <= set(seen))
+        await until_settled(redis)
+    assert seen == [1, 2, 3]
+    await check_keys(redis)
+
+
+async def _has_group(redis: Redis) -> bool:
+    return await redis.exists(STREAM) == 1 and len(await redis.xinfo_groups(STREAM)) == 1
+
+
+# --- the server is gone ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[OwnServer]:
+    async with own_server() as server:
+        yield server
+
+
+async def test_a_server_killed_and_started_again_with_its_data(server: OwnServer) -> None:
+    seen: list[int] = []
+    async with Redis.from_url(server.url) as redis:
+        emitter = make_emitter(redis, max_retries=200, retry_delay=0.02)
+        async with running(collecting(redis, seen)):
+            emitting = asyncio.create_task(_emit_all(emitter, 600))
+            for done in (100, 300):
+                await eventually(lambda done=done: len(seen) > done)
+                await server.kill()
+                await asyncio.sleep(0.1)
+                await server.start()
+            await emitting
+            await eventually(lambda: set(seen) == set(range(600)), timeout=20)
+            await until_settled(redis)
+        await check_keys(redis)
+
+
+async def _emit_all(emitter: object, count: int) -> None:
+    for number in range(count):
+        await emitter.emit(DvOrder(number=number))  # type: ignore[attr-defined]
+
+
+async def test_a_server_killed_and_started_again_without_its_data(server: OwnServer) -> None:
+    seen: list[int] = []
+    async with Redis.from_url(server.url) as redis, running(collecting(redis, seen)):
+        await make_emitter(redis).emit(DvOrder(number=1))
+        await eventually(lambda: seen == [1])
+        await server.kill()
+        server.lose_data()
+        await server.start()
+        await make_emitter(redis, max_retries=50, retry_delay=0.02).emit(DvOrder(number=2))
+        await eventually(lambda: 2 in seen)
+    assert seen == [1, 2]
+
+
+async def test_a_server_that_stays_away_is_no_dead_end_for_start(server: OwnServer) -> None:
+    async with Redis.from_url(server.url) as redis:
+        await server.kill()
+        with pytest.raises(ConnectionError):
+            await make_router(redis).start()
+        with pytest.raises(RedisError):
+            await redis.ping()
+        await server.start()
+        seen: list[int] = []
+        async with running(collecting(redis, seen)):
+            await make_emitter(redis).emit(DvOrder(number=1))
+            await eventually(lambda: seen == [1])

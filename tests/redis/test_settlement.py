@@ -1,0 +1,222 @@
+"""The settling script by itself: what it does when it is repeated, comes late, or comes from who has lost the entry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from rapids.outcomes import Ledger
+from rapids.storage import groups, settlement
+from rapids.storage.connection import SharedPool
+from rapids.storage.keys import Source
+from rapids.storage.settlement import Letter, SettleCall
+from rapids.worker import settler
+from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, as_text, check_keys, consumers, letters, make_emitter
+
+SOURCE = Source(STREAM, GROUP)
+
+
+async def given_to(redis: Redis, consumer: str) -> bytes:
+    """One entry, pending for a consumer; its id."""
+    [entry_id] = await make_emitter(redis).emit([DvOrder()])
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, consumer, {STREAM: ">"})
+    return entry_id.encode()
+
+
+async def settle(redis: Redis, entry_id: bytes, verb: Any = "ack", consumer: str = "me", **options: Any) -> str:
+    ledger = options.pop("ledger", Ledger())
+    one = SettleCall(SOURCE, entry_id, verb, ledger.dump(), **options)
+    [reply] = await settlement.settle(SharedPool(redis), consumer, [one], dlq=DLQ, dlq_maxlen=options.get("maxlen"))
+    if isinstance(reply, Exception):
+        raise reply
+    return as_text(reply)
+
+
+def letter(handler: str) -> Letter:
+    return Letter(handler, [b"handler", handler.encode(), b"data", b"\xff\x00"])
+
+
+async def state_of(redis: Redis) -> dict[str, Any]:
+    keys = {"ledger": SOURCE.ledger, "due": SOURCE.due, "parked": SOURCE.parked}
+    return {name: await redis.exists(key) for name, key in keys.items()} | {"pending": await _pending(redis)}
+
+
+async def _pending(redis: Redis) -> list[tuple[str, int]]:
+    rows = await redis.xpending_range(STREAM, GROUP, "-", "+", 100)
+    return [(as_text(row["consumer"]), row["times_delivered"]) for row in rows]
+
+
+NOTHING = {"ledger": 0, "due": 0, "parked": 0, "pending": []}
+
+
+async def test_a_letter_is_written_once_however_often_the_script_is_repeated(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    said = [await settle(redis, entry_id, letters=[letter("pay"), letter("ship")]) for _ in range(3)]
+    assert said == ["acked", "gone", "gone"]
+    assert [one[b"handler"] for one in await letters(redis)] == [b"pay", b"ship"]
+    assert await state_of(redis) == NOTHING
+
+
+async def test_a_letter_of_a_kept_entry_is_written_once_too(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    ledger = Ledger(frozenset({"done"}), frozenset({"pay"}), recorded=1)
+    for _ in range(2):
+        assert await settle(redis, entry_id, "keep", ledger=ledger, letters=[letter("pay")], delay_ms=0) == "kept"
+        await redis.xclaim(STREAM, GROUP, "me", 0, [entry_id], justid=True)
+    assert len(await letters(redis)) == 1
+    assert await settle(redis, entry_id, letters=[letter("pay"), letter("ship")]) == "acked"
+    assert [one[b"handler"] for one in await letters(redis)] == [b"pay", b"ship"]
+    assert await state_of(redis) == NOTHING
+
+
+async def test_the_letter_s_id_is_its_entry_s_and_comes_last(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    await redis.xadd(DLQ, {"far": "ahead"}, id="9000000000000-5")  # of a clock that was wrong
+    await settle(redis, entry_id, letters=[letter("pay"), letter("ship")])
+    entries = (await redis.xrange(DLQ))[1:]
+    assert [as_text(one) for one, _ in entries] == ["9000000000000-6", "9000000000000-7"]
+    for letter_id, fields in entries:
+        assert fields[b"letter_id"] == letter_id
+        assert list(fields)[-1] == b"letter_id"
+        assert fields[b"data"] == b"\xff\x00"
+
+
+async def test_the_dead_letter_stream_is_trimmed(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    one = SettleCall(
+        SOURCE, entry_id, "ack", Ledger().dump(), letters=[letter(f"h{number}") for number in range(1_000)]
+    )
+    await settlement.settle(SharedPool(redis), "me", [one], dlq=DLQ, dlq_maxlen=100)
+    assert await redis.xlen(DLQ) < 300
+
+
+async def test_an_entry_whose_letter_cannot_be_written_stays_pending(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    await redis.set(DLQ, "a string")
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        await settle(redis, entry_id, letters=[letter("pay")])
+    assert (await state_of(redis))["pending"] == [("me", 1)]
+    await redis.delete(DLQ)
+    assert await settle(redis, entry_id, letters=[letter("pay")]) == "acked"
+    assert len(await letters(redis)) == 1
+
+
+# --- the lease was lost ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["keep", "park", "hand_back"])
+async def test_who_lost_the_entry_writes_nothing_but_what_is_done(redis: Redis, verb: str) -> None:
+    entry_id = await given_to(redis, "another")
+    ledger = Ledger(frozenset({"done"}), frozenset({"pay"}), recorded=7)
+
+    assert await settle(redis, entry_id, verb, ledger=ledger, letters=[letter("pay")], delay_ms=99_999) == "lost"
+
+    assert await state_of(redis) == {"ledger": 1, "due": 0, "parked": 0, "pending": [("another", 1)]}
+    stored = orjson.loads((await redis.hgetall(SOURCE.ledger))[entry_id])
+    assert (stored["done"], list(stored["dead"]), stored["n"]) == (["done"], [], 0)
+    assert await letters(redis) == []
+
+
+async def test_who_lost_the_entry_but_finished_it_acknowledges_it(redis: Redis) -> None:
+    entry_id = await given_to(redis, "another")
+    assert await settle(redis, entry_id) == "lost"
+    assert await state_of(redis) == NOTHING
+
+
+async def test_who_lost_the_entry_writes_no_letter_for_it(redis: Redis) -> None:
+    entry_id = await given_to(redis, "another")
+    assert await settle(redis, entry_id, letters=[letter("pay")]) == "lost"
+    assert await letters(redis) == []
+    assert (await state_of(redis))["pending"] == [("another", 1)]
+
+
+# --- waiting, parked, handed back -----------------------------------------------------------------------------------
+
+
+async def test_a_kept_entry_is_given_out_when_it_is_due(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    commands = SharedPool(redis)
+    await settle(redis, entry_id, "keep", delay_ms=150, ledger=Ledger(frozenset({"done"}), recorded=1))
+    early = await groups.claim(commands, SOURCE, "other", ids=[entry_id], min_idle_ms=1, due=10)
+    assert early.entries == []
+    assert early.next_due_ms is not None
+    assert 0 < early.next_due_ms <= 150
+
+    await asyncio.sleep(0.16)
+    claims = await asyncio.gather(
+        *(groups.claim(commands, SOURCE, f"c{number}", ids=(), min_idle_ms=0, due=10) for number in range(5))
+    )
+    [entry] = [entry for claimed in claims for entry in claimed.entries]
+    assert (entry.entry_id, entry.deliveries) == (entry_id, 2)
+    assert Ledger.load(entry.ledger).done == {"done"}
+
+
+async def test_a_handed_back_entry_is_due_at_once_and_its_delivery_does_not_count(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    assert await settle(redis, entry_id, "hand_back", deliveries=0) == "handed_back"
+    claimed = await groups.claim(SharedPool(redis), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
+    assert [(entry.entry_id, entry.deliveries) for entry in claimed.entries] == [(entry_id, 1)]
+
+
+async def test_a_parked_entry_is_given_to_nobody(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    assert await settle(redis, entry_id, "park", why=b"because") == "parked"
+    claimed = await groups.claim(SharedPool(redis), SOURCE, "other", ids=[entry_id], min_idle_ms=0, due=10)
+    assert claimed.entries == []
+    assert await consumers(redis) == {"me": 0, "rapids:parked": 1}
+    assert await redis.hgetall(SOURCE.parked) == {entry_id: b"because"}
+    await check_keys(redis, settled=False)
+
+
+@pytest.mark.parametrize("verb", ["keep", "park", "hand_back"])
+async def test_an_entry_trimmed_meanwhile_is_not_kept(redis: Redis, verb: str) -> None:
+    entry_id = await given_to(redis, "me")
+    await redis.xdel(STREAM, entry_id)
+    assert await settle(redis, entry_id, verb) == "trimmed"
+    assert await state_of(redis) == NOTHING
+
+
+async def test_a_delay_of_ages_is_no_trouble(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    assert await settle(redis, entry_id, "keep", delay_ms=round(1e300)) == "kept"
+    claimed = await groups.claim(SharedPool(redis), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
+    assert claimed.entries == []
+    assert claimed.next_due_ms is None or claimed.next_due_ms > 10**9
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------
+
+
+async def test_renewing_keeps_an_entry_young_and_its_count_as_it_is(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    await asyncio.sleep(0.1)
+    assert await groups.renew(SharedPool(redis), SOURCE, "me", [entry_id]) == []
+    [row] = await redis.xpending_range(STREAM, GROUP, "-", "+", 10)
+    assert row["time_since_delivered"] < 90
+    assert row["times_delivered"] == 1
+
+
+async def test_renewing_takes_back_nothing_and_loses_no_ghost(redis: Redis) -> None:
+    commands, entry_id = SharedPool(redis), await given_to(redis, "another")
+    assert await groups.renew(commands, SOURCE, "me", [entry_id, b"1-1"]) == [entry_id, b"1-1"]
+    await redis.xdel(STREAM, entry_id)
+    assert await groups.renew(commands, SOURCE, "another", [entry_id]) == []
+    assert await _pending(redis) == [("another", 1)]
+
+
+async def test_an_acknowledged_replay_is_deleted(redis: Redis) -> None:
+    replays = SOURCE.replays()
+    entry_id = await redis.xadd(replays.stream, {"a": "b"})
+    await redis.xgroup_create(replays.stream, GROUP, "0")
+    await redis.xreadgroup(GROUP, "me", {replays.stream: ">"})
+    await settlement.acknowledge(SharedPool(redis), replays, [entry_id])
+    assert await redis.xlen(replays.stream) == 0
+
+
+def test_a_flush_is_bounded() -> None:
+    assert settler.LARGEST_FLUSH <= 1_000
