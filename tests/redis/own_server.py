@@ -28,13 +28,17 @@ class OwnServer:
         return f"unix://{self._folder}/s.sock"
 
     async def start(self, *options: str) -> None:
+        await self.launch(*options)
+        await eventually(self._answers)
+
+    async def launch(self, *options: str) -> None:
+        """Start it without waiting until it has loaded its data."""
         self._process = await asyncio.create_subprocess_exec(
             *(str(find_server_binary()), "--port", "0", "--unixsocket", "s.sock", "--dir", str(self._folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", "", *options),
             cwd=self._folder,
             stdout=asyncio.subprocess.DEVNULL,
         )
-        await eventually(self._answers)
 
     async def kill(self) -> None:
         """End it as a power cut would."""
@@ -56,10 +60,10 @@ class OwnServer:
 
 
 @asynccontextmanager
-async def own_server() -> AsyncIterator[OwnServer]:
+async def own_server(*options: str) -> AsyncIterator[OwnServer]:
     folder = Path(tempfile.mkdtemp(prefix="rapids-test-"))
     server = OwnServer(folder)
-    await server.start()
+    await server.start(*options)
     try:
         yield server
     finally:

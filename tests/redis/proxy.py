@@ -20,6 +20,10 @@ class Proxy:
         self._lose_reply_to: bytes | None = None
         self.delay = 0.0
         """Seconds each chunk of a reply is held up."""
+        self._hold_up: bytes | None = None
+        self._let_through = asyncio.Event()
+        self.swallows = False
+        """Whether replies get lost on the way, while the connections stay as they are."""
         self.requests = 0
         """Chunks of requests seen."""
         self.connections = 0
@@ -39,6 +43,7 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._let_through.set()
         await self.cut()
 
     async def cut(self) -> None:
@@ -51,6 +56,20 @@ class Proxy:
     def lose_reply_to(self, request: bytes) -> None:
         """Forward the next request that contains these bytes, and cut its connection instead of bringing the reply."""
         self._lose_reply_to = request
+
+    def hold_up(self, request: bytes) -> None:
+        """Keep the next request that contains these bytes, and all that its connection sends later, until `let_through`."""
+        self._hold_up = request
+        self._let_through.clear()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the request to hold up has come."""
+        return self._hold_up is None and not self._let_through.is_set()
+
+    def let_through(self) -> None:
+        """Forward what was held up, late."""
+        self._let_through.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -76,6 +95,12 @@ class Proxy:
         self._lose_reply_to = None
         return True
 
+    async def forwards(self, chunk: bytes) -> None:
+        """Wait until a request may go on."""
+        if self._hold_up is not None and self._hold_up in chunk:
+            self._hold_up = None
+            await self._let_through.wait()
+
 
 class _Link:
     """One connection through the proxy."""
@@ -89,6 +114,7 @@ class _Link:
             while chunk := await reader.read(65_536):
                 self._proxy.requests += 1
                 self._loses_reply = self._loses_reply or self._proxy.loses_reply_to(chunk)
+                await self._proxy.forwards(chunk)
                 writer.write(chunk)
                 await writer.drain()
         self._end(writer)
@@ -98,6 +124,8 @@ class _Link:
             while chunk := await reader.read(65_536):
                 if self._loses_reply:
                     break
+                if self._proxy.swallows:
+                    continue
                 if self._proxy.delay:
                     await asyncio.sleep(self._proxy.delay)
                 writer.write(chunk)

@@ -58,7 +58,8 @@ async def whole_story(client: Redis, redis: Redis, block_ms: int = 500) -> None:
 
     await make_emitter(redis).emit(DvOrder(number=0))
     await redis.xgroup_create(router.stream, GROUP, "0")
-    await redis.xreadgroup(GROUP, "dead", {router.stream: ">"})
+    [[_, [[entry_id, _]]]] = await redis.xreadgroup(GROUP, "dead", {router.stream: ">"})
+    await redis.xclaim(router.stream, GROUP, "dead", 0, [entry_id], idle=60_000, justid=True)
     async with running(router):
         ids = await make_emitter(client).emit([DvOrder(number=number, text="é") for number in (1, 2, 3)])
         assert len(ids) == 3

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 from redis.asyncio import Redis
 
 from rapids import ConsumerLag
@@ -14,22 +17,42 @@ from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, consumers, make_em
 async def test_a_given_name_is_used_and_a_held_one_gets_a_number(redis: Redis) -> None:
     first, second = make_router(redis, consumer="worker"), make_router(redis, consumer="worker")
     async with running(first, second):
-        await eventually(lambda: _has_consumers(redis, {"worker", "worker-2"}))
+        assert await names_held(redis) == {"worker", "worker-2"}
+    assert await names_held(redis) == set()
     async with running(make_router(redis, consumer="worker")):
-        assert await redis.exists("{dv:events}:rapids:consumer:dv-group:worker")
+        assert await names_held(redis) == {"worker"}
 
 
-async def test_routers_of_one_process_do_not_share_a_name(redis: Redis) -> None:
+async def test_a_name_is_the_host_s_and_the_process_s_by_default(redis: Redis) -> None:
+    name = f"{socket.gethostname()}-{os.getpid()}"
     async with running(*(make_router(redis) for _ in range(3))):
-        await eventually(lambda: _has_so_many_consumers(redis, 3))
+        assert await names_held(redis) == {name, f"{name}-2", f"{name}-3"}
 
 
-async def _has_consumers(redis: Redis, wanted: set[str]) -> bool:
-    return set(await consumers(redis)) == wanted
+async def test_each_group_has_names_of_its_own(redis: Redis) -> None:
+    async with running(*(make_router(redis, group=f"{GROUP}{number}", consumer="worker") for number in (1, 2))):
+        assert len(await redis.keys("*:consumer:*:worker")) == 2
 
 
-async def _has_so_many_consumers(redis: Redis, wanted: int) -> bool:
-    return len(await consumers(redis)) == wanted
+async def test_the_entries_are_read_under_that_name(redis: Redis) -> None:
+    router, seen = make_router(redis, consumer="worker"), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(await consumers(redis))
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await eventually(lambda: seen == [{"worker": 1}])
+
+
+async def names_held(redis: Redis) -> set[str]:
+    """The consumer names that living processes hold; each is let go by itself if its process dies."""
+    prefix = "{dv:events}:rapids:consumer:dv-group:"
+    keys = [key.decode() for key in await redis.keys("*:consumer:*")]
+    for key in keys:
+        assert 0 < await redis.pttl(key) <= 6_000
+    return {key.removeprefix(prefix) for key in keys}
 
 
 # --- lag ------------------------------------------------------------------------------------------------------------
