@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -58,19 +59,31 @@ def repeats(evidence: Evidence) -> list[Repeat]:
 
 def in_flight(evidence: Evidence) -> list[Flight]:
     """The deliveries that an interruption met."""
-    everyone: list[Interruption] = []
-    by_process = defaultdict[int, list[Interruption]](list)
-    for interruption in _interruptions(evidence):
-        (everyone if interruption.pid is None else by_process[interruption.pid]).append(interruption)
+    times = defaultdict[int | None, list[tuple[float, float]]](list)
+    for one in _interruptions(evidence):
+        times[one.pid].append((one.start - BEFORE, one.end + AFTER))
+    merged = {pid: _merged(spans) for pid, spans in times.items()}
     return [
         flight
         for flight in _flights(evidence.executions)
-        if any(_meets(interruption, flight) for interruption in (*everyone, *by_process[flight.pid]))
+        if _meets(flight, merged.get(None, ())) or _meets(flight, merged.get(flight.pid, ()))
     ]
 
 
-def _meets(interruption: Interruption, flight: Flight) -> bool:
-    return interruption.start <= flight.end + BEFORE and flight.start <= interruption.end + AFTER
+def _merged(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same times without overlaps, in order: a long run has thousands of deliveries for each of hundreds."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _meets(flight: Flight, spans: Sequence[tuple[float, float]]) -> bool:
+    last = bisect_right(spans, flight.end, key=lambda span: span[0])  # those from here on start after its end
+    return last > 0 and spans[last - 1][1] >= flight.start
 
 
 def _interruptions(evidence: Evidence) -> Iterable[Interruption]:
