@@ -48,10 +48,11 @@ class Proxy:
 
     async def cut(self) -> None:
         """Cut every connection there is."""
+        pumps = set(self._pumps)
         for link in list(self._links):
             link.transport.abort()
-        while self._pumps:
-            await asyncio.wait(self._pumps)
+        if pumps:
+            await asyncio.wait(pumps)
 
     def lose_reply_to(self, request: bytes) -> None:
         """Forward the next request that contains these bytes, and cut its connection instead of bringing the reply."""
@@ -77,6 +78,10 @@ class Proxy:
             upstream = await asyncio.open_unix_connection(unquote(self._target.path))
         else:
             upstream = await asyncio.open_connection(self._target.hostname, self._target.port)
+        if self._server is None:  # refused meanwhile
+            writer.transport.abort()
+            upstream[1].transport.abort()
+            return
         link = _Link(self)
         self._links |= {writer, upstream[1]}
         for task in (

@@ -1,0 +1,164 @@
+"""A group that vanishes while several processes are at work in it: each of them keeps what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids.backoff import constant
+from rapids.exceptions import NonRetryableError
+from tests.support import eventually
+from tests.worker.helpers import (
+    DLQ,
+    GROUP,
+    STREAM,
+    check_keys,
+    fields_of,
+    letters,
+    make_router,
+    pending,
+    running,
+    until_settled,
+)
+
+
+class OuKept(BaseEvent):
+    number: int = 0
+
+
+class Crew:
+    """Some routers of one group whose handlers wait until they are let go."""
+
+    def __init__(self, redis: Redis, size: int, **options: object) -> None:
+        self.seen: list[int] = []
+        self.go_on = asyncio.Event()
+        self.emitter = EventEmitter(redis, STREAM)
+        self.fails: dict[int, Exception] = {}
+        defaults: dict[str, object] = {"block_ms": 100, "claim_min_idle_ms": 1_000, "batch_size": 5}
+        self.routers = [make_router(redis, **(defaults | options)) for _ in range(size)]
+        for router in self.routers:
+            self._register(router)
+
+    def _register(self, router: EventRouter) -> None:
+        @router.on(OuKept)
+        async def handle(event: OuKept) -> None:
+            self.seen.append(event.number)
+            await self.go_on.wait()
+            if (error := self.fails.pop(event.number, None)) is not None:
+                raise error
+
+    async def emit(self, *numbers: int) -> list[str]:
+        return await self.emitter.emit([OuKept(number=number) for number in numbers])
+
+
+async def destroy(redis: Redis) -> None:
+    assert await redis.xgroup_destroy(STREAM, GROUP)
+
+
+async def made_again(redis: Redis) -> bool:
+    return await redis.exists(STREAM) == 1 and len(await redis.xinfo_groups(STREAM)) == 1
+
+
+async def ids_held(redis: Redis) -> set[str]:
+    return {row["message_id"].decode() for row in await pending(redis)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+async def test_every_process_registers_again_what_it_holds(
+    redis: Redis, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    """Else only the one that made the group again would: what the others had buffered was never run by anybody."""
+    crew, count = Crew(redis, size), 10 * size
+    async with running(*crew.routers):
+        ids = await crew.emit(*range(count))
+        await eventually(lambda: _is_held(redis, ids))
+        await destroy(redis)
+        await eventually(lambda: _is_held(redis, ids))
+        crew.go_on.set()
+        await until_settled(redis)
+    assert sorted(crew.seen) == list(range(count))
+    assert [record.levelno for record in caplog.records if "made again" in record.getMessage()] == [logging.ERROR]
+    await check_keys(redis)
+
+
+async def _is_held(redis: Redis, ids: list[str]) -> bool:
+    return await made_again(redis) and await ids_held(redis) == set(ids)
+
+
+async def test_it_does_not_matter_how_often(redis: Redis) -> None:
+    crew = Crew(redis, 3, claim_min_idle_ms=300)
+    async with running(*crew.routers):
+        ids = await crew.emit(*range(30))
+        for _ in range(5):
+            await eventually(lambda: _is_held(redis, ids))
+            await destroy(redis)
+        await eventually(lambda: _is_held(redis, ids))
+        crew.go_on.set()
+        await until_settled(redis)
+    assert sorted(crew.seen) == list(range(30))
+    await check_keys(redis)
+
+
+async def fail_again(crew: Crew) -> None:
+    crew.fails[0] = ValueError("again")
+
+
+async def fail_for_good(crew: Crew) -> None:
+    crew.fails[0] = NonRetryableError("for good")
+
+
+@pytest.mark.parametrize("fail", [fail_again, fail_for_good])
+async def test_what_fails_meanwhile_is_tried_again_or_a_letter(
+    redis: Redis, fail: Callable[[Crew], Awaitable[None]]
+) -> None:
+    crew = Crew(redis, 2, redelivery_backoff=constant(0.05))
+    async with running(*crew.routers):
+        ids = await crew.emit(*range(20))
+        await eventually(lambda: _is_held(redis, ids))
+        await fail(crew)
+        await destroy(redis)
+        crew.go_on.set()
+        await eventually(lambda: made_again(redis))
+        await eventually(lambda: set(crew.seen) == set(range(20)))
+        await until_settled(redis)
+    dead = fail is fail_for_good
+    assert len(await letters(redis, DLQ)) == dead
+    assert sorted(crew.seen) == sorted([*range(20), *([] if dead else [0])])
+    await check_keys(redis)
+
+
+async def test_a_flushed_stream_is_read_from_its_beginning(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """Emitted after the flush, before anybody has made the group again."""
+    crew = Crew(redis, 2)
+    crew.go_on.set()
+    async with running(*crew.routers):
+        await crew.emit(*range(10))
+        await until_settled(redis)
+        async with redis.pipeline(transaction=True) as at_once:
+            at_once.flushall()
+            for number in range(10, 15):
+                at_once.xadd(STREAM, fields_of(OuKept(number=number)))
+            await at_once.execute()
+        await eventually(lambda: sorted(crew.seen) == list(range(15)))
+        await until_settled(redis)
+    assert len([record for record in caplog.records if "made again" in record.getMessage()]) <= 2  # events, replays
+
+
+async def test_what_was_emitted_before_it_came_back_is_read(redis: Redis) -> None:
+    crew = Crew(redis, 1)
+    crew.go_on.set()
+    async with running(*crew.routers):
+        await crew.emit(1, 2)
+        await until_settled(redis)
+        async with redis.pipeline(transaction=True) as at_once:
+            at_once.xgroup_destroy(STREAM, GROUP)
+            at_once.xadd(STREAM, fields_of(OuKept(number=3)))
+            await at_once.execute()
+        await eventually(lambda: crew.seen == [1, 2, 3])
+        await until_settled(redis)
+    assert crew.seen == [1, 2, 3]
