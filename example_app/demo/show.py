@@ -115,13 +115,17 @@ async def _interruptible(show: Show, *, once: bool) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(show.once() if once else show.until_interrupted())
 
-    def interrupt(number: int) -> None:
-        loop.remove_signal_handler(number)
+    def interrupt() -> None:
+        if task.cancelling():
+            # At once: an exception raised into the middle of the tidying up would only print its traces, and what is
+            # left open here, the embedded server's supervisor ends.
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
         show.narrator.say("\nstopping")
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt, number)
+        loop.add_signal_handler(number, interrupt)
     try:
         return await task
     except asyncio.CancelledError:
