@@ -49,7 +49,8 @@ class OwnServer:
 
     def lose_data(self) -> None:
         """While it is down: forget everything it stored."""
-        shutil.rmtree(self._folder / "appendonlydir")
+        shutil.rmtree(self._folder)
+        self._folder.mkdir()
 
     async def _answers(self) -> bool:
         async with Redis.from_url(self.url) as client:

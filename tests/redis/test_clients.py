@@ -81,7 +81,8 @@ async def whole_story(client: Redis, redis: Redis, block_ms: int = 500) -> None:
         assert [change.action for change in (await queue.get(unread)).history] == ["discarded", "restored"]
 
         lag = await router.get_consumer_lag()
-        assert (lag.stream_length, lag.pending_count, lag.lag) == (5, 0, 0)
+        assert (lag.stream_length, lag.pending_count) == (5, 0)
+        assert lag.lag in (0, None)  # which Redis 6.2 does not know
         assert lag.last_delivered_id
         await eventually(lambda: _is_empty(redis, replay_stream()))
     assert len(await letters(redis)) == 1

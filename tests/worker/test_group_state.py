@@ -77,7 +77,10 @@ async def test_the_lag_counts_what_is_pending_and_what_is_to_come(redis: Redis) 
 
     lag = await make_router(redis).get_consumer_lag()
 
-    assert lag == ConsumerLag(stream_length=5, pending_count=2, consumers_count=1, last_delivered_id=ids[1], lag=3)
+    known = "lag" in (await redis.xinfo_groups(STREAM))[0]  # since Redis 7.0
+    assert lag == ConsumerLag(
+        stream_length=5, pending_count=2, consumers_count=1, last_delivered_id=ids[1], lag=3 if known else None
+    )
 
 
 async def test_waiting_and_parked_entries_are_pending_but_no_consumers(redis: Redis) -> None:
