@@ -1,0 +1,186 @@
+"""Dead letters as stream entries: the fields, and the way back to the entry that failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapids.exceptions import DeserializationError
+from rapids.outcomes import Dead, Failure, Reason
+from rapids.wire.events import EVENT_FIELDS, Replay
+from rapids.wire.letters import LetterRead, Origin, original_fields, replay_fields, taken_apart, write_letter
+
+REGULAR = [part for name in EVENT_FIELDS for part in (name, b"value of " + name)]
+ORIGIN = Origin("7-1", "orders", "billing", "worker-1", 5)
+DEAD = Dead("pay", Reason.NON_RETRYABLE, Failure("ValueError", "declined", "Traceback ..."))
+AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def letter(fields: list[bytes], origin: Origin = ORIGIN) -> list[bytes]:
+    return write_letter(fields, origin, DEAD, failed_at=AT)
+
+
+def values(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+def test_the_reference_s_fields_come_first_and_ours_after_them() -> None:
+    written = letter(REGULAR)
+    assert written[::2] == [
+        b"original_msg_id",
+        b"original_stream",
+        b"original_group",
+        b"reason",
+        b"error",
+        b"handler",
+        b"failed_at",
+        b"event_type",
+        b"data",
+        b"schema_version",
+        b"id",
+        b"timestamp",
+        b"correlation_id",
+        b"causation_id",
+        b"metadata",
+        b"error_type",
+        b"traceback",
+        b"deliveries",
+        b"consumer",
+        b"replay_of",
+        b"replay_count",
+    ]
+    told = values(written)
+    assert (told[b"original_msg_id"], told[b"original_stream"], told[b"original_group"]) == (
+        b"7-1",
+        b"orders",
+        b"billing",
+    )
+    assert (told[b"reason"], told[b"error"], told[b"handler"]) == (b"non_retryable", b"declined", b"pay")
+    assert told[b"failed_at"] == b"2026-01-01T12:00:00+00:00"
+    assert (told[b"error_type"], told[b"traceback"]) == (b"ValueError", b"Traceback ...")
+    assert (told[b"deliveries"], told[b"consumer"]) == (b"5", b"worker-1")
+    assert (told[b"replay_of"], told[b"replay_count"]) == (b"", b"0")
+    for name in EVENT_FIELDS:
+        assert told[name] == b"value of " + name
+
+
+def test_a_letter_of_a_replay_says_which_and_how_often() -> None:
+    told = values(letter(REGULAR, Origin("7-1", "orders", "billing", "worker-1", 1, replay_of="9-0", replay_count=3)))
+    assert (told[b"replay_of"], told[b"replay_count"]) == (b"9-0", b"3")
+
+
+def test_the_trace_parent_is_kept() -> None:
+    fields = [*REGULAR, b"traceparent", b"00-ab-cd-01"]
+    assert b"original_fields" not in values(letter(fields))
+    assert original_fields(letter(fields)) == fields
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        REGULAR[2:],
+        REGULAR[:-2],
+        [*REGULAR[2:], *REGULAR[:2]],
+        [*REGULAR, *REGULAR[:2]],
+        [*REGULAR, b"traceparent", b"1", b"traceparent", b"2"],
+        [*REGULAR, b"letter_id", b"1-1"],
+        [*REGULAR, b"original_fields", b"x"],
+        [*REGULAR, b"reason", b"x", b"error", b"y"],
+        [b"", b"", b"\xff", b"\x00,:1:"],
+    ],
+    ids=range(10),
+)
+def test_an_irregular_entry_is_kept_whole(fields: list[bytes]) -> None:
+    written = letter(fields)
+    assert list(values(written))[-1] == b"original_fields"
+    assert len(written) == len(values(written)) * 2
+    if fields:
+        assert original_fields(written) == fields
+        assert original_fields([*written, b"letter_id", b"1-1"]) == fields
+
+
+parts = st.binary(max_size=20) | st.sampled_from(
+    [*EVENT_FIELDS, b"traceparent", b"letter_id", b"original_fields", b"replay_of"]
+)
+pairs_of_bytes = st.lists(st.tuples(parts, parts), min_size=1, max_size=12).map(
+    lambda pairs: [part for pair in pairs for part in pair]
+)
+
+
+@given(pairs_of_bytes)
+def test_any_entry_comes_back_byte_for_byte(fields: list[bytes]) -> None:
+    assert original_fields(letter(fields)) == fields
+
+
+@given(pairs_of_bytes, st.text(max_size=10).filter(lambda text: text.isprintable()))
+def test_a_replay_is_taken_apart_into_what_it_was_made_of(fields: list[bytes], handler: str) -> None:
+    replayed = replay_fields(letter(fields), handler=handler, letter_id="9-0")
+    assert taken_apart(replayed) == (fields, Replay(handler, "9-0", 1, "7-1"))
+
+
+@given(pairs_of_bytes)
+def test_what_is_no_replay_is_left_as_it_is(fields: list[bytes]) -> None:
+    assert taken_apart(fields) == (fields, None)
+    assert taken_apart([]) == ([], None)
+
+
+def test_each_replay_counts_one_more() -> None:
+    again = letter(REGULAR, Origin("7-1", "orders", "billing", "w", 1, replay_of="9-0", replay_count=3))
+    _, replay = taken_apart(replay_fields(again, handler="pay", letter_id="10-0"))
+    assert replay == Replay("pay", "10-0", 4, "7-1")
+
+
+SPOILT = [b"", b"x", b"1", b"1:", b"1:a", b"3:abc", b"3:abc,", b"-1:,", b"1:a,1:b,-8:,", b"9" * 5_000 + b":", b"1_0:"]
+
+
+@pytest.mark.parametrize("packed", SPOILT, ids=lambda packed: repr(packed[:12]))
+def test_spoilt_original_fields_are_an_error_and_not_another_entry(packed: bytes) -> None:
+    with pytest.raises(DeserializationError, match="original_fields"):
+        original_fields([b"original_fields", packed])
+
+
+@given(st.binary(max_size=40))
+def test_any_original_fields_are_read_or_refused(packed: bytes) -> None:
+    try:
+        fields = original_fields([b"original_fields", packed])
+    except DeserializationError:
+        return
+    assert len(fields) % 2 == 0
+
+
+def test_a_letter_of_rapids_streams_gets_what_an_event_must_have() -> None:
+    theirs = [b"original_msg_id", b"1701234567890-0", b"event_type", b"order.placed", b"data", b"{}"]
+    assert values(original_fields(theirs)) == {
+        b"event_type": b"order.placed",
+        b"schema_version": b"1",
+        b"data": b"{}",
+        b"id": b"1701234567890-0",
+        b"timestamp": b"2023-11-29T05:09:27.890000+00:00",
+        b"correlation_id": b"",
+        b"causation_id": b"",
+        b"metadata": b"{}",
+    }
+
+
+@pytest.mark.parametrize("entry_id", [b"", b"x", b"\xff", b"9" * 30 + b"-0", b"-1"])
+def test_a_nonsensical_entry_id_is_no_trouble(entry_id: bytes) -> None:
+    assert values(original_fields([b"original_msg_id", entry_id]))[b"timestamp"] == b"1970-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("raw", "number"),
+    [(b"5", 5), (b"", 0), (b"-1", 0), (b"1e3", 0), (b"9" * 30, 0), ("\u0663".encode(), 0), (b" 5", 0)],
+)
+def test_numbers_are_read_or_zero(raw: bytes, number: int) -> None:
+    assert LetterRead.of([b"deliveries", raw]).number(b"deliveries") == number
+
+
+def test_texts_and_times_are_read_or_replaced() -> None:
+    read = LetterRead.of([b"error", b"\xff!", b"failed_at", b"2026-01-01T12:00:00", b"error", b"again"])
+    assert read.text(b"error") == "\ufffd!"
+    assert read.moment(b"failed_at") == AT
+    assert read.moment(b"missing") is None
