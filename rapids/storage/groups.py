@@ -38,6 +38,16 @@ async def create(commands: Commands, source: Source, start_id: str) -> bool:
     return True
 
 
+async def create_again(commands: Commands, source: Source, start_id: str, *, given_out: bool) -> bool:
+    """Make a lost group again, with the entries that waited in it or were parked. False if it was there already.
+
+    `given_out`: the lost group had given out everything up to `start_id`, so that the new one is not to do so again.
+    """
+    keys = (source.stream, source.ledger, source.due, source.parked)
+    made = await run(commands, scripts.load("create_again"), [(keys, (source.group, start_id, int(given_out)))])
+    return checked(made[0]) == 1
+
+
 async def read(
     commands: Commands, sources: Sequence[Source], consumer: str, *, count: int, block_ms: int
 ) -> list[RawEntry]:
@@ -77,7 +87,7 @@ async def idle_entries(commands: Commands, source: Source, *, min_idle_ms: int, 
     Goes through each consumer's list in pages, and leaves out those of waiting and parked entries, which may be long.
     """
     consumers = [mapping(row) for row in await call(commands, "XINFO", "CONSUMERS", source.stream, source.group)]
-    names = [row[b"name"] for row in consumers if row[b"pending"] and row[b"name"] not in (WAITING, PARKED)]
+    names = [row[b"name"] for row in consumers if row[b"pending"]]
     if not names:
         return []
     first = [_idle_page(source, name, b"-", min_idle_ms) for name in names]
@@ -147,9 +157,17 @@ async def prune_consumers(commands: Commands, source: Source, *, ttl_ms: int) ->
     return [name.decode(errors="replace") for name in checked(removed[0])]
 
 
-async def register(commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]) -> None:
-    """Tell a group that was made anew which entries this consumer holds. An entry that is gone is left out (7.0+)."""
-    await call(commands, "XCLAIM", source.stream, source.group, consumer, 0, *ids, "FORCE", "JUSTID")
+async def register(
+    commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]
+) -> tuple[list[bytes], list[bytes]]:
+    """Tell a group that was made anew which entries this consumer holds; those that are its own then, and another's.
+
+    In one round trip whatever the server knows of scripts: an acknowledgement sent later must come later.
+    """
+    script = scripts.load("register")
+    call_ = ("EVALSHA", script.sha, 1, source.stream, source.group, consumer, *ids)
+    ours, others = checked((await commands.send([("SCRIPT", "LOAD", script.source), call_]))[1])
+    return ours, others
 
 
 async def hold_name(commands: Commands, source: Source, consumer: str, token: str, *, ttl_ms: int) -> bool:

@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from redis.exceptions import RedisError
 
 from rapids.storage import groups
 from rapids.storage.connection import Commands
@@ -25,16 +28,24 @@ class Leases:
     """Everything this process holds, from when it was taken until its settlement is written."""
 
     def __init__(
-        self, commands: Commands, consumer: str, claim_min_idle_ms: int, outages: Outages, context: Mapping[str, object]
+        self,
+        commands: Commands,
+        consumer: str,
+        claim_min_idle_ms: int,
+        outages: Outages,
+        repair: Callable[[Exception], Awaitable[None]],
+        context: Mapping[str, object],
     ) -> None:
         self._commands = commands
         self._consumer = consumer
-        self._lasts = claim_min_idle_ms / 1000
-        self._interval = max(self._lasts / 3, MINIMUM_INTERVAL)
+        self._duration = claim_min_idle_ms / 1000
+        self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
         self._outages = outages
+        self._repair = repair
         self._context = context
         self._held: dict[Source, dict[bytes, float]] = {}
         """For each entry, when its lease was last known to be ours (`time.monotonic()`, seconds)."""
+        self._settling: set[tuple[Source, bytes]] = set()
         self.renewed_at = 0.0
         """When something was last renewed (`time.monotonic()`, seconds)."""
 
@@ -50,17 +61,26 @@ class Leases:
     def drop(self, entry: RawEntry) -> None:
         """Hold an entry no longer."""
         self._held.get(entry.source, {}).pop(entry.entry_id, None)
+        self._settling.discard((entry.source, entry.entry_id))
+
+    def settling(self, entry: RawEntry) -> None:
+        """Note that an entry's settlement is being written: from now on it may be acknowledged at any time."""
+        self._settling.add((entry.source, entry.entry_id))
 
     def holds(self, source: Source, entry_id: bytes) -> bool:
         return entry_id in self._held.get(source, ())
+
+    def lasts(self, source: Source, entry_id: bytes) -> bool:
+        """Whether the lease cannot have lapsed, so that no other consumer can have taken the entry."""
+        known = self._held.get(source, {}).get(entry_id)
+        return known is not None and time.monotonic() - known < self._duration
 
     async def still_ours(self, entry: RawEntry) -> bool:
         """Whether an entry may be begun. Asks Redis only if this process stood still for so long that it might not.
 
         That is how a process that was stopped and continued does not run what others took over meanwhile.
         """
-        known = self._held.get(entry.source, {}).get(entry.entry_id)
-        if known is not None and time.monotonic() - known >= self._lasts:
+        if self.holds(entry.source, entry.entry_id) and not self.lasts(entry.source, entry.entry_id):
             await self._renew_chunk(entry.source, [entry.entry_id])
         return self.holds(entry.source, entry.entry_id)
 
@@ -68,7 +88,25 @@ class Leases:
         """Tell a group that was made anew what this process holds of it. Raises `RedisError`."""
         ids = list(self._held.get(source, ()))
         for first in range(0, len(ids), CHUNK):
-            await groups.register(self._commands, source, self._consumer, ids[first : first + CHUNK])
+            await self._register(source, ids[first : first + CHUNK])
+
+    async def _register(self, source: Source, ids: Sequence[bytes]) -> None:
+        # What is being settled is the settler's business: it may be acknowledged, and would be pending for ever.
+        open_ = [entry_id for entry_id in ids if (source, entry_id) not in self._settling]
+        if open_:
+            _, others = await groups.register(self._commands, source, self._consumer, open_)
+            self._lose(source, others)
+
+    async def registered(self, entry: RawEntry) -> bool:
+        """Whether an entry that is not pending could be made so: its group was made anew without it.
+
+        That is certain only while its lease lasts; else another consumer may have taken and settled it.
+        """
+        source, entry_id = entry.source, entry.entry_id
+        if not self.lasts(source, entry_id):
+            return False
+        ours, _ = await groups.register(self._commands, source, self._consumer, [entry_id])
+        return bool(ours)
 
     async def run(self) -> None:
         """Renew, three times in the time after which an entry counts as abandoned. Ends when cancelled."""
@@ -80,7 +118,7 @@ class Leases:
                 await self._renew(source)
 
     def _notice_standstill(self, late: float) -> None:
-        if late + self._interval >= self._lasts and len(self):
+        if late + self._interval >= self._duration and len(self):
             logger.warning(
                 "the event loop stood still for %.1f s: leases of %d entries may have lapsed",
                 *(late, len(self)),
@@ -97,13 +135,21 @@ class Leases:
         lost = await self._outages.ride_out(
             "renewing leases",
             lambda: groups.renew(self._commands, source, self._consumer, ids),
+            repair=self._repair,
             longest_pause=self._interval,
         )
         self.renewed_at = time.monotonic()
+        # Nobody can have taken what our lease lasted for: another process made the group anew, and without it.
+        missing = [entry_id for entry_id in lost if self.lasts(source, entry_id)]
         held = self._held[source]
         held.update({entry_id: asked_at for entry_id in ids if entry_id in held})
-        for entry_id in lost:
-            if held.pop(entry_id, None) is not None:  # not settled while the question was under way
+        self._lose(source, set(lost).difference(missing))
+        with suppress(RedisError, OSError):  # at the next renewal they are missing again
+            await self._register(source, missing)
+
+    def _lose(self, source: Source, ids: Iterable[bytes]) -> None:
+        for entry_id in ids:
+            if self._held[source].pop(entry_id, None) is not None:  # not settled while the question was under way
                 logger.warning(
                     "lease lost: another consumer has the entry now",
                     extra={**self._context, "stream": source.stream, "entry_id": entry_id.decode()},

@@ -59,12 +59,15 @@ class Settler:
         self._outages = outages
         self._context = context
         self._queue: deque[Settled] = deque()
+        self._unsure: set[bytes] = set()
+        """Entries for which a write went out and its answer was lost."""
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def put(self, settled: Settled) -> None:
         """Settle an entry as soon as possible. Its lease is kept until that is written."""
+        self._leases.settling(settled.entry)
         self._queue.append(settled)
         self._empty.clear()
         self._arrived.set()
@@ -132,17 +135,32 @@ class Settler:
             )
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
+            self._unsure.update(one.entry.entry_id for one in batch)
         failed: list[Settled] = []
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
                 self._outages.failed("settling", reply)
                 failed.append(one)
+            elif reply == b"gone" and await self._is_missing(one):
+                failed.append(one)
             else:
+                self._unsure.discard(one.entry.entry_id)
                 self._leases.drop(one.entry)
                 if isinstance(one.settlement, Keep):
                     self._on_kept(one.settlement.delay)
                 self._log(one, reply)
         return failed
+
+    async def _is_missing(self, one: Settled) -> bool:
+        """Whether an entry was not pending because its group was made anew, and is pending now, so that it can be
+        settled. Not if it may have been settled by a write whose answer was lost: that wrote its letters."""
+        if one.entry.entry_id in self._unsure:
+            return False
+        try:
+            return await self._leases.registered(one.entry)
+        except (RedisError, OSError) as error:
+            self._outages.failed("settling", error)
+            return True
 
     def _log(self, one: Settled, reply: Reply) -> None:
         extra = {

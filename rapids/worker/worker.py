@@ -129,7 +129,9 @@ class Worker:
         settings, context = self._settings, self._context
         self._outages = Outages(context)
         self._intake = Intake(settings.batch_size)
-        self._leases = Leases(self._commands, consumer, settings.claim_min_idle_ms, self._outages, context)
+        self._leases = Leases(
+            self._commands, consumer, settings.claim_min_idle_ms, self._outages, self._repair, context
+        )
         self._reclaimer = Reclaimer(
             *(self._commands, self._sources, consumer, settings, self._intake, self._leases, self._outages),
             *(self._repair, context),
@@ -179,23 +181,30 @@ class Worker:
             sys.stderr.write(f"rapids: the {duty} failed, and so did the log handlers: {error!r}\n")
 
     async def _repair(self, error: Exception) -> None:
-        """Make the groups again if they are gone, where this reader left off."""
+        """Make the groups again if they are gone, where this reader left off, with what this process holds.
+
+        Whichever process is the first to make them: each of them tells what it holds itself.
+        """
         if not is_no_group(error):
             return
         for source in self._sources:
-            start = await self._where_to_resume(source)
-            if await groups.create(self._commands, source, start):
+            start, given_out = await self._where_to_resume(source)
+            if await groups.create_again(self._commands, source, start, given_out=given_out):
                 logger.error(
-                    "the group was gone and is made again at %s; entries before it that nobody had finished, "
-                    "ledgers and waiting times may be missing",
+                    "the group was gone and is made again at %s; entries before it that processes now gone had not "
+                    "finished may be missing, and so may ledgers and waiting times where the server lost its data",
                     *(start,),
                     extra={**self._context, "stream": source.stream},
                 )
-                await self._leases.register_again(source)
+            await self._leases.register_again(source)
 
-    async def _where_to_resume(self, source: Source) -> str:
+    async def _where_to_resume(self, source: Source) -> tuple[str, bool]:
+        """The entry id to resume behind, and whether all up to it had been given out to the lost group."""
         own, last = self._reader.last_read.get(source), await streams.last_id(self._commands, source.stream)
-        return "0" if own is None or last is None else min(own, last, key=streams.order)
+        if own is None or last is None:
+            return "0-0", False
+        start = min(own, last, key=streams.order)
+        return start, start == own
 
     async def _close(self) -> None:
         """The order matters: each step may still need the ones after it."""

@@ -59,7 +59,7 @@ class Proxy:
         self._lose_reply_to = request
 
     def hold_up(self, request: bytes) -> None:
-        """Keep the next request that contains these bytes, and all that its connection sends later, until `let_through`."""
+        """Keep the next request that contains these bytes, and what its connection sends later, until `let_through`."""
         self._hold_up = request
         self._let_through.clear()
 

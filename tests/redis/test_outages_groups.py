@@ -52,6 +52,11 @@ class Crew:
             if (error := self.fails.pop(event.number, None)) is not None:
                 raise error
 
+    def check(self, count: int) -> None:
+        """One process runs nothing twice. Of several, the first to make the group again may have read less far."""
+        assert set(self.seen) == set(range(count))
+        assert max(self.seen.count(number) for number in range(count)) <= min(len(self.routers), 2)
+
     async def emit(self, *numbers: int) -> list[str]:
         return await self.emitter.emit([OuKept(number=number) for number in numbers])
 
@@ -81,7 +86,7 @@ async def test_every_process_registers_again_what_it_holds(
         await eventually(lambda: _is_held(redis, ids))
         crew.go_on.set()
         await until_settled(redis)
-    assert sorted(crew.seen) == list(range(count))
+    crew.check(count)
     assert [record.levelno for record in caplog.records if "made again" in record.getMessage()] == [logging.ERROR]
     await check_keys(redis)
 
@@ -100,7 +105,7 @@ async def test_it_does_not_matter_how_often(redis: Redis) -> None:
         await eventually(lambda: _is_held(redis, ids))
         crew.go_on.set()
         await until_settled(redis)
-    assert sorted(crew.seen) == list(range(30))
+    assert set(crew.seen) == set(range(30))
     await check_keys(redis)
 
 
@@ -126,9 +131,8 @@ async def test_what_fails_meanwhile_is_tried_again_or_a_letter(
         await eventually(lambda: made_again(redis))
         await eventually(lambda: set(crew.seen) == set(range(20)))
         await until_settled(redis)
-    dead = fail is fail_for_good
-    assert len(await letters(redis, DLQ)) == dead
-    assert sorted(crew.seen) == sorted([*range(20), *([] if dead else [0])])
+    assert len(await letters(redis, DLQ)) == (1 if fail is fail_for_good else 0)
+    assert crew.seen.count(0) >= (1 if fail is fail_for_good else 2)
     await check_keys(redis)
 
 
@@ -162,3 +166,25 @@ async def test_what_was_emitted_before_it_came_back_is_read(redis: Redis) -> Non
         await eventually(lambda: crew.seen == [1, 2, 3])
         await until_settled(redis)
     assert crew.seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("parks", [False, True])
+async def test_what_waits_or_is_parked_goes_on_doing_so(redis: Redis, parks: bool) -> None:
+    crew = Crew(redis, 1, redelivery_backoff=constant(1.0), max_deliveries=2, dlq_stream=None if parks else DLQ)
+    crew.go_on.set()
+    crew.fails[1] = NonRetryableError("for good") if parks else ValueError("again")
+    keeper = b"rapids:parked" if parks else b"rapids:waiting"
+    async with running(*crew.routers):
+        [entry_id, *_] = await crew.emit(1, 2)
+        await eventually(lambda: _has(redis, keeper, entry_id))
+        await destroy(redis)
+        await eventually(lambda: made_again(redis))
+        assert await _has(redis, keeper, entry_id)
+        if not parks:
+            await until_settled(redis)
+    assert crew.seen == ([1, 2] if parks else [1, 2, 1])
+    await check_keys(redis, settled=not parks)
+
+
+async def _has(redis: Redis, consumer: bytes, entry_id: str) -> bool:
+    return [(row["consumer"], row["message_id"]) for row in await pending(redis)] == [(consumer, entry_id.encode())]
