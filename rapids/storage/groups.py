@@ -87,7 +87,7 @@ async def idle_entries(commands: Commands, source: Source, *, min_idle_ms: int, 
     Goes through each consumer's list in pages, and leaves out those of waiting and parked entries, which may be long.
     """
     consumers = [mapping(row) for row in await call(commands, "XINFO", "CONSUMERS", source.stream, source.group)]
-    names = [row[b"name"] for row in consumers if row[b"pending"]]
+    names = [row[b"name"] for row in consumers if row[b"pending"] and row[b"name"] not in (WAITING, PARKED)]
     if not names:
         return []
     first = [_idle_page(source, name, b"-", min_idle_ms) for name in names]
