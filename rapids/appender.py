@@ -91,10 +91,10 @@ class Appender:
                 progress.since = await streams.last_id(self._commands, self._settings.stream) or "0-0"
             if progress.unsure:
                 await self._make_sure(progress, progress.since)
+            open_ = progress.open_positions()
+            return await self._send(progress, open_) if open_ else await self._confirm()
         except (RedisError, OSError) as error:
             return error
-        open_ = progress.open_positions()
-        return await self._send(progress, open_) if open_ else None
 
     async def _send(self, progress: _Progress, open_: Sequence[int]) -> Exception | None:
         try:
@@ -116,6 +116,15 @@ class Appender:
             progress.ids[at] = _entry_id(reply)
         self._note_seen(progress.ids)
         return self._fault(replies[: len(open_)]) or self._replication_fault(replies[len(open_) :])
+
+    async def _confirm(self) -> Exception | None:
+        """All were found to be stored after their answers had been lost, that of the replicas among them: ask again."""
+        if not (replicas := self._settings.replicas):
+            return None
+        stream, patience = self._settings.stream, REPLICATION_TIMEOUT_MS
+        return self._replication_fault(
+            [await streams.replicated(self._commands, stream, replicas=replicas, timeout_ms=patience)]
+        )
 
     async def _make_sure(self, progress: _Progress, since: str) -> None:
         """Find out which of the unsure ones are stored. Raises `UnknownOutcomeError` where nothing can tell."""

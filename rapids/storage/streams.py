@@ -9,7 +9,17 @@ from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, call, checked, is_no_group, run
 from rapids.storage.keys import PARKED, WAITING, Source
 
-__all__ = ["GroupState", "append", "find_events", "group_state", "kill_client", "last_id", "order", "ping"]
+__all__ = [
+    "GroupState",
+    "append",
+    "find_events",
+    "group_state",
+    "kill_client",
+    "last_id",
+    "order",
+    "ping",
+    "replicated",
+]
 
 
 async def append(
@@ -30,6 +40,18 @@ async def append(
     trim = () if maxlen is None else ("MAXLEN", "~", maxlen)
     wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
     return await commands.send([*(("XADD", stream, *trim, "*", *fields) for fields in entries), *wait])
+
+
+async def replicated(commands: Commands, stream: str, *, replicas: int, timeout_ms: int) -> int:
+    """How many replicas have what is in the stream now, after `timeout_ms` milliseconds at the most (WAIT).
+
+    WAIT asks for what its own connection wrote: hence a write that changes nothing before it.
+    """
+    script = scripts.load("touch")
+    commands_ = [("SCRIPT", "LOAD", script.source), ("EVALSHA", script.sha, 1, stream), ("WAIT", replicas, timeout_ms)]
+    _, touched, confirmed = await commands.send(commands_)
+    checked(touched)
+    return checked(confirmed)
 
 
 async def find_events(

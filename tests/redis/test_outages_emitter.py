@@ -1,0 +1,223 @@
+"""The emitter when an answer is lost, comes late or cannot be had: never stored twice, and never a wrong word on it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from rapids import BaseEvent, EventEmitter
+from rapids.exceptions import EmitError
+from rapids.storage import streams
+from tests.redis.own_server import own_server
+from tests.redis.proxy import Proxy, proxy_to
+from tests.support import eventually
+
+STREAM = "ou:ambiguous"
+
+
+class OuSent(BaseEvent):
+    number: int = 0
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    async with proxy_to(redis_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def through(proxy: Proxy) -> AsyncIterator[Redis]:
+    async with Redis.from_url(proxy.url, socket_timeout=0.3) as client:
+        yield client
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def numbers(redis: Redis, stream: str = STREAM) -> list[int]:
+    return [orjson.loads(fields[b"data"])["number"] for _, fields in await redis.xrange(stream)]
+
+
+async def ids(redis: Redis) -> list[str]:
+    return [entry_id.decode() for entry_id, _ in await redis.xrange(STREAM)]
+
+
+def events(*numbers: int) -> list[OuSent]:
+    return [OuSent(number=number) for number in numbers]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_lost_answer_stores_nothing_twice(proxy: Proxy, through: Redis, redis: Redis, begun: bool) -> None:
+    emitter = EventEmitter(through, STREAM, retry_delay=0.001)
+    if begun:
+        await emitter.emit(OuSent(number=-1))
+    for number in range(5):
+        proxy.lose_reply_to(b"XADD")
+        entry_id = await emitter.emit(OuSent(number=number))
+        assert entry_id == (await ids(redis))[-1]
+    assert await numbers(redis) == [*([-1] if begun else []), *range(5)]
+
+
+async def test_a_lost_answer_to_a_list_stores_none_of_it_twice(proxy: Proxy, through: Redis, redis: Redis) -> None:
+    emitter, twice = EventEmitter(through, STREAM, retry_delay=0.001), OuSent(number=7)
+    proxy.lose_reply_to(b"XADD")
+    given = await emitter.emit([*events(*range(100)), twice, twice])
+    assert await numbers(redis) == [*range(100), 7, 7]
+    assert given == await ids(redis)
+
+
+async def test_a_first_attempt_that_arrives_after_the_retry_is_not_carried_out(
+    proxy: Proxy, through: Redis, redis: Redis
+) -> None:
+    """It is on its way all the time: only that its connection is killed keeps it from being stored as well."""
+    emitter = EventEmitter(through, STREAM, max_retries=10, retry_delay=0.01)
+    await emitter.emit(OuSent(number=0))
+    proxy.hold_up(b"XADD")
+
+    entry_id = await asyncio.wait_for(emitter.emit(OuSent(number=1)), 10)
+    assert proxy.holds
+    proxy.let_through()
+
+    await emitter.emit(OuSent(number=2))
+    assert await numbers(redis) == [0, 1, 2]
+    assert (await ids(redis))[1] == entry_id
+
+
+async def test_what_others_stored_meanwhile_is_not_taken_for_it(proxy: Proxy, through: Redis, redis: Redis) -> None:
+    emitter, other = EventEmitter(through, STREAM, retry_delay=0.01), EventEmitter(redis, STREAM)
+    await emitter.emit(OuSent(number=0))
+    proxy.hold_up(b"XADD")
+    emitting = asyncio.create_task(emitter.emit(OuSent(number=1)))
+    await eventually(lambda: proxy.holds)
+    await other.emit(events(*range(10, 400)))
+    await asyncio.wait_for(emitting, 10)
+    proxy.let_through()
+    await emitter.emit(OuSent(number=2))
+    assert sorted(await numbers(redis)) == [0, 1, 2, *range(10, 400)]
+
+
+async def test_more_entries_than_can_be_looked_at_make_it_unknown(
+    proxy: Proxy, through: Redis, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(streams.find_events.__kwdefaults__, "most", 200)
+    emitter, event = EventEmitter(through, STREAM, retry_delay=0.01), OuSent(number=1)
+    await emitter.emit(OuSent(number=0))
+    proxy.hold_up(b"XADD")
+    emitting = asyncio.create_task(emitter.emit(event))
+    await eventually(lambda: proxy.holds)
+    await EventEmitter(redis, STREAM).emit(events(*range(10, 400)))
+    with pytest.raises(EmitError) as caught:
+        await asyncio.wait_for(emitting, 10)
+    assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((), (), (event.id,))
+
+
+async def test_replies_that_get_lost_for_good_make_it_unknown(proxy: Proxy, through: Redis, redis: Redis) -> None:
+    emitter, lost = EventEmitter(through, STREAM, max_retries=2, retry_delay=0.001), events(1, 2)
+    await emitter.emit(OuSent(number=0))
+    proxy.swallows = True
+    with pytest.raises(EmitError) as caught:
+        await emitter.emit(lost)
+    error = caught.value
+    assert (error.stored, error.not_stored, set(error.unknown)) == ((), (), {event.id for event in lost})
+    assert await numbers(redis) == [0, 1, 2]
+
+
+async def test_replies_that_get_lost_before_anything_was_sent_make_it_not_stored(proxy: Proxy, through: Redis) -> None:
+    proxy.swallows = True
+    event = OuSent()
+    with pytest.raises(EmitError) as caught:
+        await EventEmitter(through, STREAM, max_retries=2, retry_delay=0.001).emit(event)
+    assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((), (event.id,), ())
+
+
+async def test_a_paused_server_is_waited_for_and_stores_once(redis: Redis, redis_url: str) -> None:
+    """Longer than the time-out of every attempt but the last ones."""
+    async with Redis.from_url(redis_url, socket_timeout=0.1) as hasty:
+        emitter = EventEmitter(hasty, STREAM, max_retries=50, retry_delay=0.01)
+        await emitter.emit(OuSent(number=0))
+        await redis.execute_command("CLIENT", "PAUSE", 700, "ALL")
+        await asyncio.wait_for(emitter.emit(events(1, 2)), 10)
+    assert await numbers(redis) == [0, 1, 2]
+
+
+async def test_connections_killed_all_the_time_store_nothing_twice(redis: Redis, redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as client:
+        emitter = EventEmitter(client, STREAM, max_retries=200, retry_delay=0.001)
+        emitting = asyncio.gather(*(_one_by_one(emitter, range(first, 1_000, 10)) for first in range(10)))
+        while not emitting.done():
+            await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(0.01)
+        await emitting
+    assert sorted(await numbers(redis)) == list(range(1_000))
+
+
+async def _one_by_one(emitter: EventEmitter, numbers: range) -> None:
+    for number in numbers:
+        await emitter.emit(OuSent(number=number))
+
+
+# --- replicas -------------------------------------------------------------------------------------------------------
+
+
+async def test_without_a_replica_it_is_stored_and_said_to_be(redis: Redis) -> None:
+    event = OuSent(number=1)
+    with pytest.raises(EmitError, match="0 of 1 replicas") as caught:
+        await EventEmitter(redis, STREAM, replicas=1, max_retries=3).emit(event)
+    assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((event.id,), (), ())
+    assert await numbers(redis) == [1]
+
+
+@pytest.fixture
+async def replicated() -> AsyncIterator[tuple[Redis, Redis]]:
+    """A server and its replica."""
+    port = str(free_port())
+    async with (
+        own_server("--port", port, "--repl-diskless-sync-delay", "0") as master,
+        own_server() as copy,
+        Redis.from_url(master.url) as redis,
+        Redis.from_url(copy.url) as replica,
+    ):
+        await replica.replicaof("127.0.0.1", port)
+        await eventually(lambda: _is_up(replica))
+        yield redis, replica
+
+
+async def _is_up(replica: Redis) -> bool:
+    return (await replica.info("replication"))["master_link_status"] == "up"
+
+
+async def test_a_replica_has_it_when_emit_returns(replicated: tuple[Redis, Redis]) -> None:
+    redis, replica = replicated
+    emitter = EventEmitter(redis, STREAM, replicas=1)
+    await emitter.emit(events(*range(50)))
+    assert await numbers(replica) == list(range(50))
+    with pytest.raises(EmitError, match="1 of 2 replicas") as caught:
+        await EventEmitter(redis, STREAM, replicas=2).emit(events(50, 51))
+    assert len(caught.value.stored) == 2
+
+
+async def test_a_lost_answer_does_not_do_away_with_the_replicas(replicated: tuple[Redis, Redis]) -> None:
+    """Looked up and found, it is stored: whether replicas have it is another question, and still to be answered."""
+    redis, replica = replicated
+    path = redis.connection_pool.connection_kwargs["path"]
+    async with proxy_to(f"unix://{path}") as proxy, Redis.from_url(proxy.url) as through:
+        emitter = EventEmitter(through, STREAM, replicas=1, retry_delay=0.001)
+        await emitter.emit(OuSent(number=0))
+        proxy.lose_reply_to(b"XADD")
+        await emitter.emit(OuSent(number=1))
+        assert await numbers(replica) == [0, 1]
+
+        await replica.replicaof("NO", "ONE")
+        proxy.lose_reply_to(b"XADD")
+        with pytest.raises(EmitError, match="0 of 1 replicas") as caught:
+            await emitter.emit(OuSent(number=2))
+        assert len(caught.value.stored) == 1
+    assert await numbers(redis) == [0, 1, 2]
