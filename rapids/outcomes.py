@@ -174,6 +174,8 @@ class Ack:
     """Every handler has finished: write the letters, then acknowledge."""
 
     letters: tuple[Dead, ...] = ()
+    ledger: Ledger = field(default=NO_LEDGER, compare=False)
+    """Who is done, with letters to write: if the lease is lost, that much is still told to whoever has the entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,7 @@ def settle(outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead
         return HandBack(replace(after, recorded=deliveries - 1), letters)
     if after.gave_up:
         return Park(after, tuple(dead))
-    return Ack(letters) if letters else ACK
+    return Ack(letters, after) if letters else ACK
 
 
 def _after(ledger: Ledger, done: set[str], dead: set[str], deliveries: int, *, dead_letters: bool) -> Ledger:

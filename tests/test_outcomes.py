@@ -118,6 +118,13 @@ def test_a_late_letter_is_written_once_though_others_wait_on() -> None:
     assert settle([Done("pay")], second.ledger, 3, dead_letters=True) == Ack()
 
 
+def test_an_ack_with_letters_tells_who_is_done_in_case_the_lease_is_lost() -> None:
+    settled = settle([Done("pay"), dead("ship")], Ledger(frozenset({"audit"})), 2, dead_letters=True)
+
+    assert isinstance(settled, Ack)
+    assert settled.ledger.done == {"audit", "pay"}
+
+
 def test_what_never_ran_is_handed_back_without_spending_a_delivery() -> None:
     settled = settle([Done("pay"), Released("ship")], FRESH, 3, dead_letters=True)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 from redis.exceptions import RedisError
 
-from rapids.outcomes import Ack, Dead, HandBack, Keep, Ledger, Park, Settlement
+from rapids.outcomes import Ack, Dead, HandBack, Keep, Park, Settlement
 from rapids.settings import RouterSettings
 from rapids.storage import settlement
 from rapids.storage.connection import Commands, Reply
@@ -24,7 +24,6 @@ __all__ = ["Settled", "Settler"]
 logger = logging.getLogger("rapids.worker")
 
 LARGEST_FLUSH = 1_000
-NO_LEDGER = Ledger().dump()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +199,8 @@ def _call_for(one: Settled) -> SettleCall:
     """What the script is to do: one clause for each settlement."""
     entry, settlement_ = one.entry, one.settlement
     match settlement_:
-        case Ack(letters):
-            return SettleCall(entry.source, entry.entry_id, "ack", NO_LEDGER, letters=_letters(one, letters))
+        case Ack(letters, ledger):
+            return SettleCall(entry.source, entry.entry_id, "ack", ledger.dump(), letters=_letters(one, letters))
         case Keep(delay, ledger, letters):
             return SettleCall(
                 *(entry.source, entry.entry_id, "keep", ledger.dump()),
