@@ -20,12 +20,12 @@ class OwnServer:
     """A server on a unix socket that writes every command to its append-only file before it answers."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"unix://{self._folder}/s.sock"
+        return f"unix://{self.folder}/s.sock"
 
     async def start(self, *options: str) -> None:
         await self.launch(*options)
@@ -34,9 +34,9 @@ class OwnServer:
     async def launch(self, *options: str) -> None:
         """Start it without waiting until it has loaded its data."""
         self._process = await asyncio.create_subprocess_exec(
-            *(str(find_server_binary()), "--port", "0", "--unixsocket", "s.sock", "--dir", str(self._folder)),
+            *(str(find_server_binary()), "--port", "0", "--unixsocket", "s.sock", "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", "", *options),
-            cwd=self._folder,
+            cwd=self.folder,
             stdout=asyncio.subprocess.DEVNULL,
         )
 
@@ -49,8 +49,8 @@ class OwnServer:
 
     def lose_data(self) -> None:
         """While it is down: forget everything it stored."""
-        shutil.rmtree(self._folder)
-        self._folder.mkdir()
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
 
     async def _answers(self) -> bool:
         async with Redis.from_url(self.url) as client:

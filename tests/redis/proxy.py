@@ -74,10 +74,11 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        if self._target.scheme == "unix":
-            upstream = await asyncio.open_unix_connection(unquote(self._target.path))
-        else:
-            upstream = await asyncio.open_connection(self._target.hostname, self._target.port)
+        try:
+            upstream = await self._connect()
+        except OSError:  # the server is down
+            writer.transport.abort()
+            return
         if self._server is None:  # refused meanwhile
             writer.transport.abort()
             upstream[1].transport.abort()
@@ -90,6 +91,11 @@ class Proxy:
         ):
             self._pumps.add(task)
             task.add_done_callback(self._pumps.discard)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._target.scheme == "unix":
+            return await asyncio.open_unix_connection(unquote(self._target.path))
+        return await asyncio.open_connection(self._target.hostname, self._target.port)
 
     def forget(self, writer: asyncio.StreamWriter) -> None:
         self._links.discard(writer)
