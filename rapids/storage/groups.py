@@ -145,14 +145,17 @@ async def renew(commands: Commands, source: Source, consumer: str, ids: Sequence
     return checked((await run(commands, scripts.load("renew"), [call_]))[0])
 
 
-async def prune_consumers(commands: Commands, source: Source, *, ttl_ms: int) -> list[str]:
-    """Remove the consumers that own nothing, were silent for `ttl_ms` milliseconds, and whose name nobody holds."""
+async def prune_consumers(commands: Commands, source: Source, *, names_of: Source, ttl_ms: int) -> list[str]:
+    """Remove the consumers that own nothing, were silent for `ttl_ms` milliseconds, and whose name nobody holds.
+
+    `names_of`: the source by which names are held, for a replay stream too that of the stream itself.
+    """
     rows = [mapping(row) for row in await call(commands, "XINFO", "CONSUMERS", source.stream, source.group)]
     silent = [row[b"name"] for row in rows if row[b"pending"] == 0 and row[b"idle"] >= ttl_ms]
     names = [name for name in silent if name not in (WAITING, PARKED)]
     if not names:
         return []
-    keys = (source.stream, *(source.consumer(name.decode(errors="replace")) for name in names))
+    keys = (source.stream, *(names_of.consumer(name.decode(errors="replace")) for name in names))
     removed = await run(commands, scripts.load("prune_consumers"), [(keys, (source.group, ttl_ms, *names))])
     return [name.decode(errors="replace") for name in checked(removed[0])]
 

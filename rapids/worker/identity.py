@@ -45,10 +45,11 @@ class Identity:
 
     async def run(self, outages: Outages, context: Mapping[str, object]) -> None:
         """Keep the name until cancelled."""
+        held = True
         while True:
             await asyncio.sleep(TTL_MS / 3000)
-            held = await outages.ride_out("keeping the consumer name", lambda: self._hold(self.name))
-            if not held:
+            had, held = held, await outages.ride_out("keeping the consumer name", lambda: self._hold(self.name))
+            if had and not held:
                 logger.error("another process took this consumer's name while this one stood still", extra=context)
 
     async def release(self) -> None:

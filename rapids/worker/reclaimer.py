@@ -134,7 +134,7 @@ class Reclaimer:
 
     async def _prune(self, source: Source) -> None:
         ttl_ms = round(self._settings.consumer_ttl * 1000)
-        removed = await groups.prune_consumers(self._commands, source, ttl_ms=ttl_ms)
+        removed = await groups.prune_consumers(self._commands, source, names_of=self._sources[0], ttl_ms=ttl_ms)
         if removed:
             logger.info(
                 "removed consumers that were gone and owned nothing: %s",
