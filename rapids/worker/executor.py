@@ -60,6 +60,8 @@ class Executor:
         self._claim = claim
         self._settler = settler
         self._stream = stream
+        self.is_delivering = False
+        """Whether handlers run; once the intake is closed, they will not if they do not now."""
 
     def is_handling(self, delivery: Delivery) -> bool:
         """Whether this very delivery is in its handler now."""
@@ -70,7 +72,11 @@ class Executor:
         while (next_ := await self._intake.take()) is not None:
             entry = await self._take_over(next_) if isinstance(next_, Abandoned) else next_
             if entry is not None and await self._may_begin(entry):
-                await self._deliver(entry)
+                self.is_delivering = True
+                try:
+                    await self._deliver(entry)
+                finally:
+                    self.is_delivering = False
 
     async def _take_over(self, abandoned: Abandoned) -> RawEntry | None:
         # It may be what kills processes: what has run by then must be settled, or it would be delivered again with it,
@@ -82,10 +88,14 @@ class Executor:
 
     async def _may_begin(self, entry: RawEntry) -> bool:
         try:
-            return await self._leases.still_ours(entry)
+            is_ours = await self._leases.still_ours(entry)
         except BaseException:
             self._intake.put([entry])  # interrupted before it was begun: it is handed back like the others
             raise
+        if is_ours and self._intake.closed.is_set():
+            self._intake.put([entry])
+            return False
+        return is_ours
 
     async def _deliver(self, entry: RawEntry) -> None:
         replay: Replay | None = None

@@ -39,6 +39,12 @@ CANCEL_GRACE = 2.0
 UNBLOCK_TIME = 1.0
 """Seconds a blocked read has to come back before it is cancelled."""
 
+CLAIM_TIME = 1.0
+"""Seconds a claim under way has to be answered, when no handler is to be waited for."""
+
+RELEASE_TIME = 1.0
+"""Seconds the consumer name has to be let go; else it is free when its time to live is over."""
+
 FLUSH_TIME = 2.0
 """Seconds the last settlements have when Redis does not take them; what is not written is delivered again."""
 
@@ -236,6 +242,10 @@ class Worker:
 
     async def _end_handling(self) -> None:
         executing = self._tasks["executor"]
+        if not self._executor.is_delivering:  # then it waits for Redis, if for anything, which may be away for long
+            await asyncio.wait([executing], timeout=CLAIM_TIME)
+            await self._end("executor")
+            return
         hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._task_prefix}:hurry")
         await asyncio.wait(
             [executing, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
@@ -265,7 +275,8 @@ class Worker:
 
     async def _let_name_go(self) -> None:
         try:
-            await self._identity.release()
+            async with asyncio.timeout(RELEASE_TIME):
+                await self._identity.release()
         except (RedisError, OSError):
             logger.info("could not let the consumer name go; it does by itself", extra=self._context)
 

@@ -1,0 +1,263 @@
+"""Stopping in section 5's order, from wherever it is asked for, and with no Redis to say goodbye to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import BaseEvent, EventEmitter, current_delivery
+from rapids.exceptions import RedisUnavailableError
+from tests.redis.proxy import Proxy, proxy_to
+from tests.support import eventually
+from tests.worker.helpers import (
+    GROUP,
+    STREAM,
+    check_keys,
+    consumers,
+    letters,
+    make_router,
+    pending,
+    running,
+    start,
+    until_settled,
+)
+
+
+class OuStopped(BaseEvent):
+    number: int = 0
+
+
+async def emit(redis: Redis, *numbers: int) -> list[str]:
+    return await EventEmitter(redis, STREAM).emit([OuStopped(number=number) for number in numbers])
+
+
+class Watched:
+    """A router whose handler waits until it is let go, and the commands its server gets meanwhile."""
+
+    def __init__(self, redis: Redis, **options: object) -> None:
+        self.router = make_router(redis, **options)
+        self.seen: list[tuple[int, int]] = []
+        self.begun, self.go_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        @self.router.on(OuStopped)
+        async def handle(event: OuStopped) -> None:
+            delivery = current_delivery()
+            assert delivery is not None
+            self.seen.append((event.number, delivery.deliveries))
+            self.begun.set()
+            await self.go_on.wait()
+            self.ended.set()
+
+
+# --- the order ------------------------------------------------------------------------------------------------------
+
+
+async def commands_of(redis: Redis, done: asyncio.Event) -> list[str]:
+    """What the server is told from now on until done, scripts' own commands included."""
+    heard: list[str] = []
+    async with redis.monitor() as monitor:
+        done.set()
+        while (command := (await monitor.next_command())["command"]) != "ECHO the end":
+            heard.append(command)
+    return heard
+
+
+async def test_the_steps_come_in_their_order(redis: Redis, redis_url: str) -> None:
+    watched, listening = Watched(redis, claim_min_idle_ms=150, consumer="w"), asyncio.Event()
+    task = await start(watched.router)
+    await emit(redis, *range(5))
+    await watched.begun.wait()
+    async with Redis.from_url(redis_url) as other:
+        listener = asyncio.create_task(commands_of(other, listening))
+        await listening.wait()
+        await redis.echo("stop")
+        stopping = asyncio.create_task(watched.router.stop())
+        renewals = "XCLAIM dv:events dv-group w 0"
+        calls = await claims(redis)
+        await eventually(lambda: _more_claims(redis, calls + 2))  # renewed while the handler may finish
+        await redis.echo("finish")
+        watched.go_on.set()
+        await stopping
+        await redis.echo("the end")
+        heard = [line.split(" ECHO ")[-1] for line in await listener]
+    await task
+
+    stop, finish = heard.index("ECHO stop"), heard.index("ECHO finish")
+    meanwhile, afterwards = heard[stop:finish], heard[finish:]
+    reads = [line for line in meanwhile if line.startswith("XREADGROUP")]
+    assert len(reads) <= 1  # one that was on its way
+    assert not [line for line in afterwards if line.startswith("XREADGROUP")]
+    assert [line for line in meanwhile if line.startswith(renewals)]
+    ack = next(at for at, line in enumerate(afterwards) if line.startswith("XACK dv:events dv-group"))
+    back = [at for at, line in enumerate(afterwards) if line.startswith("XCLAIM dv:events dv-group rapids:waiting")]
+    release = next(at for at, line in enumerate(afterwards) if line.startswith("DEL {dv:events}:rapids:consumer"))
+    assert len(back) == 4
+    assert max(ack, *back) < release == max(at for at, line in enumerate(afterwards) if "dv:events" in line)
+    assert watched.seen == [(0, 1)]
+
+
+async def claims(redis: Redis) -> int:
+    return (await redis.info("commandstats")).get("cmdstat_xclaim", {"calls": 0})["calls"]
+
+
+async def _more_claims(redis: Redis, than: int) -> bool:
+    return await claims(redis) > than
+
+
+async def test_what_is_given_back_costs_no_delivery_and_runs_at_once_elsewhere(redis: Redis) -> None:
+    """Interrupted or never begun, on a router whose leases last for an hour and which gives one chance only."""
+    options = {"claim_min_idle_ms": 3_600_000, "max_deliveries": 1}
+    first, second = Watched(redis, shutdown_timeout=0.1, **options), Watched(redis, **options)
+    second.go_on.set()
+    task = await start(first.router)
+    await emit(redis, *range(8))
+    await first.begun.wait()
+    async with running(second.router):
+        await first.router.stop()
+        stopped = time.monotonic()
+        await until_settled(redis)
+        assert time.monotonic() - stopped < 2
+    await task
+    assert first.seen == [(0, 1)]
+    assert sorted(second.seen) == [(number, 1) for number in range(8)]
+    assert await letters(redis) == []
+    await check_keys(redis)
+
+
+async def test_a_second_stop_waits_for_the_same_end(redis: Redis) -> None:
+    watched = Watched(redis)
+    task = await start(watched.router)
+    await emit(redis, 0)
+    await watched.begun.wait()
+    stops = [asyncio.create_task(watched.router.stop()) for _ in range(5)]
+    await asyncio.wait(stops, timeout=0.05)
+    assert not any(stop.done() for stop in stops)
+    watched.go_on.set()
+    await asyncio.wait_for(asyncio.gather(*stops), 5)
+    await asyncio.wait_for(watched.router.stop(), 1)
+    await task
+    assert await pending(redis) == []
+
+
+async def test_a_stop_that_is_cancelled_is_still_a_stop(redis: Redis) -> None:
+    watched = Watched(redis)
+    task = await start(watched.router)
+    await emit(redis, 0)
+    await watched.begun.wait()
+    stopping = asyncio.create_task(watched.router.stop())
+    await asyncio.wait([stopping], timeout=0.05)
+    stopping.cancel()
+    watched.go_on.set()
+    await asyncio.wait_for(task, 5)
+    assert await pending(redis) == []
+
+
+async def test_cancelling_start_during_a_stop_hurries_it(redis: Redis) -> None:
+    watched = Watched(redis, shutdown_timeout=60)
+    task = await start(watched.router)
+    await emit(redis, 0, 1)
+    await watched.begun.wait()
+    stopping = asyncio.create_task(watched.router.stop())
+    await asyncio.wait([stopping], timeout=0.05)
+    task.cancel()
+    await asyncio.wait_for(stopping, 3)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await consumers(redis) == {"rapids:waiting": 2, **dict.fromkeys(_but_waiting(await consumers(redis)), 0)}
+
+
+def _but_waiting(names: dict[str, int]) -> list[str]:
+    return [name for name in names if name != "rapids:waiting"]
+
+
+# --- while Redis is down --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    async with proxy_to(redis_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def through(proxy: Proxy) -> AsyncIterator[Redis]:
+    async with Redis.from_url(proxy.url) as client:
+        yield client
+
+
+async def take_down(proxy: Proxy, how: str) -> None:
+    if how == "refused":
+        await proxy.refuse()
+    else:
+        proxy.swallows = True
+
+
+@pytest.mark.parametrize("how", ["refused", "swallowed"])
+async def test_it_ends_within_seconds_and_loses_nothing(
+    redis: Redis, proxy: Proxy, through: Redis, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = Watched(through, shutdown_timeout=30, claim_min_idle_ms=300)
+    task = await start(watched.router)
+    await emit(redis, *range(5))
+    await watched.begun.wait()
+    await take_down(proxy, how)
+    watched.go_on.set()
+    started = time.monotonic()
+    await asyncio.wait_for(watched.router.stop(), 20)
+    assert time.monotonic() - started < 6
+    await task
+    assert "could not settle everything" in caplog.text
+
+    second = Watched(redis, claim_min_idle_ms=300)
+    second.go_on.set()
+    async with running(second.router):
+        await until_settled(redis)
+    assert {number for number, _ in [*watched.seen, *second.seen]} == set(range(5))
+
+
+@pytest.mark.parametrize("how", ["refused", "swallowed"])
+async def test_a_claim_that_waits_for_redis_does_not_hold_it_up(
+    redis: Redis, proxy: Proxy, through: Redis, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No handler runs, so that there is nothing to wait `shutdown_timeout` for."""
+    monkeypatch.setattr("rapids.worker.worker.FLUSH_TIME", 0.3)
+    await emit(redis, *range(3))
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
+    watched = Watched(through, shutdown_timeout=30, claim_min_idle_ms=600)
+    task = await start(watched.router)
+    await watched.begun.wait()  # the others were announced by then, and are claimed in their turn
+    await take_down(proxy, how)
+    watched.go_on.set()
+    await eventually(watched.ended.is_set)
+    started = time.monotonic()
+    await asyncio.wait_for(watched.router.stop(), 40)
+    assert time.monotonic() - started < 6
+    await task
+    assert watched.seen == [(0, 2)]
+
+
+async def test_a_start_that_is_stopped_before_redis_answers(proxy: Proxy, through: Redis) -> None:
+    proxy.swallows = True
+    router = make_router(through)
+    task = asyncio.create_task(router.start())
+    await eventually(lambda: proxy.connections)
+    task.cancel()
+    started = time.monotonic()
+    with pytest.raises((asyncio.CancelledError, RedisUnavailableError)):
+        await asyncio.wait_for(task, 10)
+    assert time.monotonic() - started < 6
+    await router.stop()
+
+
+async def test_starting_and_stopping_are_told(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rapids")
+    async with running(make_router(redis, consumer="w")):
+        pass
+    told = [(record.getMessage(), vars(record)["consumer"]) for record in caplog.records]
+    assert told == [("started", "w"), ("stopped", "w")]
