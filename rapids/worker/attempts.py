@@ -4,7 +4,8 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -15,11 +16,21 @@ from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, Retr
 from rapids.registration import Handler
 from rapids.settings import RouterSettings
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "Stop"]
 
 logger = logging.getLogger("rapids.worker")
 
 Runner: TypeAlias = Callable[[Delivery], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How far a router's stop has come."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Handlers under way may finish; none is begun."""
+    interrupts: asyncio.Event = field(default_factory=asyncio.Event)
+    """Their time is over: they are cancelled, and that is no failure of theirs."""
 
 
 class Attempts:
@@ -30,12 +41,12 @@ class Attempts:
         handlers: Iterable[Handler],
         middleware: Sequence[HandlerMiddleware],
         settings: RouterSettings,
-        stopping: asyncio.Event,
+        stop: Stop,
         context: Mapping[str, object],
     ) -> None:
         self._runners = {handler.name: _folded(handler, middleware) for handler in handlers}
         self._settings = settings
-        self._stopping = stopping
+        self._stop = stop
         self._context = context
         self._under_way: Delivery | None = None
 
@@ -46,16 +57,18 @@ class Attempts:
     async def run(self, handler: Handler, delivery: Delivery) -> Outcome:
         """What the handler makes of the delivery, its quick attempts included.
 
-        Raises `CancelledError` only when this task itself is being cancelled.
+        Raises `CancelledError` only when the router interrupts its handlers. That a handler leaves its task cancelled
+        is the handler's doing, and ends no more than this attempt.
         """
         if delivery.deliveries > self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(delivery, self._settings))
         attempt = 1
-        while not _is_being_cancelled():
+        while not self._stop.interrupts.is_set():
             error = await self._error_of(handler, replace(delivery, attempt=attempt))
+            await _shed_cancellations()
             if error is None:
                 return Done(handler.name)
-            if _is_being_cancelled():
+            if self._is_interruption(error):
                 break
             if _is_final(handler, error):
                 refused = error if isinstance(error, NonRetryableError) else _refused(handler, delivery, error)
@@ -68,11 +81,17 @@ class Attempts:
             attempt += 1
         raise asyncio.CancelledError  # whatever a handler made of its interruption, that was no failure
 
+    def _is_interruption(self, error: BaseException) -> bool:
+        """Whether the router's end is behind the error: interrupting, or going down with its event loop."""
+        if self._stop.interrupts.is_set():
+            return True
+        return isinstance(error, asyncio.CancelledError) and self._stop.asked.is_set()
+
     async def _stops_within(self, seconds: float) -> bool:
         """Wait; whether the router stops meanwhile, which is not to wait for an attempt yet to come."""
         try:
             async with asyncio.timeout(seconds):
-                return await self._stopping.wait()
+                return await self._stop.asked.wait()
         except TimeoutError:
             return False
 
@@ -89,9 +108,7 @@ class Attempts:
                 return error
             return _timed_out(handler, delivery, error)
         except asyncio.CancelledError as error:
-            if _is_being_cancelled():
-                raise
-            return error  # the handler's own: something it awaited had been cancelled
+            return error
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # any other must not end the executor's task, which nothing would start again
@@ -175,9 +192,19 @@ def _abandoned(delivery: Delivery, settings: RouterSettings) -> Failure:
     )
 
 
-def _is_being_cancelled() -> bool:
+async def _shed_cancellations() -> None:
+    """Take back the cancellations a handler left on its task, which is ours: else they would end what comes after it.
+
+    A TaskGroup leaves one behind when a child of it fails, before Python 3.13; a `cancel()` of the current task may not
+    even have been thrown yet.
+    """
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    if task is None or not task.cancelling():
+        return
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while task.cancelling():
+        task.uncancel()
 
 
 def _seconds(backoff: Backoff, failures: int) -> float:

@@ -15,7 +15,7 @@ from rapids.settings import RouterSettings
 from rapids.storage.groups import RawEntry
 from rapids.wire.events import Replay, StoredEvent, event_type_in
 from rapids.wire.letters import Origin, taken_apart
-from rapids.worker.attempts import Attempts
+from rapids.worker.attempts import Attempts, Stop
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
 from rapids.worker.settler import Settled, Settler
@@ -49,10 +49,11 @@ class Executor:
         claim: Callable[[Abandoned], Awaitable[RawEntry | None]],
         settler: Settler,
         stream: str,
+        stop: Stop,
         context: Mapping[str, object],
     ) -> None:
         self._handlers = handlers
-        self._attempts = Attempts(handlers, middleware, settings, intake.closed, context)
+        self._attempts = Attempts(handlers, middleware, settings, stop, context)
         self._consumer = consumer
         self._settings = settings
         self._intake = intake

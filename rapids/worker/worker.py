@@ -17,6 +17,7 @@ from rapids.storage import groups, streams
 from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage
 from rapids.storage.keys import Source
 from rapids.wire.letters import Origin
+from rapids.worker.attempts import Stop
 from rapids.worker.executor import Executor
 from rapids.worker.identity import Identity
 from rapids.worker.intake import Intake
@@ -32,6 +33,9 @@ logger = logging.getLogger("rapids.worker")
 
 ANSWER_TIMEOUT = 5.0
 """Seconds a command other than the blocking read may take."""
+
+RESTART_PAUSE = 0.5
+"""Seconds before a duty that failed starts again."""
 
 CANCEL_GRACE = 2.0
 """Seconds a cancelled handler has to end before it is left behind."""
@@ -63,11 +67,12 @@ class Worker:
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
         self._identity = Identity(self._commands, main)
-        self._stop_asked = asyncio.Event()
+        self._stop = Stop()
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ended: set[str] = set()
 
     @property
     def last_progress(self) -> float | None:
@@ -80,7 +85,7 @@ class Worker:
 
     def ask_to_stop(self) -> None:
         """Let `run` stop, and return at once."""
-        self._stop_asked.set()
+        self._stop.asked.set()
 
     async def run(self) -> None:
         """Run until asked to stop or cancelled; both stop gracefully.
@@ -89,15 +94,17 @@ class Worker:
         """
         try:
             await self._open()
+            _raise_if_cancelled()
             self._start_duties()
             self.started.set()
             logger.info("started", extra=self._context)
-            await self._stop_asked.wait()
+            await self._stop.asked.wait()
         finally:
             await self._closed()
 
     async def _closed(self) -> None:
         """Close, however often this task is cancelled meanwhile; being cancelled again only cuts the waiting short."""
+        self._stop.asked.set()
         closing = asyncio.create_task(self._close(), name=f"{self._task_prefix}:closing")
         cancelled = False
         while not closing.done():
@@ -151,7 +158,7 @@ class Worker:
         )
         self._executor = Executor(
             *(self._handlers, self._middleware, consumer, settings, self._intake, self._leases),
-            *(self._reclaimer.claim, self._settler, settings.stream, context),
+            *(self._reclaimer.claim, self._settler, settings.stream, self._stop, context),
         )
 
     def _start_duties(self) -> None:
@@ -171,15 +178,26 @@ class Worker:
         return f"rapids:{self._settings.stream}:{self._settings.group}"
 
     async def _supervised(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
-        """Run a duty to its end. An error in it is our bug: it is logged with its trace, and the duty starts anew."""
+        """Run a duty to its end. An error in it is our bug: it is logged with its trace, and the duty starts anew.
+
+        So does one that was cancelled by anybody but us: a handler can reach the executor's task, and an event loop
+        that goes down cancels everything, while settlements are still to be written.
+        """
         while True:
             try:
                 return await body()
+            except asyncio.CancelledError as error:
+                if duty in self._ended:
+                    raise
+                _forget_cancellations()
+                if self._stop.asked.is_set():
+                    continue
+                self._report(duty, error)
             except Exception as error:
                 self._report(duty, error)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(RESTART_PAUSE)
 
-    def _report(self, duty: str, error: Exception) -> None:
+    def _report(self, duty: str, error: BaseException) -> None:
         extra = {**self._context, "duty": duty}
         try:
             logger.error("the %s failed and is started again", duty, exc_info=error, extra=extra)
@@ -253,6 +271,8 @@ class Worker:
         hurry.cancel()
         if not executing.done():
             logger.warning("shutdown_timeout is over: interrupting the running handler", extra=self._context)
+            self._stop.interrupts.set()
+            self._ended.add("executor")
             executing.cancel()
             await asyncio.wait([executing], timeout=CANCEL_GRACE)
         if not executing.done():
@@ -281,8 +301,22 @@ class Worker:
             logger.info("could not let the consumer name go; it does by itself", extra=self._context)
 
     async def _end(self, duty: str) -> None:
+        self._ended.add(duty)
         task = self._tasks[duty]
         while not task.done():
             # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
             task.cancel()
             await asyncio.wait([task], timeout=0.05)
+
+
+def _raise_if_cancelled() -> None:
+    """Before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow a cancellation; its count stays."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _forget_cancellations() -> None:
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
