@@ -16,7 +16,7 @@ from rapids.dead_letters import DeadLetter, Scope
 from rapids.exceptions import LetterStateError
 from rapids.storage.keys import PARKED, WAITING, Source
 from rapids.wire.events import encode
-from tests.model.events import DLQ, HANDLERS, KINDS, STREAM, MoTask, Script
+from tests.model.events import DLQ, HANDLERS, KINDS, STREAM, MoIgnored, MoNote, MoTask, Script
 from tests.model.process import Process, tag_tasks
 from tests.model.world import Destroyed, Gone, Trimmed, World, listening, order
 from tests.support import eventually
@@ -82,15 +82,19 @@ class Harness:
     # --- events -----------------------------------------------------------------------------------------------------
 
     async def emit(self, given: Sequence[tuple[int, Script]]) -> None:
-        events = []
+        """Events of these kinds, in one go; a kind there is none of stands for an entry that cannot be read."""
+        events: list[MoTask | MoNote | MoIgnored] = []
         for kind, script in given:
-            self._numbers += 1
-            events.append(KINDS[kind](number=self._numbers, script=script))
+            if kind < len(KINDS):
+                self._numbers += 1
+                events.append(KINDS[kind](number=self._numbers, script=script))
+            else:
+                await self._append_unreadable()
         for event, entry_id in zip(events, await self._emitter.emit(events), strict=True):
             self.world.note(f"emitted {entry_id} {event.event_type} no. {event.number} {event.script}")
             self._owe(entry_id, HANDLERS[event.event_type])
 
-    async def emit_unreadable(self) -> None:
+    async def _append_unreadable(self) -> None:
         flat = encode(MoTask(number=0, script={}), correlation_id=None, causation_id=None)
         flat[flat.index(b"data") + 1] = b'{"number": "none"}'
         entry_id = as_text(await self.redis.execute_command("XADD", STREAM, "*", *flat))
@@ -102,12 +106,12 @@ class Harness:
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    async def start(self, group: str) -> None:
-        """A process of the group under the first free name, which may be that of a dead one."""
+    async def start(self, group: str, *, anew: bool = False) -> None:
+        """A process of the group, under the first free name, which may be a dead one's, or under one never used."""
         if len(self.processes) >= MOST_PROCESSES:
             return
         taken = {process.name for process in self.processes if process.group == group}
-        name = next(name for name in NAMES if name not in taken)
+        name = f"new-{len(self._everyone)}" if anew else next(name for name in NAMES if name not in taken)
         await self.redis.delete(Source(STREAM, group).consumer(name))  # as if a dead one's hold on it had expired
         process = Process(self.world, self._url, group, name, self._died)
         self.world.note(f"p{process.number} starts as {name} of {group}")
@@ -231,7 +235,9 @@ class Harness:
             self.world.replays[replay.entry_id] = (letter.group, letter.id, owed)
 
     async def _letter(self, which: int) -> DeadLetter | None:
-        """One of the dead letters; of none, it waits for a moment whether there will be one."""
+        """One of the dead letters. Of none it makes some, if anybody lives to write them."""
+        if not (await self._queue.list()).items:
+            await self.emit([(0, {name: ["refuse", "fail", "succeed"] for name in HANDLERS["mo.task"]})])
         deadline = self.world.now() + SHORT_WAIT
         while not (letters := (await self._queue.list()).items) and self.world.now() < deadline:
             await asyncio.sleep(0.01)
@@ -276,9 +282,10 @@ class Harness:
         assert left == [], f"tasks are left behind: {left}"
 
     async def _drained(self) -> bool:
-        for group in self.groups:
-            if not any(process.group == group for process in self.processes):
-                await self.start(group)
+        for group in self.groups:  # two: only then could one take what the other is still at
+            alive = sum(process.group == group for process in self.processes)
+            for number in range(alive, 2):
+                await self.start(group, anew=number == 0)
         return all(await self._states()) or _not_yet(self._look())
 
     async def _states(self) -> list[bool]:

@@ -78,6 +78,7 @@ class Promises:
 
     def check(self) -> None:
         self.nothing_is_lost()
+        self.nothing_else_runs()
         self.only_what_failed_is_repeated()
         self.a_letter_exists_once()
         self.order_is_kept()
@@ -122,6 +123,13 @@ class Promises:
         """The destructions of the group since the entry was there."""
         mine = [one for one in self._world.destroyed if one.group == group]
         return [one for one in mine if order(entry_id) <= order(one.last_id)]
+
+    def nothing_else_runs(self) -> None:
+        """Each run was owed: a replay to one handler runs that one, an unreadable entry none."""
+        for work in self._runs:
+            replay = self._world.replays.get(work.entry_id) if work.stream != STREAM else None
+            owed = replay[2] if replay else self._world.appended[work.entry_id][1]
+            assert work.handler in owed, f"ran though nothing asked for it: {work}"
 
     # --- 2 and 3: only what failed is repeated; duplicates are bounded ----------------------------------------------
 

@@ -33,7 +33,7 @@ PROFILE = (
 )
 
 any_ = st.integers(0, 100)
-events = st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2]), scripts), min_size=1, max_size=3)
+events = st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2, 3]), scripts), min_size=1, max_size=3)
 runs = st.integers(1, 6)
 scopes: st.SearchStrategy[Scope] = st.sampled_from(["handler", "group", "everyone"])
 
@@ -67,21 +67,18 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.harness.run(self.harness.emit(given))
         self.harness.run(self.harness.wait(runs))
 
-    @rule()
-    def emit_unreadable(self) -> None:
-        self.harness.run(self.harness.emit_unreadable())
-
     @rule(runs=runs)
     def wait(self, runs: int) -> None:
         self.harness.run(self.harness.wait(runs))
 
-    @rule(which=any_)
-    def start(self, which: int) -> None:
+    @rule(which=any_, anew=st.booleans())
+    def start(self, which: int, anew: bool) -> None:
         groups = self.harness.groups
-        self.harness.run(self.harness.start(groups[which % len(groups)]))
+        self.harness.run(self.harness.start(groups[which % len(groups)], anew=anew))
 
-    @rule(which=any_)
-    def kill(self, which: int) -> None:
+    @rule(which=any_, runs=runs)
+    def kill(self, which: int, runs: int) -> None:
+        self.harness.run(self.harness.wait(runs))
         self.harness.run(self.harness.kill(which))
 
     @rule(which=any_)
