@@ -6,6 +6,8 @@ pickling (their `args` are the constructor's arguments).
 
 from typing import overload
 
+from pydantic import ValidationError
+
 from rapids.checks import seconds as seconds_option
 
 __all__ = [
@@ -136,7 +138,7 @@ class MaxRetriesExceededError(RapidsError):
         tries = "1 attempt" if self.max_attempts == 1 else f"{self.max_attempts} attempts"
         return (
             f"handler {self.handler_name!r} failed on event {self.event_id} after {tries}: "
-            f"{type(self.last_error).__name__}: {self.last_error}"
+            f"{type(self.last_error).__name__}: {without_input(self.last_error)}"
         )
 
 
@@ -161,7 +163,7 @@ class NonRetryableError(RapidsError):
         if self.cause is None:
             return str(self.args[0])
         kind = type(self.cause).__name__
-        return f"handler {self.handler_name!r} cannot retry event {self.event_id}: {kind}: {self.cause}"
+        return f"handler {self.handler_name!r} cannot retry event {self.event_id}: {kind}: {without_input(self.cause)}"
 
 
 class LetterNotFoundError(RapidsError, LookupError):
@@ -198,3 +200,11 @@ class RetryAfter(RapidsError):
 
     def __str__(self) -> str:
         return self.why or f"asked to be retried after {self.seconds:g} s"
+
+
+def without_input(error: BaseException) -> str:
+    """An error's text, fit for a log: pydantic's quotes what was refused, which is part of a payload as a rule."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
+from pydantic import ValidationError
+
 from rapids.backoff import Backoff
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, delivery_variable
-from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter
+from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter, without_input
 from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids.registration import Handler
 from rapids.settings import RouterSettings
@@ -124,7 +126,7 @@ class Attempts:
         if delivery.deliveries >= self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure)
         exhausted = MaxRetriesExceededError(handler.name, attempts, delivery.event.id, error)
-        logger.warning("%s", exhausted, extra=self._extra(delivery, failure.error_type))
+        logger.warning("%s", str(exhausted), extra=self._extra(delivery, failure.error_type))
         if isinstance(error, RetryAfter):
             return RetryAt(handler.name, error.seconds, failure)
         return RetryAt(handler.name, _seconds(self._settings.redelivery_delay, delivery.deliveries), failure)
@@ -133,7 +135,7 @@ class Attempts:
         failure = Failure.of(error)
         logger.warning(
             "handler %r: attempt %d of %d failed on event %s: %s: %s",
-            *(handler.name, attempt, handler.retries + 1, delivery.event.id, failure.error_type, failure.message),
+            *(handler.name, attempt, handler.retries + 1, delivery.event.id, failure.error_type, _told(error, failure)),
             extra=self._extra(delivery, failure.error_type),
         )
 
@@ -190,6 +192,11 @@ def _abandoned(delivery: Delivery, settings: RouterSettings) -> Failure:
         f"delivered {delivery.deliveries} times where max_deliveries is {settings.max_deliveries}: "
         "processes took it and ended without saying what became of it",
     )
+
+
+def _told(error: BaseException, failure: Failure) -> str:
+    """The error's text as the log may have it: the dead letter keeps it whole, beside the payload it may quote."""
+    return without_input(error) if isinstance(error, ValidationError) else failure.message
 
 
 async def _shed_cancellations() -> None:

@@ -1,0 +1,271 @@
+"""What the log says: one line for each change of state, with what finds the entry, and never a payload."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import BaseEvent, EventEmitter
+from rapids.correlation import CorrelationScope
+from rapids.exceptions import NonRetryableError
+from rapids.logs import CorrelationLogFilter
+from tests.support import eventually
+from tests.worker.helpers import GROUP, STREAM, add, consumers, make_router, pending, running, until_settled
+
+MARKER = "Kq7-payload-Zx9"
+FINDS_THE_ENTRY = {"stream", "group", "consumer", "entry_id", "event_id", "correlation_id"}
+STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+class OuLogged(BaseEvent):
+    text: str = MARKER
+    amount: int = 0
+
+
+@pytest.fixture(autouse=True)
+def everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "rapids")
+
+
+def records(caplog: pytest.LogCaptureFixture, about: str) -> list[dict[str, Any]]:
+    return [vars(record) for record in caplog.records if about in record.getMessage()]
+
+
+def check_no_payload(caplog: pytest.LogCaptureFixture) -> None:
+    formatter = logging.Formatter("%(message)s")
+    for record in caplog.records:
+        extra = {name: value for name, value in vars(record).items() if name not in STANDARD}
+        assert MARKER not in formatter.format(record)
+        assert MARKER not in repr(extra)
+        assert MARKER not in repr(record.args)
+
+
+async def emit(redis: Redis, **fields: Any) -> tuple[str, str, str]:
+    """Emit one event: the ids of its entry, of itself, and its correlation."""
+    event = OuLogged(**fields)
+    with CorrelationScope("the-correlation"):
+        return await EventEmitter(redis, STREAM).emit(event), event.id, "the-correlation"
+
+
+def check_found(record: dict[str, Any], ids: tuple[str, str, str]) -> None:
+    assert record.keys() >= FINDS_THE_ENTRY
+    assert (record["entry_id"], record["event_id"], record["correlation_id"]) == ids
+    assert (record["stream"], record["group"], record["consumer"]) == (STREAM, GROUP, "w")
+
+
+# --- one line for each change of state ------------------------------------------------------------------------------
+
+
+async def test_a_failed_attempt_and_delivery_and_a_dead_letter(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    router = make_router(redis, consumer="w", max_deliveries=2, default_retries=1)
+
+    @router.on(OuLogged, name="pay")
+    async def pay(event: OuLogged) -> None:
+        raise ValueError("no money")
+
+    async with running(router):
+        ids = await emit(redis)
+        await until_settled(redis)
+
+    attempts, exhausted = records(caplog, "attempt 1 of 2"), records(caplog, "after 2 attempts")
+    kept, dead = records(caplog, "next one in"), records(caplog, "dead letter")
+    assert [len(each) for each in (attempts, exhausted, kept, dead)] == [2, 1, 1, 1]
+    for record in [*attempts, *exhausted, *kept, *dead]:
+        check_found(record, ids)
+    for record in [*attempts, *exhausted, *dead]:
+        assert (record["handler"], record["error_type"]) == ("pay", "ValueError")
+    assert (dead[0]["levelno"], kept[0]["levelno"]) == (logging.ERROR, logging.WARNING)
+    assert len(caplog.records) == 5 + 2  # started, stopped
+    check_no_payload(caplog)
+
+
+async def test_an_event_that_is_handled_is_not_a_line(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    router = make_router(redis, consumer="w")
+
+    @router.on(OuLogged)
+    async def handle(event: OuLogged) -> None: ...
+
+    async with running(router):
+        await emit(redis)
+        await until_settled(redis)
+    assert [record.getMessage() for record in caplog.records] == ["started", "stopped"]
+
+
+async def test_parked(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    router = make_router(redis, consumer="w", dlq_stream=None)
+
+    @router.on(OuLogged, name="pay")
+    async def pay(event: OuLogged) -> None:
+        raise NonRetryableError("never")
+
+    async with running(router):
+        ids = await emit(redis)
+        await eventually(lambda: records(caplog, "parked"))
+    [parked] = records(caplog, "parked")
+    check_found(parked, ids)
+    assert (parked["handlers"], parked["levelno"]) == (["pay"], logging.ERROR)
+    check_no_payload(caplog)
+
+
+async def test_a_lost_lease(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    router = make_router(redis, consumer="w", claim_min_idle_ms=150)
+
+    @router.on(OuLogged)
+    async def handle(event: OuLogged) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async with running(router):
+        ids = await emit(redis)
+        await begun.wait()
+        await redis.xclaim(STREAM, GROUP, "another", 0, [ids[0]])
+        await eventually(lambda: records(caplog, "lease"))
+        go_on.set()
+        await eventually(lambda: _nothing_is_pending(redis))
+    [lost] = records(caplog, "lease")
+    assert (lost["stream"], lost["group"], lost["consumer"], lost["entry_id"]) == (STREAM, GROUP, "w", ids[0])
+    check_no_payload(caplog)
+
+
+async def _nothing_is_pending(redis: Redis) -> bool:
+    return await pending(redis) == []
+
+
+async def test_an_entry_that_was_trimmed_away(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    ids = await emit(redis)
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
+    await redis.xtrim(STREAM, maxlen=0, approximate=False)
+    async with running(make_router(redis, consumer="w", claim_min_idle_ms=1)):
+        await eventually(lambda: records(caplog, "trimmed"))
+    [ghost] = records(caplog, "trimmed")
+    assert (ghost["lost"], ghost["stream"], ghost["group"], ghost["levelno"]) == ([ids[0]], STREAM, GROUP, 40)
+
+
+async def test_given_back_at_a_stop(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+    router = make_router(redis, consumer="w", shutdown_timeout=0.05)
+
+    @router.on(OuLogged)
+    async def handle(event: OuLogged) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    async with running(router):
+        await emit(redis)
+        await begun.wait()
+    assert (await consumers(redis))["rapids:waiting"] == 1
+    [interrupted] = records(caplog, "interrupting")
+    assert (interrupted["group"], interrupted["consumer"]) == (GROUP, "w")
+
+
+# --- never a payload ------------------------------------------------------------------------------------------------
+
+MARKED = MARKER.encode()
+MALFORMED = {
+    "no JSON": [b"event_type", b"ou.logged", b"data", b"{" + MARKED],
+    "no object": [b"event_type", b"ou.logged", b"data", b'"' + MARKED + b'"'],
+    "no UTF-8": [b"event_type", b"ou.logged", b"data", MARKED + b"\xff"],
+    "not valid": [b"event_type", b"ou.logged", b"data", b'{"text":"%b","amount":"%b"}' % (MARKED, MARKED)],
+    "no data": [b"event_type", b"ou.logged", b"other", MARKED],
+    "a version": [b"event_type", b"ou.logged", b"schema_version", MARKED, b"data", b"{}"],
+    "metadata": [b"event_type", b"ou.logged", b"data", b"{}", b"metadata", b"[" + MARKED],
+    "a field's name": [b"event_type", b"ou.logged", b"data", b"[]", MARKED, b"x"],
+    "a timestamp": [b"event_type", b"ou.logged", b"data", b"{}", b"timestamp", MARKED],
+    "no type": [b"event_type", b"\xff" + MARKED, b"data", MARKED],
+}
+
+
+@pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_a_malformed_entry_is_told_without_its_content(
+    redis: Redis, caplog: pytest.LogCaptureFixture, raw: list[bytes]
+) -> None:
+    router = make_router(redis, consumer="w")
+
+    @router.on(BaseEvent)
+    async def handle(event: BaseEvent) -> None: ...
+
+    async with running(router):
+        entry_id = await add(redis, raw)
+        await until_settled(redis)
+    told = records(caplog, "dead letter")
+    assert len(told) <= 1
+    for record in told:
+        assert record.keys() >= FINDS_THE_ENTRY | {"handler"}
+        assert record["entry_id"] == entry_id
+    check_no_payload(caplog)
+
+
+async def test_a_handler_that_validates_the_payload_again_does_not_tell_it(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pydantic's errors quote what they refuse."""
+    router = make_router(redis, consumer="w", max_deliveries=2)
+
+    @router.on(OuLogged)
+    async def handle(event: OuLogged) -> None:
+        OuLogged.model_validate({"amount": event.text})
+
+    async with running(router):
+        await emit(redis)
+        await until_settled(redis)
+    assert len(records(caplog, "dead letter")) == 1
+    check_no_payload(caplog)
+
+
+async def test_an_emit_that_fails_does_not_tell_it(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    await redis.set(STREAM, "no stream")
+    with pytest.raises(Exception, match="WRONGTYPE") as caught:
+        await emit(redis)
+    assert MARKER not in f"{caught.value} {caught.value!r}"
+    check_no_payload(caplog)
+
+
+# --- the filter -----------------------------------------------------------------------------------------------------
+
+
+def test_the_filter_takes_the_scope_s_ids_or_none() -> None:
+    record = logging.makeLogRecord({})
+    assert CorrelationLogFilter().filter(record)
+    assert (vars(record)["correlation_id"], vars(record)["causation_id"]) == ("-", "-")
+    with CorrelationScope("c-1"):
+        inside = logging.makeLogRecord({})
+        CorrelationLogFilter().filter(inside)
+    assert vars(inside)["correlation_id"] == "c-1"
+
+
+def test_the_filter_leaves_a_record_its_own_id() -> None:
+    record = logging.makeLogRecord({"correlation_id": "its own"})
+    with CorrelationScope("c-1"):
+        CorrelationLogFilter().filter(record)
+    assert vars(record)["correlation_id"] == "its own"
+
+
+async def test_inside_a_handler_any_logger_s_record_gets_them(redis: Redis) -> None:
+    router, lines, log = make_router(redis), list[str](), logging.getLogger("somebody.else")
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    kept = Kept()
+    kept.addFilter(CorrelationLogFilter())
+    kept.setFormatter(logging.Formatter("%(message)s %(correlation_id)s %(causation_id)s"))
+    log.addHandler(kept)
+
+    @router.on(OuLogged)
+    async def handle(event: OuLogged) -> None:
+        log.warning("working")
+
+    try:
+        async with running(router):
+            _, event_id, correlation_id = await emit(redis)
+            await until_settled(redis)
+    finally:
+        log.removeHandler(kept)
+    assert lines == [f"working {correlation_id} {event_id}"]
