@@ -5,7 +5,7 @@ from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, Lette
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
 from rapids.emitter import EventEmitter
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
-from rapids.exceptions import RapidsError
+from rapids.exceptions import NonRetryableError, RapidsError, RetryAfter
 from rapids.router import ConsumerLag, EventRouter
 from rapids.settings import GroupStartPosition
 
@@ -27,6 +27,8 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "EventRouter",
     "GroupStartPosition",
     "HandlerMiddleware",
+    "NonRetryableError",
+    "RetryAfter",
     "current_delivery",
     # What failed
     "DeadLetter",

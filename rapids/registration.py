@@ -77,6 +77,7 @@ class HandlerRegistry:
 
     def __init__(self, *, timeout: float, retries: int, backoff: Backoff) -> None:
         self._registered: list[Handler] = []
+        self._names: set[str] = set()
         self._defaults = (timeout, retries, backoff)
 
     @overload
@@ -150,9 +151,10 @@ class HandlerRegistry:
 
     def _register(self, handler: Handler) -> None:
         self._registered.append(handler)
+        self._names.add(handler.name)
 
     def _name_for(self, function: HandlerFunction[Any], name: str | None) -> str:
-        taken = {handler.name for handler in self._registered}
+        taken = self._names
         if name is not None:
             if name in taken:
                 raise ValueError(f"name must be one that no other handler of the router has, not {name!r}")

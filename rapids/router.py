@@ -12,7 +12,7 @@ from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.registration import Handler, HandlerRegistry, Handlers
 from rapids.settings import GroupStartPosition, RouterSettings
 from rapids.storage import streams
-from rapids.storage.connection import SharedPool
+from rapids.storage.connection import SharedPool, check_client
 from rapids.storage.keys import Source, default_dlq
 from rapids.worker.worker import Worker
 
@@ -99,6 +99,8 @@ class EventRouter(HandlerRegistry):
         super().__init__(
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
         )
+        if redis is not None:
+            check_client(redis)
         self._redis = redis
         self._started_with: Redis | None = None
         self._middleware = _checked_middleware(middleware)
@@ -184,6 +186,8 @@ class EventRouter(HandlerRegistry):
         Handlers under way have `shutdown_timeout` seconds to finish. Called from inside a handler it only asks for the
         stop, since it would wait for itself.
         """
+        if self._worker is None:
+            await asyncio.sleep(0)  # a task just made for start() has not had its turn yet
         if (worker := self._worker) is None:
             return
         worker.ask_to_stop()

@@ -150,7 +150,12 @@ class Rapids:
     @asynccontextmanager
     async def _reached(self) -> AsyncGenerator[Redis]:
         if self._redis is not None:
-            yield await reachable(self._redis, "the client given as Rapids(redis=...)", self._connect_timeout)
+            try:
+                yield await reachable(self._redis, "the client given as Rapids(redis=...)", self._connect_timeout)
+            finally:
+                # Its idle connections belong to this event loop; the next lifespan may run on another. The client
+                # itself stays open: it connects again when it is used.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             return
         async with connected(url_or_environment(self._url), self._connect_timeout) as client:
             yield client

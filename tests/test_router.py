@@ -348,3 +348,16 @@ def test_it_can_run_again_on_another_event_loop(redis_url: str) -> None:
     for number in range(3):
         asyncio.run(run(number))
     assert seen == [0, 1, 2]
+
+
+async def test_a_stop_before_the_start_had_its_turn_is_not_lost(redis: Redis) -> None:
+    router = make_router(redis)
+    task = asyncio.create_task(router.start())
+    await router.stop()
+    await asyncio.wait_for(task, 10)
+    assert not router.running
+
+
+def test_a_router_refuses_what_is_no_client_when_it_is_made() -> None:
+    with pytest.raises(TypeError, match=r"redis must be a redis\.asyncio\.Redis client"):
+        EventRouter("redis://localhost")  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ async def test_once_tells_the_story_checks_it_and_leaves_nothing(private_temp: P
         "answered 202",
         "CourierBusyError: no van is free",
         "(attempt 2)",
-        "dead letter: non_retryable",
+        "non_retryable: rapids.exceptions.NonRetryableError",
         "/replay",
         "(replayed)",
         "Edsger's order is shipped",

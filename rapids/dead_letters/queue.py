@@ -26,6 +26,9 @@ SCAN_STEP = 200
 LOOKS = 10
 """How often a letter is looked for that others move about meanwhile."""
 
+MOST_VALUES = 7_000
+"""Names and values of an entry that can be replayed; Lua's `unpack` gives up before 8,000."""
+
 DAY = 86_400.0
 
 
@@ -144,11 +147,11 @@ class DeadLetterQueue:
                 letter.event_type, f"the letter does not say where it is from: {error}"
             ) from error
         if scope == "everyone":
-            return Append(letter.stream, original_fields(fields), self._maxlen)
+            return Append(letter.stream, _bounded(letter, original_fields(fields)), self._maxlen)
         handler = letter.handler if scope == "handler" else ""
         return Append(
             replay_stream(letter.stream, letter.group),
-            replay_fields(fields, handler=handler, letter_id=letter.id),
+            _bounded(letter, replay_fields(fields, handler=handler, letter_id=letter.id)),
         )
 
     async def _move(
@@ -214,6 +217,14 @@ class DeadLetterQueue:
 
 def _claimed_id(fields: Fields) -> bytes:
     return LetterRead.of(fields).values.get(b"letter_id", b"")
+
+
+def _bounded(letter: DeadLetter, fields: list[bytes]) -> list[bytes]:
+    """The fields, unless they are more than a Lua script can hand to a command. Raises `DeserializationError`."""
+    if len(fields) > MOST_VALUES:
+        count = len(fields) // 2
+        raise DeserializationError(letter.event_type, f"{count} fields are more than can be replayed")
+    return fields
 
 
 def _range(wanted: LetterFilter, cursor: str | None) -> tuple[str, str] | None:

@@ -183,6 +183,11 @@ def _is_pool_business(option: str) -> bool:
     return option.startswith(("maint_notifications", "orig_", "retry_on", "oss_cluster"))
 
 
+def check_client(client: object) -> None:
+    """Raises `TypeError` for anything but a client we can use."""
+    pool_of(cast(Client, client))
+
+
 def pool_of(client: Client) -> ConnectionPool:
     """The pool of a plain or Sentinel client.
 

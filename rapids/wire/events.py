@@ -131,7 +131,10 @@ def _json(value: object, event_type: str, field: str) -> bytes:
 def _strict(data: bytes) -> bytes:
     """`data`, unless it has NaN or an infinity, which are not JSON. A string may hold those words: parsing tells."""
     if any(word in data for word in _SUSPECT_NUMBERS):
-        from_json(data, allow_inf_nan=False)
+        try:
+            from_json(data, allow_inf_nan=False)
+        except ValueError as error:
+            raise ValueError("NaN and infinities are not JSON") from error
     return data
 
 

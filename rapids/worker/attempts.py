@@ -76,7 +76,8 @@ class Attempts:
                 refused = error if isinstance(error, NonRetryableError) else _refused(handler, delivery, error)
                 return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused))
             if isinstance(error, RetryAfter) or attempt > handler.retries:
-                return self._failed(handler, delivery, error, attempt)
+                exhausted = MaxRetriesExceededError(handler.name, attempt, delivery.event.id, error)
+                return self._failed(handler, delivery, exhausted)
             self._log_attempt(handler, delivery, error, attempt)
             if await self._stops_within(_seconds(handler.backoff, attempt)):
                 return Released(handler.name)
@@ -120,13 +121,18 @@ class Attempts:
             delivery_variable.reset(token)
         return None
 
-    def _failed(self, handler: Handler, delivery: Delivery, error: BaseException, attempts: int) -> Outcome:
+    def _failed(self, handler: Handler, delivery: Delivery, exhausted: MaxRetriesExceededError) -> Outcome:
         """What a failed delivery leads to: another one, or a dead letter after the last."""
+        error = exhausted.last_error
         failure = Failure.of(error)
         if delivery.deliveries >= self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure)
-        exhausted = MaxRetriesExceededError(handler.name, attempts, delivery.event.id, error)
-        logger.warning("%s", str(exhausted), extra=self._extra(delivery, failure.error_type))
+        logger.warning(
+            "handler %r failed on event %s, delivery %d, after %d attempts: %s: %s",
+            *(handler.name, exhausted.event_id, delivery.deliveries, exhausted.max_attempts),
+            *(failure.error_type, _told(error, failure)),
+            extra=self._extra(delivery, failure.error_type),
+        )
         if isinstance(error, RetryAfter):
             return RetryAt(handler.name, error.seconds, failure)
         return RetryAt(handler.name, _seconds(self._settings.redelivery_delay, delivery.deliveries), failure)

@@ -162,35 +162,46 @@ class Settler:
             return True
 
     def _log(self, one: Settled, reply: Reply) -> None:
+        entry_id = one.entry.entry_id.decode()
         extra = {
             **self._context,
             "stream": one.entry.source.stream,
-            "entry_id": one.entry.entry_id.decode(),
+            "entry_id": entry_id,
             "event_id": one.event_id,
             "correlation_id": one.correlation_id,
             "deliveries": one.entry.deliveries,
         }
         match reply, one.settlement:
             case b"gone", _:
-                logger.warning("entry was settled by another consumer meanwhile", extra=extra)
+                logger.warning("entry %s was settled by another consumer meanwhile", entry_id, extra=extra)
             case b"lost", _:
-                logger.warning("lease lost: only what is done was written", extra=extra)
+                logger.warning("lease of entry %s lost: only what is done was written", entry_id, extra=extra)
             case b"trimmed", _:
-                logger.error("entry was trimmed from the stream while it was being handled: lost", extra=extra)
+                logger.error("entry %s was trimmed from the stream while it was handled: lost", entry_id, extra=extra)
             case _, Ack(letters=letters) | HandBack(letters=letters):
                 self._log_letters(letters, extra)
             case _, Keep(delay=delay, letters=letters):
                 self._log_letters(letters, extra)
-                logger.warning("delivery failed; next one in %.1f s", delay, extra=extra)
+                logger.warning(
+                    "delivery %d of entry %s failed; next one in %.1f s",
+                    one.entry.deliveries,
+                    entry_id,
+                    delay,
+                    extra=extra,
+                )
             case _, Park(ledger=ledger):
                 handlers = sorted(ledger.gave_up)
-                logger.error("entry parked: there is no dead-letter stream", extra={**extra, "handlers": handlers})
+                logger.error(
+                    "entry %s parked, as there is no dead-letter stream: failed for good in %s",
+                    *(entry_id, ", ".join(map(repr, handlers))),
+                    extra={**extra, "handlers": handlers},
+                )
 
     def _log_letters(self, letters: Sequence[Dead], extra: Mapping[str, object]) -> None:
         for letter in letters:
             logger.error(
-                "dead letter: %s",
-                letter.reason,
+                "dead letter of handler %r for entry %s: %s: %s",
+                *(letter.handler, extra["entry_id"], letter.reason, letter.failure.error_type),
                 extra={**extra, "handler": letter.handler, "error_type": letter.failure.error_type},
             )
 

@@ -63,12 +63,14 @@ async def test_the_environments_address_is_read_at_start(redis_url: str, monkeyp
     assert len(entries(redis_url, "fa:life")) == 1
 
 
-async def test_a_client_of_the_user_is_used_and_not_closed(redis: Redis) -> None:
-    name = "user-client"
-    await redis.client_setname(name)
-    async with Rapids(emitter=EventEmitter(stream="fa:life"), redis=redis).lifespan() as state:
-        assert state["rapids"].redis is redis
-    assert any(client["name"] == name for client in await redis.client_list())
+async def test_a_client_of_the_user_is_used_and_not_closed(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Redis, "aclose", lambda client: closed.append(client))
+        async with Rapids(emitter=EventEmitter(stream="fa:life"), redis=redis).lifespan() as state:
+            assert state["rapids"].redis is redis
+    assert redis not in closed
+    assert await redis.ping()
 
 
 async def test_our_own_client_is_closed(redis_url: str, redis: Redis) -> None:
@@ -364,3 +366,14 @@ async def test_handlers_can_have_the_client_while_the_lifespan_runs(redis_url: s
         assert await rapids.redis.ping()
     with pytest.raises(NotConfiguredError):
         _ = rapids.redis
+
+
+def test_a_client_of_the_users_serves_on_one_event_loop_after_another(redis_url: str) -> None:
+    rapids = Rapids(redis=Redis.from_url(redis_url), routers=[EventRouter(stream="fa:loops")])
+
+    async def live() -> None:
+        async with rapids.lifespan():
+            await rapids.emitter.emit(FaLifeNoted(n=1))
+
+    for _ in range(3):
+        asyncio.run(live())
