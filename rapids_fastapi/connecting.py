@@ -64,7 +64,16 @@ def check_url(option: str, url: str) -> str:
         _sentinel_parts(option, url)
     elif not url.lower().startswith(_SCHEMES):
         raise ValueError(f"{option} must be one of {_ALLOWED}, not {masked(url)!r}")
+    else:
+        _check_parts(option, url)
     return url
+
+
+def _check_parts(option: str, url: str) -> None:
+    try:
+        _from_url(url).connection_pool.make_connection()  # which connects nowhere yet
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{option}: {masked(url)!r} cannot be used: {error}; it must be one of {_ALLOWED}") from error
 
 
 def masked(url: str) -> str:
