@@ -383,5 +383,5 @@ def test_a_client_of_the_users_serves_on_one_event_loop_after_another(redis_url:
     "url", ["redis://h:port", "redis://h?bogus=1", "redis://h?socket_timeout=soon", "redis://h:99999"]
 )
 def test_an_address_that_cannot_be_used_is_refused_where_it_is_given(url: str) -> None:
-    with pytest.raises(ValueError, match="url: .* cannot be used: .*; it must be one of"):
+    with pytest.raises(ValueError, match=r"url: .* cannot be used: .*; it must be one of"):
         Rapids(url=url)
