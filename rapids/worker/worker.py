@@ -113,9 +113,19 @@ class Worker:
             except asyncio.CancelledError:
                 cancelled = True
                 self._hurry.set()
+        if closing.cancelled():
+            await self._abandon()
         closing.result()
         if cancelled:
             raise asyncio.CancelledError
+
+    async def _abandon(self) -> None:
+        """The closing itself was cancelled: by an event loop that goes down, and waits for every task of ours."""
+        self._ended.update(self._tasks)
+        self._stop.interrupts.set()
+        for duty in self._tasks:
+            await self._end(duty)
+        await self._disconnect()
 
     async def _open(self) -> None:
         try:
@@ -242,6 +252,9 @@ class Worker:
             await self._end("identity")
             await self._let_name_go()
             logger.info("stopped", extra=self._context)
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         await self._reading.close()
         await self._commands.close()
         self.stopped.set()
