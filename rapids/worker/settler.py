@@ -95,9 +95,14 @@ class Settler:
 
     async def _flush(self, batch: Sequence[Settled]) -> list[Settled]:
         """Write a batch; those Redis did not confirm."""
-        plain = [one for one in batch if one.settlement == Ack() and one.entry.ledger is None]
-        by_script = [one for one in batch if one.settlement != Ack() or one.entry.ledger is not None]
+        plain = [one for one in batch if self._is_plain(one)]
+        by_script = [one for one in batch if not self._is_plain(one)]
         return await self._acknowledge(plain) + await self._settle(by_script)
+
+    def _is_plain(self, one: Settled) -> bool:
+        """Whether an acknowledgement is all there is to write: nothing is kept of the entry, and nobody else has it."""
+        held = self._leases.holds(one.entry.source, one.entry.entry_id)
+        return one.settlement == Ack() and one.entry.ledger is None and held
 
     async def _acknowledge(self, batch: Sequence[Settled]) -> list[Settled]:
         failed: list[Settled] = []

@@ -11,15 +11,18 @@ from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.backoff import constant
-from rapids.exceptions import NonRetryableError
+from rapids.exceptions import NonRetryableError, RetryAfter
+from rapids.storage.keys import Source
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,
     GROUP,
     STREAM,
+    DvOrder,
     check_keys,
     fields_of,
     letters,
+    make_emitter,
     make_router,
     pending,
     running,
@@ -188,3 +191,26 @@ async def test_what_waits_or_is_parked_goes_on_doing_so(redis: Redis, parks: boo
 
 async def _has(redis: Redis, consumer: bytes, entry_id: str) -> bool:
     return [(row["consumer"], row["message_id"]) for row in await pending(redis)] == [(consumer, entry_id.encode())]
+
+
+async def test_what_waited_is_not_lost_when_somebody_else_makes_the_group_again(redis: Redis) -> None:
+    seen: list[int] = []
+    router = make_router(redis)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number == 1 and seen.count(1) == 1:
+            raise RetryAfter(1.0)
+
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder(number=1), DvOrder(number=2)])
+        await eventually(lambda: 2 in seen)
+        await eventually(lambda: redis.zcard(Source(STREAM, GROUP).due))
+        last = (await redis.xinfo_stream(STREAM))["last-generated-id"]
+        pipeline = redis.pipeline(transaction=True)  # before the router can see it gone
+        pipeline.xgroup_destroy(STREAM, GROUP)
+        pipeline.xgroup_create(STREAM, GROUP, last)
+        await pipeline.execute()
+        await eventually(lambda: seen.count(1) == 2)
+        await until_settled(redis)

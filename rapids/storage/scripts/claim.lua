@@ -26,7 +26,7 @@ local function take(id, count)
     ghosts[#ghosts + 1] = id
     return
   end
-  redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', count + 1, 'JUSTID')
+  redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', count + 1, 'FORCE', 'JUSTID')
   redis.call('ZREM', due_key, id)
   taken[#taken + 1] = {id, found[1][2], count + 1, redis.call('HGET', ledger_key, id)}
 end
@@ -48,7 +48,10 @@ if room > 0 then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, room)) do
     local entry = pending_of(id)
     if not entry then
-      forget(id)
+      -- Whoever settles an entry forgets when it was due. So this one's group was lost and made again without it, or a
+      -- consumer that had lost its lease acknowledged it: rather once too often than not at all.
+      local stored = redis.call('HGET', ledger_key, id)
+      take(id, stored and cjson.decode(stored).n or 0)
     elseif entry[2] == 'rapids:waiting' then
       take(id, entry[4])
     else
