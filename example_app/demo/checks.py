@@ -1,5 +1,6 @@
 """What must be true once the story is told: asked of the service over HTTP, and of Redis behind its back."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,7 +11,7 @@ from redis.asyncio import Redis
 from example_app.demo.story import Placed, Story, StoryError, eventually
 from example_app.handlers import GROUP
 
-__all__ = ["CHECKS", "Evidence", "end_of"]
+__all__ = ["CHECKS", "Evidence", "end_of", "verdict"]
 
 WHOLE_STORY = ["order.placed", "order.shipped", "payment.processed"]
 AUDITED = ["order.placed", "order.shipped"]
@@ -22,6 +23,13 @@ async def end_of(redis: Redis, stream: str) -> str:
     """The id of the stream's last entry: what earlier runs left there comes up to it."""
     last = cast(list[tuple[bytes, Fields]], await redis.xrevrange(stream, count=1))
     return last[0][0].decode() if last else "0-0"
+
+
+PATIENCE = 5.0
+"""Seconds a check has to come true."""
+
+PAUSE = 0.05
+"""Seconds between two looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,16 @@ def _order_in(fields: Fields) -> object:
     except orjson.JSONDecodeError:
         return None  # somebody else's
     return cast(dict[str, object], data).get("order_id") if isinstance(data, dict) else None
+
+
+async def verdict(check: Callable[[Evidence], Awaitable[str]], evidence: Evidence) -> str:
+    """What is wrong, or "". Another process of the group may still be at an event's last handlers: it has its time."""
+    wrong = ""
+    for _ in range(round(PATIENCE / PAUSE)):
+        if not (wrong := await check(evidence)):
+            break
+        await asyncio.sleep(PAUSE)
+    return wrong
 
 
 CHECKS: dict[str, Callable[[Evidence], Awaitable[str]]] = {

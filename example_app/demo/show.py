@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from example_app.app import create_app, plain_address, redis_client
-from example_app.demo.checks import CHECKS, Evidence, end_of
+from example_app.demo.checks import CHECKS, Evidence, end_of, verdict
 from example_app.demo.narration import Narrator, RequestNarration, narrated_logs, wants_colour
 from example_app.demo.serving import ServingError, listening, serving
 from example_app.demo.story import Story, StoryError
@@ -74,7 +74,7 @@ class Show:
 
     async def _check(self, evidence: Evidence) -> int:
         self.narrator.chapter("Checked:")
-        wrong = {what: await check(evidence) for what, check in CHECKS.items()}
+        wrong = {what: await verdict(check, evidence) for what, check in CHECKS.items()}
         for what, complaint in wrong.items():
             self.narrator.verdict(what, complaint)
         return 1 if any(wrong.values()) else 0

@@ -180,7 +180,7 @@ class Settler:
             case b"gone", _:
                 logger.warning("entry %s was settled by another consumer meanwhile", entry_id, extra=extra)
             case b"lost", _:
-                logger.warning("lease of entry %s lost: only what is done was written", entry_id, extra=extra)
+                logger.warning("entry %s is another consumer's now: wrote only what is done", entry_id, extra=extra)
             case b"trimmed", _:
                 logger.error("entry %s was trimmed from the stream while it was handled: lost", entry_id, extra=extra)
             case _, Ack(letters=letters) | HandBack(letters=letters):
