@@ -23,7 +23,9 @@ class Delivery:
     entry_id: str
     """The entry's id in the stream, or for a replay in the group's replay stream."""
     deliveries: int
-    """How many times the group has been given this entry, this time included."""
+    """How many deliveries of this entry count for this handler, this one included.
+
+    That is how often the group has been given the entry, but for deliveries that were for other handlers only."""
     attempt: int
     """The quick attempt within this delivery, from 1."""
     replay_of: str | None = None

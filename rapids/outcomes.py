@@ -5,7 +5,7 @@ Plain values and plain functions: the retry and settlement rules are all here, a
 
 import traceback
 from asyncio import CancelledError
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import TracebackType
@@ -29,6 +29,7 @@ __all__ = [
     "Released",
     "RetryAt",
     "Settlement",
+    "Wait",
     "settle",
 ]
 
@@ -136,8 +137,26 @@ Outcome: TypeAlias = Done | RetryAt | Dead | Released
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """A handler of a kept entry that is to run again: not before its own time, whatever the others do."""
+
+    handler: str
+    spent: int
+    """Deliveries that count against `max_deliveries` so far. Those on which it did not run count for others only."""
+    delay: float = 0.0
+    """Seconds from now, for one that is not stored yet."""
+    due_ms: int | None = None
+    """When it is due, by the server's clock (milliseconds), for one that was read."""
+
+    def dump(self) -> dict[str, int]:
+        """As it is stored; the settling script turns a delay into a time."""
+        when = {"delay": round(self.delay * 1000)} if self.due_ms is None else {"due": self.due_ms}
+        return {"spent": self.spent, **when}
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
-    """Which handlers of a kept entry have finished, so that only the others run again."""
+    """Which handlers of a kept entry have finished, so that only the others run again, and when."""
 
     done: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
@@ -146,15 +165,39 @@ class Ledger:
     """The delivery count at the last settlement."""
     gave_up: frozenset[str] = frozenset()
     """Those that failed for good while there was no dead-letter stream."""
+    waits: tuple[Wait, ...] = ()
+    """Those that are to run again, by name."""
 
     @property
     def finished(self) -> frozenset[str]:
         return self.done | self.dead | self.gave_up
 
+    def waits_for(self, handler: str, now_ms: int) -> bool:
+        """Whether it is too early for this handler at `now_ms` (milliseconds, the server's clock)."""
+        return any(wait.handler == handler and (wait.due_ms or 0) > now_ms for wait in self.waits)
+
+    def deliveries_of(self, handler: str, deliveries: int) -> int:
+        """How many deliveries of the entry count for this handler, when the entry's own count is `deliveries`.
+
+        Those since the last settlement all do: on the ones nobody settled, a process died with it.
+        """
+        spent = next((wait.spent for wait in self.waits if wait.handler == handler), self.recorded)
+        return spent + deliveries - self.recorded
+
+    def handed_back(self, deliveries: int, now_ms: int) -> "Ledger":
+        """The same, so that the entry's `deliveries`-th delivery, taken at `now_ms`, has not counted for anybody."""
+        unsettled = deliveries - 1 - self.recorded
+        waits = tuple(
+            wait if self.waits_for(wait.handler, now_ms) else replace(wait, spent=wait.spent + unsettled)
+            for wait in self.waits
+        )
+        return replace(self, recorded=deliveries - 1, waits=waits)
+
     def dump(self) -> bytes:
         """The ledger as it is stored: JSON, since the settling script reads it too."""
         names = {"done": sorted(self.done), "dead": sorted(self.dead), "gave_up": sorted(self.gave_up)}
-        return orjson.dumps({"n": self.recorded, **names})
+        waits = {wait.handler: wait.dump() for wait in self.waits}
+        return orjson.dumps({"n": self.recorded, **names, "waits": waits})
 
     @classmethod
     def load(cls, raw: bytes | None) -> "Ledger":
@@ -163,7 +206,12 @@ class Ledger:
             return NO_LEDGER
         stored: dict[str, Any] = orjson.loads(raw)
         done, dead, gave_up = (frozenset[str](stored[kind]) for kind in ("done", "dead", "gave_up"))
-        return cls(done, dead, int(stored["n"]), gave_up)
+        waits: dict[str, Any] = stored.get("waits") or {}
+        return cls(done, dead, int(stored["n"]), gave_up, tuple(_wait(name, waits[name]) for name in sorted(waits)))
+
+
+def _wait(handler: str, stored: dict[str, int]) -> Wait:
+    return Wait(handler, stored["spent"], stored.get("delay", 0) / 1000, stored.get("due"))
 
 
 NO_LEDGER = Ledger()
@@ -208,13 +256,16 @@ Settlement: TypeAlias = Ack | Keep | Park | HandBack
 ACK = Ack()
 
 
-def settle(outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead_letters: bool) -> Settlement:
+def settle(
+    outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead_letters: bool, now_ms: int = 0
+) -> Settlement:
     """What the outcomes of one delivery make of its entry.
 
-    `ledger` is what was known before this delivery, `deliveries` its count. With `dead_letters` off, a handler that
+    `ledger` is what was known before this delivery, `deliveries` its count, `now_ms` when it was taken (milliseconds,
+    the server's clock; needed only where the ledger has handlers that wait). With `dead_letters` off, a handler that
     gave up parks the entry once no other handler has anything left to do.
     """
-    done, dead, waiting, released = set[str](), list[Dead](), list[RetryAt](), False
+    done, dead, waiting, released = set[str](), list[Dead](), list[RetryAt](), set[str]()
     for outcome in outcomes:
         match outcome:
             case Done():
@@ -224,18 +275,37 @@ def settle(outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead
             case RetryAt():
                 waiting.append(outcome)
             case Released():
-                released = True
+                released.add(outcome.handler)
     if dead_letters:
         dead += [_late_letter(handler) for handler in sorted(ledger.gave_up)]
     after = _after(ledger, done, {letter.handler for letter in dead}, deliveries, dead_letters=dead_letters)
+    waits = _waits(ledger, waiting, released, after.finished, deliveries)
     letters = tuple(dead) if dead_letters else ()
-    if waiting:
-        return Keep(min(outcome.delay for outcome in waiting), after, letters)
+    if waits and any(wait.handler not in released for wait in waits):
+        return Keep(min(_left(wait, now_ms) for wait in waits), replace(after, waits=waits), letters)
     if released:
-        return HandBack(replace(after, recorded=deliveries - 1), letters)
+        before = ledger.handed_back(deliveries, now_ms)
+        left = tuple(wait for wait in before.waits if wait.handler in released)
+        return HandBack(replace(after, recorded=before.recorded, waits=left), letters)
     if after.gave_up:
         return Park(after, tuple(dead))
     return Ack(letters, after) if letters else ACK
+
+
+def _waits(
+    ledger: Ledger, failed: Iterable[RetryAt], released: Iterable[str], finished: Container[str], deliveries: int
+) -> tuple[Wait, ...]:
+    """Who is to run again: who failed, who did not run since it was too early, and at once who was interrupted."""
+    waits = {wait.handler: wait for wait in ledger.waits if wait.handler not in finished}
+    for retry in failed:
+        waits[retry.handler] = Wait(retry.handler, ledger.deliveries_of(retry.handler, deliveries), retry.delay)
+    for handler in released:
+        waits[handler] = Wait(handler, ledger.deliveries_of(handler, deliveries) - 1)
+    return tuple(waits[handler] for handler in sorted(waits))
+
+
+def _left(wait: Wait, now_ms: int) -> float:
+    return wait.delay if wait.due_ms is None else max(wait.due_ms - now_ms, 0) / 1000
 
 
 def _after(ledger: Ledger, done: set[str], dead: set[str], deliveries: int, *, dead_letters: bool) -> Ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from rapids.outcomes import (
     Released,
     RetryAt,
     Settlement,
+    Wait,
     settle,
 )
 
@@ -68,7 +70,8 @@ def test_a_dead_handler_gives_a_letter_and_the_last_one_acks() -> None:
 def test_a_partial_failure_is_kept_and_the_ledger_remembers_the_others() -> None:
     settled = settle([Done("pay"), retry("ship", 4), dead("mail"), retry("audit", 2)], FRESH, 3, dead_letters=True)
 
-    assert settled == Keep(2, Ledger(frozenset({"pay"}), frozenset({"mail"}), 3), (dead("mail"),))
+    waits = (Wait("audit", 3, 2), Wait("ship", 3, 4))
+    assert settled == Keep(2, Ledger(frozenset({"pay"}), frozenset({"mail"}), 3, waits=waits), (dead("mail"),))
 
 
 def test_what_an_earlier_delivery_finished_stays_finished() -> None:
@@ -76,7 +79,9 @@ def test_what_an_earlier_delivery_finished_stays_finished() -> None:
 
     settled = settle([Done("ship"), retry("audit")], earlier, 2, dead_letters=True)
 
-    assert settled == Keep(2, Ledger(frozenset({"pay", "ship"}), frozenset({"mail"}), 2))
+    assert settled == Keep(
+        2, Ledger(frozenset({"pay", "ship"}), frozenset({"mail"}), 2, waits=(Wait("audit", 2, 2),))
+    )
     assert settled.ledger.finished == {"pay", "ship", "mail"}
 
 
@@ -88,7 +93,7 @@ def test_without_a_queue_an_exhausted_entry_is_parked_never_acked() -> None:
 
 def test_without_a_queue_an_entry_is_parked_only_once_nobody_has_anything_left_to_do() -> None:
     first = settle([dead("ship"), retry("pay")], FRESH, 1, dead_letters=False)
-    assert first == Keep(2, Ledger(recorded=1, gave_up=frozenset({"ship"})))
+    assert first == Keep(2, Ledger(recorded=1, gave_up=frozenset({"ship"}), waits=(Wait("pay", 1, 2),)))
 
     assert settle([Done("pay")], first.ledger, 2, dead_letters=False) == Park(
         Ledger(frozenset({"pay"}), recorded=2, gave_up=frozenset({"ship"}))
@@ -114,7 +119,7 @@ def test_a_late_letter_is_written_once_though_others_wait_on() -> None:
 
     assert isinstance(second, Keep)
     assert [letter.handler for letter in second.letters] == ["ship"]
-    assert second.ledger == Ledger(dead=frozenset({"ship"}), recorded=2)
+    assert second.ledger == Ledger(dead=frozenset({"ship"}), recorded=2, waits=(Wait("pay", 2, 2),))
     assert settle([Done("pay")], second.ledger, 3, dead_letters=True) == Ack()
 
 
@@ -137,10 +142,47 @@ def test_a_letter_is_written_even_when_the_entry_is_handed_back() -> None:
     assert settled == HandBack(Ledger(frozenset(), frozenset({"pay"}), 0), (dead("pay"),))
 
 
-def test_a_failure_counts_although_another_handler_was_interrupted() -> None:
+def test_a_failure_counts_although_another_handler_was_interrupted_for_which_nothing_does() -> None:
     settled = settle([retry("pay", 8), Released("ship")], FRESH, 2, dead_letters=True)
 
-    assert settled == Keep(8, Ledger(recorded=2))
+    assert settled == Keep(0, Ledger(recorded=2, waits=(Wait("pay", 2, 8), Wait("ship", 1))))
+    assert isinstance(settled, Keep)
+    assert settled.ledger.deliveries_of("ship", 3) == 2
+    assert settled.ledger.deliveries_of("pay", 3) == 3
+
+
+def test_who_asked_for_a_long_wait_gets_it_though_another_is_tried_again_sooner() -> None:
+    first = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
+    assert first.waits_for("mail", 1_000)
+    assert not first.waits_for("pay", 1_000)
+
+    second = settle([Done("pay")], first, 2, dead_letters=True, now_ms=1_000)
+
+    assert second == Keep(3599, Ledger(frozenset({"pay"}), recorded=2, waits=(Wait("mail", 1, due_ms=3_600_000),)))
+    assert isinstance(second, Keep)
+    assert second.ledger.deliveries_of("mail", 3) == 2, "it did not run at the second delivery"
+
+
+def test_deliveries_on_which_a_process_died_count_for_whoever_it_ran() -> None:
+    ledger = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
+    assert ledger.deliveries_of("pay", 4) == 4
+
+    later = settle([retry("pay")], ledger, 4, dead_letters=True, now_ms=1_000)
+
+    assert isinstance(later, Keep)
+    assert later.ledger.waits == (Wait("mail", 1, due_ms=3_600_000), Wait("pay", 4, 2))
+
+
+def test_handing_back_one_that_waited_leaves_its_count_as_it_was() -> None:
+    ledger = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
+    back = ledger.handed_back(3, 1_000)  # one delivery in between was never settled: it counts
+
+    assert back.deliveries_of("pay", 3) == ledger.deliveries_of("pay", 3) == 3
+    assert back.deliveries_of("mail", 3) == 2
+    only_pay = Ledger(recorded=1, waits=ledger.waits[1:])
+    assert settle([Released("pay")], only_pay, 3, dead_letters=True, now_ms=1_000) == HandBack(
+        Ledger(recorded=2, waits=(Wait("pay", 2, due_ms=1_000),))
+    )
 
 
 def test_an_entry_nobody_can_read_is_one_letter_without_a_handler() -> None:
@@ -150,6 +192,16 @@ def test_an_entry_nobody_can_read_is_one_letter_without_a_handler() -> None:
     assert settle([unreadable], FRESH, 1, dead_letters=False) == Park(
         Ledger(recorded=1, gave_up=frozenset({""})), (unreadable,)
     )
+
+
+def stored(settlement: Settlement, *, now_ms: int) -> Ledger:
+    """The ledger as it is found later: the settling script makes times of the delays."""
+    assert isinstance(settlement, Keep | HandBack)
+    waits = tuple(
+        replace(wait, delay=0.0, due_ms=now_ms + round(wait.delay * 1000)) if wait.due_ms is None else wait
+        for wait in settlement.ledger.waits
+    )
+    return Ledger.load(replace(settlement.ledger, waits=waits).dump())
 
 
 # --- one delivery, in general ---------------------------------------------------------------------------------------
@@ -178,42 +230,56 @@ def test_nothing_is_lost_repeated_or_told_twice(data: st.DataObject, dead_letter
     done: list[str] = []
     gave_up: list[str] = []
     letters: list[str] = []
-    ledger, deliveries = FRESH, 0
+    ledger, deliveries, now = FRESH, 0, 0
+    not_before = dict.fromkeys(HANDLERS, 0)
+    counted = dict.fromkeys(HANDLERS, 0)
     settled: Settlement | None = None
     for _ in range(12):
         deliveries += 1
-        running = [handler for handler in HANDLERS if handler not in ledger.finished]
+        running = [
+            handler for handler in HANDLERS if handler not in ledger.finished and not ledger.waits_for(handler, now)
+        ]
+        assert all(not_before[handler] <= now for handler in running), "a handler ran before its time"
+        assert all(ledger.deliveries_of(handler, deliveries) == counted[handler] + 1 for handler in running)
         outcomes = [data.draw(outcome_of(handler)) for handler in running]
         done += [outcome.handler for outcome in outcomes if isinstance(outcome, Done)]
         gave_up += [outcome.handler for outcome in outcomes if isinstance(outcome, Dead)]
         unfinished = [outcome for outcome in outcomes if isinstance(outcome, RetryAt | Released)]
 
-        settled = settle(outcomes, ledger, deliveries, dead_letters=dead_letters)
+        settled = settle(outcomes, ledger, deliveries, dead_letters=dead_letters, now_ms=now)
 
+        for outcome in outcomes:
+            if isinstance(outcome, RetryAt):
+                not_before[outcome.handler] = now + round(outcome.delay * 1000)
+                counted[outcome.handler] += 1
+            elif isinstance(outcome, Released):
+                not_before[outcome.handler] = now
+        waiting = {handler for handler in HANDLERS if handler not in {*done, *gave_up}}
         match settled:
             case Ack():
                 letters += [letter.handler for letter in settled.letters]
-                assert not unfinished
+                assert not waiting
                 assert dead_letters or not gave_up
                 break
             case Park():
-                assert not unfinished
+                assert not waiting
                 assert gave_up
                 assert not dead_letters
                 assert settled.ledger.finished == set(HANDLERS)
                 break
             case Keep():
                 letters += [letter.handler for letter in settled.letters]
-                delays = [outcome.delay for outcome in unfinished if isinstance(outcome, RetryAt)]
-                assert settled.delay == min(delays)
+                due = min(not_before[handler] for handler in waiting)
+                assert settled.delay * 1000 == pytest.approx(max(due - now, 0), abs=1)
                 assert settled.ledger.recorded == deliveries
             case HandBack():
                 letters += [letter.handler for letter in settled.letters]
                 assert unfinished
-                assert not any(isinstance(outcome, RetryAt) for outcome in unfinished)
+                assert {outcome.handler for outcome in unfinished if isinstance(outcome, Released)} == waiting
                 deliveries -= 1  # it did not count
                 assert settled.ledger.recorded == deliveries
-        ledger = Ledger.load(settled.ledger.dump())  # as it is found by whoever takes the entry next
+        ledger = stored(settled, now_ms=now)  # as it is found by whoever takes the entry next
+        now = max(now, min(not_before[handler] for handler in waiting))
         assert ledger.done == set(done)
         assert (ledger.dead if dead_letters else ledger.gave_up) == set(gave_up)
 
@@ -229,9 +295,12 @@ def test_nothing_is_lost_repeated_or_told_twice(data: st.DataObject, dead_letter
 names = st.frozensets(st.text(st.characters(codec="utf-8"), max_size=20), max_size=5)
 
 
-@given(done=names, dead=names, recorded=st.integers(0, 2**53))
-def test_a_ledger_comes_back_as_it_was_dumped(done: frozenset[str], dead: frozenset[str], recorded: int) -> None:
-    ledger = Ledger(done, dead, recorded, gave_up=dead)
+@given(done=names, dead=names, waiting=names, recorded=st.integers(0, 2**53))
+def test_a_ledger_comes_back_as_it_was_dumped(
+    done: frozenset[str], dead: frozenset[str], waiting: frozenset[str], recorded: int
+) -> None:
+    waits = tuple(Wait(handler, 3, due_ms=1_701_234_567_890) for handler in sorted(waiting))
+    ledger = Ledger(done, dead, recorded, gave_up=dead, waits=waits)
     assert Ledger.load(ledger.dump()) == ledger
 
 

@@ -25,6 +25,8 @@ class RawEntry:
     fields: Sequence[bytes]
     deliveries: int = 1
     ledger: bytes | None = None
+    taken_ms: int = 0
+    """When it was claimed, by the server's clock (milliseconds); 0 for a first delivery, which has no ledger."""
 
 
 async def create(commands: Commands, source: Source, start_id: str) -> bool:
@@ -134,8 +136,8 @@ async def claim(
     """
     keys = (source.stream, source.ledger, source.due, source.parked)
     arguments = (source.group, consumer, min_idle_ms, due, *ids)
-    taken, ghosts, wait = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
-    entries = [RawEntry(source, entry_id, fields, count, ledger) for entry_id, fields, count, ledger in taken]
+    taken, ghosts, wait, now = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
+    entries = [RawEntry(source, entry_id, fields, count, ledger, now) for entry_id, fields, count, ledger in taken]
     return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait))
 
 

@@ -33,6 +33,7 @@ class Plan:
     event: Event
     handlers: Sequence[Handler]
     replay: Replay | None
+    ledger: Ledger
 
 
 class Executor:
@@ -137,7 +138,8 @@ class Executor:
         stored = StoredEvent.read(entry.fields)
         event = stored.decode()
         handlers = handlers or self._handlers.for_type(stored.event_type)
-        return Plan(event, [handler for handler in handlers if handler.name not in ledger.finished], replay)
+        due = [handler for handler in handlers if not ledger.waits_for(handler.name, entry.taken_ms)]
+        return Plan(event, [handler for handler in due if handler.name not in ledger.finished], replay, ledger)
 
     async def _run_all(self, plan: Plan, entry: RawEntry, outcomes: list[Outcome]) -> None:
         """Fill `outcomes` as handlers end, so that a cancellation loses none of them."""
@@ -159,7 +161,7 @@ class Executor:
             group=entry.source.group,
             consumer=self._consumer,
             entry_id=entry.entry_id.decode(),
-            deliveries=entry.deliveries,
+            deliveries=plan.ledger.deliveries_of(handler.name, entry.deliveries),
             attempt=1,
             replay_of=plan.replay.letter_id if plan.replay else None,
         )
@@ -172,7 +174,11 @@ class Executor:
         outcomes: Sequence[Outcome],
         ledger: Ledger,
     ) -> None:
-        settlement = settle(outcomes, ledger, entry.deliveries, dead_letters=self._settings.dlq_stream is not None)
+        settlement = settle(
+            *(outcomes, ledger, entry.deliveries),
+            dead_letters=self._settings.dlq_stream is not None,
+            now_ms=entry.taken_ms,
+        )
         self._settler.put(
             Settled(
                 *(entry, settlement, self._origin(entry, replay)),

@@ -185,13 +185,15 @@ class Settler:
                 logger.error("entry %s was trimmed from the stream while it was handled: lost", entry_id, extra=extra)
             case _, Ack(letters=letters) | HandBack(letters=letters):
                 self._log_letters(letters, extra)
-            case _, Keep(delay=delay, letters=letters):
+            case _, Keep(delay=delay, ledger=ledger, letters=letters):
                 self._log_letters(letters, extra)
-                logger.warning(
-                    "delivery %d of entry %s failed; next one in %.1f s",
-                    one.entry.deliveries,
-                    entry_id,
-                    delay,
+                has_failed = any(wait.due_ms is None for wait in ledger.waits)
+                logger.log(
+                    logging.WARNING if has_failed else logging.INFO,
+                    "delivery %d of entry %s failed; next one in %.1f s"
+                    if has_failed
+                    else "delivery %d of entry %s was for some of its handlers only; next one in %.1f s",
+                    *(one.entry.deliveries, entry_id, delay),
                     extra=extra,
                 )
             case _, Park(ledger=ledger):

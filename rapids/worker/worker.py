@@ -4,7 +4,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
 from redis.exceptions import RedisError
 
@@ -294,7 +293,7 @@ class Worker:
     def _hand_back(self) -> None:
         for entry in self._intake.drain():
             ledger = Ledger.load(entry.ledger)
-            back = HandBack(replace(ledger, recorded=entry.deliveries - 1))
+            back = HandBack(ledger.handed_back(entry.deliveries, entry.taken_ms))
             origin = Origin("", self._settings.stream, self._settings.group, self._identity.name, entry.deliveries)
             self._settler.put(Settled(entry, back, origin))
 

@@ -262,6 +262,23 @@ async def test_retry_after_ends_the_delivery_and_sets_the_wait(redis: Redis) -> 
     assert 0.19 < handler.times[1] - handler.times[0] < 1.0
 
 
+async def test_each_handler_of_an_entry_waits_for_as_long_as_it_asked(redis: Redis) -> None:
+    patient, hasty = Failing(RetryAfter(1.0)), Failing(*(ValueError(number) for number in range(4)))
+    router = make_router(redis, max_deliveries=4)
+    router.on(DvOrder, name="patient")(patient)
+    router.on(DvOrder, name="hasty")(hasty)
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await eventually(lambda: letters(redis))
+        assert patient.runs == [(1, 1)], "it ran though its time had not come"
+        await until_settled(redis)
+    assert hasty.runs == [(1, 1), (2, 1), (3, 1), (4, 1)]
+    assert patient.runs == [(1, 1), (2, 1)], "deliveries on which it did not run counted against it"
+    assert patient.times[1] - patient.times[0] > 0.99
+    assert [letter[b"handler"] for letter in await letters(redis)] == [b"hasty"]
+    await check_keys(redis)
+
+
 async def test_retry_after_is_obeyed_though_it_is_not_listed(redis: Redis) -> None:
     handler = Failing(RetryAfter(0))
     assert await fate_of(redis, handler, retryable_exceptions=(ConnectionError,)) is None

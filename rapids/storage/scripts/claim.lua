@@ -4,8 +4,8 @@
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, consumer, least idle time in ms of a named entry (0: it must still be this consumer's own),
 --       how many due ones to take at most, then ids
--- Returns {taken, ghosts, wait}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
--- milliseconds until the next waiting entry is due, or -1.
+-- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
+-- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
 local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, min_idle, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
@@ -63,4 +63,4 @@ end
 local wait = -1
 local first = redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')
 if #first > 0 then wait = math.max(0, tonumber(first[2]) - now) end
-return {taken, ghosts, wait}
+return {taken, ghosts, wait, now}

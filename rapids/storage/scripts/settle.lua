@@ -4,7 +4,8 @@
 --
 -- KEYS  stream, ledger, due, parked, dead-letter stream (any key where there are no letters)
 -- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back), delete after ack (1 | 0), delay in ms,
---       delivery count to leave behind (hand_back), why (park), the ledger to write,
+--       delivery count to leave behind (hand_back), why (park), the ledger to write (in it, a handler that waits has
+--       a delay in ms, or when it is due if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters,
 --       and for each letter: handler, number of values, names and values in turn
 -- Returns what was done: acked, kept, parked, handed_back; or gone (it was not pending any more), lost (another
@@ -36,15 +37,23 @@ local function merged(into, names)
   return all
 end
 
-local function write_ledger(done, dead, gave_up)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due = now + delay
+for _, wait in pairs(ledger.waits or {}) do
+  if wait.delay then wait.due, wait.delay = now + wait.delay, nil end
+  due = math.min(due, wait.due)
+end
+
+local function write_ledger(done, dead, gave_up, waits)
   -- An empty Lua table is written as {}, which reads back as empty either way.
-  redis.call('HSET', ledger_key, id, cjson.encode({n = ledger.n, done = done, dead = dead, gave_up = gave_up}))
+  redis.call('HSET', ledger_key, id, cjson.encode(
+    {n = ledger.n, done = done, dead = dead, gave_up = gave_up, waits = waits}))
 end
 
 local function next_letter_id()
   -- Explicit, so that the letter can hold its own id. The stream's last id may be ahead of the clock.
-  local time = redis.call('TIME')
-  local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
+  local ms, seq = now, 0
   if redis.call('EXISTS', dlq) == 1 then
     local info = redis.call('XINFO', 'STREAM', dlq)
     for i = 1, #info, 2 do
@@ -74,7 +83,7 @@ if pending[1][2] ~= consumer then
     acknowledge()
   elseif #ledger.done > 0 then
     ledger.n = known.n or 0
-    write_ledger(merged(known.done, ledger.done), known.dead, known.gave_up)
+    write_ledger(merged(known.done, ledger.done), known.dead, known.gave_up, known.waits)
   end
   return 'lost'
 end
@@ -95,7 +104,7 @@ for _ = 1, letters do
     command[#command + 1] = 'letter_id'; command[#command + 1] = letter_id
     redis.call(unpack(command))
     dead = merged(dead, {handler})
-    write_ledger(known.done, dead, known.gave_up)
+    write_ledger(known.done, dead, known.gave_up, known.waits)
   end
   at = at + 2 + values
 end
@@ -105,7 +114,7 @@ if verb == 'ack' then
   return 'acked'
 end
 
-write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up)
+write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger.waits)
 if #redis.call('XRANGE', stream, id, id) == 0 then
   -- Trimmed away while it was being handled: nothing could give it to a consumer again.
   acknowledge()
@@ -117,8 +126,7 @@ if verb == 'park' then
   redis.call('XCLAIM', stream, group, 'rapids:parked', 0, id, 'JUSTID')
   return 'parked'
 end
-local time = redis.call('TIME')
-redis.call('ZADD', due_key, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + delay), id)
+redis.call('ZADD', due_key, string.format('%.0f', due), id)
 if verb == 'hand_back' then
   redis.call('XCLAIM', stream, group, 'rapids:waiting', 0, id, 'RETRYCOUNT', count, 'JUSTID')
   return 'handed_back'
