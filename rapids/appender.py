@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from rapids.backoff import exponential
 from rapids.settings import EmitterSettings
 from rapids.storage import streams
-from rapids.storage.connection import AnswerLostError, Client, Reply, SharedPool, is_outage
+from rapids.storage.connection import AnswerLostError, Client, Reply, ServerClient, SharedPool, is_outage
 
 __all__ = ["Appended", "Appender", "NotReplicatedError", "Outgoing", "UnknownOutcomeError"]
 
@@ -54,7 +54,7 @@ class _Progress:
     """The last entry id known before the first attempt: what this append stores comes after it."""
     ids: list[str | None]
     unsure: set[int] = field(default_factory=set[int])
-    lost_clients: set[int | None] = field(default_factory=set[int | None])
+    lost_clients: set[ServerClient | None] = field(default_factory=set[ServerClient | None])
 
     def open_positions(self) -> list[int]:
         return [at for at, entry_id in enumerate(self.ids) if entry_id is None]
@@ -108,7 +108,7 @@ class Appender:
             )
         except AnswerLostError as error:
             progress.unsure.update(open_)
-            progress.lost_clients.add(error.client_id)
+            progress.lost_clients.add(error.client)
             return error
         except (RedisError, OSError) as error:
             return error
@@ -128,11 +128,11 @@ class Appender:
 
     async def _make_sure(self, progress: _Progress, since: str) -> None:
         """Find out which of the unsure ones are stored. Raises `UnknownOutcomeError` where nothing can tell."""
-        for client_id in list(progress.lost_clients):
-            if client_id is None:
+        for client in list(progress.lost_clients):
+            if client is None:
                 raise UnknownOutcomeError("the connection was lost before the server's number for it was known")
-            await streams.kill_client(self._commands, client_id)
-            progress.lost_clients.discard(client_id)
+            await streams.kill_client(self._commands, client)
+            progress.lost_clients.discard(client)
         positions = defaultdict[str, list[int]](list)
         for at in sorted(progress.unsure, reverse=True):
             positions[progress.outgoing[at].event_id].append(at)
@@ -142,7 +142,9 @@ class Appender:
                 progress.ids[at := positions[event_id].pop()] = entry_id
                 progress.unsure.discard(at)
         if not complete and progress.unsure:
-            raise UnknownOutcomeError("too many entries came since for looking the events up among them")
+            raise UnknownOutcomeError(
+                "too many entries came since, or some were trimmed, to look the events up among them"
+            )
         progress.unsure.clear()
 
     @staticmethod

@@ -79,9 +79,7 @@ def test_what_an_earlier_delivery_finished_stays_finished() -> None:
 
     settled = settle([Done("ship"), retry("audit")], earlier, 2, dead_letters=True)
 
-    assert settled == Keep(
-        2, Ledger(frozenset({"pay", "ship"}), frozenset({"mail"}), 2, waits=(Wait("audit", 2, 2),))
-    )
+    assert settled == Keep(2, Ledger(frozenset({"pay", "ship"}), frozenset({"mail"}), 2, waits=(Wait("audit", 2, 2),)))
     assert settled.ledger.finished == {"pay", "ship", "mail"}
 
 

@@ -7,6 +7,7 @@ event must be neither decoded twice nor stored twice, so commands go out on conn
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -36,10 +37,12 @@ __all__ = [
     "Commands",
     "OwnConnection",
     "Reply",
+    "ServerClient",
     "SharedPool",
     "call",
     "is_outage",
     "run",
+    "run_id_in",
 ]
 
 Client: TypeAlias = Redis
@@ -65,15 +68,23 @@ BUSY_POOL_PATIENCE = 1.0
 BUSY_POOL_PAUSE = 0.005
 
 
+@dataclass(frozen=True, slots=True)
+class ServerClient:
+    """A connection as its server knows it: by a number, which means nothing to the server's next run."""
+
+    number: int
+    run_id: bytes
+
+
 class AnswerLostError(RedisConnectionError):
     """Commands were sent and their answers did not come: whether they were carried out is not known.
 
-    `client_id` is the server's number for the connection they went out on, None where that is not known.
+    `client` is the connection they went out on, None where the server was not asked for its number.
     """
 
-    def __init__(self, message: str, client_id: int | None = None) -> None:
+    def __init__(self, message: str, client: ServerClient | None = None) -> None:
         super().__init__(message)  # pyright: ignore[reportUnknownMemberType] - untyped there
-        self.client_id = client_id
+        self.client = client
 
 
 class Commands(Protocol):
@@ -94,7 +105,7 @@ class SharedPool:
     def __init__(self, client: Client, *, identified: bool = False) -> None:
         self._pool = pool_of(client)
         self._identified = identified
-        self._client_ids: WeakKeyDictionary[AbstractConnection, int] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[AbstractConnection, ServerClient] = WeakKeyDictionary()
         self._turns: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -104,18 +115,22 @@ class SharedPool:
                 await self._identify(connection)
             try:
                 return await _round_trip(connection, commands)
-            except (BusyLoadingError, AuthenticationError):  # answers, though redis-py calls them connection errors
-                raise
+            except (BusyLoadingError, AuthenticationError) as error:
+                # Answers, though redis-py calls them connection errors and drops what others came with them.
+                if len(commands) == 1:
+                    raise
+                raise AnswerLostError(str(error), self._clients.get(connection)) from error
             except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                raise AnswerLostError(str(error), self._client_ids.get(connection)) from error
+                raise AnswerLostError(str(error), self._clients.get(connection)) from error
 
     async def _identify(self, connection: AbstractConnection) -> None:
-        if connection not in self._client_ids:
+        if connection not in self._clients:
             connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
-            (self._client_ids[connection],) = await _round_trip(connection, [("CLIENT", "ID")])
+            number, info = await _round_trip(connection, [("CLIENT", "ID"), ("INFO", "server")])
+            self._clients[connection] = ServerClient(checked(number), run_id_in(info))
 
     def _forget(self, connection: AbstractConnection) -> None:
-        self._client_ids.pop(connection, None)  # connected anew, under another number
+        self._clients.pop(connection, None)  # connected anew, under another number
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncGenerator[AbstractConnection]:
@@ -213,6 +228,12 @@ async def _answer(connection: AbstractConnection) -> Reply:
         return cast(Reply, await connection.read_response(disable_decoding=True))
     except ResponseError as error:
         return error
+
+
+def run_id_in(info: Reply) -> bytes:
+    """What tells a server's run from its next one, in its answer to INFO; empty where it does not say."""
+    lines: list[bytes] = info.splitlines() if isinstance(info, bytes) else []
+    return next((line.removeprefix(b"run_id:") for line in lines if line.startswith(b"run_id:")), b"")
 
 
 async def call(commands: Commands, *command: bytes | str | int | float) -> Reply:

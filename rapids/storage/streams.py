@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from redis.exceptions import ResponseError
 
 from rapids.storage import scripts
-from rapids.storage.connection import Commands, Reply, call, checked, is_no_group, run
+from rapids.storage.connection import Commands, Reply, ServerClient, call, checked, is_no_group, run, run_id_in
 from rapids.storage.keys import PARKED, WAITING, Source
 
 __all__ = [
@@ -57,16 +57,24 @@ async def replicated(commands: Commands, stream: str, *, replicas: int, timeout_
 async def find_events(
     commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, most: int = 10_000
 ) -> tuple[list[tuple[str, str]], bool]:
-    """Event ids and entry ids of these events among the entries after one, and whether all those could be looked at."""
+    """Event ids and entry ids of these events among the entries after one, and whether all those could be looked at.
+
+    They could not where there are more than `most` (entries), or where some may have been trimmed away already.
+    """
     call_ = ((stream,), (after, most, *event_ids))
     *found, complete = checked((await run(commands, scripts.load("find_events"), [call_]))[0])
     pairs = zip(found[::2], found[1::2], strict=True)
     return [(event_id.decode(), entry_id.decode()) for event_id, entry_id in pairs], complete == 1
 
 
-async def kill_client(commands: Commands, client_id: int) -> None:
-    """Close a connection from the server's side. What it had sent is carried out by then, or never."""
-    await call(commands, "CLIENT", "KILL", "ID", client_id)
+async def kill_client(commands: Commands, client: ServerClient) -> None:
+    """Close a connection from the server's side. What it had sent is carried out by then, or never.
+
+    A server that has started again since has another's connection under that number, and this one is gone with its
+    last run.
+    """
+    if run_id_in(await call(commands, "INFO", "server")) == client.run_id:
+        await call(commands, "CLIENT", "KILL", "ID", client.number)
 
 
 async def last_id(commands: Commands, stream: str) -> str | None:

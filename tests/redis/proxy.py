@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import unquote, urlparse
 
@@ -18,6 +18,7 @@ class Proxy:
         self._links: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._lose_reply_to: bytes | None = None
+        self._rewrite: tuple[bytes, Callable[[bytes], bytes]] | None = None
         self.delay = 0.0
         """Seconds each chunk of a reply is held up."""
         self._hold_up: bytes | None = None
@@ -57,6 +58,10 @@ class Proxy:
     def lose_reply_to(self, request: bytes) -> None:
         """Forward the next request that contains these bytes, and cut its connection instead of bringing the reply."""
         self._lose_reply_to = request
+
+    def rewrite_reply_to(self, request: bytes, how: Callable[[bytes], bytes]) -> None:
+        """Change the reply to the next request that contains these bytes."""
+        self._rewrite = (request, how)
 
     def hold_up(self, request: bytes) -> None:
         """Keep the next request that contains these bytes, and what its connection sends later, until `let_through`."""
@@ -106,6 +111,14 @@ class Proxy:
         self._lose_reply_to = None
         return True
 
+    def rewriter_of(self, chunk: bytes) -> Callable[[bytes], bytes] | None:
+        """How the reply to this request is to be changed, if it is."""
+        if self._rewrite is None or self._rewrite[0] not in chunk:
+            return None
+        _, how = self._rewrite
+        self._rewrite = None
+        return how
+
     async def forwards(self, chunk: bytes) -> None:
         """Wait until a request may go on."""
         if self._hold_up is not None and self._hold_up in chunk:
@@ -119,12 +132,14 @@ class _Link:
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self._loses_reply = False
+        self._rewriter: Callable[[bytes], bytes] | None = None
 
     async def requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while chunk := await reader.read(65_536):
                 self._proxy.requests += 1
                 self._loses_reply = self._loses_reply or self._proxy.loses_reply_to(chunk)
+                self._rewriter = self._proxy.rewriter_of(chunk) or self._rewriter
                 await self._proxy.forwards(chunk)
                 writer.write(chunk)
                 await writer.drain()
@@ -137,6 +152,8 @@ class _Link:
                     break
                 if self._proxy.swallows:
                     continue
+                if self._rewriter is not None:
+                    chunk, self._rewriter = self._rewriter(chunk), None
                 if self._proxy.delay:
                     await asyncio.sleep(self._proxy.delay)
                 writer.write(chunk)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter
 from rapids.exceptions import EmitError
 from rapids.storage import streams
+from rapids.storage.connection import ServerClient, SharedPool
 from tests.redis.own_server import own_server
 from tests.redis.proxy import Proxy, proxy_to
 from tests.support import eventually
@@ -117,6 +118,56 @@ async def test_more_entries_than_can_be_looked_at_make_it_unknown(
     with pytest.raises(EmitError) as caught:
         await asyncio.wait_for(emitting, 10)
     assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((), (), (event.id,))
+
+
+async def test_an_answer_that_hides_the_others_stores_nothing_twice(proxy: Proxy, through: Redis, redis: Redis) -> None:
+    """redis-py takes LOADING for a broken connection, and drops the answers that came with it."""
+
+    def second_is_loading(reply: bytes) -> bytes:
+        first, _, third = (b"$" + each for each in reply.split(b"$")[1:])
+        return first + b"-LOADING Redis is loading the dataset in memory\r\n" + third
+
+    emitter = EventEmitter(through, STREAM, retry_delay=0.001)
+    await emitter.emit(OuSent(number=0))
+    proxy.rewrite_reply_to(b"XADD", second_is_loading)
+    given = await emitter.emit(events(1, 2, 3))
+    assert await numbers(redis) == [0, 1, 2, 3]
+    assert given == (await ids(redis))[1:]
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+async def test_what_was_trimmed_away_meanwhile_is_unknown(
+    proxy: Proxy, through: Redis, redis: Redis, trimmed: bool
+) -> None:
+    """Not among the entries that came since: but it may have been, and been trimmed away."""
+    emitter, event = EventEmitter(through, STREAM, retry_delay=0.01), OuSent(number=1)
+    await emitter.emit(OuSent(number=0))
+    proxy.hold_up(b"XADD")
+    emitting = asyncio.create_task(emitter.emit(event))
+    await eventually(lambda: proxy.holds)
+    await EventEmitter(redis, STREAM).emit(events(2, 3, 4))
+    if not trimmed:
+        await asyncio.wait_for(emitting, 10)
+        return
+    await redis.xtrim(STREAM, maxlen=2, approximate=False)
+    with pytest.raises(EmitError, match="trimmed") as caught:
+        await asyncio.wait_for(emitting, 10)
+    assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((), (), (event.id,))
+
+
+async def test_a_connection_is_killed_only_on_the_run_of_the_server_that_numbered_it(
+    redis: Redis, redis_url: str
+) -> None:
+    """A server that was started again counts from one: the number is somebody else's by then."""
+    commands = SharedPool(redis)
+    async with Redis.from_url(redis_url, single_connection_client=True) as other:
+        number = await other.client_id()
+        await streams.kill_client(commands, ServerClient(number, b"an earlier run"))
+        assert number in {int(client["id"]) for client in await redis.client_list()}
+
+        run_id = (await redis.info("server"))["run_id"].encode()
+        await streams.kill_client(commands, ServerClient(number, run_id))
+        assert number not in {int(client["id"]) for client in await redis.client_list()}
 
 
 async def test_replies_that_get_lost_for_good_make_it_unknown(proxy: Proxy, through: Redis, redis: Redis) -> None:

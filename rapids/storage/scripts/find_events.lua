@@ -2,9 +2,23 @@
 --
 -- KEYS  stream
 -- ARGV  the entry id to start behind, how many entries to look at, then event ids
--- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was looked at, else 0.
+-- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was looked at, else 0:
+-- there were more, or some may have been trimmed away.
 local stream, after, most = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local wanted, found, looked = {}, {}, 0
+
+-- Trimming takes the oldest first: while the one to start behind is there, so is all that came after it.
+local function has_all()
+  if #redis.call('XRANGE', stream, after, after) > 0 or redis.call('EXISTS', stream) == 0 then return true end
+  local info = redis.call('XINFO', 'STREAM', stream)
+  local is = {}
+  for i = 1, #info, 2 do is[info[i]] = info[i + 1] end
+  if is['last-generated-id'] == after then return true end
+  -- Redis 6.2 does not count what was added: no telling there.
+  return after == '0-0' and is['entries-added'] == is.length
+end
+local complete = has_all() and 1 or 0
+
 for i = 3, #ARGV do wanted[ARGV[i]] = true end
 while looked < most do
   local rows = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 100)
@@ -18,7 +32,7 @@ while looked < most do
   end
   looked = looked + #rows
   if #rows < 100 then
-    found[#found + 1] = 1
+    found[#found + 1] = complete
     return found
   end
 end
