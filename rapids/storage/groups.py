@@ -50,6 +50,15 @@ async def create_again(commands: Commands, source: Source, start_id: str, *, giv
     return checked(made[0]) == 1
 
 
+async def misses_parked(commands: Commands, source: Source) -> bool:
+    """Whether fewer entries are pending as parked than are told to be: the group was made again by a stranger."""
+    told, consumers = await commands.send(
+        [("HLEN", source.parked), ("XINFO", "CONSUMERS", source.stream, source.group)]
+    )
+    rows = [mapping(row) for row in checked(consumers)]
+    return checked(told) > sum(row[b"pending"] for row in rows if row[b"name"] == PARKED)
+
+
 async def read(
     commands: Commands, sources: Sequence[Source], consumer: str, *, count: int, block_ms: int
 ) -> list[RawEntry]:

@@ -1,7 +1,7 @@
 """The executor: takes one delivery after another, runs its handlers, and says what became of each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -11,13 +11,13 @@ from rapids.events import Event
 from rapids.exceptions import NonRetryableError
 from rapids.outcomes import ACK, Dead, Failure, Ledger, Outcome, Reason, Released, settle
 from rapids.registration import Handler, Handlers
-from rapids.settings import RouterSettings
 from rapids.storage.groups import RawEntry
 from rapids.wire.events import Replay, StoredEvent, event_type_in
 from rapids.wire.letters import Origin, taken_apart
 from rapids.worker.attempts import Attempts, Stop
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
+from rapids.worker.member import Member
 from rapids.worker.settler import Settled, Settler
 
 __all__ = ["Executor"]
@@ -41,27 +41,23 @@ class Executor:
 
     def __init__(
         self,
+        member: Member,
         handlers: Handlers,
         middleware: Sequence[HandlerMiddleware],
-        consumer: str,
-        settings: RouterSettings,
         intake: Intake,
         leases: Leases,
         claim: Callable[[Abandoned], Awaitable[RawEntry | None]],
         settler: Settler,
-        stream: str,
         stop: Stop,
-        context: Mapping[str, object],
     ) -> None:
+        self._member = member
+        self._settings = member.settings
         self._handlers = handlers
-        self._attempts = Attempts(handlers, middleware, settings, stop, context)
-        self._consumer = consumer
-        self._settings = settings
+        self._attempts = Attempts(handlers, middleware, member.settings, stop, member.context)
         self._intake = intake
         self._leases = leases
         self._claim = claim
         self._settler = settler
-        self._stream = stream
         self.is_delivering = False
         """Whether handlers run; once the intake is closed, they will not if they do not now."""
 
@@ -159,7 +155,7 @@ class Executor:
             handler=handler.name,
             stream=entry.source.stream,
             group=entry.source.group,
-            consumer=self._consumer,
+            consumer=self._member.name,
             entry_id=entry.entry_id.decode(),
             deliveries=plan.ledger.deliveries_of(handler.name, entry.deliveries),
             attempt=1,
@@ -190,9 +186,9 @@ class Executor:
     def _origin(self, entry: RawEntry, replay: Replay | None) -> Origin:
         return Origin(
             entry_id=(replay.original_entry_id if replay else "") or entry.entry_id.decode(),
-            stream=self._stream,
+            stream=self._settings.stream,
             group=entry.source.group,
-            consumer=self._consumer,
+            consumer=self._member.name,
             deliveries=entry.deliveries,
             replay_of=replay.letter_id if replay else "",
             replay_count=replay.count if replay else 0,

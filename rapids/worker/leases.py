@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from redis.exceptions import RedisError
 
 from rapids.storage import groups
-from rapids.storage.connection import Commands
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
-from rapids.worker.outages import Outages
+from rapids.worker.member import Member
 
 __all__ = ["Leases"]
 
@@ -27,22 +26,10 @@ MINIMUM_INTERVAL = 0.01
 class Leases:
     """Everything this process holds, from when it was taken until its settlement is written."""
 
-    def __init__(
-        self,
-        commands: Commands,
-        consumer: str,
-        claim_min_idle_ms: int,
-        outages: Outages,
-        repair: Callable[[Exception], Awaitable[None]],
-        context: Mapping[str, object],
-    ) -> None:
-        self._commands = commands
-        self._consumer = consumer
-        self._duration = claim_min_idle_ms / 1000
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._duration = member.settings.claim_min_idle_ms / 1000
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
-        self._outages = outages
-        self._repair = repair
-        self._context = context
         self._held: dict[Source, dict[bytes, float]] = {}
         """For each entry, when its lease was last known to be ours (`time.monotonic()`, seconds)."""
         self._settling: set[tuple[Source, bytes]] = set()
@@ -80,6 +67,8 @@ class Leases:
 
         That is how a process that was stopped and continued does not run what others took over meanwhile.
         """
+        if not self._member.identity.lasts:
+            await self._member.outages.ride_out("keeping the consumer name", self.keep_name)
         if self.holds(entry.source, entry.entry_id) and not self.lasts(entry.source, entry.entry_id):
             await self._renew_chunk(entry.source, [entry.entry_id])
         return self.holds(entry.source, entry.entry_id)
@@ -94,7 +83,7 @@ class Leases:
         # What is being settled is the settler's business: it may be acknowledged, and would be pending for ever.
         open_ = [entry_id for entry_id in ids if (source, entry_id) not in self._settling]
         if open_:
-            _, others = await groups.register(self._commands, source, self._consumer, open_)
+            _, others = await groups.register(self._member.commands, source, self._member.name, open_)
             self._lose(source, others)
 
     async def registered(self, entry: RawEntry) -> bool:
@@ -105,8 +94,25 @@ class Leases:
         source, entry_id = entry.source, entry.entry_id
         if not self.lasts(source, entry_id):
             return False
-        ours, _ = await groups.register(self._commands, source, self._consumer, [entry_id])
+        ours, _ = await groups.register(self._member.commands, source, self._member.name, [entry_id])
         return bool(ours)
+
+    async def keep_name(self) -> None:
+        """Keep this consumer's name. Where another process took it, all that is held is its own by now.
+
+        Raises `RedisError`.
+        """
+        identity = self._member.identity
+        if await identity.keep():
+            return
+        taken, lost = identity.name, len(self)
+        self._held.clear()
+        self._member.context["consumer"] = await identity.change()
+        logger.error(
+            "another process took the consumer name %r while this one stood still, and %d entries with it; going by %r",
+            *(taken, lost, identity.name),
+            extra={**self._member.context, "lost_leases": lost},
+        )
 
     async def run(self) -> None:
         """Renew, three times in the time after which an entry counts as abandoned. Ends when cancelled."""
@@ -122,26 +128,26 @@ class Leases:
             logger.warning(
                 "the event loop stood still for %.1f s: leases of %d entries may have lapsed",
                 *(late, len(self)),
-                extra={**self._context, "standstill_seconds": late},
+                extra={**self._member.context, "standstill_seconds": late},
             )
 
     async def _renew(self, source: Source) -> None:
-        ids = list(self._held[source])
+        ids = list(self._held.get(source, ()))
         for first in range(0, len(ids), CHUNK):
             await self._renew_chunk(source, ids[first : first + CHUNK])
 
     async def _renew_chunk(self, source: Source, ids: Sequence[bytes]) -> None:
         asked_at = time.monotonic()
-        lost = await self._outages.ride_out(
+        lost = await self._member.outages.ride_out(
             "renewing leases",
-            lambda: groups.renew(self._commands, source, self._consumer, ids),
-            repair=self._repair,
+            lambda: groups.renew(self._member.commands, source, self._member.name, ids),
+            repair=self._member.repair,
             longest_pause=self._interval,
         )
         self.renewed_at = time.monotonic()
         # Nobody can have taken what our lease lasted for: another process made the group anew, and without it.
         missing = [entry_id for entry_id in lost if self.lasts(source, entry_id)]
-        held = self._held[source]
+        held = self._held.get(source, {})
         held.update({entry_id: asked_at for entry_id in ids if entry_id in held})
         self._lose(source, set(lost).difference(missing))
         with suppress(RedisError, OSError):  # at the next renewal they are missing again
@@ -149,8 +155,10 @@ class Leases:
 
     def _lose(self, source: Source, ids: Iterable[bytes]) -> None:
         for entry_id in ids:
-            if self._held[source].pop(entry_id, None) is not None:  # not settled while the question was under way
+            if (
+                self._held.get(source, {}).pop(entry_id, None) is not None
+            ):  # not settled while the question was under way
                 logger.warning(
                     "lease lost: another consumer has the entry now",
-                    extra={**self._context, "stream": source.stream, "entry_id": entry_id.decode()},
+                    extra={**self._member.context, "stream": source.stream, "entry_id": entry_id.decode()},
                 )

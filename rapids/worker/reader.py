@@ -2,15 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 
-from rapids.settings import RouterSettings
 from rapids.storage import groups
 from rapids.storage.connection import Commands, OwnConnection
 from rapids.storage.keys import Source
 from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
-from rapids.worker.outages import Outages
+from rapids.worker.member import Member
 
 __all__ = ["Reader"]
 
@@ -21,23 +20,16 @@ class Reader:
     def __init__(
         self,
         connection: OwnConnection,
-        sources: Sequence[Source],
-        consumer: str,
-        settings: RouterSettings,
+        member: Member,
         intake: Intake,
         leases: Leases,
-        outages: Outages,
-        repair: Callable[[Exception], Awaitable[None]],
         on_reads: Callable[[], None],
     ) -> None:
         self._connection = connection
-        self._sources = sources
-        self._consumer = consumer
-        self._settings = settings
+        self._member = member
+        self._settings = member.settings
         self._intake = intake
         self._leases = leases
-        self._outages = outages
-        self._repair = repair
         self._on_reads = on_reads
         self._stopping = asyncio.Event()
         self._client_id: int | None = None
@@ -52,7 +44,7 @@ class Reader:
             await self._intake.room()
             if self._stopping.is_set():
                 return
-            await self._outages.ride_out("reading", self._turn, repair=self._repair)
+            await self._member.outages.ride_out("reading", self._turn, repair=self._member.repair)
             self._turned_at = time.monotonic()
             reads += 1
             if reads % self._settings.claim_interval == 0:
@@ -63,12 +55,13 @@ class Reader:
             self._client_id = await groups.client_id(self._connection)
         if self._stopping.is_set():
             return
-        asked_at = self._asked_at = time.monotonic()
+        asked_at, name = time.monotonic(), self._member.name
+        self._asked_at = asked_at
         try:
             entries = await groups.read(
                 self._connection,
-                self._sources,
-                self._consumer,
+                self._member.sources,
+                name,
                 count=self._settings.batch_size,
                 block_ms=self._settings.block_ms,
             )
@@ -76,6 +69,8 @@ class Reader:
             self._asked_at = None
         for entry in entries:
             self.last_read[entry.source] = entry.entry_id.decode()
+        if name != self._member.name:
+            return  # they are the other process's that took the name; if it never learns of them, they are abandoned
         # An id that is held already was given out again by a stream that lost its data: the handler runs on it now.
         fresh = [entry for entry in entries if not self._leases.holds(entry.source, entry.entry_id)]
         # Redis answers when there is something, or at the end of the block: an answer found later than that was

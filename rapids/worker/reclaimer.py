@@ -4,16 +4,14 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 
-from rapids.settings import RouterSettings
 from rapids.storage import groups
-from rapids.storage.connection import Commands
 from rapids.storage.groups import Claimed, RawEntry
 from rapids.storage.keys import Source
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
-from rapids.worker.outages import Outages
+from rapids.worker.member import Member
 
 __all__ = ["Reclaimer"]
 
@@ -27,27 +25,11 @@ SHORTEST_PAUSE = 0.02
 class Reclaimer:
     """Looks at least once a second, whatever the load, and sooner when an entry falls due."""
 
-    def __init__(
-        self,
-        commands: Commands,
-        sources: Sequence[Source],
-        consumer: str,
-        settings: RouterSettings,
-        intake: Intake,
-        leases: Leases,
-        outages: Outages,
-        repair: Callable[[Exception], Awaitable[None]],
-        context: Mapping[str, object],
-    ) -> None:
-        self._commands = commands
-        self._sources = sources
-        self._consumer = consumer
-        self._settings = settings
+    def __init__(self, member: Member, intake: Intake, leases: Leases) -> None:
+        self._member = member
+        self._settings = member.settings
         self._intake = intake
         self._leases = leases
-        self._outages = outages
-        self._repair = repair
-        self._context = context
         self._open: list[RawEntry] = []
         self._prune_at = 0.0
         self._turn_at = 0.0
@@ -67,8 +49,8 @@ class Reclaimer:
 
     async def recall(self) -> None:
         """Find what this consumer name left pending before. Call before the first read."""
-        for source in self._sources:
-            left = await groups.entries_of(self._commands, source, self._consumer)
+        for source in self._member.sources:
+            left = await groups.entries_of(self._member.commands, source, self._member.name)
             self._intake.announce(Abandoned(source, entry_id, min_idle_ms=0) for entry_id in left)
 
     async def claim(self, abandoned: Abandoned) -> RawEntry | None:
@@ -76,8 +58,8 @@ class Reclaimer:
         source = abandoned.source
         if self._leases.holds(source, abandoned.entry_id):
             return None
-        asked_at, claimed = await self._outages.ride_out(
-            "claiming", lambda: self._claim(source, abandoned), repair=self._repair
+        asked_at, claimed = await self._member.outages.ride_out(
+            "claiming", lambda: self._claim(source, abandoned), repair=self._member.repair
         )
         self._leases.take(claimed.entries, since=asked_at)
         self._report_ghosts(source, claimed.ghosts)
@@ -87,13 +69,15 @@ class Reclaimer:
         """What the claim brought, and when Redis may have done it: the answer may be found after a standstill."""
         asked_at = time.monotonic()
         ids, least = [abandoned.entry_id], abandoned.min_idle_ms
-        return asked_at, await groups.claim(self._commands, source, self._consumer, ids=ids, min_idle_ms=least, due=0)
+        return asked_at, await groups.claim(
+            self._member.commands, source, self._member.name, ids=ids, min_idle_ms=least, due=0
+        )
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             self._turn_at = math.inf
-            pause = await self._outages.ride_out("reclaiming", self._turn, repair=self._repair)
+            pause = await self._member.outages.ride_out("reclaiming", self._turn, repair=self._member.repair)
             self._turn_at = min(self._turn_at, time.monotonic() + pause)
             await asyncio.sleep(SHORTEST_PAUSE)
             await self._next_turn()
@@ -111,21 +95,21 @@ class Reclaimer:
         """One look at every source; the seconds until the next one is worth it."""
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + self._settings.consumer_ttl / PRUNES_PER_TTL
-            for source in self._sources:
+            for source in self._member.sources:
                 await self._prune(source)
-        waits = [await self._look(source) for source in self._sources]
+        waits = [await self._look(source) for source in self._member.sources]
         return min([LONGEST_PAUSE, *waits])
 
     async def _look(self, source: Source) -> float:
         least = self._settings.claim_min_idle_ms
-        idle = await groups.idle_entries(self._commands, source, min_idle_ms=least)
+        idle = await groups.idle_entries(self._member.commands, source, min_idle_ms=least)
         self._intake.announce(
             Abandoned(source, entry_id, least) for entry_id in idle if not self._leases.holds(source, entry_id)
         )
         if (room := self._room()) == 0:
             return LONGEST_PAUSE
         asked_at = time.monotonic()
-        due = await groups.claim(self._commands, source, self._consumer, ids=(), min_idle_ms=0, due=room)
+        due = await groups.claim(self._member.commands, source, self._member.name, ids=(), min_idle_ms=0, due=room)
         self._open += due.entries
         self._leases.take(due.entries, since=asked_at)
         self._intake.put(due.entries)
@@ -134,12 +118,14 @@ class Reclaimer:
 
     async def _prune(self, source: Source) -> None:
         ttl_ms = round(self._settings.consumer_ttl * 1000)
-        removed = await groups.prune_consumers(self._commands, source, names_of=self._sources[0], ttl_ms=ttl_ms)
+        removed = await groups.prune_consumers(
+            self._member.commands, source, names_of=self._member.sources[0], ttl_ms=ttl_ms
+        )
         if removed:
             logger.info(
                 "removed consumers that were gone and owned nothing: %s",
                 ", ".join(removed),
-                extra={**self._context, "stream": source.stream, "removed": removed},
+                extra={**self._member.context, "stream": source.stream, "removed": removed},
             )
 
     def _room(self) -> int:
@@ -152,5 +138,5 @@ class Reclaimer:
             logger.error(
                 "entries were trimmed from the stream before they were handled: %d lost",
                 len(ghosts),
-                extra={**self._context, "stream": source.stream, "lost": ghosts},
+                extra={**self._member.context, "stream": source.stream, "lost": ghosts},
             )

@@ -10,14 +10,13 @@ import orjson
 from redis.exceptions import RedisError
 
 from rapids.outcomes import Ack, Dead, HandBack, Keep, Park, Settlement
-from rapids.settings import RouterSettings
 from rapids.storage import settlement
-from rapids.storage.connection import Commands, Reply
+from rapids.storage.connection import Reply
 from rapids.storage.groups import RawEntry
 from rapids.storage.settlement import Letter, SettleCall
 from rapids.wire.letters import Origin, write_letter
 from rapids.worker.leases import Leases
-from rapids.worker.outages import Outages
+from rapids.worker.member import Member
 
 __all__ = ["Settled", "Settler"]
 
@@ -40,23 +39,10 @@ class Settled:
 class Settler:
     """Takes settlements at any time; one task writes them. What arrives during a write goes with the next."""
 
-    def __init__(
-        self,
-        commands: Commands,
-        consumer: str,
-        settings: RouterSettings,
-        leases: Leases,
-        outages: Outages,
-        context: Mapping[str, object],
-        on_kept: Callable[[float], None],
-    ) -> None:
-        self._commands = commands
-        self._on_kept = on_kept
-        self._consumer = consumer
-        self._settings = settings
+    def __init__(self, member: Member, leases: Leases, on_kept: Callable[[float], None]) -> None:
+        self._member = member
         self._leases = leases
-        self._outages = outages
-        self._context = context
+        self._on_kept = on_kept
         self._queue: deque[Settled] = deque()
         self._unsure: set[bytes] = set()
         """Entries for which a write went out and its answer was lost."""
@@ -85,10 +71,10 @@ class Settler:
             self._queue.extendleft(reversed(failed))
             if failed:
                 failures += 1
-                await asyncio.sleep(self._outages.pause(failures))
+                await asyncio.sleep(self._member.outages.pause(failures))
             else:
                 failures = 0
-                self._outages.worked("settling")
+                self._member.outages.worked("settling")
             if not self._queue:
                 self._arrived.clear()
                 self._empty.set()
@@ -111,13 +97,13 @@ class Settler:
             replies: list[Reply]
             try:
                 replies = await settlement.acknowledge(
-                    self._commands, source, [one.entry.entry_id for one in of_source]
+                    self._member.commands, source, [one.entry.entry_id for one in of_source]
                 )
             except (RedisError, OSError) as error:
                 replies = [error]
             faults = [reply for reply in replies if isinstance(reply, Exception)]
             if faults:
-                self._outages.failed("settling", faults[0])
+                self._member.outages.failed("settling", faults[0])
                 failed += of_source
             else:
                 for one in of_source:
@@ -127,12 +113,12 @@ class Settler:
     async def _settle(self, batch: Sequence[Settled]) -> list[Settled]:
         if not batch:
             return []
-        settings = self._settings
+        settings = self._member.settings
         replies: list[Reply]
         try:
             replies = await settlement.settle(
-                self._commands,
-                self._consumer,
+                self._member.commands,
+                self._member.name,
                 [_call_for(one) for one in batch],
                 dlq=settings.dlq_stream,
                 dlq_maxlen=settings.dlq_maxlen,
@@ -143,7 +129,7 @@ class Settler:
         failed: list[Settled] = []
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
-                self._outages.failed("settling", reply)
+                self._member.outages.failed("settling", reply)
                 failed.append(one)
             elif reply == b"gone" and await self._is_missing(one):
                 failed.append(one)
@@ -163,13 +149,13 @@ class Settler:
         try:
             return await self._leases.registered(one.entry)
         except (RedisError, OSError) as error:
-            self._outages.failed("settling", error)
+            self._member.outages.failed("settling", error)
             return True
 
     def _log(self, one: Settled, reply: Reply) -> None:
         entry_id = one.entry.entry_id.decode()
         extra = {
-            **self._context,
+            **self._member.context,
             "stream": one.entry.source.stream,
             "entry_id": entry_id,
             "event_id": one.event_id,

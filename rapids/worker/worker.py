@@ -21,6 +21,7 @@ from rapids.worker.executor import Executor
 from rapids.worker.identity import Identity
 from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
+from rapids.worker.member import Member
 from rapids.worker.outages import Outages
 from rapids.worker.reader import Reader
 from rapids.worker.reclaimer import Reclaimer
@@ -72,6 +73,7 @@ class Worker:
         self.stopped = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: set[str] = set()
+        self._context: dict[str, object] = {}
 
     @property
     def last_progress(self) -> float | None:
@@ -133,8 +135,14 @@ class Worker:
                 start = "0" if source.is_replay else str(self._settings.group_start_id)
                 await groups.create(self._commands, source, start)
             consumer = await self._identity.acquire(self._settings.consumer)
-            self._context = {"stream": self._settings.stream, "group": self._settings.group, "consumer": consumer}
-            self._make_duties(consumer)
+            settings = self._settings
+            self._context = {"stream": settings.stream, "group": settings.group, "consumer": consumer}
+            self._outages = Outages(self._context)
+            member = Member(
+                *(self._commands, self._sources, settings, self._identity, self._outages),
+                *(self._repair, self._context),
+            )
+            self._make_duties(member)
             await self._find_place()
         except (RedisError, OSError) as error:
             if is_outage(error):
@@ -143,38 +151,28 @@ class Worker:
 
     async def _find_place(self) -> None:
         for source in self._sources:
+            if await groups.misses_parked(self._commands, source):
+                await groups.create_again(self._commands, source, "0-0", given_out=False)
             state = await streams.group_state(self._commands, source)
             self._reader.last_read[source] = state.last_delivered_id
         await self._reclaimer.recall()
 
-    def _make_duties(self, consumer: str) -> None:
-        settings, context = self._settings, self._context
-        self._outages = Outages(context)
-        self._intake = Intake(settings.batch_size)
-        self._leases = Leases(
-            self._commands, consumer, settings.claim_min_idle_ms, self._outages, self._repair, context
-        )
-        self._reclaimer = Reclaimer(
-            *(self._commands, self._sources, consumer, settings, self._intake, self._leases, self._outages),
-            *(self._repair, context),
-        )
-        self._settler = Settler(
-            self._commands, consumer, settings, self._leases, self._outages, context, self._reclaimer.expect
-        )
-        self._reader = Reader(
-            *(self._reading, self._sources, consumer, settings, self._intake, self._leases, self._outages),
-            *(self._repair, self._reclaimer.wake),
-        )
+    def _make_duties(self, member: Member) -> None:
+        self._intake = Intake(self._settings.batch_size)
+        self._leases = Leases(member)
+        self._reclaimer = Reclaimer(member, self._intake, self._leases)
+        self._settler = Settler(member, self._leases, self._reclaimer.expect)
+        self._reader = Reader(self._reading, member, self._intake, self._leases, self._reclaimer.wake)
         self._executor = Executor(
-            *(self._handlers, self._middleware, consumer, settings, self._intake, self._leases),
-            *(self._reclaimer.claim, self._settler, settings.stream, self._stop, context),
+            *(member, self._handlers, self._middleware, self._intake, self._leases),
+            *(self._reclaimer.claim, self._settler, self._stop),
         )
 
     def _start_duties(self) -> None:
         duties: dict[str, Callable[[], Awaitable[None]]] = {
             "settler": self._settler.run,
             "leases": self._leases.run,
-            "identity": lambda: self._identity.run(self._outages, self._context),
+            "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
             "executor": self._executor.run,
             "reclaimer": self._reclaimer.run,
             "reader": self._reader.run,

@@ -214,3 +214,19 @@ async def test_what_waited_is_not_lost_when_somebody_else_makes_the_group_again(
         await pipeline.execute()
         await eventually(lambda: seen.count(1) == 2)
         await until_settled(redis)
+
+
+async def test_what_was_parked_is_found_again_after_somebody_else_made_the_group_again(redis: Redis) -> None:
+    router = make_router(redis, dlq_stream=None)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        raise NonRetryableError("for good")
+
+    async with running(router):
+        entry_id = await make_emitter(redis).emit(DvOrder())
+        await eventually(lambda: _has(redis, b"rapids:parked", entry_id))
+    await redis.xgroup_destroy(STREAM, GROUP)
+    await redis.xgroup_create(STREAM, GROUP, "$")
+    async with running(router):
+        await eventually(lambda: _has(redis, b"rapids:parked", entry_id))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from typing import Any
 
 import pytest
+import redis as redis_sync
 from redis.asyncio import Redis
 
-from rapids import BaseEvent, EventEmitter
+from rapids import BaseEvent, EventEmitter, current_delivery
 from rapids.storage import groups
 from rapids.storage.connection import SharedPool
 from rapids.storage.keys import Source
@@ -16,6 +19,7 @@ from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
     STREAM,
+    as_text,
     check_keys,
     consumers,
     make_router,
@@ -134,16 +138,71 @@ async def test_a_name_of_any_bytes_disturbs_nobody(group: Redis) -> None:
     assert "gone" in await prune(group)
 
 
-async def test_a_name_taken_while_a_process_stood_still_is_told_once(
+async def test_who_lost_its_name_while_it_stood_still_leaves_its_work_to_the_taker_and_goes_by_another(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapids.worker.identity.TTL_MS", 150)
-    async with running(make_router(redis, consumer="mine")):
+    router, seen, go_on = make_router(redis, consumer="mine"), [], asyncio.Event()
+
+    @router.on(OuConsumed)
+    async def handle(event: OuConsumed) -> None:
+        delivery = current_delivery()
+        assert delivery is not None
+        seen.append((event.number, delivery.consumer))
+        await go_on.wait()
+
+    async with running(router):
+        _, *held = await emit(redis, 4)
+        await eventually(lambda: seen)
         await redis.set(SOURCE.consumer("mine"), "another's token", px=60_000)
-        await eventually(lambda: "took this consumer's name" in caplog.text)
-        await asyncio.sleep(0.3)  # six more renewals
-    assert caplog.text.count("took this consumer's name") == 1
-    assert await redis.get(SOURCE.consumer("mine")) == b"another's token"
+        await eventually(lambda: "took the consumer name 'mine'" in caplog.text)
+        go_on.set()
+        await eventually(lambda: _reads(redis, "mine-2"))
+        await EventEmitter(redis, STREAM).emit(OuConsumed(number=9))
+        await eventually(lambda: (9, "mine-2") in seen)
+        await eventually(lambda: _pend(redis, dict.fromkeys(held, "mine")))
+        await redis.delete(SOURCE.consumer("mine"))
+    assert seen == [(0, "mine"), (9, "mine-2")], "what another process runs by now was run"
+    assert caplog.text.count("took the consumer name") == 1
+    [told] = [vars(record) for record in caplog.records if hasattr(record, "lost_leases")]
+    assert (told["consumer"], told["lost_leases"]) == ("mine-2", 4)
+
+
+async def _reads(redis: Redis, name: str) -> bool:
+    return name in await consumers(redis)
+
+
+async def _pend(redis: Redis, owners: dict[str, str]) -> bool:
+    return {as_text(row["message_id"]): as_text(row["consumer"]) for row in await pending(redis)} == owners
+
+
+async def test_a_process_that_stood_still_asks_for_its_name_before_it_begins_anything(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leases last for a minute, and the name for less: whoever has the name has recalled what is pending for it."""
+    monkeypatch.setattr("rapids.worker.identity.TTL_MS", 400)
+    router, seen = make_router(redis, consumer="mine"), []
+
+    @router.on(OuConsumed)
+    async def handle(event: OuConsumed) -> None:
+        seen.append(event.number)
+        if event.number == 0:
+            with redis_sync.Redis(**sync_options(redis)) as taker:
+                taker.set(SOURCE.consumer("mine"), "another's token", px=60_000)
+            time.sleep(0.5)  # the process stands still
+
+    await emit(redis, 4)
+    async with running(router):
+        await eventually(lambda: _pend_count(redis, 3))
+        assert seen == [0]
+
+
+async def _pend_count(redis: Redis, count: int) -> bool:
+    return len(await pending(redis)) == count
+
+
+def sync_options(redis: Redis) -> dict[str, Any]:
+    return {"unix_socket_path": redis.connection_pool.connection_kwargs["path"]}
 
 
 async def test_a_stopped_router_leaves_a_name_that_can_be_used_at_once(redis: Redis) -> None:

@@ -1,9 +1,10 @@
 -- Make a group that was lost again, and give it back the entries that wait in it or are parked: those are told beside
--- the stream. In one step, since whoever looked for due entries in between would take them for settled.
+-- the stream. In one step, since whoever looked for due entries in between would take them for settled. A group that
+-- somebody else made again, without them, is given them back as well.
 --
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, the entry id to resume behind, whether the lost group had given out everything before it (1 | 0)
--- Returns 1, or 0 if the group was there already. Then it only goes on to this entry id, if it was made at an earlier
+-- Returns 1, or 0 if the group was there already. Then it also goes on to this entry id, if it was made at an earlier
 -- one: what one process had not read another may have, and holds it.
 local function is_before(one, other)
   local ms, seq = string.match(one, '(%d+)-(%d+)')
@@ -22,20 +23,19 @@ local function go_on_to(id)
   end
 end
 
-local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
-if made.err then
-  if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
-  if ARGV[3] == '1' then go_on_to(ARGV[2]) end
-  return 0
-end
-
 local function give_back(id, consumer)
   if #redis.call('XRANGE', KEYS[1], id, id) == 0 then return end
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) > 0 then return end
   local stored = redis.call('HGET', KEYS[2], id)
   local count = stored and cjson.decode(stored).n or 1
   redis.call('XCLAIM', KEYS[1], ARGV[1], consumer, 0, id, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
 end
 
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
+if made.err then
+  if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+  if ARGV[3] == '1' then go_on_to(ARGV[2]) end
+end
 for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do give_back(id, 'rapids:waiting') end
 for _, id in ipairs(redis.call('HKEYS', KEYS[4])) do give_back(id, 'rapids:parked') end
-return 1
+return made.err and 0 or 1
