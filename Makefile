@@ -50,8 +50,9 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright
 	$(BIN)/pyright -p tests/typing
 
-ci: lint typecheck ## Everything CI runs: lint, types, the demo once, all tests
+ci: lint typecheck ## Everything CI runs: lint, types, the demo once, two minutes of chaos, all tests
 	$(BIN)/python -m example_app --once
+	$(BIN)/python -m tests.chaos --seconds 120 $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 	$(BIN)/python -m pytest
 
 clean: ## Remove the environment and caches
