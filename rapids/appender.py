@@ -1,171 +1,150 @@
-"""Appending entries until Redis has them, and only once."""
+"""Group commit: emits that arrive while a write is under way go out together in the next one."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+import sys
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from redis.exceptions import RedisError
 
-from rapids.backoff import exponential
 from rapids.settings import EmitterSettings
-from rapids.storage import streams
-from rapids.storage.connection import AnswerLostError, Client, Reply, ServerClient, SharedPool, is_outage
+from rapids.storage.connection import Client, LentConnection
+from rapids.storage.packing import EntryPacker
+from rapids.wire.events import EVENT_FIELDS
+from rapids.write import Appended, Emit, Outgoing, Shortfall, Write
 
-__all__ = ["Appended", "Appender", "NotReplicatedError", "Outgoing", "UnknownOutcomeError"]
+__all__ = ["Appender"]
 
-LONGEST_DELAY = 30.0
-REPLICATION_TIMEOUT_MS = 1_000
+LARGEST_WRITE = 1_000
+"""Entries in one write, at most; a single emit is never split."""
 
+LARGEST_WRITE_BYTES = 4_000_000
+"""Bytes of values in one write, beyond which no further emit joins it."""
 
-class UnknownOutcomeError(RedisError):
-    """An answer was lost, and whether Redis carried the command out can no longer be found out."""
-
-
-class NotReplicatedError(RedisError):
-    """Redis has the entries, and fewer replicas than asked for confirmed them in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """An event on its way: its id and the fields of its entry."""
-
-    event_id: str
-    fields: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What became of some entries: the entry id of each that is stored, and why the others are not."""
-
-    ids: Sequence[str | None]
-    unsure: Set[int]
-    """Positions of which it is not known whether they are stored."""
-    attempts: int
-    error: Exception | None
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far an append has come."""
-
-    outgoing: Sequence[Outgoing]
-    since: str | None
-    """The last entry id known before the first attempt: what this append stores comes after it."""
-    ids: list[str | None]
-    unsure: set[int] = field(default_factory=set[int])
-    lost_clients: set[ServerClient | None] = field(default_factory=set[ServerClient | None])
-
-    def open_positions(self) -> list[int]:
-        return [at for at, entry_id in enumerate(self.ids) if entry_id is None]
+LONGEST_QUEUE = 10_000
+"""Entries that wait for their write; further callers wait before anything of theirs is kept."""
 
 
 class Appender:
-    """Appends to one stream over a user's pool, with retries.
+    """Appends to one stream over a user's pool.
 
-    When an answer was lost, the next attempt first makes sure: it has the server close the connection the commands went
-    out on, so that they are carried out now or never, and looks the events up among the entries that came since.
+    The write is done by a task of its own, which is there while there is something to write: whoever is cancelled
+    takes nobody's write along. Without a write under way, one begins at once.
     """
 
     def __init__(self, client: Client, settings: EmitterSettings) -> None:
-        self._commands = SharedPool(client, identified=True)
+        self._commands = LentConnection(client)
+        self._packer = EntryPacker(settings.stream, EVENT_FIELDS, settings.maxlen)
         self._settings = settings
         self._last_seen: str | None = None
+        self._task_name = f"rapids:{settings.stream}:writer"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begin_on(None)
 
-    async def append(self, outgoing: Sequence[Outgoing]) -> Appended:
-        """Append entries in order, until all are stored or the retries are used up."""
-        progress = _Progress(outgoing, self._last_seen, [None] * len(outgoing))
-        attempt = 0
-        while True:
-            attempt += 1
-            error = await self._attempt(progress)
-            last = error is None or not is_outage(error) or attempt >= self._settings.max_retries
-            if last:
-                return Appended(progress.ids, progress.unsure, attempt, error)
-            await asyncio.sleep(exponential(max_delay=LONGEST_DELAY)(attempt - 1) * self._settings.retry_delay)
+    def _begin_on(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Start anew: what an earlier event loop left is gone with it."""
+        self._loop = loop
+        self._queue: deque[Emit] = deque()
+        self._queued = 0
+        self._waiting_for_room: deque[asyncio.Future[None]] = deque()
+        self._writer: asyncio.Task[None] | None = None
 
-    async def _attempt(self, progress: _Progress) -> Exception | None:
-        """Store what is not stored yet; the error that kept some of it from being stored, if any."""
+    def append(self, outgoing: Sequence[Outgoing]) -> "asyncio.Future[Appended]":
+        """Append entries in order, until all are stored or refused, or the retries are used up.
+
+        Cancelling it disturbs no other: a write under way goes on, and what has not begun is left out.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._begin_on(loop)
+        done: asyncio.Future[Appended] = loop.create_future()
+        self._queue.append(Emit(outgoing, done))
+        self._queued += len(outgoing)
+        if self._writer is None:
+            writer = _started(self._write_all(), loop, name=self._task_name)
+            self._writer = None if writer.done() else writer
+        return done
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be written that `room` is to be awaited before anything is appended."""
+        return self._queued >= LONGEST_QUEUE or bool(self._waiting_for_room)
+
+    async def room(self) -> None:
+        """Wait for a turn to append something; turns are given in the order in which they were asked for."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            return
+        turn = loop.create_future()
+        self._waiting_for_room.append(turn)
         try:
-            if progress.since is None:
-                progress.since = await streams.last_id(self._commands, self._settings.stream) or "0-0"
-            if progress.unsure:
-                await self._make_sure(progress, progress.since)
-            open_ = progress.open_positions()
-            return await self._send(progress, open_) if open_ else await self._confirm()
-        except (RedisError, OSError) as error:
-            return error
+            await turn
+        finally:
+            self._waiting_for_room.remove(turn)
+            self._tell_room()
 
-    async def _send(self, progress: _Progress, open_: Sequence[int]) -> Exception | None:
+    async def drain(self) -> None:
+        """Wait until no write is under way and none is to come."""
+        while (writer := self._writer) is not None and self._loop is asyncio.get_running_loop():
+            await asyncio.wait([writer])
+
+    def _tell_room(self) -> None:
+        if self._waiting_for_room and self._queued < LONGEST_QUEUE and not self._waiting_for_room[0].done():
+            self._waiting_for_room[0].set_result(None)
+
+    async def _write_all(self) -> None:
+        write: Write | None = None
         try:
-            replies = await streams.append(
-                self._commands,
-                self._settings.stream,
-                [progress.outgoing[at].fields for at in open_],
-                maxlen=self._settings.maxlen,
-                replicas=self._settings.replicas,
-                replication_timeout_ms=REPLICATION_TIMEOUT_MS,
-            )
-        except AnswerLostError as error:
-            progress.unsure.update(open_)
-            progress.lost_clients.add(error.client)
-            return error
-        except (RedisError, OSError) as error:
-            return error
-        for at, reply in zip(open_, replies, strict=False):
-            progress.ids[at] = _entry_id(reply)
-        self._note_seen(progress.ids)
-        return self._fault(replies[: len(open_)]) or self._replication_fault(replies[len(open_) :])
+            while emits := self._next() or await self._rest():
+                write = Write(self._commands, self._packer, self._settings, emits, self._last_seen)
+                await write.run()
+                self._last_seen = write.last_id
+                await self._commands.share()
+        except BaseException as error:  # cancelled with its event loop, or a fault of ours: nobody is to wait for ever
+            why = RedisError(f"the write was interrupted: {type(error).__name__}: {error}")
+            if write is not None:
+                write.abandon(why)
+            for emit in self._queue:
+                emit.settle(Shortfall([None] * len(emit.outgoing), frozenset(), 0, why))
+            self._queue.clear()
+            self._queued = 0
+            await self._commands.give_back()
+            raise
+        finally:
+            self._writer = None
 
-    async def _confirm(self) -> Exception | None:
-        """All were found to be stored after their answers had been lost, that of the replicas among them: ask again."""
-        if not (replicas := self._settings.replicas):
-            return None
-        stream, patience = self._settings.stream, REPLICATION_TIMEOUT_MS
-        return self._replication_fault(
-            [await streams.replicated(self._commands, stream, replicas=replicas, timeout_ms=patience)]
-        )
+    async def _rest(self) -> list[Emit]:
+        """What came meanwhile. Else the connection is given back first.
 
-    async def _make_sure(self, progress: _Progress, since: str) -> None:
-        """Find out which of the unsure ones are stored. Raises `UnknownOutcomeError` where nothing can tell."""
-        for client in list(progress.lost_clients):
-            if client is None:
-                raise UnknownOutcomeError("the connection was lost before the server's number for it was known")
-            await streams.kill_client(self._commands, client)
-            progress.lost_clients.discard(client)
-        positions = defaultdict[str, list[int]](list)
-        for at in sorted(progress.unsure, reverse=True):
-            positions[progress.outgoing[at].event_id].append(at)
-        found, complete = await streams.find_events(self._commands, self._settings.stream, since, list(positions))
-        for event_id, entry_id in found:
-            if positions[event_id]:  # one event may be in the list twice, and be found as often
-                progress.ids[at := positions[event_id].pop()] = entry_id
-                progress.unsure.discard(at)
-        if not complete and progress.unsure:
-            raise UnknownOutcomeError(
-                "too many entries came since, or some were trimmed, to look the events up among them"
-            )
-        progress.unsure.clear()
+        Whoever was just told emits again at once, often: one turn of the event loop spares a new task and a new loan.
+        """
+        await asyncio.sleep(0)
+        if emits := self._next():
+            return emits
+        await self._commands.give_back()
+        return self._next()
 
-    @staticmethod
-    def _fault(replies: Sequence[Reply]) -> Exception | None:
-        """The error that decides: one that does not pass, as then there is no use in trying again, else any."""
-        errors = [reply for reply in replies if isinstance(reply, Exception)]
-        return next((error for error in errors if not is_outage(error)), errors[0] if errors else None)
-
-    def _replication_fault(self, replies: Sequence[Reply]) -> Exception | None:
-        wanted = self._settings.replicas
-        if not wanted or not replies or (isinstance(replies[0], int) and replies[0] >= wanted):
-            return None
-        return NotReplicatedError(
-            f"stored, but {replies[0]} of {wanted} replicas confirmed it within {REPLICATION_TIMEOUT_MS} ms"
-        )
-
-    def _note_seen(self, ids: Sequence[str | None]) -> None:
-        stored = [entry_id for entry_id in ids if entry_id is not None]
-        known = [*stored, *([self._last_seen] if self._last_seen else [])]
-        self._last_seen = max(known, key=streams.order, default=None)
+    def _next(self) -> list[Emit]:
+        """The emits of the next write: those that came first, as many as fit. Cancelled ones are left out."""
+        taken: list[Emit] = []
+        entries = size = 0
+        while self._queue and entries < LARGEST_WRITE and size < LARGEST_WRITE_BYTES:
+            emit = self._queue[0]
+            if taken and entries + len(emit.outgoing) > LARGEST_WRITE:
+                break
+            self._queue.popleft()
+            self._queued -= len(emit.outgoing)
+            if not emit.done.done():
+                taken.append(emit)
+                entries += len(emit.outgoing)
+                size += sum([len(value) for one in emit.outgoing for value in one.values])
+        self._tell_room()
+        return taken
 
 
-def _entry_id(reply: Reply) -> str | None:
-    return reply.decode() if isinstance(reply, bytes) else None
+def _started(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str) -> asyncio.Task[None]:
+    """A task that has begun already, where Python can do that: a turn of the event loop is a tenth of an emit."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, name=name, eager_start=True)
+    return loop.create_task(work, name=name)

@@ -5,12 +5,13 @@ from typing import overload
 
 from redis.asyncio import Redis
 
-from rapids.appender import Appended, Appender, Outgoing
+from rapids.appender import Appender
 from rapids.correlation import get_causation_id, get_correlation_id
 from rapids.events import BaseEvent, Event, GenericEvent
 from rapids.exceptions import EmitError, NotConfiguredError
 from rapids.settings import EmitterSettings
-from rapids.wire.events import encode
+from rapids.wire.events import encode_values
+from rapids.write import Outgoing, Shortfall
 
 __all__ = ["EventEmitter", "ids_for"]
 
@@ -62,6 +63,11 @@ class EventEmitter:
         """
         self._appender = Appender(redis, self._settings)
 
+    async def drain(self) -> None:
+        """Wait until nothing is being written any more: for a shutdown, after the last `emit`."""
+        if self._appender is not None:
+            await self._appender.drain()
+
     @overload
     async def emit(self, event: Event, *, caused_by: Event | None = None) -> str: ...
     @overload
@@ -69,8 +75,11 @@ class EventEmitter:
     async def emit(self, event: Event | Sequence[Event], *, caused_by: Event | None = None) -> str | list[str]:
         """Append one event, or several in one round trip (1,000 at a time); the ids of their entries.
 
-        Returns when Redis has stored them. The correlation id is the event's own, else that of `caused_by`, else the
-        scope's; the causation id is the event's own, else the id of `caused_by`, else of the event being handled.
+        Returns when Redis has stored them. Emits that arrive while a write is under way go out together in the next
+        one, in the order in which they came. Cancelling one disturbs no other: it is stored if it was being written.
+
+        The correlation id is the event's own, else that of `caused_by`, else the scope's; the causation id is the
+        event's own, else the id of `caused_by`, else of the event being handled.
 
         An emit whose answer was lost is looked up before it is tried again, so it is not stored twice.
 
@@ -78,31 +87,37 @@ class EventEmitter:
         `replicas` confirmed in time (the events are stored then, and the error says so);
         `SerializationError` for what JSON cannot hold, before anything is sent; `NotConfiguredError` without a client.
         """
-        if isinstance(event, Event):
-            return (await self._emit([event], caused_by))[0]
-        return await self._emit(list(event), caused_by)
-
-    async def _emit(self, events: Sequence[Event], caused_by: Event | None) -> list[str]:
-        if self._appender is None:
+        appender = self._appender
+        if appender is None:
             raise NotConfiguredError(
                 "the emitter has no Redis client: give EventEmitter(redis=...) one, or call emitter.configure(redis)"
             )
+        if appender.is_full:
+            await appender.room()  # before the event is encoded: what waits here is the caller's, and no copy
+        if isinstance(event, Event):
+            appended = await appender.append((_outgoing(event, caused_by),))
+            if isinstance(appended, Shortfall):
+                raise self._error((event,), 0, appended) from appended.error
+            return appended[0]
+        return await self._emit_all(appender, list(event), caused_by)
+
+    async def _emit_all(self, appender: Appender, events: Sequence[Event], caused_by: Event | None) -> list[str]:
         outgoing = [_outgoing(event, caused_by) for event in events]
         ids: list[str] = []
         for first in range(0, len(outgoing), CHUNK):
-            appended = await self._appender.append(outgoing[first : first + CHUNK])
-            if appended.error is not None:
-                raise self._error(events, first, appended, appended.error) from appended.error
-            ids += [entry_id for entry_id in appended.ids if entry_id is not None]
+            appended = await appender.append(outgoing[first : first + CHUNK])
+            if isinstance(appended, Shortfall):
+                raise self._error(events, first, appended) from appended.error
+            ids += appended
         return ids
 
-    def _error(self, events: Sequence[Event], before: int, appended: Appended, cause: Exception) -> EmitError:
-        stored = {before + at for at, entry_id in enumerate(appended.ids) if entry_id is not None} | set(range(before))
-        unknown = {before + at for at in appended.unsure}
+    def _error(self, events: Sequence[Event], before: int, shortfall: Shortfall) -> EmitError:
+        stored = {before + at for at, entry_id in enumerate(shortfall.ids) if entry_id is not None} | set(range(before))
+        unknown = {before + at for at in shortfall.unsure}
         missing = [at for at in range(len(events)) if at not in stored]
         first = events[missing[0] if missing else before]
         return EmitError(
-            *(_type_of(first), first.id, self._settings.stream, appended.attempts, cause),
+            *(_type_of(first), first.id, self._settings.stream, shortfall.attempts, shortfall.error),
             stored=tuple(events[at].id for at in sorted(stored)),
             not_stored=tuple(events[at].id for at in missing if at not in unknown),
             unknown=tuple(events[at].id for at in missing if at in unknown),
@@ -124,7 +139,7 @@ def _outgoing(event: Event, caused_by: Event | None) -> Outgoing:
     if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"only events can be emitted, not {event!r}")
     correlation_id, causation_id = ids_for(event, caused_by)
-    return Outgoing(event.id, encode(event, correlation_id=correlation_id, causation_id=causation_id))
+    return Outgoing(event.id, encode_values(event, correlation_id, causation_id))
 
 
 def _type_of(event: Event) -> str:

@@ -5,8 +5,8 @@ event must be neither decoded twice nor stored twice, so commands go out on conn
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -35,6 +35,7 @@ __all__ = [
     "Client",
     "Command",
     "Commands",
+    "LentConnection",
     "OwnConnection",
     "Reply",
     "ServerClient",
@@ -98,46 +99,19 @@ class Commands(Protocol):
 class SharedPool:
     """The pool of a client the user made: a connection is borrowed for one round trip at a time.
 
-    Where the pool has no more connections to give (redis-py's default is 100), callers wait their turn. `identified`:
-    ask the server once for its number of each connection, so that an `AnswerLostError` can name it.
+    Where the pool has no more connections to give (redis-py's default is 100), callers wait their turn.
     """
 
-    def __init__(self, client: Client, *, identified: bool = False) -> None:
+    def __init__(self, client: Client) -> None:
         self._pool = pool_of(client)
-        self._identified = identified
-        self._clients: WeakKeyDictionary[AbstractConnection, ServerClient] = WeakKeyDictionary()
         self._turns: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
-        async with self._borrowed() as connection:
-            if self._identified:
-                await self._identify(connection)
+        async with self._turn():
+            connection = await free_connection(self._pool)
             try:
                 return await _round_trip(connection, commands)
-            except (BusyLoadingError, AuthenticationError) as error:
-                # Answers, though redis-py calls them connection errors and drops what others came with them.
-                if len(commands) == 1:
-                    raise
-                raise AnswerLostError(str(error), self._clients.get(connection)) from error
-            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                raise AnswerLostError(str(error), self._clients.get(connection)) from error
-
-    async def _identify(self, connection: AbstractConnection) -> None:
-        if connection not in self._clients:
-            connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
-            number, info = await _round_trip(connection, [("CLIENT", "ID"), ("INFO", "server")])
-            self._clients[connection] = ServerClient(checked(number), run_id_in(info))
-
-    def _forget(self, connection: AbstractConnection) -> None:
-        self._clients.pop(connection, None)  # connected anew, under another number
-
-    @asynccontextmanager
-    async def _borrowed(self) -> AsyncGenerator[AbstractConnection]:
-        async with self._turn():
-            connection = await self._free_connection()
-            try:
-                yield connection
             finally:
                 # A cancelled caller must not leave the pool one connection short.
                 await asyncio.shield(self._pool.release(connection))
@@ -148,16 +122,80 @@ class SharedPool:
             self._turns, self._loop = asyncio.Semaphore(self._pool.max_connections), loop
         return self._turns
 
-    async def _free_connection(self) -> AbstractConnection:
-        """A connection. Others may have taken them all: what they, too, do in a round trip is soon over."""
-        for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
-            try:
-                connection: AbstractConnection = await self._pool.get_connection()
-            except MaxConnectionsError:
-                await asyncio.sleep(BUSY_POOL_PAUSE)
-            else:
-                return connection
-        return await self._pool.get_connection()
+
+async def free_connection(pool: ConnectionPool) -> AbstractConnection:
+    """A connection. Others may have taken them all: what they, too, do in a round trip is soon over."""
+    for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
+        try:
+            connection: AbstractConnection = await pool.get_connection()
+        except MaxConnectionsError:
+            await asyncio.sleep(BUSY_POOL_PAUSE)
+        else:
+            return connection
+    return await pool.get_connection()
+
+
+class LentConnection:
+    """A connection of a user's pool, kept from the first command until it is given back, for one task to use.
+
+    It knows itself by the server's number for it, so that an `AnswerLostError` can name it.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._pool = pool_of(client)
+        self._connection: AbstractConnection | None = None
+        self._clients: WeakKeyDictionary[AbstractConnection, ServerClient] = WeakKeyDictionary()
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        return await self.send_packed((), commands)
+
+    async def send_packed(self, packed: Sequence[bytes], more: Sequence[Command] = ()) -> list[Reply]:
+        """The answers to commands that are packed already, and to `more` behind them.
+
+        Raises `AnswerLostError` when they were sent and an answer did not come, another `RedisError` when not.
+        """
+        if self._connection is None:
+            self._connection = await free_connection(self._pool)
+        connection = self._connection
+        try:
+            if connection not in self._clients:
+                await self._identify(connection)
+            return await self._sent(connection, packed, more)
+        except BaseException:
+            await self.give_back()  # the pool connects it anew, by the ways it knows
+            raise
+
+    async def give_back(self) -> None:
+        """Let others have the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._pool.release(connection)
+
+    async def share(self) -> None:
+        """Let others have a turn if they have no other connection."""
+        if not self._pool.can_get_connection():
+            await self.give_back()
+
+    async def _sent(
+        self, connection: AbstractConnection, packed: Sequence[bytes], more: Sequence[Command]
+    ) -> list[Reply]:
+        try:
+            return await _round_trip(connection, more, packed)
+        except (BusyLoadingError, AuthenticationError) as error:
+            # Answers, though redis-py calls them connection errors and drops what others came with them.
+            if len(packed) + len(more) == 1:
+                raise
+            raise AnswerLostError(str(error), self._clients.get(connection)) from error
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise AnswerLostError(str(error), self._clients.get(connection)) from error
+
+    async def _identify(self, connection: AbstractConnection) -> None:
+        connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        number, info = await _round_trip(connection, [("CLIENT", "ID"), ("INFO", "server")])
+        self._clients[connection] = ServerClient(checked(number), run_id_in(info))
+
+    def _forget(self, connection: AbstractConnection) -> None:
+        self._clients.pop(connection, None)  # connected anew, under another number
 
 
 class OwnConnection:
@@ -214,9 +252,17 @@ def pool_of(client: Client) -> ConnectionPool:
     return pool
 
 
-async def _round_trip(connection: AbstractConnection, commands: Sequence[Command]) -> list[Reply]:
-    await connection.send_packed_command(connection.pack_commands(commands))
-    replies = [await _answer(connection) for _ in commands]
+async def _round_trip(
+    connection: AbstractConnection, commands: Sequence[Command], packed: Sequence[bytes] = ()
+) -> list[Reply]:
+    packet = b"".join(packed) if not commands else b"".join([*packed, *connection.pack_commands(commands)])
+    await connection.send_packed_command(packet)
+    try:
+        # One time limit for all answers: redis-py's own, one for each of them, takes longer than reading an answer.
+        async with asyncio.timeout(connection.socket_timeout):
+            replies = [await _answer(connection) for _ in range(len(packed) + len(commands))]
+    except TimeoutError as error:
+        raise RedisTimeoutError("Redis did not answer in time") from error
     if any(isinstance(reply, ReadOnlyError) for reply in replies):
         # This was the master and is a replica now, after a failover: the name may lead elsewhere when asked again.
         await connection.disconnect(nowait=True)
@@ -225,7 +271,7 @@ async def _round_trip(connection: AbstractConnection, commands: Sequence[Command
 
 async def _answer(connection: AbstractConnection) -> Reply:
     try:
-        return cast(Reply, await connection.read_response(disable_decoding=True))
+        return cast(Reply, await connection.read_response(disable_decoding=True, timeout=math.inf))
     except ResponseError as error:
         return error
 

@@ -1,13 +1,24 @@
 """Appending to streams and asking how they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
 
 from rapids.storage import scripts
-from rapids.storage.connection import Commands, Reply, ServerClient, call, checked, is_no_group, run, run_id_in
+from rapids.storage.connection import (
+    Commands,
+    LentConnection,
+    Reply,
+    ServerClient,
+    call,
+    checked,
+    is_no_group,
+    run,
+    run_id_in,
+)
 from rapids.storage.keys import PARKED, WAITING, Source
+from rapids.storage.packing import EntryPacker
 
 __all__ = [
     "GroupState",
@@ -23,23 +34,20 @@ __all__ = [
 
 
 async def append(
-    commands: Commands,
-    stream: str,
-    entries: Sequence[Sequence[bytes]],
+    commands: LentConnection,
+    packer: EntryPacker,
+    entries: Iterable[Sequence[bytes]],
     *,
-    maxlen: int | None,
     replicas: int = 0,
     replication_timeout_ms: int = 0,
 ) -> list[Reply]:
-    """Append entries in order, in one round trip: an entry id, or the error, for each.
+    """Append entries, each told by its values, in order and in one round trip: an entry id, or the error, for each.
 
-    `maxlen` (entries) trims the stream in whole nodes, so some more stay. With `replicas`, one more answer tells how
-    many replicas had confirmed all of them after `replication_timeout_ms` milliseconds at the most (WAIT).
-    Raises `RedisError` if no answer came.
+    With `replicas`, one more answer tells how many replicas had confirmed all of them after `replication_timeout_ms`
+    milliseconds at the most (WAIT). Raises `RedisError` if no answer came.
     """
-    trim = () if maxlen is None else ("MAXLEN", "~", maxlen)
     wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
-    return await commands.send([*(("XADD", stream, *trim, "*", *fields) for fields in entries), *wait])
+    return await commands.send_packed([packer.pack(values) for values in entries], wait)
 
 
 async def replicated(commands: Commands, stream: str, *, replicas: int, timeout_ms: int) -> int:

@@ -17,7 +17,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import DeserializationError, SerializationError
 
-__all__ = ["EVENT_FIELDS", "Fields", "Replay", "StoredEvent", "encode", "event_type_in", "pairs"]
+__all__ = ["EVENT_FIELDS", "Fields", "Replay", "StoredEvent", "encode", "encode_values", "event_type_in", "pairs"]
 
 Fields: TypeAlias = Sequence[bytes]
 """Names and values in turn, as Redis keeps them."""
@@ -49,29 +49,53 @@ def pairs(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
 
 
 def encode(event: Event, *, correlation_id: str | None, causation_id: str | None) -> list[bytes]:
-    """The fields of the entry for `event`, in the order of the format.
+    """The fields of the entry for `event`, names and values in turn, in the order of the format.
+
+    Raises `SerializationError`, which names the field, for what JSON cannot hold.
+    """
+    values = encode_values(event, correlation_id, causation_id)
+    return [part for pair in zip(EVENT_FIELDS, values, strict=True) for part in pair]
+
+
+def encode_values(event: Event, correlation_id: str | None, causation_id: str | None) -> tuple[bytes, ...]:
+    """The values of the entry for `event`, in the order of `EVENT_FIELDS`.
 
     Raises `SerializationError`, which names the field, for what JSON cannot hold.
     """
     event_type, version, data = _body(event)
-    return [
-        b"event_type",
-        _utf8(event_type, event_type, "event_type"),
-        b"schema_version",
-        b"%d" % version,
-        b"data",
-        data,
-        b"id",
-        _utf8(event.id, event_type, "id"),
-        b"timestamp",
-        event.timestamp.astimezone(UTC).isoformat().encode(),
-        b"correlation_id",
-        _utf8(correlation_id or "", event_type, "correlation_id"),
-        b"causation_id",
-        _utf8(causation_id or "", event_type, "causation_id"),
-        b"metadata",
-        _json(event.metadata, event_type, "metadata") if event.metadata else b"{}",
-    ]
+    timestamp = event.timestamp
+    try:
+        return (
+            event_type.encode(),
+            b"%d" % version,
+            data,
+            event.id.encode(),
+            (timestamp if timestamp.tzinfo is UTC else timestamp.astimezone(UTC)).isoformat().encode(),
+            correlation_id.encode() if correlation_id else b"",
+            causation_id.encode() if causation_id else b"",
+            _json(event.metadata, event_type, "metadata") if event.metadata else b"{}",
+        )
+    except UnicodeEncodeError as error:
+        texts = {
+            "event_type": event_type,
+            "id": event.id,
+            "correlation_id": correlation_id or "",
+            "causation_id": causation_id or "",
+        }
+        raise SerializationError(event_type, _unwritable(texts), str(error)) from error
+
+
+def _unwritable(texts: Mapping[str, str]) -> str:
+    """The first of these that UTF-8 cannot hold."""
+    return next((name for name, text in texts.items() if not text.isascii() and _is_broken(text)), "?")
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _body(event: Event) -> tuple[str, int, bytes]:
@@ -136,13 +160,6 @@ def _strict(data: bytes) -> bytes:
         except ValueError as error:
             raise ValueError("NaN and infinities are not JSON") from error
     return data
-
-
-def _utf8(text: str, event_type: str, field: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise SerializationError(event_type, field, str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
