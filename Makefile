@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-integration chaos soak lint format typecheck ci clean
+.PHONY: help install demo test test-unit test-integration chaos soak bench lint format typecheck ci clean
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) a
 soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and see that nothing grows
 	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SOAK_SECONDS),600)
 
+bench: $(INSTALLED) ## Measure beside a hand-written floor, rapids-streams 0.3.0 and FastStream, BENCH_ROUNDS (5) times
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 lint: $(INSTALLED) ## Check style, imports between layers, and module sizes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,4 +59,4 @@ ci: lint typecheck ## Everything CI runs: lint, types, the demo once, two minute
 	$(BIN)/python -m pytest
 
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,4 @@
+"""What is compared: each contender is run by `python -m benchmarks.contenders` in an environment of its own.
+
+Nothing here imports Rapids' own package by another way than a user's: `rapids` is the one that environment has.
+"""

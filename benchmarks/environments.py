@@ -1,0 +1,138 @@
+"""An environment for each contender, under `.bench/`: the same Python, and the same version of all they share."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import Failed, output_of
+
+ROOT = Path(__file__).parent.parent
+HOME = ROOT / ".bench"
+IMPORTABLE = HOME / "importable"
+"""The working directory of contenders. It has this package in it, and not ours: `rapids` is what they installed."""
+
+COMMON = ("redis[hiredis]", "pydantic", "orjson", "fastapi", "uvicorn", "uvloop", "httptools")
+OWN: Mapping[str, tuple[str, ...]] = {
+    "ours": ("--editable", f"{ROOT}[embedded]"),
+    "floor": (),
+    "peer": ("rapids-streams==0.3.0",),
+    "faststream": ("faststream[redis]",),
+}
+PEER_NEEDS = (3, 12)
+WANTED = ("python3.13", "python3.12")
+
+
+@dataclass(frozen=True, slots=True)
+class Python:
+    path: str
+    version: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+    @property
+    def runs_the_peer(self) -> bool:
+        return self.version[:2] >= PEER_NEEDS
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    contender: str
+    python: str
+    """The path of its interpreter."""
+    packages: Mapping[str, str]
+    """Versions by name."""
+
+
+async def find_python(wanted: str | None) -> Python:
+    """The one to measure with: as asked for, else the newest known to run the peer, else the one that runs this."""
+    if wanted is not None:
+        if (python := await _python_at(wanted)) is None:
+            raise Failed(f"{wanted} is not a Python that runs")
+        return python
+    for candidate in _candidates():
+        python = await _python_at(candidate)
+        if python is not None and python.runs_the_peer:
+            return python
+    return Python(sys.executable, sys.version_info[:3])
+
+
+def _candidates() -> Iterable[str]:
+    installed = Path.home() / ".pyenv" / "versions"
+    for name in WANTED:
+        if found := shutil.which(name):
+            yield found
+        yield from sorted(map(str, installed.glob(f"*/bin/{name}")), reverse=True)
+
+
+async def _python_at(path: str) -> Python | None:
+    """None for what does not run: a shim of pyenv's is on the PATH whether or not its version is chosen."""
+    code = "import sys, json, venv, ensurepip; print(json.dumps([sys.executable, sys.version_info[:3]]))"
+    try:
+        executable, version = json.loads(await output_of(path, "-c", code, cwd=ROOT, timeout=60))
+    except (Failed, OSError, ValueError):
+        return None
+    return Python(executable, (version[0], version[1], version[2]))
+
+
+async def prepare(contenders: Iterable[str], python: Python) -> dict[str, Environment]:
+    """Build what is missing or out of date, ours first: the versions it gets are those of all."""
+    _make_importable()
+    ours = await _environment("ours", python, constraints=None)
+    shared = HOME / "constraints.txt"
+    shared.write_text("".join(f"{name}=={version}\n" for name, version in ours.packages.items()))
+    others = [await _environment(name, python, shared) for name in contenders if name != "ours"]
+    return {environment.contender: environment for environment in [ours, *others]}
+
+
+async def _environment(contender: str, python: Python, constraints: Path | None) -> Environment:
+    folder = HOME / contender
+    interpreter = str(folder / "bin" / "python")
+    requirements = [*OWN[contender], *COMMON, *(["--constraint", str(constraints)] if constraints else [])]
+    stamp = _stamp(python, requirements, constraints)
+    built = folder / ".built"
+    if not built.exists() or built.read_text() != stamp:
+        print(f"building .bench/{contender} with Python {python}", flush=True)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await output_of(python.path, "-m", "venv", str(folder), cwd=HOME)
+        await _install(contender, interpreter, requirements)
+        built.write_text(stamp)
+    return Environment(contender, interpreter, await _packages(interpreter))
+
+
+async def _install(contender: str, interpreter: str, requirements: list[str]) -> None:
+    pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    try:
+        await output_of(*pip, *requirements, cwd=HOME, timeout=1_200)
+    except Failed as error:
+        raise Failed(f"pip could not install {' '.join(requirements)} for {contender!r}: {error}") from None
+
+
+def _stamp(python: Python, requirements: list[str], constraints: Path | None) -> str:
+    project = (ROOT / "pyproject.toml").read_text()
+    shared = constraints.read_text() if constraints else ""
+    return hashlib.sha256(json.dumps([str(python), python.path, requirements, project, shared]).encode()).hexdigest()
+
+
+async def _packages(interpreter: str) -> dict[str, str]:
+    """What is installed, but for ours: a constraint cannot say where that comes from."""
+    code = (
+        "import json; from importlib.metadata import distributions;"
+        "print(json.dumps({d.name.lower(): d.version for d in distributions()}))"
+    )
+    found = json.loads(await output_of(interpreter, "-c", code, cwd=HOME))
+    return {name: found[name] for name in sorted(found) if name not in ("rapids-fastapi", "pip")}
+
+
+def _make_importable() -> None:
+    IMPORTABLE.mkdir(parents=True, exist_ok=True)
+    link = IMPORTABLE / "benchmarks"
+    if not link.is_symlink():
+        link.symlink_to(Path("..") / ".." / "benchmarks", target_is_directory=True)
