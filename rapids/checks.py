@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-__all__ = ["at_least", "backoff", "positive_seconds", "seconds", "text"]
+__all__ = ["at_least", "backoff", "flag", "positive_seconds", "seconds", "text"]
 
 LARGEST = 2**63 - 1
 """The largest whole number Redis takes."""
@@ -50,6 +50,13 @@ def at_least(option: str, value: int, least: int, *, or_none: bool = False) -> i
         raise ValueError(f"{option} must be {allowed}, not {value!r}")
     if value > LARGEST:
         raise ValueError(f"{option} must be {allowed}, and at most 2**63 - 1, not {value!r}")
+    return value
+
+
+def flag(option: str, value: bool) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"{option} must be True or False, not {value!r}")
     return value
 
 

@@ -28,6 +28,16 @@ def get_causation_id() -> str | None:
     return _causation_id.get()
 
 
+def handle(correlation_id: str | None, event_id: str) -> None:
+    """Handle an event from now on: what it leads to is caused by it, and correlated with it.
+
+    For a task whose context is its own, since nothing is restored. An event without a correlation id starts a
+    correlation of its own, named by its id.
+    """
+    _correlation_id.set(correlation_id or event_id)
+    _causation_id.set(event_id)
+
+
 class CorrelationScope:
     """A context manager, synchronous or not, that sets the correlation id and restores what was there before."""
 

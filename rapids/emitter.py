@@ -10,7 +10,7 @@ from rapids.correlation import get_causation_id, get_correlation_id
 from rapids.events import BaseEvent, Event, GenericEvent
 from rapids.exceptions import EmitError, NotConfiguredError
 from rapids.settings import EmitterSettings
-from rapids.wire.events import encode_values
+from rapids.wire.encoding import encode_values
 from rapids.write import Outgoing, Shortfall
 
 __all__ = ["EventEmitter", "ids_for"]

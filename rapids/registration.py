@@ -1,7 +1,7 @@
 """Registering handlers: `on` and what it makes."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, overload
 
@@ -9,6 +9,7 @@ from rapids.backoff import Backoff
 from rapids.checks import at_least, positive_seconds, text
 from rapids.checks import backoff as check_backoff
 from rapids.events import Event, get_event_class
+from rapids.outcomes import Done
 from rapids.routing import Target, matches, targets_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Handler:
     backoff: Backoff
     retryable_exceptions: tuple[type[BaseException], ...]
     """What to try again after; empty for every error."""
+    done: Done = field(init=False, repr=False, compare=False)
+    """What becomes of it most of the time."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "done", Done(self.name))
 
     def handles(self, event_type: str) -> bool:
         return any(matches(target, event_type) for target in self.targets)

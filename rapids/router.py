@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from redis.asyncio import Redis
 
 from rapids.backoff import Backoff, exponential
-from rapids.delivery import HandlerMiddleware, current_delivery
+from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.registration import Handler, HandlerRegistry, Handlers
-from rapids.settings import GroupStartPosition, RouterSettings
+from rapids.settings import GroupStartPosition, OrderBy, RouterSettings
+from rapids.settings import order_by as as_order_by
 from rapids.storage import streams
 from rapids.storage.connection import SharedPool, check_client
 from rapids.storage.keys import Source, default_dlq
@@ -50,6 +51,12 @@ class EventRouter(HandlerRegistry):
     - `dlq_stream`: where dead letters go; None parks such entries. `dlq_maxlen` (letters): what it is trimmed to.
     - `shutdown_timeout` (seconds): how long `stop` lets running handlers finish.
     - `consumer_ttl` (seconds): after how long a consumer that is gone and owns nothing is removed from the group.
+    - `concurrency` (entries): how many run at the same time. With the default, 1, they run one after another in the
+      order of the stream.
+    - `order_by`: with more than one at a time, a field's name, or a function from an event to its key, by which entries
+      are kept in order: those of one key run one after another. Events without the field, or whose key is None, need no
+      order. `retry_blocks_key`: whether those behind an entry that is to be delivered again wait for it.
+    - `exclusive`: only one consumer of the group is active at a time; another takes over within seconds of its death.
     - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
@@ -76,6 +83,10 @@ class EventRouter(HandlerRegistry):
         redelivery_backoff: Backoff | None = None,
         consumer_ttl: float = 3_600.0,
         middleware: Sequence[HandlerMiddleware] = (),
+        concurrency: int = 1,
+        order_by: str | OrderBy | None = None,
+        retry_blocks_key: bool = True,
+        exclusive: bool = False,
     ) -> None:
         self._settings = settings = RouterSettings(
             stream=stream,
@@ -95,6 +106,10 @@ class EventRouter(HandlerRegistry):
             dlq_maxlen=dlq_maxlen,
             shutdown_timeout=shutdown_timeout,
             consumer_ttl=consumer_ttl,
+            concurrency=concurrency,
+            order_by=as_order_by(order_by),
+            retry_blocks_key=retry_blocks_key,
+            exclusive=exclusive,
         )
         super().__init__(
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
@@ -191,8 +206,8 @@ class EventRouter(HandlerRegistry):
         if (worker := self._worker) is None:
             return
         worker.ask_to_stop()
-        delivery = current_delivery()  # which tasks that a handler makes inherit
-        if delivery is None or not worker.is_handling(delivery):
+        under_way = under_way_variable.get()  # which tasks that a handler makes inherit
+        if under_way is None or not worker.is_handling(under_way):
             await worker.stopped.wait()
 
     async def get_consumer_lag(self) -> ConsumerLag:

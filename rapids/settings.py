@@ -1,13 +1,19 @@
 """The options of the emitter and the router, checked once, where they are given."""
 
 import re
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import TypeAlias
 
 from rapids.backoff import Backoff, exponential
-from rapids.checks import at_least, backoff, positive_seconds, seconds, text
+from rapids.checks import at_least, backoff, flag, positive_seconds, seconds, text
+from rapids.events import Event, GenericEvent
 
-__all__ = ["EmitterSettings", "GroupStartPosition", "RouterSettings"]
+__all__ = ["EmitterSettings", "GroupStartPosition", "OrderBy", "RouterSettings"]
+
+OrderBy: TypeAlias = Callable[[Event], Hashable]
+"""From an event to its key: events of one key are handled one after another. None: in no order."""
 
 RESERVED = "rapids:"
 """Consumer names with this prefix are Rapids' own: they keep entries that wait or are parked."""
@@ -63,6 +69,10 @@ class RouterSettings:
     dlq_maxlen: int | None = 10_000
     shutdown_timeout: float = 30.0
     consumer_ttl: float = 3_600.0
+    concurrency: int = 1
+    order_by: OrderBy | None = None
+    retry_blocks_key: bool = True
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -90,6 +100,9 @@ class RouterSettings:
             at_least("dlq_maxlen", self.dlq_maxlen, 1, or_none=True)
         seconds("shutdown_timeout", self.shutdown_timeout)
         positive_seconds("consumer_ttl", self.consumer_ttl)
+        at_least("concurrency", self.concurrency, 1)
+        flag("retry_blocks_key", self.retry_blocks_key)
+        flag("exclusive", self.exclusive)
 
     def redelivery_delay(self, deliveries: int) -> float:
         """Seconds to wait after the `deliveries`-th failed delivery.
@@ -105,6 +118,25 @@ class RouterSettings:
     def names(cls) -> frozenset[str]:
         """The names of all options."""
         return frozenset(option.name for option in fields(cls))
+
+
+def order_by(value: "str | OrderBy | None") -> "OrderBy | None":
+    """What entries are kept in order by, as a function from an event to its key. A name stands for the event's field.
+
+    Raises `TypeError` for anything else, `ValueError` for what is no field's name.
+    """
+    if value is None or (callable(value) and not isinstance(value, str)):
+        return value
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"order_by must be a field's name or a function from an event to its key, not {value!r}")
+    if not value.isidentifier():
+        raise ValueError(f"order_by must be a field's name or a function from an event to its key, not {value!r}")
+    name = value
+
+    def field_of(event: Event) -> Hashable:
+        return event.data.get(name) if isinstance(event, GenericEvent) else getattr(event, name, None)
+
+    return field_of
 
 
 def start_position(option: str, value: str) -> str:

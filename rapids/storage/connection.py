@@ -6,7 +6,7 @@ event must be neither decoded twice nor stored twice, so commands go out on conn
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -227,6 +227,22 @@ class OwnConnection:
                 await self._connection.connect()
             return await _round_trip(self._connection, commands)
 
+    async def send_ahead(
+        self, ahead: Sequence[Command], last: Command, on_ahead: Callable[[Sequence[Reply]], None]
+    ) -> Reply:
+        """The answer to a command that may block. Others go ahead of it in the same packet.
+
+        `on_ahead` is given their answers as soon as they are there, which is before the last one blocks.
+        """
+        async with self._turn:
+            if not self._connection.is_connected:
+                await self._connection.connect()
+            if ahead:
+                await self._connection.send_packed_command(self._connection.pack_commands([*ahead, last]))
+                on_ahead(await _answers(self._connection, len(ahead)))
+                return (await _answers(self._connection, 1))[0]
+            return (await _round_trip(self._connection, [last]))[0]
+
     async def close(self) -> None:
         """Close the connection; a command under way fails."""
         await self._connection.disconnect(nowait=True)
@@ -257,10 +273,14 @@ async def _round_trip(
 ) -> list[Reply]:
     packet = b"".join(packed) if not commands else b"".join([*packed, *connection.pack_commands(commands)])
     await connection.send_packed_command(packet)
+    return await _answers(connection, len(packed) + len(commands))
+
+
+async def _answers(connection: AbstractConnection, count: int) -> list[Reply]:
     try:
         # One time limit for all answers: redis-py's own, one for each of them, takes longer than reading an answer.
         async with asyncio.timeout(connection.socket_timeout):
-            replies = [await _answer(connection) for _ in range(len(packed) + len(commands))]
+            replies = [await _answer(connection) for _ in range(count)]
     except TimeoutError as error:
         raise RedisTimeoutError("Redis did not answer in time") from error
     if any(isinstance(reply, ReadOnlyError) for reply in replies):

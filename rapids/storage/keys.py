@@ -49,9 +49,12 @@ def letters_restored(dlq: str) -> str:
     return _beside(dlq, "restored")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A stream as one group reads it, and the keys in which the group keeps what it knows of its entries."""
+    """A stream as one group reads it, and the keys in which the group keeps what it knows of its entries.
+
+    Compared by identity: a worker makes its two once, and looks things up by them for every entry.
+    """
 
     stream: str
     group: str
@@ -72,6 +75,11 @@ class Source:
     def parked(self) -> str:
         """Hash: parked entry id to why it is parked."""
         return _beside(self.stream, f"parked:{self.group}")
+
+    @property
+    def exclusive(self) -> str:
+        """String with a TTL: the process that is the group's only active consumer."""
+        return _beside(self.stream, f"exclusive:{self.group}")
 
     def consumer(self, name: str) -> str:
         """String with a TTL: the process that goes by this consumer name."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rapids.storage import scripts
-from rapids.storage.connection import Command, Commands, Reply, run
+from rapids.storage.connection import Commands, Reply, run
+from rapids.storage.groups import acknowledgement
 from rapids.storage.keys import Source
 
 __all__ = ["Letter", "SettleCall", "Verb", "acknowledge", "settle"]
@@ -37,10 +38,7 @@ class SettleCall:
 
 async def acknowledge(commands: Commands, source: Source, ids: Sequence[bytes]) -> list[Reply]:
     """Acknowledge entries that need nothing else, in one round trip. An entry of a replay stream is deleted as well."""
-    wanted: list[Command] = [("XACK", source.stream, source.group, *ids)]
-    if source.is_replay:
-        wanted.append(("XDEL", source.stream, *ids))
-    return await commands.send(wanted)
+    return await commands.send(acknowledgement(source, ids))
 
 
 async def settle(

@@ -62,6 +62,12 @@ async def replicated(commands: Commands, stream: str, *, replicas: int, timeout_
     return checked(confirmed)
 
 
+async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[bytes] | None:
+    """The fields of an entry, or None where it is not in the stream any more."""
+    found = await call(commands, "XRANGE", stream, entry_id, entry_id)
+    return found[0][1] if found else None
+
+
 async def find_events(
     commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, most: int = 10_000
 ) -> tuple[list[tuple[str, str]], bool]:

@@ -3,21 +3,28 @@
 Reading trusts nothing: an entry may hold any bytes, and whatever is wrong with it ends as a `DeserializationError`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from functools import lru_cache
-from math import isfinite
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import orjson
 from pydantic import AliasChoices, AliasPath, ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json
 
 from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, get_event_class
-from rapids.exceptions import DeserializationError, SerializationError
+from rapids.exceptions import DeserializationError
 
-__all__ = ["EVENT_FIELDS", "Fields", "Replay", "StoredEvent", "encode", "encode_values", "event_type_in", "pairs"]
+__all__ = [
+    "EVENT_FIELDS",
+    "Fields",
+    "Replay",
+    "StoredEvent",
+    "decode",
+    "event_type_in",
+    "pairs",
+]
 
 Fields: TypeAlias = Sequence[bytes]
 """Names and values in turn, as Redis keeps them."""
@@ -39,127 +46,52 @@ MESSAGE_LIMIT = 4_096
 INJECTED = ("_schema_version", "_timestamp")
 """What migrations find in their input beside the event's fields."""
 
-_BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
-_SUSPECT_NUMBERS = (b"NaN", b"Infinity")
-
 
 def pairs(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
     """The fields as (name, value)."""
     return zip(fields[::2], fields[1::2], strict=True)
 
 
-def encode(event: Event, *, correlation_id: str | None, causation_id: str | None) -> list[bytes]:
-    """The fields of the entry for `event`, names and values in turn, in the order of the format.
+def decode(event_type: str, fields: Fields) -> Event:
+    """The event of an entry whose type was read.
 
-    Raises `SerializationError`, which names the field, for what JSON cannot hold.
+    Raises `DeserializationError` for anything that makes an entry no event.
     """
-    values = encode_values(event, correlation_id, causation_id)
-    return [part for pair in zip(EVENT_FIELDS, values, strict=True) for part in pair]
+    cls = get_event_class(event_type)
+    if cls is not None and fields[::2] == _NAMES and not _reading(cls).migrates:
+        try:
+            if document := _regular_document(fields):
+                return _validated(cls, document)
+        except Exception:  # noqa: S110 - what is wrong with it is told by reading it with care, below
+            pass
+    return StoredEvent.read(fields).decode()
 
 
-def encode_values(event: Event, correlation_id: str | None, causation_id: str | None) -> tuple[bytes, ...]:
-    """The values of the entry for `event`, in the order of `EVENT_FIELDS`.
+_NAMES = list(EVENT_FIELDS)
+_is_plain = re.compile(rb"[ !#-\[\]-~]*").fullmatch
+"""Whether text stands for itself in JSON."""
 
-    Raises `SerializationError`, which names the field, for what JSON cannot hold.
+
+def _regular_document(fields: Fields) -> bytes | None:
+    """The JSON document of an entry as we write them, by the rules of `StoredEvent.decode` but without its care.
+
+    None where something about it needs that care.
     """
-    event_type, version, data = _body(event)
-    timestamp = event.timestamp
-    try:
-        return (
-            event_type.encode(),
-            b"%d" % version,
-            data,
-            event.id.encode(),
-            (timestamp if timestamp.tzinfo is UTC else timestamp.astimezone(UTC)).isoformat().encode(),
-            correlation_id.encode() if correlation_id else b"",
-            causation_id.encode() if causation_id else b"",
-            _json(event.metadata, event_type, "metadata") if event.metadata else b"{}",
-        )
-    except UnicodeEncodeError as error:
-        texts = {
-            "event_type": event_type,
-            "id": event.id,
-            "correlation_id": correlation_id or "",
-            "causation_id": causation_id or "",
-        }
-        raise SerializationError(event_type, _unwritable(texts), str(error)) from error
-
-
-def _unwritable(texts: Mapping[str, str]) -> str:
-    """The first of these that UTF-8 cannot hold."""
-    return next((name for name, text in texts.items() if not text.isascii() and _is_broken(text)), "?")
-
-
-def _is_broken(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _body(event: Event) -> tuple[str, int, bytes]:
-    if isinstance(event, GenericEvent):
-        return event.raw_type, 1, _json(event.data, event.raw_type, "data")
-    if not isinstance(event, BaseEvent):
-        raise TypeError(f"only events can be emitted, not {event!r}")
-    return event.event_type, event.schema_version, _own_fields(event)
-
-
-def _own_fields(event: BaseEvent) -> bytes:
-    try:
-        data = _written(event, exclude=_BASE_FIELDS)
-        if data[:1] != b"{":
-            raise ValueError("a model_serializer makes something else of it than an object, which no reader could take")
-        return data
-    except (PydanticSerializationError, ValueError) as error:
-        raise SerializationError(event.event_type, _culprit(event), str(error)) from error
-
-
-def _culprit(event: BaseEvent) -> str:
-    """The first field that cannot be written: looked for only once the whole event has failed."""
-    for name in (*type(event).model_fields, *(event.model_extra or ())):
-        try:
-            _written(event, include={name})
-        except (PydanticSerializationError, ValueError):
-            return name
-    return "?"
-
-
-def _written(event: BaseEvent, *, include: set[str] | None = None, exclude: set[str] | None = None) -> bytes:
-    serializer = event.__pydantic_serializer__
-    data = serializer.to_json(event, include=include, exclude=exclude, round_trip=True, by_alias=False)
-    if b"null" in data:
-        _check_numbers(serializer.to_python(event, include=include, exclude=exclude, round_trip=True))
-    return _strict(data)
-
-
-def _check_numbers(value: object) -> None:
-    """Raises `ValueError` for NaN or an infinity: in a nested model, Pydantic would write it as null without a word."""
-    if isinstance(value, float) and not isfinite(value):
-        raise ValueError(f"{value} is not JSON")
-    if isinstance(value, dict):
-        value = list(cast("dict[object, object]", value).values())
-    if isinstance(value, list | tuple | set | frozenset):
-        for inner in cast("list[object]", value):
-            _check_numbers(inner)
-
-
-def _json(value: object, event_type: str, field: str) -> bytes:
-    try:
-        return _strict(to_json(value, inf_nan_mode="constants"))
-    except (PydanticSerializationError, ValueError) as error:
-        raise SerializationError(event_type, field, str(error)) from error
-
-
-def _strict(data: bytes) -> bytes:
-    """`data`, unless it has NaN or an infinity, which are not JSON. A string may hold those words: parsing tells."""
-    if any(word in data for word in _SUSPECT_NUMBERS):
-        try:
-            from_json(data, allow_inf_nan=False)
-        except ValueError as error:
-            raise ValueError("NaN and infinities are not JSON") from error
-    return data
+    _, _, data, event_id, timestamp, correlation_id, causation_id, metadata = fields[1::2]
+    if not (event_id and timestamp and _is_plain(event_id + timestamp + correlation_id + causation_id)):
+        return None
+    if data[:1] != b"{" or data[-1:] != b"}" or len(data) == 2:
+        return None
+    if metadata != b"{}":
+        from_json(metadata)  # alone, so that it cannot bring in fields of its own
+    return b'%b,"metadata":%b,"id":"%b","timestamp":"%b","correlation_id":%b,"causation_id":%b}' % (
+        data[:-1],
+        metadata,
+        event_id,
+        timestamp,
+        b'"%b"' % correlation_id if correlation_id else b"null",
+        b'"%b"' % causation_id if causation_id else b"null",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +108,14 @@ class Replay:
 
 def event_type_in(fields: Fields) -> str | None:
     """The event type an entry states, or None where it states none that is readable."""
-    values = [value for name, value in pairs(fields) if name == b"event_type"]
-    if len(values) != 1 or len(values[0]) > TYPE_LIMIT * 4:
+    names = list(fields[::2])
+    if names.count(b"event_type") != 1:
+        return None
+    value = fields[2 * names.index(b"event_type") + 1]
+    if len(value) > TYPE_LIMIT * 4:
         return None
     try:
-        text = values[0].decode()
+        text = value.decode()
     except UnicodeDecodeError:
         return None
     return text if 0 < len(text) <= TYPE_LIMIT else None

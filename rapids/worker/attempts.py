@@ -5,24 +5,27 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
 from pydantic import ValidationError
 
 from rapids.backoff import Backoff
-from rapids.delivery import CallNext, Delivery, HandlerMiddleware, delivery_variable
+from rapids.delivery import CallNext, Delivery, HandlerMiddleware, UnderWay, current_delivery, under_way_variable
+from rapids.events import Event
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter, without_input
-from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
+from rapids.outcomes import Dead, Failure, Outcome, Reason, Released, RetryAt
 from rapids.registration import Handler
 from rapids.settings import RouterSettings
+from rapids.worker.deadlines import Deadline
+from rapids.worker.member import Member
 
-__all__ = ["Attempts", "Stop"]
+__all__ = ["Attempts", "Runner", "Stop", "runners_of"]
 
 logger = logging.getLogger("rapids.worker")
 
-Runner: TypeAlias = Callable[[Delivery], Awaitable[None]]
+Runner: TypeAlias = Callable[[Event], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,52 +39,48 @@ class Stop:
 
 
 class Attempts:
-    """Runs handlers inside the middleware, which is folded around each of them once."""
+    """Runs handlers, one at a time, in the task of one executor."""
 
-    def __init__(
-        self,
-        handlers: Iterable[Handler],
-        middleware: Sequence[HandlerMiddleware],
-        settings: RouterSettings,
-        stop: Stop,
-        context: Mapping[str, object],
-    ) -> None:
-        self._runners = {handler.name: _folded(handler, middleware) for handler in handlers}
-        self._settings = settings
+    def __init__(self, member: Member, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline) -> None:
+        self._settings = member.settings
+        self._runners = runners
         self._stop = stop
-        self._context = context
-        self._under_way: Delivery | None = None
+        self._context = member.context
+        self._deadline = deadline
+        self._under_way: UnderWay | None = None
 
-    def is_under_way(self, delivery: Delivery) -> bool:
+    def is_under_way(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
-        return delivery is self._under_way
+        return under_way is self._under_way
 
-    async def run(self, handler: Handler, delivery: Delivery) -> Outcome:
+    async def run(self, handler: Handler, under_way: UnderWay) -> Outcome:
         """What the handler makes of the delivery, its quick attempts included.
 
         Raises `CancelledError` only when the router interrupts its handlers. That a handler leaves its task cancelled
         is the handler's doing, and ends no more than this attempt.
         """
-        if delivery.deliveries > self._settings.max_deliveries:
-            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(delivery, self._settings))
+        if under_way.spent > self._settings.max_deliveries:
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
         attempt = 1
         while not self._stop.interrupts.is_set():
-            error = await self._error_of(handler, replace(delivery, attempt=attempt))
-            await _shed_cancellations()
+            error = await self._error_of(handler, under_way)
+            if self._deadline.task.cancelling():
+                await _shed_cancellations()
             if error is None:
-                return Done(handler.name)
+                return handler.done
             if self._is_interruption(error):
                 break
             if _is_final(handler, error):
-                refused = error if isinstance(error, NonRetryableError) else _refused(handler, delivery, error)
+                refused = error if isinstance(error, NonRetryableError) else _refused(handler, under_way, error)
                 return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused))
             if isinstance(error, RetryAfter) or attempt > handler.retries:
-                exhausted = MaxRetriesExceededError(handler.name, attempt, delivery.event.id, error)
-                return self._failed(handler, delivery, exhausted)
-            self._log_attempt(handler, delivery, error, attempt)
+                exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
+                return self._failed(handler, under_way, exhausted)
+            self._log_attempt(handler, under_way, error, attempt)
             if await self._stops_within(_seconds(handler.backoff, attempt)):
                 return Released(handler.name)
             attempt += 1
+            under_way = under_way._replace(attempt=attempt)
         raise asyncio.CancelledError  # whatever a handler made of its interruption, that was no failure
 
     def _is_interruption(self, error: BaseException) -> bool:
@@ -98,34 +97,30 @@ class Attempts:
         except TimeoutError:
             return False
 
-    async def _error_of(self, handler: Handler, delivery: Delivery) -> BaseException | None:
+    async def _error_of(self, handler: Handler, under_way: UnderWay) -> BaseException | None:
         """The error of one attempt, if it had one."""
-        token = delivery_variable.set(delivery)
-        self._under_way = delivery
-        limit = asyncio.timeout(handler.timeout)
+        under_way_variable.set(under_way)
+        self._under_way = under_way
+        self._deadline.begin(handler.timeout)
         try:
-            async with limit:
-                await self._runners[handler.name](delivery)
-        except TimeoutError as error:
-            if not limit.expired():
-                return error
-            return _timed_out(handler, delivery, error)
+            await self._runners[handler.name](under_way.event)
         except asyncio.CancelledError as error:
-            return error
+            return _timed_out(handler, under_way, error) if self._deadline.end() else error
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # any other must not end the executor's task, which nothing would start again
             return error
         finally:
+            self._deadline.end()
             self._under_way = None
-            delivery_variable.reset(token)
+            under_way_variable.set(None)
         return None
 
-    def _failed(self, handler: Handler, delivery: Delivery, exhausted: MaxRetriesExceededError) -> Outcome:
+    def _failed(self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError) -> Outcome:
         """What a failed delivery leads to: another one, or a dead letter after the last."""
         error = exhausted.last_error
         failure = Failure.of(error)
-        if delivery.deliveries >= self._settings.max_deliveries:
+        if delivery.spent >= self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure)
         logger.warning(
             "handler %r failed on event %s, delivery %d, after %d attempts: %s: %s",
@@ -135,9 +130,9 @@ class Attempts:
         )
         if isinstance(error, RetryAfter):
             return RetryAt(handler.name, error.seconds, failure)
-        return RetryAt(handler.name, _seconds(self._settings.redelivery_delay, delivery.deliveries), failure)
+        return RetryAt(handler.name, _seconds(self._settings.redelivery_delay, delivery.spent), failure)
 
-    def _log_attempt(self, handler: Handler, delivery: Delivery, error: BaseException, attempt: int) -> None:
+    def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, attempt: int) -> None:
         failure = Failure.of(error)
         logger.warning(
             "handler %r: attempt %d of %d failed on event %s: %s: %s",
@@ -145,11 +140,11 @@ class Attempts:
             extra=self._extra(delivery, failure.error_type),
         )
 
-    def _extra(self, delivery: Delivery, error_type: str) -> dict[str, object]:
+    def _extra(self, delivery: UnderWay, error_type: str) -> dict[str, object]:
         return {
             **self._context,
             "stream": delivery.stream,
-            "entry_id": delivery.entry_id,
+            "entry_id": delivery.entry_id.decode(),
             "event_id": delivery.event.id,
             "correlation_id": delivery.event.correlation_id or delivery.event.id,
             "handler": delivery.handler,
@@ -158,29 +153,38 @@ class Attempts:
         }
 
 
-def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
-    """The handler inside its middleware, the first one outermost."""
+def runners_of(handlers: Iterable[Handler], middleware: Sequence[HandlerMiddleware]) -> dict[str, Runner]:
+    """What to call for each handler: the handler inside its middleware, the first one outermost."""
+    return {handler.name: _folded(handler, middleware) if middleware else handler.function for handler in handlers}
 
+
+def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
     async def call(delivery: Delivery) -> None:
         await handler.function(delivery.event)
 
     folded: CallNext = call
     for layer in reversed(middleware):
         folded = partial(_through, layer, folded)
-    return folded
+
+    async def run(_: Event) -> None:
+        delivery = current_delivery()
+        assert delivery is not None  # noqa: S101 - the executor has just set it
+        await folded(delivery)
+
+    return run
 
 
 async def _through(layer: HandlerMiddleware, call_next: CallNext, delivery: Delivery) -> None:
     await layer(delivery, call_next)
 
 
-def _timed_out(handler: Handler, delivery: Delivery, error: TimeoutError) -> HandlerTimeoutError:
+def _timed_out(handler: Handler, delivery: UnderWay, error: BaseException) -> HandlerTimeoutError:
     timed_out = HandlerTimeoutError(handler.name, handler.timeout, delivery.event.id)
     timed_out.__cause__ = error  # its traceback shows where the handler was
     return timed_out
 
 
-def _refused(handler: Handler, delivery: Delivery, error: BaseException) -> NonRetryableError:
+def _refused(handler: Handler, delivery: UnderWay, error: BaseException) -> NonRetryableError:
     return NonRetryableError(handler.name, error, delivery.event.id)
 
 
@@ -192,7 +196,7 @@ def _is_final(handler: Handler, error: BaseException) -> bool:
     return bool(listed) and not isinstance(error, (*listed, RetryAfter))
 
 
-def _abandoned(delivery: Delivery, settings: RouterSettings) -> Failure:
+def _abandoned(delivery: UnderWay, settings: RouterSettings) -> Failure:
     return Failure(
         "",
         f"delivered {delivery.deliveries} times where max_deliveries is {settings.max_deliveries}: "

@@ -1,195 +1,294 @@
 """The executor: takes one delivery after another, runs its handlers, and says what became of each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
-from rapids.correlation import CorrelationScope
-from rapids.delivery import Delivery, HandlerMiddleware
+from rapids import correlation
+from rapids.delivery import UnderWay
 from rapids.events import Event
-from rapids.exceptions import NonRetryableError
-from rapids.outcomes import ACK, Dead, Failure, Ledger, Outcome, Reason, Released, settle
-from rapids.registration import Handler, Handlers
+from rapids.outcomes import ACK, NO_LEDGER, Dead, Failure, Keep, Outcome, Reason, Released, Settlement, settle
+from rapids.registration import Handler
 from rapids.storage.groups import RawEntry
-from rapids.wire.events import Replay, StoredEvent, event_type_in
-from rapids.wire.letters import Origin, taken_apart
-from rapids.worker.attempts import Attempts, Stop
-from rapids.worker.intake import Abandoned, Intake
+from rapids.wire.letters import Origin
+from rapids.worker.attempts import Attempts, Runner, Stop
+from rapids.worker.deadlines import Deadlines
+from rapids.worker.exclusivity import Exclusivity
+from rapids.worker.intake import Abandoned, Intake, Turn
+from rapids.worker.lanes import Lanes
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
+from rapids.worker.plans import NOTHING, Plan, Planned, Planner, Unplannable
 from rapids.worker.settler import Settled, Settler
+from rapids.worker.solitude import Solitude
 
-__all__ = ["Executor"]
+__all__ = ["Crew", "Executor"]
 
 SETTLE_PATIENCE = 1.0
 """Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
 
+OVERDUE_GRACE = 2.0
+"""Seconds after which an entry that was due again and did not come back is another consumer's."""
+
+LANES_LIMIT = 10_000
+"""Entries that wait in lanes, above which no more are read."""
+
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """An entry that was understood: its event and the handlers that have yet to finish it."""
+class Crew:
+    """What the executors of a worker share."""
 
-    event: Event
-    handlers: Sequence[Handler]
-    replay: Replay | None
-    ledger: Ledger
+    member: Member
+    planner: Planner
+    runners: Mapping[str, Runner]
+    intake: Intake
+    leases: Leases
+    claim: Callable[[Abandoned], Awaitable[RawEntry | None]]
+    fetch: Callable[[RawEntry], Awaitable[RawEntry | None]]
+    """Brings the payload of an entry back that was held without; None where it is gone."""
+    settler: Settler
+    exclusivity: Exclusivity
+    stop: Stop
+    deadlines: Deadlines
+    lanes: Lanes[RawEntry] = field(default_factory=Lanes[RawEntry])
+    solitude: Solitude = field(default_factory=Solitude)
+
+    def release_overdue(self) -> None:
+        """Let lanes go on that waited too long for an entry to come back."""
+        turns = [Turn(key, entry) for key, entry in self.lanes.overdue(time.monotonic())]
+        if turns:
+            self.intake.put_turns(turns)
+            self.tell_room()
+
+    def let_go(self) -> None:
+        """Forget all that was not begun: another consumer is active now, and has taken it."""
+        self.intake.drain()
+        self.lanes.drain()
+        self.leases.lose_all()
+        self.tell_room()
+
+    def tell_room(self) -> None:
+        """See whether more may be read, as the lanes are."""
+        self.intake.hold_up(self.lanes.queued >= LANES_LIMIT)
 
 
 class Executor:
     """Takes entries from the intake in order; handlers of one entry run in order of registration, each for itself."""
 
-    def __init__(
-        self,
-        member: Member,
-        handlers: Handlers,
-        middleware: Sequence[HandlerMiddleware],
-        intake: Intake,
-        leases: Leases,
-        claim: Callable[[Abandoned], Awaitable[RawEntry | None]],
-        settler: Settler,
-        stop: Stop,
-    ) -> None:
-        self._member = member
-        self._settings = member.settings
-        self._handlers = handlers
-        self._attempts = Attempts(handlers, middleware, member.settings, stop, member.context)
-        self._intake = intake
-        self._leases = leases
-        self._claim = claim
-        self._settler = settler
-        self.is_delivering = False
-        """Whether handlers run; once the intake is closed, they will not if they do not now."""
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._settings = crew.member.settings
+        self._order_by = crew.member.settings.order_by
+        self._is_alone = crew.member.settings.concurrency == 1
+        self._attempts: Attempts | None = None
 
-    def is_handling(self, delivery: Delivery) -> bool:
+    def is_handling(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
-        return self._attempts.is_under_way(delivery)
+        return self._attempts is not None and self._attempts.is_under_way(under_way)
 
     async def run(self) -> None:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
-        while (next_ := await self._intake.take()) is not None:
-            entry = await self._take_over(next_) if isinstance(next_, Abandoned) else next_
-            if entry is not None and await self._may_begin(entry):
-                self.is_delivering = True
-                try:
-                    await self._deliver(entry)
-                finally:
-                    self.is_delivering = False
+        crew = self._crew
+        deadline = crew.deadlines.of_current_task()
+        self._attempts = Attempts(crew.member, crew.runners, crew.stop, deadline)
+        intake, solitude = crew.intake, crew.solitude
+        try:
+            while not intake.closed.is_set():
+                if not solitude.is_free:
+                    await solitude.free()
+                    continue
+                next_ = intake.pop()
+                if next_ is None:
+                    await intake.filled()
+                elif isinstance(next_, RawEntry):
+                    await self._begin(next_)
+                elif isinstance(next_, Turn):
+                    await self._run_lane(next_.key, next_.entry)
+                else:
+                    await self._take_over(next_)
+        finally:
+            crew.deadlines.forget(deadline)
 
-    async def _take_over(self, abandoned: Abandoned) -> RawEntry | None:
-        # It may be what kills processes: what has run by then must be settled, or it would be delivered again with it,
-        # each time. A settlement that Redis goes on refusing is no reason to wait for longer.
+    # --- what may begin, and when ---
+
+    async def _take_over(self, abandoned: Abandoned) -> None:
+        """Claim an abandoned entry and run it.
+
+        It may be what kills processes. At its second crash, or before its last chance, it runs with nothing beside it;
+        the first time it does not hold up the others, which could fall with it only once.
+        """
+        may_have_killed_twice = abandoned.deliveries >= 2
+        is_last_chance = abandoned.deliveries + 1 >= self._settings.max_deliveries
+        stands_in_line = self._settings.exclusive  # nothing newer is to overtake it
+        if not self._is_alone and (may_have_killed_twice or is_last_chance or stands_in_line):
+            async with self._crew.solitude:
+                await self._claim_and_begin(abandoned)
+        else:
+            await self._claim_and_begin(abandoned)
+
+    async def _claim_and_begin(self, abandoned: Abandoned) -> None:
+        # What has run by then must be settled, or it would be delivered again with it, each time. A settlement that
+        # Redis goes on refusing is no reason to wait for longer.
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_PATIENCE):
-                await self._settler.flushed()
-        return await self._claim(abandoned)
+                await self._crew.settler.flushed()
+        if self._crew.intake.closed.is_set():
+            return
+        entry = await self._crew.claim(abandoned)
+        if entry is not None:
+            await self._begin(entry)
+
+    async def _begin(self, entry: RawEntry) -> None:
+        if not await self._may_begin(entry):
+            return
+        planned = self._crew.planner.plan(entry)
+        if planned is NOTHING:
+            self._crew.settler.acknowledge(entry)
+            return
+        if self._order_by is None:
+            await self._run(entry, planned)
+            return
+        key, planned = self._key_of(planned)
+        if key is None:
+            await self._run(entry, planned)
+        elif self._crew.lanes.enter(key, entry.entry_id, self._held(entry)):
+            await self._run_lane(key, entry, planned)
+        else:
+            self._crew.tell_room()
 
     async def _may_begin(self, entry: RawEntry) -> bool:
-        try:
-            is_ours = await self._leases.still_ours(entry)
-        except BaseException:
-            self._intake.put([entry])  # interrupted before it was begun: it is handed back like the others
-            raise
-        if is_ours and self._intake.closed.is_set():
-            self._intake.put([entry])
+        """Whether an entry is still ours, and handlers are still begun. If not, it is handed back like the others."""
+        intake, exclusivity = self._crew.intake, self._crew.exclusivity
+        if not self._crew.leases.certain(entry) or not exclusivity.lasts:
+            try:
+                if not exclusivity.lasts and not await exclusivity.confirm():
+                    return False
+                if not await self._crew.leases.still_ours(entry):
+                    return False
+            except BaseException:
+                intake.put((entry,))
+                raise
+        if intake.closed.is_set():
+            intake.put((entry,))
             return False
-        return is_ours
+        return True
 
-    async def _deliver(self, entry: RawEntry) -> None:
-        replay: Replay | None = None
-        if entry.source.is_replay:
-            own, replay = taken_apart(entry.fields)
-            entry = replace(entry, fields=own)
-        event_type = event_type_in(entry.fields)
-        if event_type is not None and not entry.source.is_replay and not self._handlers.for_type(event_type):
-            self._settler.put(Settled(entry, ACK, self._origin(entry, None)))
-            return
-        ledger = Ledger.load(entry.ledger)
-        plan = self._plan_or_end(entry, replay, ledger)
-        outcomes: list[Outcome] = []
+    def _key_of(self, planned: Planned) -> tuple[Hashable, Planned]:
+        """What entries are kept in order by; None for those that need no order. `order_by` is the user's code."""
+        if not isinstance(planned, Plan) or self._order_by is None:
+            return None, planned
         try:
-            if isinstance(plan, Plan):
-                await self._run_all(plan, entry, outcomes)
-            else:
-                outcomes.append(plan)
-        finally:  # also when cancelled: what had finished by then is settled as finished
-            self._settle(entry, plan.event if isinstance(plan, Plan) else None, replay, outcomes, ledger)
-
-    def _plan_or_end(self, entry: RawEntry, replay: Replay | None, ledger: Ledger) -> Plan | Dead:
-        """What to run, or why nothing can be. The handler a replay names keeps its name: no other is to run for it."""
-        handler = replay.handler if replay else ""
-        try:
-            return self._plan(entry, replay, ledger)
-        except NonRetryableError as error:
-            return Dead(handler, Reason.NON_RETRYABLE, Failure.of(error))
+            key = self._order_by(planned.event)
+            hash(key)
         except Exception as error:
-            return Dead(handler, Reason.DESERIALIZATION_ERROR, Failure.of(error))
+            dead = Dead("", Reason.NON_RETRYABLE, Failure.of(error))
+            return None, Unplannable(dead, planned.fields, planned.ledger, planned.replay)
+        return key, planned
 
-    def _plan(self, entry: RawEntry, replay: Replay | None, ledger: Ledger) -> Plan:
-        handlers: Sequence[Handler] = ()
-        if replay is not None and replay.handler:
-            handlers = [handler for handler in self._handlers if handler.name == replay.handler]
-            if not handlers:
-                raise NonRetryableError(f"the group has no handler {replay.handler!r}")
-        stored = StoredEvent.read(entry.fields)
-        event = stored.decode()
-        handlers = handlers or self._handlers.for_type(stored.event_type)
-        due = [handler for handler in handlers if not ledger.waits_for(handler.name, entry.taken_ms)]
-        return Plan(event, [handler for handler in due if handler.name not in ledger.finished], replay, ledger)
+    def _held(self, entry: RawEntry) -> RawEntry:
+        """An entry as it waits in a lane: without its payload where many do, so that memory holds their ids only."""
+        few = self._settings.batch_size + self._settings.concurrency
+        return entry if self._crew.lanes.queued < few else entry._replace(fields=())
 
-    async def _run_all(self, plan: Plan, entry: RawEntry, outcomes: list[Outcome]) -> None:
-        """Fill `outcomes` as handlers end, so that a cancellation loses none of them."""
-        event = plan.event
-        with CorrelationScope.handling(event.correlation_id, event.id):
-            for handler in plan.handlers:
-                try:
-                    outcomes.append(await self._attempts.run(handler, self._delivery(handler, plan, entry)))
-                except BaseException:
-                    left = plan.handlers[len(outcomes) :]
-                    outcomes += [Released(handler.name) for handler in left]
-                    raise
+    async def _run_lane(self, key: Hashable, entry: RawEntry, planned: Planned | None = None) -> None:
+        """Run an entry of a lane, and then those that were queued behind it."""
+        lanes, following = self._crew.lanes, entry
+        while True:
+            settlement = await self._run_in_lane(following, planned)
+            if isinstance(settlement, Keep) and self._settings.retry_blocks_key:
+                lanes.hold(key, following.entry_id, time.monotonic() + settlement.delay + OVERDUE_GRACE)
+                return
+            if self._crew.intake.closed.is_set() or (next_ := lanes.leave(key)) is None:
+                return
+            self._crew.tell_room()
+            following, planned = next_, None
 
-    def _delivery(self, handler: Handler, plan: Plan, entry: RawEntry) -> Delivery:
-        return Delivery(
-            event=plan.event,
-            handler=handler.name,
-            stream=entry.source.stream,
-            group=entry.source.group,
-            consumer=self._member.name,
-            entry_id=entry.entry_id.decode(),
-            deliveries=plan.ledger.deliveries_of(handler.name, entry.deliveries),
-            attempt=1,
-            replay_of=plan.replay.letter_id if plan.replay else None,
+    async def _run_in_lane(self, entry: RawEntry, planned: Planned | None) -> Settlement | None:
+        """Run an entry whose turn has come; None where it was somebody else's by then, or gone."""
+        if planned is None:
+            if not await self._may_begin(entry):
+                return None
+            whole = entry if entry.fields else await self._crew.fetch(entry)
+            if whole is None:
+                return None
+            entry, planned = whole, self._crew.planner.plan(whole)
+        if planned is NOTHING:
+            self._crew.settler.acknowledge(entry)
+            return ACK
+        return await self._run(entry, planned)
+
+    # --- running it ---
+
+    async def _run(self, entry: RawEntry, planned: Planned) -> Settlement:
+        self._crew.solitude.enter()
+        try:
+            if isinstance(planned, Plan):
+                return await self._deliver(entry, planned)
+            assert isinstance(planned, Unplannable)  # noqa: S101 - an entry without handlers never comes here
+            return self._settle(entry, planned, None, [planned.dead])
+        finally:
+            self._crew.solitude.leave()
+
+    async def _deliver(self, entry: RawEntry, plan: Plan) -> Settlement:
+        event, handlers, attempts = plan.event, plan.handlers, self._attempts
+        assert attempts is not None  # noqa: S101 - made when the executor began to run
+        correlation.handle(event.correlation_id, event.id)
+        outcomes: list[Outcome] = []
+        failed = False
+        try:
+            for handler in handlers:
+                outcome = await attempts.run(handler, self._under_way(handler, plan, entry))
+                outcomes.append(outcome)
+                failed = failed or outcome is not handler.done
+        except BaseException:  # what had finished by then is settled as finished
+            outcomes += [Released(handler.name) for handler in handlers[len(outcomes) :]]
+            self._settle(entry, plan, event, outcomes)
+            raise
+        if plan.ledger is NO_LEDGER and not failed:
+            self._crew.settler.acknowledge(entry)
+            return ACK
+        return self._settle(entry, plan, event, outcomes)
+
+    def _under_way(self, handler: Handler, plan: Plan, entry: RawEntry) -> UnderWay:
+        source, ledger, replay = entry.source, plan.ledger, plan.replay
+        return UnderWay(
+            plan.event,
+            handler.name,
+            source.stream,
+            source.group,
+            self._crew.member.name,
+            entry.entry_id,
+            entry.deliveries,
+            1,
+            replay.letter_id if replay else None,
+            entry.deliveries if ledger is NO_LEDGER else ledger.deliveries_of(handler.name, entry.deliveries),
         )
 
     def _settle(
-        self,
-        entry: RawEntry,
-        event: Event | None,
-        replay: Replay | None,
-        outcomes: Sequence[Outcome],
-        ledger: Ledger,
-    ) -> None:
+        self, entry: RawEntry, planned: Plan | Unplannable, event: Event | None, outcomes: list[Outcome]
+    ) -> Settlement:
         settlement = settle(
-            *(outcomes, ledger, entry.deliveries),
+            *(outcomes, planned.ledger, entry.deliveries),
             dead_letters=self._settings.dlq_stream is not None,
             now_ms=entry.taken_ms,
         )
-        self._settler.put(
-            Settled(
-                *(entry, settlement, self._origin(entry, replay)),
-                event_id=event.id if event else "",
-                correlation_id=(event.correlation_id or event.id) if event else "",
-            )
-        )
-
-    def _origin(self, entry: RawEntry, replay: Replay | None) -> Origin:
-        return Origin(
+        replay = planned.replay
+        origin = Origin(
             entry_id=(replay.original_entry_id if replay else "") or entry.entry_id.decode(),
             stream=self._settings.stream,
             group=entry.source.group,
-            consumer=self._member.name,
+            consumer=self._crew.member.name,
             deliveries=entry.deliveries,
             replay_of=replay.letter_id if replay else "",
             replay_count=replay.count if replay else 0,
         )
+        self._crew.settler.put(
+            Settled(
+                *(entry._replace(fields=planned.fields), settlement, origin),
+                event_id=event.id if event else "",
+                correlation_id=(event.correlation_id or event.id) if event else "",
+            )
+        )
+        return settlement

@@ -67,7 +67,7 @@ class Identity:
 
     async def release(self) -> None:
         """Let the name go at once."""
-        await groups.release_name(self._commands, self._source, self.name, self._token)
+        await groups.release(self._commands, self._source.consumer(self.name), self._token)
 
     async def _first_free(self) -> str:
         name = self._base
@@ -79,7 +79,7 @@ class Identity:
 
     async def _hold(self, name: str) -> bool:
         asked_at = time.monotonic()
-        held = await groups.hold_name(self._commands, self._source, name, self._token, ttl_ms=TTL_MS)
+        held = await groups.hold(self._commands, self._source.consumer(name), self._token, ttl_ms=TTL_MS)
         if held:
             self._held_at = asked_at
         return held

@@ -1,14 +1,15 @@
-"""What is to be worked on next: entries taken and not yet begun, and abandoned ones to be taken one at a time."""
+"""What is next to be worked on: entries taken and not yet begun, and abandoned ones to be taken one at a time."""
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 
-__all__ = ["Abandoned", "Intake"]
+__all__ = ["Abandoned", "Intake", "Next", "Turn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,76 +20,152 @@ class Abandoned:
     source: Source
     entry_id: bytes
     min_idle_ms: int
+    deliveries: int
+    """How often it had been delivered when it was found."""
+
+
+class Turn(NamedTuple):
+    """An entry whose turn in its lane has come."""
+
+    key: Hashable
+    entry: RawEntry
+
+
+Next: TypeAlias = RawEntry | Abandoned | Turn
 
 
 class Intake:
-    """A queue with room for two batches: while one is worked through, the next is fetched.
+    """A queue with room for two batches of new entries: while one is worked through, the next is fetched.
 
-    Abandoned entries take turns with the others, so that neither kind starves.
+    New entries, those that were due again, and abandoned ones take turns, so that no kind starves another.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, *, in_order: bool = False) -> None:
+        """`in_order`: what is older comes first, instead of taking turns."""
         self._batch_size = batch_size
-        self._entries: deque[RawEntry] = deque()
+        self._in_order = in_order
+        self._new: deque[RawEntry] = deque()
+        self._due: deque[RawEntry] = deque()
+        self._turns: deque[Turn] = deque()
         self._abandoned: dict[Abandoned, None] = {}
-        self._abandoned_next = True
-        self._filled = asyncio.Event()
+        self._turn = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._is_held_up = False
         self._has_room = asyncio.Event()
         self._has_room.set()
         self.closed = asyncio.Event()
         """Set once no more entries are given out: the worker stops."""
 
     def put(self, entries: Iterable[RawEntry]) -> None:
-        """Queue entries. The caller keeps to the room there is."""
-        self._entries.extend(entries)
-        if self._entries:
-            self._filled.set()
+        """Queue new entries. The caller keeps to the room there is."""
+        before = len(self._new)
+        self._new.extend(entries)
         self._tell_room()
+        self._wake(len(self._new) - before)
+
+    def put_due(self, entries: Iterable[RawEntry]) -> None:
+        """Queue entries that were due again, no more than there is `room_for_due`."""
+        before = len(self._due)
+        self._due.extend(entries)
+        self._wake(len(self._due) - before)
+
+    def put_turns(self, turns: Iterable[Turn]) -> None:
+        """Queue entries whose turn in their lane has come; they are next."""
+        before = len(self._turns)
+        self._turns.extend(turns)
+        self._wake(len(self._turns) - before)
 
     def announce(self, found: Iterable[Abandoned]) -> None:
         """Queue abandoned entries, to be claimed in their turn; those queued already stay where they are."""
+        before = len(self._abandoned)
         self._abandoned.update(dict.fromkeys(found))
-        if self._abandoned:
-            self._filled.set()
+        self._wake(len(self._abandoned) - before)
+
+    @property
+    def room_for_due(self) -> int:
+        """How many entries that are due may be queued: a batch, beside what the reader brings."""
+        return max(self._batch_size - len(self._due), 0)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be begun."""
+        return not (self._abandoned or self._due or self._new or self._turns)
 
     async def room(self) -> None:
-        """Wait until a whole batch fits, or the intake is closed."""
+        """Wait until a whole batch of new entries fits, or the intake is closed."""
         await self._has_room.wait()
 
-    async def take(self) -> RawEntry | Abandoned | None:
-        """What is next, or None once the intake is closed; entries left then stay for `drain`."""
-        while not (self._entries or self._abandoned or self.closed.is_set()):
-            self._filled.clear()
-            await self._filled.wait()
+    def hold_up(self, is_held_up: bool) -> None:
+        """Whether new entries are to wait, as too many wait in lanes."""
+        self._is_held_up = is_held_up
+        self._tell_room()
+
+    def pop(self) -> Next | None:
+        """What is next, or None where there is nothing, or the intake is closed: entries then stay for `drain`."""
         if self.closed.is_set():
             return None
-        if self._abandoned and (self._abandoned_next or not self._entries):
-            self._abandoned_next = False
-            return self._next_abandoned()
-        self._abandoned_next = True
-        entry = self._entries.popleft()
-        self._tell_room()
+        if self._turns:
+            return self._turns.popleft()
+        if not self._abandoned and not self._due:  # the way of nearly all
+            return self._pop_new()
+        for step in range(3):
+            self._turn = step if self._in_order else (self._turn + 1) % 3
+            if self._turn == 0 and self._abandoned:
+                first = next(iter(self._abandoned))
+                del self._abandoned[first]
+                return first
+            if self._turn == 1 and self._due:
+                return self._due.popleft()
+            if self._turn == 2 and self._new:
+                return self._pop_new()
+        return None
+
+    def _pop_new(self) -> RawEntry | None:
+        if not self._new:
+            return None
+        entry = self._new.popleft()
+        if len(self._new) == self._batch_size:
+            self._tell_room()
         return entry
+
+    async def filled(self) -> None:
+        """Wait until there is something, or the intake is closed. Of several who wait, one is told for each entry."""
+        if self.closed.is_set():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._waiters.remove(waiter)
+            else:
+                self._wake(1)  # told and cancelled at once: somebody else is to see to it
+            raise
+
+    def _wake(self, count: int) -> None:
+        while count > 0 and self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                count -= 1
 
     def close(self) -> None:
         """Give out no more entries."""
         self.closed.set()
-        self._filled.set()
         self._has_room.set()
+        self._wake(len(self._waiters))
 
     def drain(self) -> list[RawEntry]:
         """Everything that was taken and never begun."""
-        left = list(self._entries)
-        self._entries.clear()
+        left = [*self._due, *(turn.entry for turn in self._turns), *self._new]
+        self._due.clear()
+        self._turns.clear()
+        self._new.clear()
         return left
 
-    def _next_abandoned(self) -> Abandoned:
-        first = next(iter(self._abandoned))
-        del self._abandoned[first]
-        return first
-
     def _tell_room(self) -> None:
-        if self.closed.is_set() or len(self._entries) <= self._batch_size:
+        if self.closed.is_set() or (len(self._new) <= self._batch_size and not self._is_held_up):
             self._has_room.set()
         else:
             self._has_room.clear()

@@ -30,9 +30,10 @@ class Leases:
         self._member = member
         self._duration = member.settings.claim_min_idle_ms / 1000
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
-        self._held: dict[Source, dict[bytes, float]] = {}
+        self._held: dict[Source, dict[bytes, float]] = {source: {} for source in member.sources}
         """For each entry, when its lease was last known to be ours (`time.monotonic()`, seconds)."""
-        self._settling: set[tuple[Source, bytes]] = set()
+        self._settling: dict[Source, set[bytes]] = {source: set() for source in member.sources}
+        self._registering = 0
         self.renewed_at = 0.0
         """When something was last renewed (`time.monotonic()`, seconds)."""
 
@@ -43,23 +44,40 @@ class Leases:
         """Hold entries from now on. `since`: when Redis may have given them out (`time.monotonic()`, seconds)."""
         at = time.monotonic() if since is None else since
         for entry in entries:
-            self._held.setdefault(entry.source, {})[entry.entry_id] = at
+            self._held[entry.source][entry.entry_id] = at
 
     def drop(self, entry: RawEntry) -> None:
         """Hold an entry no longer."""
-        self._held.get(entry.source, {}).pop(entry.entry_id, None)
-        self._settling.discard((entry.source, entry.entry_id))
+        self.drop_all(entry.source, (entry.entry_id,))
+
+    def drop_all(self, source: Source, ids: Iterable[bytes]) -> None:
+        """Hold entries no longer."""
+        held, settling = self._held[source], self._settling[source]
+        for entry_id in ids:
+            held.pop(entry_id, None)
+            settling.discard(entry_id)
 
     def settling(self, entry: RawEntry) -> None:
         """Note that an entry's settlement is being written: from now on it may be acknowledged at any time."""
-        self._settling.add((entry.source, entry.entry_id))
+        self._settling[entry.source].add(entry.entry_id)
 
     def holds(self, source: Source, entry_id: bytes) -> bool:
-        return entry_id in self._held.get(source, ())
+        return entry_id in self._held[source]
+
+    @property
+    def is_registering(self) -> bool:
+        """Whether a lost group is being told what is held: what is acknowledged elsewhere meanwhile might come first,
+        and the entry be registered after it, for good."""
+        return self._registering > 0
+
+    def certain(self, entry: RawEntry) -> bool:
+        """Whether an entry is held, and no other consumer can have taken it."""
+        known = self._held[entry.source].get(entry.entry_id)
+        return known is not None and time.monotonic() - known < self._duration and self._member.identity.lasts
 
     def lasts(self, source: Source, entry_id: bytes) -> bool:
         """Whether the lease cannot have lapsed, so that no other consumer can have taken the entry."""
-        known = self._held.get(source, {}).get(entry_id)
+        known = self._held[source].get(entry_id)
         return known is not None and time.monotonic() - known < self._duration
 
     async def still_ours(self, entry: RawEntry) -> bool:
@@ -75,15 +93,19 @@ class Leases:
 
     async def register_again(self, source: Source) -> None:
         """Tell a group that was made anew what this process holds of it. Raises `RedisError`."""
-        ids = list(self._held.get(source, ()))
+        ids = list(self._held[source])
         for first in range(0, len(ids), CHUNK):
             await self._register(source, ids[first : first + CHUNK])
 
     async def _register(self, source: Source, ids: Sequence[bytes]) -> None:
         # What is being settled is the settler's business: it may be acknowledged, and would be pending for ever.
-        open_ = [entry_id for entry_id in ids if (source, entry_id) not in self._settling]
+        open_ = [entry_id for entry_id in ids if entry_id not in self._settling[source]]
         if open_:
-            _, others = await groups.register(self._member.commands, source, self._member.name, open_)
+            self._registering += 1
+            try:
+                _, others = await groups.register(self._member.commands, source, self._member.name, open_)
+            finally:
+                self._registering -= 1
             self._lose(source, others)
 
     async def registered(self, entry: RawEntry) -> bool:
@@ -97,6 +119,11 @@ class Leases:
         ours, _ = await groups.register(self._member.commands, source, self._member.name, [entry_id])
         return bool(ours)
 
+    def lose_all(self) -> None:
+        """Hold nothing any more: all of it is another's."""
+        for held in self._held.values():
+            held.clear()
+
     async def keep_name(self) -> None:
         """Keep this consumer's name. Where another process took it, all that is held is its own by now.
 
@@ -106,7 +133,7 @@ class Leases:
         if await identity.keep():
             return
         taken, lost = identity.name, len(self)
-        self._held.clear()
+        self.lose_all()
         self._member.context["consumer"] = await identity.change()
         logger.error(
             "another process took the consumer name %r while this one stood still, and %d entries with it; going by %r",
@@ -132,7 +159,7 @@ class Leases:
             )
 
     async def _renew(self, source: Source) -> None:
-        ids = list(self._held.get(source, ()))
+        ids = list(self._held[source])
         for first in range(0, len(ids), CHUNK):
             await self._renew_chunk(source, ids[first : first + CHUNK])
 
@@ -147,7 +174,7 @@ class Leases:
         self.renewed_at = time.monotonic()
         # Nobody can have taken what our lease lasted for: another process made the group anew, and without it.
         missing = [entry_id for entry_id in lost if self.lasts(source, entry_id)]
-        held = self._held.get(source, {})
+        held = self._held[source]
         held.update({entry_id: asked_at for entry_id in ids if entry_id in held})
         self._lose(source, set(lost).difference(missing))
         with suppress(RedisError, OSError):  # at the next renewal they are missing again

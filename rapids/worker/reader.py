@@ -2,11 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from redis.exceptions import RedisError
 
 from rapids.storage import groups
-from rapids.storage.connection import Commands, OwnConnection
+from rapids.storage.connection import Commands, OwnConnection, Reply
+from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
+from rapids.worker.acks import Acks, Batch
+from rapids.worker.exclusivity import Exclusivity
 from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
@@ -23,6 +28,8 @@ class Reader:
         member: Member,
         intake: Intake,
         leases: Leases,
+        acks: Acks,
+        exclusivity: Exclusivity,
         on_reads: Callable[[], None],
     ) -> None:
         self._connection = connection
@@ -30,6 +37,8 @@ class Reader:
         self._settings = member.settings
         self._intake = intake
         self._leases = leases
+        self._acks = acks
+        self._exclusivity = exclusivity
         self._on_reads = on_reads
         self._stopping = asyncio.Event()
         self._client_id: int | None = None
@@ -41,9 +50,12 @@ class Reader:
         """Read until told to stop."""
         reads = 0
         while not self._stopping.is_set():
+            await self._exclusivity.may_read.wait()
             await self._intake.room()
             if self._stopping.is_set():
                 return
+            if not self._exclusivity.lasts and not await self._exclusivity.confirm():
+                continue
             await self._member.outages.ride_out("reading", self._turn, repair=self._member.repair)
             self._turned_at = time.monotonic()
             reads += 1
@@ -58,37 +70,63 @@ class Reader:
         asked_at, name = time.monotonic(), self._member.name
         self._asked_at = asked_at
         try:
-            entries = await groups.read(
+            read = await self._read(name)
+        finally:
+            self._asked_at = None
+        # Redis answers when there is something, or at the end of the block: an answer found later than that was
+        # waiting while this process stood still, and its entries may be abandoned by now.
+        given_out = min(time.monotonic(), asked_at + self._settings.block_ms / 1000)
+        for source, entries in read.items():
+            self.last_read[source] = entries[-1].entry_id.decode()
+            if name != self._member.name:
+                continue  # the other process's that took the name; if it never learns of them, they are abandoned
+            # An id held already was given out again by a stream that lost its data: the handler runs on it now.
+            fresh = [entry for entry in entries if not self._leases.holds(source, entry.entry_id)]
+            self._leases.take(fresh, since=given_out)
+            self._intake.put(fresh)
+
+    async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
+        """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
+        acks: Batch = {} if self._leases.is_registering else self._acks.take()
+        open_ = bool(acks)
+
+        def on_acked(replies: Sequence[Reply]) -> None:
+            nonlocal open_
+            open_ = False
+            self._acks.answered(acks, replies)
+
+        try:
+            return await groups.read(
                 self._connection,
                 self._member.sources,
                 name,
                 count=self._settings.batch_size,
                 block_ms=self._settings.block_ms,
+                acks=acks,
+                on_acked=on_acked,
             )
+        except (RedisError, OSError) as error:
+            if open_:
+                open_ = False
+                self._acks.failed(acks, error)
+            raise
         finally:
-            self._asked_at = None
-        for entry in entries:
-            self.last_read[entry.source] = entry.entry_id.decode()
-        if name != self._member.name:
-            return  # they are the other process's that took the name; if it never learns of them, they are abandoned
-        # An id that is held already was given out again by a stream that lost its data: the handler runs on it now.
-        fresh = [entry for entry in entries if not self._leases.holds(entry.source, entry.entry_id)]
-        # Redis answers when there is something, or at the end of the block: an answer found later than that was
-        # waiting while this process stood still, and its entries may be abandoned by now.
-        given_out = min(time.monotonic(), asked_at + self._settings.block_ms / 1000)
-        self._leases.take(fresh, since=given_out)
-        self._intake.put(fresh)
+            if open_:  # interrupted
+                self._acks.put_back(acks)
 
     @property
     def turned_at(self) -> float:
         """When it last took a turn (`time.monotonic()`, seconds): now, while a read waits no longer than it may."""
         now = time.monotonic()
+        if not self._exclusivity.may_read.is_set():
+            return now  # on standby, or what others left comes first
         is_waiting = self._asked_at is not None and now - self._asked_at <= self._settings.block_ms / 1000
         return now if is_waiting else self._turned_at
 
     def stop(self) -> None:
         """Read no more. A blocked read goes on until `unblock`."""
         self._stopping.set()
+        self._exclusivity.may_read.set()
 
     async def unblock(self, commands: Commands) -> None:
         """Let a blocked read come back at once. Cancelling it could lose what the server has just given out."""

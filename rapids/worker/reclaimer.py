@@ -4,11 +4,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rapids.storage import groups
+from rapids.storage import groups, streams
 from rapids.storage.groups import Claimed, RawEntry
 from rapids.storage.keys import Source
+from rapids.worker.exclusivity import Exclusivity
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
@@ -25,12 +26,20 @@ SHORTEST_PAUSE = 0.02
 class Reclaimer:
     """Looks at least once a second, whatever the load, and sooner when an entry falls due."""
 
-    def __init__(self, member: Member, intake: Intake, leases: Leases) -> None:
+    def __init__(
+        self,
+        member: Member,
+        intake: Intake,
+        leases: Leases,
+        exclusivity: Exclusivity,
+        on_turn: Callable[[], None],
+    ) -> None:
+        self._exclusivity = exclusivity
+        self._on_turn = on_turn
         self._member = member
         self._settings = member.settings
         self._intake = intake
         self._leases = leases
-        self._open: list[RawEntry] = []
         self._prune_at = 0.0
         self._turn_at = 0.0
         """When to look again (`time.monotonic()`, seconds)."""
@@ -50,8 +59,8 @@ class Reclaimer:
     async def recall(self) -> None:
         """Find what this consumer name left pending before. Call before the first read."""
         for source in self._member.sources:
-            left = await groups.entries_of(self._member.commands, source, self._member.name)
-            self._intake.announce(Abandoned(source, entry_id, min_idle_ms=0) for entry_id in left)
+            left = await groups.entries_of(self._member.commands, source, self._member.name.encode())
+            self._intake.announce(Abandoned(source, entry_id, 0, count) for entry_id, count in left)
 
     async def claim(self, abandoned: Abandoned) -> RawEntry | None:
         """Take an abandoned entry over, if nobody was faster."""
@@ -97,22 +106,32 @@ class Reclaimer:
             self._prune_at = time.monotonic() + self._settings.consumer_ttl / PRUNES_PER_TTL
             for source in self._member.sources:
                 await self._prune(source)
+        self._on_turn()
+        if not self._exclusivity.is_active:
+            return LONGEST_PAUSE
         waits = [await self._look(source) for source in self._member.sources]
-        return min([LONGEST_PAUSE, *waits])
+        wait = min([LONGEST_PAUSE, *waits])
+        if not self._exclusivity.may_read.is_set():
+            if wait > 0 and self._intake.is_empty and not len(self._leases):
+                self._exclusivity.may_read.set()  # everything that others left is worked off
+            return SHORTEST_PAUSE
+        return wait
 
     async def _look(self, source: Source) -> float:
-        least = self._settings.claim_min_idle_ms
+        # Where one consumer is active at a time, what another has pending is abandoned, however short a time ago.
+        least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = await groups.idle_entries(self._member.commands, source, min_idle_ms=least)
         self._intake.announce(
-            Abandoned(source, entry_id, least) for entry_id in idle if not self._leases.holds(source, entry_id)
+            Abandoned(source, entry_id, least, count)
+            for entry_id, count in idle
+            if not self._leases.holds(source, entry_id)
         )
-        if (room := self._room()) == 0:
+        if (room := self._intake.room_for_due) == 0:
             return LONGEST_PAUSE
         asked_at = time.monotonic()
         due = await groups.claim(self._member.commands, source, self._member.name, ids=(), min_idle_ms=0, due=room)
-        self._open += due.entries
         self._leases.take(due.entries, since=asked_at)
-        self._intake.put(due.entries)
+        self._intake.put_due(due.entries)
         self._report_ghosts(source, due.ghosts)
         return LONGEST_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
 
@@ -128,10 +147,18 @@ class Reclaimer:
                 extra={**self._member.context, "stream": source.stream, "removed": removed},
             )
 
-    def _room(self) -> int:
-        """How many more to take: a batch of its own, beside what the reader brings, so that neither starves."""
-        self._open = [entry for entry in self._open if self._leases.holds(entry.source, entry.entry_id)]
-        return max(self._settings.batch_size - len(self._open), 0)
+    async def fetch(self, entry: RawEntry) -> RawEntry | None:
+        """An entry that is held, with its payload; None where it was trimmed away meanwhile: then it is lost."""
+        source, member = entry.source, self._member
+        fields = await member.outages.ride_out(
+            "fetching", lambda: streams.entry(member.commands, source.stream, entry.entry_id)
+        )
+        if fields is not None:
+            return entry._replace(fields=fields)
+        await member.outages.ride_out("fetching", lambda: groups.drop_ghost(member.commands, source, entry.entry_id))
+        self._leases.drop(entry)
+        self._report_ghosts(source, [entry.entry_id.decode()])
+        return None
 
     def _report_ghosts(self, source: Source, ghosts: Sequence[str]) -> None:
         if ghosts:

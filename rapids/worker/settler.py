@@ -4,17 +4,19 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
 from redis.exceptions import RedisError
 
-from rapids.outcomes import Ack, Dead, HandBack, Keep, Park, Settlement
+from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Park, Settlement
 from rapids.storage import settlement
 from rapids.storage.connection import Reply
-from rapids.storage.groups import RawEntry
+from rapids.storage.groups import RawEntry, acknowledgement
 from rapids.storage.settlement import Letter, SettleCall
 from rapids.wire.letters import Origin, write_letter
+from rapids.worker.acks import Acks
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
 
@@ -23,6 +25,10 @@ __all__ = ["Settled", "Settler"]
 logger = logging.getLogger("rapids.worker")
 
 LARGEST_FLUSH = 1_000
+"""Settlements written in one round trip."""
+
+RIDE_TIME = 0.005
+"""Seconds an acknowledgement waits for a read to go along with; half of what is promised, since a loop may be busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,78 +43,86 @@ class Settled:
 
 
 class Settler:
-    """Takes settlements at any time; one task writes them. What arrives during a write goes with the next."""
+    """Takes settlements at any time; one task writes them. What arrives during a write goes with the next.
 
-    def __init__(self, member: Member, leases: Leases, on_kept: Callable[[float], None]) -> None:
+    Plain acknowledgements are left to the reader for a moment, to go along with its next read.
+    """
+
+    def __init__(self, member: Member, leases: Leases, acks: Acks, on_kept: Callable[[float], None]) -> None:
         self._member = member
         self._leases = leases
+        self._acks = acks
         self._on_kept = on_kept
         self._queue: deque[Settled] = deque()
         self._unsure: set[bytes] = set()
         """Entries for which a write went out and its answer was lost."""
-        self._arrived = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._hurry = asyncio.Event()
 
     def put(self, settled: Settled) -> None:
         """Settle an entry as soon as possible. Its lease is kept until that is written."""
         self._leases.settling(settled.entry)
         self._queue.append(settled)
-        self._empty.clear()
-        self._arrived.set()
+        self._hurry.set()
+        self._acks.wanted.set()
+
+    def acknowledge(self, entry: RawEntry) -> None:
+        """Settle an entry that needs nothing else: every handler was done at the first go, or there is none."""
+        if entry.ledger is None and self._leases.holds(entry.source, entry.entry_id):
+            self._acks.put(entry)
+        else:
+            self.put(Settled(entry, ACK, Origin("", "", "", "", 0)))
 
     async def flushed(self) -> None:
         """Wait until everything put so far is written."""
-        await self._empty.wait()
+        while self._queue or not self._acks.is_idle:
+            self._hurry.set()
+            self._acks.changed.clear()
+            await self._acks.changed.wait()
 
     async def run(self) -> None:
         """Write until cancelled."""
         failures = 0
         while True:
-            await self._arrived.wait()
-            taken = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_FLUSH))]
-            failed = await self._flush(taken)
-            self._queue.extendleft(reversed(failed))
-            if failed:
+            if not self._queue and not self._acks.are_waiting:
+                self._acks.wanted.clear()
+                await self._acks.wanted.wait()
+            await self._let_ride()
+            if await self._flush():
+                failures = 0
+            else:
                 failures += 1
                 await asyncio.sleep(self._member.outages.pause(failures))
-            else:
-                failures = 0
-                self._member.outages.worked("settling")
-            if not self._queue:
-                self._arrived.clear()
-                self._empty.set()
+            self._acks.changed.set()
 
-    async def _flush(self, batch: Sequence[Settled]) -> list[Settled]:
-        """Write a batch; those Redis did not confirm."""
-        plain = [one for one in batch if self._is_plain(one)]
-        by_script = [one for one in batch if not self._is_plain(one)]
-        return await self._acknowledge(plain) + await self._settle(by_script)
+    async def _let_ride(self) -> None:
+        """Give the reader time to take acknowledgements along. What else there is to be written does not wait."""
+        while self._acks.are_waiting and not self._hurry.is_set() and (left := RIDE_TIME - self._acks.age) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._hurry.wait()
+        self._hurry.clear()
 
-    def _is_plain(self, one: Settled) -> bool:
-        """Whether an acknowledgement is all there is to write: nothing is kept of the entry, and nobody else has it."""
-        held = self._leases.holds(one.entry.source, one.entry.entry_id)
-        return one.settlement == Ack() and one.entry.ledger is None and held
+    async def _flush(self) -> bool:
+        """Write everything that is there; whether Redis has confirmed it all."""
+        taken = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_FLUSH))]
+        acked = await self._acknowledge()
+        failed = await self._settle(taken)
+        self._queue.extendleft(reversed(failed))
+        if taken and not failed:
+            self._member.outages.worked("settling")
+        return acked and not failed
 
-    async def _acknowledge(self, batch: Sequence[Settled]) -> list[Settled]:
-        failed: list[Settled] = []
-        for source in {one.entry.source: None for one in batch}:
-            of_source = [one for one in batch if one.entry.source == source]
-            replies: list[Reply]
-            try:
-                replies = await settlement.acknowledge(
-                    self._member.commands, source, [one.entry.entry_id for one in of_source]
-                )
-            except (RedisError, OSError) as error:
-                replies = [error]
-            faults = [reply for reply in replies if isinstance(reply, Exception)]
-            if faults:
-                self._member.outages.failed("settling", faults[0])
-                failed += of_source
-            else:
-                for one in of_source:
-                    self._leases.drop(one.entry)
-        return failed
+    async def _acknowledge(self) -> bool:
+        if not (batch := self._acks.take()):
+            return True
+        commands = [command for source, ids in batch.items() for command in acknowledgement(source, ids)]
+        try:
+            replies = await self._member.commands.send(commands)
+        except (RedisError, OSError) as error:
+            self._acks.failed(batch, error)
+            return False
+        self._acks.answered(batch, replies)
+        return not any(isinstance(reply, Exception) for reply in replies)
 
     async def _settle(self, batch: Sequence[Settled]) -> list[Settled]:
         if not batch:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
 
-from rapids.delivery import Delivery, HandlerMiddleware
+from rapids.delivery import HandlerMiddleware, UnderWay
 from rapids.exceptions import RedisUnavailableError
 from rapids.outcomes import HandBack, Ledger
 from rapids.registration import Handlers
@@ -16,13 +16,17 @@ from rapids.storage import groups, streams
 from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage
 from rapids.storage.keys import Source
 from rapids.wire.letters import Origin
-from rapids.worker.attempts import Stop
-from rapids.worker.executor import Executor
+from rapids.worker.acks import Acks
+from rapids.worker.attempts import Stop, runners_of
+from rapids.worker.deadlines import Deadlines
+from rapids.worker.exclusivity import Exclusivity
+from rapids.worker.executor import Crew, Executor
 from rapids.worker.identity import Identity
 from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
 from rapids.worker.outages import Outages
+from rapids.worker.plans import Planner
 from rapids.worker.reader import Reader
 from rapids.worker.reclaimer import Reclaimer
 from rapids.worker.settler import Settled, Settler
@@ -73,6 +77,7 @@ class Worker:
         self.stopped = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: set[str] = set()
+        self._executors: dict[str, Executor] = {}
         self._context: dict[str, object] = {}
 
     @property
@@ -80,9 +85,9 @@ class Worker:
         """When the reader last took a turn, or leases were renewed while it waits for room (`time.monotonic()`)."""
         return max(self._reader.turned_at, self._leases.renewed_at) if self.started.is_set() else None
 
-    def is_handling(self, delivery: Delivery) -> bool:
+    def is_handling(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
-        return self.started.is_set() and self._executor.is_handling(delivery)
+        return any(executor.is_handling(under_way) for executor in self._executors.values())
 
     def ask_to_stop(self) -> None:
         """Let `run` stop, and return at once."""
@@ -155,25 +160,53 @@ class Worker:
                 await groups.create_again(self._commands, source, "0-0", given_out=False)
             state = await streams.group_state(self._commands, source)
             self._reader.last_read[source] = state.last_delivered_id
-        await self._reclaimer.recall()
+        if not self._settings.exclusive:  # then the active consumer takes what is pending, of whomever
+            await self._reclaimer.recall()
 
     def _make_duties(self, member: Member) -> None:
-        self._intake = Intake(self._settings.batch_size)
+        self._intake = Intake(self._settings.batch_size, in_order=self._settings.exclusive)
         self._leases = Leases(member)
-        self._reclaimer = Reclaimer(member, self._intake, self._leases)
-        self._settler = Settler(member, self._leases, self._reclaimer.expect)
-        self._reader = Reader(self._reading, member, self._intake, self._leases, self._reclaimer.wake)
-        self._executor = Executor(
-            *(member, self._handlers, self._middleware, self._intake, self._leases),
-            *(self._reclaimer.claim, self._settler, self._stop),
+        self._exclusivity = Exclusivity(member, self._wake_reclaimer, self._let_go)
+        self._reclaimer = Reclaimer(*(member, self._intake, self._leases, self._exclusivity, self._release_overdue))
+        acks = Acks(member, self._leases)
+        self._settler = Settler(member, self._leases, acks, self._reclaimer.expect)
+        self._reader = Reader(
+            *(self._reading, member, self._intake, self._leases, acks, self._exclusivity, self._reclaimer.wake)
         )
+        self._crew = Crew(
+            *(member, Planner(self._handlers), runners_of(self._handlers, self._middleware), self._intake),
+            *(
+                self._leases,
+                self._reclaimer.claim,
+                self._reclaimer.fetch,
+                self._settler,
+                self._exclusivity,
+                self._stop,
+                Deadlines(),
+            ),
+        )
+        count = self._settings.concurrency
+        names = ["executor"] if count == 1 else [f"executor {number}" for number in range(1, count + 1)]
+        self._executors.update({name: Executor(self._crew) for name in names})
+
+    # The parts refer to one another in a circle; these close it.
+
+    def _wake_reclaimer(self) -> None:
+        self._reclaimer.wake()
+
+    def _let_go(self) -> None:
+        self._crew.let_go()
+
+    def _release_overdue(self) -> None:
+        self._crew.release_overdue()
 
     def _start_duties(self) -> None:
         duties: dict[str, Callable[[], Awaitable[None]]] = {
             "settler": self._settler.run,
             "leases": self._leases.run,
             "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
-            "executor": self._executor.run,
+            **{name: executor.run for name, executor in self._executors.items()},
+            **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
             "reclaimer": self._reclaimer.run,
             "reader": self._reader.run,
         }
@@ -243,10 +276,13 @@ class Worker:
             self._intake.close()
             await self._end_reading()
             await self._end_handling()
+            self._crew.deadlines.close()
             self._hand_back()
             await self._flush()
             await self._end("leases")
             await self._end("identity")
+            if self._settings.exclusive:
+                await self._end("exclusivity")
             await self._let_name_go()
             logger.info("stopped", extra=self._context)
         await self._disconnect()
@@ -269,27 +305,37 @@ class Worker:
             await self._end("reader")
 
     async def _end_handling(self) -> None:
-        executing = self._tasks["executor"]
-        if not self._executor.is_delivering:  # then it waits for Redis, if for anything, which may be away for long
-            await asyncio.wait([executing], timeout=CLAIM_TIME)
-            await self._end("executor")
+        executing = [self._tasks[name] for name in self._executors]
+        if not self._crew.solitude.is_occupied:  # then they wait for Redis, if for anything, which may be away for long
+            await asyncio.wait(executing, timeout=CLAIM_TIME)
+            for name in self._executors:
+                await self._end(name)
             return
-        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._task_prefix}:hurry")
-        await asyncio.wait(
-            [executing, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
-        )
-        hurry.cancel()
-        if not executing.done():
-            logger.warning("shutdown_timeout is over: interrupting the running handler", extra=self._context)
+        if not await self._ended_in_time(executing):
+            logger.warning("shutdown_timeout is over: interrupting the running handlers", extra=self._context)
             self._stop.interrupts.set()
-            self._ended.add("executor")
-            executing.cancel()
-            await asyncio.wait([executing], timeout=CANCEL_GRACE)
-        if not executing.done():
-            logger.error("a handler does not end though it was cancelled; left behind", extra=self._context)
+            self._ended.update(self._executors)
+            for task in executing:
+                task.cancel()
+            await asyncio.wait(executing, timeout=CANCEL_GRACE)
+        if left := [task for task in executing if not task.done()]:
+            logger.error(
+                "%d handlers do not end though they were cancelled; left behind", len(left), extra=self._context
+            )
+
+    async def _ended_in_time(self, executing: Sequence[asyncio.Task[None]]) -> bool:
+        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._task_prefix}:hurry")
+        handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._task_prefix}:handling")
+        await asyncio.wait(
+            [handling, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        in_time = all(task.done() for task in executing)
+        hurry.cancel()
+        handling.cancel()
+        return in_time
 
     def _hand_back(self) -> None:
-        for entry in self._intake.drain():
+        for entry in [*self._intake.drain(), *self._crew.lanes.drain()]:
             ledger = Ledger.load(entry.ledger)
             back = HandBack(ledger.handed_back(entry.deliveries, entry.taken_ms))
             origin = Origin("", self._settings.stream, self._settings.group, self._identity.name, entry.deliveries)
@@ -306,6 +352,7 @@ class Worker:
     async def _let_name_go(self) -> None:
         try:
             async with asyncio.timeout(RELEASE_TIME):
+                await self._exclusivity.release()
                 await self._identity.release()
         except (RedisError, OSError):
             logger.info("could not let the consumer name go; it does by itself", extra=self._context)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rapids import BaseEvent
 from rapids.events import TYPE_LIMIT
-from rapids.wire.events import encode
+from rapids.wire.encoding import encode
 
 Flat = list[bytes]
 Pairs = list[tuple[bytes, bytes]]

@@ -15,7 +15,7 @@ from rapids import DeadLetterQueue, EventEmitter
 from rapids.dead_letters import DeadLetter, Scope
 from rapids.exceptions import LetterStateError
 from rapids.storage.keys import PARKED, WAITING, Source
-from rapids.wire.events import encode
+from rapids.wire.encoding import encode
 from tests.model.events import DLQ, HANDLERS, KINDS, STREAM, MoIgnored, MoNote, MoTask, Script
 from tests.model.process import Process, tag_tasks
 from tests.model.world import Destroyed, Gone, Trimmed, World, listening, order

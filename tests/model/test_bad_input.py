@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from rapids import BaseEvent, DeadLetterQueue, EventRouter
 from rapids.backoff import constant
-from rapids.wire.events import encode
+from rapids.wire.encoding import encode
 from rapids.wire.letters import original_fields
 from tests.model.bad_input import (
     Flat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -9,11 +10,14 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import orjson
+import pytest
 from hypothesis import strategies as st
 from pydantic import ConfigDict, computed_field, model_validator
 
 from rapids import BaseEvent, Event
-from rapids.wire.events import StoredEvent, encode, pairs
+from rapids.exceptions import DeserializationError
+from rapids.wire.encoding import encode
+from rapids.wire.events import StoredEvent, decode, event_type_in, pairs
 
 STAMP = "2026-11-23T20:54:46.528398+00:00"
 MOMENT = datetime(2026, 11, 23, 20, 54, 46, 528398, tzinfo=UTC)
@@ -105,7 +109,18 @@ def encoded(event: Event, correlation_id: str | None = None, causation_id: str |
 
 
 def decoded(fields: list[bytes]) -> Event:
-    return StoredEvent.read(fields).decode()
+    """The event, by the careful way and by the fast one: they agree on everything, errors included."""
+    try:
+        event = StoredEvent.read(fields).decode()
+    except DeserializationError as error:
+        if (event_type := event_type_in(fields)) is not None:
+            with pytest.raises(DeserializationError, match=re.escape(str(error)) + r"\Z"):
+                decode(event_type, fields)
+        raise
+    quickly = decode(event_type_in(fields) or "", fields)
+    assert type(quickly) is type(event)
+    assert repr(quickly) == repr(event)  # which tells NaN from NaN
+    return event
 
 
 def round_trip(event: Event) -> Event:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_seria
 
 from rapids import BaseEvent, Event, GenericEvent
 from rapids.exceptions import SerializationError
-from rapids.wire.events import encode
+from rapids.wire.encoding import encode
 from tests.wire.entries import WireOrderPlaced, data_of, encoded, round_trip
 
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.backoff import constant
 from rapids.storage.keys import Source
-from rapids.wire.events import encode
+from rapids.wire.encoding import encode
 from tests.support import eventually
 
 STREAM = "dv:events"

@@ -229,7 +229,9 @@ async def test_a_toxic_entry_ends_as_one_dead_letter_and_no_neighbour_does(redis
     done = await ran(redis, "toxic")
     assert done.count(4) == deaths == 3
     assert set(done) == set(range(10))
-    assert len(done) - 3 - 9 <= 3  # settlements under way when it died, one death each
+    # Repeated is at most what ran in the milliseconds before the first death, whose acknowledgements waited for a read
+    # to go along with. Before each later run of the toxic one everything was settled.
+    assert all(done.count(number) <= (2 if number < 4 else 1) for number in range(10) if number != 4)
     await redis.delete("ran:toxic")
     await check_keys(redis)
 

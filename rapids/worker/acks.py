@@ -1,0 +1,109 @@
+"""Acknowledgements on their way: of entries that need nothing else, since every handler was done at the first go."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TypeAlias
+
+from rapids.storage.connection import Reply
+from rapids.storage.groups import RawEntry
+from rapids.storage.keys import Source
+from rapids.worker.leases import Leases
+from rapids.worker.member import Member
+
+__all__ = ["Acks", "Batch"]
+
+LARGEST_SEND = 1_000
+"""Entries acknowledged by one command."""
+
+Batch: TypeAlias = Mapping[Source, Sequence[bytes]]
+
+
+class Acks:
+    """Collects acknowledgements. The reader takes them along with its next read, the settler when none comes soon.
+
+    A lease is kept until its acknowledgement is confirmed; one that was not is sent again, which does no harm.
+    """
+
+    def __init__(self, member: Member, leases: Leases) -> None:
+        self._member = member
+        self._leases = leases
+        self._waiting: dict[Source, dict[bytes, None]] = {source: {} for source in member.sources}
+        self._since: float | None = None
+        self._under_way = 0
+        self.wanted = asyncio.Event()
+        """Set when there is something for the settler to look at."""
+        self.changed = asyncio.Event()
+        """Set whenever some were confirmed, or failed."""
+
+    def put(self, entry: RawEntry) -> None:
+        """Acknowledge an entry soon."""
+        self._waiting[entry.source][entry.entry_id] = None
+        self._leases.settling(entry)
+        if self._since is None:
+            self._since = time.monotonic()
+            self.wanted.set()
+
+    @property
+    def age(self) -> float:
+        """For how long the first of them has been waiting, in seconds."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none waits and none is under way."""
+        return self._since is None and self._under_way == 0
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether any waits to be sent."""
+        return self._since is not None
+
+    def take(self) -> Batch:
+        """What is to be sent now; the caller tells what came of it: `answered`, `failed` or `put_back`."""
+        if self._since is None:
+            return {}
+        taken = {source: list(islice(ids, LARGEST_SEND)) for source, ids in self._waiting.items() if ids}
+        for source, ids in taken.items():
+            waiting = self._waiting[source]
+            if len(ids) == len(waiting):
+                waiting.clear()
+            else:
+                for entry_id in ids:
+                    del waiting[entry_id]
+        self._note_waiting()
+        self._under_way += 1
+        return taken
+
+    def answered(self, batch: Batch, replies: Sequence[Reply]) -> None:
+        """Redis answered: let go of what it acknowledged, and keep what it refused."""
+        fault = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if fault is not None:
+            self.failed(batch, fault)
+            return
+        self._under_way -= 1
+        for source, ids in batch.items():
+            self._leases.drop_all(source, ids)
+        self._member.outages.worked("settling")
+        self.changed.set()
+
+    def failed(self, batch: Batch, error: Exception) -> None:
+        """Redis did not answer, or refused: they are sent again."""
+        self._member.outages.failed("settling", error)
+        self.put_back(batch)
+
+    def put_back(self, batch: Batch) -> None:
+        """They are sent again: it is not known whether they were."""
+        self._under_way -= 1
+        for source, ids in batch.items():
+            self._waiting[source].update(dict.fromkeys(ids))
+        self._note_waiting()
+        self.changed.set()
+
+    def _note_waiting(self) -> None:
+        if any(self._waiting.values()):
+            self._since = time.monotonic()
+            self.wanted.set()
+        else:
+            self._since = None

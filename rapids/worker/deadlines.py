@@ -1,0 +1,81 @@
+"""Time limits of handlers: one timer for all of them, since one each costs more than a quick handler does."""
+
+import asyncio
+import math
+
+__all__ = ["Deadline", "Deadlines"]
+
+
+class Deadline:
+    """The time limit of whatever its task is at. At the end of it, the task is cancelled."""
+
+    __slots__ = ("_all", "_cancelling", "at", "expired", "task")
+
+    def __init__(self, all_: "Deadlines", task: "asyncio.Task[object]") -> None:
+        self._all = all_
+        self._cancelling = 0
+        self.task = task
+        self.at = math.inf
+        self.expired = False
+        """Whether the last one was over before what it was for."""
+
+    def begin(self, seconds: float) -> None:
+        """Give what comes now so much time."""
+        self._cancelling = self.task.cancelling()
+        self.expired = False
+        self.at = at = self._all.now() + seconds
+        if at < self._all.next_at:
+            self._all.look_at(at)
+
+    def end(self) -> bool:
+        """What it was for is over: whether only the time limit ended it, if a cancellation did."""
+        self.at = math.inf
+        if not self.expired:
+            return False
+        self.expired = False
+        return self.task.uncancel() <= self._cancelling
+
+
+class Deadlines:
+    """Looks after the deadlines of all executors of a worker."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadlines: list[Deadline] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.now = self._loop.time
+        self.next_at = math.inf
+
+    def of_current_task(self) -> Deadline:
+        """A deadline for the running task, to be begun and ended as often as it likes."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - only ever called in one
+        deadline = Deadline(self, task)
+        self._deadlines.append(deadline)
+        return deadline
+
+    def forget(self, deadline: Deadline) -> None:
+        """Its task ends."""
+        self._deadlines.remove(deadline)
+
+    def look_at(self, at: float) -> None:
+        """See to it that deadlines are looked at then (the loop's time, seconds)."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.next_at = at
+        self._timer = self._loop.call_at(at, self._look)
+
+    def close(self) -> None:
+        """Look at no more deadlines."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer, self.next_at, now = None, math.inf, self.now()
+        for deadline in self._deadlines:
+            if deadline.at <= now:
+                deadline.at, deadline.expired = math.inf, True
+                deadline.task.cancel()
+        next_at = min((deadline.at for deadline in self._deadlines), default=math.inf)
+        if next_at < math.inf:
+            self.look_at(next_at)

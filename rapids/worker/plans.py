@@ -1,0 +1,100 @@
+"""What to do about an entry: its event and the handlers that have yet to finish it, or why nothing can be done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rapids.events import Event
+from rapids.exceptions import NonRetryableError
+from rapids.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
+from rapids.registration import Handler, Handlers
+from rapids.storage.groups import RawEntry
+from rapids.wire.events import Fields, Replay, decode, event_type_in
+from rapids.wire.letters import taken_apart
+
+__all__ = ["Nothing", "Plan", "Planner", "Unplannable"]
+
+
+class Plan:
+    """An entry that was understood."""
+
+    __slots__ = ("event", "fields", "handlers", "ledger", "replay")
+
+    def __init__(
+        self,
+        event: Event,
+        handlers: Sequence[Handler],
+        fields: Fields,
+        ledger: Ledger = NO_LEDGER,
+        replay: Replay | None = None,
+    ) -> None:
+        self.event = event
+        self.handlers = handlers
+        self.fields = fields
+        self.ledger = ledger
+        self.replay = replay
+
+
+@dataclass(frozen=True, slots=True)
+class Unplannable:
+    """An entry nothing can be run for, and why."""
+
+    dead: Dead
+    fields: Fields
+    ledger: Ledger
+    replay: Replay | None
+
+
+class Nothing:
+    """An entry the group has no handler for."""
+
+
+NOTHING = Nothing()
+
+Planned: TypeAlias = Plan | Unplannable | Nothing
+
+
+class Planner:
+    """Reads entries as the handlers of one group see them."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    def plan(self, entry: RawEntry) -> Planned:
+        """What to do about an entry. It may hold anything; whatever is wrong with it ends as a dead letter."""
+        fields, replay = entry.fields, None
+        if entry.source.is_replay:
+            fields, replay = taken_apart(fields)
+        event_type = event_type_in(fields)
+        handlers: Sequence[Handler] = () if event_type is None else self._handlers.for_type(event_type)
+        if event_type is not None and not handlers and not entry.source.is_replay:
+            return NOTHING
+        ledger = NO_LEDGER if entry.ledger is None else Ledger.load(entry.ledger)
+        try:
+            if replay is not None and replay.handler:
+                handlers = self._named(replay.handler)
+            event = decode(event_type or "", fields)
+        except NonRetryableError as error:
+            return _unplannable(Reason.NON_RETRYABLE, error, fields, ledger, replay)
+        except Exception as error:
+            return _unplannable(Reason.DESERIALIZATION_ERROR, error, fields, ledger, replay)
+        if ledger is not NO_LEDGER:
+            handlers = [
+                handler
+                for handler in handlers
+                if handler.name not in ledger.finished and not ledger.waits_for(handler.name, entry.taken_ms)
+            ]
+        return Plan(event, handlers, fields, ledger, replay)
+
+    def _named(self, name: str) -> Sequence[Handler]:
+        handlers = [handler for handler in self._handlers if handler.name == name]
+        if not handlers:
+            raise NonRetryableError(f"the group has no handler {name!r}")
+        return handlers
+
+
+def _unplannable(
+    reason: Reason, error: Exception, fields: Fields, ledger: Ledger, replay: Replay | None
+) -> Unplannable:
+    # The handler a replay names keeps its name: no other is to run for it.
+    return Unplannable(Dead(replay.handler if replay else "", reason, Failure.of(error)), fields, ledger, replay)

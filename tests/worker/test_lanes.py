@@ -1,0 +1,108 @@
+"""Lanes as a model, without a server: entries of one key run one after another, in the order in which they came."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rapids.worker.lanes import Lanes
+
+KEYS = ("ann", "bob", "cid")
+
+
+class LanesModel(RuleBasedStateMachine):
+    """Entries are numbers; what the model keeps is what must be true of them."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.lanes: Lanes[int] = Lanes()
+        self.number = 0
+        self.now = 0.0
+        self.came: defaultdict[str, list[int]] = defaultdict(list)
+        self.begun: defaultdict[str, list[int]] = defaultdict(list)
+        self.running: dict[str, int] = {}
+        self.awaited: dict[str, tuple[int, float]] = {}
+
+    def _run(self, key: str, number: int) -> None:
+        assert key not in self.running, "two of one key ran at a time"
+        self.running[key] = number
+        self.begun[key].append(number)
+
+    @rule(key=st.sampled_from(KEYS))
+    def come(self, key: str) -> None:
+        self.number += 1
+        self.came[key].append(self.number)
+        began = self.lanes.enter(key, b"%d" % self.number, self.number)
+        assert began == (key not in self.running and key not in self.awaited)
+        if began:
+            self._run(key, self.number)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        del self.running[key]
+        if (next_ := self.lanes.leave(key)) is not None:
+            self._run(key, next_)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), delay=st.floats(0, 5))
+    def fail(self, data: st.DataObject, delay: float) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        number = self.running.pop(key)
+        self.begun[key].remove(number)  # it begins again
+        self.awaited[key] = (number, self.now + delay)
+        self.lanes.hold(key, b"%d" % number, self.now + delay)
+
+    @precondition(lambda self: self.awaited)
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.awaited)))
+        number, _ = self.awaited.pop(key)
+        assert self.lanes.enter(key, b"%d" % number, number), "the one that was waited for had to wait"
+        self._run(key, number)
+
+    @rule(seconds=st.floats(0, 3))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        due = {key for key, (_, at) in self.awaited.items() if at <= self.now}
+        begin = self.lanes.overdue(self.now)
+        for key in due:
+            self.came[key].remove(self.awaited.pop(key)[0])  # another consumer's now
+        assert {key for key, _ in begin} == {key for key in due if len(self.came[key]) > len(self.begun[key])}
+        for key, number in begin:
+            self._run(str(key), number)
+
+    @rule()
+    def stop(self) -> None:
+        left = self.lanes.drain()
+        expected = [number for key in KEYS for number in self._waiting(key)]
+        assert sorted(left) == sorted(expected)
+        for key in KEYS:
+            self.came[key] = [number for number in self.came[key] if number not in left]
+
+    def _waiting(self, key: str) -> list[int]:
+        held = {self.awaited[key][0]} if key in self.awaited else set()
+        return [number for number in self.came[key] if number not in self.begun[key] and number not in held]
+
+    @invariant()
+    def in_order_and_counted(self) -> None:
+        if not hasattr(self, "lanes"):
+            return
+        for key in KEYS:
+            held = {self.awaited[key][0]} if key in self.awaited else set()
+            begun = [number for number in self.came[key] if number in self.begun[key]]
+            assert begun == [number for number in self.begun[key] if number in self.came[key]]
+            assert begun == [number for number in self.came[key] if number not in held][: len(begun)]
+        assert self.lanes.queued == sum(len(self._waiting(key)) for key in KEYS)
+        assert self.lanes.next_overdue == min((at for _, at in self.awaited.values()), default=float("inf"))
+
+    @invariant()
+    def nothing_is_kept_of_keys_that_rest(self) -> None:
+        if hasattr(self, "lanes"):
+            assert len(self.lanes) == len(self.running) + len(self.awaited)
+
+
+TestLanes = LanesModel.TestCase
