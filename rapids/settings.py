@@ -101,6 +101,8 @@ class RouterSettings:
         seconds("shutdown_timeout", self.shutdown_timeout)
         positive_seconds("consumer_ttl", self.consumer_ttl)
         at_least("concurrency", self.concurrency, 1)
+        if self.order_by is not None and not callable(self.order_by):
+            raise TypeError(f"order_by must be a function from an event to its key, or None, not {self.order_by!r}")
         flag("retry_blocks_key", self.retry_blocks_key)
         flag("exclusive", self.exclusive)
 

@@ -59,6 +59,10 @@ ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["1", None, True],
         [0, -1, math.nan, math.inf, 10**400],
     ),
+    "concurrency": ("must be a whole number of 1 or more", NOT_WHOLE, [0, -1, 2**63]),
+    "order_by": ("must be a function from an event to its key, or None", [5, "field", ["field"]], []),
+    "retry_blocks_key": ("must be True or False", [0, 1, None, "yes"], []),
+    "exclusive": ("must be True or False", [0, 1, None, "yes"], []),
     "shutdown_timeout": (
         "must be a finite number of seconds, 0 or more",
         ["1", None, True],

@@ -6,7 +6,8 @@ event must be neither decoded twice nor stored twice, so commands go out on conn
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -28,6 +29,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from rapids.storage.packing import Command, pack
 from rapids.storage.scripts import Script
 
 __all__ = [
@@ -47,7 +49,6 @@ __all__ = [
 ]
 
 Client: TypeAlias = Redis
-Command: TypeAlias = Sequence[bytes | str | int | float]
 Reply: TypeAlias = Any
 
 OUTAGE_ANSWERS = (
@@ -228,20 +229,20 @@ class OwnConnection:
             return await _round_trip(self._connection, commands)
 
     async def send_ahead(
-        self, ahead: Sequence[Command], last: Command, on_ahead: Callable[[Sequence[Reply]], None]
+        self, ahead: Sequence[Command], last: bytes, on_ahead: Callable[[Sequence[Reply]], None]
     ) -> Reply:
-        """The answer to a command that may block. Others go ahead of it in the same packet.
+        """The answer to a command, packed already, that may block. Others go ahead of it in the same packet.
 
         `on_ahead` is given their answers as soon as they are there, which is before the last one blocks.
         """
         async with self._turn:
             if not self._connection.is_connected:
                 await self._connection.connect()
-            if ahead:
-                await self._connection.send_packed_command(self._connection.pack_commands([*ahead, last]))
-                on_ahead(await _answers(self._connection, len(ahead)))
+            await self._connection.send_packed_command(pack(ahead) + last if ahead else last)
+            async with _time_limit(self._connection):
+                if ahead:
+                    on_ahead(await _answers(self._connection, len(ahead)))
                 return (await _answers(self._connection, 1))[0]
-            return (await _round_trip(self._connection, [last]))[0]
 
     async def close(self) -> None:
         """Close the connection; a command under way fails."""
@@ -271,18 +272,23 @@ def pool_of(client: Client) -> ConnectionPool:
 async def _round_trip(
     connection: AbstractConnection, commands: Sequence[Command], packed: Sequence[bytes] = ()
 ) -> list[Reply]:
-    packet = b"".join(packed) if not commands else b"".join([*packed, *connection.pack_commands(commands)])
-    await connection.send_packed_command(packet)
-    return await _answers(connection, len(packed) + len(commands))
+    await connection.send_packed_command(b"".join([*packed, pack(commands)]) if commands else b"".join(packed))
+    async with _time_limit(connection):
+        return await _answers(connection, len(packed) + len(commands))
+
+
+@asynccontextmanager
+async def _time_limit(connection: AbstractConnection) -> AsyncGenerator[None]:
+    """One time limit for all answers: redis-py's own, one for each of them, takes longer than reading an answer."""
+    try:
+        async with asyncio.timeout(connection.socket_timeout):
+            yield
+    except TimeoutError as error:
+        raise RedisTimeoutError("Redis did not answer in time") from error
 
 
 async def _answers(connection: AbstractConnection, count: int) -> list[Reply]:
-    try:
-        # One time limit for all answers: redis-py's own, one for each of them, takes longer than reading an answer.
-        async with asyncio.timeout(connection.socket_timeout):
-            replies = [await _answer(connection) for _ in range(count)]
-    except TimeoutError as error:
-        raise RedisTimeoutError("Redis did not answer in time") from error
+    replies = [await _answer(connection) for _ in range(count)]
     if any(isinstance(reply, ReadOnlyError) for reply in replies):
         # This was the master and is a replica now, after a failover: the name may lead elsewhere when asked again.
         await connection.disconnect(nowait=True)

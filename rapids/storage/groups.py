@@ -9,17 +9,18 @@ from redis.exceptions import ResponseError
 from rapids.storage import scripts
 from rapids.storage.connection import Command, Commands, OwnConnection, Reply, call, checked, run
 from rapids.storage.keys import PARKED, WAITING, Source
+from rapids.storage.packing import pack
 from rapids.storage.streams import mapping
 
 __all__ = [
     "Claimed",
     "RawEntry",
+    "Reading",
     "acknowledgement",
     "claim",
     "create",
     "hold",
     "idle_entries",
-    "read",
     "release",
     "renew",
 ]
@@ -73,38 +74,39 @@ async def misses_parked(commands: Commands, source: Source) -> bool:
     return checked(told) > sum(row[b"pending"] for row in rows if row[b"name"] == PARKED)
 
 
-async def read(
-    connection: OwnConnection,
-    sources: Sequence[Source],
-    consumer: str,
-    *,
-    count: int,
-    block_ms: int,
-    acks: Mapping[Source, Sequence[bytes]],
-    on_acked: Callable[[Sequence[Reply]], None],
-) -> dict[Source, list[RawEntry]]:
-    """New entries of all sources, `count` of each at most, waiting up to `block_ms` milliseconds for the first.
+class Reading:
+    """The read of one consumer: new entries of all sources, `count` of each at most (entries).
 
-    Acknowledgements ride along: `on_acked` is given the answers to them before the waiting begins.
+    It waits up to `block_ms` milliseconds for the first. Packed once, as it is the same every time.
     """
-    streams = [source.stream for source in sources]
-    ahead = [command for source, ids in acks.items() for command in acknowledgement(source, ids)]
-    reply = checked(
-        await connection.send_ahead(
-            ahead,
-            (
-                *("XREADGROUP", "GROUP", sources[0].group, consumer, "COUNT", count, "BLOCK", block_ms),
-                *("STREAMS", *streams, *(">" for _ in streams)),
-            ),
-            on_acked,
+
+    def __init__(self, sources: Sequence[Source], consumer: str, *, count: int, block_ms: int) -> None:
+        streams = [source.stream for source in sources]
+        self.consumer = consumer
+        self._by_name = {source.stream.encode(): source for source in sources}
+        self._command = pack(
+            [
+                (
+                    *("XREADGROUP", "GROUP", sources[0].group, consumer, "COUNT", count, "BLOCK", block_ms),
+                    *("STREAMS", *streams, *(">" for _ in streams)),
+                )
+            ]
         )
-    )
-    by_name = {source.stream.encode(): source for source in sources}
-    return {
-        source: [RawEntry(source, entry_id, fields or ()) for entry_id, fields in entries]
-        for name, entries in _answered(reply)
-        for source in (by_name[name],)
-    }
+
+    async def read(
+        self,
+        connection: OwnConnection,
+        acks: Mapping[Source, Sequence[bytes]],
+        on_acked: Callable[[Sequence[Reply]], None],
+    ) -> dict[Source, list[RawEntry]]:
+        """What is new. Acknowledgements ride along: `on_acked` is given their answers before the waiting begins."""
+        ahead = [command for source, ids in acks.items() for command in acknowledgement(source, ids)]
+        reply = checked(await connection.send_ahead(ahead, self._command, on_acked))
+        return {
+            source: [RawEntry(source, entry_id, fields or ()) for entry_id, fields in entries]
+            for name, entries in _answered(reply)
+            for source in (self._by_name[name],)
+        }
 
 
 def acknowledgement(source: Source, ids: Sequence[bytes]) -> list[Command]:

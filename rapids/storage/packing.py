@@ -1,16 +1,31 @@
-"""Entries as XADD commands on the wire, packed by hand: in a third of the time that packing any command takes.
+"""Commands as they go over the wire: arrays of bulk strings, each with its length before it.
 
-A command is an array of bulk strings, each with its length before it
-(https://redis.io/docs/latest/develop/reference/protocol-spec/#arrays).
+See https://redis.io/docs/latest/develop/reference/protocol-spec/#arrays. Text is UTF-8, whatever a user's client says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, cast
 
-__all__ = ["EntryPacker"]
+import hiredis
+
+__all__ = ["Command", "EntryPacker", "pack"]
+
+Command: TypeAlias = Sequence[bytes | str | int | float]
+
+
+_packed = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType] - typed there as taking one argument
+
+
+def pack(commands: Iterable[Command]) -> bytes:
+    """Commands one behind the other. hiredis packs them in a tenth of the time that redis-py takes for it."""
+    return b"".join([_packed(tuple(command)) for command in commands])
 
 
 class EntryPacker:
-    """Packs entries of one stream with the same fields. `maxlen` (entries): trimmed in whole nodes; None: never."""
+    """Packs entries of one stream with the same fields, in a third of the time that packing any command takes.
+
+    `maxlen` (entries): what the stream is trimmed to, in whole nodes; None for never.
+    """
 
     def __init__(self, stream: str, names: Sequence[bytes], maxlen: int | None) -> None:
         trim = () if maxlen is None else (b"MAXLEN", b"~", b"%d" % maxlen)

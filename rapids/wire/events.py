@@ -58,10 +58,10 @@ def decode(event_type: str, fields: Fields) -> Event:
     Raises `DeserializationError` for anything that makes an entry no event.
     """
     cls = get_event_class(event_type)
-    if cls is not None and fields[::2] == _NAMES and not _reading(cls).migrates:
+    if cls is not None and fields[::2] == _NAMES and not (reading := _reading(cls)).migrates:
         try:
             if document := _regular_document(fields):
-                return _validated(cls, document)
+                return _validated(cls, document, reading)
         except Exception:  # noqa: S110 - what is wrong with it is told by reading it with care, below
             pass
     return StoredEvent.read(fields).decode()
@@ -108,10 +108,13 @@ class Replay:
 
 def event_type_in(fields: Fields) -> str | None:
     """The event type an entry states, or None where it states none that is readable."""
-    names = list(fields[::2])
-    if names.count(b"event_type") != 1:
+    names = fields[::2]
+    if names == _NAMES:
+        value = fields[1]
+    elif names.count(b"event_type") == 1:
+        value = fields[2 * names.index(b"event_type") + 1]
+    else:
         return None
-    value = fields[2 * names.index(b"event_type") + 1]
     if len(value) > TYPE_LIMIT * 4:
         return None
     try:
@@ -175,7 +178,7 @@ class StoredEvent:
         body = data[1:-1]
         head = b"{" + body + b"," if body.strip() else b"{"
         document = head + self._common() + self._for_migrations(cls) + b"}"
-        return _validated(cls, document)
+        return _validated(cls, document, _reading(cls))
 
     def _generic(self) -> Event:
         values = self.values
@@ -218,6 +221,8 @@ class _Reading:
 
     migrates: bool
     """It has a validator that sees the input, and so finds `_schema_version` and `_timestamp` in it."""
+    keeps_extra: bool
+    """It keeps fields that nobody declared."""
     by_alias: bool
     """Fields may come by alias too. Not where an alias is another field's name: then only names are clear."""
 
@@ -228,6 +233,7 @@ def _reading(cls: type[BaseEvent]) -> _Reading:
     taken = {(alias, name) for name, field in cls.model_fields.items() for alias in _aliases(field.validation_alias)}
     return _Reading(
         migrates=any(validator.info.mode != "after" for validator in validators),
+        keeps_extra=cls.model_config.get("extra") == "allow",
         by_alias=not any(alias != name and alias in cls.model_fields for alias, name in taken),
     )
 
@@ -245,8 +251,8 @@ def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
             pass
 
 
-def _validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:
-    by_alias = _reading(cls).by_alias
+def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> BaseEvent:
+    by_alias = reading.by_alias
     try:
         event = cls.__pydantic_validator__.validate_json(document, by_alias=by_alias, by_name=True)
     except ValidationError as error:
@@ -254,7 +260,7 @@ def _validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:
             raise
         # Its class forbids extra fields, and its migration did not take away what was put in for it.
         event = cls.__pydantic_validator__.validate_json(document, extra="ignore", by_alias=by_alias, by_name=True)
-    if event.model_extra:
+    if reading.keeps_extra and event.model_extra:
         for injected in INJECTED:
             event.model_extra.pop(injected, None)
     return event

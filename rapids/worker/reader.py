@@ -44,6 +44,7 @@ class Reader:
         self._client_id: int | None = None
         self._turned_at = time.monotonic()
         self._asked_at: float | None = None
+        self._last_reading: groups.Reading | None = None
         self.last_read: dict[Source, str] = {}
 
     async def run(self) -> None:
@@ -96,15 +97,7 @@ class Reader:
             self._acks.answered(acks, replies)
 
         try:
-            return await groups.read(
-                self._connection,
-                self._member.sources,
-                name,
-                count=self._settings.batch_size,
-                block_ms=self._settings.block_ms,
-                acks=acks,
-                on_acked=on_acked,
-            )
+            return await self._reading(name).read(self._connection, acks, on_acked)
         except (RedisError, OSError) as error:
             if open_:
                 open_ = False
@@ -113,6 +106,15 @@ class Reader:
         finally:
             if open_:  # interrupted
                 self._acks.put_back(acks)
+
+    def _reading(self, name: str) -> groups.Reading:
+        """The read of this consumer: another one from when it goes by another name."""
+        if self._last_reading is None or self._last_reading.consumer != name:
+            settings = self._settings
+            self._last_reading = groups.Reading(
+                self._member.sources, name, count=settings.batch_size, block_ms=settings.block_ms
+            )
+        return self._last_reading
 
     @property
     def turned_at(self) -> float:
