@@ -20,7 +20,7 @@ LARGEST_WRITE = 1_000
 """Entries in one write, at most; a single emit is never split."""
 
 LARGEST_WRITE_BYTES = 4_000_000
-"""Bytes of values in one write, beyond which no further emit joins it."""
+"""Bytes in one write, beyond which no further emit joins it."""
 
 LONGEST_QUEUE = 10_000
 """Entries that wait for their write; further callers wait before anything of theirs is kept."""
@@ -35,7 +35,8 @@ class Appender:
 
     def __init__(self, client: Client, settings: EmitterSettings) -> None:
         self._commands = LentConnection(client)
-        self._packer = EntryPacker(settings.stream, EVENT_FIELDS, settings.maxlen)
+        self.pack = EntryPacker(settings.stream, EVENT_FIELDS, settings.maxlen).pack
+        """Makes a command of an entry's values."""
         self._settings = settings
         self._last_seen: str | None = None
         self._task_name = f"rapids:{settings.stream}:writer"
@@ -97,7 +98,7 @@ class Appender:
         write: Write | None = None
         try:
             while emits := self._next() or await self._rest():
-                write = Write(self._commands, self._packer, self._settings, emits, self._last_seen)
+                write = Write(self._commands, self._settings, emits, self._last_seen)
                 await write.run()
                 self._last_seen = write.last_id
                 await self._commands.share()
@@ -138,7 +139,7 @@ class Appender:
             if not emit.done.done():
                 taken.append(emit)
                 entries += len(emit.outgoing)
-                size += sum([len(value) for one in emit.outgoing for value in one.values])
+                size += sum([len(one.packed) for one in emit.outgoing])
         self._tell_room()
         return taken
 

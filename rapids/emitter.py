@@ -1,13 +1,13 @@
 """The emitter: appends events to a stream."""
 
 from collections.abc import Sequence
-from typing import overload
+from typing import cast, overload
 
 from redis.asyncio import Redis
 
 from rapids.appender import Appender
 from rapids.correlation import get_causation_id, get_correlation_id
-from rapids.events import BaseEvent, Event, GenericEvent
+from rapids.events import BaseEvent, Event, GenericEvent, kind_of
 from rapids.exceptions import EmitError, NotConfiguredError
 from rapids.settings import EmitterSettings
 from rapids.wire.encoding import encode_values
@@ -94,15 +94,16 @@ class EventEmitter:
             )
         if appender.is_full:
             await appender.room()  # before the event is encoded: what waits here is the caller's, and no copy
-        if isinstance(event, Event):
-            appended = await appender.append((_outgoing(event, caused_by),))
+        if kind_of(type(event)) is not None:
+            event = cast(Event, event)
+            appended = await appender.append((_outgoing(appender, event, caused_by),))
             if isinstance(appended, Shortfall):
                 raise self._error((event,), 0, appended) from appended.error
             return appended[0]
-        return await self._emit_all(appender, list(event), caused_by)
+        return await self._emit_all(appender, list(cast("Sequence[Event]", event)), caused_by)
 
     async def _emit_all(self, appender: Appender, events: Sequence[Event], caused_by: Event | None) -> list[str]:
-        outgoing = [_outgoing(event, caused_by) for event in events]
+        outgoing = [_outgoing(appender, event, caused_by) for event in events]
         ids: list[str] = []
         for first in range(0, len(outgoing), CHUNK):
             appended = await appender.append(outgoing[first : first + CHUNK])
@@ -135,11 +136,11 @@ def ids_for(event: Event, caused_by: Event | None) -> tuple[str | None, str | No
     return event.correlation_id or inherited, event.causation_id or cause
 
 
-def _outgoing(event: Event, caused_by: Event | None) -> Outgoing:
-    if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+def _outgoing(appender: Appender, event: Event, caused_by: Event | None) -> Outgoing:
+    if kind_of(type(event)) is None:  # users without a type checker
         raise TypeError(f"only events can be emitted, not {event!r}")
     correlation_id, causation_id = ids_for(event, caused_by)
-    return Outgoing(event.id, encode_values(event, correlation_id, causation_id))
+    return Outgoing(event.id, appender.pack(encode_values(event, correlation_id, causation_id)))
 
 
 def _type_of(event: Event) -> str:

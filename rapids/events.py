@@ -5,19 +5,26 @@ The registry maps each `event_type` to its class; it fills itself as classes are
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from inspect import isabstract
+from os import urandom
 from typing import Annotated, Any, ClassVar
-from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rapids.exceptions import DuplicateEventTypeError
 
-__all__ = ["BaseEvent", "Event", "GenericEvent", "event_type_of", "get_event_class"]
+__all__ = ["BaseEvent", "Event", "GenericEvent", "event_type_of", "get_event_class", "kind_of"]
+
+
+_RANDOM_BITS = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
+_VERSION_4 = 0x00000000_0000_4000_8000_000000000000
 
 
 def _new_id() -> str:
-    return str(uuid4())
+    """A random UUID (RFC 9562, version 4), as `str(uuid4())` would give it in twice the time."""
+    digits = f"{int.from_bytes(urandom(16)) & _RANDOM_BITS | _VERSION_4:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _now() -> datetime:
@@ -97,6 +104,12 @@ class GenericEvent(Event):
     @property
     def routing_key(self) -> str:
         return self.raw_type
+
+
+@lru_cache(maxsize=4_096)
+def kind_of(cls: type) -> type[Event] | None:
+    """`BaseEvent`, `GenericEvent`, or None for the class of anything else. Asking each event takes Pydantic longer."""
+    return next((kind for kind in (BaseEvent, GenericEvent) if issubclass(cls, kind)), None)
 
 
 _registry: dict[str, type[BaseEvent]] = {}

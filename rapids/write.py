@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from redis.exceptions import RedisError
 
@@ -12,7 +12,6 @@ from rapids.backoff import exponential
 from rapids.settings import EmitterSettings
 from rapids.storage import streams
 from rapids.storage.connection import AnswerLostError, LentConnection, Reply, ServerClient, is_outage
-from rapids.storage.packing import EntryPacker
 
 __all__ = ["Appended", "Emit", "NotReplicatedError", "Outgoing", "Shortfall", "UnknownOutcomeError", "Write"]
 
@@ -28,12 +27,11 @@ class NotReplicatedError(RedisError):
     """Redis has the entries, and fewer replicas than asked for confirmed them in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """An event on its way: its id and the values of its entry."""
+class Outgoing(NamedTuple):
+    """An event on its way: its id and the command that appends it, packed."""
 
     event_id: str
-    values: Sequence[bytes]
+    packed: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +79,11 @@ class Write:
     def __init__(
         self,
         commands: LentConnection,
-        packer: EntryPacker,
         settings: EmitterSettings,
         emits: Sequence[Emit],
         since: str | None,
     ) -> None:
         self._commands = commands
-        self._packer = packer
         self._settings = settings
         self._emits = list(emits)
         self._outgoing = [one for emit in emits for one in emit.outgoing]
@@ -140,8 +136,7 @@ class Write:
         try:
             replies = await streams.append(
                 self._commands,
-                self._packer,
-                [self._outgoing[at].values for at in open_],
+                [self._outgoing[at].packed for at in open_],
                 replicas=self._settings.replicas,
                 replication_timeout_ms=REPLICATION_TIMEOUT_MS,
             )

@@ -83,7 +83,8 @@ def running(connection: HTTPConnection) -> Running:
 
     Raises `NotConfiguredError` where its lifespan is not running.
     """
-    found = getattr(connection.state, STATE_KEY, None)
+    # `connection.state` would make an object of the same mapping first, for every request.
+    found = connection.scope.get("state", {}).get(STATE_KEY)
     if isinstance(found, Running):
         return found
     raise NotConfiguredError(

@@ -1,6 +1,6 @@
 """Appending to streams and asking how they are."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
@@ -18,7 +18,6 @@ from rapids.storage.connection import (
     run_id_in,
 )
 from rapids.storage.keys import PARKED, WAITING, Source
-from rapids.storage.packing import EntryPacker
 
 __all__ = [
     "GroupState",
@@ -34,20 +33,15 @@ __all__ = [
 
 
 async def append(
-    commands: LentConnection,
-    packer: EntryPacker,
-    entries: Iterable[Sequence[bytes]],
-    *,
-    replicas: int = 0,
-    replication_timeout_ms: int = 0,
+    commands: LentConnection, packed: Sequence[bytes], *, replicas: int = 0, replication_timeout_ms: int = 0
 ) -> list[Reply]:
-    """Append entries, each told by its values, in order and in one round trip: an entry id, or the error, for each.
+    """Append entries, packed by an `EntryPacker`, in order and in one round trip: an entry id, or the error, for each.
 
     With `replicas`, one more answer tells how many replicas had confirmed all of them after `replication_timeout_ms`
     milliseconds at the most (WAIT). Raises `RedisError` if no answer came.
     """
     wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
-    return await commands.send_packed([packer.pack(values) for values in entries], wait)
+    return await commands.send_packed(packed, wait)
 
 
 async def replicated(commands: Commands, stream: str, *, replicas: int, timeout_ms: int) -> int:

@@ -7,14 +7,13 @@ from typing import cast
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from rapids.events import BaseEvent, Event, GenericEvent
+from rapids.events import BaseEvent, Event, GenericEvent, kind_of
 from rapids.exceptions import SerializationError
 from rapids.wire.events import EVENT_FIELDS
 
 __all__ = ["encode", "encode_values"]
 
 _BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
-_SUSPECT_NUMBERS = (b"NaN", b"Infinity")
 
 
 def encode(event: Event, *, correlation_id: str | None, causation_id: str | None) -> list[bytes]:
@@ -68,16 +67,21 @@ def _is_broken(text: str) -> bool:
 
 
 def _body(event: Event) -> tuple[str, int, bytes]:
-    if isinstance(event, GenericEvent):
-        return event.raw_type, 1, _json(event.data, event.raw_type, "data")
-    if not isinstance(event, BaseEvent):
-        raise TypeError(f"only events can be emitted, not {event!r}")
-    return event.event_type, event.schema_version, _own_fields(event)
+    kind = kind_of(type(event))
+    if kind is BaseEvent:
+        own = cast(BaseEvent, event)
+        return own.event_type, own.schema_version, _own_fields(own)
+    if kind is GenericEvent:
+        generic = cast(GenericEvent, event)
+        return generic.raw_type, 1, _json(generic.data, generic.raw_type, "data")
+    raise TypeError(f"only events can be emitted, not {event!r}")
 
 
 def _own_fields(event: BaseEvent) -> bytes:
     try:
-        data = _written(event, exclude=_BASE_FIELDS)
+        data = event.__pydantic_serializer__.to_json(event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False)
+        if b"null" in data or b"NaN" in data or b"Infinity" in data:
+            data = _written(event, exclude=_BASE_FIELDS)
         if data[:1] != b"{":
             raise ValueError("a model_serializer makes something else of it than an object, which no reader could take")
         return data
@@ -123,7 +127,7 @@ def _json(value: object, event_type: str, field: str) -> bytes:
 
 def _strict(data: bytes) -> bytes:
     """`data`, unless it has NaN or an infinity, which are not JSON. A string may hold those words: parsing tells."""
-    if any(word in data for word in _SUSPECT_NUMBERS):
+    if b"NaN" in data or b"Infinity" in data:
         try:
             from_json(data, allow_inf_nan=False)
         except ValueError as error:
