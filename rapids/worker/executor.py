@@ -164,6 +164,7 @@ class Executor:
         if not self._crew.leases.certain(entry) or not exclusivity.lasts:
             try:
                 if not exclusivity.lasts and not await exclusivity.confirm():
+                    self._crew.leases.drop(entry)
                     return False
                 if not await self._crew.leases.still_ours(entry):
                     return False

@@ -79,8 +79,8 @@ class Reader:
         given_out = min(time.monotonic(), asked_at + self._settings.block_ms / 1000)
         for source, entries in read.items():
             self.last_read[source] = entries[-1].entry_id.decode()
-            if name != self._member.name:
-                continue  # the other process's that took the name; if it never learns of them, they are abandoned
+            if name != self._member.name or not self._exclusivity.is_active:
+                continue  # another process is at work in this one's place: for it, they are abandoned
             # An id held already was given out again by a stream that lost its data: the handler runs on it now.
             fresh = [entry for entry in entries if not self._leases.holds(source, entry.entry_id)]
             self._leases.take(fresh, since=given_out)

@@ -129,7 +129,13 @@ class Reclaimer:
         if (room := self._intake.room_for_due) == 0:
             return LONGEST_PAUSE
         asked_at = time.monotonic()
-        due = await groups.claim(self._member.commands, source, self._member.name, ids=(), min_idle_ms=0, due=room)
+        due = await groups.claim(
+            *(self._member.commands, source, self._member.name),
+            ids=(),
+            min_idle_ms=0,
+            due=room,
+            in_order=self._settings.exclusive,
+        )
         self._leases.take(due.entries, since=asked_at)
         self._intake.put_due(due.entries)
         self._report_ghosts(source, due.ghosts)

@@ -335,7 +335,8 @@ class Worker:
         return in_time
 
     def _hand_back(self) -> None:
-        for entry in [*self._intake.drain(), *self._crew.lanes.drain()]:
+        left = [*self._intake.drain(), *self._crew.lanes.drain()]
+        for entry in sorted(left, key=lambda entry: streams.order(entry.entry_id.decode())):
             ledger = Ledger.load(entry.ledger)
             back = HandBack(ledger.handed_back(entry.deliveries, entry.taken_ms))
             origin = Origin("", self._settings.stream, self._settings.group, self._identity.name, entry.deliveries)

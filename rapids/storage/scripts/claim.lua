@@ -3,11 +3,11 @@
 --
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, consumer, least idle time in ms of a named entry (0: it must still be this consumer's own),
---       how many due ones to take at most, then ids
+--       how many due ones to take at most, of how many the oldest (as many or more), then ids
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
 -- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
 local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, consumer, min_idle, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local group, consumer, min_idle, room, look = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local taken, ghosts = {}, {}
@@ -35,7 +35,7 @@ local function pending_of(id)
   return redis.call('XPENDING', stream, group, id, id, 1)[1]
 end
 
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   local id = ARGV[i]
   local entry = pending_of(id)
   if entry and entry[3] >= min_idle and (min_idle > 0 or entry[2] == consumer) and entry[2] ~= 'rapids:parked'
@@ -44,8 +44,19 @@ for i = 5, #ARGV do
   end
 end
 
+local function is_before(one, other)
+  local ms, seq = string.match(one, '(%d+)-(%d+)')
+  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
+  if ms ~= other_ms then return tonumber(ms) < tonumber(other_ms) end
+  return tonumber(seq) < tonumber(other_seq)
+end
+
 if room > 0 then
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, room)) do
+  local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, look)
+  -- Those due in the same millisecond are in the order of text, in which 1-10 comes before 1-9.
+  if look > room then table.sort(due, is_before) end
+  for i = 1, math.min(room, #due) do
+    local id = due[i]
     local entry = pending_of(id)
     if not entry then
       -- Whoever settles an entry forgets when it was due. So this one's group was lost and made again without it, or a
