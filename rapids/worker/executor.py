@@ -12,6 +12,7 @@ from rapids.events import Event
 from rapids.outcomes import ACK, NO_LEDGER, Dead, Failure, Keep, Outcome, Reason, Released, Settlement, settle
 from rapids.registration import Handler
 from rapids.storage.groups import RawEntry
+from rapids.storage.keys import Source
 from rapids.wire.letters import Origin
 from rapids.worker.attempts import Attempts, Runner, Stop
 from rapids.worker.deadlines import Deadlines
@@ -48,11 +49,14 @@ class Crew:
     claim: Callable[[Abandoned], Awaitable[RawEntry | None]]
     fetch: Callable[[RawEntry], Awaitable[RawEntry | None]]
     """Brings the payload of an entry back that was held without; None where it is gone."""
+    peek: Callable[[Abandoned], Awaitable[RawEntry | None]]
+    """Looks at an entry without claiming it; None where it is gone."""
     settler: Settler
     exclusivity: Exclusivity
     stop: Stop
     deadlines: Deadlines
-    lanes: Lanes[RawEntry] = field(default_factory=Lanes[RawEntry])
+    lanes: Lanes[RawEntry | Abandoned] = field(default_factory=Lanes[RawEntry | Abandoned])
+    abandoned_in_lanes: set[tuple[Source, bytes]] = field(default_factory=set[tuple[Source, bytes]])
     solitude: Solitude = field(default_factory=Solitude)
 
     def release_overdue(self) -> None:
@@ -66,6 +70,7 @@ class Crew:
         """Forget all that was not begun: another consumer is active now, and has taken it."""
         self.intake.drain()
         self.lanes.drain()
+        self.abandoned_in_lanes.clear()
         self.leases.lose_all()
         self.tell_room()
 
@@ -105,7 +110,7 @@ class Executor:
                 elif isinstance(next_, RawEntry):
                     await self._begin(next_)
                 elif isinstance(next_, Turn):
-                    await self._run_lane(next_.key, next_.entry)
+                    await self._run_lane(next_.key, next_.item)
                 else:
                     await self._take_over(next_)
         finally:
@@ -114,40 +119,57 @@ class Executor:
     # --- what may begin, and when ---
 
     async def _take_over(self, abandoned: Abandoned) -> None:
-        """Claim an abandoned entry and run it.
+        """Run an abandoned entry, or have it wait in its lane: not claimed, since that would spend a delivery."""
+        if self._order_by is None:
+            await self._run_abandoned(abandoned)
+            return
+        place = (abandoned.source, abandoned.entry_id)
+        if place in self._crew.abandoned_in_lanes:
+            return  # found again, for nobody has claimed it yet
+        seen = await self._crew.peek(abandoned)
+        key = None if seen is None else self._key_of(self._crew.planner.plan(seen))[0]
+        if key is None:
+            await self._run_abandoned(abandoned)
+        elif self._crew.lanes.enter(key, abandoned.entry_id, abandoned):
+            await self._run_lane(key, abandoned)
+        else:
+            self._crew.abandoned_in_lanes.add(place)
+            self._crew.tell_room()
+
+    async def _run_abandoned(self, abandoned: Abandoned) -> Settlement | None:
+        """Claim an abandoned entry and run it; None where another consumer was faster.
 
         It may be what kills processes. At its second crash, or before its last chance, it runs with nothing beside it;
         the first time it does not hold up the others, which could fall with it only once.
         """
+        self._crew.abandoned_in_lanes.discard((abandoned.source, abandoned.entry_id))
         may_have_killed_twice = abandoned.deliveries >= 2
         is_last_chance = abandoned.deliveries + 1 >= self._settings.max_deliveries
         stands_in_line = self._settings.exclusive  # nothing newer is to overtake it
         if not self._is_alone and (may_have_killed_twice or is_last_chance or stands_in_line):
             async with self._crew.solitude:
-                await self._claim_and_begin(abandoned)
-        else:
-            await self._claim_and_begin(abandoned)
+                return await self._claim_and_run(abandoned)
+        return await self._claim_and_run(abandoned)
 
-    async def _claim_and_begin(self, abandoned: Abandoned) -> None:
+    async def _claim_and_run(self, abandoned: Abandoned) -> Settlement | None:
         # What has run by then must be settled, or it would be delivered again with it, each time. A settlement that
         # Redis goes on refusing is no reason to wait for longer.
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_PATIENCE):
                 await self._crew.settler.flushed()
         if self._crew.intake.closed.is_set():
-            return
+            return None
         entry = await self._crew.claim(abandoned)
-        if entry is not None:
-            await self._begin(entry)
+        if entry is None or not await self._may_begin(entry):
+            return None
+        _, planned = self._key_of(self._crew.planner.plan(entry))
+        return await self._run(entry, planned)
 
     async def _begin(self, entry: RawEntry) -> None:
         if not await self._may_begin(entry):
             return
         planned = self._crew.planner.plan(entry)
-        if planned is NOTHING:
-            self._crew.settler.acknowledge(entry)
-            return
-        if self._order_by is None:
+        if self._order_by is None or planned is NOTHING:
             await self._run(entry, planned)
             return
         key, planned = self._key_of(planned)
@@ -193,7 +215,7 @@ class Executor:
         few = self._settings.batch_size + self._settings.concurrency
         return entry if self._crew.lanes.queued < few else entry._replace(fields=())
 
-    async def _run_lane(self, key: Hashable, entry: RawEntry, planned: Planned | None = None) -> None:
+    async def _run_lane(self, key: Hashable, entry: RawEntry | Abandoned, planned: Planned | None = None) -> None:
         """Run an entry of a lane, and then those that were queued behind it."""
         lanes, following = self._crew.lanes, entry
         while True:
@@ -206,31 +228,30 @@ class Executor:
             self._crew.tell_room()
             following, planned = next_, None
 
-    async def _run_in_lane(self, entry: RawEntry, planned: Planned | None) -> Settlement | None:
+    async def _run_in_lane(self, entry: RawEntry | Abandoned, planned: Planned | None) -> Settlement | None:
         """Run an entry whose turn has come; None where it was somebody else's by then, or gone."""
-        if planned is None:
-            if not await self._may_begin(entry):
-                return None
-            whole = entry if entry.fields else await self._crew.fetch(entry)
-            if whole is None:
-                return None
-            entry, planned = whole, self._crew.planner.plan(whole)
-        if planned is NOTHING:
-            self._crew.settler.acknowledge(entry)
-            return ACK
-        return await self._run(entry, planned)
+        if isinstance(entry, Abandoned):
+            return await self._run_abandoned(entry)
+        if planned is not None:
+            return await self._run(entry, planned)
+        if not await self._may_begin(entry):
+            return None
+        whole = entry if entry.fields else await self._crew.fetch(entry)
+        return None if whole is None else await self._run(whole, self._crew.planner.plan(whole))
 
     # --- running it ---
 
     async def _run(self, entry: RawEntry, planned: Planned) -> Settlement:
-        self._crew.solitude.enter()
-        try:
-            if isinstance(planned, Plan):
+        if isinstance(planned, Plan):
+            self._crew.solitude.enter()
+            try:
                 return await self._deliver(entry, planned)
-            assert isinstance(planned, Unplannable)  # noqa: S101 - an entry without handlers never comes here
+            finally:
+                self._crew.solitude.leave()
+        if isinstance(planned, Unplannable):
             return self._settle(entry, planned, None, [planned.dead])
-        finally:
-            self._crew.solitude.leave()
+        self._crew.settler.acknowledge(entry)
+        return ACK
 
     async def _deliver(self, entry: RawEntry, plan: Plan) -> Settlement:
         event, handlers, attempts = plan.event, plan.handlers, self._attempts

@@ -28,7 +28,7 @@ class Turn(NamedTuple):
     """An entry whose turn in its lane has come."""
 
     key: Hashable
-    entry: RawEntry
+    item: "RawEntry | Abandoned"
 
 
 Next: TypeAlias = RawEntry | Abandoned | Turn
@@ -158,7 +158,8 @@ class Intake:
 
     def drain(self) -> list[RawEntry]:
         """Everything that was taken and never begun."""
-        left = [*self._due, *(turn.entry for turn in self._turns), *self._new]
+        turns = [turn.item for turn in self._turns if isinstance(turn.item, RawEntry)]
+        left = [*self._due, *turns, *self._new]
         self._due.clear()
         self._turns.clear()
         self._new.clear()

@@ -153,6 +153,14 @@ class Reclaimer:
                 extra={**self._member.context, "stream": source.stream, "removed": removed},
             )
 
+    async def peek(self, abandoned: Abandoned) -> RawEntry | None:
+        """An abandoned entry as it is, without claiming it; None where it is not in the stream any more."""
+        source, entry_id, member = abandoned.source, abandoned.entry_id, self._member
+        fields = await member.outages.ride_out(
+            "looking at an entry", lambda: streams.entry(member.commands, source.stream, entry_id)
+        )
+        return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
+
     async def fetch(self, entry: RawEntry) -> RawEntry | None:
         """An entry that is held, with its payload; None where it was trimmed away meanwhile: then it is lost."""
         source, member = entry.source, self._member

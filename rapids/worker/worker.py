@@ -14,6 +14,7 @@ from rapids.registration import Handlers
 from rapids.settings import RouterSettings
 from rapids.storage import groups, streams
 from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage
+from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.wire.letters import Origin
 from rapids.worker.acks import Acks
@@ -174,16 +175,18 @@ class Worker:
             *(self._reading, member, self._intake, self._leases, acks, self._exclusivity, self._reclaimer.wake)
         )
         self._crew = Crew(
-            *(member, Planner(self._handlers), runners_of(self._handlers, self._middleware), self._intake),
-            *(
-                self._leases,
-                self._reclaimer.claim,
-                self._reclaimer.fetch,
-                self._settler,
-                self._exclusivity,
-                self._stop,
-                Deadlines(),
-            ),
+            member=member,
+            planner=Planner(self._handlers),
+            runners=runners_of(self._handlers, self._middleware),
+            intake=self._intake,
+            leases=self._leases,
+            claim=self._reclaimer.claim,
+            fetch=self._reclaimer.fetch,
+            peek=self._reclaimer.peek,
+            settler=self._settler,
+            exclusivity=self._exclusivity,
+            stop=self._stop,
+            deadlines=Deadlines(),
         )
         count = self._settings.concurrency
         names = ["executor"] if count == 1 else [f"executor {number}" for number in range(1, count + 1)]
@@ -335,7 +338,8 @@ class Worker:
         return in_time
 
     def _hand_back(self) -> None:
-        left = [*self._intake.drain(), *self._crew.lanes.drain()]
+        queued = [item for item in self._crew.lanes.drain() if isinstance(item, RawEntry)]
+        left = [*self._intake.drain(), *queued]
         for entry in sorted(left, key=lambda entry: streams.order(entry.entry_id.decode())):
             ledger = Ledger.load(entry.ledger)
             back = HandBack(ledger.handed_back(entry.deliveries, entry.taken_ms))

@@ -117,10 +117,10 @@ def repeated_without_cause(evidence: Evidence) -> Iterable[str]:
 
 
 def delivered_too_often(evidence: Evidence) -> Iterable[str]:
-    """No handler is run on a delivery above `max_deliveries`."""
+    """No handler is run when it has spent `max_deliveries`."""
     for run in evidence.executions:
-        if run.deliveries > MAX_DELIVERIES:
-            yield f"event {run.number} (entry {run.entry_id}): {run.handler!r} was run on delivery {run.deliveries}"
+        if run.spent > MAX_DELIVERIES:
+            yield f"event {run.number} (entry {run.entry_id}): {run.handler!r} was run on delivery {run.spent}"
 
 
 def bad_ends(evidence: Evidence) -> Iterable[str]:

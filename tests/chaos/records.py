@@ -35,6 +35,8 @@ class Execution:
     end: float | None = None
     result: str = ""
     """`done`, `failed`, or empty."""
+    spent: int = 1
+    """Deliveries that count for this handler."""
 
 
 NOTES = ("standstill", "outage", "back", "bug")
@@ -73,12 +75,14 @@ def read_executions(folder: Path) -> list[Execution]:
         begun: dict[str, Execution] = {}
         for kind, *words in lines:
             if kind == "begin":
-                serial, entry_id, number, handler, deliveries, at = words
-                begun[serial] = Execution(entry_id, int(number), handler, int(deliveries), pid, float(at))
+                serial, entry_id, number, handler, deliveries, spent, at = words
+                begun[serial] = Execution(
+                    entry_id, int(number), handler, int(deliveries), pid, float(at), spent=int(spent)
+                )
             elif kind in ("done", "failed"):
                 one = begun.pop(words[0])
                 start = (one.entry_id, one.number, one.handler, one.deliveries, one.pid, one.start)
-                found.append(Execution(*start, float(words[1]), kind))
+                found.append(Execution(*start, float(words[1]), kind, one.spent))
         found += begun.values()
     return found
 

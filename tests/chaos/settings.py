@@ -18,8 +18,8 @@ CONSUMER_TTL = 10.0
 STOP_PATIENCE = SHUTDOWN_TIMEOUT + 10.0
 """Seconds a worker told to stop may take, with its server gone too; beyond that it hangs."""
 
-ENTRIES_IN_FLIGHT = 3 * BATCH_SIZE + 2
-"""What one worker may hold at most: two batches read, one of due entries, one running, one just claimed."""
+CONCURRENCY = 8
+KEYS = 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def test_a_repetition_that_a_fault_explains(evidence: Evidence) -> None:
 def test_a_run_above_max_deliveries() -> None:
     evidence = good()
     first, *others = evidence.executions
-    assert broken(replace(evidence, executions=[replace(first, deliveries=6), *others])) == ["run above max_deliveries"]
+    assert broken(replace(evidence, executions=[replace(first, spent=6), *others])) == ["run above max_deliveries"]
 
 
 @pytest.mark.parametrize(
