@@ -191,15 +191,13 @@ async def claim(
     ids: Sequence[bytes],
     min_idle_ms: int,
     due: int,
-    in_order: bool = False,
 ) -> Claimed:
     """Take the named entries if still abandoned for `min_idle_ms`, and up to `due` waiting ones whose time has come.
 
-    With a `min_idle_ms` of 0, only what is still this consumer's own. `in_order`: of those that are due, the oldest.
+    With a `min_idle_ms` of 0, only what is still this consumer's own. Of those, the oldest.
     """
     keys = (source.stream, source.ledger, source.due, source.parked)
-    look = due + TIES if in_order else due
-    arguments = (source.group, consumer, min_idle_ms, due, look, *ids)
+    arguments = (source.group, consumer, min_idle_ms, due, due + TIES, *ids)
     taken, ghosts, wait, now = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
     entries = [RawEntry(source, entry_id, fields, count, ledger, now) for entry_id, fields, count, ledger in taken]
     return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait))

@@ -32,6 +32,9 @@ class SettleCall:
     ledger: bytes
     delay_ms: int = 0
     deliveries: int = 0
+    """The count to leave behind, where it is handed back."""
+    delivery: int = 2**31
+    """Which delivery is settled: an entry that was delivered again since is left alone."""
     why: bytes = b""
     letters: Sequence[Letter] = ()
 
@@ -58,7 +61,7 @@ def _arguments(one: SettleCall, consumer: str, dlq_maxlen: int | None) -> list[b
     source = one.source
     arguments: list[bytes | str | int] = [
         *(source.group, consumer, one.entry_id, one.verb, int(source.is_replay), one.delay_ms, one.deliveries),
-        *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters)),
+        *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters), one.delivery),
     ]
     for letter in one.letters:
         arguments += [letter.handler, len(letter.fields), *letter.fields]

@@ -25,6 +25,12 @@ __all__ = ["Attempts", "Runner", "Stop", "runners_of"]
 
 logger = logging.getLogger("rapids.worker")
 
+LEAST_CHANCES = 2
+"""Deliveries before an entry is given up unrun: the first may have been to a process that never began it."""
+
+LONGEST_DELAY = 10 * 365 * 86_400.0
+"""Seconds: what asks for more has no end in mind, and would not fit into a time stamp."""
+
 Runner: TypeAlias = Callable[[Event], Awaitable[object]]
 
 
@@ -59,7 +65,7 @@ class Attempts:
         Raises `CancelledError` only when the router interrupts its handlers. That a handler leaves its task cancelled
         is the handler's doing, and ends no more than this attempt.
         """
-        if under_way.spent > self._settings.max_deliveries:
+        if under_way.spent > max(self._settings.max_deliveries, LEAST_CHANCES):
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
         attempt = 1
         while not self._stop.interrupts.is_set():
@@ -129,7 +135,7 @@ class Attempts:
             extra=self._extra(delivery, failure.error_type),
         )
         if isinstance(error, RetryAfter):
-            return RetryAt(handler.name, error.seconds, failure)
+            return RetryAt(handler.name, min(error.seconds, LONGEST_DELAY), failure)
         return RetryAt(handler.name, _seconds(self._settings.redelivery_delay, delivery.spent), failure)
 
     def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, attempt: int) -> None:
@@ -231,4 +237,4 @@ def _seconds(backoff: Backoff, failures: int) -> float:
     except Exception:
         logger.exception("a backoff raised; going on without a wait")
         return 0.0
-    return delay if math.isfinite(delay) and delay > 0 else 0.0
+    return min(delay, LONGEST_DELAY) if math.isfinite(delay) and delay > 0 else 0.0

@@ -87,6 +87,7 @@ class Executor:
         self._settings = crew.member.settings
         self._order_by = crew.member.settings.order_by
         self._is_alone = crew.member.settings.concurrency == 1
+        self._has_solitude = False
         self._attempts: Attempts | None = None
 
     def is_handling(self, under_way: UnderWay) -> bool:
@@ -148,7 +149,11 @@ class Executor:
         stands_in_line = self._settings.exclusive  # nothing newer is to overtake it
         if not self._is_alone and (may_have_killed_twice or is_last_chance or stands_in_line):
             async with self._crew.solitude:
-                return await self._claim_and_run(abandoned)
+                self._has_solitude = True
+                try:
+                    return await self._claim_and_run(abandoned)
+                finally:
+                    self._has_solitude = False
         return await self._claim_and_run(abandoned)
 
     async def _claim_and_run(self, abandoned: Abandoned) -> Settlement | None:
@@ -241,8 +246,12 @@ class Executor:
 
     # --- running it ---
 
-    async def _run(self, entry: RawEntry, planned: Planned) -> Settlement:
+    async def _run(self, entry: RawEntry, planned: Planned) -> Settlement | None:
         if isinstance(planned, Plan):
+            if not self._crew.solitude.is_free and not self._has_solitude:
+                await self._crew.solitude.free()  # also for a lane's backlog: somebody is alone, or waits to be
+                if not await self._may_begin(entry):
+                    return None
             self._crew.solitude.enter()
             try:
                 return await self._deliver(entry, planned)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -34,6 +35,10 @@ class Leases:
         """For each entry, when its lease was last known to be ours (`time.monotonic()`, seconds)."""
         self._settling: dict[Source, set[bytes]] = {source: set() for source in member.sources}
         self._registering = 0
+        self.losses = 0
+        """How often the group was found to be lost."""
+        self._ticked_at = time.monotonic()
+        self._stood_still_at = -math.inf
         self.renewed_at = 0.0
         """When something was last renewed (`time.monotonic()`, seconds)."""
 
@@ -93,6 +98,7 @@ class Leases:
 
     async def register_again(self, source: Source) -> None:
         """Tell a group that was made anew what this process holds of it. Raises `RedisError`."""
+        self.losses += 1
         ids = list(self._held[source])
         for first in range(0, len(ids), CHUNK):
             await self._register(source, ids[first : first + CHUNK])
@@ -146,11 +152,24 @@ class Leases:
         while True:
             before = time.monotonic()
             await asyncio.sleep(self._interval)
-            self._notice_standstill(time.monotonic() - before - self._interval)
+            self._ticked_at = time.monotonic()
+            self._notice_standstill(self._ticked_at - before - self._interval)
             for source in list(self._held):
                 await self._renew(source)
 
+    def given_out(self, asked_at: float) -> float:
+        """When Redis may have given out what an answer found just now brings (`time.monotonic()`, seconds).
+
+        A moment ago; but if this process stood still meanwhile, the answer may have been waiting ever since it was
+        asked for.
+        """
+        now = time.monotonic()
+        is_late = now - self._ticked_at > 1.5 * self._interval
+        return asked_at if is_late or self._stood_still_at >= asked_at else now
+
     def _notice_standstill(self, late: float) -> None:
+        if late > self._interval / 2:
+            self._stood_still_at = self._ticked_at
         if late + self._interval >= self._duration and len(self):
             logger.warning(
                 "the event loop stood still for %.1f s: leases of %d entries may have lapsed",
@@ -174,6 +193,7 @@ class Leases:
         self.renewed_at = time.monotonic()
         # Nobody can have taken what our lease lasted for: another process made the group anew, and without it.
         missing = [entry_id for entry_id in lost if self.lasts(source, entry_id)]
+        self.losses += bool(missing)
         held = self._held[source]
         held.update({entry_id: asked_at for entry_id in ids if entry_id in held})
         self._lose(source, set(lost).difference(missing))

@@ -74,9 +74,7 @@ class Reader:
             read = await self._read(name)
         finally:
             self._asked_at = None
-        # Redis answers when there is something, or at the end of the block: an answer found later than that was
-        # waiting while this process stood still, and its entries may be abandoned by now.
-        given_out = min(time.monotonic(), asked_at + self._settings.block_ms / 1000)
+        given_out = self._leases.given_out(asked_at)
         for source, entries in read.items():
             self.last_read[source] = entries[-1].entry_id.decode()
             if name != self._member.name or not self._exclusivity.is_active:

@@ -121,6 +121,8 @@ class Reclaimer:
         # Where one consumer is active at a time, what another has pending is abandoned, however short a time ago.
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = await groups.idle_entries(self._member.commands, source, min_idle_ms=least)
+        if self._settings.exclusive:  # of several consumers, each in its own order
+            idle.sort(key=lambda found: streams.order(found[0].decode()))
         self._intake.announce(
             Abandoned(source, entry_id, least, count)
             for entry_id, count in idle
@@ -134,7 +136,6 @@ class Reclaimer:
             ids=(),
             min_idle_ms=0,
             due=room,
-            in_order=self._settings.exclusive,
         )
         self._leases.take(due.entries, since=asked_at)
         self._intake.put_due(due.entries)

@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from redis.exceptions import RedisError
@@ -54,9 +54,10 @@ class Settler:
         self._acks = acks
         self._on_kept = on_kept
         self._queue: deque[Settled] = deque()
-        self._unsure: set[bytes] = set()
-        """Entries for which a write went out and its answer was lost."""
+        self._unsure: dict[bytes, int] = {}
+        """Entries for which a write went out and its answer was lost, and how often the group had been lost by then."""
         self._hurry = asyncio.Event()
+        self._under_way = 0
 
     def put(self, settled: Settled) -> None:
         """Settle an entry as soon as possible. Its lease is kept until that is written."""
@@ -66,15 +67,18 @@ class Settler:
         self._acks.wanted.set()
 
     def acknowledge(self, entry: RawEntry) -> None:
-        """Settle an entry that needs nothing else: every handler was done at the first go, or there is none."""
-        if entry.ledger is None and self._leases.holds(entry.source, entry.entry_id):
+        """Settle an entry that needs nothing else: every handler was done at the first go, or there is none.
+
+        Who had it before may have left a ledger meanwhile, of what it had done: only at a first delivery nobody had.
+        """
+        if entry.ledger is None and entry.deliveries == 1 and self._leases.holds(entry.source, entry.entry_id):
             self._acks.put(entry)
         else:
             self.put(Settled(entry, ACK, Origin("", "", "", "", 0)))
 
     async def flushed(self) -> None:
         """Wait until everything put so far is written."""
-        while self._queue or not self._acks.is_idle:
+        while self._queue or self._under_way or not self._acks.is_idle:
             self._hurry.set()
             self._acks.changed.clear()
             await self._acks.changed.wait()
@@ -105,9 +109,13 @@ class Settler:
     async def _flush(self) -> bool:
         """Write everything that is there; whether Redis has confirmed it all."""
         taken = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_FLUSH))]
-        acked = await self._acknowledge()
-        failed = await self._settle(taken)
-        self._queue.extendleft(reversed(failed))
+        self._under_way, failed = len(taken), list(taken)
+        try:
+            acked = await self._acknowledge()
+            failed = await self._settle(taken)
+        finally:  # interrupted, none of them is known to be written
+            self._queue.extendleft(reversed(failed))
+            self._under_way = 0
         if taken and not failed:
             self._member.outages.worked("settling")
         return acked and not failed
@@ -139,7 +147,7 @@ class Settler:
             )
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
-            self._unsure.update(one.entry.entry_id for one in batch)
+            self._unsure.update((one.entry.entry_id, self._leases.losses) for one in batch)
         failed: list[Settled] = []
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
@@ -148,17 +156,24 @@ class Settler:
             elif reply == b"gone" and await self._is_missing(one):
                 failed.append(one)
             else:
-                self._unsure.discard(one.entry.entry_id)
-                self._leases.drop(one.entry)
+                if self._unsure.pop(one.entry.entry_id, None) is not None and reply in (b"gone", b"lost"):
+                    reply = b"settled"  # by the write whose answer was lost
+                self._let_go(one, reply)
                 if isinstance(one.settlement, Keep):
                     self._on_kept(one.settlement.delay)
                 self._log(one, reply)
         return failed
 
+    def _let_go(self, one: Settled, reply: Reply) -> None:
+        """End the lease, unless the entry was delivered to this process again while an answer was on its way."""
+        if reply != b"stale":
+            self._leases.drop(one.entry)
+
     async def _is_missing(self, one: Settled) -> bool:
         """Whether an entry was not pending because its group was made anew, and is pending now, so that it can be
-        settled. Not if it may have been settled by a write whose answer was lost: that wrote its letters."""
-        if one.entry.entry_id in self._unsure:
+        settled. Not if it may have been settled by a write whose answer was lost, unless the group was lost since: then
+        rather once too often than not at all."""
+        if self._unsure.get(one.entry.entry_id) == self._leases.losses:
             return False
         try:
             return await self._leases.registered(one.entry)
@@ -216,23 +231,16 @@ class Settler:
 def _call_for(one: Settled) -> SettleCall:
     """What the script is to do: one clause for each settlement."""
     entry, settlement_ = one.entry, one.settlement
+    call = SettleCall(entry.source, entry.entry_id, "ack", settlement_.ledger.dump(), delivery=entry.deliveries)
     match settlement_:
-        case Ack(letters, ledger):
-            return SettleCall(entry.source, entry.entry_id, "ack", ledger.dump(), letters=_letters(one, letters))
-        case Keep(delay, ledger, letters):
-            return SettleCall(
-                *(entry.source, entry.entry_id, "keep", ledger.dump()),
-                delay_ms=round(delay * 1000),
-                letters=_letters(one, letters),
-            )
-        case Park(ledger, failures):
-            return SettleCall(entry.source, entry.entry_id, "park", ledger.dump(), why=_why(failures))
+        case Ack(letters, _):
+            return replace(call, letters=_letters(one, letters))
+        case Keep(delay, _, letters):
+            return replace(call, verb="keep", delay_ms=round(delay * 1000), letters=_letters(one, letters))
+        case Park(_, failures):
+            return replace(call, verb="park", why=_why(failures))
         case HandBack(ledger, letters):
-            return SettleCall(
-                *(entry.source, entry.entry_id, "hand_back", ledger.dump()),
-                deliveries=ledger.recorded,
-                letters=_letters(one, letters),
-            )
+            return replace(call, verb="hand_back", deliveries=ledger.recorded, letters=_letters(one, letters))
 
 
 def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:

@@ -54,7 +54,7 @@ end
 if room > 0 then
   local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, look)
   -- Those due in the same millisecond are in the order of text, in which 1-10 comes before 1-9.
-  if look > room then table.sort(due, is_before) end
+  table.sort(due, is_before)
   for i = 1, math.min(room, #due) do
     local id = due[i]
     local entry = pending_of(id)

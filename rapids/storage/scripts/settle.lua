@@ -6,14 +6,16 @@
 -- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back), delete after ack (1 | 0), delay in ms,
 --       delivery count to leave behind (hand_back), why (park), the ledger to write (in it, a handler that waits has
 --       a delay in ms, or when it is due if it waited before),
---       maximum length of the dead-letter stream (0 for none), number of letters,
+--       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
 --       and for each letter: handler, number of values, names and values in turn
 -- Returns what was done: acked, kept, parked, handed_back; or gone (it was not pending any more), lost (another
--- consumer has it: only what is done was written), trimmed (it is no longer in the stream).
+-- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
+-- trimmed (it is no longer in the stream).
 local stream, ledger_key, due_key, parked_key, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local ledger, maxlen, letters = cjson.decode(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+local delivery = tonumber(ARGV[12])
 
 local function forget()
   redis.call('HDEL', ledger_key, id)
@@ -69,7 +71,8 @@ end
 
 local pending = redis.call('XPENDING', stream, group, id, id, 1)
 if #pending == 0 then
-  forget()
+  -- One that is to be delivered again waits for that, though its group was lost and made again without it.
+  if not redis.call('ZSCORE', due_key, id) then forget() end
   return 'gone'
 end
 
@@ -88,7 +91,9 @@ if pending[1][2] ~= consumer then
   return 'lost'
 end
 
-local at, dead = 12, known.dead
+if pending[1][4] > delivery then return 'stale' end
+
+local at, dead = 13, known.dead
 for _ = 1, letters do
   local handler, values = ARGV[at], tonumber(ARGV[at + 1])
   local written = false
