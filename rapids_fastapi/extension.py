@@ -117,6 +117,7 @@ class Rapids:
         redis = await started.enter_async_context(self._client())
         if not self._emitter_has_client:
             self._emitter.configure(redis)
+        started.push_async_callback(self._emitter.drain)  # what handlers emit as they end, too
         running = Running(
             emitter=self._emitter,
             redis=redis,

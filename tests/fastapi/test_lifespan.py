@@ -55,6 +55,20 @@ async def test_it_runs_routers_and_emits_while_the_block_lasts(redis_url: str) -
     assert rapids_tasks() == []
 
 
+async def test_a_write_whose_caller_was_cancelled_is_waited_for_before_the_client_is_closed(
+    redis: Redis, redis_url: str
+) -> None:
+    rapids = Rapids(emitter=EventEmitter(stream="fa:drained"), url=redis_url)
+    async with rapids.lifespan():
+        await rapids.emitter.emit(FaLifeNoted(n=0))
+        await redis.client_pause(300, all=False)
+        emitting = asyncio.create_task(rapids.emitter.emit(FaLifeNoted(n=1)))
+        await eventually(lambda: "rapids:fa:drained:writer" in rapids_tasks())
+        emitting.cancel()
+    assert rapids_tasks() == []
+    assert await redis.xlen("fa:drained") == 2
+
+
 async def test_the_environments_address_is_read_at_start(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rapids = Rapids(emitter=EventEmitter(stream="fa:life"))
     monkeypatch.setenv("RAPIDS_REDIS_URL", redis_url)
