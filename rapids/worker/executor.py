@@ -224,7 +224,12 @@ class Executor:
         """Run an entry of a lane, and then those that were queued behind it."""
         lanes, following = self._crew.lanes, entry
         while True:
-            settlement = await self._run_in_lane(following, planned)
+            try:
+                settlement = await self._run_in_lane(following, planned)
+            except BaseException:  # whatever ends this executor, the lane goes on with another, or is handed back
+                if (next_ := lanes.leave(key)) is not None:
+                    self._crew.intake.put_turns((Turn(key, next_),))
+                raise
             if isinstance(settlement, Keep) and self._settings.retry_blocks_key:
                 lanes.hold(key, following.entry_id, time.monotonic() + settlement.delay + OVERDUE_GRACE)
                 return

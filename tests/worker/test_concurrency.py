@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventRouter, GenericEvent, current_delivery, get_causation_id
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError
+from rapids.worker.executor import Executor
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -343,3 +344,25 @@ async def test_a_refused_one_lets_its_key_go_on(redis: Redis) -> None:
         await emit(redis, ("a", 1), ("a", 2), ("a", 3))
         await until_settled(redis)
     assert seen == [1, 2, 3]
+
+
+async def test_a_fault_of_ours_in_the_middle_of_a_lane_does_not_stop_the_lane(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, broken = Work(), asyncio.Event()
+    gate = work.hold(0)
+    really_under_way = Executor._under_way
+
+    def under_way(self: Executor, handler: Any, plan: Any, entry: Any) -> Any:
+        if plan.event.number == 1 and not broken.is_set():
+            broken.set()
+            raise RuntimeError("a fault of ours")
+        return really_under_way(self, handler, plan, entry)
+
+    monkeypatch.setattr(Executor, "_under_way", under_way)
+    async with running(ordered_router(redis, work)):
+        await emit(redis, ("a", 0), ("a", 1), ("a", 2))
+        await eventually(lambda: work.begun["a"] == [0])
+        gate.set()
+        await eventually(lambda: work.ended[:2] == [0, 2])
+    assert "failed and is started again" in caplog.text
