@@ -22,8 +22,10 @@ __all__ = [
     "Replay",
     "StoredEvent",
     "decode",
+    "decode_regular",
     "event_type_in",
     "pairs",
+    "regular_values",
 ]
 
 Fields: TypeAlias = Sequence[bytes]
@@ -57,14 +59,30 @@ def decode(event_type: str, fields: Fields) -> Event:
 
     Raises `DeserializationError` for anything that makes an entry no event.
     """
-    cls = get_event_class(event_type)
-    if cls is not None and fields[::2] == _NAMES and not (reading := _reading(cls)).migrates:
-        try:
-            if document := _regular_document(fields):
-                return _validated(cls, document, reading)
-        except Exception:  # noqa: S110 - what is wrong with it is told by reading it with care, below
-            pass
+    cls, values = get_event_class(event_type), regular_values(fields)
+    if cls is not None and values is not None and (event := decode_regular(cls, values)) is not None:
+        return event
     return StoredEvent.read(fields).decode()
+
+
+def regular_values(fields: Fields) -> Sequence[bytes] | None:
+    """The values of an entry that has the fields of the format in their order; None for any other."""
+    return fields[1::2] if fields[::2] == _NAMES else None
+
+
+def decode_regular(cls: type[BaseEvent], values: Sequence[bytes]) -> BaseEvent | None:
+    """The event of an entry as we write them, by the rules of `decode` but without its care.
+
+    None where something about it needs that care; what is wrong with it, if anything is, `decode` tells.
+    """
+    reading = _reading(cls)
+    if reading.migrates:
+        return None
+    try:
+        document = _regular_document(values)
+        return _validated(cls, document, reading) if document else None
+    except Exception:
+        return None
 
 
 _NAMES = list(EVENT_FIELDS)
@@ -72,12 +90,9 @@ _is_plain = re.compile(rb"[ !#-\[\]-~]*").fullmatch
 """Whether text stands for itself in JSON."""
 
 
-def _regular_document(fields: Fields) -> bytes | None:
-    """The JSON document of an entry as we write them, by the rules of `StoredEvent.decode` but without its care.
-
-    None where something about it needs that care.
-    """
-    _, _, data, event_id, timestamp, correlation_id, causation_id, metadata = fields[1::2]
+def _regular_document(values: Sequence[bytes]) -> bytes | None:
+    """The JSON document of an entry, or None where its parts cannot simply be put together."""
+    _, _, data, event_id, timestamp, correlation_id, causation_id, metadata = values
     if not (event_id and timestamp and _is_plain(event_id + timestamp + correlation_id + causation_id)):
         return None
     if data[:1] != b"{" or data[-1:] != b"}" or len(data) == 2:

@@ -31,7 +31,7 @@ class Acks:
         self._leases = leases
         self._waiting: dict[Source, dict[bytes, None]] = {source: {} for source in member.sources}
         self._since: float | None = None
-        self._under_way = 0
+        self._under_way: list[Batch] = []
         self.wanted = asyncio.Event()
         """Set when there is something for the settler to look at."""
         self.changed = asyncio.Event()
@@ -40,7 +40,6 @@ class Acks:
     def put(self, entry: RawEntry) -> None:
         """Acknowledge an entry soon."""
         self._waiting[entry.source][entry.entry_id] = None
-        self._leases.settling(entry)
         if self._since is None:
             self._since = time.monotonic()
             self.wanted.set()
@@ -53,7 +52,7 @@ class Acks:
     @property
     def is_idle(self) -> bool:
         """Whether none waits and none is under way."""
-        return self._since is None and self._under_way == 0
+        return self._since is None and not self._under_way
 
     @property
     def are_waiting(self) -> bool:
@@ -73,8 +72,12 @@ class Acks:
                 for entry_id in ids:
                     del waiting[entry_id]
         self._note_waiting()
-        self._under_way += 1
+        self._under_way.append(taken)
         return taken
+
+    def has(self, source: Source, entry_id: bytes) -> bool:
+        """Whether an entry may be acknowledged at any time now."""
+        return entry_id in self._waiting[source] or any(entry_id in batch.get(source, ()) for batch in self._under_way)
 
     def answered(self, batch: Batch, replies: Sequence[Reply]) -> None:
         """Redis answered: let go of what it acknowledged, and keep what it refused."""
@@ -82,7 +85,7 @@ class Acks:
         if fault is not None:
             self.failed(batch, fault)
             return
-        self._under_way -= 1
+        self._under_way.remove(batch)
         for source, ids in batch.items():
             self._leases.drop_all(source, ids)
         self._member.outages.worked("settling")
@@ -95,7 +98,7 @@ class Acks:
 
     def put_back(self, batch: Batch) -> None:
         """They are sent again: it is not known whether they were."""
-        self._under_way -= 1
+        self._under_way.remove(batch)
         for source, ids in batch.items():
             self._waiting[source].update(dict.fromkeys(ids))
         self._note_waiting()

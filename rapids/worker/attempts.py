@@ -67,9 +67,24 @@ class Attempts:
         """
         if under_way.spent > max(self._settings.max_deliveries, LEAST_CHANCES):
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
+        if self._stop.interrupts.is_set():
+            raise asyncio.CancelledError
+        # The way of nearly all: one attempt, without another coroutine around it.
+        self._begin(handler, under_way)
+        try:
+            await self._runners[handler.name](under_way.event)
+        except BaseException as error:
+            return await self._after_first(self._seen(handler, under_way, error), handler, under_way)
+        finally:
+            self._end()
+        if self._deadline.task.cancelling():
+            await _shed_cancellations()
+        return handler.done
+
+    async def _after_first(self, error: BaseException | None, handler: Handler, under_way: UnderWay) -> Outcome:
+        """What becomes of the handler after its first attempt failed."""
         attempt = 1
-        while not self._stop.interrupts.is_set():
-            error = await self._error_of(handler, under_way)
+        while True:
             if self._deadline.task.cancelling():
                 await _shed_cancellations()
             if error is None:
@@ -85,8 +100,11 @@ class Attempts:
             self._log_attempt(handler, under_way, error, attempt)
             if await self._stops_within(_seconds(handler.backoff, attempt)):
                 return Released(handler.name)
+            if self._stop.interrupts.is_set():
+                break
             attempt += 1
             under_way = under_way._replace(attempt=attempt)
+            error = await self._error_of(handler, under_way)
         raise asyncio.CancelledError  # whatever a handler made of its interruption, that was no failure
 
     def _is_interruption(self, error: BaseException) -> bool:
@@ -104,23 +122,34 @@ class Attempts:
             return False
 
     async def _error_of(self, handler: Handler, under_way: UnderWay) -> BaseException | None:
-        """The error of one attempt, if it had one."""
+        """The error of another attempt, if it had one."""
+        self._begin(handler, under_way)
+        try:
+            await self._runners[handler.name](under_way.event)
+        except BaseException as error:
+            return self._seen(handler, under_way, error)
+        finally:
+            self._end()
+        return None
+
+    def _begin(self, handler: Handler, under_way: UnderWay) -> None:
         under_way_variable.set(under_way)
         self._under_way = under_way
         self._deadline.begin(handler.timeout)
-        try:
-            await self._runners[handler.name](under_way.event)
-        except asyncio.CancelledError as error:
-            return _timed_out(handler, under_way, error) if self._deadline.end() else error
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # any other must not end the executor's task, which nothing would start again
-            return error
-        finally:
-            self._deadline.end()
-            self._under_way = None
-            under_way_variable.set(None)
-        return None
+
+    def _end(self) -> None:
+        self._deadline.end()
+        self._under_way = None
+
+    def _seen(self, handler: Handler, under_way: UnderWay, error: BaseException) -> BaseException:
+        """The error an attempt ended with; a time limit's end as what it is. Raises those that end the program."""
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+        timed_out = self._deadline.end()
+        self._under_way = None
+        if timed_out and isinstance(error, asyncio.CancelledError):
+            return _timed_out(handler, under_way, error)
+        return error  # any other must not end the executor's task, which nothing would start again
 
     def _failed(self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError) -> Outcome:
         """What a failed delivery leads to: another one, or a dead letter after the last."""

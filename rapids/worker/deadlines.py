@@ -9,19 +9,17 @@ __all__ = ["Deadline", "Deadlines"]
 class Deadline:
     """The time limit of whatever its task is at. At the end of it, the task is cancelled."""
 
-    __slots__ = ("_all", "_cancelling", "at", "expired", "task")
+    __slots__ = ("_all", "at", "expired", "task")
 
     def __init__(self, all_: "Deadlines", task: "asyncio.Task[object]") -> None:
         self._all = all_
-        self._cancelling = 0
         self.task = task
         self.at = math.inf
         self.expired = False
         """Whether the last one was over before what it was for."""
 
     def begin(self, seconds: float) -> None:
-        """Give what comes now so much time."""
-        self._cancelling = self.task.cancelling()
+        """Give what comes now so much time. Its task must not be cancelled already."""
         self.expired = False
         self.at = at = self._all.now() + seconds
         if at < self._all.next_at:
@@ -33,7 +31,7 @@ class Deadline:
         if not self.expired:
             return False
         self.expired = False
-        return self.task.uncancel() <= self._cancelling
+        return self.task.uncancel() == 0
 
 
 class Deadlines:

@@ -101,12 +101,14 @@ class Executor:
         self._attempts = Attempts(crew.member, crew.runners, crew.stop, deadline)
         intake, solitude = crew.intake, crew.solitude
         try:
-            while not intake.closed.is_set():
+            while True:
                 if not solitude.is_free:
                     await solitude.free()
                     continue
                 next_ = intake.pop()
                 if next_ is None:
+                    if intake.closed.is_set():
+                        return
                     await intake.filled()
                 elif isinstance(next_, RawEntry):
                     await self._begin(next_)
@@ -171,7 +173,7 @@ class Executor:
         return await self._run(entry, planned)
 
     async def _begin(self, entry: RawEntry) -> None:
-        if not await self._may_begin(entry):
+        if not self._is_certain(entry) and not await self._may_begin(entry):
             return
         planned = self._crew.planner.plan(entry)
         if self._order_by is None or planned is NOTHING:
@@ -184,6 +186,12 @@ class Executor:
             await self._run_lane(key, entry, planned)
         else:
             self._crew.tell_room()
+
+    def _is_certain(self, entry: RawEntry) -> bool:
+        """Whether an entry may be begun without a question; most may."""
+        return (
+            self._crew.leases.certain(entry) and self._crew.exclusivity.lasts and not self._crew.intake.closed.is_set()
+        )
 
     async def _may_begin(self, entry: RawEntry) -> bool:
         """Whether an entry is still ours, and handlers are still begun. If not, it is handed back like the others."""
@@ -253,15 +261,16 @@ class Executor:
 
     async def _run(self, entry: RawEntry, planned: Planned) -> Settlement | None:
         if isinstance(planned, Plan):
-            if not self._crew.solitude.is_free and not self._has_solitude:
-                await self._crew.solitude.free()  # also for a lane's backlog: somebody is alone, or waits to be
+            solitude = self._crew.solitude
+            if not solitude.is_free and not self._has_solitude:
+                await solitude.free()  # also for a lane's backlog: somebody is alone, or waits to be
                 if not await self._may_begin(entry):
                     return None
-            self._crew.solitude.enter()
+            solitude.enter()
             try:
                 return await self._deliver(entry, planned)
             finally:
-                self._crew.solitude.leave()
+                solitude.leave()
         if isinstance(planned, Unplannable):
             return self._settle(entry, planned, None, [planned.dead])
         self._crew.settler.acknowledge(entry)

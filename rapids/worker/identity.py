@@ -54,7 +54,11 @@ class Identity:
     @property
     def lasts(self) -> bool:
         """Whether no other process can have taken the name."""
-        return time.monotonic() - self._held_at < TTL_MS / 1000
+        return self.lasts_at(time.monotonic())
+
+    def lasts_at(self, now: float) -> bool:
+        """The same for a moment (`time.monotonic()`, seconds)."""
+        return now - self._held_at < TTL_MS / 1000
 
     async def keep(self) -> bool:
         """Hold the name for longer. False if another process has taken it. Raises `RedisError`."""

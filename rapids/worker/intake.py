@@ -106,8 +106,11 @@ class Intake:
             return None
         if self._turns:
             return self._turns.popleft()
-        if not self._abandoned and not self._due:  # the way of nearly all
-            return self._pop_new()
+        if self._new and not self._abandoned and not self._due:  # the way of nearly all
+            entry = self._new.popleft()
+            if len(self._new) == self._batch_size:
+                self._tell_room()
+            return entry
         for step in range(3):
             self._turn = step if self._in_order else (self._turn + 1) % 3
             if self._turn == 0 and self._abandoned:
@@ -117,16 +120,10 @@ class Intake:
             if self._turn == 1 and self._due:
                 return self._due.popleft()
             if self._turn == 2 and self._new:
-                return self._pop_new()
+                entry = self._new.popleft()
+                self._tell_room()
+                return entry
         return None
-
-    def _pop_new(self) -> RawEntry | None:
-        if not self._new:
-            return None
-        entry = self._new.popleft()
-        if len(self._new) == self._batch_size:
-            self._tell_room()
-        return entry
 
     async def filled(self) -> None:
         """Wait until there is something, or the intake is closed. Of several who wait, one is told for each entry."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from redis.exceptions import RedisError
@@ -29,11 +29,14 @@ class Leases:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._identity = member.identity
         self._duration = member.settings.claim_min_idle_ms / 1000
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
         self._held: dict[Source, dict[bytes, float]] = {source: {} for source in member.sources}
         """For each entry, when its lease was last known to be ours (`time.monotonic()`, seconds)."""
         self._settling: dict[Source, set[bytes]] = {source: set() for source in member.sources}
+        self.is_acked_soon: Callable[[Source, bytes], bool] = lambda _source, _entry_id: False
+        """Whether an entry's acknowledgement is on its way."""
         self._registering = 0
         self.losses = 0
         """How often the group was found to be lost."""
@@ -51,16 +54,24 @@ class Leases:
         for entry in entries:
             self._held[entry.source][entry.entry_id] = at
 
+    def take_new(self, source: Source, entries: Sequence[RawEntry], *, since: float) -> list[RawEntry]:
+        """Hold those of the entries of one source that are not held yet, and give them back."""
+        held = self._held[source]
+        new = [entry for entry in entries if entry.entry_id not in held]
+        held.update(dict.fromkeys([entry.entry_id for entry in new], since))
+        return new
+
     def drop(self, entry: RawEntry) -> None:
         """Hold an entry no longer."""
         self.drop_all(entry.source, (entry.entry_id,))
 
-    def drop_all(self, source: Source, ids: Iterable[bytes]) -> None:
+    def drop_all(self, source: Source, ids: Sequence[bytes]) -> None:
         """Hold entries no longer."""
         held, settling = self._held[source], self._settling[source]
         for entry_id in ids:
             held.pop(entry_id, None)
-            settling.discard(entry_id)
+        if settling:
+            settling.difference_update(ids)
 
     def settling(self, entry: RawEntry) -> None:
         """Note that an entry's settlement is being written: from now on it may be acknowledged at any time."""
@@ -78,7 +89,8 @@ class Leases:
     def certain(self, entry: RawEntry) -> bool:
         """Whether an entry is held, and no other consumer can have taken it."""
         known = self._held[entry.source].get(entry.entry_id)
-        return known is not None and time.monotonic() - known < self._duration and self._member.identity.lasts
+        now = time.monotonic()
+        return known is not None and now - known < self._duration and self._identity.lasts_at(now)
 
     def lasts(self, source: Source, entry_id: bytes) -> bool:
         """Whether the lease cannot have lapsed, so that no other consumer can have taken the entry."""
@@ -105,7 +117,8 @@ class Leases:
 
     async def _register(self, source: Source, ids: Sequence[bytes]) -> None:
         # What is being settled is the settler's business: it may be acknowledged, and would be pending for ever.
-        open_ = [entry_id for entry_id in ids if entry_id not in self._settling[source]]
+        settling = self._settling[source]
+        open_ = [entry_id for entry_id in ids if entry_id not in settling and not self.is_acked_soon(source, entry_id)]
         if open_:
             self._registering += 1
             try:

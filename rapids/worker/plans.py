@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rapids.events import Event
+from rapids.events import BaseEvent, Event, get_event_class
 from rapids.exceptions import NonRetryableError
 from rapids.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
-from rapids.registration import Handler, Handlers
+from rapids.registration import MEMO_LIMIT, Handler, Handlers
 from rapids.storage.groups import RawEntry
-from rapids.wire.events import Fields, Replay, decode, event_type_in
+from rapids.wire.events import Fields, Replay, decode, decode_regular, event_type_in, regular_values
 from rapids.wire.letters import taken_apart
 
 __all__ = ["Nothing", "Plan", "Planner", "Unplannable"]
@@ -54,14 +54,50 @@ NOTHING = Nothing()
 Planned: TypeAlias = Plan | Unplannable | Nothing
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What reading an entry of a type comes to, as long as the type has this class."""
+
+    event_type: str
+    cls: type[BaseEvent]
+    handlers: Sequence[Handler]
+
+
 class Planner:
     """Reads entries as the handlers of one group see them."""
 
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
+        self._known: dict[bytes, _Known] = {}
 
     def plan(self, entry: RawEntry) -> Planned:
         """What to do about an entry. It may hold anything; whatever is wrong with it ends as a dead letter."""
+        if entry.ledger is None and not entry.source.is_replay and (values := regular_values(entry.fields)) is not None:
+            known = self._known.get(values[0])
+            if known is None or get_event_class(known.event_type) is not known.cls:
+                known = self._learn(values[0])  # for the first time, or its class was defined again
+            if known is not None:
+                if not known.handlers:
+                    return NOTHING
+                if (event := decode_regular(known.cls, values)) is not None:
+                    return Plan(event, known.handlers, entry.fields)
+        return self._plan_with_care(entry)
+
+    def _learn(self, raw_type: bytes) -> "_Known | None":
+        """What is known of a type that has a class. Forgotten all at once where there are too many."""
+        try:
+            event_type = raw_type.decode()
+        except UnicodeDecodeError:
+            return None
+        cls = get_event_class(event_type)
+        if cls is None:
+            return None
+        if len(self._known) >= MEMO_LIMIT:
+            self._known.clear()
+        known = self._known[raw_type] = _Known(event_type, cls, self._handlers.for_type(event_type))
+        return known
+
+    def _plan_with_care(self, entry: RawEntry) -> Planned:
         fields, replay = entry.fields, None
         if entry.source.is_replay:
             fields, replay = taken_apart(fields)

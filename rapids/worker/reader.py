@@ -80,9 +80,7 @@ class Reader:
             if name != self._member.name or not self._exclusivity.is_active:
                 continue  # another process is at work in this one's place: for it, they are abandoned
             # An id held already was given out again by a stream that lost its data: the handler runs on it now.
-            fresh = [entry for entry in entries if not self._leases.holds(source, entry.entry_id)]
-            self._leases.take(fresh, since=given_out)
-            self._intake.put(fresh)
+            self._intake.put(self._leases.take_new(source, entries, since=given_out))
 
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""

@@ -14,11 +14,8 @@ class Solitude:
         self._empty = asyncio.Event()
         self._free = asyncio.Event()
         self._free.set()
-
-    @property
-    def is_free(self) -> bool:
+        self.is_free = True
         """Whether nobody is alone or waits to be."""
-        return self._free.is_set()
 
     @property
     def is_occupied(self) -> bool:
@@ -43,6 +40,7 @@ class Solitude:
         """Wait until all others have left, and let nobody in until the end of the block."""
         await self._turn.acquire()
         self._free.clear()
+        self.is_free = False
         try:
             while self._inside:
                 self._empty.clear()
@@ -52,5 +50,6 @@ class Solitude:
             raise
 
     async def __aexit__(self, *_: object) -> None:
+        self.is_free = True
         self._free.set()
         self._turn.release()

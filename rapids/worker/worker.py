@@ -170,6 +170,7 @@ class Worker:
         self._exclusivity = Exclusivity(member, self._wake_reclaimer, self._let_go)
         self._reclaimer = Reclaimer(*(member, self._intake, self._leases, self._exclusivity, self._release_overdue))
         acks = Acks(member, self._leases)
+        self._leases.is_acked_soon = acks.has
         self._settler = Settler(member, self._leases, acks, self._reclaimer.expect)
         self._reader = Reader(
             *(self._reading, member, self._intake, self._leases, acks, self._exclusivity, self._reclaimer.wake)
