@@ -55,7 +55,7 @@ typecheck: $(INSTALLED) ## Check types strictly
 
 ci: lint typecheck ## Everything CI runs: lint, types, the demo once, two minutes of chaos, all tests
 	$(BIN)/python -m example_app --once
-	$(BIN)/python -m tests.chaos --seconds 120 $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
+	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
 	$(BIN)/python -m pytest
 
 clean: ## Remove the environment and caches
