@@ -109,9 +109,9 @@ async def test_a_command_that_is_refused_fails_its_own_emit_only(
         answers[1] = answers[4] = b"-ERR not this one\r\n"
         return b"".join(answers)
 
+    proxy.rewrite_reply_to(b"XADD", second_and_last_are_refused)  # of the next write: the one held up is past that
     proxy.let_through()
     await asyncio.gather(*first)
-    proxy.rewrite_reply_to(b"XADD", second_and_last_are_refused)
     results: list[Any] = await asyncio.gather(*rest, listed, return_exceptions=True)
     assert [isinstance(result, EmitError) for result in results] == [False, True, False, True]
     assert "not this one" in str(results[1])
@@ -124,12 +124,11 @@ async def test_some_that_must_be_tried_again_hold_up_nobody_else(
     first = await held_up(proxy, emitter)
     rest = emit(emitter, 1, 2, 3)
     await asyncio.sleep(0)
-    proxy.let_through()
-    await asyncio.gather(*first)
     proxy.rewrite_reply_to(
         b"XADD", lambda reply: b"".join([b"$" + each for each in reply.split(b"$")[1:-1]] + [b"-OOM for now\r\n"])
     )
-    await asyncio.gather(*rest)
+    proxy.let_through()
+    await asyncio.gather(*first, *rest)
     # In this test the server had stored it, whatever the proxy said: what counts is that it was sent again.
     assert await numbers(redis) == [0, 1, 2, 3, 3]
 
