@@ -34,7 +34,7 @@ class Appender:
     """
 
     def __init__(self, client: Client, settings: EmitterSettings) -> None:
-        self._commands = LentConnection(client)
+        self._commands = LentConnection(client, settings.stream)
         self.pack = EntryPacker(settings.stream, EVENT_FIELDS, settings.maxlen).pack
         """Makes a command of an entry's values."""
         self._settings = settings

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import cast, overload
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from rapids.appender import Appender
 from rapids.correlation import get_causation_id, get_correlation_id
@@ -32,7 +32,7 @@ class EventEmitter:
 
     def __init__(
         self,
-        redis: Redis | None = None,
+        redis: Redis | RedisCluster | None = None,
         stream: str = "events:all",
         maxlen: int | None = 100_000,
         max_retries: int = 3,
@@ -56,10 +56,10 @@ class EventEmitter:
         """Whether it has a client."""
         return self._appender is not None
 
-    def configure(self, redis: Redis) -> None:
+    def configure(self, redis: Redis | RedisCluster) -> None:
         """Use this client from now on. The client stays yours to close.
 
-        Raises `TypeError` for anything but a `redis.asyncio.Redis`.
+        Raises `TypeError` for anything but a `redis.asyncio.Redis` or `RedisCluster`.
         """
         self._appender = Appender(redis, self._settings)
 

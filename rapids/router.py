@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from rapids.backoff import Backoff, exponential
 from rapids.delivery import HandlerMiddleware, under_way_variable
@@ -64,7 +64,7 @@ class EventRouter(HandlerRegistry):
 
     def __init__(
         self,
-        redis: Redis | None = None,
+        redis: Redis | RedisCluster | None = None,
         stream: str = "events:all",
         group: str = "default",
         consumer: str | None = None,
@@ -117,7 +117,7 @@ class EventRouter(HandlerRegistry):
         if redis is not None:
             check_client(redis)
         self._redis = redis
-        self._started_with: Redis | None = None
+        self._started_with: Redis | RedisCluster | None = None
         self._middleware = _checked_middleware(middleware)
         self._worker: Worker | None = None
 
@@ -160,7 +160,7 @@ class EventRouter(HandlerRegistry):
         if self._settings.dlq_stream is None:
             self._settings = replace(self._settings, dlq_stream=default_dlq(self._settings.stream))
 
-    async def start(self, redis: Redis | None = None) -> None:
+    async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this stops gracefully, too.
 
         Raises `NotConfiguredError` without a client, `RedisUnavailableError` if Redis cannot be reached now; once it
@@ -219,7 +219,7 @@ class EventRouter(HandlerRegistry):
             raise NotConfiguredError(
                 "the router has no Redis client: give EventRouter(redis=...) one, or start it with one"
             )
-        state = await streams.group_state(SharedPool(client), Source(self.stream, self.group))
+        state = await streams.group_state(SharedPool(client, self.stream), Source(self.stream, self.group))
         return ConsumerLag(
             stream_length=state.stream_length,
             pending_count=state.pending,

@@ -359,5 +359,5 @@ async def test_a_stop_before_the_start_had_its_turn_is_not_lost(redis: Redis) ->
 
 
 def test_a_router_refuses_what_is_no_client_when_it_is_made() -> None:
-    with pytest.raises(TypeError, match=r"redis must be a redis\.asyncio\.Redis client"):
+    with pytest.raises(TypeError, match=r"redis must be a redis\.asyncio\.Redis or RedisCluster client"):
         EventRouter("redis://localhost")  # type: ignore[arg-type]

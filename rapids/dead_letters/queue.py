@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import get_args
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from rapids.checks import at_least, positive_seconds, text
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
@@ -45,7 +45,7 @@ class DeadLetterQueue:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Redis | RedisCluster,
         stream: str,
         *,
         retention: float = 14 * DAY,
@@ -54,7 +54,7 @@ class DeadLetterQueue:
         maxlen: int | None = 100_000,
     ) -> None:
         self.stream = stream_name("stream", stream)
-        self._commands = SharedPool(redis)
+        self._commands = SharedPool(redis, self.stream)
         self._retention_ms = round(positive_seconds("retention", retention) * 1000)
         self._archive_maxlen = at_least("archive_maxlen", archive_maxlen, 1)
         self._dlq_maxlen = None if dlq_maxlen is None else at_least("dlq_maxlen", dlq_maxlen, 1, or_none=True)

@@ -1,13 +1,14 @@
 """Consumer groups: making them, reading as one, taking over what others left, holding leases and names."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, ResponseError
 
 from rapids.storage import scripts
-from rapids.storage.connection import Command, Commands, OwnConnection, Reply, call, checked, run
+from rapids.storage.connection import Command, Commands, OwnConnection, Reply, call, checked, run, whole_call
 from rapids.storage.keys import PARKED, WAITING, Source
 from rapids.storage.packing import pack
 from rapids.storage.streams import mapping
@@ -30,6 +31,9 @@ TIES = 200
 
 PAGE = 100
 """Entries asked for at once when looking for abandoned ones."""
+
+MOVING_PAUSE = 0.1
+"""Seconds between reads of a stream that moves from one node of a Cluster to another: those do not block."""
 
 
 class RawEntry(NamedTuple):
@@ -87,14 +91,10 @@ class Reading:
         streams = [source.stream for source in sources]
         self.consumer = consumer
         self._by_name = {source.stream.encode(): source for source in sources}
-        self._command = pack(
-            [
-                (
-                    *("XREADGROUP", "GROUP", sources[0].group, consumer, "COUNT", count, "BLOCK", block_ms),
-                    *("STREAMS", *streams, *(">" for _ in streams)),
-                )
-            ]
-        )
+        reading = ("XREADGROUP", "GROUP", sources[0].group, consumer, "COUNT", count)
+        what = ("STREAMS", *streams, *(">" for _ in streams))
+        self._command = pack([(*reading, "BLOCK", block_ms, *what)])
+        self._at_once = pack([(*reading, *what)])
 
     async def read(
         self,
@@ -104,7 +104,12 @@ class Reading:
     ) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements ride along: `on_acked` is given their answers before the waiting begins."""
         ahead = [command for source, ids in acks.items() for command in acknowledgement(source, ids)]
-        reply = checked(await connection.send_ahead(ahead, self._command, on_acked))
+        reply = await connection.send_ahead(ahead, self._command, on_acked)
+        if isinstance(reply, AskError):  # a Cluster's node: the streams are moving to another, or have moved
+            reply = await connection.read_elsewhere(reply, self._at_once)
+            if not reply:
+                await asyncio.sleep(MOVING_PAUSE)
+        checked(reply)
         return {
             source: [RawEntry(source, entry_id, fields or ()) for entry_id, fields in entries]
             for name, entries in _answered(reply)
@@ -244,9 +249,8 @@ async def register(
 
     In one round trip whatever the server knows of scripts: an acknowledgement sent later must come later.
     """
-    script = scripts.load("register")
-    call_ = ("EVALSHA", script.sha, 1, source.stream, source.group, consumer, *ids)
-    ours, others = checked((await commands.send([("SCRIPT", "LOAD", script.source), call_]))[1])
+    call_ = whole_call(scripts.load("register"), (source.stream,), source.group, consumer, *ids)
+    ours, others = checked((await commands.send([call_]))[0])
     return ours, others
 
 

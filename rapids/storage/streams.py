@@ -16,8 +16,10 @@ from rapids.storage.connection import (
     is_no_group,
     run,
     run_id_in,
+    whole_call,
 )
 from rapids.storage.keys import PARKED, WAITING, Source
+from rapids.storage.packing import pack
 
 __all__ = [
     "GroupState",
@@ -41,17 +43,16 @@ async def append(
     milliseconds at the most (WAIT). Raises `RedisError` if no answer came.
     """
     wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
-    return await commands.send_packed(packed, wait)
+    return await commands.send_packed(packed, behind=wait)
 
 
-async def replicated(commands: Commands, stream: str, *, replicas: int, timeout_ms: int) -> int:
+async def replicated(commands: LentConnection, stream: str, *, replicas: int, timeout_ms: int) -> int:
     """How many replicas have what is in the stream now, after `timeout_ms` milliseconds at the most (WAIT).
 
     WAIT asks for what its own connection wrote: hence a write that changes nothing before it.
     """
-    script = scripts.load("touch")
-    commands_ = [("SCRIPT", "LOAD", script.source), ("EVALSHA", script.sha, 1, stream), ("WAIT", replicas, timeout_ms)]
-    _, touched, confirmed = await commands.send(commands_)
+    touch = pack([whole_call(scripts.load("touch"), (stream,))])
+    touched, confirmed = await commands.send_packed([touch], behind=[("WAIT", replicas, timeout_ms)])
     checked(touched)
     return checked(confirmed)
 

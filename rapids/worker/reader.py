@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from redis.exceptions import RedisError
 
 from rapids.storage import groups
-from rapids.storage.connection import Commands, OwnConnection, Reply
+from rapids.storage.connection import OwnConnection, Reply
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.worker.acks import Acks, Batch
@@ -126,7 +126,8 @@ class Reader:
         self._stopping.set()
         self._exclusivity.may_read.set()
 
-    async def unblock(self, commands: Commands) -> None:
+    async def unblock(self, commands: OwnConnection) -> None:
         """Let a blocked read come back at once. Cancelling it could lose what the server has just given out."""
-        if self._client_id is not None:
+        # Another node of a Cluster would take the number for another's connection.
+        if self._client_id is not None and commands.server == self._connection.server:
             await groups.unblock(commands, self._client_id)

@@ -67,8 +67,8 @@ class Worker:
         self._settings = settings
         self._handlers = handlers
         self._middleware = middleware
-        self._reading = OwnConnection(client, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
-        self._commands = OwnConnection(client, timeout=ANSWER_TIMEOUT)
+        self._reading = OwnConnection(client, settings.stream, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
+        self._commands = OwnConnection(client, settings.stream, timeout=ANSWER_TIMEOUT)
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
         self._identity = Identity(self._commands, main)

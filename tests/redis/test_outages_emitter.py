@@ -159,7 +159,7 @@ async def test_a_connection_is_killed_only_on_the_run_of_the_server_that_numbere
     redis: Redis, redis_url: str
 ) -> None:
     """A server that was started again counts from one: the number is somebody else's by then."""
-    commands = SharedPool(redis)
+    commands = SharedPool(redis, STREAM)
     async with Redis.from_url(redis_url, single_connection_client=True) as other:
         number = await other.client_id()
         await streams.kill_client(commands, ServerClient(number, b"an earlier run"))

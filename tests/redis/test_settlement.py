@@ -31,7 +31,8 @@ async def given_to(redis: Redis, consumer: str) -> bytes:
 async def settle(redis: Redis, entry_id: bytes, verb: Any = "ack", consumer: str = "me", **options: Any) -> str:
     ledger = options.pop("ledger", Ledger())
     one = SettleCall(SOURCE, entry_id, verb, ledger.dump(), **options)
-    [reply] = await settlement.settle(SharedPool(redis), consumer, [one], dlq=DLQ, dlq_maxlen=options.get("maxlen"))
+    commands, maxlen = SharedPool(redis, STREAM), options.get("maxlen")
+    [reply] = await settlement.settle(commands, consumer, [one], dlq=DLQ, dlq_maxlen=maxlen)
     if isinstance(reply, Exception):
         raise reply
     return as_text(reply)
@@ -91,7 +92,7 @@ async def test_the_dead_letter_stream_is_trimmed(redis: Redis) -> None:
     one = SettleCall(
         SOURCE, entry_id, "ack", Ledger().dump(), letters=[letter(f"h{number}") for number in range(1_000)]
     )
-    await settlement.settle(SharedPool(redis), "me", [one], dlq=DLQ, dlq_maxlen=100)
+    await settlement.settle(SharedPool(redis, STREAM), "me", [one], dlq=DLQ, dlq_maxlen=100)
     assert await redis.xlen(DLQ) < 300
 
 
@@ -140,7 +141,7 @@ async def test_who_lost_the_entry_writes_no_letter_for_it(redis: Redis) -> None:
 
 async def test_a_kept_entry_is_given_out_when_it_is_due(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
-    commands = SharedPool(redis)
+    commands = SharedPool(redis, STREAM)
     await settle(redis, entry_id, "keep", delay_ms=150, ledger=Ledger(frozenset({"done"}), recorded=1))
     early = await groups.claim(commands, SOURCE, "other", ids=[entry_id], min_idle_ms=1, due=10)
     assert early.entries == []
@@ -159,14 +160,14 @@ async def test_a_kept_entry_is_given_out_when_it_is_due(redis: Redis) -> None:
 async def test_a_handed_back_entry_is_due_at_once_and_its_delivery_does_not_count(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "hand_back", deliveries=0) == "handed_back"
-    claimed = await groups.claim(SharedPool(redis), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
+    claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
     assert [(entry.entry_id, entry.deliveries) for entry in claimed.entries] == [(entry_id, 1)]
 
 
 async def test_a_parked_entry_is_given_to_nobody(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "park", why=b"because") == "parked"
-    claimed = await groups.claim(SharedPool(redis), SOURCE, "other", ids=[entry_id], min_idle_ms=0, due=10)
+    claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=[entry_id], min_idle_ms=0, due=10)
     assert claimed.entries == []
     assert await consumers(redis) == {"me": 0, "rapids:parked": 1}
     assert await redis.hgetall(SOURCE.parked) == {entry_id: b"because"}
@@ -184,7 +185,7 @@ async def test_an_entry_trimmed_meanwhile_is_not_kept(redis: Redis, verb: str) -
 async def test_a_delay_of_ages_is_no_trouble(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "keep", delay_ms=round(1e300)) == "kept"
-    claimed = await groups.claim(SharedPool(redis), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
+    claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
     assert claimed.entries == []
     assert claimed.next_due_ms is None or claimed.next_due_ms > 10**9
 
@@ -195,14 +196,14 @@ async def test_a_delay_of_ages_is_no_trouble(redis: Redis) -> None:
 async def test_renewing_keeps_an_entry_young_and_its_count_as_it_is(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     await asyncio.sleep(0.1)
-    assert await groups.renew(SharedPool(redis), SOURCE, "me", [entry_id]) == []
+    assert await groups.renew(SharedPool(redis, STREAM), SOURCE, "me", [entry_id]) == []
     [row] = await redis.xpending_range(STREAM, GROUP, "-", "+", 10)
     assert row["time_since_delivered"] < 90
     assert row["times_delivered"] == 1
 
 
 async def test_renewing_takes_back_nothing_and_loses_no_ghost(redis: Redis) -> None:
-    commands, entry_id = SharedPool(redis), await given_to(redis, "another")
+    commands, entry_id = SharedPool(redis, STREAM), await given_to(redis, "another")
     assert await groups.renew(commands, SOURCE, "me", [entry_id, b"1-1"]) == [entry_id, b"1-1"]
     await redis.xdel(STREAM, entry_id)
     assert await groups.renew(commands, SOURCE, "another", [entry_id]) == []
@@ -214,7 +215,7 @@ async def test_an_acknowledged_replay_is_deleted(redis: Redis) -> None:
     entry_id = await redis.xadd(replays.stream, {"a": "b"})
     await redis.xgroup_create(replays.stream, GROUP, "0")
     await redis.xreadgroup(GROUP, "me", {replays.stream: ">"})
-    await settlement.acknowledge(SharedPool(redis), replays, [entry_id])
+    await settlement.acknowledge(SharedPool(redis, STREAM), replays, [entry_id])
     assert await redis.xlen(replays.stream) == 0
 
 

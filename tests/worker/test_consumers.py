@@ -41,7 +41,7 @@ async def emit(redis: Redis, count: int) -> list[str]:
 
 
 async def prune(redis: Redis, ttl_ms: int = 0) -> list[str]:
-    return await groups.prune_consumers(SharedPool(redis), SOURCE, names_of=SOURCE, ttl_ms=ttl_ms)
+    return await groups.prune_consumers(SharedPool(redis, SOURCE.stream), SOURCE, names_of=SOURCE, ttl_ms=ttl_ms)
 
 
 async def gone(redis: Redis, *names: str) -> None:
@@ -104,7 +104,7 @@ async def test_one_that_came_to_own_something_between_the_look_and_the_step_is_n
 
 async def test_one_whose_name_a_process_holds_is_not_removed(group: Redis) -> None:
     await gone(group, "idle", "gone")
-    await groups.hold(SharedPool(group), SOURCE.consumer("idle"), "token", ttl_ms=60_000)
+    await groups.hold(SharedPool(group, SOURCE.stream), SOURCE.consumer("idle"), "token", ttl_ms=60_000)
     assert await prune(group) == ["gone"]
     assert set(await consumers(group)) == {"idle"}
 

@@ -131,7 +131,7 @@ async def test_a_parked_entry_is_given_to_nobody_however_long_it_is_parked(redis
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "park", why=b"because") == "parked"
     await eventually(lambda: _is_idle(redis, 5))
-    claimed = await groups.claim(SharedPool(redis), SOURCE, "other", ids=[entry_id], min_idle_ms=5, due=10)
+    claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=[entry_id], min_idle_ms=5, due=10)
     assert claimed.entries == []
 
 
@@ -144,7 +144,7 @@ async def test_a_look_for_abandoned_entries_goes_to_the_end_of_the_list(redis: R
     ids = await emit(redis, *range(250))
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=250)
-    found = await groups.idle_entries(SharedPool(redis), SOURCE, min_idle_ms=0)
+    found = await groups.idle_entries(SharedPool(redis, STREAM), SOURCE, min_idle_ms=0)
     assert [entry_id.decode() for entry_id, _ in found] == ids
 
 
@@ -192,7 +192,7 @@ async def test_a_letter_whose_answer_was_lost_is_not_written_again(
 async def test_a_group_made_again_goes_on_to_where_another_had_read(redis: Redis) -> None:
     """7g: create_again.lua, `go_on_to`; and not where that is not known to have been given out."""
     _, second, third = await emit(redis, 0, 1, 2)
-    commands = SharedPool(redis)
+    commands = SharedPool(redis, STREAM)
     assert await groups.create_again(commands, SOURCE, "0-0", given_out=False)
     assert not await groups.create_again(commands, SOURCE, third, given_out=False)
     assert await _last_delivered(redis) == "0-0"
@@ -209,7 +209,7 @@ async def _last_delivered(redis: Redis) -> str:
 async def test_registering_takes_nothing_from_another(redis: Redis) -> None:
     """7h: register.lua, `pending[2] ~= ARGV[2]`."""
     entry_id = await given_to(redis, "another")
-    assert await groups.register(SharedPool(redis), SOURCE, "me", [entry_id]) == ([], [entry_id])
+    assert await groups.register(SharedPool(redis, STREAM), SOURCE, "me", [entry_id]) == ([], [entry_id])
     assert [row["consumer"] for row in await pending(redis)] == [b"another"]
 
 

@@ -177,7 +177,7 @@ def test_any_bytes_at_all(one_router: OneRouter) -> None:
 
         good = [text for text in one_router.seen if text.startswith(f"{number}/")]
         assert good == [*(f"{number}/{index}" for index in range(len(junk))), f"{number}/last"]
-        for _, letter in await call(SharedPool(redis), "XRANGE", DLQ, "-", "+"):
+        for _, letter in await call(SharedPool(redis, DLQ), "XRANGE", DLQ, "-", "+"):
             values = dict(zip(letter[::2], letter[1::2], strict=True))
             assert original_fields(letter) == added.pop(as_text(values[b"original_msg_id"]))
         for raw in added.values():  # the rest could be read, or was of a type that nobody handles
