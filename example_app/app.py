@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, Field
-from redis.asyncio import Redis
 
 from example_app.events import OrderPlaced
 from example_app.handlers import Fulfilment, fulfilment_router
@@ -16,10 +15,10 @@ from example_app.orders import Happening, Order, Orders, OrderStatus
 from example_app.outside import Courier, PaymentProvider
 from example_app.settings import Settings
 from rapids import EventEmitter, HandlerMiddleware
-from rapids.embedded import is_embedded_url, open_embedded
+from rapids.clients import open_client
 from rapids_fastapi import CorrelationMiddleware, EmitterDep, Rapids, TokenAuth, rapids_admin
 
-__all__ = ["app", "create_app", "plain_address", "redis_client"]
+__all__ = ["app", "create_app"]
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\r\n]+$")]
 
@@ -107,21 +106,6 @@ async def change_card(order: OrderDep, new: CardIn, orders: OrdersDep) -> None:
     await orders.update(order.order_id, card=new.card, declined="")
 
 
-@asynccontextmanager
-async def plain_address(url: str) -> AsyncGenerator[str]:
-    """The address as `Redis.from_url` takes it; for `embedded:` that of a server that runs as long as the block."""
-    if is_embedded_url(url):
-        async with open_embedded(url) as server:
-            yield server.url
-    else:
-        yield url
-
-
-def redis_client(url: str) -> Redis:
-    """A client for an address, to be used in `async with`. It connects when it is first used."""
-    return Redis.from_url(url, socket_connect_timeout=5)  # pyright: ignore[reportUnknownMemberType] - its **kwargs
-
-
 def create_app(settings: Settings | None = None, middleware: Sequence[HandlerMiddleware] = ()) -> FastAPI:
     """The application. Everything with a state is made when it starts and gone when it stops: no globals.
 
@@ -131,7 +115,7 @@ def create_app(settings: Settings | None = None, middleware: Sequence[HandlerMid
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with plain_address(chosen.redis_url) as url, redis_client(url) as redis:
+        async with open_client(chosen.redis_url) as redis:
             emitter = EventEmitter(redis, stream=chosen.stream)
             orders = Orders(redis, prefix=chosen.stream)
             work = Fulfilment(emitter, orders, PaymentProvider(), Courier())

@@ -6,9 +6,9 @@ from enum import StrEnum
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
-from redis.asyncio import Redis
 
 from example_app.events import OrderEvent
+from rapids.clients import RedisClient
 
 __all__ = ["Happening", "Order", "OrderStatus", "Orders"]
 
@@ -66,7 +66,7 @@ class Orders:
     `prefix` is what all its keys begin with.
     """
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    def __init__(self, redis: RedisClient, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
 

@@ -5,15 +5,14 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from redis.asyncio import Redis
-
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.checks import positive_seconds
+from rapids.clients import RedisClient, check_url, disconnect
 from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
-from rapids_fastapi.connecting import check_url, connected, reachable, url_or_environment
+from rapids_fastapi.connecting import connected, reachable, url_or_environment
 from rapids_fastapi.running import STATE_KEY, Running
 from rapids_fastapi.supervision import supervised
 
@@ -31,7 +30,8 @@ class Rapids:
     `emitter`: what `EmitterDep` gives. By default one for the routers' stream. One that has a client keeps it.
     `routers`: run while the application runs, each in a task of its own, restarted when it dies, on the client that is
     said here, whatever they were made with.
-    `url`: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service, embedded: or embedded:path.
+    `url`: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port,
+    embedded: or embedded:path (see `rapids.clients.open_client`).
     `redis`: a client of your own instead; it is never closed. Without either, `RAPIDS_REDIS_URL` is read at start-up.
     `dead_letters`: give every router without a dead-letter stream the default one, `{<stream>}:dlq`.
     `admin_auth`: who may use the admin: a callable, plain or async, from the connection to an `AdminUser` or None.
@@ -50,7 +50,7 @@ class Rapids:
         emitter: EventEmitter | None = None,
         routers: Sequence[EventRouter] = (),
         url: str | None = None,
-        redis: Redis | None = None,
+        redis: RedisClient | None = None,
         dead_letters: bool = True,
         admin_auth: AdminAuth | None = None,
         redact: Sequence[str] | None = (),
@@ -73,7 +73,7 @@ class Rapids:
         self._redactor = Redactor.of(redact)
         self._connect_timeout = positive_seconds("connect_timeout", connect_timeout)
         self._is_running = False
-        self._client_in_use: Redis | None = None
+        self._client_in_use: RedisClient | None = None
         if dead_letters:
             for router in self._routers:
                 router.use_default_dlq()
@@ -84,7 +84,7 @@ class Rapids:
         return self._emitter
 
     @property
-    def redis(self) -> Redis:
+    def redis(self) -> RedisClient:
         """The client in use, for handlers that need Redis themselves: the one given, or the one made for the address.
 
         Raises `NotConfiguredError` outside the lifespan, where there is none.
@@ -140,7 +140,7 @@ class Rapids:
             self._is_running = False
 
     @asynccontextmanager
-    async def _client(self) -> AsyncGenerator[Redis]:
+    async def _client(self) -> AsyncGenerator[RedisClient]:
         async with self._reached() as client:
             self._client_in_use = client
             try:
@@ -149,14 +149,14 @@ class Rapids:
                 self._client_in_use = None
 
     @asynccontextmanager
-    async def _reached(self) -> AsyncGenerator[Redis]:
+    async def _reached(self) -> AsyncGenerator[RedisClient]:
         if self._redis is not None:
             try:
                 yield await reachable(self._redis, "the client given as Rapids(redis=...)", self._connect_timeout)
             finally:
                 # Its idle connections belong to this event loop; the next lifespan may run on another. The client
                 # itself stays open: it connects again when it is used.
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                await disconnect(self._redis)
             return
         async with connected(url_or_environment(self._url), self._connect_timeout) as client:
             yield client

@@ -6,11 +6,11 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from starlette.requests import HTTPConnection
 
 from rapids import DeadLetterQueue, EventEmitter
+from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi.admin.auth import AdminAuth
 from rapids_fastapi.admin.redaction import Redactor
@@ -57,7 +57,7 @@ class Running:
     """The parts of one lifespan: made when it starts, gone when it ends."""
 
     emitter: EventEmitter
-    redis: Redis
+    redis: RedisClient
     routers: tuple[SupervisedRouter, ...]
     queues: Mapping[str, DeadLetterQueue]
     """The dead-letter queues by the name of their stream."""
@@ -73,7 +73,7 @@ class Running:
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
                 await ping(self.redis)
-        except (RedisError, OSError):  # a TimeoutError is an OSError
+        except (RedisError, RedisClusterException, OSError):  # a TimeoutError is an OSError
             return False
         return True
 

@@ -6,10 +6,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
-from redis.asyncio import Redis
-
 from rapids import EventRouter, RapidsError
 from rapids.backoff import exponential
+from rapids.clients import RedisClient
 
 __all__ = ["SupervisedRouter", "supervised"]
 
@@ -24,7 +23,7 @@ class SupervisedRouter:
     """A router in a named task. Routers ride out Redis' outages themselves; what ends one all the same is logged and
     the router is started again, later each time."""
 
-    def __init__(self, router: EventRouter, redis: Redis) -> None:
+    def __init__(self, router: EventRouter, redis: RedisClient) -> None:
         self.router = router
         self._redis = redis
         self._label = f"router of group {router.group!r} on stream {router.stream!r}"
@@ -105,7 +104,9 @@ class SupervisedRouter:
 
 
 @asynccontextmanager
-async def supervised(routers: Sequence[EventRouter], redis: Redis) -> AsyncGenerator[tuple[SupervisedRouter, ...]]:
+async def supervised(
+    routers: Sequence[EventRouter], redis: RedisClient
+) -> AsyncGenerator[tuple[SupervisedRouter, ...]]:
     """The routers, running for as long as the block; started and stopped concurrently.
 
     Raises what the first router raises that does not start; those that did are stopped.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
-from redis.asyncio import Redis
 
 from example_app.demo.story import Placed, Story, StoryError, eventually
 from example_app.handlers import GROUP
+from rapids.clients import RedisClient
 
 __all__ = ["CHECKS", "Evidence", "end_of", "verdict"]
 
@@ -19,7 +19,7 @@ AUDITED = ["order.placed", "order.shipped"]
 Fields = dict[bytes, bytes]
 
 
-async def end_of(redis: Redis, stream: str) -> str:
+async def end_of(redis: RedisClient, stream: str) -> str:
     """The id of the stream's last entry: what earlier runs left there comes up to it."""
     last = cast(list[tuple[bytes, Fields]], await redis.xrevrange(stream, count=1))
     return last[0][0].decode() if last else "0-0"
@@ -37,7 +37,7 @@ class Evidence:
     """Where to look. Every check returns what is wrong, or an empty string."""
 
     story: Story
-    redis: Redis
+    redis: RedisClient
     stream: str
     began_after: str
     """The id of the last entry from before the story."""

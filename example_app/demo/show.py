@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import httpx
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
-from example_app.app import create_app, plain_address, redis_client
+from example_app.app import create_app
 from example_app.demo.checks import CHECKS, Evidence, end_of, verdict
 from example_app.demo.narration import Narrator, RequestNarration, narrated_logs, wants_colour
 from example_app.demo.serving import ServingError, listening, serving
 from example_app.demo.story import Story, StoryError
 from example_app.settings import Settings
+from rapids.clients import RedisClient, check_url, open_client
 from rapids.embedded import EmbeddedServerError, is_embedded_url, open_embedded
 from rapids_fastapi import CorrelationMiddleware
 
@@ -58,10 +58,10 @@ class Show:
         return 0
 
     @asynccontextmanager
-    async def _playing(self) -> AsyncGenerator[tuple[Story, Redis]]:
+    async def _playing(self) -> AsyncGenerator[tuple[Story, RedisClient]]:
         """Redis, the service, and a client for each."""
-        async with plain_address(self.settings.redis_url) as url, redis_client(url) as redis:
-            await _reach(redis)
+        async with _address(self.settings.redis_url) as url, open_client(url) as redis:
+            await _reach(redis, self.settings.stream)
             settings = replace(self.settings, redis_url=url, admin_token=self.token)
             app = create_app(settings, middleware=[self.narrator.handler])
             narrated = CorrelationMiddleware(RequestNarration(app, self.narrator))
@@ -106,7 +106,7 @@ def run(*, once: bool, port: int) -> int:
     try:
         with narrated_logs(narrator):
             return asyncio.run(_interruptible(show, once=once))
-    except (ServingError, StoryError, EmbeddedServerError, RedisError) as error:
+    except (ServingError, StoryError, EmbeddedServerError, RedisError, RedisClusterException) as error:
         raise DemoError(str(error)) from error
 
 
@@ -135,16 +135,26 @@ async def _interruptible(show: Show, *, once: bool) -> int:
 def _checked(settings: Settings) -> Settings:
     """The settings. Raises `DemoError` for an address that is none."""
     try:
-        open_embedded(url) if is_embedded_url(url := settings.redis_url) else redis_client(url)
+        check_url("RAPIDS_REDIS_URL", settings.redis_url)
     except ValueError as error:
-        raise DemoError(f"RAPIDS_REDIS_URL: {error}") from error
+        raise DemoError(str(error)) from error
     return settings
 
 
-async def _reach(redis: Redis) -> None:
+@asynccontextmanager
+async def _address(url: str) -> AsyncGenerator[str]:
+    """An address for the service and for us; for `embedded:` that of a server that runs as long as the block."""
+    if is_embedded_url(url):
+        async with open_embedded(url) as server:
+            yield server.url
+    else:
+        yield url
+
+
+async def _reach(redis: RedisClient, stream: str) -> None:
     """Raises `DemoError` if Redis does not answer."""
     try:
         async with asyncio.timeout(5):
-            await redis.ping()  # pyright: ignore[reportUnknownMemberType] - its **kwargs
-    except (RedisError, OSError) as error:
+            await redis.exists(stream)
+    except (RedisError, RedisClusterException, OSError) as error:
         raise DemoError(f"cannot reach Redis (RAPIDS_REDIS_URL): {error or 'no answer within 5 s'}") from error

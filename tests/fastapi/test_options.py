@@ -6,9 +6,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import EventEmitter, EventRouter
+from rapids.clients import check_url, masked
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone
-from rapids_fastapi.connecting import check_url, masked
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,9 @@ from rapids_fastapi.connecting import check_url, masked
         "REDISS://user:pass@host",
         "unix:///tmp/x.sock?db=1",
         "redis+sentinel://a:26379,b,[::1]:26380/mymaster/2?sentinel_password=x",
+        "rediss+sentinel://a/mymaster?ssl_ca_certs=ca.pem",
+        "redis+cluster://user:pw@a:7000,b,[::1]:7001/0?socket_timeout=3",
+        "rediss+cluster://a?ssl_cert_reqs=none",
         "embedded:",
         "embedded:some/dir",
     ],
@@ -33,7 +36,10 @@ def test_every_kind_of_address_is_taken(url: str) -> None:
         ("http://localhost", "url must be one of redis://"),
         ("localhost:6379", "url must be one of redis://"),
         ("", "url must be one of redis://"),
-        ("redis+cluster://a:1,b:2", r"redis\+cluster:// is not supported in this version"),
+        ("redis+cluster://a:1,b:2/1", r"must be redis\+cluster://"),
+        ("redis+cluster://", "must be one of"),
+        ("redis+cluster://a:b:c", "must be host:port"),
+        ("redis+cluster://a:1?nonsense=1", "cannot be used"),
         ("redis+sentinel://a:1", "host:port/service"),
         ("redis+sentinel:///service", "host:port/service"),
         ("redis+sentinel://a:1/service/x", "host:port/service"),
@@ -48,7 +54,7 @@ def test_an_address_that_is_none_is_refused_and_the_allowed_ones_named(url: str,
 
 def test_a_refused_address_keeps_its_password_to_itself() -> None:
     with pytest.raises(ValueError) as error:
-        Rapids(url="redis+cluster://me:hunter2@a:1")
+        Rapids(url="redis+cluster://me:hunter2@a:1/5")
     assert "hunter2" not in str(error.value)
 
 

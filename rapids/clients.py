@@ -1,0 +1,196 @@
+"""Clients by address: one server, Sentinel's master, a Cluster, or a private server of our own.
+
+async with open_client("redis+sentinel://s1:26379,s2:26379/mymaster") as redis:
+    emitter = EventEmitter(redis)
+"""
+
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from rapids.embedded import is_embedded_url, open_embedded
+
+__all__ = ["RedisClient", "check_url", "disconnect", "masked", "open_client"]
+
+RedisClient: TypeAlias = Redis | RedisCluster
+"""What Rapids works with: a client for one server or for Sentinel's master, or one for a Cluster."""
+
+_PLAIN = ("redis://", "rediss://", "unix://")
+_SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
+_CLUSTER = ("redis+cluster://", "rediss+cluster://")
+_ALLOWED = (
+    "redis://host:port/db, rediss://host:port/db, unix:///path/to.sock, "
+    "redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port, "
+    "embedded: or embedded:path/to/dir"
+)
+_SENTINEL_PORT = 26379
+_PORT = 6379
+_CONNECT_TIMEOUT = 5.0
+_ANSWER_TIMEOUT = 5.0
+
+
+def check_url(option: str, url: str) -> str:
+    """The address, if it is one of ours. Raises `ValueError` naming the option, the address and what is allowed."""
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"{option} must be an address such as redis://localhost:6379/0, not {url!r}")
+    scheme = url.lower()
+    if is_embedded_url(url):
+        open_embedded(url)  # makes the object and starts nothing; refuses a malformed one
+    elif scheme.startswith(_SENTINEL):
+        _sentinel_parts(option, url)
+    elif scheme.startswith(_CLUSTER):
+        _checked(option, url, lambda: _cluster(option, url))
+    elif scheme.startswith(_PLAIN):
+        _checked(option, url, lambda: _from_url(url).connection_pool.make_connection())  # which connects nowhere yet
+    else:
+        raise ValueError(f"{option} must be one of {_ALLOWED}, not {masked(url)!r}")
+    return url
+
+
+def masked(url: str) -> str:
+    """The address as it may be printed: without its password."""
+    hidden = re.sub(r"(?<=//)([^/@?#]*?):([^/?#]*)@", r"\1:***@", url, count=1)
+    return re.sub(r"([?&](?:password|sentinel_password|ssl_password)=)[^&#]*", r"\1***", hidden, flags=re.IGNORECASE)
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[RedisClient]:
+    """A client for an address, closed with the block. It connects when it is first used.
+
+    - `redis://[user:password@]host:port/db`, `rediss://` with TLS, `unix:///path/to.sock`;
+    - `redis+sentinel://[user:password@]host:port,host:port/service[/db]`: the master of that name, found through the
+      Sentinels; `sentinel_username` and `sentinel_password` in the query are for them;
+    - `redis+cluster://[user:password@]host:port,host:port`: some nodes of a Cluster, which name the others;
+      `rediss+sentinel://` and `rediss+cluster://` with TLS;
+    - `embedded:` or `embedded:path/to/dir`: a private server that runs as long as the block.
+
+    Further options as in redis-py's `from_url`, such as `?socket_timeout=10&ssl_ca_certs=ca.pem`. Unless the address
+    says otherwise, connecting may take 5 seconds, and redis-py does not try again by itself: Rapids rides out outages
+    by its own rules.
+
+    Raises `ValueError` for an address that is none of these.
+    """
+    check_url("url", url)
+    scheme = url.lower()
+    if is_embedded_url(url):
+        async with open_embedded(url) as server, _closing(_from_url(server.url)) as client:
+            yield client
+    elif scheme.startswith(_SENTINEL):
+        async with _sentinel(url) as client:
+            yield client
+    else:
+        async with _closing(_cluster("url", url) if scheme.startswith(_CLUSTER) else _from_url(url)) as client:
+            yield client
+
+
+async def disconnect(client: RedisClient) -> None:
+    """Close a client's connections that are not in use, which belong to this event loop; it connects again when used.
+
+    Those of a Cluster's client are closed whether they are in use or not.
+    """
+    if isinstance(client, RedisCluster):
+        for node in client.get_nodes():
+            await node.disconnect()
+    else:
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _checked(option: str, url: str, make: Callable[[], object]) -> None:
+    try:
+        make()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{option}: {masked(url)!r} cannot be used: {error}; it must be one of {_ALLOWED}") from error
+
+
+def _options() -> dict[str, Any]:
+    """What our clients have unless the address says otherwise.
+
+    redis-py would try again by itself for seconds; Rapids rides out outages by its own rules, and at start-up the
+    reason should be told at once.
+    """
+    return {"socket_connect_timeout": _CONNECT_TIMEOUT, "retry": Retry(NoBackoff(), 0)}
+
+
+def _from_url(url: str) -> Redis:
+    return Redis.from_url(url, **_options())  # pyright: ignore[reportUnknownMemberType]
+
+
+@asynccontextmanager
+async def _closing(client: RedisClient) -> AsyncGenerator[RedisClient]:
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def _cluster(option: str, url: str) -> RedisCluster:
+    nodes, path, options = _parts(option, url, _PORT)
+    if path not in ("", "0"):
+        raise ValueError(f"{option} must be redis+cluster://[user:password@]host:port,host:port, not {masked(url)!r}")
+    options.pop("db", None)
+    # Without a time limit the client would wait for ever for a node whose machine is gone. A slot without a node is
+    # nobody's business whose keys are elsewhere.
+    own: dict[str, Any] = {"socket_timeout": _ANSWER_TIMEOUT, "require_full_coverage": False}
+    return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **_options() | own | options)
+
+
+@asynccontextmanager
+async def _sentinel(url: str) -> AsyncGenerator[Redis]:
+    nodes, service, options = _sentinel_parts("url", url)
+    sentinel_options = _options() | {
+        name.removeprefix("sentinel_"): value for name, value in options.items() if name.startswith("sentinel_")
+    }
+    own = _options() | {name: value for name, value in options.items() if not name.startswith("sentinel_")}
+    if own.get("ssl"):
+        sentinel_options = {name: value for name, value in own.items() if name.startswith("ssl")} | sentinel_options
+    sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_options)
+    try:
+        client: Redis = sentinel.master_for(service, **own)  # pyright: ignore[reportUnknownMemberType]
+        async with _closing(client):
+            yield client
+    finally:
+        for node in sentinel.sentinels:
+            await node.aclose()
+
+
+def _sentinel_parts(option: str, url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
+    nodes, path, options = _parts(option, url, _SENTINEL_PORT)
+    service, _, database = path.partition("/")
+    if not service or (database and not database.isdigit()):
+        raise ValueError(
+            f"{option} must be redis+sentinel://[user:password@]host:port,host:port/service[/db], not {masked(url)!r}"
+        )
+    return nodes, unquote(service), options | ({"db": int(database)} if database else {})
+
+
+def _parts(option: str, url: str, default_port: int) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
+    """The nodes an address names, its path, and its options as redis-py has them."""
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    if not hosts:
+        raise ValueError(f"{option} must be one of {_ALLOWED}, not {masked(url)!r}")
+    # redis-py reads the rest as if it were an address with one host: it knows its options and their types.
+    options: dict[str, Any] = {**parse_url(f"{parts.scheme.partition('+')[0]}://{credentials}@host/?{parts.query}")}
+    options.pop("host")
+    if options.get("connection_class") is SSLConnection:
+        # Clients for many servers make connections of their own class, which this asks to be one with TLS.
+        del options["connection_class"]
+        options["ssl"] = True
+    nodes = [_host_and_port(option, url, host, default_port) for host in hosts.split(",")]
+    return nodes, parts.path.strip("/"), options
+
+
+def _host_and_port(option: str, url: str, node: str, default_port: int) -> tuple[str, int]:
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?", node)
+    if found is None:
+        raise ValueError(f"{option}: {node!r} must be host:port, in {masked(url)!r}")
+    return found[1].strip("[]"), int(found[2] or default_port)
