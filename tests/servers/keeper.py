@@ -1,0 +1,34 @@
+"""The process that kills servers and removes their folder once their owner is gone, however it ended.
+
+The owner holds the other end of this one's stdin and writes a line for each server, `+pid` when it starts and `-pid`
+when it was reaped. Run by its path, with the standard library only, so that a start is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+
+
+def main(folder: str) -> None:
+    """Wait until nobody holds stdin's other end, then end what is left."""
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    running: set[int] = set()
+    for line in sys.stdin.buffer:
+        (running.add if line[:1] == b"+" else running.discard)(int(line[1:]))
+    for pid in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while os.path.exists(folder) and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)  # a dying server may still write into it
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,101 @@
+"""One server: on a port, a unix socket, or behind TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from tests.servers.builds import NEWEST, Build
+from tests.servers.certificates import make_certificates
+from tests.servers.node import HOST, KEEPS_NOTHING, Node
+from tests.servers.site import Site
+
+
+class Standalone(AbstractAsyncContextManager["Standalone"]):
+    """One server, which keeps nothing unless `settings` say so (`node.KEEPS_ITS_DATA`).
+
+    `unix`: on a socket in its folder, and on no port. `tls`: on a port that speaks nothing else; needs `WITH_TLS`.
+    `users`: users as `ACL SETUSER` takes them, beside the default one, who may do everything.
+    Use it in `async with`, or `start()` it and `close()` it.
+    """
+
+    def __init__(
+        self,
+        build: Build = NEWEST,
+        *,
+        unix: bool = False,
+        tls: bool = False,
+        users: tuple[str, ...] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        assert build.tls or not tls, f"{build.name} was built without TLS"
+        self._site = Site()
+        self._unix, self._tls = unix, tls
+        self.socket = self._site.folder / "s.sock"
+        self.certificates = make_certificates(self._site.folder) if tls else None
+        options, access = KEEPS_NOTHING | self._listening(), self._access()
+        options |= {f"user {name}": rules for name, _, rules in (user.partition(" ") for user in users)}
+        self.node = Node(self._site, build, "node", options | dict(settings or {}), access=access)
+        if tls:
+            self.node.configure({"tls-port": str(self.node.port)})
+
+    @property
+    def url(self) -> str:
+        """An address for the default user; for TLS with the authority to trust."""
+        if self._unix:
+            return f"unix://{self.socket}"
+        if self.certificates is not None:
+            return f"rediss://{self.node.address}/0?ssl_ca_certs={self.certificates.authority}"
+        return self.node.url
+
+    def client(self, **options: Any) -> Redis:
+        """A client, to be closed by the caller."""
+        return self.node.client(**options)
+
+    async def start(self) -> None:
+        await self.node.start()
+
+    def close(self) -> None:
+        """End it and remove what it wrote."""
+        self.node.kill()
+        self._site.close()
+
+    async def flush(self) -> None:
+        """Empty it, of functions and scripts too."""
+        await self.node.ask("FLUSHALL")
+        await self.node.ask("SCRIPT", "FLUSH")
+
+    async def __aenter__(self) -> Standalone:
+        try:
+            await self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
+
+    def _listening(self) -> dict[str, str]:
+        if self._unix:
+            return {"port": "0", "unixsocket": str(self.socket), "unixsocketperm": "700"}
+        if self.certificates is not None:
+            made = self.certificates
+            return {
+                "port": "0",
+                "tls-cert-file": str(made.server),
+                "tls-key-file": str(made.key),
+                "tls-ca-cert-file": str(made.authority),
+                "tls-auth-clients": "no",
+            }
+        return {}
+
+    def _access(self) -> dict[str, Any]:
+        if self._unix:
+            return {"unix_socket_path": str(self.socket)}
+        if self.certificates is not None:
+            return {"host": HOST, "ssl": True, "ssl_ca_certs": str(self.certificates.authority)}
+        return {}
