@@ -1,5 +1,6 @@
 """The dead-letter queue: list, look at, replay, discard and restore letters."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import get_args
@@ -11,9 +12,9 @@ from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, 
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
 from rapids.settings import parsed_entry_id, stream_name
 from rapids.storage import letters
-from rapids.storage.connection import SharedPool
+from rapids.storage.connection import SharedPool, share_a_slot
 from rapids.storage.keys import replay_stream
-from rapids.storage.letters import Append
+from rapids.storage.letters import Append, BeingMovedError, Move
 from rapids.wire.events import Fields
 from rapids.wire.letters import LetterRead, original_fields, replay_fields
 
@@ -25,6 +26,9 @@ SCAN_LIMIT = 2_000
 SCAN_STEP = 200
 LOOKS = 10
 """How often a letter is looked for that others move about meanwhile."""
+MOVER_PAUSE = 0.1
+MOVER_LOOKS = 60
+"""How often, after such pauses (seconds), to see whether another process is done with a letter: longer than it has."""
 
 MOST_VALUES = 7_000
 """Names and values of an entry that can be replayed; Lua's `unpack` gives up before 8,000."""
@@ -54,6 +58,7 @@ class DeadLetterQueue:
         maxlen: int | None = 100_000,
     ) -> None:
         self.stream = stream_name("stream", stream)
+        self._redis = redis
         self._commands = SharedPool(redis, self.stream)
         self._retention_ms = round(positive_seconds("retention", retention) * 1000)
         self._archive_maxlen = at_least("archive_maxlen", archive_maxlen, 1)
@@ -159,15 +164,23 @@ class DeadLetterQueue:
     ) -> str:
         if letter.state != "dead":
             raise LetterStateError(letter_id, letter.state, "dead")
-        appended = await letters.move(
-            *(self._commands, self.stream, letter_id, entry_id, change),
-            append=append,
-            retention_ms=self._retention_ms,
-            archive_maxlen=self._archive_maxlen,
-        )
+        move = Move(letter_id, entry_id, change, self._retention_ms, self._archive_maxlen)
+        appended = await self._moved(move, append)
         if appended is None:  # somebody was faster, between our look and the move
             raise LetterStateError(letter_id, (await self.get(letter_id)).state, "dead")
         return appended
+
+    async def _moved(self, move: Move, append: Append | None) -> str | None:
+        """Move a letter, waiting if need be for another process that replays it into another slot, or died doing so."""
+        for _ in range(MOVER_LOOKS):
+            try:
+                if append is None or share_a_slot(self._redis, self.stream, append.stream):
+                    return await letters.move(self._commands, self.stream, move, append)
+                elsewhere = SharedPool(self._redis, append.stream)
+                return await letters.move_after_append(self._commands, self.stream, move, append, elsewhere)
+            except BeingMovedError:
+                await asyncio.sleep(MOVER_PAUSE)
+        raise LetterStateError(move.letter_id, "being replayed", "dead")
 
     async def _read(self, rows: Sequence[tuple[bytes, Fields]]) -> Sequence[tuple[str, DeadLetter]]:
         """Letters with their entry ids. A letter's id is its entry's, unless it was restored under a new one."""

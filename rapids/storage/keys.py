@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 from rapids.settings import hash_tag
 
-__all__ = ["PARKED", "WAITING", "Source", "default_dlq", "letter_archive", "letters_restored", "replay_stream"]
+__all__ = [
+    "PARKED",
+    "WAITING",
+    "Source",
+    "default_dlq",
+    "letter_appended",
+    "letter_archive",
+    "letter_mover",
+    "letter_written",
+    "letters_archived",
+    "letters_restored",
+    "replay_stream",
+]
 
 WAITING = b"rapids:waiting"
 """The consumer that holds entries until they are due, so that looking for abandoned ones never meets them."""
@@ -42,6 +54,21 @@ def letter_archive(dlq: str, letter_id: str) -> str:
 def letters_archived(dlq: str) -> str:
     """The archived letters of a dead-letter stream by the time they were archived (milliseconds)."""
     return _beside(dlq, "archived")
+
+
+def letter_mover(dlq: str, letter_id: str) -> str:
+    """String with a TTL: the process that replays a letter into another slot of a Cluster just now."""
+    return _beside(dlq, f"moving:{letter_id}")
+
+
+def letter_appended(stream: str, dlq: str, letter_id: str) -> str:
+    """String with a TTL: the id of the entry that a letter of another slot was replayed as."""
+    return _beside(stream, f"replayed:{dlq}:{letter_id}")
+
+
+def letter_written(dlq: str, entry: str) -> str:
+    """String with a TTL: the id of the letter written for a handler's failure in another slot of a Cluster."""
+    return _beside(dlq, f"written:{entry}")
 
 
 def letters_restored(dlq: str) -> str:

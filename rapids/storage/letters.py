@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, call, checked, run
-from rapids.storage.keys import letter_archive, letters_archived, letters_restored
+from rapids.storage.keys import letter_appended, letter_archive, letter_mover, letters_archived, letters_restored
 
 __all__ = [
+    "Append",
     "Archive",
+    "BeingMovedError",
+    "Move",
     "find_restored",
     "length",
     "move",
+    "move_after_append",
     "page",
     "read_archive",
     "read_letter",
@@ -20,6 +25,12 @@ __all__ = [
 ]
 
 RESTORED_PAGE = 100
+
+MOVING_MS = 5_000
+"""How long a process has to replay a letter into another slot before another one may try."""
+
+APPENDED_MS = 7 * 24 * 3_600_000
+"""For how long it is known that a letter was replayed into another slot, if it could not be moved then."""
 
 
 async def length(commands: Commands, dlq: str) -> int:
@@ -86,30 +97,66 @@ class Append:
     maxlen: int | None = None
 
 
-async def move(
-    commands: Commands,
-    dlq: str,
-    letter_id: str,
-    entry_id: str,
-    change: Mapping[str, str],
-    *,
-    append: Append | None,
-    retention_ms: int,
-    archive_maxlen: int,
-) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A letter on its way out of its stream: its id, its entry there, and what is done to it."""
+
+    letter_id: str
+    entry_id: str
+    change: Mapping[str, str]
+    retention_ms: int
+    archive_maxlen: int
+
+
+class BeingMovedError(Exception):
+    """Another process moves the letter just now."""
+
+
+async def move(commands: Commands, dlq: str, one: Move, append: Append | None) -> str | None:
     """Move a letter to its archive, appending an entry in the same step: that entry's id, or "" without one.
 
-    None if the letter was not in the stream any more; then nothing was done.
+    None if the letter was not in the stream any more; then nothing was done. Raises `BeingMovedError`.
     """
-    archive = letter_archive(dlq, letter_id)
-    keys = (dlq, archive, letters_archived(dlq), letters_restored(dlq), append.stream if append else archive)
+    return await _moved(commands, dlq, one, append)
+
+
+async def move_after_append(commands: Commands, dlq: str, one: Move, append: Append, elsewhere: Commands) -> str | None:
+    """The same where the entry is to be appended in another slot of a Cluster: that comes first, and only once.
+
+    Whoever dies in between leaves a letter that is still there, and replayed again it is only moved.
+    """
+    token, mover = uuid4().hex, letter_mover(dlq, one.letter_id)
+    hold, hold_call = scripts.load("hold"), ((mover,), (token, MOVING_MS))
+    if checked((await run(commands, hold, [hold_call]))[0]) != 1:
+        raise BeingMovedError
+    try:
+        if await read_letter(commands, dlq, one.entry_id) is None:
+            return None
+        keys = (append.stream, letter_appended(append.stream, dlq, one.letter_id))
+        once = (keys, (APPENDED_MS, append.maxlen or 0, *append.fields))
+        appended = checked((await run(elsewhere, scripts.load("append_once"), [once]))[0])
+        return await _moved(commands, dlq, one, None, token=token, appended=appended)
+    finally:
+        checked((await run(commands, scripts.load("release"), [((mover,), (token,))]))[0])
+
+
+async def _moved(
+    commands: Commands, dlq: str, one: Move, append: Append | None, *, token: str = "", appended: bytes = b""
+) -> str | None:
+    archive = letter_archive(dlq, one.letter_id)
+    keys = (
+        *(dlq, archive, letters_archived(dlq), letters_restored(dlq), append.stream if append else archive),
+        letter_mover(dlq, one.letter_id),
+    )
     fields = append.fields if append else ()
     arguments = [
-        *(letter_id, entry_id, retention_ms, archive_maxlen, letter_archive(dlq, "")),
-        *((append.maxlen if append else None) or 0, len(fields), *fields, *_flat(change)),
+        *(one.letter_id, one.entry_id, one.retention_ms, one.archive_maxlen, letter_archive(dlq, ""), token, appended),
+        *((append.maxlen if append else None) or 0, len(fields), *fields, *_flat(one.change)),
     ]
-    appended = checked((await run(commands, scripts.load("move_letter"), [(keys, arguments)]))[0])
-    return None if appended is None else appended.decode()
+    found = checked((await run(commands, scripts.load("move_letter"), [(keys, arguments)]))[0])
+    if found == b"busy":
+        raise BeingMovedError
+    return None if found is None else found.decode()
 
 
 async def restore(

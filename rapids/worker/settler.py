@@ -11,7 +11,6 @@ import orjson
 from redis.exceptions import RedisError
 
 from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Park, Settlement
-from rapids.storage import settlement
 from rapids.storage.connection import Reply
 from rapids.storage.groups import RawEntry, acknowledgement
 from rapids.storage.settlement import Letter, SettleCall
@@ -19,6 +18,7 @@ from rapids.wire.letters import Origin, write_letter
 from rapids.worker.acks import Acks
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
+from rapids.worker.settling import settle_all
 
 __all__ = ["Settled", "Settler"]
 
@@ -135,16 +135,9 @@ class Settler:
     async def _settle(self, batch: Sequence[Settled]) -> list[Settled]:
         if not batch:
             return []
-        settings = self._member.settings
         replies: list[Reply]
         try:
-            replies = await settlement.settle(
-                self._member.commands,
-                self._member.name,
-                [_call_for(one) for one in batch],
-                dlq=settings.dlq_stream,
-                dlq_maxlen=settings.dlq_maxlen,
-            )
+            replies = await settle_all(self._member, [_call_for(one) for one in batch])
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
             self._unsure.update((one.entry.entry_id, self._leases.losses) for one in batch)
@@ -153,7 +146,7 @@ class Settler:
             if isinstance(reply, Exception):
                 self._member.outages.failed("settling", reply)
                 failed.append(one)
-            elif reply == b"gone" and await self._is_missing(one):
+            elif reply == b"unwritten" or (reply == b"gone" and await self._is_missing(one)):
                 failed.append(one)
             else:
                 if self._unsure.pop(one.entry.entry_id, None) is not None and reply in (b"gone", b"lost"):

@@ -13,7 +13,7 @@ from rapids.outcomes import HandBack, Ledger
 from rapids.registration import Handlers
 from rapids.settings import RouterSettings
 from rapids.storage import groups, streams
-from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage
+from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage, share_a_slot
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.wire.letters import Origin
@@ -69,6 +69,9 @@ class Worker:
         self._middleware = middleware
         self._reading = OwnConnection(client, settings.stream, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
         self._commands = OwnConnection(client, settings.stream, timeout=ANSWER_TIMEOUT)
+        dlq = settings.dlq_stream
+        is_elsewhere = dlq is not None and not share_a_slot(client, settings.stream, dlq)
+        self._letters = OwnConnection(client, dlq, timeout=ANSWER_TIMEOUT) if dlq and is_elsewhere else None
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
         self._identity = Identity(self._commands, main)
@@ -145,8 +148,8 @@ class Worker:
             self._context = {"stream": settings.stream, "group": settings.group, "consumer": consumer}
             self._outages = Outages(self._context)
             member = Member(
-                *(self._commands, self._sources, settings, self._identity, self._outages),
-                *(self._repair, self._context),
+                *(self._commands, self._letters, self._sources, settings, self._identity),
+                *(self._outages, self._repair, self._context),
             )
             self._make_duties(member)
             await self._find_place()
@@ -294,6 +297,8 @@ class Worker:
     async def _disconnect(self) -> None:
         await self._reading.close()
         await self._commands.close()
+        if self._letters is not None:
+            await self._letters.close()
         self.stopped.set()
 
     async def _end_reading(self) -> None:

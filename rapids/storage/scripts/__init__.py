@@ -1,11 +1,15 @@
 """The Lua scripts, each a file beside this one."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 __all__ = ["Script", "load"]
+
+_WITH = re.compile(rb"^-- with (\w+)$", re.MULTILINE)
+"""A line of a script that stands for the functions of another file, which several scripts use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +23,9 @@ class Script:
 @cache
 def load(name: str) -> Script:
     """The script in `<name>.lua`."""
-    source = files(__name__).joinpath(f"{name}.lua").read_bytes()
+    source = _WITH.sub(lambda found: _text(found[1].decode()), _text(name))
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+def _text(name: str) -> bytes:
+    return files(__name__).joinpath(f"{name}.lua").read_bytes()

@@ -7,10 +7,12 @@
 --       delivery count to leave behind (hand_back), why (park), the ledger to write (in it, a handler that waits has
 --       a delay in ms, or when it is due if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
---       and for each letter: handler, number of values, names and values in turn
+--       and for each letter: handler, number of values, names and values in turn. Where the dead-letter stream is in
+--       another slot: 0 for one that is written there, -1 for one that is not, since this consumer had lost the entry
 -- Returns what was done: acked, kept, parked, handed_back; or gone (it was not pending any more), lost (another
 -- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
--- trimmed (it is no longer in the stream).
+-- trimmed (it is no longer in the stream), unwritten (a letter is to be written first after all).
+-- with letter_ids
 local stream, ledger_key, due_key, parked_key, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
@@ -53,22 +55,6 @@ local function write_ledger(done, dead, gave_up, waits)
     {n = ledger.n, done = done, dead = dead, gave_up = gave_up, waits = waits}))
 end
 
-local function next_letter_id()
-  -- Explicit, so that the letter can hold its own id. The stream's last id may be ahead of the clock.
-  local ms, seq = now, 0
-  if redis.call('EXISTS', dlq) == 1 then
-    local info = redis.call('XINFO', 'STREAM', dlq)
-    for i = 1, #info, 2 do
-      if info[i] == 'last-generated-id' then
-        local last_ms, last_seq = string.match(info[i + 1], '(%d+)-(%d+)')
-        last_ms, last_seq = tonumber(last_ms), tonumber(last_seq)
-        if last_ms >= ms then ms, seq = last_ms, last_seq + 1 end
-      end
-    end
-  end
-  return string.format('%.0f-%.0f', ms, seq)
-end
-
 local pending = redis.call('XPENDING', stream, group, id, id, 1)
 if #pending == 0 then
   -- One that is to be delivered again waits for that, though its group was lost and made again without it.
@@ -98,20 +84,13 @@ for _ = 1, letters do
   local handler, values = ARGV[at], tonumber(ARGV[at + 1])
   local written = false
   for _, name in ipairs(known.dead) do written = written or name == handler end
+  if values == -1 and not written then return 'unwritten' end
   if not written then
-    local letter_id = next_letter_id()
-    local command = {'XADD', dlq}
-    if maxlen ~= '0' then
-      command[#command + 1] = 'MAXLEN'; command[#command + 1] = '~'; command[#command + 1] = maxlen
-    end
-    command[#command + 1] = letter_id
-    for i = at + 2, at + 1 + values do command[#command + 1] = ARGV[i] end
-    command[#command + 1] = 'letter_id'; command[#command + 1] = letter_id
-    redis.call(unpack(command))
+    if values > 0 then add_letter(dlq, now, maxlen, ARGV, at + 2, at + 1 + values) end
     dead = merged(dead, {handler})
     write_ledger(known.done, dead, known.gave_up, known.waits)
   end
-  at = at + 2 + values
+  at = at + 2 + math.max(values, 0)
 end
 
 if verb == 'ack' then

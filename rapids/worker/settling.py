@@ -1,0 +1,38 @@
+"""Settling entries in Redis, also those whose dead letters belong into another slot of a Cluster."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from redis.exceptions import RedisError
+
+from rapids.storage import letters_elsewhere, settlement
+from rapids.storage.connection import Commands, Reply
+from rapids.storage.settlement import SettleCall
+from rapids.worker.member import Member
+
+__all__ = ["settle_all"]
+
+
+async def settle_all(member: Member, calls: Sequence[SettleCall]) -> list[Reply]:
+    """Settle entries by the script: what was done for each, or the error. Raises `RedisError` if no answer came."""
+    dlq, maxlen = member.settings.dlq_stream, member.settings.dlq_maxlen
+    if member.letters is not None and dlq is not None and any(one.letters for one in calls):
+        return await _letters_first(member, member.letters, dlq, calls)
+    return await settlement.settle(member.commands, member.name, calls, dlq=dlq, dlq_maxlen=maxlen)
+
+
+async def _letters_first(member: Member, elsewhere: Commands, dlq: str, calls: Sequence[SettleCall]) -> list[Reply]:
+    maxlen = member.settings.dlq_maxlen
+    ready: list[SettleCall | Exception] = list(calls)
+    with_letters = [at for at, one in enumerate(calls) if one.letters]
+    those = [calls[at] for at in with_letters]
+    written = await letters_elsewhere.write(member.commands, elsewhere, member.name, those, dlq=dlq, maxlen=maxlen)
+    for at, one in zip(with_letters, written, strict=True):
+        ready[at] = one
+    sent = [one for one in ready if isinstance(one, SettleCall)]
+    answers = iter(await settlement.settle(member.commands, member.name, sent, dlq=None, dlq_maxlen=None))
+    replies = [next(answers) if isinstance(one, SettleCall) else one for one in ready]
+    done = [calls[at] for at in with_letters if not isinstance(replies[at], Exception)]
+    with suppress(RedisError, OSError):  # what tells that a letter is written ends by itself, only later
+        await letters_elsewhere.settled(elsewhere, done, dlq=dlq)
+    return replies
