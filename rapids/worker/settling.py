@@ -18,7 +18,8 @@ async def settle_all(member: Member, calls: Sequence[SettleCall]) -> list[Reply]
     dlq, maxlen = member.settings.dlq_stream, member.settings.dlq_maxlen
     if member.letters is not None and dlq is not None and any(one.letters for one in calls):
         return await _letters_first(member, member.letters, dlq, calls)
-    return await settlement.settle(member.commands, member.name, calls, dlq=dlq, dlq_maxlen=maxlen)
+    here = dlq if member.letters is None else None
+    return await settlement.settle(member.commands, member.name, calls, dlq=here, dlq_maxlen=maxlen)
 
 
 async def _letters_first(member: Member, elsewhere: Commands, dlq: str, calls: Sequence[SettleCall]) -> list[Reply]:

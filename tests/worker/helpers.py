@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.backoff import constant
@@ -120,14 +120,26 @@ EXPECTED_KEYS = (
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
     r"\{dv:dlq\}:rapids:archive:\d+-\d+",  # has a TTL
     r"\{dv:dlq\}:rapids:(archived|restored)",  # capped
+    r"\{dv:dlq\}:rapids:(written|moving):.*",  # has a TTL; on a Cluster, where this is in another slot
+    r"\{dv:events\}:rapids:replay:dv-group\w*:rapids:replayed:dv:dlq:.*",  # likewise
 )
-WITH_TTL = (r"\{dv:events\}:rapids:consumer:.*", r"\{dv:dlq\}:rapids:archive:.*", r"\{dv:dlq\}:rapids:archived")
+WITH_TTL = (
+    r"\{dv:events\}:rapids:consumer:.*",
+    r"\{dv:dlq\}:rapids:(archive:.*|archived|written:.*|moving:.*)",
+    r".*:rapids:replayed:.*",
+)
 OF_PENDING = r".*:rapids:(ledger|due|parked):.*"
+
+
+async def all_keys(redis: Redis | RedisCluster) -> set[str]:
+    """Every key there is, on whichever server."""
+    everywhere: dict[str, Any] = {"target_nodes": "primaries"} if isinstance(redis, RedisCluster) else {}
+    return {as_text(key) for key in await redis.keys("*", **everywhere)}
 
 
 async def check_keys(redis: Redis, *, settled: bool = True) -> set[str]:
     """Every key is one that is expected and bounded; once all is settled, nothing is left that belonged to an entry."""
-    keys = {as_text(key) for key in await redis.keys("*")}
+    keys = await all_keys(redis)
     for key in keys:
         assert any(re.fullmatch(pattern, key) for pattern in EXPECTED_KEYS), f"unexpected key {key}"
         if any(re.fullmatch(pattern, key) for pattern in WITH_TTL):

@@ -1,0 +1,45 @@
+"""One Cluster for all tests of it; each finds it empty and whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import RedisCluster
+
+from tests.servers.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    made = Cluster(node_timeout=1_000)
+    try:
+        asyncio.run(made.start())
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
+    """Three masters with a replica each. What a test kills or pauses comes back afterwards."""
+    await shared_cluster.flush()
+    try:
+        yield shared_cluster
+    finally:
+        for node in shared_cluster.nodes:
+            if not node.alive:
+                await node.start()
+            node.resume()
+        await shared_cluster.until_whole()
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[RedisCluster]:
+    """As users make one, but that silence is noticed sooner."""
+    made = cluster.client(socket_timeout=2.0)
+    try:
+        yield made
+    finally:
+        await made.aclose()
