@@ -33,6 +33,7 @@ async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
                 await node.start()
             node.resume()
         await shared_cluster.until_whole()
+        await shared_cluster.until_served("dv:events", by=shared_cluster.nodes)
 
 
 @pytest.fixture

@@ -1,0 +1,175 @@
+"""What a Cluster may do under a router and an emitter: move the slot, hand it over, lose the master."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import RedisCluster
+
+from rapids import EventEmitter, EventRouter
+from rapids.exceptions import EmitError
+from tests.servers.cluster import Cluster, slot_of
+from tests.servers.node import Node
+from tests.support import eventually
+from tests.worker.helpers import STREAM, DvOrder, make_emitter, make_router, running, until_settled
+
+
+class Load:
+    """Emits numbered events one after another, and handles them."""
+
+    def __init__(self, client: RedisCluster, emitter: EventEmitter) -> None:
+        self.handled = Counter[int]()
+        self.stored: list[int] = []
+        self.failed: list[EmitError] = []
+        self.router = self._router(client)
+        self._emitter = emitter
+
+    def _router(self, client: RedisCluster) -> EventRouter:
+        router = make_router(client, concurrency=10, dlq_stream=None)
+
+        @router.on(DvOrder)
+        async def handle(event: DvOrder) -> None:
+            self.handled[event.number] += 1
+
+        return router
+
+    async def _emit(self) -> None:
+        number = 0
+        while True:
+            try:
+                await self._emitter.emit(DvOrder(number=number))
+            except EmitError as error:
+                self.failed.append(error)
+            else:
+                self.stored.append(number)
+            number += 1
+            await asyncio.sleep(0.002)
+
+    @asynccontextmanager
+    async def under_way(self) -> AsyncIterator[None]:
+        """Emit inside the block; afterwards nothing is emitted any more, and all that was stored is handled."""
+        async with running(self.router):
+            emitting = asyncio.create_task(self._emit())
+            try:
+                await eventually(lambda: len(self.handled) > 20)
+                yield
+                await self.goes_on()
+            finally:
+                emitting.cancel()
+                await asyncio.wait([emitting])
+            await eventually(lambda: not self.lost)
+
+    async def goes_on(self) -> None:
+        """Wait until what is emitted from now on is handled, whether replicas confirmed it or not."""
+        handled = len(self.handled)
+        await eventually(lambda: len(self.handled) > handled + 5, 30)
+
+    @property
+    def lost(self) -> set[int]:
+        return set(self.stored) - set(self.handled)
+
+    @property
+    def repeated(self) -> dict[int, int]:
+        return {number: times for number, times in self.handled.items() if times > 1}
+
+
+async def test_a_slot_moves_under_load_without_a_loss_a_repetition_or_a_failed_emit(
+    cluster: Cluster, client: RedisCluster
+) -> None:
+    load = Load(client, make_emitter(client))
+    async with load.under_way():
+        await cluster.move_slot(STREAM)
+    assert (load.lost, load.repeated, load.failed) == (set(), {}, [])
+
+
+async def test_what_is_on_its_way_is_emitted_to_where_it_goes_and_read_from_there(
+    cluster: Cluster, client: RedisCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stream and the group's replay stream have moved, and the slot has not: each command is answered ASK."""
+    load = Load(client, make_emitter(client))
+    async with load.under_way():
+        migration = await cluster.migration(STREAM)
+        await migration.begin()
+        while await migration.move_keys():
+            pass
+        await load.goes_on()
+        await migration.finish()
+    assert (load.lost, load.repeated, load.failed) == (set(), {}, [])
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [message for message in errors if "Multiple keys request" not in message] == []
+
+
+async def test_a_planned_failover_loses_and_repeats_nothing(cluster: Cluster, client: RedisCluster) -> None:
+    load = Load(client, make_emitter(client, max_retries=12))
+    async with load.under_way():
+        await cluster.failover(STREAM)
+    assert (load.lost, load.failed) == (set(), [])
+    assert all(times <= 2 for times in load.repeated.values())
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_a_master_that_is_gone_is_replaced_and_what_replicas_confirmed_is_handled(
+    cluster: Cluster, client: RedisCluster, how: str
+) -> None:
+    load = Load(client, make_emitter(client, replicas=1, max_retries=12))
+    async with load.under_way():
+        master = await cluster.master_of(STREAM)
+        if how == "kill":
+            master.kill()
+        else:
+            master.pause()
+        await eventually(lambda: _has_another_master(cluster, master), 30)
+    assert load.lost == set()
+
+
+async def _has_another_master(cluster: Cluster, than: Node) -> bool:
+    other = next(node for node in cluster.nodes if node is not than)
+    owners = [member.port for member in await cluster.members(other) if member.owns(slot_of(STREAM))]
+    return owners != [than.port]
+
+
+async def test_a_client_made_before_the_failover_finds_the_new_master_at_its_first_call(
+    cluster: Cluster, client: RedisCluster
+) -> None:
+    emitter, router = make_emitter(client, replicas=1), make_router(client)
+    await emitter.emit(DvOrder())
+    master = await cluster.kill_master_of(STREAM)
+    await cluster.until_failed_over(STREAM, master)
+    assert (await router.get_consumer_lag()).last_delivered_id == "0-0"
+    await make_emitter(client, max_retries=1).emit(DvOrder())
+    assert await client.xlen(STREAM) == 2
+
+
+async def test_an_emit_whose_answer_a_failover_took_is_looked_up_at_the_new_master(
+    cluster: Cluster, client: RedisCluster
+) -> None:
+    await make_emitter(client, replicas=1).emit(DvOrder(number=1))
+    emitter = make_emitter(client, max_retries=12, retry_delay=0.05)
+    master = await cluster.master_of(STREAM)
+    master.pause()
+    emitting = asyncio.create_task(emitter.emit(DvOrder(number=2)))
+    await eventually(lambda: emitting.done(), 30)
+    master.kill()
+    assert emitting.result()
+    entries = await client.xrange(STREAM)
+    assert [b'"number":2' in fields[b"data"] for _, fields in entries] == [False, True]
+
+
+async def test_stopping_while_the_master_is_gone_takes_no_longer_than_it_may(
+    cluster: Cluster, client: RedisCluster
+) -> None:
+    router = make_router(client)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        pass
+
+    async with running(router):
+        await make_emitter(client).emit(DvOrder())
+        await until_settled(client)
+        (await cluster.master_of(STREAM)).pause()
