@@ -8,9 +8,9 @@ import pytest
 from example_app.app import create_app
 from example_app.demo.serving import listening, serving
 from example_app.settings import Settings
-from tests.conftest import private_temp, pytest_collection_modifyitems, redis, redis_server_url, redis_url
+from tests.conftest import private_temp, pytest_collection_modifyitems, redis, redis_address, redis_url, servers
 
-__all__ = ["private_temp", "pytest_collection_modifyitems", "redis", "redis_server_url", "redis_url"]
+__all__ = ["private_temp", "pytest_collection_modifyitems", "redis", "redis_address", "redis_url", "servers"]
 
 TOKEN = "a token for tests"
 

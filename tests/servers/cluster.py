@@ -193,11 +193,12 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
         """Wait until every node alive sees every slot served, and every replica follows."""
         await eventually(patient(self._is_whole), PATIENCE, 0.05)
 
-    async def flush(self) -> None:
-        """Empty every master, of functions and scripts too."""
-        for master in await self.masters():
-            await master.ask("FLUSHALL")
-            await master.ask("SCRIPT", "FLUSH")
+    def flush(self) -> None:
+        """Empty every master, of scripts and functions too."""
+        lines = next(node for node in self.nodes if node.alive).ask_now("CLUSTER", "NODES").decode().splitlines()
+        for member in map(_member, lines):
+            if member.is_master and member.slots:
+                self._node(member).flush()
 
     async def _is_up(self, node: Node) -> bool:
         return b"cluster_state:ok" in await node.ask("CLUSTER", "INFO")

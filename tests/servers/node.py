@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import redis as redis_sync
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -94,6 +95,19 @@ class Node:
         """The answer to a command, as it came; raises `RedisError`."""
         async with self.client(socket_timeout=5.0, socket_connect_timeout=2.0, protocol=2) as client:
             return await client.execute_command(*command)
+
+    def ask_now(self, *command: str | bytes | int) -> Any:
+        """The same for fixtures, which are no coroutines."""
+        access = {"host": HOST, "port": self.port} | self._access
+        with redis_sync.Redis(**access, socket_timeout=5.0, protocol=2) as client:
+            return client.execute_command(*command)
+
+    def flush(self) -> None:
+        """Empty it, of scripts and functions too."""
+        self.ask_now("FLUSHALL")
+        self.ask_now("SCRIPT", "FLUSH")
+        if not self._build.version.startswith("6."):
+            self.ask_now("FUNCTION", "FLUSH")
 
     def launch(self) -> None:
         """Start the process, without waiting until it answers."""

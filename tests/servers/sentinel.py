@@ -8,10 +8,10 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
 from tests.servers.builds import NEWEST, Build
+from tests.servers.connecting import connected
 from tests.servers.node import HOST, KEEPS_ITS_DATA, Node, patient
 from tests.servers.site import Site
 from tests.support import eventually
@@ -41,7 +41,6 @@ class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
     ) -> None:
         self._site = Site()
         self._build = build
-        self._clients: list[Sentinel] = []
         options = KEEPS_ITS_DATA | {"repl-diskless-sync": "yes", "repl-diskless-sync-delay": "0"} | dict(settings or {})
         first = Node(self._site, build, "node-0", options)
         following = options | {"replicaof": f"{HOST} {first.port}"}
@@ -61,12 +60,9 @@ class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
     def url(self) -> str:
         return f"redis+sentinel://{','.join(node.address for node in self.sentinels)}/{SERVICE}"
 
-    def client(self, **options: Any) -> Redis:
-        """A client of whoever is master, to be closed by the caller; `close` sees to the sentinels' clients."""
-        addresses = [(HOST, node.port) for node in self.sentinels]
-        sentinel = Sentinel(addresses, sentinel_kwargs={"socket_timeout": 2.0})
-        self._clients.append(sentinel)
-        return sentinel.master_for(SERVICE, **options)
+    def client(self, **options: Any) -> AbstractAsyncContextManager[Redis]:
+        """A client, for `async with`, of whoever is master."""
+        return connected(self.url, **options)  # type: ignore[return-value]
 
     async def start(self) -> None:
         """Start everything, and return when the sentinels know each other and the replicas follow."""
@@ -96,9 +92,6 @@ class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for client in self._clients:
-            for sentinel in client.sentinels:
-                await sentinel.aclose()
         self.close()
 
     # Who is who
@@ -159,11 +152,10 @@ class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
         """Wait until every node alive that is not the master follows, and the sentinels could agree on a failover."""
         await eventually(patient(self._is_whole), PATIENCE, 0.05)
 
-    async def flush(self) -> None:
-        """Empty it, of functions and scripts too."""
-        master = await self.master()
-        await master.ask("FLUSHALL")
-        await master.ask("SCRIPT", "FLUSH")
+    def flush(self) -> None:
+        """Empty it, of scripts and functions too."""
+        _, port = self.sentinels[0].ask_now("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        next(node for node in self.nodes if node.port == int(port)).flush()
 
     async def _named_by(self, sentinel: Node) -> list[bytes]:
         return await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)

@@ -63,10 +63,9 @@ class Standalone(AbstractAsyncContextManager["Standalone"]):
         self.node.kill()
         self._site.close()
 
-    async def flush(self) -> None:
-        """Empty it, of functions and scripts too."""
-        await self.node.ask("FLUSHALL")
-        await self.node.ask("SCRIPT", "FLUSH")
+    def flush(self) -> None:
+        """Empty it, of scripts and functions too."""
+        self.node.flush()
 
     async def __aenter__(self) -> Standalone:
         try:
