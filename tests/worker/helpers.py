@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -107,6 +108,18 @@ async def until_settled(redis: Redis, stream: str = STREAM, group: str = GROUP, 
 async def consumers(redis: Redis, stream: str = STREAM, group: str = GROUP) -> dict[str, int]:
     """The consumers of the group and how many entries are pending for each."""
     return {as_text(row["name"]): row["pending"] for row in await redis.xinfo_consumers(stream, group)}
+
+
+async def calls(redis: Redis) -> Counter[str]:
+    """How often each command was called, on all masters together."""
+    if not isinstance(redis, RedisCluster):
+        nodes = [await redis.info("commandstats")]
+    else:
+        nodes = list((await redis.info("commandstats", target_nodes=RedisCluster.PRIMARIES)).values())
+    counted = Counter[str]()
+    for stats in nodes:
+        counted.update({name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()})
+    return counted
 
 
 def replay_stream(stream: str = STREAM, group: str = GROUP) -> str:

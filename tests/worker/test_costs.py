@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter
 from tests.redis.proxy import Proxy, proxy_to
 from tests.support import eventually
-from tests.worker.helpers import STREAM, fields_of, make_router, running, settled, until_settled
+from tests.worker.helpers import STREAM, calls, fields_of, make_router, running, settled, until_settled
 
 
 class CtEvent(BaseEvent):
@@ -33,11 +33,6 @@ async def fill(redis: Redis, count: int) -> None:
         await filling.execute()
 
 
-async def calls(redis: Redis) -> Counter[str]:
-    stats = await redis.info("commandstats")
-    return Counter({name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()})
-
-
 async def test_a_busy_router_needs_one_round_trip_for_a_batch(proxy: Proxy, redis: Redis) -> None:
     seen: list[int] = []
     await fill(redis, 2_000)
@@ -55,8 +50,9 @@ async def test_a_busy_router_needs_one_round_trip_for_a_batch(proxy: Proxy, redi
     assert seen == list(range(2_000))
     assert spent["xreadgroup"] <= 22
     assert spent["xack"] <= 30, "acknowledgements do not ride with reads"
-    # Besides: connecting, making the groups, holding the name, looking for what is due, and a few acks by themselves.
-    assert packets <= 22 + 30
+    # Besides: connecting, making the groups, holding the name, a few acks by themselves, and looking for what is due,
+    # which a slower machine does more often meanwhile.
+    assert packets <= 22 + 30 + 3 * spent["zrangebyscore"]
 
 
 async def test_an_entry_now_and_then_costs_a_read_and_an_acknowledgement(proxy: Proxy, redis: Redis) -> None:
@@ -105,7 +101,8 @@ async def test_an_idle_router_asks_for_little(redis: Redis, monkeypatch: pytest.
 
 
 async def _later(redis: Redis, before: int, turns: int) -> bool:
-    return (await calls(redis))["xinfo|consumers"] >= 2 * turns + 2
+    counted = await calls(redis)
+    return counted["xinfo|consumers"] + counted["xinfo"] >= 2 * turns + 2  # Redis 6.2 does not tell XINFO's kinds apart
 
 
 @pytest.mark.parametrize("concurrency", [1, 50])
