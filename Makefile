@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers servers-if-possible demo test test-unit test-integration chaos soak bench lint format typecheck ci clean
+.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix chaos soak bench lint format typecheck ci clean
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test-unit: $(INSTALLED) ## Run the tests that need no server
 test-integration: servers-if-possible ## Run the tests on the embedded server
 	$(BIN)/python -m pytest -m integration
 
+test-matrix: servers ## Run the delivery suite on every kind of server, or on MATRIX="redis-6.2 cluster"
+	$(BIN)/python -m tests.matrix $(MATRIX)
+
 chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) as CHAOS_SEED says, and count what is lost
 	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
@@ -62,6 +65,7 @@ typecheck: $(INSTALLED) ## Check types strictly
 ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, two minutes of chaos, all tests
 	$(BIN)/python -m example_app --once
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
+	$(BIN)/python -m tests.matrix --core redis-6.2 # and the newest is what all tests run on
 	$(BIN)/python -m pytest
 
 clean: ## Remove the environment, the servers and caches
