@@ -218,6 +218,7 @@ async def _one_by_one(emitter: EventEmitter, numbers: range) -> None:
 # --- replicas -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.standalone("there is no replica")
 async def test_without_a_replica_it_is_stored_and_said_to_be(redis: Redis) -> None:
     event = OuSent(number=1)
     with pytest.raises(EmitError, match="0 of 1 replicas") as caught:

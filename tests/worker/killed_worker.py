@@ -3,15 +3,14 @@
 import asyncio
 import sys
 
-from redis.asyncio import Redis
-
 sys.path.insert(0, ".")
 
+from tests.servers.connecting import connect
 from tests.worker.helpers import DvOrder, make_router
 
 
 async def main(url: str) -> None:
-    redis = Redis.from_url(url)
+    redis = connect(url)
     router = make_router(redis, claim_min_idle_ms=300)
 
     @router.on(DvOrder)

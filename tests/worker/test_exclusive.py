@@ -136,15 +136,15 @@ async def test_one_that_stood_still_begins_nothing_more(redis: Redis, caplog: py
 
 WORKER = """
 import asyncio, os, sys
-from redis.asyncio import Redis
 from rapids import BaseEvent
+from tests.servers.connecting import connect
 from tests.worker.helpers import make_router
 
 class ExTask(BaseEvent):
     number: int = 0
 
 async def main(url, name):
-    redis = Redis.from_url(url)
+    redis = connect(url)
     router = make_router(redis, exclusive=True, consumer=name, claim_min_idle_ms=60_000, concurrency=4,
                          order_by=lambda event: event.number % 3)
 
@@ -161,13 +161,13 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-def worker(redis_url: str, tmp_path: Path) -> Iterator[Any]:
+def worker(redis_address: str, tmp_path: Path) -> Iterator[Any]:
     script, started = tmp_path / "worker.py", list[subprocess.Popen[bytes]]()
     script.write_text(WORKER)
 
     def begin(name: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-        started.append(subprocess.Popen([sys.executable, str(script), redis_url, name], env=environment))
+        started.append(subprocess.Popen([sys.executable, str(script), redis_address, name], env=environment))
         return started[-1]
 
     yield begin

@@ -222,15 +222,15 @@ async def test_a_ledger_of_who_lost_the_lease_goes_with_the_entry(redis: Redis) 
 
 WORKER = """
 import asyncio, sys
-from redis.asyncio import Redis
 from rapids import BaseEvent
+from tests.servers.connecting import connect
 from tests.worker.helpers import make_router
 
 class RvEvent(BaseEvent):
     number: int = 0
 
 async def main():
-    redis = Redis.from_url(sys.argv[1])
+    redis = connect(sys.argv[1])
     router = make_router(redis, consumer="stopped", claim_min_idle_ms=400, block_ms=60_000)
     @router.on(RvEvent)
     async def handle(event):
@@ -241,9 +241,9 @@ asyncio.run(main())
 
 
 async def test_a_process_stopped_while_its_read_blocks_runs_nothing_that_others_took(
-    redis: Redis, redis_url: str
+    redis: Redis, redis_address: str
 ) -> None:
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, redis_url], cwd=Path(__file__).parents[2])
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, redis_address], cwd=Path(__file__).parents[2])
     try:
         await emit(redis, 100)
         await eventually(lambda: redis.lrange("ran", 0, -1), 20)

@@ -133,15 +133,15 @@ async def test_a_lease_lost_while_the_handler_runs_leaves_it_only_done_to_write(
 
 WORKER = """
 import asyncio, os, signal, sys
-from redis.asyncio import Redis
 from rapids import BaseEvent, current_delivery
+from tests.servers.connecting import connect
 from tests.worker.helpers import make_router
 
 class OuLeased(BaseEvent):
     number: int = 0
 
 async def main(url, mode):
-    redis = Redis.from_url(url)
+    redis = connect(url)
     router = make_router(redis, claim_min_idle_ms=400, consumer=mode, max_deliveries=3, batch_size=10)
 
     @router.on(OuLeased)
@@ -158,13 +158,13 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-def start_worker(redis_url: str, tmp_path: Path) -> Iterator[Start]:
+def start_worker(redis_address: str, tmp_path: Path) -> Iterator[Start]:
     script, started = tmp_path / "worker.py", list[subprocess.Popen[bytes]]()
     script.write_text(WORKER)
 
     def start(mode: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-        started.append(subprocess.Popen([sys.executable, str(script), redis_url, mode], env=environment))
+        started.append(subprocess.Popen([sys.executable, str(script), redis_address, mode], env=environment))
         return started[-1]
 
     yield start

@@ -152,10 +152,10 @@ async def test_a_handler_may_take_much_longer_than_claim_min_idle(redis: Redis) 
 WORKER = Path(__file__).with_name("killed_worker.py")
 
 
-async def test_a_worker_killed_in_the_middle_loses_nothing(redis: Redis, redis_url: str) -> None:
+async def test_a_worker_killed_in_the_middle_loses_nothing(redis: Redis, redis_address: str) -> None:
     count = 60
     await make_emitter(redis).emit([DvOrder(number=number) for number in range(count)])
-    worker = await asyncio.create_subprocess_exec(sys.executable, str(WORKER), redis_url, cwd=WORKER.parents[2])
+    worker = await asyncio.create_subprocess_exec(sys.executable, str(WORKER), redis_address, cwd=WORKER.parents[2])
     try:
         await eventually(lambda: _has_done(redis, 10), timeout=20)
         os.kill(worker.pid, signal.SIGKILL)

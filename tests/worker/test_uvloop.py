@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import uvloop
-from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError
+from tests.servers.connecting import connected
 from tests.worker.helpers import DLQ, STREAM, letters, make_router, running, until_settled
 
 
@@ -19,7 +19,7 @@ class UvEvent(BaseEvent):
 
 async def emit_and_handle(url: str, concurrency: int) -> tuple[list[int], list[bytes]]:
     assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
-    async with Redis.from_url(url) as redis:
+    async with connected(url) as redis:
         done: list[int] = []
         failed: set[int] = set()
         router = make_router(redis, concurrency=concurrency, order_by="number", redelivery_backoff=constant(0.01))
@@ -43,9 +43,9 @@ async def emit_and_handle(url: str, concurrency: int) -> tuple[list[int], list[b
         return done, [letter[b"reason"] for letter in await letters(redis, DLQ)]
 
 
-def test_events_are_emitted_handled_repeated_and_given_up_on_uvloop(redis_url: str) -> None:
+def test_events_are_emitted_handled_repeated_and_given_up_on_uvloop(redis_address: str) -> None:
     for concurrency in (1, 8):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            done, reasons = runner.run(emit_and_handle(redis_url, concurrency))
+            done, reasons = runner.run(emit_and_handle(redis_address, concurrency))
         assert sorted(done[-199:]) == [number for number in range(200) if number != 11]
         assert reasons == [b"non_retryable"] * (1 if concurrency == 1 else 2)

@@ -38,6 +38,7 @@ async def calls(redis: Redis) -> int:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.standalone("weighs all that one server answers")
 async def test_a_hundred_thousand_waiting_or_parked_entries_are_not_looked_at(redis: Redis) -> None:
     await fill(redis)
     async with running(make_router(redis, claim_min_idle_ms=1)):
