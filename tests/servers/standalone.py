@@ -96,5 +96,7 @@ class Standalone(AbstractAsyncContextManager["Standalone"]):
         if self._unix:
             return {"unix_socket_path": str(self.socket)}
         if self.certificates is not None:
-            return {"host": HOST, "ssl": True, "ssl_ca_certs": str(self.certificates.authority)}
+            mine = str(self.certificates.client)  # for a server that asks for one
+            trusted = str(self.certificates.authority)
+            return {"host": HOST, "ssl": True, "ssl_ca_certs": trusted, "ssl_certfile": mine, "ssl_keyfile": mine}
         return {}
