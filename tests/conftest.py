@@ -70,7 +70,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 @pytest.fixture
 def redis_address(servers: Servers) -> str:
     """The address of the empty servers, of whatever kind, as `connect` and `connected` take it."""
-    servers.flush()
+    servers.flush_now()
     return servers.url
 
 

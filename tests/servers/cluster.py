@@ -193,8 +193,12 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
         """Wait until every node alive sees every slot served, and every replica follows."""
         await eventually(patient(self._is_whole), PATIENCE, 0.05)
 
-    def flush(self) -> None:
-        """Empty every master, of scripts and functions too."""
+    async def flush(self) -> None:
+        """Empty it, of scripts and functions too."""
+        await asyncio.to_thread(self.flush_now)
+
+    def flush_now(self) -> None:
+        """The same for fixtures, which are no coroutines."""
         lines = next(node for node in self.nodes if node.alive).ask_now("CLUSTER", "NODES").decode().splitlines()
         for member in map(_member, lines):
             if member.is_master and member.slots:
@@ -208,9 +212,11 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
             if not node.alive:
                 continue
             members = await self.members(node)
-            alive = [member for member in members if not member.flags & {"fail", "fail?", "noaddr", "handshake"}]
-            covered = sum(len(part) for member in alive if member.is_master for part in member.slots)
+            doubted = [member for member in members if member.flags & {"fail", "fail?", "noaddr", "handshake"}]
+            covered = sum(len(part) for m in members if m.is_master and m not in doubted for part in m.slots)
             if covered != SLOTS or len(members) != len(self.nodes) or not await self._is_up(node):
+                return False
+            if any(self._node(member).alive for member in doubted):
                 return False
             if b"role:slave" in (info := await node.ask("INFO", "replication")) and b"link_status:up" not in info:
                 return False

@@ -152,8 +152,12 @@ class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
         """Wait until every node alive that is not the master follows, and the sentinels could agree on a failover."""
         await eventually(patient(self._is_whole), PATIENCE, 0.05)
 
-    def flush(self) -> None:
+    async def flush(self) -> None:
         """Empty it, of scripts and functions too."""
+        await asyncio.to_thread(self.flush_now)
+
+    def flush_now(self) -> None:
+        """The same for fixtures, which are no coroutines."""
         _, port = self.sentinels[0].ask_now("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         next(node for node in self.nodes if node.port == int(port)).flush()
 

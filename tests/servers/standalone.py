@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -63,8 +64,12 @@ class Standalone(AbstractAsyncContextManager["Standalone"]):
         self.node.kill()
         self._site.close()
 
-    def flush(self) -> None:
+    async def flush(self) -> None:
         """Empty it, of scripts and functions too."""
+        await asyncio.to_thread(self.flush_now)
+
+    def flush_now(self) -> None:
+        """The same for fixtures, which are no coroutines."""
         self.node.flush()
 
     async def __aenter__(self) -> Standalone:

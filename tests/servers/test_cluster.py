@@ -30,7 +30,7 @@ async def test_it_changes_hands_and_the_client_follows() -> None:
         await cluster.until_whole()
         assert new in await cluster.replicas_of(KEY)
 
-        cluster.flush()
+        await cluster.flush()
         assert await client.keys(target_nodes="primaries") == []
 
 

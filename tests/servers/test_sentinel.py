@@ -22,5 +22,5 @@ async def test_the_client_follows_the_master() -> None:
         assert newest in fleet.nodes
         assert await client.get("kept") == b"1"
 
-        fleet.flush()
+        await fleet.flush()
         assert await client.keys() == []

@@ -57,5 +57,5 @@ async def test_a_killed_server_comes_back_with_its_data() -> None:
         assert not server.node.alive
         await server.node.start()
         assert await client.get("kept") == b"1"
-        server.flush()
+        await server.flush()
         assert await client.keys() == []

@@ -36,7 +36,7 @@ class TpNoted(BaseEvent):
 async def test_the_whole_story_in_both_protocols(way: str) -> None:
     async with WAYS[way]() as servers, connected(servers.url) as redis:
         for protocol in (2, 3):
-            servers.flush()
+            await servers.flush()
             async with connected(servers.url, protocol=protocol) as client:
                 await whole_story(client, redis)
             await check_keys(redis)
