@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix chaos soak bench lint format typecheck ci clean
+.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix test-mixed-fleet chaos soak bench lint format typecheck ci clean
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ test-integration: servers-if-possible ## Run the tests on the embedded server
 
 test-matrix: servers ## Run the delivery suite on every kind of server, or on MATRIX="redis-6.2 cluster"
 	$(BIN)/python -m tests.matrix $(MATRIX)
+
+test-mixed-fleet: $(INSTALLED) ## Run services on rapids-streams 0.3.0 and on Rapids over one stream (needs Python 3.12)
+	$(BIN)/python -m tests.mixed_fleet.environment
+	$(BIN)/python -m pytest tests/mixed_fleet
 
 chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) as CHAOS_SEED says, and count what is lost
 	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))

@@ -1,0 +1,116 @@
+"""What one writes the other reads: each field, in both directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.mixed_fleet.fleet import STREAM, Fleet, Kind, Service
+from tests.support import eventually
+
+PARCEL = {
+    "weight": "12.340",
+    "packed_at": "2026-02-28T23:59:59.123456+05:30",
+    "size": "large",
+    "boxes": [{"label": 'a "quoted" box, ünïcode \u2028 🎁', "weights": ["0.1", "1E+3"]}, {"label": ""}],
+    "tags": ["fragile"],
+    "note": None,
+    "ratio": 1e-7,
+}
+COMMON = {
+    "id": "parcel-1",
+    "timestamp": "2026-02-28T18:30:00.000001Z",
+    "correlation_id": "request-7",
+    "causation_id": "order-3",
+    "metadata": {"source": "scanner", "nested": {"list": [1, 2.5, None, True, "é"]}},
+}
+BOTH_WAYS = pytest.mark.parametrize(("sender", "reader"), [("old", "new"), ("new", "old")])
+
+
+async def started(fleet: Fleet, sender: Kind, reader: Kind, **options: Any) -> tuple[Service, Service]:
+    """Each in a group of its own, the sender without a handler."""
+    start = {"old": fleet.old, "new": fleet.new}
+    unknown = options.pop("unknown", None)
+    sending = await start[sender](group="senders", handlers={}, unknown=unknown)
+    return sending, await start[reader](group="readers", **options)
+
+
+async def received(reader: Service, count: int = 1) -> list[dict[str, Any]]:
+    return await eventually(lambda: reader.told("done")[count - 1 :] and reader.told("began"))
+
+
+@BOTH_WAYS
+async def test_every_field_arrives(fleet: Fleet, sender: Kind, reader: Kind) -> None:
+    sending, reading = await started(fleet, sender, reader, handlers={"take": "FleetParcel"})
+
+    [emitted] = await sending.emit(("FleetParcel", PARCEL | COMMON))
+    [told] = await received(reading)
+
+    assert told["type"] == "FleetParcel"
+    assert told["event"] == emitted["events"][0]
+
+
+@BOTH_WAYS
+async def test_what_is_left_to_defaults_arrives(fleet: Fleet, sender: Kind, reader: Kind) -> None:
+    sending, reading = await started(fleet, sender, reader)
+
+    [emitted] = await sending.emit(("FleetTask", {"number": 4}))
+    [told] = await received(reading)
+
+    event = emitted["events"][0]
+    assert {name: told["event"][name] for name in ("id", "timestamp", "causation_id", "metadata", "number")} == {
+        name: event[name] for name in ("id", "timestamp", "causation_id", "metadata", "number")
+    }
+    assert told["event"]["correlation_id"] is None
+
+
+@BOTH_WAYS
+async def test_correlation_and_causation_of_the_emit_arrive(fleet: Fleet, sender: Kind, reader: Kind) -> None:
+    sending, reading = await started(fleet, sender, reader)
+
+    cause = ("FleetTask", {"number": 1, "id": "cause"})
+    await sending.emit(("FleetTask", {"number": 2}), ("FleetTask", {"number": 3}), scope="request-9", caused_by=cause)
+    told = await received(reading, 2)
+
+    assert [line["event"]["number"] for line in told] == [2, 3]
+    assert {line["event"]["correlation_id"] for line in told} == {"request-9"}
+    assert {line["event"]["causation_id"] for line in told} == {"cause"}
+
+
+@BOTH_WAYS
+async def test_a_list_arrives_in_its_order(fleet: Fleet, sender: Kind, reader: Kind) -> None:
+    sending, reading = await started(fleet, sender, reader)
+
+    [emitted] = await sending.emit(*(("FleetTask", {"number": n}) for n in range(50)), as_list=True)
+    await received(reading, 50)
+
+    assert len(set(emitted["entries"])) == 50
+    assert reading.done() == list(range(50))
+
+
+@BOTH_WAYS
+async def test_a_type_the_other_has_no_class_for_is_a_generic_event(fleet: Fleet, sender: Kind, reader: Kind) -> None:
+    sending, reading = await started(fleet, sender, reader, unknown="RobotMoved", handlers={"all": "*"})
+
+    fields = {"number": 5, "anything": {"deep": [{"x": 1.25}, None, "ü"]}}
+    await sending.emit(("RobotMoved", fields | COMMON))
+    [told] = await received(reading)
+
+    assert told["type"] == "GenericEvent"
+    assert told["event"]["raw_type"] == "robot.moved"
+    assert told["event"]["data"] == fields
+    assert {name: told["event"][name] for name in COMMON} == COMMON
+
+
+async def test_both_write_the_same_fields_in_the_same_order(fleet: Fleet, redis: Redis) -> None:
+    """Redis keeps the names of entries that have the same ones only once."""
+    sending, other = await started(fleet, "old", "new", handlers={})
+
+    for service in (sending, other):
+        await service.emit(("FleetParcel", PARCEL | COMMON))
+
+    [(_, by_old), (_, by_new)] = await redis.xrange(STREAM)
+    assert list(by_old) == list(by_new)
+    assert {name for name in by_old if by_old[name] != by_new[name]} <= {b"data", b"timestamp", b"metadata"}
