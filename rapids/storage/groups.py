@@ -73,12 +73,12 @@ async def create_again(commands: Commands, source: Source, start_id: str, *, giv
 
 
 async def misses_parked(commands: Commands, source: Source) -> bool:
-    """Whether fewer entries are pending as parked than are told to be: the group was made again by a stranger."""
+    """Whether entries are told to be parked, and the group has no consumer for them: a stranger made it again."""
     told, consumers = await commands.send(
-        [("HLEN", source.parked), ("XINFO", "CONSUMERS", source.stream, source.group)]
+        [("EXISTS", source.parked), ("XINFO", "CONSUMERS", source.stream, source.group)]
     )
-    rows = [mapping(row) for row in checked(consumers)]
-    return checked(told) > sum(row[b"pending"] for row in rows if row[b"name"] == PARKED)
+    names = {mapping(row)[b"name"] for row in checked(consumers)}
+    return bool(checked(told)) and PARKED not in names
 
 
 class Reading:

@@ -12,6 +12,7 @@ from rapids.storage.keys import Source
 from rapids.worker.exclusivity import Exclusivity
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
+from rapids.worker.leftovers import Leftovers
 from rapids.worker.member import Member
 
 __all__ = ["Reclaimer"]
@@ -40,6 +41,7 @@ class Reclaimer:
         self._settings = member.settings
         self._intake = intake
         self._leases = leases
+        self._leftovers = Leftovers(member)
         self._prune_at = 0.0
         self._turn_at = 0.0
         """When to look again (`time.monotonic()`, seconds)."""
@@ -106,6 +108,7 @@ class Reclaimer:
             self._prune_at = time.monotonic() + self._settings.consumer_ttl / PRUNES_PER_TTL
             for source in self._member.sources:
                 await self._prune(source)
+        await self._leftovers.turn()
         self._on_turn()
         if not self._exclusivity.is_active:
             return LONGEST_PAUSE

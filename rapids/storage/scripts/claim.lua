@@ -51,6 +51,16 @@ local function is_before(one, other)
   return tonumber(seq) < tonumber(other_seq)
 end
 
+local function was_settled(id)
+  -- By somebody who does not know of due times: a consumer on rapids-streams, or one that had lost its lease. A lost
+  -- group that was made again without what waited in it has no consumer for that; one is made where it is given back.
+  if #redis.call('XRANGE', stream, id, id) == 0 then return false end
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    if row[2] == 'rapids:waiting' then return true end
+  end
+  return false
+end
+
 if room > 0 then
   local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, look)
   -- Those due in the same millisecond are in the order of text, in which 1-10 comes before 1-9.
@@ -58,9 +68,10 @@ if room > 0 then
   for i = 1, math.min(room, #due) do
     local id = due[i]
     local entry = pending_of(id)
-    if not entry then
-      -- Whoever settles an entry forgets when it was due. So this one's group was lost and made again without it, or a
-      -- consumer that had lost its lease acknowledged it: rather once too often than not at all.
+    if not entry and was_settled(id) then
+      forget(id)
+    elseif not entry then
+      -- Its group was lost, and made again without it.
       local stored = redis.call('HGET', ledger_key, id)
       take(id, stored and cjson.decode(stored).n or 0)
     elseif entry[2] == 'rapids:waiting' then

@@ -23,12 +23,17 @@ local function go_on_to(id)
   end
 end
 
-local function give_back(id, consumer)
-  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then return end
-  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) > 0 then return end
-  local stored = redis.call('HGET', KEYS[2], id)
-  local count = stored and cjson.decode(stored).n or 1
-  redis.call('XCLAIM', KEYS[1], ARGV[1], consumer, 0, id, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
+local function give_back(ids, keeper)
+  -- Where there is this consumer already, they were given back before: what is not pending now was settled since.
+  if #ids == 0 or redis.call('XGROUP', 'CREATECONSUMER', KEYS[1], ARGV[1], keeper) == 0 then return end
+  for _, id in ipairs(ids) do
+    local is_pending = #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) > 0
+    if not is_pending and #redis.call('XRANGE', KEYS[1], id, id) > 0 then
+      local stored = redis.call('HGET', KEYS[2], id)
+      local count = stored and cjson.decode(stored).n or 1
+      redis.call('XCLAIM', KEYS[1], ARGV[1], keeper, 0, id, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
+    end
+  end
 end
 
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
@@ -36,6 +41,6 @@ if made.err then
   if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
   if ARGV[3] == '1' then go_on_to(ARGV[2]) end
 end
-for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do give_back(id, 'rapids:waiting') end
-for _, id in ipairs(redis.call('HKEYS', KEYS[4])) do give_back(id, 'rapids:parked') end
+give_back(redis.call('ZRANGE', KEYS[3], 0, -1), 'rapids:waiting')
+give_back(redis.call('HKEYS', KEYS[4]), 'rapids:parked')
 return made.err and 0 or 1

@@ -41,6 +41,21 @@ local function merged(into, names)
   return all
 end
 
+local function make_sure_of(keeper)
+  -- Where there was no such consumer, the group was lost and made again by somebody who does not know what waited in it
+  -- or was parked. That is given back before anything else is: what is not pending later was settled.
+  if redis.call('XGROUP', 'CREATECONSUMER', stream, group, keeper) == 0 then return end
+  local ids = keeper == 'rapids:parked' and redis.call('HKEYS', parked_key) or redis.call('ZRANGE', due_key, 0, -1)
+  for _, other in ipairs(ids) do
+    local is_pending = #redis.call('XPENDING', stream, group, other, other, 1) > 0
+    if not is_pending and #redis.call('XRANGE', stream, other, other) > 0 then
+      local stored = redis.call('HGET', ledger_key, other)
+      local count = stored and cjson.decode(stored).n or 1
+      redis.call('XCLAIM', stream, group, keeper, 0, other, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
+    end
+  end
+end
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = now + delay
@@ -105,11 +120,13 @@ if #redis.call('XRANGE', stream, id, id) == 0 then
   return 'trimmed'
 end
 if verb == 'park' then
+  make_sure_of('rapids:parked')
   redis.call('HSET', parked_key, id, why)
   redis.call('ZREM', due_key, id)
   redis.call('XCLAIM', stream, group, 'rapids:parked', 0, id, 'JUSTID')
   return 'parked'
 end
+make_sure_of('rapids:waiting')
 redis.call('ZADD', due_key, string.format('%.0f', due), id)
 if verb == 'hand_back' then
   redis.call('XCLAIM', stream, group, 'rapids:waiting', 0, id, 'RETRYCOUNT', count, 'JUSTID')

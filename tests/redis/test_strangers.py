@@ -1,0 +1,202 @@
+"""Entries that somebody settles who does not know of due times, of ledgers, or of parking: nothing is run again for it,
+and nothing is left behind. What a stranger loses, by making a group again, is found again all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids.backoff import constant
+from rapids.outcomes import Ledger
+from rapids.storage import groups, leftovers, settlement
+from rapids.storage.connection import SharedPool
+from rapids.storage.keys import Source
+from rapids.storage.settlement import SettleCall
+from tests.support import eventually
+from tests.worker.helpers import (
+    GROUP,
+    STREAM,
+    DvOrder,
+    as_text,
+    check_keys,
+    consumers,
+    make_emitter,
+    make_router,
+    pending,
+    running,
+    until_settled,
+)
+
+SOURCE = Source(STREAM, GROUP)
+KEEPERS = pytest.mark.parametrize(("verb", "keeper"), [("keep", "rapids:waiting"), ("park", "rapids:parked")])
+
+
+async def given(redis: Redis, count: int) -> list[bytes]:
+    """Entries that are pending for `me`."""
+    ids = await make_emitter(redis).emit([DvOrder(number=number) for number in range(count)])
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, "me", {STREAM: ">"}, count=count)
+    return [entry_id.encode() for entry_id in ids]
+
+
+async def settle(redis: Redis, entry_id: bytes, verb: Any, **options: Any) -> None:
+    one = SettleCall(SOURCE, entry_id, verb, Ledger(done=frozenset({"pay"})).dump(), **options)
+    [reply] = await settlement.settle(SharedPool(redis), "me", [one], dlq=None, dlq_maxlen=None)
+    assert not isinstance(reply, Exception), reply
+
+
+async def steal(redis: Redis, entry_id: bytes, *, and_ack: bool = True) -> None:
+    """As XAUTOCLAIM does."""
+    await redis.xclaim(STREAM, GROUP, "stranger", 0, [entry_id])
+    if and_ack:
+        await redis.xack(STREAM, GROUP, entry_id)
+
+
+async def due(redis: Redis) -> groups.Claimed:
+    return await groups.claim(SharedPool(redis), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
+
+
+async def holders(redis: Redis) -> dict[str, str]:
+    return {as_text(row["message_id"]): as_text(row["consumer"]) for row in await pending(redis)}
+
+
+async def test_what_a_stranger_settled_while_it_waited_is_not_given_out_again(redis: Redis) -> None:
+    [entry_id] = await given(redis, 1)
+    await settle(redis, entry_id, "keep")
+    await steal(redis, entry_id)
+
+    claimed = await due(redis)
+
+    assert (claimed.entries, claimed.ghosts) == ([], [])
+    await check_keys(redis)
+
+
+async def test_what_a_stranger_settled_and_was_trimmed_since_counts_as_lost(redis: Redis) -> None:
+    """Nobody can tell it from one that was trimmed first, and that XAUTOCLAIM then let go of."""
+    [entry_id] = await given(redis, 1)
+    await settle(redis, entry_id, "keep")
+    await steal(redis, entry_id)
+    await redis.xdel(STREAM, entry_id)
+
+    assert (await due(redis)).ghosts == [entry_id.decode()]
+    await check_keys(redis)
+
+
+async def test_what_a_stranger_still_works_on_when_it_falls_due_is_left_to_it(redis: Redis) -> None:
+    [entry_id] = await given(redis, 1)
+    await settle(redis, entry_id, "keep")
+    await steal(redis, entry_id, and_ack=False)
+
+    assert (await due(redis)).entries == []
+    assert await holders(redis) == {entry_id.decode(): "stranger"}
+
+
+@KEEPERS
+async def test_what_was_kept_is_found_again_when_another_is_kept_in_a_group_a_stranger_made_again(
+    redis: Redis, verb: str, keeper: str
+) -> None:
+    """Else the group would have the consumer that says: what is not pending was settled."""
+    before, after = await given(redis, 2)
+    await settle(redis, before, verb, delay_ms=60_000)
+    await redis.xgroup_destroy(STREAM, GROUP)
+    await redis.xgroup_create(STREAM, GROUP, before)
+    await redis.xreadgroup(GROUP, "me", {STREAM: ">"})
+
+    await settle(redis, after, verb, delay_ms=60_000)
+
+    assert await holders(redis) == {before.decode(): keeper, after.decode(): keeper}
+
+
+@KEEPERS
+async def test_making_a_group_again_that_is_there_brings_back_nothing_that_was_settled(
+    redis: Redis, verb: str, keeper: str
+) -> None:
+    entry_id, _ = await given(redis, 2)
+    await settle(redis, entry_id, verb, delay_ms=60_000)
+    await steal(redis, entry_id)
+
+    assert await groups.misses_parked(SharedPool(redis), SOURCE) is False
+    await groups.create_again(SharedPool(redis), SOURCE, "0-0", given_out=False)
+
+    assert entry_id.decode() not in await holders(redis)
+
+
+async def test_what_is_kept_of_entries_that_strangers_settled_is_forgotten(redis: Redis) -> None:
+    ids = await given(redis, 5)
+    for entry_id, verb in zip(ids, ("park", "park", "keep", "keep", "keep"), strict=True):
+        await settle(redis, entry_id, verb, delay_ms=60_000)
+    for entry_id in (ids[0], ids[2], ids[3]):
+        await steal(redis, entry_id)
+    await redis.zrem(SOURCE.due, ids[2])  # it fell due while the stranger had it
+
+    after, forgotten = await leftovers.forget_settled(SharedPool(redis), SOURCE, 0)
+
+    assert (after, sorted(forgotten)) == (0, sorted(entry_id.decode() for entry_id in (ids[0], ids[2])))
+    assert set(await redis.hkeys(SOURCE.ledger)) == {ids[1], ids[3], ids[4]}
+    assert set(await redis.hkeys(SOURCE.parked)) == {ids[1]}
+
+
+async def test_many_ledgers_are_looked_through_in_pages(redis: Redis) -> None:
+    ids = await given(redis, 3_000)
+    await redis.hset(SOURCE.ledger, mapping=dict.fromkeys(ids, b"{}"))
+    await redis.xack(STREAM, GROUP, *ids[::2])
+
+    commands, cursor, pages, forgotten = SharedPool(redis), 0, 0, list[str]()
+    while pages == 0 or cursor:
+        cursor, some = await leftovers.forget_settled(commands, SOURCE, cursor)
+        pages, forgotten = pages + 1, forgotten + some
+
+    assert pages > 2
+    assert sorted(forgotten) == sorted(entry_id.decode() for entry_id in ids[::2])
+    assert await redis.hlen(SOURCE.ledger) == 1_500
+
+
+async def test_what_was_parked_in_a_lost_group_is_not_forgotten_before_it_is_given_back(redis: Redis) -> None:
+    [entry_id] = await given(redis, 1)
+    await settle(redis, entry_id, "park")
+    await redis.xgroup_destroy(STREAM, GROUP)
+    await redis.xgroup_create(STREAM, GROUP, "$")
+
+    assert await leftovers.forget_settled(SharedPool(redis), SOURCE, 0) == (0, [])
+    assert await groups.misses_parked(SharedPool(redis), SOURCE) is True
+
+
+async def test_a_router_forgets_what_strangers_settled(redis: Redis) -> None:
+    router = make_router(redis, dlq_stream=None, max_deliveries=1, consumer_ttl=0.2)
+
+    @router.on(DvOrder)
+    async def fail(event: DvOrder) -> None:
+        raise ValueError
+
+    async with running(router):
+        entry_id = await make_emitter(redis).emit(DvOrder())
+        await eventually(lambda: redis.exists(SOURCE.parked))
+        await steal(redis, entry_id.encode())
+        await eventually(lambda: _is_forgotten(redis))
+    assert "rapids:parked" in await consumers(redis)
+
+
+async def _is_forgotten(redis: Redis) -> bool:
+    return not await redis.exists(SOURCE.parked, SOURCE.ledger)
+
+
+async def test_a_router_does_not_repeat_what_a_stranger_settled(redis: Redis) -> None:
+    router, seen = make_router(redis, redelivery_backoff=constant(0.3)), list[int]()
+
+    @router.on(DvOrder)
+    async def fail(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number == 1:
+            raise ValueError
+
+    async with running(router):
+        entry_id = await make_emitter(redis).emit(DvOrder(number=1))
+        await eventually(lambda: redis.exists(SOURCE.due))
+        await steal(redis, entry_id.encode())
+        await eventually(lambda: _is_forgotten(redis))
+        await make_emitter(redis).emit(DvOrder(number=2))
+        await until_settled(redis)
+    assert seen == [1, 2]
+    await check_keys(redis)
