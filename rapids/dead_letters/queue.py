@@ -16,7 +16,7 @@ from rapids.storage.connection import SharedPool, share_a_slot
 from rapids.storage.keys import replay_stream
 from rapids.storage.letters import Append, BeingMovedError, Move
 from rapids.wire.events import Fields
-from rapids.wire.letters import LetterRead, original_fields, replay_fields
+from rapids.wire.letters import LetterRead, completed, is_complete, original_fields, replay_fields
 
 __all__ = ["DeadLetterQueue"]
 
@@ -116,7 +116,7 @@ class DeadLetterQueue:
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, not {scope!r}")
         entry_id, letter, fields = await self._find(letter_id)
-        append = self._append(letter, fields, scope)
+        append = self._append(letter, await self._completed(letter, fields), scope)
         change = {"action": "replayed", "scope": scope, "stream": append.stream, "actor": actor, "reason": reason}
         appended = await self._move(letter_id, entry_id, letter, change, append)
         return Replay(letter_id, scope, append.stream, appended)
@@ -142,6 +142,14 @@ class DeadLetterQueue:
         if restored is None:
             raise LetterStateError(letter_id, letter.state, "discarded")
         return letter
+
+    async def _completed(self, letter: DeadLetter, fields: Fields) -> Fields:
+        """The fields, and what letters of rapids-streams leave out, as long as the entry that failed is there."""
+        entry_id = parsed_entry_id(letter.entry_id)
+        if entry_id is None or is_complete(fields):
+            return fields
+        entry = await letters.origin(self._commands, letter.stream, entry_id)
+        return fields if entry is None else completed(fields, entry)
 
     def _append(self, letter: DeadLetter, fields: Fields, scope: Scope) -> Append:
         try:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
+from redis.exceptions import ResponseError
+
 from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, call, checked, run
 from rapids.storage.keys import letter_appended, letter_archive, letter_mover, letters_archived, letters_restored
@@ -17,6 +19,7 @@ __all__ = [
     "length",
     "move",
     "move_after_append",
+    "origin",
     "page",
     "read_archive",
     "read_letter",
@@ -49,6 +52,16 @@ async def read_letter(commands: Commands, dlq: str, entry_id: str) -> Sequence[b
     """A letter's fields, or None if no entry has this id."""
     rows = await call(commands, "XRANGE", dlq, entry_id, entry_id)
     return rows[0][1] if rows else None
+
+
+async def origin(commands: Commands, stream: str, entry_id: str) -> Sequence[bytes] | None:
+    """The fields of the entry a letter says it is of, or None if there is none, or no such stream."""
+    try:
+        return await read_letter(commands, stream, entry_id)
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return None  # a letter says what it likes
 
 
 async def find_restored(commands: Commands, dlq: str, letter_id: str) -> tuple[str, Sequence[bytes]] | None:

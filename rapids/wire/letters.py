@@ -8,7 +8,16 @@ from rapids.exceptions import DeserializationError
 from rapids.outcomes import Dead
 from rapids.wire.events import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
 
-__all__ = ["LetterRead", "Origin", "original_fields", "replay_fields", "taken_apart", "write_letter"]
+__all__ = [
+    "LetterRead",
+    "Origin",
+    "completed",
+    "is_complete",
+    "original_fields",
+    "replay_fields",
+    "taken_apart",
+    "write_letter",
+]
 
 _OPTIONAL_EVENT_FIELDS = (b"traceparent",)
 _REPLAY_FIELDS = (b"replay_handler", b"replay_of", b"replay_count", b"original_msg_id")
@@ -79,8 +88,22 @@ def original_fields(letter: Fields) -> list[bytes]:
     return [part for name in names for part in (name, values.get(name, b""))]
 
 
+def is_complete(letter: Fields) -> bool:
+    """Whether a letter has every field of its event. Those of rapids-streams have no `schema_version`."""
+    return set(EVENT_FIELDS) <= set(letter[::2])
+
+
+def completed(letter: Fields, entry: Fields) -> Fields:
+    """A letter with the fields of its event that it leaves out, taken from the entry that failed, if it is that one."""
+    known, of_entry = _first_values(letter), _first_values(entry)
+    if any(name in known and known[name] != of_entry.get(name) for name in (b"event_type", b"data", b"id")):
+        return letter
+    missing = [name for name in EVENT_FIELDS if name not in known and name in of_entry]
+    return [*letter, *(part for name in missing for part in (name, of_entry[name]))]
+
+
 def _supplied(letter: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """What letters of rapids-streams leave out and an event must have: it is taken from the entry that failed."""
+    """What letters of rapids-streams leave out and an event must have, where the entry that failed is gone too."""
     entry_id = letter.get(b"original_msg_id", b"")
     ms, _, _ = entry_id.partition(b"-")
     seconds = int(ms) / 1000 if ms.isdigit() and len(ms) < 15 else 0.0
