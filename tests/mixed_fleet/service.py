@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, Event, EventEmitter, EventRouter, correlation_scope
@@ -53,7 +53,23 @@ class FleetParcel(BaseEvent):
     ratio: float = 0.5
 
 
-CLASSES = {cls.__name__: cls for cls in (FleetTask, FleetParcel)}
+class FleetMove(BaseEvent):
+    """Its version 1 said `old_path`, or nothing."""
+
+    schema_version = 2
+
+    path: str
+    deeds: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if data.get("_schema_version", cls.schema_version) < 2:
+            data["path"] = data.get("old_path", "migrated")
+        return data
+
+
+CLASSES = {cls.__name__: cls for cls in (FleetTask, FleetParcel, FleetMove)}
 
 
 class Refused(Exception):
