@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -127,6 +128,7 @@ class Fleet:
         kind: Kind,
         *,
         name: str | None = None,
+        names_itself: bool = False,
         group: str = GROUP,
         stream: str = STREAM,
         handlers: dict[str, str] | None = None,
@@ -137,7 +139,7 @@ class Fleet:
     ) -> Service:
         name = name or f"{kind}-{len(self.services)}"
         short = {
-            "consumer": name,
+            "consumer": None if names_itself else name,
             "block_ms": 100,
             "claim_interval": 1,
             "claim_min_idle_ms": IDLE_MS,
@@ -166,7 +168,7 @@ class Fleet:
             limit=2**24,
             preexec_fn=die_with_parent,
         )
-        service = Service(kind, name, process)
+        service = Service(kind, f"{socket.gethostname()}-{process.pid}" if names_itself else name, process)
         self.services.append(service)
         await eventually(lambda: self._has_joined(service, stream, group), 30)
         return service
