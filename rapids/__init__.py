@@ -5,7 +5,7 @@ from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, Lette
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
 from rapids.emitter import EventEmitter
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
-from rapids.exceptions import NonRetryableError, RapidsError, RetryAfter
+from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
 from rapids.router import ConsumerLag, EventRouter
 from rapids.settings import GroupStartPosition
 
@@ -16,6 +16,7 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "GenericEvent",
     "get_event_class",
     # Emitting
+    "EmitError",
     "EventEmitter",
     "correlation_scope",
     "get_causation_id",

@@ -31,7 +31,8 @@ def test_the_reference_is_run_where_it_is_and_only_there() -> None:
         (
             "rapids",
             "BaseEvent Event GenericEvent get_event_class EventEmitter EventRouter GroupStartPosition ConsumerLag "
-            "correlation_scope get_correlation_id get_causation_id",
+            "correlation_scope get_correlation_id get_causation_id "
+            "RapidsError EmitError",  # these two as in rapids-streams 0.3.0
         ),
         ("rapids.backoff", "exponential linear constant"),
         (
