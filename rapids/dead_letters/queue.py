@@ -148,7 +148,7 @@ class DeadLetterQueue:
         entry_id = parsed_entry_id(letter.entry_id)
         if entry_id is None or is_complete(fields):
             return fields
-        entry = await letters.origin(self._commands, letter.stream, entry_id)
+        entry = await letters.origin(SharedPool(self._redis, letter.stream), letter.stream, entry_id)
         return fields if entry is None else completed(fields, entry)
 
     def _append(self, letter: DeadLetter, fields: Fields, scope: Scope) -> Append:
