@@ -1,9 +1,11 @@
 """Checks for options: each raises `ValueError` or `TypeError` naming the option, the value and what is allowed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
+from typing import Any
 
-__all__ = ["at_least", "backoff", "flag", "positive_seconds", "seconds", "text"]
+__all__ = ["at_least", "backoff", "flag", "observers", "positive_seconds", "seconds", "text"]
 
 LARGEST = 2**63 - 1
 """The largest whole number Redis takes."""
@@ -66,6 +68,17 @@ def text(option: str, value: str) -> str:
         raise TypeError(f"{option} must be a non-empty string, not {value!r}")
     if not value or not value.isprintable():
         raise ValueError(f"{option} must be a non-empty string of printable characters, not {value!r}")
+    return value
+
+
+def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[Callable[[Any], None]]:
+    """A list or tuple of plain functions. Nothing would await what an async one returns."""
+    allowed = "a list of plain functions of one detail"
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    for one in value:  # pyright: ignore[reportUnknownVariableType] - users without a type checker
+        if not callable(one) or iscoroutinefunction(one) or iscoroutinefunction(getattr(one, "__call__", None)):  # noqa: B004
+            raise TypeError(f"{option} must be {allowed}, not {value!r}")
     return value
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from redis.asyncio import Redis, RedisCluster
 
 from rapids.backoff import Backoff, exponential
+from rapids.counters import Counters
+from rapids.counts import Counts
 from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
+from rapids.observers import Observer
 from rapids.registration import Handler, HandlerRegistry, Handlers
 from rapids.settings import GroupStartPosition, OrderBy, RouterSettings
 from rapids.settings import order_by as as_order_by
@@ -58,6 +61,7 @@ class EventRouter(HandlerRegistry):
       order. `retry_blocks_key`: whether those behind an entry that is to be delivered again wait for it.
     - `exclusive`: only one consumer of the group is active at a time; another takes over within seconds of its death.
     - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
+    - `observers`: plain functions of one detail (see `rapids.observers`), told what this router does.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
     """
@@ -87,6 +91,7 @@ class EventRouter(HandlerRegistry):
         order_by: str | OrderBy | None = None,
         retry_blocks_key: bool = True,
         exclusive: bool = False,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._settings = settings = RouterSettings(
             stream=stream,
@@ -110,6 +115,7 @@ class EventRouter(HandlerRegistry):
             order_by=as_order_by(order_by),
             retry_blocks_key=retry_blocks_key,
             exclusive=exclusive,
+            observers=observers,
         )
         super().__init__(
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
@@ -120,6 +126,7 @@ class EventRouter(HandlerRegistry):
         self._started_with: Redis | RedisCluster | None = None
         self._middleware = _checked_middleware(middleware)
         self._worker: Worker | None = None
+        self._counts = Counts(settings.stream, settings.group, settings.observers)
 
     @property
     def stream(self) -> str:
@@ -151,6 +158,11 @@ class EventRouter(HandlerRegistry):
         """When the reader last took a turn or leases were renewed (`time.monotonic()`); None if not running."""
         return self._worker.last_progress if self._worker else None
 
+    @property
+    def counters(self) -> Counters:
+        """What this router has done since it was made, over all its runs. Costs no round trip; from any thread."""
+        return self._counts.counters()
+
     def use_default_dlq(self) -> None:
         """Send dead letters to `{<stream>}:dlq` unless `dlq_stream` was given. Before `start`.
 
@@ -172,7 +184,8 @@ class EventRouter(HandlerRegistry):
                 "the router has no Redis client: give EventRouter(redis=...) one, or call router.start(redis)"
             )
         self._only_before_start("start()")
-        worker = self._worker = Worker(client, self._settings, Handlers(self._registered), self._middleware)
+        handlers = Handlers(self._registered)
+        worker = self._worker = Worker(client, self._settings, handlers, self._middleware, self._counts)
         self._started_with = client
         try:
             await worker.run()

@@ -1,14 +1,15 @@
 """The options of the emitter and the router, checked once, where they are given."""
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TypeAlias
 
 from rapids.backoff import Backoff, exponential
-from rapids.checks import at_least, backoff, flag, positive_seconds, seconds, text
+from rapids.checks import at_least, backoff, flag, observers, positive_seconds, seconds, text
 from rapids.events import Event, GenericEvent
+from rapids.observers import Observer
 
 __all__ = ["EmitterSettings", "GroupStartPosition", "OrderBy", "RouterSettings"]
 
@@ -38,6 +39,7 @@ class EmitterSettings:
     max_retries: int = 3
     retry_delay: float = 0.1
     replicas: int = 0
+    observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -46,6 +48,7 @@ class EmitterSettings:
         at_least("max_retries", self.max_retries, 1)
         seconds("retry_delay", self.retry_delay)
         at_least("replicas", self.replicas, 0)
+        observers("observers", self.observers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class RouterSettings:
     order_by: OrderBy | None = None
     retry_blocks_key: bool = True
     exclusive: bool = False
+    observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -105,6 +109,7 @@ class RouterSettings:
             raise TypeError(f"order_by must be a function from an event to its key, or None, not {self.order_by!r}")
         flag("retry_blocks_key", self.retry_blocks_key)
         flag("exclusive", self.exclusive)
+        observers("observers", self.observers)
 
     def redelivery_delay(self, deliveries: int) -> float:
         """Seconds to wait after the `deliveries`-th failed delivery.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import FrozenInstanceError, fields
 from typing import Any
@@ -15,6 +16,11 @@ TEXT = "must be a non-empty string"
 NOT_TEXT: list[Any] = [None, 7, b"name", ["name"]]
 BAD_TEXT = ["", "\n", "a\x00b", "\ud800"]
 NOT_WHOLE: list[Any] = ["1", None, 1.0, True, math.nan]
+OBSERVERS: tuple[str, list[Any], list[Any]] = (
+    "must be a list of plain functions of one detail",
+    [None, print, "print", [1], [print, None], [asyncio.sleep], {print}],
+    [],
+)
 BRACES = ["{", "}", "{}", "a{}b", "}{", "orders}", "{orders", "{}{orders}"]
 
 EMITTER: dict[str, tuple[str, list[Any], list[Any]]] = {
@@ -28,6 +34,7 @@ EMITTER: dict[str, tuple[str, list[Any], list[Any]]] = {
         [-0.1, math.nan, math.inf, 10**400],
     ),
     "replicas": ("must be a whole number of 0 or more", NOT_WHOLE, [-1, 2**63]),
+    "observers": OBSERVERS,
 }
 
 ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {
@@ -63,6 +70,7 @@ ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {
     "order_by": ("must be a function from an event to its key, or None", [5, "field", ["field"]], []),
     "retry_blocks_key": ("must be True or False", [0, 1, None, "yes"], []),
     "exclusive": ("must be True or False", [0, 1, None, "yes"], []),
+    "observers": OBSERVERS,
     "shutdown_timeout": (
         "must be a finite number of seconds, 0 or more",
         ["1", None, True],
@@ -157,6 +165,8 @@ def test_the_defaults_are_the_references() -> None:
         (RouterSettings, {"default_backoff": lambda attempt: attempt, "redelivery_backoff": constant(1)}),
         (RouterSettings, {"shutdown_timeout": 0, "default_retries": 0}),
         (RouterSettings, {"consumer": "worker-1"}),
+        (RouterSettings, {"observers": [print]}),
+        (EmitterSettings, {"observers": (print, list)}),
     ],
 )
 def test_the_bounds_themselves_are_allowed(settings: type, options: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ class Acks:
             return
         self._under_way.remove(batch)
         for source, ids in batch.items():
-            self._leases.drop_all(source, ids)
+            self._member.counts.acked += self._leases.drop_all(source, ids)
         self._member.outages.worked("settling")
         self.changed.set()
 

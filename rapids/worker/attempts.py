@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from typing import TypeAlias
 from pydantic import ValidationError
 
 from rapids.backoff import Backoff
+from rapids.counts import OfType
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, UnderWay, current_delivery, under_way_variable
 from rapids.events import Event
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter, without_input
-from rapids.outcomes import Dead, Failure, Outcome, Reason, Released, RetryAt
+from rapids.observers import HandlerFailed, HandlerSucceeded, Observers
+from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids.registration import Handler
 from rapids.settings import RouterSettings
 from rapids.worker.deadlines import Deadline
@@ -54,13 +57,14 @@ class Attempts:
         self._context = member.context
         self._deadline = deadline
         self._under_way: UnderWay | None = None
+        self._observers = member.counts.observers
 
     def is_under_way(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
         return under_way is self._under_way
 
-    async def run(self, handler: Handler, under_way: UnderWay) -> Outcome:
-        """What the handler makes of the delivery, its quick attempts included.
+    async def run(self, handler: Handler, under_way: UnderWay, counts: OfType) -> Outcome:
+        """What the handler makes of the delivery, its quick attempts included. It is counted among `counts`.
 
         Raises `CancelledError` only when the router interrupts its handlers. That a handler leaves its task cancelled
         is the handler's doing, and ends no more than this attempt.
@@ -69,37 +73,56 @@ class Attempts:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
         if self._stop.interrupts.is_set():
             raise asyncio.CancelledError
+        began = 0.0 if self._observers is None else time.monotonic()
         # The way of nearly all: one attempt, without another coroutine around it.
         self._begin(handler, under_way)
         try:
             await self._runners[handler.name](under_way.event)
         except BaseException as error:
-            return await self._after_first(self._seen(handler, under_way, error), handler, under_way)
+            return await self._after_first(self._seen(handler, under_way, error), handler, under_way, counts, began)
         finally:
             self._end()
         if self._deadline.task.cancelling():
             await _shed_cancellations()
+        counts.handled[handler.name] += 1
+        if self._observers is not None:
+            self._observers.tell(HandlerSucceeded(under_way.delivery(), time.monotonic() - began))
         return handler.done
 
-    async def _after_first(self, error: BaseException | None, handler: Handler, under_way: UnderWay) -> Outcome:
+    async def _after_first(
+        self, error: BaseException | None, handler: Handler, under_way: UnderWay, counts: OfType, began: float
+    ) -> Outcome:
         """What becomes of the handler after its first attempt failed."""
+        outcome, last, error = await self._tried_again(error, handler, under_way)
+        if isinstance(outcome, Done):
+            counts.handled[handler.name] += 1
+        elif not isinstance(outcome, Released):
+            counts.failed[handler.name] += 1
+        if self._observers is not None:
+            _tell(self._observers, outcome, last.delivery(), error, time.monotonic() - began)
+        return outcome
+
+    async def _tried_again(
+        self, error: BaseException | None, handler: Handler, under_way: UnderWay
+    ) -> tuple[Outcome, UnderWay, BaseException | None]:
+        """What becomes of it, with its last attempt and what that raised."""
         attempt = 1
         while True:
             if self._deadline.task.cancelling():
                 await _shed_cancellations()
             if error is None:
-                return handler.done
+                return handler.done, under_way, None
             if self._is_interruption(error):
                 break
             if _is_final(handler, error):
                 refused = error if isinstance(error, NonRetryableError) else _refused(handler, under_way, error)
-                return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused))
+                return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused)), under_way, error
             if isinstance(error, RetryAfter) or attempt > handler.retries:
                 exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
-                return self._failed(handler, under_way, exhausted)
+                return self._failed(handler, under_way, exhausted), under_way, error
             self._log_attempt(handler, under_way, error, attempt)
             if await self._stops_within(_seconds(handler.backoff, attempt)):
-                return Released(handler.name)
+                return Released(handler.name), under_way, error
             if self._stop.interrupts.is_set():
                 break
             attempt += 1
@@ -211,6 +234,16 @@ def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner
 
 async def _through(layer: HandlerMiddleware, call_next: CallNext, delivery: Delivery) -> None:
     await layer(delivery, call_next)
+
+
+def _tell(
+    observers: Observers, outcome: Outcome, delivery: Delivery, error: BaseException | None, seconds: float
+) -> None:
+    if error is None:
+        observers.tell(HandlerSucceeded(delivery, seconds))
+    elif not isinstance(outcome, Released):
+        retry_in = outcome.delay if isinstance(outcome, RetryAt) else None
+        observers.tell(HandlerFailed(delivery, seconds, error, retry_in))
 
 
 def _timed_out(handler: Handler, delivery: UnderWay, error: BaseException) -> HandlerTimeoutError:

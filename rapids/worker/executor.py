@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rapids import correlation
 from rapids.delivery import UnderWay
 from rapids.events import Event
-from rapids.outcomes import ACK, NO_LEDGER, Dead, Failure, Keep, Outcome, Reason, Released, Settlement, settle
+from rapids.outcomes import ACK, NO_LEDGER, Dead, Failure, Keep, Outcome, Reason, Released, RetryAt, Settlement, settle
 from rapids.registration import Handler
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
@@ -22,7 +22,8 @@ from rapids.worker.lanes import Lanes
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
 from rapids.worker.plans import NOTHING, Plan, Planned, Planner, Unplannable
-from rapids.worker.settler import Settled, Settler
+from rapids.worker.settled import Settled
+from rapids.worker.settler import Settler
 from rapids.worker.solitude import Solitude
 
 __all__ = ["Crew", "Executor"]
@@ -199,7 +200,7 @@ class Executor:
         if not self._crew.leases.certain(entry) or not exclusivity.lasts:
             try:
                 if not exclusivity.lasts and not await exclusivity.confirm():
-                    self._crew.leases.drop(entry)
+                    self._crew.leases.give_up(entry)
                     return False
                 if not await self._crew.leases.still_ours(entry):
                     return False
@@ -220,7 +221,7 @@ class Executor:
             hash(key)
         except Exception as error:
             dead = Dead("", Reason.NON_RETRYABLE, Failure.of(error))
-            return None, Unplannable(dead, planned.fields, planned.ledger, planned.replay)
+            return None, Unplannable(dead, planned.fields, planned.counts, planned.ledger, planned.replay)
         return key, planned
 
     def _held(self, entry: RawEntry) -> RawEntry:
@@ -273,6 +274,7 @@ class Executor:
                 solitude.leave()
         if isinstance(planned, Unplannable):
             return self._settle(entry, planned, None, [planned.dead])
+        self._crew.member.counts.ignored += 1
         self._crew.settler.acknowledge(entry)
         return ACK
 
@@ -284,7 +286,7 @@ class Executor:
         failed = False
         try:
             for handler in handlers:
-                outcome = await attempts.run(handler, self._under_way(handler, plan, entry))
+                outcome = await attempts.run(handler, self._under_way(handler, plan, entry), plan.counts)
                 outcomes.append(outcome)
                 failed = failed or outcome is not handler.done
         except BaseException:  # what had finished by then is settled as finished
@@ -334,6 +336,8 @@ class Executor:
                 *(entry._replace(fields=planned.fields), settlement, origin),
                 event_id=event.id if event else "",
                 correlation_id=(event.correlation_id or event.id) if event else "",
+                counts=planned.counts,
+                retried=tuple(outcome.handler for outcome in outcomes if isinstance(outcome, RetryAt)),
             )
         )
         return settlement

@@ -29,6 +29,7 @@ class Leases:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._counts = member.counts
         self._identity = member.identity
         self._duration = member.settings.claim_min_idle_ms / 1000
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
@@ -48,30 +49,39 @@ class Leases:
     def __len__(self) -> int:
         return sum(map(len, self._held.values()))
 
-    def take(self, entries: Iterable[RawEntry], *, since: float | None = None) -> None:
+    def take(self, entries: Sequence[RawEntry], *, since: float | None = None) -> None:
         """Hold entries from now on. `since`: when Redis may have given them out (`time.monotonic()`, seconds)."""
         at = time.monotonic() if since is None else since
         for entry in entries:
             self._held[entry.source][entry.entry_id] = at
+        self._counts.delivered(entries)
 
     def take_new(self, source: Source, entries: Sequence[RawEntry], *, since: float) -> list[RawEntry]:
         """Hold those of the entries of one source that are not held yet, and give them back."""
         held = self._held[source]
         new = [entry for entry in entries if entry.entry_id not in held]
         held.update(dict.fromkeys([entry.entry_id for entry in new], since))
+        self._counts.delivered(new)
         return new
 
     def drop(self, entry: RawEntry) -> None:
         """Hold an entry no longer."""
         self.drop_all(entry.source, (entry.entry_id,))
 
-    def drop_all(self, source: Source, ids: Sequence[bytes]) -> None:
-        """Hold entries no longer."""
+    def drop_all(self, source: Source, ids: Sequence[bytes]) -> int:
+        """Hold entries no longer; how many of them were held until now."""
         held, settling = self._held[source], self._settling[source]
+        before = len(held)
         for entry_id in ids:
             held.pop(entry_id, None)
         if settling:
             settling.difference_update(ids)
+        return before - len(held)
+
+    def give_up(self, entry: RawEntry) -> None:
+        """Hold an entry no longer, as it is another's."""
+        if self.drop_all(entry.source, (entry.entry_id,)):
+            self._counts.lease_lost(entry.source, entry.entry_id)
 
     def settling(self, entry: RawEntry) -> None:
         """Note that an entry's settlement is being written: from now on it may be acknowledged at any time."""
@@ -139,9 +149,12 @@ class Leases:
         return bool(ours)
 
     def lose_all(self) -> None:
-        """Hold nothing any more: all of it is another's."""
-        for held in self._held.values():
+        """Hold nothing any more: all of it is another's, or will be."""
+        for source, held in self._held.items():
+            lost = list(held)
             held.clear()
+            for entry_id in lost:
+                self._counts.lease_lost(source, entry_id)
 
     async def keep_name(self) -> None:
         """Keep this consumer's name. Where another process took it, all that is held is its own by now.
@@ -222,3 +235,4 @@ class Leases:
                     "lease lost: another consumer has the entry now",
                     extra={**self._member.context, "stream": source.stream, "entry_id": entry_id.decode()},
                 )
+                self._counts.lease_lost(source, entry_id)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from rapids.counts import Counts
 from rapids.settings import RouterSettings
 from rapids.storage.connection import Commands
 from rapids.storage.keys import Source
@@ -29,6 +30,7 @@ class Member:
     """Makes a lost group again, if that is what the error says."""
     context: dict[str, object]
     """What every log line says: stream, group, consumer."""
+    counts: Counts
 
     @property
     def name(self) -> str:

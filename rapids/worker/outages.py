@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from rapids.backoff import exponential
+from rapids.counts import Counts
 
 __all__ = ["Outages"]
 
@@ -24,10 +24,10 @@ _FIRST_PAUSE = 0.05
 class Outages:
     """Retries operations, and logs one line when an outage starts and one when it is over, however many they are."""
 
-    def __init__(self, context: Mapping[str, object]) -> None:
+    def __init__(self, context: Mapping[str, object], counts: Counts) -> None:
         self._context = context
+        self._counts = counts
         self._failing: set[str] = set()
-        self._since = 0.0
 
     async def ride_out(
         self,
@@ -64,15 +64,16 @@ class Outages:
 
     def failed(self, operation: str, error: Exception) -> None:
         """Note that an operation failed."""
-        if not self._failing:
-            self._since = time.monotonic()
-            logger.error("Redis does not do as asked; waiting for it: %s: %s", operation, error, extra=self._context)
+        is_first = not self._failing
         self._failing.add(operation)
+        if is_first:
+            logger.error("Redis does not do as asked; waiting for it: %s: %s", operation, error, extra=self._context)
+            self._counts.outage_started(operation, error)
 
     def worked(self, operation: str) -> None:
         """Note that an operation worked."""
         if operation in self._failing:
             self._failing.discard(operation)
             if not self._failing:
-                lasted = time.monotonic() - self._since
+                lasted = self._counts.outage_ended()
                 logger.warning("Redis is back after %.1f s", lasted, extra={**self._context, "outage_seconds": lasted})

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from rapids.counts import Counts, OfType
 from rapids.events import BaseEvent, Event, get_event_class
 from rapids.exceptions import NonRetryableError
 from rapids.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
@@ -18,19 +19,21 @@ __all__ = ["Nothing", "Plan", "Planner", "Unplannable"]
 class Plan:
     """An entry that was understood."""
 
-    __slots__ = ("event", "fields", "handlers", "ledger", "replay")
+    __slots__ = ("counts", "event", "fields", "handlers", "ledger", "replay")
 
     def __init__(
         self,
         event: Event,
         handlers: Sequence[Handler],
         fields: Fields,
+        counts: OfType,
         ledger: Ledger = NO_LEDGER,
         replay: Replay | None = None,
     ) -> None:
         self.event = event
         self.handlers = handlers
         self.fields = fields
+        self.counts = counts
         self.ledger = ledger
         self.replay = replay
 
@@ -41,6 +44,7 @@ class Unplannable:
 
     dead: Dead
     fields: Fields
+    counts: OfType
     ledger: Ledger
     replay: Replay | None
 
@@ -61,13 +65,15 @@ class _Known:
     event_type: str
     cls: type[BaseEvent]
     handlers: Sequence[Handler]
+    counts: OfType
 
 
 class Planner:
     """Reads entries as the handlers of one group see them."""
 
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(self, handlers: Handlers, counts: Counts) -> None:
         self._handlers = handlers
+        self._counts = counts
         self._known: dict[bytes, _Known] = {}
 
     def plan(self, entry: RawEntry) -> Planned:
@@ -80,7 +86,7 @@ class Planner:
                 if not known.handlers:
                     return NOTHING
                 if (event := decode_regular(known.cls, values)) is not None:
-                    return Plan(event, known.handlers, entry.fields)
+                    return Plan(event, known.handlers, entry.fields, known.counts)
         return self._plan_with_care(entry)
 
     def _learn(self, raw_type: bytes) -> "_Known | None":
@@ -94,7 +100,8 @@ class Planner:
             return None
         if len(self._known) >= MEMO_LIMIT:
             self._known.clear()
-        known = self._known[raw_type] = _Known(event_type, cls, self._handlers.for_type(event_type))
+        handlers, counts = self._handlers.for_type(event_type), self._counts.of_type(event_type)
+        known = self._known[raw_type] = _Known(event_type, cls, handlers, counts)
         return known
 
     def _plan_with_care(self, entry: RawEntry) -> Planned:
@@ -106,21 +113,22 @@ class Planner:
         if event_type is not None and not handlers and not entry.source.is_replay:
             return NOTHING
         ledger = NO_LEDGER if entry.ledger is None else Ledger.load(entry.ledger)
+        counts = self._counts.of_type(event_type)
         try:
             if replay is not None and replay.handler:
                 handlers = self._named(replay.handler)
             event = decode(event_type or "", fields)
         except NonRetryableError as error:
-            return _unplannable(Reason.NON_RETRYABLE, error, fields, ledger, replay)
+            return _unplannable(Reason.NON_RETRYABLE, error, fields, counts, ledger, replay)
         except Exception as error:
-            return _unplannable(Reason.DESERIALIZATION_ERROR, error, fields, ledger, replay)
+            return _unplannable(Reason.DESERIALIZATION_ERROR, error, fields, counts, ledger, replay)
         if ledger is not NO_LEDGER:
             handlers = [
                 handler
                 for handler in handlers
                 if handler.name not in ledger.finished and not ledger.waits_for(handler.name, entry.taken_ms)
             ]
-        return Plan(event, handlers, fields, ledger, replay)
+        return Plan(event, handlers, fields, counts, ledger, replay)
 
     def _named(self, name: str) -> Sequence[Handler]:
         handlers = [handler for handler in self._handlers if handler.name == name]
@@ -130,7 +138,8 @@ class Planner:
 
 
 def _unplannable(
-    reason: Reason, error: Exception, fields: Fields, ledger: Ledger, replay: Replay | None
+    reason: Reason, error: Exception, fields: Fields, counts: OfType, ledger: Ledger, replay: Replay | None
 ) -> Unplannable:
     # The handler a replay names keeps its name: no other is to run for it.
-    return Unplannable(Dead(replay.handler if replay else "", reason, Failure.of(error)), fields, ledger, replay)
+    dead = Dead(replay.handler if replay else "", reason, Failure.of(error))
+    return Unplannable(dead, fields, counts, ledger, replay)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from rapids.observers import Trimmed
 from rapids.storage import groups, streams
 from rapids.storage.groups import Claimed, RawEntry
 from rapids.storage.keys import Source
@@ -73,7 +74,7 @@ class Reclaimer:
             "claiming", lambda: self._claim(source, abandoned), repair=self._member.repair
         )
         self._leases.take(claimed.entries, since=asked_at)
-        self._report_ghosts(source, claimed.ghosts)
+        self._report_ghosts(source, claimed.ghosts, "pending")
         return claimed.entries[0] if claimed.entries else None
 
     async def _claim(self, source: Source, abandoned: Abandoned) -> tuple[float, Claimed]:
@@ -142,7 +143,7 @@ class Reclaimer:
         )
         self._leases.take(due.entries, since=asked_at)
         self._intake.put_due(due.entries)
-        self._report_ghosts(source, due.ghosts)
+        self._report_ghosts(source, due.ghosts, "pending")
         return LONGEST_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
 
     async def _prune(self, source: Source) -> None:
@@ -175,13 +176,14 @@ class Reclaimer:
             return entry._replace(fields=fields)
         await member.outages.ride_out("fetching", lambda: groups.drop_ghost(member.commands, source, entry.entry_id))
         self._leases.drop(entry)
-        self._report_ghosts(source, [entry.entry_id.decode()])
+        self._report_ghosts(source, [entry.entry_id.decode()], "held")
         return None
 
-    def _report_ghosts(self, source: Source, ghosts: Sequence[str]) -> None:
+    def _report_ghosts(self, source: Source, ghosts: Sequence[str], when: Trimmed) -> None:
         if ghosts:
             logger.error(
                 "entries were trimmed from the stream before they were handled: %d lost",
                 len(ghosts),
                 extra={**self._member.context, "stream": source.stream, "lost": ghosts},
             )
+            self._member.counts.lost(len(ghosts), when, entry_ids=ghosts, stream=source.stream)

@@ -5,12 +5,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 from redis.exceptions import RedisError
 
-from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Park, Settlement
+from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Park
 from rapids.storage.connection import Reply
 from rapids.storage.groups import RawEntry, acknowledgement
 from rapids.storage.settlement import Letter, SettleCall
@@ -18,9 +18,10 @@ from rapids.wire.letters import Origin, write_letter
 from rapids.worker.acks import Acks
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
+from rapids.worker.settled import Settled, count
 from rapids.worker.settling import settle_all
 
-__all__ = ["Settled", "Settler"]
+__all__ = ["Settler"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -29,17 +30,6 @@ LARGEST_FLUSH = 1_000
 
 RIDE_TIME = 0.005
 """Seconds an acknowledgement waits for a read to go along with; half of what is promised, since a loop may be busy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """An entry and what its delivery came to, with what a log line or a letter says about it."""
-
-    entry: RawEntry
-    settlement: Settlement
-    origin: Origin
-    event_id: str = ""
-    correlation_id: str = ""
 
 
 class Settler:
@@ -151,10 +141,12 @@ class Settler:
             else:
                 if self._unsure.pop(one.entry.entry_id, None) is not None and reply in (b"gone", b"lost"):
                     reply = b"settled"  # by the write whose answer was lost
+                is_held = self._leases.holds(one.entry.source, one.entry.entry_id)
                 self._let_go(one, reply)
                 if isinstance(one.settlement, Keep):
                     self._on_kept(one.settlement.delay)
                 self._log(one, reply)
+                count(self._member.counts, one, reply, is_held=is_held)
         return failed
 
     def _let_go(self, one: Settled, reply: Reply) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
 
+from rapids.counts import Counts
 from rapids.delivery import HandlerMiddleware, UnderWay
 from rapids.exceptions import RedisUnavailableError
 from rapids.outcomes import HandBack, Ledger
@@ -30,7 +31,8 @@ from rapids.worker.outages import Outages
 from rapids.worker.plans import Planner
 from rapids.worker.reader import Reader
 from rapids.worker.reclaimer import Reclaimer
-from rapids.worker.settler import Settled, Settler
+from rapids.worker.settled import Settled
+from rapids.worker.settler import Settler
 
 __all__ = ["Worker"]
 
@@ -62,9 +64,16 @@ class Worker:
     """Everything between `start()` and `stop()`, once. Made inside the event loop that runs it."""
 
     def __init__(
-        self, client: Client, settings: RouterSettings, handlers: Handlers, middleware: Sequence[HandlerMiddleware]
+        self,
+        client: Client,
+        settings: RouterSettings,
+        handlers: Handlers,
+        middleware: Sequence[HandlerMiddleware],
+        counts: Counts,
     ) -> None:
         self._settings = settings
+        self._counts = counts
+        counts.know_handlers([handler.name for handler in handlers])
         self._handlers = handlers
         self._middleware = middleware
         self._reading = OwnConnection(client, settings.stream, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
@@ -146,10 +155,10 @@ class Worker:
             consumer = await self._identity.acquire(self._settings.consumer)
             settings = self._settings
             self._context = {"stream": settings.stream, "group": settings.group, "consumer": consumer}
-            self._outages = Outages(self._context)
+            self._outages = Outages(self._context, self._counts)
             member = Member(
                 *(self._commands, self._letters, self._sources, settings, self._identity),
-                *(self._outages, self._repair, self._context),
+                *(self._outages, self._repair, self._context, self._counts),
             )
             self._make_duties(member)
             await self._find_place()
@@ -180,7 +189,7 @@ class Worker:
         )
         self._crew = Crew(
             member=member,
-            planner=Planner(self._handlers),
+            planner=Planner(self._handlers, self._counts),
             runners=runners_of(self._handlers, self._middleware),
             intake=self._intake,
             leases=self._leases,
@@ -295,6 +304,9 @@ class Worker:
         await self._disconnect()
 
     async def _disconnect(self) -> None:
+        self._counts.outage_ended()
+        if self._tasks:
+            self._leases.lose_all()
         await self._reading.close()
         await self._commands.close()
         if self._letters is not None:

@@ -1,0 +1,87 @@
+"""What a router or an emitter has done, in numbers: snapshots to be handed to whatever collects metrics."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["COUNTERS", "OTHER", "UNREADABLE", "Counter", "Counters", "Sample"]
+
+OTHER = "(other)"
+"""Stands for all event types beyond the first 1,000, and for handlers that are none: labels cost memory."""
+
+UNREADABLE = "(unreadable)"
+"""Stands for the type of entries that state none, or none that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """What a counter is: it never falls for as long as its router or emitter lives, started again or not."""
+
+    name: str
+    unit: str
+    labels: tuple[str, ...]
+    about: str
+
+
+_GROUP = ("stream", "group")
+_TYPE = (*_GROUP, "event_type")
+_HANDLER = (*_TYPE, "handler")
+
+_ALL = (
+    Counter("delivered", "deliveries", _TYPE, "Entries taken from the group: new, due again, or abandoned by others"),
+    Counter("ignored", "deliveries", _GROUP, "Entries acknowledged since no handler is for their type"),
+    Counter("acked", "deliveries", _GROUP, "Entries acknowledged: every handler has finished, or is dead"),
+    Counter("kept", "deliveries", _GROUP, "Entries kept, to be delivered again later"),
+    Counter("parked", "deliveries", _TYPE, "Entries parked: failed for good, without a dead-letter stream"),
+    Counter("handed_back", "deliveries", _GROUP, "Entries given back at a stop, without spending a delivery"),
+    Counter("lease_lost", "deliveries", _GROUP, "Entries that were not this consumer's any more when it was to settle"),
+    Counter("lost", "entries", (*_GROUP, "when"), "Entries trimmed away: unread, pending, or held by this consumer"),
+    Counter("gaps", "times", _GROUP, "How often entries were found to be lost, also where not known how many"),
+    Counter("handled", "runs", _HANDLER, "A handler finished with a delivery"),
+    Counter("failed", "runs", _HANDLER, "A handler's delivery failed, its quick retries included"),
+    Counter("retried", "runs", _HANDLER, "A handler that failed is to run again at a later delivery"),
+    Counter("dead", "letters", (*_HANDLER, "reason"), "Dead letters written; handler is empty where none was reached"),
+    Counter("outages", "times", _GROUP, "How often Redis did not do as asked"),
+    Counter("outage_seconds", "seconds", _GROUP, "How long Redis did not, the outage that is going on included"),
+    Counter("emitted", "events", ("stream", "event_type"), "Events known to be stored"),
+    Counter(
+        "emit_failed",
+        "events",
+        ("stream", "event_type", "outcome"),
+        "Events whose emit raised: not_stored, unknown, unreplicated (stored), unwritable (no JSON)",
+    ),
+)
+
+COUNTERS: Mapping[str, Counter] = MappingProxyType({counter.name: counter for counter in _ALL})
+"""Every counter by name, with its unit, its labels and a line of help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number: the counter's name, its labels, and the value in the counter's unit."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The counters of a router or an emitter at one moment. Iterating gives the samples."""
+
+    samples: tuple[Sample, ...] = ()
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of a counter over all samples that have these labels; 0 where there is none.
+
+        Raises `ValueError` for a counter or a label that does not exist.
+        """
+        if (counter := COUNTERS.get(name)) is None:
+            raise ValueError(f"name must be one of {', '.join(COUNTERS)}, not {name!r}")
+        if unknown := sorted(labels.keys() - set(counter.labels)):
+            raise ValueError(f"labels of {name!r} must be some of {', '.join(counter.labels)}, not {unknown[0]!r}")
+        wanted = labels.items()
+        return sum(one.value for one in self.samples if one.name == name and wanted <= one.labels.items())
