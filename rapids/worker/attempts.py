@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
@@ -21,6 +20,7 @@ from rapids.observers import HandlerFailed, HandlerSucceeded, Observers
 from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids.registration import Handler
 from rapids.settings import RouterSettings
+from rapids.worker.cancellations import shed_cancellations
 from rapids.worker.deadlines import Deadline
 from rapids.worker.member import Member
 
@@ -83,7 +83,7 @@ class Attempts:
         finally:
             self._end()
         if self._deadline.task.cancelling():
-            await _shed_cancellations()
+            await shed_cancellations()
         counts.handled[handler.name] += 1
         if self._observers is not None:
             self._observers.tell(HandlerSucceeded(under_way.delivery(), time.monotonic() - began))
@@ -109,7 +109,7 @@ class Attempts:
         attempt = 1
         while True:
             if self._deadline.task.cancelling():
-                await _shed_cancellations()
+                await shed_cancellations()
             if error is None:
                 return handler.done, under_way, None
             if self._is_interruption(error):
@@ -275,21 +275,6 @@ def _abandoned(delivery: UnderWay, settings: RouterSettings) -> Failure:
 def _told(error: BaseException, failure: Failure) -> str:
     """The error's text as the log may have it: the dead letter keeps it whole, beside the payload it may quote."""
     return without_input(error) if isinstance(error, ValidationError) else failure.message
-
-
-async def _shed_cancellations() -> None:
-    """Take back the cancellations a handler left on its task, which is ours: else they would end what comes after it.
-
-    A TaskGroup leaves one behind when a child of it fails, before Python 3.13; a `cancel()` of the current task may not
-    even have been thrown yet.
-    """
-    task = asyncio.current_task()
-    if task is None or not task.cancelling():
-        return
-    with suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)
-    while task.cancelling():
-        task.uncancel()
 
 
 def _seconds(backoff: Backoff, failures: int) -> float:

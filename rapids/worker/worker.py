@@ -20,6 +20,7 @@ from rapids.storage.keys import Source
 from rapids.wire.letters import Origin
 from rapids.worker.acks import Acks
 from rapids.worker.attempts import Stop, runners_of
+from rapids.worker.cancellations import forget_cancellations, raise_if_cancelled
 from rapids.worker.deadlines import Deadlines
 from rapids.worker.exclusivity import Exclusivity
 from rapids.worker.executor import Crew, Executor
@@ -113,7 +114,7 @@ class Worker:
         """
         try:
             await self._open()
-            _raise_if_cancelled()
+            raise_if_cancelled()
             self._start_duties()
             self.started.set()
             logger.info("started", extra=self._context)
@@ -245,7 +246,7 @@ class Worker:
             except asyncio.CancelledError as error:
                 if duty in self._ended:
                     raise
-                _forget_cancellations()
+                forget_cancellations()
                 if self._stop.asked.is_set():
                     continue
                 self._report(duty, error)
@@ -387,16 +388,3 @@ class Worker:
             # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
             task.cancel()
             await asyncio.wait([task], timeout=0.05)
-
-
-def _raise_if_cancelled() -> None:
-    """Before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow a cancellation; its count stays."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-def _forget_cancellations() -> None:
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
