@@ -8,6 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from rapids.emit_counts import EmitCounts
 from rapids.settings import EmitterSettings
 from rapids.storage.connection import Client, LentConnection
 from rapids.storage.packing import EntryPacker
@@ -33,11 +34,12 @@ class Appender:
     takes nobody's write along. Without a write under way, one begins at once.
     """
 
-    def __init__(self, client: Client, settings: EmitterSettings) -> None:
+    def __init__(self, client: Client, settings: EmitterSettings, counts: EmitCounts) -> None:
         self._commands = LentConnection(client, settings.stream)
         self.pack = EntryPacker(settings.stream, EVENT_FIELDS, settings.maxlen).pack
         """Makes a command of an entry's values."""
         self._settings = settings
+        self._counts = counts
         self._last_seen: str | None = None
         self._task_name = f"rapids:{settings.stream}:writer"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,7 +62,7 @@ class Appender:
         if loop is not self._loop:
             self._begin_on(loop)
         done: asyncio.Future[Appended] = loop.create_future()
-        self._queue.append(Emit(outgoing, done))
+        self._queue.append(Emit(outgoing, done, self._counts))
         self._queued += len(outgoing)
         if self._writer is None:
             writer = _started(self._write_all(), loop, name=self._task_name)
@@ -107,6 +109,8 @@ class Appender:
             if write is not None:
                 write.abandon(why)
             for emit in self._queue:
+                if emit.done.done():
+                    continue  # cancelled before it was begun
                 emit.settle(Shortfall([None] * len(emit.outgoing), frozenset(), 0, why))
             self._queue.clear()
             self._queued = 0

@@ -7,8 +7,11 @@ from redis.asyncio import Redis, RedisCluster
 
 from rapids.appender import Appender
 from rapids.correlation import get_causation_id, get_correlation_id
+from rapids.counters import Counters
+from rapids.emit_counts import EmitCounts
 from rapids.events import BaseEvent, Event, GenericEvent, kind_of
-from rapids.exceptions import EmitError, NotConfiguredError
+from rapids.exceptions import EmitError, NotConfiguredError, SerializationError
+from rapids.observers import Observer
 from rapids.settings import EmitterSettings
 from rapids.wire.encoding import encode_values
 from rapids.write import Outgoing, Shortfall
@@ -25,7 +28,8 @@ class EventEmitter:
     Options: `redis`, the client to use, or None until `configure`; `stream`, its name; `maxlen` (entries), what the
     stream is trimmed to in whole nodes as it grows, None for never; `max_retries`, how often an emit is tried in all;
     `retry_delay` (seconds), the wait after the first failure, doubled after each further one; `replicas`, how many
-    replicas must have confirmed an event (WAIT) before `emit` returns.
+    replicas must have confirmed an event (WAIT) before `emit` returns; `observers`, plain functions of one detail (see
+    `rapids.observers`), told what becomes of each event.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
     """
@@ -38,10 +42,17 @@ class EventEmitter:
         max_retries: int = 3,
         retry_delay: float = 0.1,
         replicas: int = 0,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._settings = EmitterSettings(
-            stream=stream, maxlen=maxlen, max_retries=max_retries, retry_delay=retry_delay, replicas=replicas
+            stream=stream,
+            maxlen=maxlen,
+            max_retries=max_retries,
+            retry_delay=retry_delay,
+            replicas=replicas,
+            observers=observers,
         )
+        self._counts = EmitCounts(stream, observers)
         self._appender: Appender | None = None
         if redis is not None:
             self.configure(redis)
@@ -56,12 +67,17 @@ class EventEmitter:
         """Whether it has a client."""
         return self._appender is not None
 
+    @property
+    def counters(self) -> Counters:
+        """What this emitter has done since it was made. Costs no round trip; from any thread."""
+        return self._counts.counters()
+
     def configure(self, redis: Redis | RedisCluster) -> None:
         """Use this client from now on. The client stays yours to close.
 
         Raises `TypeError` for anything but a `redis.asyncio.Redis` or `RedisCluster`.
         """
-        self._appender = Appender(redis, self._settings)
+        self._appender = Appender(redis, self._settings, self._counts)
 
     async def drain(self) -> None:
         """Wait until nothing is being written any more: for a shutdown, after the last `emit`."""
@@ -96,21 +112,34 @@ class EventEmitter:
             await appender.room()  # before the event is encoded: what waits here is the caller's, and no copy
         if kind_of(type(event)) is not None:
             event = cast(Event, event)
-            appended = await appender.append((_outgoing(appender, event, caused_by),))
+            appended = await appender.append((self._outgoing(appender, event, caused_by),))
             if isinstance(appended, Shortfall):
                 raise self._error((event,), 0, appended) from appended.error
             return appended[0]
         return await self._emit_all(appender, list(cast("Sequence[Event]", event)), caused_by)
 
     async def _emit_all(self, appender: Appender, events: Sequence[Event], caused_by: Event | None) -> list[str]:
-        outgoing = [_outgoing(appender, event, caused_by) for event in events]
+        outgoing = [self._outgoing(appender, event, caused_by) for event in events]
         ids: list[str] = []
         for first in range(0, len(outgoing), CHUNK):
             appended = await appender.append(outgoing[first : first + CHUNK])
             if isinstance(appended, Shortfall):
+                for one in outgoing[first + CHUNK :]:  # were never sent
+                    self._counts.failed(one.counts, one.event_id, "not_stored", appended.error)
                 raise self._error(events, first, appended) from appended.error
             ids += appended
         return ids
+
+    def _outgoing(self, appender: Appender, event: Event, caused_by: Event | None) -> Outgoing:
+        if kind_of(type(event)) is None:  # users without a type checker
+            raise TypeError(f"only events can be emitted, not {event!r}")
+        correlation_id, causation_id = ids_for(event, caused_by)
+        try:
+            values = encode_values(event, correlation_id, causation_id)
+        except SerializationError as error:
+            self._counts.unwritable(event, error)
+            raise
+        return Outgoing(event.id, appender.pack(values), self._counts.of_raw_type(values[0]))
 
     def _error(self, events: Sequence[Event], before: int, shortfall: Shortfall) -> EmitError:
         stored = {before + at for at, entry_id in enumerate(shortfall.ids) if entry_id is not None} | set(range(before))
@@ -134,13 +163,6 @@ def ids_for(event: Event, caused_by: Event | None) -> tuple[str | None, str | No
     inherited = (caused_by and caused_by.correlation_id) or get_correlation_id() or (caused_by and caused_by.id)
     cause = caused_by.id if caused_by else get_causation_id()
     return event.correlation_id or inherited, event.causation_id or cause
-
-
-def _outgoing(appender: Appender, event: Event, caused_by: Event | None) -> Outgoing:
-    if kind_of(type(event)) is None:  # users without a type checker
-        raise TypeError(f"only events can be emitted, not {event!r}")
-    correlation_id, causation_id = ids_for(event, caused_by)
-    return Outgoing(event.id, appender.pack(encode_values(event, correlation_id, causation_id)))
 
 
 def _type_of(event: Event) -> str:

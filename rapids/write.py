@@ -1,6 +1,7 @@
 """One write of the emitter: the entries of one emit or of many, until Redis has each of them, and only once."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import NamedTuple, TypeAlias, cast
 from redis.exceptions import RedisError
 
 from rapids.backoff import exponential
+from rapids.emit_counts import EmitCounts, OfEmitted
 from rapids.settings import EmitterSettings
 from rapids.storage import streams
 from rapids.storage.connection import AnswerLostError, LentConnection, Reply, ServerClient, is_outage
@@ -28,10 +30,11 @@ class NotReplicatedError(RedisError):
 
 
 class Outgoing(NamedTuple):
-    """An event on its way: its id and the command that appends it, packed."""
+    """An event on its way: its id, the command that appends it, packed, and what is counted for its type."""
 
     event_id: str
     packed: bytes
+    counts: OfEmitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +58,44 @@ Appended: TypeAlias = Sequence[str] | Shortfall
 class Emit:
     """Entries that one caller waits for: all of them are in the same write."""
 
-    __slots__ = ("done", "outgoing")
+    __slots__ = ("_began", "_counts", "_is_settled", "done", "outgoing")
 
-    def __init__(self, outgoing: Sequence[Outgoing], done: "asyncio.Future[Appended]") -> None:
+    def __init__(self, outgoing: Sequence[Outgoing], done: "asyncio.Future[Appended]", counts: EmitCounts) -> None:
         self.outgoing = outgoing
         self.done = done
+        self._counts = counts
+        self._is_settled = False
+        self._began = 0.0 if counts.observers is None else time.monotonic()
 
     def settle(self, appended: Appended) -> None:
-        """Tell the caller, if it still waits."""
+        """Count what became of it, and tell the caller, if it still waits. The first time is what counts."""
+        if self._is_settled:
+            return
+        self._is_settled = True
         if not self.done.done():
             self.done.set_result(appended)
+        if isinstance(appended, Shortfall):
+            self._count_shortfall(appended)
+        elif self._counts.observers is None:  # the way of nearly all
+            for one in self.outgoing:
+                one.counts.emitted += 1
+        else:
+            self._count_stored(appended)
+
+    def _count_stored(self, ids: Sequence[str | None]) -> None:
+        seconds = 0.0 if self._counts.observers is None else time.monotonic() - self._began
+        for one, entry_id in zip(self.outgoing, ids, strict=True):
+            if entry_id is not None:
+                self._counts.emitted(one.counts, one.event_id, entry_id, seconds)
+
+    def _count_shortfall(self, shortfall: Shortfall) -> None:
+        self._count_stored(shortfall.ids)
+        for at, (one, entry_id) in enumerate(zip(self.outgoing, shortfall.ids, strict=True)):
+            if entry_id is None:
+                outcome = "unknown" if at in shortfall.unsure else "not_stored"
+                self._counts.failed(one.counts, one.event_id, outcome, shortfall.error)
+            elif isinstance(shortfall.error, NotReplicatedError):
+                self._counts.failed(one.counts, one.event_id, "unreplicated", shortfall.error)
 
 
 class Write:

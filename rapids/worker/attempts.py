@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,6 @@ from rapids.counts import OfType
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, UnderWay, current_delivery, under_way_variable
 from rapids.events import Event
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter, without_input
-from rapids.observers import HandlerFailed, HandlerSucceeded, Observers
 from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids.registration import Handler
 from rapids.settings import RouterSettings
@@ -57,7 +55,6 @@ class Attempts:
         self._context = member.context
         self._deadline = deadline
         self._under_way: UnderWay | None = None
-        self._observers = member.counts.observers
 
     def is_under_way(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
@@ -73,24 +70,21 @@ class Attempts:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
         if self._stop.interrupts.is_set():
             raise asyncio.CancelledError
-        began = 0.0 if self._observers is None else time.monotonic()
         # The way of nearly all: one attempt, without another coroutine around it.
         self._begin(handler, under_way)
         try:
             await self._runners[handler.name](under_way.event)
         except BaseException as error:
-            return await self._after_first(self._seen(handler, under_way, error), handler, under_way, counts, began)
+            return await self._after_first(self._seen(handler, under_way, error), handler, under_way, counts)
         finally:
             self._end()
         if self._deadline.task.cancelling():
             await shed_cancellations()
         counts.handled[handler.name] += 1
-        if self._observers is not None:
-            self._observers.tell(HandlerSucceeded(under_way.delivery(), time.monotonic() - began))
         return handler.done
 
     async def _after_first(
-        self, error: BaseException | None, handler: Handler, under_way: UnderWay, counts: OfType, began: float
+        self, error: BaseException | None, handler: Handler, under_way: UnderWay, counts: OfType
     ) -> Outcome:
         """What becomes of the handler after its first attempt failed."""
         outcome, last, error = await self._tried_again(error, handler, under_way)
@@ -98,9 +92,11 @@ class Attempts:
             counts.handled[handler.name] += 1
         elif not isinstance(outcome, Released):
             counts.failed[handler.name] += 1
-        if self._observers is not None:
-            _tell(self._observers, outcome, last.delivery(), error, time.monotonic() - began)
+        self.note(outcome, last, error)
         return outcome
+
+    def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
+        """For who wants to know: what a handler came to whose first attempt failed, at the last one, and its error."""
 
     async def _tried_again(
         self, error: BaseException | None, handler: Handler, under_way: UnderWay
@@ -234,16 +230,6 @@ def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner
 
 async def _through(layer: HandlerMiddleware, call_next: CallNext, delivery: Delivery) -> None:
     await layer(delivery, call_next)
-
-
-def _tell(
-    observers: Observers, outcome: Outcome, delivery: Delivery, error: BaseException | None, seconds: float
-) -> None:
-    if error is None:
-        observers.tell(HandlerSucceeded(delivery, seconds))
-    elif not isinstance(outcome, Released):
-        retry_in = outcome.delay if isinstance(outcome, RetryAt) else None
-        observers.tell(HandlerFailed(delivery, seconds, error, retry_in))
 
 
 def _timed_out(handler: Handler, delivery: UnderWay, error: BaseException) -> HandlerTimeoutError:

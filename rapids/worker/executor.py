@@ -21,6 +21,7 @@ from rapids.worker.intake import Abandoned, Intake, Turn
 from rapids.worker.lanes import Lanes
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
+from rapids.worker.observed import attempts_of
 from rapids.worker.plans import NOTHING, Plan, Planned, Planner, Unplannable
 from rapids.worker.settled import Settled
 from rapids.worker.settler import Settler
@@ -99,7 +100,7 @@ class Executor:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
         crew = self._crew
         deadline = crew.deadlines.of_current_task()
-        self._attempts = Attempts(crew.member, crew.runners, crew.stop, deadline)
+        self._attempts = attempts_of(crew.member, crew.runners, crew.stop, deadline)
         intake, solitude = crew.intake, crew.solitude
         try:
             while True:

@@ -1,0 +1,83 @@
+"""Observers do no harm, whatever they do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from typing import get_args
+
+import pytest
+
+from rapids import observers
+from rapids.counts import Counts
+from rapids.observers import Detail, Lost, Observers, OutageEnded
+
+DETAIL = OutageEnded("orders", "billing", 1.5)
+
+
+def test_all_are_told_in_order() -> None:
+    told: list[object] = []
+    Observers([lambda detail: told.append((1, detail)), lambda detail: told.append((2, detail))]).tell(DETAIL)
+    assert told == [(1, DETAIL), (2, DETAIL)]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError(), StopIteration(), GeneratorExit()])
+def test_one_that_raises_is_logged_once_and_keeps_nothing_from_the_others(
+    error: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, told = 0.0, list[object]()
+    monkeypatch.setattr("rapids.observers.time.monotonic", lambda: 1_000 + now)
+
+    def broken(detail: Detail) -> None:
+        raise error
+
+    group = Observers([broken, told.append, broken])
+    for _ in range(100):
+        group.tell(DETAIL)
+
+    assert len(told) == 100
+    assert [record.getMessage() for record in caplog.records] == [
+        f"observer {at} raised on OutageEnded, 1 times so far; this is logged once in 60 s at the most" for at in (1, 3)
+    ]
+    assert all(record.levelno == logging.ERROR and record.exc_info for record in caplog.records)
+    now = 61.0
+    group.tell(DETAIL)
+    assert "101 times so far" in caplog.records[-1].getMessage()
+
+
+def test_who_ends_the_program_ends_it() -> None:
+    def leave(detail: Detail) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Observers([leave]).tell(DETAIL)
+
+
+def test_a_log_that_raises_does_no_harm_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("rapids.observers.logger.error", fail)
+    Observers([fail]).tell(DETAIL)
+
+
+def test_every_detail_is_a_frozen_documented_value_and_exported() -> None:
+    for kind in get_args(Detail):
+        assert is_dataclass(kind)
+        assert kind.__doc__
+        assert "__slots__" in vars(kind)
+        assert kind.__name__ in observers.__all__
+        assert {"stream", "delivery"} & {field.name for field in fields(kind)}
+    with pytest.raises(FrozenInstanceError):
+        DETAIL.seconds = 0.0  # type: ignore[misc]
+
+
+def test_without_observers_there_is_nobody_to_tell() -> None:
+    assert Counts("orders", "billing").observers is None
+
+
+def test_what_others_count_is_told() -> None:
+    told: list[object] = []
+    Counts("orders", "billing", [told.append]).lost(None)
+    assert told == [Lost("orders", "billing", None, "unread", ())]
