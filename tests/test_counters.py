@@ -50,9 +50,9 @@ def test_a_total_is_the_sum_over_what_has_these_labels(labels: dict[str, str], t
 
 
 def test_a_counter_or_a_label_that_does_not_exist_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="^name must be one of delivered, .*, not 'handeld'"):
+    with pytest.raises(ValueError, match=r"^name must be one of delivered, .*, not 'handeld'"):
         SNAPSHOT.total("handeld")
-    with pytest.raises(ValueError, match="^labels of 'acked' must be some of stream, group, not 'handler'"):
+    with pytest.raises(ValueError, match=r"^labels of 'acked' must be some of stream, group, not 'handler'"):
         SNAPSHOT.total("acked", handler="x")
 
 

@@ -1,0 +1,267 @@
+"""What a router tells its observers, and that they do it no harm."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import NonRetryableError
+from rapids.backoff import constant
+from rapids.exceptions import HandlerTimeoutError
+from rapids.observers import (
+    DeadLettered,
+    Delivered,
+    Detail,
+    HandlerFailed,
+    HandlerSucceeded,
+    LeaseLost,
+    Lost,
+    OutageEnded,
+    OutageStarted,
+    Parked,
+)
+from rapids.outcomes import Reason
+from tests.redis.own_server import own_server
+from tests.support import eventually
+from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_router, running, until_settled
+
+D = TypeVar("D")
+
+
+class Told(list[Detail]):
+    """An observer that keeps what it is told."""
+
+    def __call__(self, detail: Detail) -> None:
+        self.append(detail)
+
+    def of(self, kind: type[D]) -> list[D]:
+        return [detail for detail in self if isinstance(detail, kind)]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(detail).__name__ for detail in self]
+
+
+async def test_a_delivery_and_its_handlers_are_told_with_their_time(redis: Redis) -> None:
+    router = make_router(redis, observers=[told := Told()], consumer="worker")
+
+    @router.on(DvOrder)
+    async def slow(event: DvOrder) -> None:
+        await asyncio.sleep(0.05)
+
+    @router.on(DvOrder)
+    async def quick(event: DvOrder) -> None: ...
+
+    async with running(router):
+        [entry_id] = await make_emitter(redis).emit([event := DvOrder()])
+        await until_settled(redis)
+
+    assert told.kinds == ["Delivered", "HandlerSucceeded", "HandlerSucceeded"]
+    assert told[0] == Delivered(STREAM, GROUP, entry_id, "dv.order", 1)
+    first, second = told.of(HandlerSucceeded)
+    assert (first.delivery.handler, second.delivery.handler) == ("slow", "quick")
+    assert (first.delivery.event.id, first.delivery.entry_id) == (event.id, entry_id)
+    assert (first.delivery.consumer, first.delivery.deliveries, first.delivery.attempt) == ("worker", 1, 1)
+    assert first.seconds >= 0.05 > 0 < second.seconds
+
+
+async def test_failures_are_told_with_the_error_and_when_it_runs_again(redis: Redis) -> None:
+    told = Told()
+    router = make_router(
+        redis, observers=[told], max_deliveries=2, default_retries=1, redelivery_backoff=constant(0.125)
+    )
+    raised: list[ValueError] = []
+
+    @router.on(DvOrder)
+    async def fails(event: DvOrder) -> None:
+        raised.append(ValueError(len(raised)))
+        raise raised[-1]
+
+    async with running(router):
+        [entry_id] = await make_emitter(redis).emit([event := DvOrder()])
+        await until_settled(redis)
+
+    assert told.kinds == ["Delivered", "HandlerFailed", "Delivered", "HandlerFailed", "DeadLettered"]
+    first, second = told.of(HandlerFailed)
+    assert (first.error, second.error) == (raised[1], raised[3])  # of the last attempt
+    assert (first.retry_in, second.retry_in) == (0.125, None)
+    assert (first.delivery.attempt, first.delivery.deliveries, second.delivery.deliveries) == (2, 1, 2)
+    [letter] = told.of(DeadLettered)
+    assert (letter.stream, letter.group, letter.entry_id, letter.event_id) == (STREAM, GROUP, entry_id, event.id)
+    assert (letter.event_type, letter.handler, letter.deliveries) == ("dv.order", "fails", 2)
+    assert (letter.reason, letter.failure.error_type) == (Reason.MAX_DELIVERIES_EXCEEDED, "ValueError")
+
+
+async def test_a_quick_retry_that_works_is_a_success_and_its_time_is_that_of_all(redis: Redis) -> None:
+    router, seen = make_router(redis, observers=[told := Told()], default_retries=2), list[int]()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        await asyncio.sleep(0.03)
+        if len(seen) < 3:
+            raise ValueError
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await until_settled(redis)
+    assert told.kinds == ["Delivered", "HandlerSucceeded"]
+    [success] = told.of(HandlerSucceeded)
+    assert success.delivery.attempt == 3
+    assert success.seconds >= 0.09
+
+
+async def test_what_is_final_at_once_is_told_by_its_cause(redis: Redis) -> None:
+    router = make_router(redis, observers=[told := Told()])
+
+    @router.on(DvOrder)
+    async def refuses(event: DvOrder) -> None:
+        raise NonRetryableError("no use")
+
+    @router.on(DvOrder, timeout=0.02, retryable_exceptions=(ConnectionError,))
+    async def hangs(event: DvOrder) -> None:
+        await asyncio.sleep(60)
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await until_settled(redis)
+    refused, timed_out = told.of(HandlerFailed)
+    assert isinstance(refused.error, NonRetryableError)
+    assert isinstance(timed_out.error, HandlerTimeoutError)
+    assert [one.retry_in for one in (refused, timed_out)] == [None, None]
+    assert [one.reason for one in told.of(DeadLettered)] == [Reason.NON_RETRYABLE] * 2
+
+
+async def test_an_entry_that_cannot_be_read_is_told_as_a_letter_of_no_handler(redis: Redis) -> None:
+    router = make_router(redis, observers=[told := Told()])
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None: ...
+
+    async with running(router):
+        await redis.xadd(STREAM, {"event_type": "dv.order", "data": "{"})
+        await until_settled(redis)
+    [letter] = told.of(DeadLettered)
+    assert (letter.handler, letter.event_id, letter.event_type) == ("", "", "dv.order")
+    assert letter.reason is Reason.DESERIALIZATION_ERROR
+
+
+async def test_what_is_parked_is_told(redis: Redis) -> None:
+    router = make_router(redis, observers=[told := Told()], dlq_stream=None, max_deliveries=1)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        raise ValueError
+
+    async with running(router):
+        [entry_id] = await make_emitter(redis).emit([event := DvOrder()])
+        await eventually(lambda: told.of(Parked))
+    assert told.of(Parked) == [Parked(STREAM, GROUP, entry_id, event.id, "dv.order", ("handle",), 1)]
+
+
+async def test_a_lost_lease_is_told(redis: Redis) -> None:
+    router = make_router(redis, observers=[told := Told()], claim_min_idle_ms=300)
+    taken, go_on = asyncio.Event(), asyncio.Event()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        taken.set()
+        await go_on.wait()
+
+    async with running(router):
+        [entry_id] = await make_emitter(redis).emit([DvOrder()])
+        await taken.wait()
+        await redis.execute_command("XCLAIM", STREAM, GROUP, "another", 0, entry_id)
+        await eventually(lambda: told.of(LeaseLost))
+        go_on.set()
+    assert told.of(LeaseLost) == [LeaseLost(STREAM, GROUP, entry_id)]
+
+
+async def test_what_was_trimmed_is_told(redis: Redis) -> None:
+    ids = await make_emitter(redis).emit([DvOrder(), DvOrder()])
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=2)
+    await redis.xdel(STREAM, *ids)
+    router = make_router(redis, observers=[told := Told()], claim_min_idle_ms=50)
+    async with running(router):
+        await eventually(lambda: sum(detail.count or 0 for detail in told.of(Lost)) == 2)
+    assert {detail.when for detail in told.of(Lost)} == {"pending"}
+    assert sorted(entry_id for detail in told.of(Lost) for entry_id in detail.entry_ids) == ids
+
+
+async def test_an_outage_is_told_at_its_start_and_its_end() -> None:
+    async with own_server() as server, Redis.from_url(server.url) as redis:
+        router = make_router(redis, observers=[told := Told()], block_ms=100, claim_min_idle_ms=300)
+        async with running(router):
+            await server.kill()
+            await eventually(lambda: told.of(OutageStarted))
+            await server.start()
+            await eventually(lambda: told.of(OutageEnded))
+        assert told.kinds == ["OutageStarted", "OutageEnded"]
+        [started], [ended] = told.of(OutageStarted), told.of(OutageEnded)
+        assert (started.stream, started.group, ended.stream, ended.group) == (STREAM, GROUP, STREAM, GROUP)
+        assert started.operation
+        assert isinstance(started.error, Exception)
+        assert ended.seconds == router.counters.total("outage_seconds") > 0
+
+
+# --- no harm --------------------------------------------------------------------------------------------------------
+
+
+class Spiteful:
+    """Raises at everything it is told."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.told = 0
+
+    def __call__(self, detail: Detail) -> None:
+        self.told += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError()])
+@pytest.mark.parametrize("options", [{}, {"concurrency": 4, "order_by": "text"}])
+async def test_an_observer_that_raises_at_everything_does_no_harm(
+    redis: Redis, caplog: pytest.LogCaptureFixture, error: BaseException, options: dict[str, Any]
+) -> None:
+    spiteful, told = Spiteful(error), Told()
+    router, seen = make_router(redis, observers=[spiteful, told], max_deliveries=2, **options), list[int]()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        if event.number % 3 == 0:
+            raise ValueError
+
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder(number=number) for number in range(30)])
+        await until_settled(redis)
+
+    assert len(seen) == 40
+    assert spiteful.told == len(told) == 40 + 40 + 10
+    assert len(told.of(DeadLettered)) == 10
+    assert len([record for record in caplog.records if record.name == "rapids.observers"]) == 1
+
+
+async def test_an_observer_may_ask_the_router_and_stop_it(redis: Redis) -> None:
+    totals: list[float] = []
+
+    def observe(detail: Detail) -> None:
+        if isinstance(detail, HandlerSucceeded):
+            totals.append(router.counters.total("handled"))
+            stopping.append(asyncio.ensure_future(router.stop()))
+
+    router, stopping = make_router(redis, observers=[observe]), list["asyncio.Future[None]"]()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None: ...
+
+    async with running(router):
+        await make_emitter(redis).emit(DvOrder())
+        await eventually(lambda: not router.running)
+        await asyncio.gather(*stopping)
+    assert totals == [1]
