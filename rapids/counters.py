@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 __all__ = ["COUNTERS", "OTHER", "UNREADABLE", "Counter", "Counters", "Sample"]
 
@@ -56,8 +57,7 @@ COUNTERS: Mapping[str, Counter] = MappingProxyType({counter.name: counter for co
 """Every counter by name, with its unit, its labels and a line of help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One number: the counter's name, its labels, and the value in the counter's unit."""
 
     name: str
@@ -67,7 +67,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The counters of a router or an emitter at one moment. Iterating gives the samples."""
+    """The counters of a router or an emitter at a moment. Iterating gives its samples, those of a counter together."""
 
     samples: tuple[Sample, ...] = ()
 

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -163,7 +164,7 @@ class Counts:
 
     def counters(self) -> Counters:
         """What they are now."""
-        return Counters(tuple(self._samples()))
+        return Counters(tuple(sorted(self._samples(), key=attrgetter("name"))))
 
     def _samples(self) -> Iterator[Sample]:
         ended, since = self._outage

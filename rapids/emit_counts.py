@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from rapids.counters import Counters, Sample
 from rapids.counts import EventTypes, labelled
@@ -53,7 +54,7 @@ class EmitCounts:
 
     def counters(self) -> Counters:
         """What they are now."""
-        return Counters(tuple(self._samples()))
+        return Counters(tuple(sorted(self._samples(), key=attrgetter("name"))))
 
     def _samples(self) -> Iterator[Sample]:
         for of_type in self._types.all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import FrozenInstanceError
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -75,6 +76,16 @@ def test_every_sample_is_of_a_counter_with_its_labels_and_there_from_the_start()
         assert sample.value == 0
         assert tuple(sample.labels) == COUNTERS[sample.name].labels
         assert (sample.labels["stream"], sample.labels["group"]) == ("orders", "billing")
+
+
+def test_samples_are_names_labels_and_values_those_of_a_counter_together() -> None:
+    counts = Counts("orders", "billing")
+    for number in range(3):
+        counts.of_type(f"type.{number}").handled["charge"] += 1
+        counts.delivered([of_type(b"type.%d" % number)])
+
+    names = [name for name, labels, value in counts.counters() if labels and value >= 0]
+    assert len([name for name, _ in groupby(names)]) == len(set(names)) > 2
 
 
 def test_a_counter_says_what_it_is() -> None:
