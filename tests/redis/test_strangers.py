@@ -43,7 +43,7 @@ async def given(redis: Redis, count: int) -> list[bytes]:
 
 async def settle(redis: Redis, entry_id: bytes, verb: Any, **options: Any) -> None:
     one = SettleCall(SOURCE, entry_id, verb, Ledger(done=frozenset({"pay"})).dump(), **options)
-    [reply] = await settlement.settle(SharedPool(redis), "me", [one], dlq=None, dlq_maxlen=None)
+    [reply] = await settlement.settle(SharedPool(redis, STREAM), "me", [one], dlq=None, dlq_maxlen=None)
     assert not isinstance(reply, Exception), reply
 
 
@@ -55,7 +55,7 @@ async def steal(redis: Redis, entry_id: bytes, *, and_ack: bool = True) -> None:
 
 
 async def due(redis: Redis) -> groups.Claimed:
-    return await groups.claim(SharedPool(redis), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
+    return await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
 
 
 async def holders(redis: Redis) -> dict[str, str]:
@@ -117,8 +117,8 @@ async def test_making_a_group_again_that_is_there_brings_back_nothing_that_was_s
     await settle(redis, entry_id, verb, delay_ms=60_000)
     await steal(redis, entry_id)
 
-    assert await groups.misses_parked(SharedPool(redis), SOURCE) is False
-    await groups.create_again(SharedPool(redis), SOURCE, "0-0", given_out=False)
+    assert await groups.misses_parked(SharedPool(redis, STREAM), SOURCE) is False
+    await groups.create_again(SharedPool(redis, STREAM), SOURCE, "0-0", given_out=False)
 
     assert entry_id.decode() not in await holders(redis)
 
@@ -131,7 +131,7 @@ async def test_what_is_kept_of_entries_that_strangers_settled_is_forgotten(redis
         await steal(redis, entry_id)
     await redis.zrem(SOURCE.due, ids[2])  # it fell due while the stranger had it
 
-    after, forgotten = await leftovers.forget_settled(SharedPool(redis), SOURCE, 0)
+    after, forgotten = await leftovers.forget_settled(SharedPool(redis, STREAM), SOURCE, 0)
 
     assert (after, sorted(forgotten)) == (0, sorted(entry_id.decode() for entry_id in (ids[0], ids[2])))
     assert set(await redis.hkeys(SOURCE.ledger)) == {ids[1], ids[3], ids[4]}
@@ -143,7 +143,7 @@ async def test_many_ledgers_are_looked_through_in_pages(redis: Redis) -> None:
     await redis.hset(SOURCE.ledger, mapping=dict.fromkeys(ids, b"{}"))
     await redis.xack(STREAM, GROUP, *ids[::2])
 
-    commands, cursor, pages, forgotten = SharedPool(redis), 0, 0, list[str]()
+    commands, cursor, pages, forgotten = SharedPool(redis, STREAM), 0, 0, list[str]()
     while pages == 0 or cursor:
         cursor, some = await leftovers.forget_settled(commands, SOURCE, cursor)
         pages, forgotten = pages + 1, forgotten + some
@@ -159,8 +159,8 @@ async def test_what_was_parked_in_a_lost_group_is_not_forgotten_before_it_is_giv
     await redis.xgroup_destroy(STREAM, GROUP)
     await redis.xgroup_create(STREAM, GROUP, "$")
 
-    assert await leftovers.forget_settled(SharedPool(redis), SOURCE, 0) == (0, [])
-    assert await groups.misses_parked(SharedPool(redis), SOURCE) is True
+    assert await leftovers.forget_settled(SharedPool(redis, STREAM), SOURCE, 0) == (0, [])
+    assert await groups.misses_parked(SharedPool(redis, STREAM), SOURCE) is True
 
 
 async def test_a_router_forgets_what_strangers_settled(redis: Redis) -> None:
