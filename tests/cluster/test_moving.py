@@ -62,6 +62,7 @@ class Load:
             finally:
                 emitting.cancel()
                 await asyncio.wait([emitting])
+                await self._emitter.drain()
             await eventually(lambda: not self.lost)
 
     async def goes_on(self) -> None:
