@@ -72,6 +72,11 @@ async def create_again(commands: Commands, source: Source, start_id: str, *, giv
     return checked(made[0]) == 1
 
 
+async def join(commands: Commands, source: Source, consumer: str) -> None:
+    """Let the group know a consumer before it gets anything, which servers before Redis 7.2 do only then."""
+    await call(commands, "XGROUP", "CREATECONSUMER", source.stream, source.group, consumer)
+
+
 async def misses_parked(commands: Commands, source: Source) -> bool:
     """Whether entries are told to be parked, and the group has no consumer for them: a stranger made it again."""
     told, consumers = await commands.send(

@@ -154,6 +154,7 @@ class Worker:
                 start = "0" if source.is_replay else str(self._settings.group_start_id)
                 await groups.create(self._commands, source, start)
             consumer = await self._identity.acquire(self._settings.consumer)
+            await groups.join(self._commands, self._sources[0], consumer)
             settings = self._settings
             self._context = {"stream": settings.stream, "group": settings.group, "consumer": consumer}
             self._outages = Outages(self._context, self._counts)
