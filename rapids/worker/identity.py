@@ -7,9 +7,8 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from itertools import count
-from uuid import uuid4
 
-from rapids.storage import groups
+from rapids.storage import groups, tokens
 from rapids.storage.connection import Commands
 from rapids.storage.keys import Source
 from rapids.worker.outages import Outages
@@ -32,7 +31,7 @@ class Identity:
     def __init__(self, commands: Commands, source: Source) -> None:
         self._commands = commands
         self._source = source
-        self._token = uuid4().hex
+        self._token = tokens.new()
         self._base = ""
         self._held_at = 0.0
         self.name = ""
