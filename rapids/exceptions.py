@@ -14,6 +14,7 @@ __all__ = [
     "DeserializationError",
     "DuplicateEventTypeError",
     "EmitError",
+    "GroupNotFoundError",
     "HandlerTimeoutError",
     "LetterNotFoundError",
     "LetterStateError",
@@ -24,6 +25,7 @@ __all__ = [
     "RedisUnavailableError",
     "RetryAfter",
     "SerializationError",
+    "StreamNotFoundError",
 ]
 
 
@@ -188,6 +190,29 @@ class LetterStateError(RapidsError):
 
     def __str__(self) -> str:
         return f"dead letter {self.letter_id!r} is {self.state}, this needs one that is {self.needed}"
+
+
+class StreamNotFoundError(RapidsError, LookupError):
+    """There is no such stream (yet): nothing was emitted to it, and no router has started on it."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.stream = stream
+
+    def __str__(self) -> str:
+        return f"there is no stream {self.stream!r}"
+
+
+class GroupNotFoundError(RapidsError, LookupError):
+    """The stream is there and has no such consumer group (yet): no router has started as one of it."""
+
+    def __init__(self, stream: str, group: str) -> None:
+        super().__init__(stream, group)
+        self.stream = stream
+        self.group = group
+
+    def __str__(self) -> str:
+        return f"stream {self.stream!r} has no group {self.group!r}"
 
 
 class RetryAfter(RapidsError):

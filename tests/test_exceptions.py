@@ -13,6 +13,7 @@ from rapids.exceptions import (
     DeserializationError,
     DuplicateEventTypeError,
     EmitError,
+    GroupNotFoundError,
     HandlerTimeoutError,
     LetterNotFoundError,
     LetterStateError,
@@ -23,6 +24,7 @@ from rapids.exceptions import (
     RedisUnavailableError,
     RetryAfter,
     SerializationError,
+    StreamNotFoundError,
 )
 
 CAUSE = ConnectionError("connection refused")
@@ -94,6 +96,13 @@ EXAMPLES: list[tuple[RapidsError, tuple[Any, ...], dict[str, Any], str]] = [
         {"letter_id": "1-0", "state": "replayed", "needed": "dead"},
         "dead letter '1-0' is replayed, this needs one that is dead",
     ),
+    (StreamNotFoundError("orders"), ("orders",), {"stream": "orders"}, "there is no stream 'orders'"),
+    (
+        GroupNotFoundError("orders", "billing"),
+        ("orders", "billing"),
+        {"stream": "orders", "group": "billing"},
+        "stream 'orders' has no group 'billing'",
+    ),
     (RetryAfter(30), (30, ""), {"seconds": 30, "why": ""}, "asked to be retried after 30 s"),
     (RetryAfter(0.5, "busy"), (0.5, "busy"), {"seconds": 0.5, "why": "busy"}, "busy"),
 ]
@@ -139,6 +148,8 @@ def test_every_public_error_is_a_rapids_error_and_has_an_example_above() -> None
         (SerializationError, ValueError),
         (HandlerTimeoutError, TimeoutError),
         (LetterNotFoundError, LookupError),
+        (StreamNotFoundError, LookupError),
+        (GroupNotFoundError, LookupError),
     ],
 )
 def test_an_error_is_also_what_python_calls_it(cls: type[RapidsError], builtin: type[Exception]) -> None:

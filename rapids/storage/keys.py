@@ -76,6 +76,11 @@ def letters_restored(dlq: str) -> str:
     return _beside(dlq, "restored")
 
 
+def consumers_by_group(stream: str) -> str:
+    """What the keys for consumer names of all groups begin with; then come the group, a colon and the name."""
+    return _beside(stream, "consumer:")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """A stream as one group reads it, and the keys in which the group keeps what it knows of its entries.
@@ -110,7 +115,7 @@ class Source:
 
     def consumer(self, name: str) -> str:
         """String with a TTL: the process that goes by this consumer name."""
-        return _beside(self.stream, f"consumer:{self.group}:{name}")
+        return f"{consumers_by_group(self.stream)}{self.group}:{name}"
 
     def replays(self) -> "Source":
         """The group's replay stream beside this stream."""

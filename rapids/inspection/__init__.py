@@ -1,0 +1,23 @@
+"""Inspection: how streams, their groups and consumers are, and what is pending. Read-only, at a bounded cost."""
+
+from rapids.inspection.inspector import Inspector
+from rapids.inspection.snapshots import (
+    ConsumerSnapshot,
+    GroupSnapshot,
+    Page,
+    ParkedFailure,
+    PendingEntry,
+    PendingState,
+    StreamSnapshot,
+)
+
+__all__ = [
+    "ConsumerSnapshot",
+    "GroupSnapshot",
+    "Inspector",
+    "Page",
+    "ParkedFailure",
+    "PendingEntry",
+    "PendingState",
+    "StreamSnapshot",
+]

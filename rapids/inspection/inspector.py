@@ -1,0 +1,163 @@
+"""The inspector: one round trip for each thing asked, whatever the sizes."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import ResponseError
+
+from rapids.checks import at_least, text
+from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
+from rapids.inspection import reading
+from rapids.inspection.cursors import EntryCursor, TimeCursor, name_after, name_cursor
+from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
+from rapids.settings import stream_name
+from rapids.storage import inspecting
+from rapids.storage.connection import Commands, SharedPool, check_client, is_no_group
+from rapids.storage.keys import PARKED, Source
+
+__all__ = ["Inspector"]
+
+LARGEST_PAGE = 500
+
+
+class Inspector:
+    """Looks at streams and their groups through `redis`, and changes nothing.
+
+    Each method is one round trip (two where the server did not know its script yet) for an answer of bounded size: a
+    page has `limit` items (1 to 500) at the most. A listing goes on where `cursor` says, which is the `cursor` of the
+    page before. It shows what was there when it began, and comes to an end however fast entries come and go; what is
+    settled between two pages is left out, and what moves meanwhile may be shown twice or not at all.
+
+    `replays=True` looks at the group's replay stream, in which replays of its dead letters go, instead of the stream.
+
+    Every method raises `StreamNotFoundError` and `GroupNotFoundError` for what is not there, `ValueError` for a cursor
+    that no page gave out or a `limit` out of range, and `redis.exceptions.RedisError` if Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        check_client(redis)
+        self._redis = redis
+
+    async def stream(self, stream: str) -> StreamSnapshot:
+        """A stream: how long, since when, how large."""
+        name = stream_name("stream", stream)
+        with _named(name):
+            return reading.stream(name, await inspecting.stream(self._commands(name), name))
+
+    async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
+        """A page of a stream's groups, by name."""
+        source, most, start = Source(stream_name("stream", stream), ""), _limit(limit), name_after(cursor)
+        with _named(stream):
+            found = await inspecting.groups(self._commands(stream), source, names_of=source, start=start, most=most)
+        groups = tuple(reading.group(stream, found, row) for row in found.rows)
+        return Page(reading.server_time(found.now_ms), groups, name_cursor(found.rows[-1].name) if found.more else None)
+
+    async def group(self, stream: str, group: str, *, replays: bool = False) -> GroupSnapshot:
+        """A group: how far it is, what is pending, whether anybody is at work.
+
+        The server goes through the group's consumers for it, the dead ones included, which are removed in time.
+        """
+        main, source = _sources(stream, group, replays=replays)
+        with _named(source.stream, group):
+            found = await inspecting.groups(self._commands(stream), source, names_of=main)
+        if not found.rows:
+            raise GroupNotFoundError(source.stream, group)
+        return reading.group(source.stream, found, found.rows[0])
+
+    async def consumers(
+        self, stream: str, group: str, *, replays: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> Page[ConsumerSnapshot]:
+        """A page of a group's consumers, by name."""
+        main, source = _sources(stream, group, replays=replays)
+        start, most = name_after(cursor), _limit(limit)
+        with _named(source.stream, group):
+            found = await inspecting.consumers(self._commands(stream), source, names_of=main, start=start, most=most)
+        consumers = tuple(reading.consumer(found.now_ms, row) for row in found.rows)
+        following = name_cursor(found.rows[-1].name) if found.more else None
+        return Page(reading.server_time(found.now_ms), consumers, following)
+
+    async def pending(
+        self,
+        stream: str,
+        group: str,
+        *,
+        consumer: str | None = None,
+        replays: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[PendingEntry]:
+        """A page of a group's pending entries in any state, oldest first; only a consumer's, if one is given."""
+        wanted = b"" if consumer is None else text("consumer", consumer).encode()
+        return await self._pending(stream, group, wanted, replays=replays, cursor=cursor, limit=limit)
+
+    async def parked(
+        self, stream: str, group: str, *, replays: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> Page[PendingEntry]:
+        """A page of a group's parked entries, oldest first, and why they are parked."""
+        return await self._pending(stream, group, PARKED, replays=replays, cursor=cursor, limit=limit)
+
+    async def waiting(
+        self, stream: str, group: str, *, replays: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> Page[PendingEntry]:
+        """A page of a group's waiting entries, the one that is due next first."""
+        _, source = _sources(stream, group, replays=replays)
+        place, most = TimeCursor.read(cursor), _limit(limit)
+        with _named(source.stream, group):
+            found = await inspecting.waiting(
+                self._commands(stream), source, after=place.after, until=place.until, most=most
+            )
+        entries = tuple(entry for row in found.rows if (entry := reading.waiting(row)) is not None)
+        following = None
+        if found.more:
+            last = found.rows[-1]
+            following = TimeCursor.behind(last.due.decode(), last.entry_id.decode(), found.until.decode())
+        return Page(reading.server_time(found.now_ms), entries, following)
+
+    async def _pending(
+        self, stream: str, group: str, consumer: bytes, *, replays: bool, cursor: str | None, limit: int
+    ) -> Page[PendingEntry]:
+        main, source = _sources(stream, group, replays=replays)
+        place, most = EntryCursor.read(cursor), _limit(limit)
+        with _named(source.stream, group):
+            found = await inspecting.pending(
+                *(self._commands(stream), source),
+                names_of=main,
+                start=place.start,
+                until=place.until,
+                most=most,
+                consumer=consumer,
+            )
+        following = None
+        if len(found.rows) == most:
+            following = EntryCursor.behind(found.rows[-1].entry_id.decode(), found.until.decode())
+        return Page(reading.server_time(found.now_ms), tuple(map(reading.pending, found.rows)), following)
+
+    def _commands(self, stream: str) -> Commands:
+        """How to reach the server that has a stream and what is kept beside it."""
+        return SharedPool(self._redis, stream)
+
+
+def _sources(stream: str, group: str, *, replays: bool) -> tuple[Source, Source]:
+    """The stream as the group reads it, and what to look at: that, or the group's replay stream."""
+    main = Source(stream_name("stream", stream), text("group", group))
+    return main, main.replays() if replays else main
+
+
+def _limit(limit: int) -> int:
+    if at_least("limit", limit, 1) > LARGEST_PAGE:
+        raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
+    return limit
+
+
+@contextmanager
+def _named(stream: str, group: str = "") -> Generator[None]:
+    """Say by name what is not there."""
+    try:
+        yield
+    except ResponseError as error:
+        if is_no_group(error):  # said of a stream that is there, since each script looks for that first
+            raise GroupNotFoundError(stream, group) from error
+        if inspecting.is_no_stream(error):
+            raise StreamNotFoundError(stream) from error
+        raise

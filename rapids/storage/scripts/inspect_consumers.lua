@@ -1,0 +1,34 @@
+-- The consumers of a group, in the order of their names, but for those that only keep entries that wait or are parked.
+--
+-- KEYS  stream
+-- ARGV  group, the name to begin at, how many at most, what the keys for names begin with
+-- Returns {now in ms, consumers, more (1 | 0)}. A consumer is {name, pending, idle in ms, inactive in ms or false,
+-- the token of the process that goes by this name or false}.
+local stream, group, from, most, names = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+
+-- Lua compares by the server's locale, and the order of names is that of their bytes.
+local function is_below(one, other)
+  for i = 1, math.min(#one, #other) do
+    local byte, other_byte = string.byte(one, i), string.byte(other, i)
+    if byte ~= other_byte then return byte < other_byte end
+  end
+  return #one < #other
+end
+
+local rows = redis.pcall('XINFO', 'CONSUMERS', stream, group)
+if rows.err then return rows end
+local consumers, more = {}, 0
+for _, row in ipairs(rows) do
+  local is = {}
+  for i = 1, #row, 2 do is[row[i]] = row[i + 1] end
+  if is.name ~= 'rapids:waiting' and is.name ~= 'rapids:parked' and not is_below(is.name, from) then
+    if #consumers == most then
+      more = 1
+      break
+    end
+    local token = redis.call('GET', names .. is.name)
+    consumers[#consumers + 1] = {is.name, is.pending, is.idle, is.inactive or false, token}
+  end
+end
+local time = redis.call('TIME')
+return {time[1] * 1000 + math.floor(time[2] / 1000), consumers, more}

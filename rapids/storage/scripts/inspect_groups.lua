@@ -1,0 +1,90 @@
+-- How far the groups of a stream are, in the order of their names.
+--
+-- KEYS  stream
+-- ARGV  the only group that is wanted, or '' for all, the name to begin at, how many groups at most,
+--       how many undelivered entries to count where the server does not know the lag,
+--       and what these keys begin with: when entries are due, replay streams (all before the group's name), and
+--       names of consumers (before group, colon, name)
+-- Returns {now in ms, length, first id, last id, groups, more (1 | 0)}, the ids false where there is no entry. A group
+-- is {name, last delivered id, entries read or false, lag or false, undelivered entries counted, the first of them or
+-- false, pending, pending of waiting entries, pending of parked ones, oldest pending but for those or false, due
+-- entries, entries to replay, consumers, those that live}.
+local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
+
+local function named(row)
+  local is = {}
+  for i = 1, #row, 2 do is[row[i]] = row[i + 1] end
+  return is
+end
+
+-- Lua compares by the server's locale, and the order of names is that of their bytes.
+local function is_below(one, other)
+  for i = 1, math.min(#one, #other) do
+    local byte, other_byte = string.byte(one, i), string.byte(other, i)
+    if byte ~= other_byte then return byte < other_byte end
+  end
+  return #one < #other
+end
+
+local function is_before(one, other)
+  local ms, seq = string.match(one, '(%d+)-(%d+)')
+  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
+  if ms ~= other_ms then return tonumber(ms) < tonumber(other_ms) end
+  return tonumber(seq) < tonumber(other_seq)
+end
+
+local function oldest_but_parked(group, consumers)
+  local first = redis.call('XPENDING', stream, group, '-', '+', 1)[1]
+  if not first then return false end
+  if first[2] ~= 'rapids:parked' then return first[1] end
+  local oldest = false
+  for _, consumer in ipairs(consumers) do
+    if consumer.pending > 0 and consumer.name ~= 'rapids:parked' then
+      local id = redis.call('XPENDING', stream, group, '-', '+', 1, consumer.name)[1][1]
+      if not oldest or is_before(id, oldest) then oldest = id end
+    end
+  end
+  return oldest
+end
+
+local function seen(is)
+  local consumers, living, held_by = {}, 0, {}
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, is.name)) do
+    local consumer = named(row)
+    held_by[consumer.name] = consumer.pending
+    consumers[#consumers + 1] = consumer
+    living = living + redis.call('EXISTS', names .. is.name .. ':' .. consumer.name)
+  end
+  local ours = (held_by['rapids:waiting'] and 1 or 0) + (held_by['rapids:parked'] and 1 or 0)
+  local count = is.lag and 1 or counted
+  -- Nothing is behind the highest id there is, and asking is an error.
+  local next_ = redis.pcall('XRANGE', stream, '(' .. is['last-delivered-id'], '+', 'COUNT', count)
+  return {
+    is.name, is['last-delivered-id'], is['entries-read'] or false, is.lag or false, #next_,
+    next_[1] and next_[1][1] or false, is.pending, held_by['rapids:waiting'] or 0, held_by['rapids:parked'] or 0,
+    oldest_but_parked(is.name, consumers), redis.call('ZCARD', due .. is.name),
+    replay == '' and 0 or redis.call('XLEN', replay .. is.name), #consumers - ours, living,
+  }
+end
+
+local rows = redis.pcall('XINFO', 'GROUPS', stream)
+if rows.err then return rows end
+local groups, more = {}, 0
+for _, row in ipairs(rows) do
+  local is = named(row)
+  if only == is.name or (only == '' and not is_below(is.name, from)) then
+    if #groups == most then
+      more = 1
+      break
+    end
+    groups[#groups + 1] = seen(is)
+  end
+end
+local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+local time = redis.call('TIME')
+return {
+  time[1] * 1000 + math.floor(time[2] / 1000), redis.call('XLEN', stream), first and first[1] or false,
+  last and last[1] or false, groups, more,
+}

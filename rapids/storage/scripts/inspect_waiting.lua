@@ -1,0 +1,48 @@
+-- Waiting entries of a group, in the order in which they are due.
+--
+-- KEYS  stream, ledger, due
+-- ARGV  group, the entry to begin behind as when it is due and its id ('' and '' for the first),
+--       the latest time to go to ('' for that of the last entry now), how many at most
+-- Returns {now in ms, the latest time, entries, more (1 | 0)}. An entry is {id, when it is due in ms, consumer or false
+-- where it is not pending, idle in ms, delivery count, ledger or false}.
+local stream, ledger, due = KEYS[1], KEYS[2], KEYS[3]
+local group, score, member, until_, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+
+if redis.call('EXISTS', stream) == 0 then return redis.error_reply('ERR no such key') end
+local pending = redis.pcall('XPENDING', stream, group, '-', '+', 1)
+if pending.err then return pending end
+
+-- Entries due at the same time are in the order of their bytes; Lua compares by the server's locale.
+local function is_below(one, other)
+  for i = 1, math.min(#one, #other) do
+    local byte, other_byte = string.byte(one, i), string.byte(other, i)
+    if byte ~= other_byte then return byte < other_byte end
+  end
+  return #one < #other
+end
+
+local function rank_behind()
+  if score == '' then return 0 end
+  local low = redis.call('ZCOUNT', due, '-inf', '(' .. score)
+  local high = low + redis.call('ZCOUNT', due, score, score)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if is_below(member, redis.call('ZRANGE', due, middle, middle)[1]) then high = middle else low = middle + 1 end
+  end
+  return low
+end
+
+if until_ == '' then until_ = redis.call('ZRANGE', due, -1, -1, 'WITHSCORES')[2] or '0' end
+local first, last = rank_behind(), redis.call('ZCOUNT', due, '-inf', until_) - 1
+local entries, more = {}, 0
+if first <= last then
+  local found = redis.call('ZRANGE', due, first, math.min(first + most - 1, last), 'WITHSCORES')
+  if first + most <= last then more = 1 end
+  for i = 1, #found, 2 do
+    local id = found[i]
+    local row = redis.call('XPENDING', stream, group, id, id, 1)[1] or {id, false, 0, 0}
+    entries[#entries + 1] = {id, found[i + 1], row[2], row[3], row[4], redis.call('HGET', ledger, id)}
+  end
+end
+local time = redis.call('TIME')
+return {time[1] * 1000 + math.floor(time[2] / 1000), until_, entries, more}
