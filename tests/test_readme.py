@@ -16,10 +16,20 @@ README = Path(__file__).parent.parent / "README.md"
 CALLS = {
     "Emitting": "send_invoices(redis)",
     "Dead letters": "replay_declined_payments(redis)",
+    "Seeing what a group is doing": "look(redis)",
     "Correlation": "nightly_import(redis)",
     "The embedded server": "try_it()",
 }
 """What to await after a block that only defines something to call."""
+
+BEFORE = {
+    "Seeing what a group is doing": [
+        ("XGROUP", "CREATE", "events:all", "billing", "0", "MKSTREAM"),
+        *(("XADD", "events:all", "*", "n", "1"),) * 150,
+        ("XREADGROUP", "GROUP", "billing", "worker-1", "COUNT", "120", "STREAMS", "events:all", ">"),
+    ],
+}
+"""What is in Redis when a block is run, as commands."""
 
 RUN = """
 import asyncio
@@ -27,6 +37,8 @@ from redis.asyncio import Redis
 
 async def _run():
     async with Redis.from_url({url!r}) as redis:
+        for command in {before!r}:
+            await redis.execute_command(*command)
         await {call}
 
 asyncio.run(_run())
@@ -55,7 +67,8 @@ def test_the_blocks_to_call_are_there() -> None:
 @pytest.mark.parametrize(("heading", "block"), OTHERS, ids=[heading for heading, _ in OTHERS])
 def test_a_block_runs_as_printed(heading: str, block: str, redis_url: str, tmp_path: Path) -> None:
     script = tmp_path / "reader.py"
-    script.write_text(block + (RUN.format(url=redis_url, call=CALLS[heading]) if heading in CALLS else ""))
+    run = RUN.format(url=redis_url, before=BEFORE.get(heading, []), call=CALLS[heading]) if heading in CALLS else ""
+    script.write_text(block + run)
     done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
 
