@@ -161,7 +161,7 @@ async def groups(
     commands: Commands, source: Source, *, names_of: Source, start: bytes = b"", most: int = 1
 ) -> GroupRows:
     """The source's group or, where that is empty, `most` groups from the name `start` on."""
-    due, replays = Source(source.stream, "").due, "" if source.is_replay else replay_stream(source.stream, "")
+    due, replays = Source(source.stream, "").due, replay_stream(source.stream, "")
     names = consumers_by_group(names_of.stream)
     arguments = (source.group, start, most, COUNTED, due, replays, names)
     now, length, first, last, rows, more = await _run(commands, "inspect_groups", (source.stream,), arguments)

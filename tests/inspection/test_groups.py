@@ -263,8 +263,8 @@ async def test_the_oldest_unsettled_entry(redis: Redis) -> None:
     assert await oldest(redis) == "9-0"  # held by one of several; 10 is more than 9
     await redis.xclaim(STREAM, GROUP, "another", 0, ["10-0"], justid=True)
     assert await oldest(redis) == "9-0"
-    await redis.xclaim(STREAM, GROUP, "yet another", 0, ["9-0"], justid=True)
-    await redis.xclaim(STREAM, GROUP, "worker", 0, ["10-0"], justid=True)
+    await redis.xclaim(STREAM, GROUP, "another", 0, ["9-0"], justid=True)
+    await redis.xclaim(STREAM, GROUP, "yet another", 0, ["10-0"], justid=True)
     assert await oldest(redis) == "9-0"
     await redis.xack(STREAM, GROUP, "9-0", "10-0")
     assert await oldest(redis) == "11-0"  # but for the parked one, everything delivered is settled

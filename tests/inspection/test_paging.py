@@ -161,7 +161,7 @@ async def test_an_id_whose_sequence_cannot_be_higher(redis: Redis) -> None:
 
 
 # Due at the same time, entries are in the order of their ids as text: 10-0 is before 9-0.
-TIES = ["1-0", "10-0", "10-1", "100-0", "2-0", "9-0", "99-99"]
+TIES = ["1-0", "10-0", "10-1", "10-10", "100-0", "2-0", "9-0", "99-99"]
 
 
 async def with_ties(redis: Redis) -> list[str]:
@@ -176,12 +176,12 @@ async def with_ties(redis: Redis) -> list[str]:
     return [*others[:5], *TIES, *others[5:]]
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 7, 17, 18])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 18, 19])
 async def test_waiting_entries_come_as_they_are_due(redis: Redis, limit: int) -> None:
     in_order = await with_ties(redis)
     pages = await all_pages(LISTINGS["waiting"], Inspector(redis), limit=limit)
     assert ids(*pages) == in_order
-    assert len(pages) == -(-17 // limit)
+    assert len(pages) == -(-18 // limit)
     due = [entry.due_at for page in pages for entry in page.items]
     assert due == sorted(due)
 

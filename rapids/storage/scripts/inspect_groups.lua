@@ -64,7 +64,7 @@ local function seen(is)
     is.name, is['last-delivered-id'], is['entries-read'] or false, is.lag or false, #next_,
     next_[1] and next_[1][1] or false, is.pending, held_by['rapids:waiting'] or 0, held_by['rapids:parked'] or 0,
     oldest_but_parked(is.name, consumers), redis.call('ZCARD', due .. is.name),
-    replay == '' and 0 or redis.call('XLEN', replay .. is.name), #consumers - ours, living,
+    redis.call('XLEN', replay .. is.name), #consumers - ours, living,
   }
 end
 
