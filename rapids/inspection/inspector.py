@@ -46,7 +46,7 @@ class Inspector:
             return reading.stream(name, await inspecting.stream(self._commands(name), name))
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
-        """A page of a stream's groups, by name."""
+        """A page of a stream's groups, by name. It is shorter where the groups have thousands of consumers."""
         source, most, start = Source(stream_name("stream", stream), ""), _limit(limit), name_after(cursor)
         with _named(stream):
             found = await inspecting.groups(self._commands(stream), source, names_of=source, start=start, most=most)

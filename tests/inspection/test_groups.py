@@ -350,3 +350,16 @@ async def test_a_group_that_goes_while_groups_are_listed(redis: Redis) -> None:
 
     pages = await all_pages(LISTINGS["groups"], Inspector(redis), limit=2, between=remove)
     assert [group.group for page in pages for group in page.items] == list("abcdef")
+
+
+async def test_a_page_of_groups_with_very_many_consumers_is_short(redis: Redis) -> None:
+    await add(redis, "1-0")
+    pipeline = redis.pipeline(transaction=False)
+    for name in "abcd":
+        await redis.xgroup_create(STREAM, name, "0")
+        for number in range(1_200):
+            pipeline.xgroup_createconsumer(STREAM, name, f"worker-{number}")
+    await pipeline.execute()
+    pages = await all_pages(LISTINGS["groups"], Inspector(redis))
+    assert [[group.group for group in page.items] for page in pages] == [["a", "b"], ["c", "d"]]
+    assert {group.consumers for page in pages for group in page.items} == {1_200}

@@ -11,6 +11,7 @@
 -- entries, entries to replay, consumers, those that live}.
 local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
+local looked_at, enough = 0, 2000 -- consumers: the server does nothing else meanwhile
 
 local function named(row)
   local is = {}
@@ -54,6 +55,7 @@ local function seen(is)
     local consumer = named(row)
     held_by[consumer.name] = consumer.pending
     consumers[#consumers + 1] = consumer
+    looked_at = looked_at + 1
     living = living + redis.call('EXISTS', names .. is.name .. ':' .. consumer.name)
   end
   local ours = (held_by['rapids:waiting'] and 1 or 0) + (held_by['rapids:parked'] and 1 or 0)
@@ -74,7 +76,7 @@ local groups, more = {}, 0
 for _, row in ipairs(rows) do
   local is = named(row)
   if only == is.name or (only == '' and not is_below(is.name, from)) then
-    if #groups == most then
+    if #groups == most or looked_at >= enough then
       more = 1
       break
     end
