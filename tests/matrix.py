@@ -22,7 +22,7 @@ from tests.servers.choice import NAMES
 ROOT = Path(__file__).parents[1]
 
 MATRIX = ("redis-6.2", "redis-7.0", "redis-8.2", "valkey-8.1", "valkey-9.1", "sentinel", "cluster")
-SUITE = ("tests/worker", "tests/redis", "tests/dead_letters", "tests/servers/test_fixtures.py")
+SUITE = ("tests/worker", "tests/redis", "tests/dead_letters", "tests/inspection", "tests/servers/test_fixtures.py")
 CORE = (
     "tests/worker/test_attempts.py",
     "tests/worker/test_reclaiming.py",

@@ -57,6 +57,7 @@ async def test_an_outage_is_an_error_of_redis(what: str) -> None:
             await EVERYTHING[what](Inspector(nobody))
 
 
+@pytest.mark.standalone("compares all keys of one server")
 @pytest.mark.parametrize("what", EVERYTHING)
 async def test_looking_changes_nothing(redis: Redis, what: str) -> None:
     await add(redis, "1-1", "1-2", "1-3")

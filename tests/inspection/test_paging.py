@@ -67,6 +67,7 @@ async def test_a_page_of_very_many_is_one_round_trip(redis: Redis, redis_url: st
     assert sorted(ids(*pages), key=lambda entry_id: int(entry_id[:-2])) == [f"{n}-0" for n in range(1, MANY + 1)]
 
 
+@pytest.mark.standalone("counts the commands of one server")
 @pytest.mark.parametrize("state", ["pending", "waiting", "parked"])
 async def test_a_page_of_very_many_is_little_work(redis: Redis, state: str) -> None:
     await with_many(redis, state)

@@ -6,6 +6,7 @@ import os
 import socket
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from rapids import ConsumerLag
@@ -47,6 +48,7 @@ async def test_the_entries_are_read_under_that_name(redis: Redis) -> None:
         await eventually(lambda: seen == [{"worker": 1}])
 
 
+@pytest.mark.standalone("counts the commands of one server")
 async def test_a_group_is_told_of_a_consumer_before_that_gets_anything(redis: Redis) -> None:
     """Servers before Redis 7.2 would not know one that waits for its first entry."""
     await redis.config_resetstat()
