@@ -20,7 +20,8 @@ _built = HOME / ".built"
 
 async def prepare() -> None:
     """Make it, unless it is there. Raises `Failed`, which says what is missing."""
-    if _built.exists():
+    wanted = "\n".join(REQUIREMENTS)
+    if _built.exists() and _built.read_text() == wanted:
         return
     python = await find_python(None)
     if not python.runs_the_peer:
@@ -30,7 +31,7 @@ async def prepare() -> None:
     await output_of(python.path, "-m", "venv", str(HOME), cwd=ROOT)
     pip = (str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     await output_of(*pip, *REQUIREMENTS, cwd=HOME, timeout=600)
-    _built.touch()
+    _built.write_text(wanted)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A service of the fleet. One source for both: it runs on rapids-streams 0.3.0 and on Rapids as it stands.
 
-Run with its configuration as JSON: `kind` ("old" or "new"), `url`, `stream`, `group`, `router` and `emitter` (options),
-`handlers` (name to target), `on` (options of each handler). It takes commands as JSON lines, and tells in JSON lines
-what its handlers begin and finish. SIGTERM stops it as a service stops its router.
+Run with its configuration as JSON: `kind` ("old" or "new"), `name`, `url`, `stream`, `group`, `router` and `emitter`
+(options), `handlers` (name to target), `on` (options of each handler). It takes commands as JSON lines, and tells in
+JSON lines what its handlers begin and finish. SIGTERM stops it as a service stops its router.
 """
 
 import asyncio
@@ -88,6 +88,8 @@ async def do(deed: str) -> None:
             raise ConnectionError("the bank is closed")
         case "refuse":
             raise Refused("not here")
+        case "value":
+            raise ValueError("not this one")
         case "sleep":
             await asyncio.sleep(float(argument))
         case "later":
@@ -100,7 +102,7 @@ class Service:
     def __init__(self, config: dict[str, Any]) -> None:
         self.kind = config["kind"]
         self._classes = CLASSES | ({config["unknown"]: _unknown(config["unknown"])} if "unknown" in config else {})
-        self._redis = Redis.from_url(config["url"])
+        self._redis = Redis.from_url(config["url"], client_name=config["name"])
         self._emitter = EventEmitter(self._redis, stream=config["stream"], **config["emitter"])
         self._router = EventRouter(self._redis, stream=config["stream"], group=config["group"], **_options(config))
         for name, target in config["handlers"].items():
@@ -112,7 +114,11 @@ class Service:
             tell(what="began", type=type(event).__name__, event=json.loads(event.model_dump_json()), **told)
             deeds = getattr(event, "deeds", {})
             places = (f"{self.kind}.{name}", self.kind, name, "*")
-            await do(next((deeds[place] for place in places if place in deeds), "done"))
+            deed = next((deeds[place] for place in places if place in deeds), "done")
+            if deed == "emit":
+                await self._emitter.emit(FleetTask(number=event.number + 1))
+            else:
+                await do(deed)
             tell(what="done", **told)
 
         handle.__name__ = name
@@ -174,7 +180,13 @@ def _options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _retryable(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "retryable_exceptions": (ConnectionError, TimeoutError)}
+    return {"retryable_exceptions": (ConnectionError, TimeoutError), **_as_python(options)}
+
+
+def _as_python(options: dict[str, Any]) -> dict[str, Any]:
+    if "retryable_exceptions" in options:
+        return {**options, "retryable_exceptions": tuple(options["retryable_exceptions"])}
+    return options
 
 
 if __name__ == "__main__":
