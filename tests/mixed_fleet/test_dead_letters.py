@@ -60,6 +60,20 @@ async def test_an_old_letter_is_replayed_to_the_handler_that_failed(fleet: Fleet
     assert await fleet.letters() == []
 
 
+async def test_a_replay_to_everyone_reaches_old_ones_too(fleet: Fleet, redis: Redis) -> None:
+    old = await fleet.old()
+    await old.emit(("FleetTask", {"number": 7, "deeds": {"old": "refuse"}} | COMMON))
+    await eventually(fleet.letters)
+    letters = DeadLetterQueue(redis, DLQ)
+    [letter] = (await letters.list()).items
+
+    await letters.replay(letter.id, scope="everyone")
+    await eventually(lambda: len(old.began()) == 2)
+
+    first, second = old.told("began")
+    assert second["event"] == first["event"]
+
+
 async def test_an_old_letter_that_fails_again_says_so(fleet: Fleet, redis: Redis) -> None:
     old = await fleet.old()
     await old.tasks(7, star="refuse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -64,6 +65,23 @@ async def test_what_is_left_to_defaults_arrives(fleet: Fleet, sender: Kind, read
         name: event[name] for name in ("id", "timestamp", "causation_id", "metadata", "number")
     }
     assert told["event"]["correlation_id"] is None
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("timestamp", ["2026-02-28T18:30:00", "2026-02-28T18:30:00.5-08:00", "0001-01-01T00:00:00Z"])
+async def test_a_time_stamp_arrives_whatever_its_zone(fleet: Fleet, sender: Kind, reader: Kind, timestamp: str) -> None:
+    """An old one writes it as it is, also without a zone, which is read as UTC; a new one always writes UTC."""
+    sending, reading = await started(fleet, sender, reader)
+
+    await sending.emit(("FleetTask", {"number": 1, "timestamp": timestamp}))
+    [told] = await received(reading)
+
+    sent, read = (datetime.fromisoformat(text) for text in (timestamp, told["event"]["timestamp"]))
+    assert as_utc(read) == as_utc(sent)
+
+
+def as_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @BOTH_WAYS
