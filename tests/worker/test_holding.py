@@ -1,0 +1,119 @@
+"""What a process holds, when others ask for it: the reclaimer, and a group that was made again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from rapids.settings import RouterSettings
+from rapids.storage import scripts
+from rapids.storage.connection import SharedPool
+from rapids.storage.groups import RawEntry
+from rapids.storage.keys import Source
+from rapids.worker.exclusivity import Exclusivity
+from rapids.worker.identity import Identity
+from rapids.worker.intake import Abandoned, Intake
+from rapids.worker.leases import Leases
+from rapids.worker.member import Member
+from rapids.worker.outages import Outages
+from rapids.worker.reclaimer import Reclaimer
+from tests.redis.proxy import proxy_to
+from tests.support import eventually
+from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_router, pending, running
+
+
+async def member_of(redis: Redis, source: Source) -> Member:
+    """This process as the consumer `me`, without a worker around it."""
+    identity = Identity(SharedPool(redis), source)
+    await identity.acquire("me")
+
+    async def repair(error: Exception) -> None:
+        raise error
+
+    settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
+    return Member(SharedPool(redis), [source], settings, identity, Outages({}), repair, {})
+
+
+async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]:
+    await make_emitter(redis).emit([DvOrder(number=number) for number in range(count)])
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    [(_, rows)] = await redis.xreadgroup(GROUP, "me", {STREAM: ">"}, count=count)
+    return [RawEntry(source, entry_id, ()) for entry_id, _ in rows]
+
+
+async def test_a_group_made_again_is_not_told_of_what_is_being_settled(redis: Redis) -> None:
+    """Its settlement may be written by now, or its acknowledgement: it would be pending for good."""
+    source = Source(STREAM, GROUP)
+    entries = await held_by_me(redis, source, 3)
+    leases = Leases(await member_of(redis, source))
+    leases.take(entries)
+    leases.settling(entries[1])
+    leases.is_acked_soon = lambda _, entry_id: entry_id == entries[2].entry_id
+    await redis.xgroup_destroy(STREAM, GROUP)
+    await redis.xgroup_create(STREAM, GROUP, "$")
+
+    await leases.register_again(source)
+
+    assert [row["message_id"] for row in await pending(redis)] == [entries[0].entry_id]
+
+
+async def test_what_is_held_is_not_claimed_as_abandoned(redis: Redis) -> None:
+    """It was found abandoned before this process came to hold it. Claimed again, it would run twice."""
+    source = Source(STREAM, GROUP)
+    [entry] = await held_by_me(redis, source, 1)
+    member = await member_of(redis, source)
+    leases = Leases(member)
+    exclusivity = Exclusivity(member, lambda: None, lambda: None)
+    reclaimer = Reclaimer(member, Intake(10), leases, exclusivity, lambda: None)
+    abandoned = Abandoned(source, entry.entry_id, 0, 1)
+    leases.take([entry])
+
+    assert await reclaimer.claim(abandoned) is None
+    assert [row["times_delivered"] for row in await pending(redis)] == [1]
+
+    leases.drop(entry)
+    claimed = await reclaimer.claim(abandoned)
+    assert claimed is not None
+    assert (claimed.entry_id, claimed.deliveries) == (entry.entry_id, 2)
+
+
+async def test_no_acknowledgement_overtakes_the_registration_of_its_entry(redis: Redis, redis_url: str) -> None:
+    """While a group that was made again is told what is held, reads take no acknowledgements along."""
+    register = scripts.load("register")
+    async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
+        router, begun, go_on = (
+            make_router(through, claim_min_idle_ms=3_000, batch_size=1),
+            asyncio.Event(),
+            asyncio.Event(),
+        )
+        seen: list[int] = []
+
+        @router.on(DvOrder)
+        async def handle(event: DvOrder) -> None:
+            seen.append(event.number)
+            if event.number == 0:
+                begun.set()
+                await go_on.wait()
+
+        async with running(router):
+            entry_id = await make_emitter(redis).emit(DvOrder(number=0))
+            await begun.wait()
+            proxy.hold_up(register.sha.encode())
+            pipeline = redis.pipeline(transaction=True)  # before the router can see it gone
+            pipeline.xgroup_destroy(STREAM, GROUP)
+            pipeline.xgroup_create(STREAM, GROUP, entry_id)
+            await pipeline.execute()
+            await eventually(lambda: proxy.holds)
+            await make_emitter(redis).emit([DvOrder(number=number) for number in range(1, 10)])
+            await eventually(lambda: is_waiting_for_room(redis))
+            go_on.set()
+            await eventually(lambda: len(seen) == 10)
+            proxy.let_through()
+    assert seen == list(range(10))
+    assert await pending(redis) == []
+
+
+async def is_waiting_for_room(redis: Redis) -> bool:
+    """Whether the reader has taken two batches: with the first entry that is finished it reads on, at once."""
+    return len(await pending(redis)) == 2
