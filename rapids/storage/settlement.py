@@ -1,4 +1,4 @@
-"""Settling entries: one script call an entry, many in one round trip; plain acknowledgements without a script."""
+"""Settling entries: one script call an entry, many in one round trip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,9 @@ from typing import Literal, TypeAlias
 
 from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, run
-from rapids.storage.groups import acknowledgement
 from rapids.storage.keys import Source
 
-__all__ = ["Letter", "SettleCall", "Verb", "acknowledge", "settle"]
+__all__ = ["Letter", "SettleCall", "Verb", "settle"]
 
 Verb: TypeAlias = Literal["ack", "keep", "park", "hand_back"]
 
@@ -44,11 +43,6 @@ class SettleCall:
     """Which delivery is settled: an entry that was delivered again since is left alone."""
     why: bytes = b""
     letters: Sequence[Letter] = ()
-
-
-async def acknowledge(commands: Commands, source: Source, ids: Sequence[bytes]) -> list[Reply]:
-    """Acknowledge entries that need nothing else, in one round trip. An entry of a replay stream is deleted as well."""
-    return await commands.send(acknowledgement(source, ids))
 
 
 async def settle(

@@ -215,7 +215,7 @@ async def test_an_acknowledged_replay_is_deleted(redis: Redis) -> None:
     entry_id = await redis.xadd(replays.stream, {"a": "b"})
     await redis.xgroup_create(replays.stream, GROUP, "0")
     await redis.xreadgroup(GROUP, "me", {replays.stream: ">"})
-    await settlement.acknowledge(SharedPool(redis, STREAM), replays, [entry_id])
+    await SharedPool(redis, replays.stream).send(groups.acknowledgement(replays, [entry_id]))
     assert await redis.xlen(replays.stream) == 0
 
 
