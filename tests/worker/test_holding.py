@@ -6,6 +6,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
+from rapids.counts import Counts
 from rapids.settings import RouterSettings
 from rapids.storage import scripts
 from rapids.storage.connection import SharedPool
@@ -25,14 +26,15 @@ from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_rout
 
 async def member_of(redis: Redis, source: Source) -> Member:
     """This process as the consumer `me`, without a worker around it."""
-    identity = Identity(SharedPool(redis), source)
+    commands, counts = SharedPool(redis, STREAM), Counts(STREAM, GROUP, ())
+    identity = Identity(commands, source)
     await identity.acquire("me")
 
     async def repair(error: Exception) -> None:
         raise error
 
     settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
-    return Member(SharedPool(redis), [source], settings, identity, Outages({}), repair, {})
+    return Member(commands, None, [source], settings, identity, Outages({}, counts), repair, {}, counts)
 
 
 async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]:
@@ -99,7 +101,7 @@ async def test_no_acknowledgement_overtakes_the_registration_of_its_entry(redis:
         async with running(router):
             entry_id = await make_emitter(redis).emit(DvOrder(number=0))
             await begun.wait()
-            proxy.hold_up(register.sha.encode())
+            proxy.hold_up(register.source.splitlines()[0])
             pipeline = redis.pipeline(transaction=True)  # before the router can see it gone
             pipeline.xgroup_destroy(STREAM, GROUP)
             pipeline.xgroup_create(STREAM, GROUP, entry_id)
