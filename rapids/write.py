@@ -126,6 +126,8 @@ class Write:
         self._unsure: set[int] = set()
         self._lost_clients: set[ServerClient | None] = set()
         self._attempts = 0
+        self._confirmed = not settings.replicas
+        """Whether as many replicas as were asked for have all that is known to be stored."""
 
     @property
     def last_id(self) -> str | None:
@@ -185,7 +187,8 @@ class Write:
                 fault = reply
             else:
                 self._refused[at] = reply
-        return fault or self._replication_fault(replies[len(open_) :])
+        unmet = self._replication_fault(replies[len(open_) :])
+        return fault or unmet
 
     async def _confirm(self) -> Exception | None:
         """All were found to be stored after their answers had been lost, that of the replicas among them: ask again."""
@@ -206,6 +209,7 @@ class Write:
         positions = defaultdict[str, list[int]](list)
         for at in sorted(self._unsure, reverse=True):
             positions[self._outgoing[at].event_id].append(at)
+        self._confirmed = not self._settings.replicas
         found, complete = await streams.find_events(self._commands, self._settings.stream, since, list(positions))
         for event_id, entry_id in found:
             if positions[event_id]:  # one event may be in the write twice, and be found as often
@@ -217,7 +221,8 @@ class Write:
 
     def _replication_fault(self, replies: Sequence[Reply]) -> Exception | None:
         wanted = self._settings.replicas
-        if not wanted or not replies or (isinstance(replies[0], int) and replies[0] >= wanted):
+        self._confirmed = not wanted or (bool(replies) and isinstance(replies[0], int) and replies[0] >= wanted)
+        if self._confirmed or not replies:
             return None
         return NotReplicatedError(
             f"stored, but {replies[0]} of {wanted} replicas confirmed it within {REPLICATION_TIMEOUT_MS} ms"
@@ -233,6 +238,8 @@ class Write:
 
     def _tell_finished(self) -> None:
         """Tell those emits now of which nothing is open: others are tried again."""
+        if not self._confirmed:
+            return
         first = 0
         for emit in self._emits:
             end = first + len(emit.outgoing)
@@ -243,7 +250,7 @@ class Write:
     def _result(self, first: int, end: int, error: Exception | None) -> Appended:
         ids = self._ids[first:end]
         refusal = next((self._refused[at] for at in range(first, end) if at in self._refused), None)
-        if None not in ids and not isinstance(error, NotReplicatedError):
+        if None not in ids and self._confirmed:
             return cast("list[str]", ids)
         unsure = {at - first for at in self._unsure if first <= at < end}
         why = refusal or error or RedisError("nothing is known of it")

@@ -227,6 +227,21 @@ async def test_without_a_replica_it_is_stored_and_said_to_be(redis: Redis) -> No
     assert await numbers(redis) == [1]
 
 
+@pytest.mark.parametrize("attempts", [2, 3])
+async def test_what_is_stored_and_no_replica_confirmed_is_not_taken_for_done(
+    proxy: Proxy, through: Redis, attempts: int
+) -> None:
+    """Its answer is lost; it is found to be stored; then the replicas cannot be asked for."""
+    event = OuSent(number=1)
+    through.connection_pool.connection_kwargs["socket_timeout"] = 5  # the server waits a second for the replicas
+    proxy.lose_reply_to(b"XADD")
+    proxy.rewrite_reply_to(b"XSETID", lambda _: b"-NOREPLICAS LOADING\r\n")  # that of WAIT comes later
+    emitter = EventEmitter(through, STREAM, replicas=1, max_retries=attempts, retry_delay=0.001)
+    with pytest.raises(EmitError, match="LOADING" if attempts == 2 else "0 of 1 replicas") as caught:
+        await emitter.emit(event)
+    assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((event.id,), (), ())
+
+
 @pytest.fixture
 async def replicated() -> AsyncIterator[tuple[Redis, Redis]]:
     """A server and its replica."""
