@@ -64,6 +64,7 @@ async def whole_story(
         await eventually(lambda: seen.count((1, "é")) == 2)
         await queue.discard(unread)
         assert (await queue.restore(unread)).state == "dead"
+        assert [letter.id for letter in (await queue.list()).items] == [unread]
         assert [change.action for change in (await queue.get(unread)).history] == ["discarded", "restored"]
 
         lag = await router.get_consumer_lag()

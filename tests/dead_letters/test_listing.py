@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.outcomes import Reason
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, ms, write
-from tests.worker.helpers import DLQ, GROUP, STREAM, as_text
+from tests.worker.helpers import DLQ, GROUP, STREAM, all_keys, as_text
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ def queue(redis: Redis) -> DeadLetterQueue:
 async def test_a_stream_that_does_not_exist_has_no_letters(queue: DeadLetterQueue, redis: Redis) -> None:
     page = await queue.list()
     assert (page.items, page.cursor, page.total, page.total_exact, page.scanned) == ((), None, 0, True, 0)
-    assert await redis.keys("*") == []
+    assert await all_keys(redis) == set()
 
 
 async def test_letters_are_listed_newest_first_with_everything_they_hold(queue: DeadLetterQueue, redis: Redis) -> None:

@@ -142,6 +142,7 @@ async def test_the_chunks_before_the_failed_one_are_stored(proxy: Proxy, through
     assert error.event_id == events[1_000].id
 
 
+@pytest.mark.standalone("who is the master is not for one server to say")
 async def test_the_server_s_own_excuses_are_ridden_out(redis: Redis) -> None:
     """A replica refuses writes until it is made a master again; so it goes after a failover."""
     await redis.replicaof("127.0.0.1", "1")

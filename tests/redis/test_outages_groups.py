@@ -133,12 +133,14 @@ async def test_what_fails_meanwhile_is_tried_again_or_a_letter(
         crew.go_on.set()
         await eventually(lambda: made_again(redis))
         await eventually(lambda: set(crew.seen) == set(range(20)))
+        # Until its process has registered it with the group made again, nothing is pending though something is owed.
+        await eventually(lambda: crew.seen.count(0) >= 2 if fail is fail_again else letters(redis, DLQ))
         await until_settled(redis)
     assert len(await letters(redis, DLQ)) == (1 if fail is fail_for_good else 0)
-    assert crew.seen.count(0) >= (1 if fail is fail_for_good else 2)
     await check_keys(redis)
 
 
+@pytest.mark.standalone("flushes and writes in one transaction")
 async def test_a_flushed_stream_is_read_from_its_beginning(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     """Emitted after the flush, before anybody has made the group again."""
     crew = Crew(redis, 2)

@@ -12,12 +12,14 @@ from redis.asyncio import Redis
 from rapids.outcomes import Ledger
 from rapids.storage import groups, settlement
 from rapids.storage.connection import SharedPool
-from rapids.storage.keys import Source
+from rapids.storage.keys import Source, default_dlq
 from rapids.storage.settlement import Letter, SettleCall
 from rapids.worker import settler
-from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, as_text, check_keys, consumers, letters, make_emitter
+from tests.worker.helpers import GROUP, STREAM, DvOrder, as_text, check_keys, consumers, letters, make_emitter
 
 SOURCE = Source(STREAM, GROUP)
+DLQ = default_dlq(STREAM)
+"""In the stream's slot, as one script is to have both."""
 
 
 async def given_to(redis: Redis, consumer: str) -> bytes:
@@ -59,7 +61,7 @@ async def test_a_letter_is_written_once_however_often_the_script_is_repeated(red
     entry_id = await given_to(redis, "me")
     said = [await settle(redis, entry_id, letters=[letter("pay"), letter("ship")]) for _ in range(3)]
     assert said == ["acked", "gone", "gone"]
-    assert [one[b"handler"] for one in await letters(redis)] == [b"pay", b"ship"]
+    assert [one[b"handler"] for one in await letters(redis, DLQ)] == [b"pay", b"ship"]
     assert await state_of(redis) == NOTHING
 
 
@@ -69,9 +71,9 @@ async def test_a_letter_of_a_kept_entry_is_written_once_too(redis: Redis) -> Non
     for _ in range(2):
         assert await settle(redis, entry_id, "keep", ledger=ledger, letters=[letter("pay")], delay_ms=0) == "kept"
         await redis.xclaim(STREAM, GROUP, "me", 0, [entry_id], justid=True)
-    assert len(await letters(redis)) == 1
+    assert len(await letters(redis, DLQ)) == 1
     assert await settle(redis, entry_id, letters=[letter("pay"), letter("ship")]) == "acked"
-    assert [one[b"handler"] for one in await letters(redis)] == [b"pay", b"ship"]
+    assert [one[b"handler"] for one in await letters(redis, DLQ)] == [b"pay", b"ship"]
     assert await state_of(redis) == NOTHING
 
 
@@ -104,7 +106,7 @@ async def test_an_entry_whose_letter_cannot_be_written_stays_pending(redis: Redi
     assert (await state_of(redis))["pending"] == [("me", 1)]
     await redis.delete(DLQ)
     assert await settle(redis, entry_id, letters=[letter("pay")]) == "acked"
-    assert len(await letters(redis)) == 1
+    assert len(await letters(redis, DLQ)) == 1
 
 
 # --- the lease was lost ---------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ async def test_who_lost_the_entry_writes_nothing_but_what_is_done(redis: Redis, 
     assert await state_of(redis) == {"ledger": 1, "due": 0, "parked": 0, "pending": [("another", 1)]}
     stored = orjson.loads((await redis.hgetall(SOURCE.ledger))[entry_id])
     assert (stored["done"], list(stored["dead"]), stored["n"]) == (["done"], [], 0)
-    assert await letters(redis) == []
+    assert await letters(redis, DLQ) == []
 
 
 async def test_who_lost_the_entry_but_finished_it_acknowledges_it(redis: Redis) -> None:
@@ -132,7 +134,7 @@ async def test_who_lost_the_entry_but_finished_it_acknowledges_it(redis: Redis) 
 async def test_who_lost_the_entry_writes_no_letter_for_it(redis: Redis) -> None:
     entry_id = await given_to(redis, "another")
     assert await settle(redis, entry_id, letters=[letter("pay")]) == "lost"
-    assert await letters(redis) == []
+    assert await letters(redis, DLQ) == []
     assert (await state_of(redis))["pending"] == [("another", 1)]
 
 

@@ -115,7 +115,7 @@ async def calls(redis: Redis) -> Counter[str]:
     if not isinstance(redis, RedisCluster):
         nodes = [await redis.info("commandstats")]
     else:
-        nodes = list((await redis.info("commandstats", target_nodes=RedisCluster.PRIMARIES)).values())
+        nodes = list((await redis.info("commandstats", **everywhere(redis))).values())
     counted = Counter[str]()
     for stats in nodes:
         counted.update({name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()})
@@ -127,7 +127,7 @@ def replay_stream(stream: str = STREAM, group: str = GROUP) -> str:
 
 
 EXPECTED_KEYS = (
-    r"dv:(events|dlq)",
+    r"dv:(events|dlq)|\{dv:events\}:dlq",
     r"\{dv:events\}:rapids:replay:dv-group\w*",
     r"\{dv:events\}:rapids:consumer:dv-group\w*:.+",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
@@ -144,10 +144,17 @@ WITH_TTL = (
 OF_PENDING = r".*:rapids:(ledger|due|parked):.*"
 
 
-async def all_keys(redis: Redis | RedisCluster) -> set[str]:
+async def all_keys(redis: Redis | RedisCluster, pattern: str = "*") -> set[str]:
     """Every key there is, on whichever server."""
-    everywhere: dict[str, Any] = {"target_nodes": "primaries"} if isinstance(redis, RedisCluster) else {}
-    return {as_text(key) for key in await redis.keys("*", **everywhere)}
+    return {as_text(key) for key in await redis.keys(pattern, **everywhere(redis))}
+
+
+def everywhere(redis: Redis | RedisCluster) -> dict[str, Any]:
+    """For a command that is to reach every server that takes writes."""
+    if not isinstance(redis, RedisCluster):
+        return {}
+    # Of commands it does not know redis-py asks which nodes by name; those it knows it sends without knowing the nodes.
+    return {"target_nodes": redis.get_primaries() or RedisCluster.PRIMARIES}
 
 
 async def check_keys(redis: Redis, *, settled: bool = True) -> set[str]:

@@ -18,7 +18,7 @@ from rapids.worker import worker
 from tests.redis.proxy import proxy_to
 from tests.redis.test_settlement import SOURCE, given_to, settle
 from tests.support import eventually
-from tests.worker.helpers import GROUP, STREAM, check_keys, letters, make_router, pending, running, until_settled
+from tests.worker.helpers import GROUP, STREAM, calls, check_keys, letters, make_router, pending, running, until_settled
 
 
 class RmEvent(BaseEvent):
@@ -230,8 +230,7 @@ async def test_a_read_may_block_for_longer_than_other_answers_may_take(
 
 
 async def _reads(redis: Redis, count: int) -> bool:
-    stats = (await redis.info("commandstats")).get("cmdstat_xreadgroup", {"calls": 0})
-    return stats["calls"] >= count
+    return (await calls(redis))["xreadgroup"] >= count
 
 
 async def test_a_stop_lets_another_be_active_at_once(redis: Redis) -> None:

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from rapids import ConsumerLag
 from tests.support import eventually
-from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, consumers, make_emitter, make_router, running
+from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, all_keys, consumers, make_emitter, make_router, running
 
 # --- consumer names -------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ async def test_a_name_is_the_host_s_and_the_process_s_by_default(redis: Redis) -
 
 async def test_each_group_has_names_of_its_own(redis: Redis) -> None:
     async with running(*(make_router(redis, group=f"{GROUP}{number}", consumer="worker") for number in (1, 2))):
-        assert len(await redis.keys("*:consumer:*:worker")) == 2
+        assert len(await all_keys(redis, "*:consumer:*:worker")) == 2
 
 
 async def test_the_entries_are_read_under_that_name(redis: Redis) -> None:
@@ -61,7 +61,7 @@ async def test_a_group_is_told_of_a_consumer_before_that_gets_anything(redis: Re
 async def names_held(redis: Redis) -> set[str]:
     """The consumer names that living processes hold; each is let go by itself if its process dies."""
     prefix = "{dv:events}:rapids:consumer:dv-group:"
-    keys = [key.decode() for key in await redis.keys("*:consumer:*")]
+    keys = await all_keys(redis, "*:consumer:*")
     for key in keys:
         assert 0 < await redis.pttl(key) <= 6_000
     return {key.removeprefix(prefix) for key in keys}
@@ -73,7 +73,7 @@ async def names_held(redis: Redis) -> set[str]:
 async def test_the_lag_of_a_stream_that_does_not_exist(redis: Redis) -> None:
     nothing = ConsumerLag(stream_length=0, pending_count=0, consumers_count=0, last_delivered_id="0-0", lag=None)
     assert await make_router(redis).get_consumer_lag() == nothing
-    assert await redis.keys("*") == []
+    assert await all_keys(redis) == set()
 
 
 async def test_the_lag_of_a_group_that_does_not_exist(redis: Redis) -> None:

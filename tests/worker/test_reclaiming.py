@@ -20,6 +20,7 @@ from tests.worker.helpers import (
     STREAM,
     DvOrder,
     as_text,
+    calls,
     check_keys,
     consumers,
     letters,
@@ -123,12 +124,12 @@ async def test_claim_interval_looks_after_so_many_reads(redis: Redis) -> None:
     async def looks(claim_interval: int) -> int:
         router = make_router(redis, claim_interval=claim_interval, block_ms=20)
         async with running(router):
-            await redis.config_resetstat()
+            before = await calls(redis)
             started = time.monotonic()
             while time.monotonic() - started < 0.6:
                 await asyncio.sleep(0.05)
-            stats = await redis.info("commandstats")
-            return sum(stats.get(name, {"calls": 0})["calls"] for name in ("cmdstat_xinfo|consumers", "cmdstat_xinfo"))
+            after = await calls(redis) - before
+            return after["xinfo|consumers"] + after["xinfo"]
 
     assert await looks(claim_interval=1) > 2 * await looks(claim_interval=1_000)
 
