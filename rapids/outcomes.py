@@ -5,7 +5,7 @@ Plain values and plain functions: the retry and settlement rules are all here, a
 
 import traceback
 from asyncio import CancelledError
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import TracebackType
@@ -31,6 +31,7 @@ __all__ = [
     "Settlement",
     "Wait",
     "settle",
+    "without_entry",
 ]
 
 ERROR_LIMIT = 4_096
@@ -233,6 +234,8 @@ class Keep:
     delay: float
     ledger: Ledger
     letters: tuple[Dead, ...] = ()
+    if_trimmed: tuple[Dead, ...] = field(default=(), compare=False)
+    """Of those that are to run again, in case the entry is not in the stream any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +252,8 @@ class HandBack:
 
     ledger: Ledger
     letters: tuple[Dead, ...] = ()
+    if_trimmed: tuple[Dead, ...] = field(default=(), compare=False)
+    """Of those that are to run again, in case the entry is not in the stream any more."""
 
 
 Settlement: TypeAlias = Ack | Keep | Park | HandBack
@@ -281,15 +286,47 @@ def settle(
     after = _after(ledger, done, {letter.handler for letter in dead}, deliveries, dead_letters=dead_letters)
     waits = _waits(ledger, waiting, released, after.finished, deliveries)
     letters = tuple(dead) if dead_letters else ()
+    failures = {retry.handler: retry.failure for retry in waiting}
     if waits and any(wait.handler not in released for wait in waits):
-        return Keep(min(_left(wait, now_ms) for wait in waits), replace(after, waits=waits), letters)
+        delay = min(_left(wait, now_ms) for wait in waits)
+        return Keep(delay, replace(after, waits=waits), letters, _if_trimmed(waits, failures))
     if released:
         before = ledger.handed_back(deliveries, now_ms)
         left = tuple(wait for wait in before.waits if wait.handler in released)
-        return HandBack(replace(after, recorded=before.recorded, waits=left), letters)
+        return HandBack(replace(after, recorded=before.recorded, waits=left), letters, _if_trimmed(waits, failures))
     if after.gave_up:
         return Park(after, tuple(dead))
     return Ack(letters, after) if letters else ACK
+
+
+def without_entry(settlement: Settlement) -> Ack:
+    """What to make of an entry that was trimmed from the stream while its payload is held: nothing can deliver it
+    again, so whatever was to run again is dead.
+
+    Only where there is a dead-letter stream.
+    """
+    match settlement:
+        case Keep(ledger=ledger, letters=letters, if_trimmed=left):
+            return Ack((*letters, *left), ledger)
+        case HandBack(ledger=ledger, letters=letters, if_trimmed=left):
+            left = left or _if_trimmed(ledger.waits, {}) or (_trimmed("", None),)
+            return Ack((*letters, *left), ledger)
+        case Park():
+            return ACK
+        case Ack():
+            return settlement
+
+
+def _if_trimmed(waits: Iterable[Wait], failures: Mapping[str, Failure]) -> tuple[Dead, ...]:
+    return tuple(_trimmed(wait.handler, failures.get(wait.handler)) for wait in waits)
+
+
+def _trimmed(handler: str, failure: Failure | None) -> Dead:
+    """For a handler that cannot run again; an empty name stands for all of the group's."""
+    why = "it cannot be delivered again, as it was trimmed from the stream"
+    if failure is None:
+        return Dead(handler, Reason.NON_RETRYABLE, Failure("", f"not handled, and {why}"))
+    return Dead(handler, Reason.NON_RETRYABLE, replace(failure, message=f"{failure.message} ({why})"))
 
 
 def _waits(

@@ -30,6 +30,7 @@ from rapids.outcomes import (
     Settlement,
     Wait,
     settle,
+    without_entry,
 )
 
 WHY = Failure("ValueError", "why")
@@ -217,6 +218,29 @@ def test_the_order_in_which_handlers_end_changes_nothing_but_the_order_of_letter
         return type(made), getattr(made, "delay", None), getattr(made, "ledger", None), letters
 
     assert len({settled(order) for order in itertools.permutations(outcomes)}) == 1
+
+
+@given(data=st.data(), deliveries=st.integers(1, 100))
+def test_of_an_entry_that_was_trimmed_all_that_did_not_finish_is_dead(data: st.DataObject, deliveries: int) -> None:
+    outcomes = [data.draw(outcome_of(handler)) for handler in HANDLERS]
+    settlement = settle(outcomes, FRESH, deliveries, dead_letters=True)
+
+    left = without_entry(settlement)
+
+    unfinished = {outcome.handler for outcome in outcomes if not isinstance(outcome, Done)}
+    assert sorted(letter.handler for letter in left.letters) == sorted(unfinished)
+    assert without_entry(left) is left
+
+
+def test_of_one_that_was_to_be_handed_back_the_ledger_tells_who_is_dead() -> None:
+    before = stored(settle([retry("mail", 3600), Done("pay")], FRESH, 1, dead_letters=True), now_ms=0)
+
+    assert [letter.handler for letter in without_entry(HandBack(before.handed_back(2, 1_000))).letters] == ["mail"]
+    assert [letter.handler for letter in without_entry(HandBack(FRESH)).letters] == [""], "nobody had begun it"
+
+
+def test_of_one_that_was_to_be_parked_nothing_is_left() -> None:
+    assert without_entry(settle([dead("pay")], FRESH, 1, dead_letters=False)) == Ack()
 
 
 # --- the life of an entry, as a model -------------------------------------------------------------------------------

@@ -201,13 +201,18 @@ async def claim(
     ids: Sequence[bytes],
     min_idle_ms: int,
     due: int,
+    names_of: Source | None = None,
 ) -> Claimed:
     """Take the named entries if still abandoned for `min_idle_ms`, and up to `due` waiting ones whose time has come.
 
     With a `min_idle_ms` of 0, only what is still this consumer's own. Of those, the oldest.
+
+    `names_of`: the source by which consumers' names are held; with it, what was trimmed away while a living process has
+    it is left to that.
     """
     keys = (source.stream, source.ledger, source.due, source.parked)
-    arguments = (source.group, consumer, min_idle_ms, due, due + TIES, *ids)
+    names = "" if names_of is None else names_of.consumer("")
+    arguments = (source.group, consumer, min_idle_ms, due, due + TIES, names, *ids)
     taken, ghosts, wait, now = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
     entries = [RawEntry(source, entry_id, fields, count, ledger, now) for entry_id, fields, count, ledger in taken]
     return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait))

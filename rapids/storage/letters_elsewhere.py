@@ -49,7 +49,7 @@ async def _held(commands: Commands, consumer: str, calls: Sequence[SettleCall]) 
     asked = [("XPENDING", one.source.stream, one.source.group, one.entry_id, one.entry_id, 1) for one in calls]
     rows = [checked(reply) for reply in await commands.send(asked)]
     return [
-        bool(row) and row[0][1] == consumer.encode() and row[0][3] <= one.delivery
+        row[0][1] == consumer.encode() and row[0][3] <= one.delivery if row else one.verb == "bury"
         for row, one in zip(rows, calls, strict=True)
     ]
 

@@ -10,7 +10,7 @@ from rapids.storage.keys import Source
 
 __all__ = ["Letter", "SettleCall", "Verb", "settle"]
 
-Verb: TypeAlias = Literal["ack", "keep", "park", "hand_back"]
+Verb: TypeAlias = Literal["ack", "keep", "park", "hand_back", "bury"]
 
 
 @dataclass(frozen=True, slots=True)

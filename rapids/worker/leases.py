@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import Literal, TypeAlias
 
 from redis.exceptions import RedisError
 
@@ -14,7 +15,7 @@ from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.worker.member import Member
 
-__all__ = ["Leases"]
+__all__ = ["Leases", "Registered"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -22,6 +23,8 @@ CHUNK = 500
 """Entries renewed by one call of the script, which holds up the server while it runs."""
 
 MINIMUM_INTERVAL = 0.01
+
+Registered: TypeAlias = Literal["ours", "another's", "trimmed"]
 
 
 class Leases:
@@ -137,16 +140,17 @@ class Leases:
                 self._registering -= 1
             self._lose(source, others)
 
-    async def registered(self, entry: RawEntry) -> bool:
+    async def registered(self, entry: RawEntry) -> "Registered":
         """Whether an entry that is not pending could be made so: its group was made anew without it.
 
-        That is certain only while its lease lasts; else another consumer may have taken and settled it.
+        That is certain only while its lease lasts; else another consumer may have taken and settled it. If it is not in
+        the stream any more either, somebody let go of it because of that, and cannot have handled it.
         """
         source, entry_id = entry.source, entry.entry_id
         if not self.lasts(source, entry_id):
-            return False
-        ours, _ = await groups.register(self._member.commands, source, self._member.name, [entry_id])
-        return bool(ours)
+            return "another's"
+        ours, others = await groups.register(self._member.commands, source, self._member.name, [entry_id])
+        return "ours" if ours else "another's" if others else "trimmed"
 
     def lose_all(self) -> None:
         """Hold nothing any more: all of it is another's, or will be."""

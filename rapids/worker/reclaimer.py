@@ -80,9 +80,14 @@ class Reclaimer:
     async def _claim(self, source: Source, abandoned: Abandoned) -> tuple[float, Claimed]:
         """What the claim brought, and when Redis may have done it: the answer may be found after a standstill."""
         asked_at = time.monotonic()
-        ids, least = [abandoned.entry_id], abandoned.min_idle_ms
+        # Where one consumer is active at a time, the others are at work on nothing.
+        names_of = None if self._settings.exclusive else self._member.sources[0]
         return asked_at, await groups.claim(
-            self._member.commands, source, self._member.name, ids=ids, min_idle_ms=least, due=0
+            *(self._member.commands, source, self._member.name),
+            ids=[abandoned.entry_id],
+            min_idle_ms=abandoned.min_idle_ms,
+            due=0,
+            names_of=names_of,
         )
 
     async def run(self) -> None:

@@ -26,6 +26,10 @@ class Settled:
     """What is counted for its type; None where no handler was begun."""
     retried: tuple[str, ...] = ()
     """The handlers that failed and are to run again."""
+    is_buried: bool = False
+    """Whether the entry was found to be neither pending nor in the stream: what is to be written are its letters."""
+    is_lost: bool = False
+    """Whether it was trimmed from the stream, and no letter can be written for it."""
 
 
 def count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
@@ -37,7 +41,7 @@ def count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
         return
     if one.counts is not None:
         _count_letters(counts, one, one.counts, letters)
-    if reply == b"trimmed":  # after its letters were written
+    if one.is_lost:
         if is_held:
             counts.lost(1, "held", entry_ids=(one.entry.entry_id.decode(),), stream=one.entry.source.stream)
         return

@@ -10,7 +10,7 @@ from dataclasses import replace
 import orjson
 from redis.exceptions import RedisError
 
-from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Park
+from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Park, without_entry
 from rapids.storage.connection import Reply
 from rapids.storage.groups import RawEntry, acknowledgement
 from rapids.storage.settlement import Letter, SettleCall
@@ -130,14 +130,25 @@ class Settler:
             replies = await settle_all(self._member, [_call_for(one) for one in batch])
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
-            self._unsure.update((one.entry.entry_id, self._leases.losses) for one in batch)
+            self._note_unsure(batch)
+        except BaseException:
+            self._note_unsure(batch)
+            raise
         failed: list[Settled] = []
+        trimmed: list[Settled] = []
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
                 self._member.outages.failed("settling", reply)
                 failed.append(one)
-            elif reply == b"unwritten" or (reply == b"gone" and await self._is_missing(one)):
+            elif reply == b"unwritten":
                 failed.append(one)
+            elif reply == b"trimmed":
+                trimmed.append(self._without_entry(one))
+            elif reply == b"gone" and (missing := await self._missing(one)) is not None:
+                if missing.is_buried:
+                    trimmed.append(missing)
+                else:
+                    failed.append(missing)
             else:
                 if self._unsure.pop(one.entry.entry_id, None) is not None and reply in (b"gone", b"lost"):
                     reply = b"settled"  # by the write whose answer was lost
@@ -147,24 +158,44 @@ class Settler:
                     self._on_kept(one.settlement.delay)
                 self._log(one, reply)
                 count(self._member.counts, one, reply, is_held=is_held)
-        return failed
+        return failed + await self._settle(trimmed)
+
+    def _note_unsure(self, batch: Sequence[Settled]) -> None:
+        self._unsure.update((one.entry.entry_id, self._leases.losses) for one in batch)
+
+    def _without_entry(self, one: Settled) -> Settled:
+        """What there is to settle of an entry that was trimmed from the stream: the letters of what it was to be kept
+        for, while there is a payload to put into them and a stream to write them to. Else it is lost."""
+        if self._member.settings.dlq_stream is not None and one.entry.fields and one.origin.entry_id:
+            return replace(one, settlement=without_entry(one.settlement), retried=())
+        self._log(one, b"trimmed")
+        return replace(one, settlement=ACK, retried=(), is_lost=True)
 
     def _let_go(self, one: Settled, reply: Reply) -> None:
         """End the lease, unless the entry was delivered to this process again while an answer was on its way."""
         if reply != b"stale":
             self._leases.drop(one.entry)
 
-    async def _is_missing(self, one: Settled) -> bool:
-        """Whether an entry was not pending because its group was made anew, and is pending now, so that it can be
-        settled. Not if it may have been settled by a write whose answer was lost, unless the group was lost since: then
-        rather once too often than not at all."""
-        if self._unsure.get(one.entry.entry_id) == self._leases.losses:
-            return False
+    async def _missing(self, one: Settled) -> Settled | None:
+        """What is still to be settled of an entry that was not pending; None where nothing is.
+
+        All of it where its group was made anew, and the entry is pending now. Its letters where it was trimmed, and
+        somebody let go of it for that. Not if it may have been settled by a write whose answer was lost, unless the
+        group was lost since: then rather once too often than not at all.
+        """
+        if one.is_buried or self._unsure.get(one.entry.entry_id) == self._leases.losses:
+            return None
         try:
-            return await self._leases.registered(one.entry)
+            match await self._leases.registered(one.entry):
+                case "ours":
+                    return one
+                case "trimmed" if (left := self._without_entry(one)).settlement is not ACK:
+                    return replace(left, is_buried=True)
+                case _:
+                    return None
         except (RedisError, OSError) as error:
             self._member.outages.failed("settling", error)
-            return True
+            return one
 
     def _log(self, one: Settled, reply: Reply) -> None:
         entry_id = one.entry.entry_id.decode()
@@ -219,7 +250,7 @@ def _call_for(one: Settled) -> SettleCall:
     call = SettleCall(entry.source, entry.entry_id, "ack", settlement_.ledger.dump(), delivery=entry.deliveries)
     match settlement_:
         case Ack(letters, _):
-            return replace(call, letters=_letters(one, letters))
+            return replace(call, verb="bury" if one.is_buried else "ack", letters=_letters(one, letters))
         case Keep(delay, _, letters):
             return replace(call, verb="keep", delay_ms=round(delay * 1000), letters=_letters(one, letters))
         case Park(_, failures):

@@ -363,7 +363,10 @@ class Worker:
         for entry in sorted(left, key=lambda entry: streams.order(entry.entry_id.decode())):
             ledger = Ledger.load(entry.ledger)
             back = HandBack(ledger.handed_back(entry.deliveries, entry.taken_ms))
-            origin = Origin("", self._settings.stream, self._settings.group, self._identity.name, entry.deliveries)
+            # A replay that never began has its letter in the archive, whatever becomes of it.
+            entry_id = "" if entry.source.is_replay else entry.entry_id.decode()
+            name = self._identity.name
+            origin = Origin(entry_id, self._settings.stream, self._settings.group, name, entry.deliveries)
             self._settler.put(Settled(entry, back, origin))
 
     async def _flush(self) -> None:

@@ -30,6 +30,13 @@ async def given_to(redis: Redis, consumer: str) -> bytes:
     return entry_id.encode()
 
 
+async def given_again(redis: Redis, consumer: str) -> bytes:
+    """Another one, of the group that is there."""
+    [entry_id] = await make_emitter(redis).emit([DvOrder()])
+    await redis.xreadgroup(GROUP, consumer, {STREAM: ">"})
+    return entry_id.encode()
+
+
 async def settle(redis: Redis, entry_id: bytes, verb: Any = "ack", consumer: str = "me", **options: Any) -> str:
     ledger = options.pop("ledger", Ledger())
     one = SettleCall(SOURCE, entry_id, verb, ledger.dump(), **options)
@@ -180,8 +187,40 @@ async def test_a_parked_entry_is_given_to_nobody(redis: Redis) -> None:
 async def test_an_entry_trimmed_meanwhile_is_not_kept(redis: Redis, verb: str) -> None:
     entry_id = await given_to(redis, "me")
     await redis.xdel(STREAM, entry_id)
-    assert await settle(redis, entry_id, verb) == "trimmed"
+    assert await settle(redis, entry_id, verb, letters=[letter("ship")]) == "trimmed"
+    assert await _pending(redis) == [("me", 1)], "what else there is to be written of it may yet fail"
+    assert await settle(redis, entry_id, letters=[letter("pay"), letter("ship")]) == "acked"
+    assert [row[b"handler"] for row in await letters(redis)] == [b"ship", b"pay"]
     assert await state_of(redis) == NOTHING
+
+
+def whole_letter(handler: str, entry_id: bytes, group: str = GROUP) -> Letter:
+    told = {"original_msg_id": entry_id, "original_group": group.encode(), "handler": handler.encode()}
+    return Letter(handler, [part for name, value in told.items() for part in (name.encode(), value)])
+
+
+async def test_letters_of_what_is_gone_are_written_once(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    await redis.xtrim(STREAM, maxlen=0, approximate=False)
+    await redis.xack(STREAM, GROUP, entry_id)
+    await redis.hset(SOURCE.ledger, entry_id, Ledger().dump())  # type: ignore[arg-type]
+    others = [whole_letter("pay", b"1-1"), whole_letter("ship", entry_id), whole_letter("pay", entry_id, "another")]
+    for other in others:
+        await redis.execute_command("XADD", DLQ, "*", *other.fields)
+    for _ in range(2):
+        assert await settle(redis, entry_id, "bury", letters=[whole_letter("pay", entry_id)]) == "buried"
+    assert len(await letters(redis)) == len(others) + 1
+    assert await state_of(redis) == NOTHING
+
+
+async def test_letters_of_what_is_pending_are_buried_with_its_acknowledgement(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    assert await settle(redis, entry_id, "bury", letters=[letter("pay")]) == "acked"
+    assert await settle(redis, entry_id, "bury", letters=[letter("pay")], consumer="another") == "buried"
+    assert await state_of(redis) == NOTHING
+    entry_id = await given_again(redis, "me")
+    assert await settle(redis, entry_id, "bury", letters=[letter("pay")], consumer="another") == "lost"
+    assert await _pending(redis) == [("me", 1)]
 
 
 async def test_a_delay_of_ages_is_no_trouble(redis: Redis) -> None:

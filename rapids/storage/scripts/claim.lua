@@ -1,13 +1,16 @@
 -- Take entries for a consumer: those named that their consumer abandoned, and waiting ones that are due.
--- An entry that is pending but no longer in the stream (a ghost: trimmed away) is acknowledged and reported, not taken.
+-- An entry that is pending but no longer in the stream (a ghost: trimmed away) is acknowledged and reported, not taken;
+-- unless a living process has it: that may hold what nobody else can have any more, and lets go of it by itself.
 --
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, consumer, least idle time in ms of a named entry (0: it must still be this consumer's own),
---       how many due ones to take at most, of how many the oldest (as many or more), then ids
+--       how many due ones to take at most, of how many the oldest (as many or more), what the key begins with by which
+--       a living process holds a consumer's name ('': take no notice of it), then ids
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
 -- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
 local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, min_idle, room, look = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local names = ARGV[6]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local taken, ghosts = {}, {}
@@ -18,9 +21,14 @@ local function forget(id)
   redis.call('HDEL', parked_key, id)
 end
 
-local function take(id, count)
+local function is_alive(owner)
+  return names ~= '' and owner ~= consumer and redis.call('EXISTS', names .. owner) == 1
+end
+
+local function take(id, count, owner)
   local found = redis.call('XRANGE', stream, id, id)
   if #found == 0 then
+    if owner and is_alive(owner) then return end
     redis.call('XACK', stream, group, id)
     forget(id)
     ghosts[#ghosts + 1] = id
@@ -35,12 +43,12 @@ local function pending_of(id)
   return redis.call('XPENDING', stream, group, id, id, 1)[1]
 end
 
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   local id = ARGV[i]
   local entry = pending_of(id)
   if entry and entry[3] >= min_idle and (min_idle > 0 or entry[2] == consumer) and entry[2] ~= 'rapids:parked'
     and not (entry[2] == 'rapids:waiting' and redis.call('ZSCORE', due_key, id)) then
-    take(id, entry[4])
+    take(id, entry[4], entry[2])
   end
 end
 

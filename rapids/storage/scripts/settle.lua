@@ -3,15 +3,17 @@
 -- the last step it is pending, and the ledger keeps a second run from writing a letter twice.
 --
 -- KEYS  stream, ledger, due, parked, dead-letter stream (any key where there are no letters)
--- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back), delete after ack (1 | 0), delay in ms,
+-- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back | bury: write the letters of an entry that is
+--       neither pending nor in the stream any more, and that only this consumer can have handled), delete after ack (1 | 0), delay in ms,
 --       delivery count to leave behind (hand_back), why (park), the ledger to write (in it, a handler that waits has
 --       a delay in ms, or when it is due if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
 --       and for each letter: handler, number of values, names and values in turn. Where the dead-letter stream is in
 --       another slot: 0 for one that is written there, -1 for one that is not, since this consumer had lost the entry
--- Returns what was done: acked, kept, parked, handed_back; or gone (it was not pending any more), lost (another
+-- Returns what was done: acked, kept, parked, handed_back, buried; or gone (it was not pending any more), lost (another
 -- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
--- trimmed (it is no longer in the stream), unwritten (a letter is to be written first after all).
+-- trimmed (it is no longer in the stream, and could not be given to a consumer again: nothing but letters was written),
+-- unwritten (a letter is to be written first after all).
 -- with letter_ids
 local stream, ledger_key, due_key, parked_key, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -70,8 +72,19 @@ local function write_ledger(done, dead, gave_up, waits)
     {n = ledger.n, done = done, dead = dead, gave_up = gave_up, waits = waits}))
 end
 
+local function has_letter(handler)
+  -- Of an entry that is not pending no ledger tells. It was settled just now, if it was: so its letter is a late one.
+  for _, row in ipairs(redis.call('XREVRANGE', dlq, '+', '-', 'COUNT', 1000)) do
+    local letter = {}
+    for i = 1, #row[2], 2 do letter[row[2][i]] = row[2][i + 1] end
+    if letter.original_msg_id == id and letter.original_group == group and letter.handler == handler then return true end
+  end
+  return false
+end
+
 local pending = redis.call('XPENDING', stream, group, id, id, 1)
-if #pending == 0 then
+local buries = verb == 'bury' and #pending == 0
+if #pending == 0 and not buries then
   -- One that is to be delivered again waits for that, though its group was lost and made again without it.
   if not redis.call('ZSCORE', due_key, id) then forget() end
   return 'gone'
@@ -81,7 +94,7 @@ local known = {done = {}, dead = {}, gave_up = {}}
 local stored = redis.call('HGET', ledger_key, id)
 if stored then known = cjson.decode(stored) end
 
-if pending[1][2] ~= consumer then
+if not buries and pending[1][2] ~= consumer then
   -- The lease was lost: another consumer runs this entry now. What this one finished, it need not repeat.
   if verb == 'ack' and letters == 0 then
     acknowledge()
@@ -92,33 +105,36 @@ if pending[1][2] ~= consumer then
   return 'lost'
 end
 
-if pending[1][4] > delivery then return 'stale' end
+if not buries and pending[1][4] > delivery then return 'stale' end
 
 local at, dead = 13, known.dead
 for _ = 1, letters do
   local handler, values = ARGV[at], tonumber(ARGV[at + 1])
-  local written = false
+  local written = buries and values > 0 and has_letter(handler)
   for _, name in ipairs(known.dead) do written = written or name == handler end
   if values == -1 and not written then return 'unwritten' end
   if not written then
     if values > 0 then add_letter(dlq, now, maxlen, ARGV, at + 2, at + 1 + values) end
-    dead = merged(dead, {handler})
-    write_ledger(known.done, dead, known.gave_up, known.waits)
+    if not buries then
+      dead = merged(dead, {handler})
+      write_ledger(known.done, dead, known.gave_up, known.waits)
+    end
   end
   at = at + 2 + math.max(values, 0)
 end
 
-if verb == 'ack' then
+if buries then
+  forget()
+  return 'buried'
+end
+
+if verb == 'ack' or verb == 'bury' then
   acknowledge()
   return 'acked'
 end
 
+if #redis.call('XRANGE', stream, id, id) == 0 then return 'trimmed' end
 write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger.waits)
-if #redis.call('XRANGE', stream, id, id) == 0 then
-  -- Trimmed away while it was being handled: nothing could give it to a consumer again.
-  acknowledge()
-  return 'trimmed'
-end
 if verb == 'park' then
   make_sure_of('rapids:parked')
   redis.call('HSET', parked_key, id, why)
