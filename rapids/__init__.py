@@ -8,6 +8,7 @@ from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
 from rapids.router import ConsumerLag, EventRouter
 from rapids.settings import GroupStartPosition
+from rapids.trimming import HeldBack, Trimming
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # Events
@@ -28,8 +29,10 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "EventRouter",
     "GroupStartPosition",
     "HandlerMiddleware",
+    "HeldBack",
     "NonRetryableError",
     "RetryAfter",
+    "Trimming",
     "current_delivery",
     # What failed
     "DeadLetter",

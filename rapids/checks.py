@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ["at_least", "backoff", "flag", "observers", "positive_seconds", "seconds", "text"]
+__all__ = ["at_least", "backoff", "flag", "observers", "one_of", "positive_seconds", "seconds", "text"]
 
 LARGEST = 2**63 - 1
 """The largest whole number Redis takes."""
@@ -59,6 +59,19 @@ def flag(option: str, value: bool) -> bool:
     """True or False."""
     if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"{option} must be True or False, not {value!r}")
+    return value
+
+
+def one_of(option: str, value: str, choices: Sequence[str], *, or_none: bool = False) -> str:
+    """One of a few words.
+
+    `or_none` only completes the message for options that also take None.
+    """
+    allowed = " or ".join([*map(repr, choices), *(["None"] if or_none else [])])
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    if value not in choices:
+        raise ValueError(f"{option} must be {allowed}, not {value!r}")
     return value
 
 

@@ -13,11 +13,12 @@ from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.observers import Observer
 from rapids.registration import Handler, HandlerRegistry, Handlers
-from rapids.settings import GroupStartPosition, OrderBy, RouterSettings
+from rapids.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
 from rapids.settings import order_by as as_order_by
 from rapids.storage import streams
 from rapids.storage.connection import SharedPool, check_client
 from rapids.storage.keys import Source, default_dlq
+from rapids.trimming import Trimming
 from rapids.worker.worker import Worker
 
 __all__ = ["ConsumerLag", "EventRouter"]
@@ -60,6 +61,7 @@ class EventRouter(HandlerRegistry):
       are kept in order: those of one key run one after another. Events without the field, or whose key is None, need no
       order. `retry_blocks_key`: whether those behind an entry that is to be delivered again wait for it.
     - `exclusive`: only one consumer of the group is active at a time; another takes over within seconds of its death.
+    - `trim`: "acknowledged" removes from the stream what every group of it has settled; None removes nothing.
     - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
     - `observers`: plain functions of one detail (see `rapids.observers`), told what this router does.
 
@@ -92,6 +94,7 @@ class EventRouter(HandlerRegistry):
         retry_blocks_key: bool = True,
         exclusive: bool = False,
         observers: Sequence[Observer] = (),
+        trim: Trim | None = None,
     ) -> None:
         self._settings = settings = RouterSettings(
             stream=stream,
@@ -116,6 +119,7 @@ class EventRouter(HandlerRegistry):
             retry_blocks_key=retry_blocks_key,
             exclusive=exclusive,
             observers=observers,
+            trim=trim,
         )
         super().__init__(
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
@@ -162,6 +166,14 @@ class EventRouter(HandlerRegistry):
     def counters(self) -> Counters:
         """What this router has done since it was made, over all its runs. Costs no round trip; from any thread."""
         return self._counts.counters()
+
+    @property
+    def trimming(self) -> Trimming | None:
+        """How the trimming of the stream goes, and which group holds it back, as of a few seconds ago.
+
+        None without `trim`, and until it has looked for the first time.
+        """
+        return self._worker.trimming if self._worker else None
 
     def use_default_dlq(self) -> None:
         """Send dead letters to `{<stream>}:dlq` unless `dlq_stream` was given. Before `start`.

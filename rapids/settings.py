@@ -4,17 +4,20 @@ import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from rapids.backoff import Backoff, exponential
-from rapids.checks import at_least, backoff, flag, observers, positive_seconds, seconds, text
+from rapids.checks import at_least, backoff, flag, observers, one_of, positive_seconds, seconds, text
 from rapids.events import Event, GenericEvent
 from rapids.observers import Observer
 
-__all__ = ["EmitterSettings", "GroupStartPosition", "OrderBy", "RouterSettings"]
+__all__ = ["EmitterSettings", "GroupStartPosition", "OrderBy", "RouterSettings", "Trim"]
 
 OrderBy: TypeAlias = Callable[[Event], Hashable]
 """From an event to its key: events of one key are handled one after another. None: in no order."""
+
+Trim: TypeAlias = Literal["acknowledged"]
+"""What a router removes from its stream: what every group of it has settled."""
 
 RESERVED = "rapids:"
 """Consumer names with this prefix are Rapids' own: they keep entries that wait or are parked."""
@@ -77,6 +80,7 @@ class RouterSettings:
     retry_blocks_key: bool = True
     exclusive: bool = False
     observers: Sequence[Observer] = ()
+    trim: Trim | None = None
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -110,6 +114,8 @@ class RouterSettings:
         flag("retry_blocks_key", self.retry_blocks_key)
         flag("exclusive", self.exclusive)
         observers("observers", self.observers)
+        if self.trim is not None:
+            one_of("trim", self.trim, get_args(Trim), or_none=True)
 
     def redelivery_delay(self, deliveries: int) -> float:
         """Seconds to wait after the `deliveries`-th failed delivery.

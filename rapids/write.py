@@ -20,6 +20,9 @@ __all__ = ["Appended", "Emit", "NotReplicatedError", "Outgoing", "Shortfall", "U
 LONGEST_DELAY = 30.0
 REPLICATION_TIMEOUT_MS = 1_000
 
+CLOCK_LEAP = 5.0
+"""Seconds by which the server's clock may have been set forward during a write, without an entry being missed."""
+
 
 class UnknownOutcomeError(RedisError):
     """An answer was lost, and whether Redis carried the command out can no longer be found out."""
@@ -128,6 +131,7 @@ class Write:
         self._attempts = 0
         self._confirmed = not settings.replicas
         """Whether as many replicas as were asked for have all that is known to be stored."""
+        self._began = time.monotonic()
 
     @property
     def last_id(self) -> str | None:
@@ -210,7 +214,10 @@ class Write:
         for at in sorted(self._unsure, reverse=True):
             positions[self._outgoing[at].event_id].append(at)
         self._confirmed = not self._settings.replicas
-        found, complete = await streams.find_events(self._commands, self._settings.stream, since, list(positions))
+        age_ms = round((time.monotonic() - self._began + CLOCK_LEAP) * 1000)
+        found, complete = await streams.find_events(
+            self._commands, self._settings.stream, since, list(positions), age_ms=age_ms
+        )
         for event_id, entry_id in found:
             if positions[event_id]:  # one event may be in the write twice, and be found as often
                 self._ids[at := positions[event_id].pop()] = entry_id

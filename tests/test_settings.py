@@ -71,6 +71,7 @@ ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {
     "retry_blocks_key": ("must be True or False", [0, 1, None, "yes"], []),
     "exclusive": ("must be True or False", [0, 1, None, "yes"], []),
     "observers": OBSERVERS,
+    "trim": ("must be 'acknowledged' or None", [True, 1, b"acknowledged"], ["", "all", "Acknowledged"]),
     "shutdown_timeout": (
         "must be a finite number of seconds, 0 or more",
         ["1", None, True],
@@ -145,6 +146,7 @@ def test_the_defaults_are_the_references() -> None:
     assert (router.default_retries, router.max_deliveries) == (0, 5)
     assert (router.dlq_stream, router.dlq_maxlen) == (None, 10_000)
     assert router.redelivery_backoff is None
+    assert router.trim is None
     assert all(0.75 * 2**n <= router.default_backoff(n) <= 2**n for n in range(1, 5))
 
 
@@ -167,6 +169,7 @@ def test_the_defaults_are_the_references() -> None:
         (RouterSettings, {"consumer": "worker-1"}),
         (RouterSettings, {"observers": [print]}),
         (EmitterSettings, {"observers": (print, list)}),
+        (RouterSettings, {"trim": "acknowledged"}),
     ],
 )
 def test_the_bounds_themselves_are_allowed(settings: type, options: dict[str, Any]) -> None:

@@ -109,6 +109,11 @@ class Source:
         return _beside(self.stream, f"parked:{self.group}")
 
     @property
+    def trimming(self) -> str:
+        """String with a TTL: the stream was trimmed lately of what all groups have settled."""
+        return _beside(self.stream, "trimming")
+
+    @property
     def exclusive(self) -> str:
         """String with a TTL: the process that is the group's only active consumer."""
         return _beside(self.stream, f"exclusive:{self.group}")

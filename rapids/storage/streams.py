@@ -64,13 +64,14 @@ async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[by
 
 
 async def find_events(
-    commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, most: int = 10_000
+    commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, age_ms: int, most: int = 10_000
 ) -> tuple[list[tuple[str, str]], bool]:
     """Event ids and entry ids of these events among the entries after one, and whether all those could be looked at.
 
-    They could not where there are more than `most` (entries), or where some may have been trimmed away already.
+    They could not where there are more than `most` (entries), or where some may have been trimmed away already that
+    are no older than `age_ms` milliseconds: none of those looked for is.
     """
-    call_ = ((stream,), (after, most, *event_ids))
+    call_ = ((stream,), (after, most, age_ms, *event_ids))
     *found, complete = checked((await run(commands, scripts.load("find_events"), [call_]))[0])
     pairs = zip(found[::2], found[1::2], strict=True)
     return [(event_id.decode(), entry_id.decode()) for event_id, entry_id in pairs], complete == 1

@@ -17,6 +17,7 @@ from rapids.storage import groups, streams
 from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage, share_a_slot
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
+from rapids.trimming import Trimming
 from rapids.wire.letters import Origin
 from rapids.worker.acks import Acks
 from rapids.worker.attempts import Stop, runners_of
@@ -34,6 +35,7 @@ from rapids.worker.reader import Reader
 from rapids.worker.reclaimer import Reclaimer
 from rapids.worker.settled import Settled
 from rapids.worker.settler import Settler
+from rapids.worker.trimmer import Trimmer
 
 __all__ = ["Worker"]
 
@@ -98,6 +100,11 @@ class Worker:
     def last_progress(self) -> float | None:
         """When the reader last took a turn, or leases were renewed while it waits for room (`time.monotonic()`)."""
         return max(self._reader.turned_at, self._leases.renewed_at) if self.started.is_set() else None
+
+    @property
+    def trimming(self) -> Trimming | None:
+        """What the last look of the trimming saw."""
+        return self._trimmer.seen if self.started.is_set() else None
 
     def is_handling(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
@@ -189,6 +196,7 @@ class Worker:
         self._reader = Reader(
             *(self._reading, member, self._intake, self._leases, acks, self._exclusivity, self._reclaimer.wake)
         )
+        self._trimmer = Trimmer(member)
         self._crew = Crew(
             member=member,
             planner=Planner(self._handlers, self._counts),
@@ -225,6 +233,7 @@ class Worker:
             "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
             **{name: executor.run for name, executor in self._executors.items()},
             **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
+            **({"trimmer": self._trimmer.run} if self._settings.trim else {}),
             "reclaimer": self._reclaimer.run,
             "reader": self._reader.run,
         }
@@ -299,8 +308,7 @@ class Worker:
             await self._flush()
             await self._end("leases")
             await self._end("identity")
-            if self._settings.exclusive:
-                await self._end("exclusivity")
+            await self._end("exclusivity")
             await self._let_name_go()
             logger.info("stopped", extra=self._context)
         await self._disconnect()
@@ -316,6 +324,7 @@ class Worker:
         self.stopped.set()
 
     async def _end_reading(self) -> None:
+        await self._end("trimmer")
         await self._end("reclaimer")
         self._reader.stop()
         reading = self._tasks["reader"]
@@ -387,8 +396,8 @@ class Worker:
 
     async def _end(self, duty: str) -> None:
         self._ended.add(duty)
-        task = self._tasks[duty]
-        while not task.done():
+        task = self._tasks.get(duty)
+        while task is not None and not task.done():
             # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
             task.cancel()
             await asyncio.wait([task], timeout=0.05)

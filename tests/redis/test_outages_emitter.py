@@ -10,7 +10,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from rapids import BaseEvent, EventEmitter
+from rapids import BaseEvent, EventEmitter, write
 from rapids.exceptions import EmitError
 from rapids.storage import streams
 from rapids.storage.connection import ServerClient, SharedPool
@@ -288,3 +288,20 @@ async def test_a_lost_answer_does_not_do_away_with_the_replicas(replicated: tupl
             await emitter.emit(OuSent(number=2))
         assert len(caught.value.stored) == 1
     assert await numbers(redis) == [0, 1, 2]
+
+
+async def test_what_was_trimmed_of_older_ones_is_no_matter(
+    proxy: Proxy, through: Redis, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the entry to look behind is left, but one that is older than the write: so none is missing since."""
+    monkeypatch.setattr(write, "CLOCK_LEAP", 0.0)
+    emitter, event = EventEmitter(through, STREAM, retry_delay=0.01), OuSent(number=1)
+    await emitter.emit(OuSent(number=0))
+    await EventEmitter(redis, STREAM).emit(OuSent(number=2))
+    await asyncio.sleep(0.01)  # the server tells the age of an entry in milliseconds
+    proxy.hold_up(b"XADD")
+    emitting = asyncio.create_task(emitter.emit(event))
+    await eventually(lambda: proxy.holds)
+    await redis.xtrim(STREAM, maxlen=1, approximate=False)
+    assert await asyncio.wait_for(emitting, 10)
+    assert await numbers(redis) == [2, 1]

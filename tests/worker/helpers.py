@@ -131,13 +131,14 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:rapids:replay:dv-group\w*",
     r"\{dv:events\}:rapids:consumer:dv-group\w*:.+",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
+    r"\{dv:events\}:rapids:trimming",  # has a TTL
     r"\{dv:dlq\}:rapids:archive:\d+-\d+",  # has a TTL
     r"\{dv:dlq\}:rapids:(archived|restored)",  # capped
     r"\{dv:dlq\}:rapids:(written|moving):.*",  # has a TTL; on a Cluster, where this is in another slot
     r"\{dv:events\}:rapids:replay:dv-group\w*:rapids:replayed:dv:dlq:.*",  # likewise
 )
 WITH_TTL = (
-    r"\{dv:events\}:rapids:consumer:.*",
+    r"\{dv:events\}:rapids:(consumer:.*|trimming)",
     r"\{dv:dlq\}:rapids:(archive:.*|archived|written:.*|moving:.*)",
     r".*:rapids:replayed:.*",
 )

@@ -4,7 +4,7 @@
 -- ARGV  the entry id to start behind, how many entries to look at, then event ids
 -- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was looked at, else 0:
 -- there were more, or some may have been trimmed away.
-local stream, after, most = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local stream, after, most, age = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, found, looked = {}, {}, 0
 
 -- Trimming takes the oldest first: while the one to start behind is there, so is all that came after it.
@@ -15,11 +15,15 @@ local function has_all()
   for i = 1, #info, 2 do is[info[i]] = info[i + 1] end
   if is['last-generated-id'] == after then return true end
   -- Redis 6.2 does not count what was added: no telling there.
-  return after == '0-0' and is['entries-added'] == is.length
+  if after == '0-0' and is['entries-added'] == is.length then return true end
+  -- And while something older than the search is there, so is all that came since that began.
+  local first, time = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1], redis.call('TIME')
+  local began = time[1] * 1000 + math.floor(time[2] / 1000) - age
+  return first and tonumber(string.match(first[1], '^%d+')) < began
 end
 local complete = has_all() and 1 or 0
 
-for i = 3, #ARGV do wanted[ARGV[i]] = true end
+for i = 4, #ARGV do wanted[ARGV[i]] = true end
 while looked < most do
   local rows = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 100)
   for _, row in ipairs(rows) do

@@ -1,0 +1,74 @@
+-- Remove from a stream what every group of it has settled, whoever made the group. In one step, since a group could go
+-- back, or take an entry, in between.
+--
+-- KEYS  stream, mark: tells for a while that this was done
+-- ARGV  a group that must be there (one that was lost and is to be made again still needs what it had), the age in ms
+--       from which on entries may be removed, how many to remove at most, how long to leave the mark in ms
+-- Returns {removed, left in the stream, held}: held is false where all groups are done, else the oldest entry that some
+-- group has not settled: {group, entry id, its age in ms, the consumer that has it, or '' if it is not read yet}
+local stream, mark = KEYS[1], KEYS[2]
+local own, least_age, most, mark_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+
+-- Of numbers as text: an id may be too large for one.
+local function is_smaller(one, other)
+  if #one ~= #other then return #one < #other end
+  return one < other
+end
+
+local function is_before(one, other)
+  local ms, seq = string.match(one, '(%d+)-(%d+)')
+  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
+  if ms ~= other_ms then return is_smaller(ms, other_ms) end
+  return is_smaller(seq, other_seq)
+end
+
+local function fields(flat)
+  local named = {}
+  for i = 1, #flat, 2 do named[flat[i]] = flat[i + 1] end
+  return named
+end
+
+if redis.call('EXISTS', stream) == 0 then return {0, 0, false} end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- The last entry that a group has read is kept, and tells whoever looks that nothing behind it was removed.
+local upto, slowest, has_own = nil, nil, false
+for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  local group = fields(row)
+  local first, consumer = group['last-delivered-id'], nil
+  local pending = redis.call('XPENDING', stream, group.name, '-', '+', 1)[1]
+  if pending and not is_before(first, pending[1]) then
+    first, consumer = pending[1], pending[2]
+  end
+  if not upto or is_before(first, upto) then
+    upto, slowest = first, {name = group.name, consumer = consumer}
+  end
+  has_own = has_own or group.name == own
+end
+
+local removed = 0
+-- One entry older than that is kept, too: by it an emitter knows that what it wrote since can still be found.
+local old = redis.call('XREVRANGE', stream, string.format('%.0f', now - least_age), '-', 'COUNT', 1)[1]
+if has_own and old then
+  if is_before(old[1], upto) then
+    removed = redis.call('XTRIM', stream, 'MINID', '~', old[1], 'LIMIT', most)
+  else
+    removed = redis.call('XTRIM', stream, 'MINID', '~', upto, 'LIMIT', most)
+  end
+  if removed > 0 then redis.call('SET', mark, '1', 'PX', mark_ms) end
+end
+
+local held = false
+if slowest then
+  local id = upto
+  if not slowest.consumer then
+    local unread = redis.call('XRANGE', stream, '(' .. upto, '+', 'COUNT', 1)[1]
+    id = unread and unread[1]
+  end
+  if id then
+    local age = now - tonumber(string.match(id, '^%d+'))
+    held = {slowest.name, id, string.format('%.0f', age), slowest.consumer or ''}
+  end
+end
+return {removed, redis.call('XLEN', stream), held}
