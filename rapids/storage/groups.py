@@ -106,9 +106,13 @@ class Reading:
         connection: OwnConnection,
         acks: Mapping[Source, Sequence[bytes]],
         on_acked: Callable[[Sequence[Reply]], None],
+        more: Sequence[Command] = (),
     ) -> dict[Source, list[RawEntry]]:
-        """What is new. Acknowledgements ride along: `on_acked` is given their answers before the waiting begins."""
-        ahead = [command for source, ids in acks.items() for command in acknowledgement(source, ids)]
+        """What is new. Acknowledgements ride along, and `more` commands behind them.
+
+        `on_acked` is given the answers to all of these before the waiting begins.
+        """
+        ahead = [*(command for source, ids in acks.items() for command in acknowledgement(source, ids)), *more]
         reply = await connection.send_ahead(ahead, self._command, on_acked)
         if isinstance(reply, AskError):  # a Cluster's node: the streams are moving to another, or have moved
             reply = await connection.read_elsewhere(reply, self._at_once)

@@ -12,6 +12,7 @@ from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.worker.acks import Acks, Batch
 from rapids.worker.exclusivity import Exclusivity
+from rapids.worker.gaps import Gaps
 from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
@@ -40,6 +41,7 @@ class Reader:
         self._acks = acks
         self._exclusivity = exclusivity
         self._on_reads = on_reads
+        self._gaps = Gaps(member)
         self._stopping = asyncio.Event()
         self._client_id: int | None = None
         self._turned_at = time.monotonic()
@@ -74,6 +76,7 @@ class Reader:
             read = await self._read(name)
         finally:
             self._asked_at = None
+        self._gaps.read(read.get(self._member.sources[0], ()))
         given_out = self._leases.given_out(asked_at)
         for source, entries in read.items():
             self.last_read[source] = entries[-1].entry_id.decode()
@@ -85,15 +88,18 @@ class Reader:
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
         acks: Batch = {} if self._leases.is_registering else self._acks.take()
-        open_ = bool(acks)
+        open_, sampling = bool(acks), self._gaps.ahead()
 
-        def on_acked(replies: Sequence[Reply]) -> None:
+        def on_ahead(replies: Sequence[Reply]) -> None:
             nonlocal open_
-            open_ = False
-            self._acks.answered(acks, replies)
+            acked = len(replies) - len(sampling)
+            if open_:
+                open_ = False
+                self._acks.answered(acks, replies[:acked])
+            self._gaps.sampled(replies[acked:])
 
         try:
-            return await self._reading(name).read(self._connection, acks, on_acked)
+            return await self._reading(name).read(self._connection, acks, on_ahead, sampling)
         except (RedisError, OSError) as error:
             if open_:
                 open_ = False

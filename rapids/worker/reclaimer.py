@@ -14,6 +14,7 @@ from rapids.worker.exclusivity import Exclusivity
 from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
 from rapids.worker.leftovers import Leftovers
+from rapids.worker.losses import report_lost
 from rapids.worker.member import Member
 
 __all__ = ["Reclaimer"]
@@ -186,9 +187,6 @@ class Reclaimer:
 
     def _report_ghosts(self, source: Source, ghosts: Sequence[str], when: Trimmed) -> None:
         if ghosts:
-            logger.error(
-                "entries were trimmed from the stream before they were handled: %d lost",
-                len(ghosts),
-                extra={**self._member.context, "stream": source.stream, "lost": ghosts},
-            )
+            message = "entries were trimmed from the stream before they were handled: %d lost"
+            report_lost(self._member, message, len(ghosts), stream=source.stream, lost=ghosts)
             self._member.counts.lost(len(ghosts), when, entry_ids=ghosts, stream=source.stream)

@@ -17,6 +17,7 @@ from rapids.storage.settlement import Letter, SettleCall
 from rapids.wire.letters import Origin, write_letter
 from rapids.worker.acks import Acks
 from rapids.worker.leases import Leases
+from rapids.worker.losses import report_lost
 from rapids.worker.member import Member
 from rapids.worker.settled import Settled, count
 from rapids.worker.settling import settle_all
@@ -213,7 +214,8 @@ class Settler:
             case b"lost", _:
                 logger.warning("entry %s is another consumer's now: wrote only what is done", entry_id, extra=extra)
             case b"trimmed", _:
-                logger.error("entry %s was trimmed from the stream while it was handled: lost", entry_id, extra=extra)
+                message = "entry %s was trimmed from the stream while it was handled: lost"
+                report_lost(self._member, message, entry_id, **extra)
             case _, Ack(letters=letters) | HandBack(letters=letters):
                 self._log_letters(letters, extra)
             case _, Keep(delay=delay, ledger=ledger, letters=letters):

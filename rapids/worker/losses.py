@@ -1,0 +1,14 @@
+"""Telling what is lost: entries that the stream had and that nobody of the group has handled."""
+
+import logging
+
+from rapids.worker.member import Member
+
+__all__ = ["report_lost"]
+
+logger = logging.getLogger("rapids.worker")
+
+
+def report_lost(member: Member, message: str, *args: object, **extra: object) -> None:
+    """Log a loss, at ERROR. `extra` is what the record says beside the context of the member."""
+    logger.error(message, *args, extra={**member.context, **extra})
