@@ -47,6 +47,7 @@ __all__ = [
     "call",
     "check_client",
     "checked",
+    "connection_elsewhere",
     "is_no_group",
     "is_no_script",
     "is_outage",
@@ -291,6 +292,13 @@ class OwnConnection:
                 self._place.doubt()
                 raise
         return connection
+
+
+def connection_elsewhere(client: Client, key: str | None, than: str, *, timeout: float) -> OwnConnection | None:
+    """One to where a key is; None where that is no other slot than the one of `than`, whose connection will do."""
+    if key is None or share_a_slot(client, key, than):
+        return None
+    return OwnConnection(client, key, timeout=timeout)
 
 
 def _looked_at(place: Place, replies: list[Reply]) -> list[Reply]:

@@ -14,7 +14,7 @@ from rapids.outcomes import HandBack, Ledger
 from rapids.registration import Handlers
 from rapids.settings import RouterSettings
 from rapids.storage import groups, streams
-from rapids.storage.connection import Client, OwnConnection, is_no_group, is_outage, share_a_slot
+from rapids.storage.connection import Client, OwnConnection, connection_elsewhere, is_no_group, is_outage
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.trimming import Trimming
@@ -81,9 +81,7 @@ class Worker:
         self._middleware = middleware
         self._reading = OwnConnection(client, settings.stream, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
         self._commands = OwnConnection(client, settings.stream, timeout=ANSWER_TIMEOUT)
-        dlq = settings.dlq_stream
-        is_elsewhere = dlq is not None and not share_a_slot(client, settings.stream, dlq)
-        self._letters = OwnConnection(client, dlq, timeout=ANSWER_TIMEOUT) if dlq and is_elsewhere else None
+        self._letters = connection_elsewhere(client, settings.dlq_stream, settings.stream, timeout=ANSWER_TIMEOUT)
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
         self._identity = Identity(self._commands, main)
@@ -317,10 +315,9 @@ class Worker:
         self._counts.outage_ended()
         if self._tasks:
             self._leases.lose_all()
-        await self._reading.close()
-        await self._commands.close()
-        if self._letters is not None:
-            await self._letters.close()
+        for connection in (self._reading, self._commands, self._letters):
+            if connection is not None:
+                await connection.close()
         self.stopped.set()
 
     async def _end_reading(self) -> None:

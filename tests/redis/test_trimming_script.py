@@ -47,7 +47,7 @@ async def left(redis: Redis) -> list[str]:
 
 
 async def trim(redis: Redis, *, least_age_ms: int = 60_000, most: int = 1_000) -> Trim:
-    return await trimming.trim(SharedPool(redis), SOURCE, least_age_ms=least_age_ms, most=most)
+    return await trimming.trim(SharedPool(redis, SOURCE.stream), SOURCE, least_age_ms=least_age_ms, most=most)
 
 
 IDS = ("1-1", "2-1", "3-1", "4-1", "5-1")

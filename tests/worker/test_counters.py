@@ -378,7 +378,7 @@ async def test_abandoned_entries_that_were_trimmed_are_lost_pending(redis: Redis
 
 
 async def test_an_entry_trimmed_while_it_is_handled_is_lost_when_it_had_to_come_again(redis: Redis) -> None:
-    router = make_router(redis)
+    router = make_router(redis, dlq_stream=None)  # else it is a dead letter
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:
