@@ -59,6 +59,11 @@ class Proxy:
         """Forward the next request that contains these bytes, and cut its connection instead of bringing the reply."""
         self._lose_reply_to = request
 
+    @property
+    def loses_next_reply(self) -> bool:
+        """Whether the request whose reply is to be lost is still to come."""
+        return self._lose_reply_to is not None
+
     def rewrite_reply_to(self, request: bytes, how: Callable[[bytes], bytes]) -> None:
         """Change the reply to the next request that contains these bytes."""
         self._rewrite = (request, how)
