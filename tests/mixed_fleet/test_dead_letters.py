@@ -151,7 +151,8 @@ async def test_a_replay_of_an_old_letter_states_the_version_its_event_has(fleet:
 
 
 async def test_a_new_letter_has_every_field_of_an_old_one(fleet: Fleet, redis: Redis) -> None:
-    for service in (await fleet.old(), await fleet.new()):
+    for start in (fleet.old, fleet.new):
+        service = await start()
         await service.tasks(7, star="refuse")
         await eventually(lambda: all_settled(fleet))
         await service.stop()

@@ -156,10 +156,10 @@ async def test_an_old_one_with_a_shorter_idle_time_steals_what_a_new_one_works_o
 async def test_a_new_one_takes_what_an_old_one_still_works_on_after_its_idle_time(fleet: Fleet) -> None:
     """An old one renews nothing: the last of its batch is idle while it works on the others."""
     old = await fleet.old()
-    await old.tasks(*range(5), old="sleep:0.5", as_list=True)
+    await old.tasks(*range(5), old="sleep:2", as_list=True)
     await eventually(old.began)
     await fleet.new()
-    await eventually(lambda: len(fleet.done()) == 5 and sum(fleet.done().values()) > 5, 20)
+    await eventually(lambda: len(fleet.done()) == 5 and sum(fleet.done().values()) > 5, 40)
     await all_settled(fleet)
 
     assert set(fleet.done()) == set(range(5))
