@@ -175,7 +175,7 @@ class Told:
         return [line.split(":")[0].split(" after ")[0] for line in told]
 
     def begun(self) -> bool:
-        return bool(self.lines())
+        return "Redis does not do as asked; waiting for it" in self.lines()
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
