@@ -98,7 +98,8 @@ async def disconnect(client: RedisClient) -> None:
     Those of a Cluster's client are closed whether they are in use or not.
     """
     if isinstance(client, RedisCluster):
-        for node in client.get_nodes():
+        # The nodes it was started with may have been asked for the others by connections of their own.
+        for node in [*client.get_nodes(), *client.nodes_manager.startup_nodes.values()]:
             await node.disconnect()
     else:
         await client.connection_pool.disconnect(inuse_connections=False)

@@ -1,0 +1,122 @@
+"""The plug-in and the example on a Cluster, by address and with a client of the user's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import httpx
+import pytest
+from redis.asyncio import RedisCluster
+
+from rapids import BaseEvent, EventRouter
+from rapids.clients import open_client
+from rapids.exceptions import RedisUnavailableError
+from rapids_fastapi import Rapids, TokenAuth
+from tests.fastapi.helpers import admin_app, client_of
+from tests.servers.cluster import Cluster
+from tests.support import eventually
+
+TOKEN = "a token for the cluster"
+
+
+class ClPluggedIn(BaseEvent):
+    n: int
+
+
+def failing_once(stream: str, dlq: str | None = None) -> tuple[EventRouter, list[int]]:
+    router, ran = EventRouter(stream=stream, group="cl", max_deliveries=1, dlq_stream=dlq), list[int]()
+
+    @router.on(ClPluggedIn)
+    async def handle(event: ClPluggedIn) -> None:
+        ran.append(event.n)
+        if len(ran) == 1:
+            raise ValueError("once")
+
+    return router, ran
+
+
+@pytest.mark.parametrize("dlq", [None, "cl:letters"])
+async def test_a_failure_is_listed_and_replayed_over_http(cluster: Cluster, dlq: str | None) -> None:
+    router, ran = failing_once("cl:events", dlq)
+    rapids = Rapids(routers=[router], url=cluster.url, admin_auth=TokenAuth(TOKEN))
+    app = admin_app(rapids)
+    transport = httpx.ASGITransport(app)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    for times in (1, 2):  # the same application starts again
+        ran.clear()
+        async with rapids.lifespan(app) as state:
+            http = httpx.AsyncClient(
+                transport=_with_state(transport, state), base_url="http://cluster", headers=headers
+            )
+            async with http:
+                await rapids.emitter.emit(ClPluggedIn(n=times))
+                letters = "/rapids/api/dead-letters"
+                await eventually(lambda http=http, path=letters: _has_items(http, path))
+                (letter,) = (await http.get(letters)).json()["items"]
+                assert (await http.get("/rapids/health/ready")).status_code == 200
+                replayed = await http.post(f"{letters}/{letter['id']}/replay", json={})
+                assert replayed.status_code == 200, replayed.text
+                await eventually(lambda: len(ran) == 2)
+                assert (await http.get(letters)).json()["items"] == []
+
+
+async def _has_items(http: httpx.AsyncClient, path: str) -> bool:
+    return bool((await http.get(path)).json()["items"])
+
+
+def _with_state(transport: httpx.ASGITransport, state: dict[str, object]) -> httpx.ASGITransport:
+    """The lifespan's state, which a server would put into each request."""
+    app = transport.app
+
+    async def stateful(scope, receive, send):  # type: ignore[no-untyped-def]
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    return httpx.ASGITransport(stateful)
+
+
+def test_a_client_of_the_users_own_is_used_on_each_event_loop_and_not_closed(shared_cluster: Cluster) -> None:
+    client = shared_cluster.client()
+    router, ran = failing_once("cl:own")
+    ran.append(0)  # so that nothing fails
+    rapids = Rapids(routers=[router], redis=client)
+    for _ in range(2):
+        with client_of(admin_app(rapids)) as http:
+            assert rapids.redis is client
+            assert http.get("/rapids/health/ready").status_code == 200
+
+    async def used_again() -> bool:
+        try:
+            return bool(await client.ping(target_nodes=RedisCluster.RANDOM))
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(used_again())
+
+
+async def test_a_cluster_that_cannot_be_reached_is_named_without_the_password() -> None:
+    with pytest.raises(RedisUnavailableError) as error:
+        async with Rapids(url="redis+cluster://me:hunter2@127.0.0.1:1").lifespan():
+            pass
+    assert "redis+cluster://me:***@127.0.0.1:1" in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+async def test_an_address_opens_a_client_that_its_block_closes(cluster: Cluster) -> None:
+    async with open_client(cluster.url) as client:
+        await client.set("cl:key", "1")
+        assert await client.get("cl:key") == b"1"
+    async with open_client(cluster.url):
+        pass  # which was never used
+
+
+async def test_the_example_tells_its_story_on_a_cluster(cluster: Cluster) -> None:
+    demo = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "example_app", "--once"),
+        env=os.environ | {"RAPIDS_REDIS_URL": cluster.url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told, _ = await demo.communicate()
+    assert demo.returncode == 0, told.decode()
