@@ -7,6 +7,7 @@ when it was reaped. Run by its path, with the standard library only, so that a s
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import signal
@@ -21,13 +22,24 @@ def main(folder: str) -> None:
     running: set[int] = set()
     for line in sys.stdin.buffer:
         (running.add if line[:1] == b"+" else running.discard)(int(line[1:]))
-    for pid in running:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while os.path.exists(folder) and time.monotonic() < deadline:
+    while (os.path.exists(folder) or running) and time.monotonic() < deadline:
+        for pid in running | started_inside(folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        running.clear()
         shutil.rmtree(folder, ignore_errors=True)  # a dying server may still write into it
         time.sleep(0.01)
+
+
+def started_inside(folder: str) -> set[int]:
+    """Processes that work in the folder, where the system tells: one of them may not have been told of in time."""
+    found: set[int] = set()
+    for link in glob.glob("/proc/[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # it ended, or is another user's
+            if os.readlink(link).startswith(f"{folder}/"):
+                found.add(int(link.split("/")[2]))
+    return found
 
 
 if __name__ == "__main__":

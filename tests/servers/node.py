@@ -14,7 +14,6 @@ import redis as redis_sync
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from rapids.embedded_supervisor import die_with_parent
 from tests.servers.builds import Build
 from tests.servers.site import Site
 from tests.support import eventually
@@ -122,7 +121,6 @@ class Node:
                 stderr=log,
                 env={**os.environ, "LC_ALL": "C"},
                 process_group=0,  # Ctrl-C is for the tests, which end it in their order
-                preexec_fn=die_with_parent(),
             )
         self._site.started(self._process.pid)
 

@@ -49,7 +49,7 @@ class Site:
 
     def _tell(self, line: str) -> None:
         assert self._keeper.stdin is not None
-        with suppress(BrokenPipeError):  # somebody killed it; the servers still end with this process on Linux
+        with suppress(BrokenPipeError):  # somebody killed it
             self._keeper.stdin.write(line.encode())
             self._keeper.stdin.flush()
 

@@ -10,7 +10,7 @@ from tests.servers.site import Site
 from tests.support import eventually
 
 OWNER = """
-    import asyncio, json, sys
+    import asyncio, json, subprocess, sys
     from tests.servers.cluster import Cluster
 
     async def main():
@@ -18,7 +18,10 @@ OWNER = """
         for node in cluster.nodes:
             await node.start()
         cluster.nodes[1].pause()
-        print(json.dumps([[node.pid for node in cluster.nodes], str(cluster.nodes[0].folder.parent)]), flush=True)
+        folder = cluster.nodes[0].folder
+        stray = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], cwd=folder)
+        pids = [*(node.pid for node in cluster.nodes), stray.pid]
+        print(json.dumps([pids, str(folder.parent)]), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
     asyncio.run(main())
@@ -26,9 +29,11 @@ OWNER = """
 
 
 async def test_a_killed_run_leaves_no_server_and_no_file(run_script: ScriptRunner) -> None:
+    """Two servers, one of which stands still, and one its keeper was not told of."""
     owner = run_script(OWNER)
     pids, folder = await owner.hear()
     assert Path(folder).exists()
+    assert len(pids) == 3
 
     await asyncio.to_thread(owner.kill)
 
