@@ -69,7 +69,7 @@ typecheck: $(INSTALLED) ## Check types strictly
 ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, two minutes of chaos, all tests
 	$(BIN)/python -m example_app --once
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
-	$(BIN)/python -m tests.matrix --core redis-6.2 # and the newest is what all tests run on
+	$(BIN)/python -m tests.matrix --core redis-6.2 cluster # and the newest is what all tests run on
 	$(BIN)/python -m pytest
 
 clean: ## Remove the environment, the servers and caches

@@ -15,12 +15,14 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from tests.embedded_scripts import private_temp, run_script
-from tests.servers.choice import DEFAULT, NAMES, Servers, is_one_machine, servers_named
+from tests.servers.builds import BUILDS, Build
+from tests.servers.choice import DEFAULT, NAMES, Servers, build_of, is_one_machine, servers_named
 from tests.servers.connecting import connected
 
 __all__ = ["private_temp", "run_script"]
 
-NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis"}
+NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build"}
+OF_ONE_MACHINE = {"redis_url": "connects to a server by its address", "build": "starts a server of its own"}
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 
@@ -33,16 +35,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if NEEDS_SERVER.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
-    if not is_one_machine(config.getoption("--server", DEFAULT)):
-        leave_out(config, {item: reason for item in items if (reason := why_standalone(item))})
-        items[:] = [item for item in items if why_standalone(item) is None]
+    server = config.getoption("--server", DEFAULT)
+    reasons = {item: reason for item in items if (reason := why_not_on(server, item))}
+    leave_out(config, reasons)
+    items[:] = [item for item in items if item not in reasons]
 
 
-def why_standalone(item: pytest.Item) -> str | None:
-    """Why the test is about one machine; None where it is not."""
+def why_not_on(server: str, item: pytest.Item) -> str | None:
+    """Why the test has nothing to say of these servers; None where it has."""
+    for marker in item.iter_markers("since"):
+        if version_of(build_of(server)) < tuple(map(int, marker.args[0].split("."))):
+            return f"needs {marker.args[0]}: before, a server {marker.args[1]}"
+    if is_one_machine(server):
+        return None
     if marker := item.get_closest_marker("standalone"):
-        return str(marker.args[0])
-    return "connects to a server by its address" if "redis_url" in getattr(item, "fixturenames", ()) else None
+        return f"for one machine: {marker.args[0]}"
+    asked_for = getattr(item, "fixturenames", ())
+    return next((f"for one machine: {reason}" for name, reason in OF_ONE_MACHINE.items() if name in asked_for), None)
+
+
+def version_of(build: Build) -> tuple[int, ...]:
+    return tuple(map(int, build.version.split(".")))
 
 
 def leave_out(config: pytest.Config, reasons: dict[pytest.Item, str]) -> None:
@@ -53,7 +66,7 @@ def leave_out(config: pytest.Config, reasons: dict[pytest.Item, str]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for reason, count in config.stash.get(LEFT_OUT, Counter()).most_common():
-        terminalreporter.write_line(f"{count} left out, for one machine: {reason}")
+        terminalreporter.write_line(f"{count} left out, {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +78,12 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
         yield servers
     finally:
         servers.close()
+
+
+@pytest.fixture(scope="session")
+def build(request: pytest.FixtureRequest) -> Build:
+    """What servers of a test's own are started from: for tests about one machine."""
+    return BUILDS[request.config.getoption("--server", DEFAULT)]
 
 
 @pytest.fixture

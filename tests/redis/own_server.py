@@ -12,15 +12,16 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from rapids.embedded import find_server_binary
+from tests.servers.builds import Build
 from tests.support import eventually
 
 
 class OwnServer:
     """A server on a unix socket that writes every command to its append-only file before it answers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, build: Build, folder: Path) -> None:
         self.folder = folder
+        self.build = build
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -34,7 +35,7 @@ class OwnServer:
     async def launch(self, *options: str) -> None:
         """Start it without waiting until it has loaded its data."""
         self._process = await asyncio.create_subprocess_exec(
-            *(str(find_server_binary()), "--port", "0", "--unixsocket", "s.sock", "--dir", str(self.folder)),
+            *(str(self.build.executable), "--port", "0", "--unixsocket", "s.sock", "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", "", *options),
             cwd=self.folder,
             stdout=asyncio.subprocess.DEVNULL,
@@ -61,9 +62,9 @@ class OwnServer:
 
 
 @asynccontextmanager
-async def own_server(*options: str) -> AsyncIterator[OwnServer]:
+async def own_server(build: Build, *options: str) -> AsyncIterator[OwnServer]:
     folder = Path(tempfile.mkdtemp(prefix="rapids-test-"))
-    server = OwnServer(folder)
+    server = OwnServer(build, folder)
     await server.start(*options)
     try:
         yield server

@@ -126,6 +126,7 @@ async def test_one_of_many_that_is_refused_fails_alone(proxy: Proxy, through: Re
     assert counted(emitter) == {("ec.sent",): 3, ("ec.other", "not_stored"): 1}
 
 
+@pytest.mark.standalone("there is no replica")
 async def test_what_too_few_replicas_confirmed_is_stored_and_failed(redis: Redis) -> None:
     emitter = EventEmitter(redis, STREAM, replicas=1)
     with pytest.raises(EmitError):

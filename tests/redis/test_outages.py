@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from rapids import EventRouter
 from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import proxy_to
+from tests.servers.builds import Build
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -203,8 +204,8 @@ async def _has_group(redis: Redis) -> bool:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[OwnServer]:
-    async with own_server() as server:
+async def server(build: Build) -> AsyncIterator[OwnServer]:
+    async with own_server(build) as server:
         yield server
 
 

@@ -16,6 +16,7 @@ from rapids.storage import streams
 from rapids.storage.connection import ServerClient, SharedPool
 from tests.redis.own_server import own_server
 from tests.redis.proxy import Proxy, proxy_to
+from tests.servers.builds import Build
 from tests.support import eventually
 
 STREAM = "ou:ambiguous"
@@ -243,12 +244,12 @@ async def test_what_is_stored_and_no_replica_confirmed_is_not_taken_for_done(
 
 
 @pytest.fixture
-async def replicated() -> AsyncIterator[tuple[Redis, Redis]]:
+async def replicated(build: Build) -> AsyncIterator[tuple[Redis, Redis]]:
     """A server and its replica."""
     port = str(free_port())
     async with (
-        own_server("--port", port, "--repl-diskless-sync-delay", "0") as master,
-        own_server() as copy,
+        own_server(build, "--port", port, "--repl-diskless-sync-delay", "0") as master,
+        own_server(build) as copy,
         Redis.from_url(master.url) as redis,
         Redis.from_url(copy.url) as replica,
     ):

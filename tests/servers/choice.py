@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from tests.servers.builds import BUILDS, NEWEST, OLDEST
+from tests.servers.builds import BUILDS, NEWEST, OLDEST, Build
 from tests.servers.cluster import Cluster
 from tests.servers.sentinel import SentinelFleet
 from tests.servers.standalone import Standalone
@@ -33,3 +33,8 @@ def servers_named(name: str) -> Servers:
 
 def is_one_machine(name: str) -> bool:
     return name in BUILDS
+
+
+def build_of(name: str) -> Build:
+    """What the servers of this name are started from."""
+    return BUILDS[name] if name in BUILDS else FLEETS[name][1]

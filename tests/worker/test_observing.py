@@ -25,6 +25,7 @@ from rapids.observers import (
 )
 from rapids.outcomes import Reason
 from tests.redis.own_server import own_server
+from tests.servers.builds import Build
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_router, running, until_settled
 
@@ -192,8 +193,8 @@ async def test_what_was_trimmed_is_told(redis: Redis) -> None:
     assert sorted(entry_id for detail in told.of(Lost) for entry_id in detail.entry_ids) == ids
 
 
-async def test_an_outage_is_told_at_its_start_and_its_end() -> None:
-    async with own_server() as server, Redis.from_url(server.url) as redis:
+async def test_an_outage_is_told_at_its_start_and_its_end(build: Build) -> None:
+    async with own_server(build) as server, Redis.from_url(server.url) as redis:
         router = make_router(redis, observers=[told := Told()], block_ms=100, claim_min_idle_ms=300)
         async with running(router):
             await server.kill()
