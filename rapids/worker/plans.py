@@ -101,6 +101,7 @@ class Planner:
         if len(self._known) >= MEMO_LIMIT:
             self._known.clear()
         handlers, counts = self._handlers.for_type(event_type), self._counts.of_type(event_type)
+        counts.expect(handler.name for handler in handlers)
         known = self._known[raw_type] = _Known(event_type, cls, handlers, counts)
         return known
 
@@ -128,6 +129,7 @@ class Planner:
                 for handler in handlers
                 if handler.name not in ledger.finished and not ledger.waits_for(handler.name, entry.taken_ms)
             ]
+        counts.expect(handler.name for handler in handlers)
         return Plan(event, handlers, fields, counts, ledger, replay)
 
     def _named(self, name: str) -> Sequence[Handler]:
