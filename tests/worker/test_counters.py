@@ -14,6 +14,14 @@ from redis.asyncio import Redis
 
 from rapids import BaseEvent, DeadLetterQueue, EventRouter, NonRetryableError, RetryAfter
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters
+from rapids.counts import Counts
+from rapids.settings import RouterSettings
+from rapids.storage.groups import RawEntry
+from rapids.storage.keys import Source
+from rapids.worker.acks import Acks
+from rapids.worker.leases import Leases
+from rapids.worker.member import Member
+from rapids.worker.outages import Outages
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
 from tests.support import eventually
@@ -359,6 +367,35 @@ async def test_one_active_consumer_that_loses_its_place_loses_what_it_held(redis
     assert totals(router.counters) == {"delivered": 5, "lease_lost": 5, "handled": 1}
 
 
+@pytest.fixture
+def member() -> Member:
+    """One that never asks Redis anything."""
+    source, counts = Source(STREAM, GROUP), Counts(STREAM, GROUP)
+    nothing: Any = None
+    outages = Outages({}, counts)
+    return Member(nothing, (source, source.replays()), RouterSettings(), nothing, outages, nothing, {}, counts)
+
+
+def test_what_was_lost_before_its_acknowledgement_is_confirmed_is_not_acked_as_well(member: Member) -> None:
+    leases, source = Leases(member), member.sources[0]
+    acks = Acks(member, leases)
+    entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
+    leases.take(entries)
+    for entry in entries:
+        acks.put(entry)
+    leases.give_up(entries[0])
+    acks.answered(acks.take(), [3])
+    assert totals(member.counts.counters()) == {"delivered": 3, "lease_lost": 1, "acked": 2}
+
+
+def test_what_is_held_and_given_out_again_is_no_other_delivery(member: Member) -> None:
+    leases, source = Leases(member), member.sources[0]
+    entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
+    leases.take_new(source, entries[:2], since=0.0)
+    leases.take_new(source, entries, since=0.0)
+    assert in_hand(member.counts.counters()) == len(leases) == 3
+
+
 # --- lost -----------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +446,7 @@ async def test_an_entry_that_waits_and_is_trimmed_is_lost_pending(redis: Redis) 
         await redis.xdel(STREAM, entry_id)
         await eventually(lambda: router.counters.total("lost") == 1)
     assert totals(router.counters) == {"delivered": 1, "failed": 1, "kept": 1, "retried": 1, "lost": 1, "gaps": 1}
+    assert router.counters.total("lost", when="pending") == 1
 
 
 # --- outages --------------------------------------------------------------------------------------------------------
