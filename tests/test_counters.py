@@ -191,6 +191,8 @@ def test_outage_seconds_go_on_while_the_outage_does_and_stay() -> None:
     counts.outage_started("reading", OSError())
     now += 5
     assert seconds() == (2, 15)
+    assert counts.outage_ended() == 5
+    assert seconds() == (2, 15)
 
 
 def test_a_snapshot_may_be_taken_in_another_thread_while_counting_goes_on() -> None:

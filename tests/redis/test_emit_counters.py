@@ -126,6 +126,25 @@ async def test_one_of_many_that_is_refused_fails_alone(proxy: Proxy, through: Re
     assert counted(emitter) == {("ec.sent",): 3, ("ec.other", "not_stored"): 1}
 
 
+async def test_who_was_told_already_is_not_counted_again_when_others_are_tried_again(
+    proxy: Proxy, through: Redis
+) -> None:
+    emitter = EventEmitter(through, STREAM, retry_delay=0.001)
+    proxy.hold_up(b"XADD")
+    emits = [asyncio.create_task(emitter.emit(EcSent()))]
+    await eventually(lambda: proxy.holds)
+    emits += [asyncio.create_task(emitter.emit(EcSent())) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    def refuse_last(reply: bytes) -> bytes:
+        return b"$".join([*reply.split(b"$")[:-1], b""])[:-1] + b"-OOM for now\r\n"
+
+    proxy.rewrite_reply_to(b"XADD", refuse_last)
+    proxy.let_through()
+    await asyncio.gather(*emits)
+    assert counted(emitter) == {("ec.sent",): 4}
+
+
 @pytest.mark.standalone("there is no replica")
 async def test_what_too_few_replicas_confirmed_is_stored_and_failed(redis: Redis) -> None:
     emitter = EventEmitter(redis, STREAM, replicas=1)

@@ -275,6 +275,20 @@ async def test_what_a_stop_hands_back_is_counted_begun_or_not(redis: Redis) -> N
     assert totals(router.counters) == {"delivered": 7, "handed_back": 7}
 
 
+async def test_what_a_stop_keeps_from_its_next_quick_retry_has_not_failed(redis: Redis) -> None:
+    router, failed = make_router(redis, default_retries=1, default_backoff=lambda _: 60.0), asyncio.Event()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        failed.set()
+        raise ValueError
+
+    async with running(router):
+        await emit(redis, DvOrder())
+        await failed.wait()
+    assert totals(router.counters) == {"delivered": 1, "handed_back": 1}
+
+
 async def test_a_delivery_after_a_crash_is_one_more(redis: Redis, redis_address: str) -> None:
     await emit(redis, *(DvOrder(number=number) for number in range(30)))
     worker = subprocess.Popen([sys.executable, "tests/worker/killed_worker.py", redis_address], cwd=ROOT)
@@ -477,14 +491,25 @@ async def test_an_outage_is_counted_once_and_its_seconds_while_it_lasts(
 async def test_an_outage_is_over_for_a_router_that_stops_in_it(build: Build) -> None:
     async with own_server(build) as server, Redis.from_url(server.url) as redis:
         router = make_router(redis, block_ms=100, claim_min_idle_ms=300)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        @router.on(DvOrder)
+        async def handle(event: DvOrder) -> None:
+            begun.set()
+            await go_on.wait()
+
         task = await start(router)
+        await emit(redis, DvOrder())
+        await begun.wait()
         await server.kill()
         await eventually(lambda: router.counters.total("outages") == 1)
+        go_on.set()
         await asyncio.wait_for(router.stop(), 20)
         await asyncio.wait_for(task, 5)
         after = router.counters.total("outage_seconds")
         await asyncio.sleep(0.01)
         assert router.counters.total("outage_seconds") == after > 0
+        assert totals(router.counters) == {"delivered": 1, "handled": 1, "lease_lost": 1, "outages": 1}
 
 
 # --- everything at once ---------------------------------------------------------------------------------------------
