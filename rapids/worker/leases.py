@@ -130,15 +130,17 @@ class Leases:
 
     async def _register(self, source: Source, ids: Sequence[bytes]) -> None:
         # What is being settled is the settler's business: it may be acknowledged, and would be pending for ever.
-        settling = self._settling[source]
-        open_ = [entry_id for entry_id in ids if entry_id not in settling and not self.is_acked_soon(source, entry_id)]
-        if open_:
+        if open_ := [entry_id for entry_id in ids if not self._is_closing(source, entry_id)]:
             self._registering += 1
             try:
                 _, others = await groups.register(self._member.commands, source, self._member.name, open_)
             finally:
                 self._registering -= 1
             self._lose(source, others)
+
+    def _is_closing(self, source: Source, entry_id: bytes) -> bool:
+        """Whether an entry may be acknowledged at any time, or has been and the answer is on its way."""
+        return entry_id in self._settling[source] or self.is_acked_soon(source, entry_id)
 
     async def registered(self, entry: RawEntry) -> "Registered":
         """Whether an entry that is not pending could be made so: its group was made anew without it.
@@ -221,11 +223,14 @@ class Leases:
             longest_pause=self._interval,
         )
         self.renewed_at = time.monotonic()
+        # What is being settled may have been acknowledged by that, though no answer has come yet.
+        closing = {entry_id for entry_id in lost if self._is_closing(source, entry_id)}
+        lost = [entry_id for entry_id in lost if entry_id not in closing]
         # Nobody can have taken what our lease lasted for: another process made the group anew, and without it.
         missing = [entry_id for entry_id in lost if self.lasts(source, entry_id)]
         self.losses += bool(missing)
         held = self._held[source]
-        held.update({entry_id: asked_at for entry_id in ids if entry_id in held})
+        held.update({entry_id: asked_at for entry_id in ids if entry_id in held and entry_id not in closing})
         self._lose(source, set(lost).difference(missing))
         with suppress(RedisError, OSError):  # at the next renewal they are missing again
             await self._register(source, missing)

@@ -45,8 +45,9 @@ class Settler:
         self._acks = acks
         self._on_kept = on_kept
         self._queue: deque[Settled] = deque()
-        self._unsure: dict[bytes, int] = {}
-        """Entries for which a write went out and its answer was lost, and how often the group had been lost by then."""
+        self._unsure: dict[tuple[bytes, int], int] = {}
+        """Deliveries for which a write went out and its answer was lost, and how often the group had been lost by then.
+        An entry may have two: one that was kept, and the next."""
         self._hurry = asyncio.Event()
         self._under_way = 0
 
@@ -151,7 +152,7 @@ class Settler:
                 else:
                     failed.append(missing)
             else:
-                if self._unsure.pop(one.entry.entry_id, None) is not None and reply in (b"gone", b"lost"):
+                if self._unsure.pop(_delivery_of(one), None) is not None and reply in (b"gone", b"lost"):
                     reply = b"settled"  # by the write whose answer was lost
                 is_held = self._leases.holds(one.entry.source, one.entry.entry_id)
                 self._let_go(one, reply)
@@ -162,7 +163,7 @@ class Settler:
         return failed + await self._settle(trimmed)
 
     def _note_unsure(self, batch: Sequence[Settled]) -> None:
-        self._unsure.update((one.entry.entry_id, self._leases.losses) for one in batch)
+        self._unsure.update((_delivery_of(one), self._leases.losses) for one in batch)
 
     def _without_entry(self, one: Settled) -> Settled:
         """What there is to settle of an entry that was trimmed from the stream: the letters of what it was to be kept
@@ -184,7 +185,7 @@ class Settler:
         somebody let go of it for that. Not if it may have been settled by a write whose answer was lost, unless the
         group was lost since: then rather once too often than not at all.
         """
-        if one.is_buried or self._unsure.get(one.entry.entry_id) == self._leases.losses:
+        if one.is_buried or self._unsure.get(_delivery_of(one)) == self._leases.losses:
             return None
         try:
             match await self._leases.registered(one.entry):
@@ -244,6 +245,10 @@ class Settler:
                 *(letter.handler, extra["entry_id"], letter.reason, letter.failure.error_type),
                 extra={**extra, "handler": letter.handler, "error_type": letter.failure.error_type},
             )
+
+
+def _delivery_of(one: Settled) -> tuple[bytes, int]:
+    return one.entry.entry_id, one.entry.deliveries
 
 
 def _call_for(one: Settled) -> SettleCall:
