@@ -14,7 +14,7 @@ SOURCE = Source(STREAM, GROUP)
 
 
 async def sample(redis: Redis) -> Sample | None:
-    *_, reply = await SharedPool(redis).send(sampling.commands(SOURCE, batch_size=2, with_script=True))
+    *_, reply = await SharedPool(redis, SOURCE.stream).send(sampling.commands(SOURCE, batch_size=2, with_script=True))
     return sampling.sample_in(reply)
 
 
