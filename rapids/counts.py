@@ -21,8 +21,8 @@ MOST_EVENT_TYPES = 1_000
 
 C = TypeVar("C")
 
-_fields_of: Callable[[RawEntry], Sequence[bytes]] = itemgetter(RawEntry._fields.index("fields"))
-"""By place, which for a named tuple is faster than by name."""
+_fields_of: Callable[[RawEntry], Sequence[bytes]] = itemgetter(2)
+"""The fields of an entry by their place, which for a named tuple is faster than by their name."""
 
 
 class EventTypes(Generic[C]):

@@ -379,7 +379,7 @@ def member() -> Member:
     source, counts = Source(STREAM, GROUP), Counts(STREAM, GROUP)
     nothing: Any = None
     outages = Outages({}, counts)
-    return Member(nothing, (source, source.replays()), RouterSettings(), nothing, outages, nothing, {}, counts)
+    return Member(nothing, None, (source, source.replays()), RouterSettings(), nothing, outages, nothing, {}, counts)
 
 
 def test_what_was_lost_before_its_acknowledgement_is_confirmed_is_not_acked_as_well(member: Member) -> None:
