@@ -1,5 +1,6 @@
 """Rapids: a typed, async-first event router on Redis Streams."""
 
+from rapids.control import GroupControl, Pause
 from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
 from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
@@ -34,6 +35,9 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "RetryAfter",
     "Trimming",
     "current_delivery",
+    # Operating
+    "GroupControl",
+    "Pause",
     # What failed
     "DeadLetter",
     "DeadLetterQueue",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ["at_least", "backoff", "flag", "observers", "one_of", "positive_seconds", "seconds", "text"]
+__all__ = ["at_least", "backoff", "flag", "note", "observers", "one_of", "positive_seconds", "seconds", "text"]
 
 LARGEST = 2**63 - 1
 """The largest whole number Redis takes."""
@@ -92,6 +92,16 @@ def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[C
     for one in value:  # pyright: ignore[reportUnknownVariableType] - users without a type checker
         if not callable(one) or iscoroutinefunction(one) or iscoroutinefunction(getattr(one, "__call__", None)):  # noqa: B004
             raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    return value
+
+
+def note(option: str, value: str, most: int) -> str:
+    """A string that UTF-8 can hold, empty perhaps, of at most so many characters."""
+    allowed = f"a string of at most {most} characters"
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    if len(value) > most or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{option} must be {allowed}, not {value!r}")
     return value
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from redis.asyncio import Redis, RedisCluster
 
 from rapids.backoff import Backoff, exponential
+from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
 from rapids.counts import Counts
 from rapids.delivery import HandlerMiddleware, under_way_variable
@@ -240,10 +241,7 @@ class EventRouter(HandlerRegistry):
 
         Raises `NotConfiguredError` without a client, `redis.exceptions.RedisError` if Redis does not answer.
         """
-        if (client := self._started_with or self._redis) is None:
-            raise NotConfiguredError(
-                "the router has no Redis client: give EventRouter(redis=...) one, or start it with one"
-            )
+        client = self._client("get_consumer_lag()")
         state = await streams.group_state(SharedPool(client, self.stream), Source(self.stream, self.group))
         return ConsumerLag(
             stream_length=state.stream_length,
@@ -252,6 +250,38 @@ class EventRouter(HandlerRegistry):
             last_delivered_id=state.last_delivered_id,
             lag=state.lag,
         )
+
+    async def pause(self, *, actor: str = "", reason: str = "") -> Pause:
+        """Pause the whole group, in every process: see `GroupControl.pause`, which this calls.
+
+        Raises `NotConfiguredError` without a client.
+        """
+        paused = await self._control("pause()").pause(actor=actor, reason=reason)
+        self._look_at_pause()
+        return paused
+
+    async def resume(self, *, actor: str = "") -> Pause | None:
+        """End the group's pause, in every process: see `GroupControl.resume`, which this calls.
+
+        Raises `NotConfiguredError` without a client.
+        """
+        ended = await self._control("resume()").resume(actor=actor)
+        self._look_at_pause()
+        return ended
+
+    def _control(self, what: str) -> GroupControl:
+        return GroupControl(self._client(what), self.stream, self.group)
+
+    def _look_at_pause(self) -> None:
+        if self._worker is not None:
+            self._worker.look_at_pause()
+
+    def _client(self, what: str) -> Redis | RedisCluster:
+        if (client := self._started_with or self._redis) is None:
+            raise NotConfiguredError(
+                f"the router has no Redis client for {what}: give EventRouter(redis=...) one, or start it with one"
+            )
+        return client
 
     def _register(self, handler: Handler) -> None:
         self._only_before_start("on()")

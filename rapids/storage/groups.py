@@ -19,6 +19,7 @@ __all__ = [
     "Reading",
     "acknowledgement",
     "claim",
+    "consumers",
     "create",
     "hold",
     "idle_entries",
@@ -149,8 +150,13 @@ async def unblock(commands: Commands, client: int) -> bool:
     return bool(await call(commands, "CLIENT", "UNBLOCK", client))
 
 
+def consumers(source: Source) -> Command:
+    """The command whose reply lists a group's consumers, as `idle_entries` takes it."""
+    return ("XINFO", "CONSUMERS", source.stream, source.group)
+
+
 async def idle_entries(
-    commands: Commands, source: Source, *, min_idle_ms: int, most: int = 1_000
+    commands: Commands, source: Source, consumers: Reply, *, min_idle_ms: int, most: int = 1_000
 ) -> list[tuple[bytes, int]]:
     """The ids and delivery counts of the entries whose consumer was silent about them for `min_idle_ms` milliseconds.
 
@@ -158,8 +164,8 @@ async def idle_entries(
 
     Goes through each consumer's list in pages, and leaves out those of waiting and parked entries, which may be long.
     """
-    consumers = [mapping(row) for row in await call(commands, "XINFO", "CONSUMERS", source.stream, source.group)]
-    names = [row[b"name"] for row in consumers if row[b"pending"] and row[b"name"] not in (WAITING, PARKED)]
+    rows = [mapping(row) for row in consumers]
+    names = [row[b"name"] for row in rows if row[b"pending"] and row[b"name"] not in (WAITING, PARKED)]
     if not names:
         return []
     first = [_idle_page(source, name, b"-", min_idle_ms) for name in names]

@@ -118,6 +118,11 @@ class Source:
         """String with a TTL: the process that is the group's only active consumer."""
         return _beside(self.stream, f"exclusive:{self.group}")
 
+    @property
+    def paused(self) -> str:
+        """Hash, there while the group is paused: actor, reason, and since when (milliseconds, the server's clock)."""
+        return _beside(self.stream, f"paused:{self.group}")
+
     def consumer(self, name: str) -> str:
         """String with a TTL: the process that goes by this consumer name."""
         return f"{consumers_by_group(self.stream)}{self.group}:{name}"

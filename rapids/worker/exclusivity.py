@@ -72,6 +72,11 @@ class Exclusivity:
             self._on_lost()
         return held
 
+    def hold_reading(self) -> None:
+        """Have what others left worked off before anything new is read: after a pause, what was handed back."""
+        if self._is_wanted:
+            self.may_read.clear()
+
     async def release(self) -> None:
         """Let another consumer be active at once. Raises `RedisError`."""
         if self._held_at is not None:

@@ -11,6 +11,7 @@ from rapids.delivery import UnderWay
 from rapids.events import Event
 from rapids.outcomes import ACK, NO_LEDGER, Dead, Failure, Keep, Outcome, Reason, Released, RetryAt, Settlement, settle
 from rapids.registration import Handler
+from rapids.storage import streams
 from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.wire.letters import Origin
@@ -75,6 +76,17 @@ class Crew:
         self.abandoned_in_lanes.clear()
         self.leases.lose_all()
         self.tell_room()
+
+    def take_back(self) -> list[RawEntry]:
+        """All that was taken and not begun, in the order of the stream, to be handed back."""
+        queued = [item for item in self.lanes.drain() if isinstance(item, RawEntry)]
+        self.abandoned_in_lanes.clear()
+        self.tell_room()
+        return sorted([*self.intake.drain(), *queued], key=lambda entry: streams.order(entry.entry_id.decode()))
+
+    def go_on(self) -> None:
+        """After a pause, in which nothing that lanes wait for could come back."""
+        self.lanes.postpone(time.monotonic() + OVERDUE_GRACE)
 
     def tell_room(self) -> None:
         """See whether more may be read, as the lanes are."""
@@ -166,7 +178,7 @@ class Executor:
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_PATIENCE):
                 await self._crew.settler.flushed()
-        if self._crew.intake.closed.is_set():
+        if self._crew.intake.is_shut:
             return None
         entry = await self._crew.claim(abandoned)
         if entry is None or not await self._may_begin(entry):
@@ -191,9 +203,7 @@ class Executor:
 
     def _is_certain(self, entry: RawEntry) -> bool:
         """Whether an entry may be begun without a question; most may."""
-        return (
-            self._crew.leases.certain(entry) and self._crew.exclusivity.lasts and not self._crew.intake.closed.is_set()
-        )
+        return self._crew.leases.certain(entry) and self._crew.exclusivity.lasts and not self._crew.intake.is_shut
 
     async def _may_begin(self, entry: RawEntry) -> bool:
         """Whether an entry is still ours, and handlers are still begun. If not, it is handed back like the others."""
@@ -208,7 +218,7 @@ class Executor:
             except BaseException:
                 intake.put((entry,))
                 raise
-        if intake.closed.is_set():
+        if intake.is_shut:
             intake.put((entry,))
             return False
         return True

@@ -51,6 +51,11 @@ class Intake:
         self._turn = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._is_held_up = False
+        self._waits_for_due = False
+        self.is_paused = False
+        """Whether the group is paused: nothing is given out, and nothing is to be read."""
+        self.is_shut = False
+        """Whether nothing is given out, as it is paused or closed."""
         self._has_room = asyncio.Event()
         self._has_room.set()
         self.closed = asyncio.Event()
@@ -91,6 +96,11 @@ class Intake:
         """Whether nothing waits to be begun."""
         return not (self._abandoned or self._due or self._new or self._turns)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a whole batch of new entries fits, or the intake is closed."""
+        return self._has_room.is_set()
+
     async def room(self) -> None:
         """Wait until a whole batch of new entries fits, or the intake is closed."""
         await self._has_room.wait()
@@ -101,8 +111,8 @@ class Intake:
         self._tell_room()
 
     def pop(self) -> Next | None:
-        """What is next, or None where there is nothing, or the intake is closed: entries then stay for `drain`."""
-        if self.closed.is_set():
+        """What is next, or None where there is nothing, or the intake is shut: entries then stay for `drain`."""
+        if self.is_shut:
             return None
         if self._turns:
             return self._turns.popleft()
@@ -147,8 +157,30 @@ class Intake:
                 waiter.set_result(None)
                 count -= 1
 
+    def pause(self) -> None:
+        """Give out nothing, and have nothing read, until `resume`."""
+        self.is_paused = self.is_shut = self._waits_for_due = True
+        self._tell_room()
+
+    def resume(self) -> None:
+        """Give out entries again. New ones are read from `read_on` on, since those handed back are older."""
+        self.is_paused = False
+        self.is_shut = self.closed.is_set()
+        self._wake(len(self._waiters))
+
+    @property
+    def waits_for_due(self) -> bool:
+        """Whether it was resumed, and new entries wait until those that were handed back have come again."""
+        return self._waits_for_due and not self.is_paused
+
+    def read_on(self) -> None:
+        """Have new entries read again."""
+        self._waits_for_due = False
+        self._tell_room()
+
     def close(self) -> None:
         """Give out no more entries."""
+        self.is_shut = True
         self.closed.set()
         self._has_room.set()
         self._wake(len(self._waiters))
@@ -163,7 +195,8 @@ class Intake:
         return left
 
     def _tell_room(self) -> None:
-        if self.closed.is_set() or (len(self._new) <= self._batch_size and not self._is_held_up):
+        waits = self._is_held_up or self._waits_for_due
+        if self.closed.is_set() or (len(self._new) <= self._batch_size and not waits):
             self._has_room.set()
         else:
             self._has_room.clear()

@@ -82,6 +82,11 @@ class Lanes(Generic[T]):
                 begin.append((key, item))
         return begin
 
+    def postpone(self, overdue_at: float) -> None:
+        """Wait for what is awaited until then at least: it could not come back meanwhile."""
+        for key in self._awaiting:
+            self._lanes[key].overdue_at = max(self._lanes[key].overdue_at, overdue_at)
+
     def drain(self) -> list[T]:
         """Everything queued, to be handed back; lanes are empty from then on."""
         left = [item for lane in self._lanes.values() for item in lane.behind]

@@ -53,8 +53,7 @@ class Reader:
         """Read until told to stop."""
         reads = 0
         while not self._stopping.is_set():
-            await self._exclusivity.may_read.wait()
-            await self._intake.room()
+            await self._may_read()
             if self._stopping.is_set():
                 return
             if not self._exclusivity.lasts and not await self._exclusivity.confirm():
@@ -64,6 +63,12 @@ class Reader:
             reads += 1
             if reads % self._settings.claim_interval == 0:
                 self._on_reads()
+
+    async def _may_read(self) -> None:
+        may_read, intake = self._exclusivity.may_read, self._intake
+        while not (may_read.is_set() and intake.has_room):  # one may be over again when the other comes
+            await may_read.wait()
+            await intake.room()
 
     async def _turn(self) -> None:
         if not self._connection.is_connected:
@@ -84,6 +89,8 @@ class Reader:
                 continue  # another process is at work in this one's place: for it, they are abandoned
             # An id held already was given out again by a stream that lost its data: the handler runs on it now.
             self._intake.put(self._leases.take_new(source, entries, since=given_out))
+        if read and self._intake.is_paused:
+            self._on_reads()  # to hand them back
 
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
@@ -134,6 +141,7 @@ class Reader:
 
     async def unblock(self, commands: OwnConnection) -> None:
         """Let a blocked read come back at once. Cancelling it could lose what the server has just given out."""
+        blocked = self._client_id if self._asked_at is not None else None
         # Another node of a Cluster would take the number for another's connection.
-        if self._client_id is not None and commands.server == self._connection.server:
-            await groups.unblock(commands, self._client_id)
+        if blocked is not None and commands.server == self._connection.server:
+            await groups.unblock(commands, blocked)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rapids.observers import Trimmed
 from rapids.storage import groups, streams
+from rapids.storage.connection import Reply
 from rapids.storage.groups import Claimed, RawEntry
 from rapids.storage.keys import Source
 from rapids.worker.exclusivity import Exclusivity
@@ -16,6 +17,7 @@ from rapids.worker.leases import Leases
 from rapids.worker.leftovers import Leftovers
 from rapids.worker.losses import report_lost
 from rapids.worker.member import Member
+from rapids.worker.pausing import Pausing
 
 __all__ = ["Reclaimer"]
 
@@ -24,6 +26,9 @@ logger = logging.getLogger("rapids.worker")
 LONGEST_PAUSE = 1.0
 PRUNES_PER_TTL = 4
 SHORTEST_PAUSE = 0.02
+
+NO_ROOM = math.inf
+"""Instead of a wait: whether anything is due was not looked at."""
 
 
 class Reclaimer:
@@ -35,9 +40,11 @@ class Reclaimer:
         intake: Intake,
         leases: Leases,
         exclusivity: Exclusivity,
+        pausing: Pausing,
         on_turn: Callable[[], None],
     ) -> None:
         self._exclusivity = exclusivity
+        self._pausing = pausing
         self._on_turn = on_turn
         self._member = member
         self._settings = member.settings
@@ -119,18 +126,24 @@ class Reclaimer:
         self._on_turn()
         if not self._exclusivity.is_active:
             return LONGEST_PAUSE
-        waits = [await self._look(source) for source in self._member.sources]
+        consumers = await self._pausing.look()
+        if self._pausing.is_paused:
+            return LONGEST_PAUSE
+        looks = zip(self._member.sources, consumers, strict=True)
+        waits = [await self._look(source, rows) for source, rows in looks]
         wait = min([LONGEST_PAUSE, *waits])
+        nothing_is_due = all(0 < wait < NO_ROOM for wait in waits)
+        self._pausing.looked(nothing_is_due=nothing_is_due)
         if not self._exclusivity.may_read.is_set():
-            if wait > 0 and self._intake.is_empty and not len(self._leases):
+            if nothing_is_due and self._intake.is_empty and not len(self._leases):
                 self._exclusivity.may_read.set()  # everything that others left is worked off
             return SHORTEST_PAUSE
         return wait
 
-    async def _look(self, source: Source) -> float:
+    async def _look(self, source: Source, consumers: Reply) -> float:
         # Where one consumer is active at a time, what another has pending is abandoned, however short a time ago.
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
-        idle = await groups.idle_entries(self._member.commands, source, min_idle_ms=least)
+        idle = await groups.idle_entries(self._member.commands, source, consumers, min_idle_ms=least)
         if self._settings.exclusive:  # of several consumers, each in its own order
             idle.sort(key=lambda found: streams.order(found[0].decode()))
         self._intake.announce(
@@ -139,7 +152,7 @@ class Reclaimer:
             if not self._leases.holds(source, entry_id)
         )
         if (room := self._intake.room_for_due) == 0:
-            return LONGEST_PAUSE
+            return NO_ROOM
         asked_at = time.monotonic()
         due = await groups.claim(
             *(self._member.commands, source, self._member.name),

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import orjson
 from redis.exceptions import RedisError
 
-from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Park, without_entry
+from rapids.outcomes import ACK, Ack, Dead, HandBack, Keep, Ledger, Park, without_entry
 from rapids.storage.connection import Reply
 from rapids.storage.groups import RawEntry, acknowledgement
 from rapids.storage.settlement import Letter, SettleCall
@@ -57,6 +57,16 @@ class Settler:
         self._queue.append(settled)
         self._hurry.set()
         self._acks.wanted.set()
+
+    def hand_back(self, entries: Iterable[RawEntry]) -> None:
+        """Give entries back that were not begun: claimable at once, and without spending a delivery."""
+        settings = self._member.settings
+        for entry in entries:
+            back = HandBack(Ledger.load(entry.ledger).handed_back(entry.deliveries, entry.taken_ms))
+            # A replay that never began has its letter in the archive, whatever becomes of it.
+            entry_id = "" if entry.source.is_replay else entry.entry_id.decode()
+            origin = Origin(entry_id, settings.stream, settings.group, self._member.name, entry.deliveries)
+            self.put(Settled(entry, back, origin))
 
     def acknowledge(self, entry: RawEntry) -> None:
         """Settle an entry that needs nothing else: every handler was done at the first go, or there is none.

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
@@ -10,19 +9,17 @@ from redis.exceptions import RedisError
 from rapids.counts import Counts
 from rapids.delivery import HandlerMiddleware, UnderWay
 from rapids.exceptions import RedisUnavailableError
-from rapids.outcomes import HandBack, Ledger
 from rapids.registration import Handlers
 from rapids.settings import RouterSettings
 from rapids.storage import groups, streams
 from rapids.storage.connection import Client, OwnConnection, connection_elsewhere, is_no_group, is_outage
-from rapids.storage.groups import RawEntry
 from rapids.storage.keys import Source
 from rapids.trimming import Trimming
-from rapids.wire.letters import Origin
 from rapids.worker.acks import Acks
 from rapids.worker.attempts import Stop, runners_of
-from rapids.worker.cancellations import forget_cancellations, raise_if_cancelled
+from rapids.worker.cancellations import raise_if_cancelled
 from rapids.worker.deadlines import Deadlines
+from rapids.worker.duties import Duties
 from rapids.worker.exclusivity import Exclusivity
 from rapids.worker.executor import Crew, Executor
 from rapids.worker.identity import Identity
@@ -30,10 +27,10 @@ from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
 from rapids.worker.outages import Outages
+from rapids.worker.pausing import Pausing
 from rapids.worker.plans import Planner
 from rapids.worker.reader import Reader
 from rapids.worker.reclaimer import Reclaimer
-from rapids.worker.settled import Settled
 from rapids.worker.settler import Settler
 from rapids.worker.trimmer import Trimmer
 
@@ -43,9 +40,6 @@ logger = logging.getLogger("rapids.worker")
 
 ANSWER_TIMEOUT = 5.0
 """Seconds a command other than the blocking read may take."""
-
-RESTART_PAUSE = 0.5
-"""Seconds before a duty that failed starts again."""
 
 CANCEL_GRACE = 2.0
 """Seconds a cancelled handler has to end before it is left behind."""
@@ -86,13 +80,12 @@ class Worker:
         self._sources = (main, main.replays())
         self._identity = Identity(self._commands, main)
         self._stop = Stop()
+        self._context: dict[str, object] = {}
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._ended: set[str] = set()
+        self._duties = Duties(f"rapids:{settings.stream}:{settings.group}", self._stop, self._context)
         self._executors: dict[str, Executor] = {}
-        self._context: dict[str, object] = {}
 
     @property
     def last_progress(self) -> float | None:
@@ -103,6 +96,11 @@ class Worker:
     def trimming(self) -> Trimming | None:
         """What the last look of the trimming saw."""
         return self._trimmer.seen if self.started.is_set() else None
+
+    def look_at_pause(self) -> None:
+        """Look now whether the group is paused, rather than within a second."""
+        if self.started.is_set():
+            self._reclaimer.wake()
 
     def is_handling(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
@@ -130,7 +128,7 @@ class Worker:
     async def _closed(self) -> None:
         """Close, however often this task is cancelled meanwhile; being cancelled again only cuts the waiting short."""
         self._stop.asked.set()
-        closing = asyncio.create_task(self._close(), name=f"{self._task_prefix}:closing")
+        closing = asyncio.create_task(self._close(), name=f"{self._duties.prefix}:closing")
         cancelled = False
         while not closing.done():
             try:
@@ -146,10 +144,8 @@ class Worker:
 
     async def _abandon(self) -> None:
         """The closing itself was cancelled: by an event loop that goes down, and waits for every task of ours."""
-        self._ended.update(self._tasks)
         self._stop.interrupts.set()
-        for duty in self._tasks:
-            await self._end(duty)
+        await self._duties.end_all()
         await self._disconnect()
 
     async def _open(self) -> None:
@@ -161,7 +157,7 @@ class Worker:
             consumer = await self._identity.acquire(self._settings.consumer)
             await groups.join(self._commands, self._sources[0], consumer)
             settings = self._settings
-            self._context = {"stream": settings.stream, "group": settings.group, "consumer": consumer}
+            self._context |= {"stream": settings.stream, "group": settings.group, "consumer": consumer}
             self._outages = Outages(self._context, self._counts)
             member = Member(
                 *(self._commands, self._letters, self._sources, settings, self._identity),
@@ -180,6 +176,7 @@ class Worker:
                 await groups.create_again(self._commands, source, "0-0", given_out=False)
             state = await streams.group_state(self._commands, source)
             self._reader.last_read[source] = state.last_delivered_id
+        await self._pausing.look()
         if not self._settings.exclusive:  # then the active consumer takes what is pending, of whomever
             await self._reclaimer.recall()
 
@@ -187,7 +184,10 @@ class Worker:
         self._intake = Intake(self._settings.batch_size, in_order=self._settings.exclusive)
         self._leases = Leases(member)
         self._exclusivity = Exclusivity(member, self._wake_reclaimer, self._let_go)
-        self._reclaimer = Reclaimer(*(member, self._intake, self._leases, self._exclusivity, self._release_overdue))
+        self._pausing = Pausing(member, self._intake, self._exclusivity, self._take_back, self._go_on)
+        self._reclaimer = Reclaimer(
+            *(member, self._intake, self._leases, self._exclusivity, self._pausing, self._release_overdue)
+        )
         acks = Acks(member, self._leases)
         self._leases.is_acked_soon = acks.has
         self._settler = Settler(member, self._leases, acks, self._reclaimer.expect)
@@ -222,7 +222,15 @@ class Worker:
         self._crew.let_go()
 
     def _release_overdue(self) -> None:
-        self._crew.release_overdue()
+        if not self._pausing.is_paused:
+            self._crew.release_overdue()
+
+    async def _take_back(self) -> None:
+        self._settler.hand_back(self._crew.take_back())
+        await self._reader.unblock(self._commands)
+
+    def _go_on(self) -> None:
+        self._crew.go_on()
 
     def _start_duties(self) -> None:
         duties: dict[str, Callable[[], Awaitable[None]]] = {
@@ -236,38 +244,7 @@ class Worker:
             "reader": self._reader.run,
         }
         for duty, body in duties.items():
-            self._tasks[duty] = asyncio.create_task(self._supervised(duty, body), name=f"{self._task_prefix}:{duty}")
-
-    @property
-    def _task_prefix(self) -> str:
-        return f"rapids:{self._settings.stream}:{self._settings.group}"
-
-    async def _supervised(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
-        """Run a duty to its end. An error in it is our bug: it is logged with its trace, and the duty starts anew.
-
-        So does one that was cancelled by anybody but us: a handler can reach the executor's task, and an event loop
-        that goes down cancels everything, while settlements are still to be written.
-        """
-        while True:
-            try:
-                return await body()
-            except asyncio.CancelledError as error:
-                if duty in self._ended:
-                    raise
-                forget_cancellations()
-                if self._stop.asked.is_set():
-                    continue
-                self._report(duty, error)
-            except Exception as error:
-                self._report(duty, error)
-            await asyncio.sleep(RESTART_PAUSE)
-
-    def _report(self, duty: str, error: BaseException) -> None:
-        extra = {**self._context, "duty": duty}
-        try:
-            logger.error("the %s failed and is started again", duty, exc_info=error, extra=extra)
-        except Exception:
-            sys.stderr.write(f"rapids: the {duty} failed, and so did the log handlers: {error!r}\n")
+            self._duties.start(duty, body)
 
     async def _repair(self, error: Exception) -> None:
         """Make the groups again if they are gone, where this reader left off, with what this process holds.
@@ -297,23 +274,23 @@ class Worker:
 
     async def _close(self) -> None:
         """The order matters: each step may still need the ones after it."""
-        if self._tasks:
+        if self._duties.tasks:
             self._intake.close()
             await self._end_reading()
             await self._end_handling()
             self._crew.deadlines.close()
-            self._hand_back()
+            self._settler.hand_back(self._crew.take_back())
             await self._flush()
-            await self._end("leases")
-            await self._end("identity")
-            await self._end("exclusivity")
+            await self._duties.end("leases")
+            await self._duties.end("identity")
+            await self._duties.end("exclusivity")
             await self._let_name_go()
             logger.info("stopped", extra=self._context)
         await self._disconnect()
 
     async def _disconnect(self) -> None:
         self._counts.outage_ended()
-        if self._tasks:
+        if self._duties.tasks:
             self._leases.lose_all()
         for connection in (self._reading, self._commands, self._letters):
             if connection is not None:
@@ -321,29 +298,29 @@ class Worker:
         self.stopped.set()
 
     async def _end_reading(self) -> None:
-        await self._end("trimmer")
-        await self._end("reclaimer")
+        await self._duties.end("trimmer")
+        await self._duties.end("reclaimer")
         self._reader.stop()
-        reading = self._tasks["reader"]
+        reading = self._duties.tasks["reader"]
         try:
             async with asyncio.timeout(UNBLOCK_TIME):
                 while not reading.done():
                     await self._reader.unblock(self._commands)
                     await asyncio.wait([reading], timeout=0.02)
         except (TimeoutError, RedisError, OSError):
-            await self._end("reader")
+            await self._duties.end("reader")
 
     async def _end_handling(self) -> None:
-        executing = [self._tasks[name] for name in self._executors]
+        executing = [self._duties.tasks[name] for name in self._executors]
         if not self._crew.solitude.is_occupied:  # then they wait for Redis, if for anything, which may be away for long
             await asyncio.wait(executing, timeout=CLAIM_TIME)
             for name in self._executors:
-                await self._end(name)
+                await self._duties.end(name)
             return
         if not await self._ended_in_time(executing):
             logger.warning("shutdown_timeout is over: interrupting the running handlers", extra=self._context)
             self._stop.interrupts.set()
-            self._ended.update(self._executors)
+            self._duties.ending(self._executors)
             for task in executing:
                 task.cancel()
             await asyncio.wait(executing, timeout=CANCEL_GRACE)
@@ -353,8 +330,8 @@ class Worker:
             )
 
     async def _ended_in_time(self, executing: Sequence[asyncio.Task[None]]) -> bool:
-        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._task_prefix}:hurry")
-        handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._task_prefix}:handling")
+        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._duties.prefix}:hurry")
+        handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._duties.prefix}:handling")
         await asyncio.wait(
             [handling, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
         )
@@ -363,25 +340,13 @@ class Worker:
         handling.cancel()
         return in_time
 
-    def _hand_back(self) -> None:
-        queued = [item for item in self._crew.lanes.drain() if isinstance(item, RawEntry)]
-        left = [*self._intake.drain(), *queued]
-        for entry in sorted(left, key=lambda entry: streams.order(entry.entry_id.decode())):
-            ledger = Ledger.load(entry.ledger)
-            back = HandBack(ledger.handed_back(entry.deliveries, entry.taken_ms))
-            # A replay that never began has its letter in the archive, whatever becomes of it.
-            entry_id = "" if entry.source.is_replay else entry.entry_id.decode()
-            name = self._identity.name
-            origin = Origin(entry_id, self._settings.stream, self._settings.group, name, entry.deliveries)
-            self._settler.put(Settled(entry, back, origin))
-
     async def _flush(self) -> None:
         try:
             async with asyncio.timeout(FLUSH_TIME):
                 await self._settler.flushed()
         except TimeoutError:
             logger.error("could not settle everything before stopping: it is delivered again", extra=self._context)
-        await self._end("settler")
+        await self._duties.end("settler")
 
     async def _let_name_go(self) -> None:
         try:
@@ -390,11 +355,3 @@ class Worker:
                 await self._identity.release()
         except (RedisError, OSError):
             logger.info("could not let the consumer name go; it does by itself", extra=self._context)
-
-    async def _end(self, duty: str) -> None:
-        self._ended.add(duty)
-        task = self._tasks.get(duty)
-        while task is not None and not task.done():
-            # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
-            task.cancel()
-            await asyncio.wait([task], timeout=0.05)

@@ -147,8 +147,16 @@ async def everything(server: Standalone, client: Redis) -> None:
     await look_at_everything(client)
     await emit_with_answers_lost(server)
     await take_turns(client)
+    await pause_and_resume(client)
     await remove_who_is_gone(client)
     await make_a_lost_group_again(server, client)
+
+
+async def pause_and_resume(client: Redis) -> None:
+    router = make_router(client, stream=STREAM, group=GROUP)
+    async with running(router):
+        await router.pause()
+        await router.resume()
 
 
 async def look_at_everything(client: Redis) -> None:

@@ -14,9 +14,11 @@ from rapids import (
     EventEmitter,
     EventRouter,
     GenericEvent,
+    GroupControl,
     GroupStartPosition,
     LetterFilter,
     LetterPage,
+    Pause,
     correlation_scope,
     current_delivery,
     get_causation_id,
@@ -73,6 +75,8 @@ async def running(redis: Redis, router: EventRouter) -> None:
     assert_type(router.running, bool)
     assert_type(router.dlq_stream, str | None)
     assert_type(router.last_progress, float | None)
+    assert_type(await router.pause(actor="ada", reason="why"), Pause)
+    assert_type(await GroupControl(redis, "users", "group").resume(), Pause | None)
     lag = await router.get_consumer_lag()
     assert_type(lag, ConsumerLag)
     assert_type(lag.lag, int | None)

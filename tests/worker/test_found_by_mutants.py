@@ -13,7 +13,7 @@ from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError
 from rapids.outcomes import Ledger
 from rapids.storage import groups, scripts
-from rapids.storage.connection import SharedPool
+from rapids.storage.connection import SharedPool, call
 from rapids.worker import worker
 from tests.redis.proxy import proxy_to
 from tests.redis.test_settlement import SOURCE, given_to, settle
@@ -144,7 +144,9 @@ async def test_a_look_for_abandoned_entries_goes_to_the_end_of_the_list(redis: R
     ids = await emit(redis, *range(250))
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=250)
-    found = await groups.idle_entries(SharedPool(redis, STREAM), SOURCE, min_idle_ms=0)
+    commands = SharedPool(redis, STREAM)
+    consumers = await call(commands, *groups.consumers(SOURCE))
+    found = await groups.idle_entries(commands, SOURCE, consumers, min_idle_ms=0)
     assert [entry_id.decode() for entry_id, _ in found] == ids
 
 

@@ -1,0 +1,98 @@
+"""Control of a group: pausing it in all its processes at once, and resuming it."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import ResponseError
+
+from rapids.checks import note, text
+from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
+from rapids.settings import stream_name
+from rapids.storage import control
+from rapids.storage.connection import SharedPool
+from rapids.storage.control import Paused
+from rapids.storage.keys import Source
+
+__all__ = ["GroupControl", "Pause"]
+
+logger = logging.getLogger("rapids.control")
+
+LONGEST_ACTOR = 200
+LONGEST_REASON = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A group's pause: who asked for it, why, and since when it holds (UTC, by the server's clock)."""
+
+    actor: str
+    reason: str
+    since: datetime
+
+
+class GroupControl:
+    """Pauses and resumes a consumer group, from any process: one with a router of the group, or a tool.
+
+    `redis` is the client to use; `stream` and `group` are those of the group's routers.
+
+    Raises `ValueError` or `TypeError` for an option that makes no sense.
+    """
+
+    def __init__(self, redis: Redis | RedisCluster, stream: str, group: str) -> None:
+        self._source = Source(stream_name("stream", stream), text("group", group))
+        self._commands = SharedPool(redis, stream)
+
+    async def pause(self, *, actor: str = "", reason: str = "") -> Pause:
+        """Pause the group: within about a second none of its processes begins anything more.
+
+        Handlers under way finish, and are settled. What was taken and not begun is handed back without spending a
+        delivery; what failed and falls due waits. The pause outlives restarts, and lasts until `resume`. One that
+        holds already stays as it is, and is what this returns. `actor` (200 characters) and `reason` (1,000) are
+        logged, and kept until `resume`.
+
+        Raises `StreamNotFoundError` or `GroupNotFoundError` if no router ever made the group,
+        `redis.exceptions.RedisError` if Redis does not do as asked.
+        """
+        note("actor", actor, LONGEST_ACTOR)
+        note("reason", reason, LONGEST_REASON)
+        try:
+            paused = await control.pause(self._commands, self._source, actor, reason)
+        except ResponseError as error:
+            if "no such key" in str(error).lower():
+                raise StreamNotFoundError(self._source.stream) from error
+            raise
+        if paused is None:
+            raise GroupNotFoundError(self._source.stream, self._source.group)
+        self._log("paused", actor, reason)
+        return _told(paused)
+
+    async def resume(self, *, actor: str = "") -> Pause | None:
+        """End the pause: within about a second every process of the group goes on. The pause that ended, or None.
+
+        Raises `redis.exceptions.RedisError` if Redis does not do as asked.
+        """
+        note("actor", actor, LONGEST_ACTOR)
+        if (ended := await control.resume(self._commands, self._source)) is None:
+            return None
+        self._log("resumed", actor, ended.reason)
+        return _told(ended)
+
+    async def paused(self) -> Pause | None:
+        """The pause that holds, or None while the group is not paused.
+
+        Raises `redis.exceptions.RedisError` if Redis does not answer.
+        """
+        paused = await control.paused(self._commands, self._source)
+        return None if paused is None else _told(paused)
+
+    def _log(self, what: str, actor: str, reason: str) -> None:
+        extra = {"stream": self._source.stream, "group": self._source.group, "actor": actor, "reason": reason}
+        logger.info("asked to be %s by %r: %r", what, actor, reason, extra=extra)
+
+
+def _told(paused: Paused) -> Pause:
+    # Whoever paused it by hand may have written any number; time stamps end with the year 9999.
+    since = datetime.fromtimestamp(min(paused.since_ms, 253_402_300_799_000) / 1000, UTC)
+    return Pause(paused.actor, paused.reason, since)

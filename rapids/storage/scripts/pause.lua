@@ -1,0 +1,16 @@
+-- Pause a group. One that is paused already stays as it is: the first one counts.
+--
+-- KEYS  stream, paused
+-- ARGV  group, actor, reason
+-- Returns {actor, reason, since in ms} of the pause that holds; nothing if there is no such group, an error if no stream.
+local found = false
+for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  for i = 1, #row, 2 do found = found or (row[i] == 'name' and row[i + 1] == ARGV[1]) end
+end
+if not found then return false end
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('HSET', KEYS[2], 'actor', ARGV[2], 'reason', ARGV[3], 'since_ms', string.format('%.0f', now))
+end
+return redis.call('HMGET', KEYS[2], 'actor', 'reason', 'since_ms')
