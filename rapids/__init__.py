@@ -7,6 +7,7 @@ from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_deliv
 from rapids.emitter import EventEmitter
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
+from rapids.health import HealthReason, RouterHealth
 from rapids.router import ConsumerLag, EventRouter
 from rapids.settings import GroupStartPosition
 from rapids.trimming import HeldBack, Trimming
@@ -37,7 +38,9 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "current_delivery",
     # Operating
     "GroupControl",
+    "HealthReason",
     "Pause",
+    "RouterHealth",
     # What failed
     "DeadLetter",
     "DeadLetterQueue",

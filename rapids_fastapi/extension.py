@@ -13,6 +13,7 @@ from rapids.exceptions import NotConfiguredError, RedisUnavailableError
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.connecting import connected, reachable, url_or_environment
+from rapids_fastapi.readiness import Readiness
 from rapids_fastapi.running import STATE_KEY, Running
 from rapids_fastapi.supervision import supervised
 
@@ -125,6 +126,7 @@ class Rapids:
             queues={name: DeadLetterQueue(redis, name) for name in self._queue_names()},
             admin_auth=self._admin_auth or _token_from_environment(),
             redactor=self._redactor,
+            readiness=Readiness(redis, self._routers),
         )
         started.push_async_callback(running.emitting.finished)
         return running

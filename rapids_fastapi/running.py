@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.exceptions import RedisClusterException, RedisError
 from starlette.requests import HTTPConnection
 
 from rapids import DeadLetterQueue, EventEmitter
@@ -14,7 +13,7 @@ from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi.admin.auth import AdminAuth
 from rapids_fastapi.admin.redaction import Redactor
-from rapids_fastapi.connecting import ping
+from rapids_fastapi.readiness import Readiness
 from rapids_fastapi.supervision import SupervisedRouter
 
 __all__ = ["STATE_KEY", "Emitting", "Running", "running"]
@@ -23,9 +22,6 @@ STATE_KEY = "rapids"
 """Where the lifespan state keeps it: `request.state.rapids`."""
 
 _logger = logging.getLogger("rapids")
-
-_READER_TURNED_WITHIN = 60.0
-_PING_TIMEOUT = 2.0
 
 
 class Emitting:
@@ -64,18 +60,12 @@ class Running:
     admin_auth: AdminAuth | None
     """None: the admin is closed."""
     redactor: Redactor
+    readiness: Readiness
     emitting: Emitting = field(default_factory=Emitting)
 
     async def is_ready(self) -> bool:
-        """Whether every router runs and its reader turned lately, and Redis answers."""
-        if not all(router.running and router.idle_seconds() < _READER_TURNED_WITHIN for router in self.routers):
-            return False
-        try:
-            async with asyncio.timeout(_PING_TIMEOUT):
-                await ping(self.redis)
-        except (RedisError, RedisClusterException, OSError):  # a TimeoutError is an OSError
-            return False
-        return True
+        """Whether Redis answers and every router gets its work done, as of a second ago at the most."""
+        return await self.readiness.check()
 
 
 def running(connection: HTTPConnection) -> Running:

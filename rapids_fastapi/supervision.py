@@ -32,16 +32,6 @@ class SupervisedRouter:
         self._has_started = False
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def running(self) -> bool:
-        """Whether its task is alive and the router in it runs, rather than waiting to be started again."""
-        return self._task is not None and not self._task.done() and self.router.running
-
-    def idle_seconds(self) -> float:
-        """Seconds since the reader's last completed turn; infinite when it does not run."""
-        last = self.router.last_progress
-        return float("inf") if last is None else time.monotonic() - last
-
     async def start(self) -> None:
         """Start the router and return once its reader turns. Raises what `EventRouter.start` raises."""
         self._task = asyncio.create_task(self._run(), name=self._name)

@@ -1,6 +1,7 @@
-"""What a group was told from outside, to pause or to resume."""
+"""What a group was told from outside, to pause or to resume; and how far it is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rapids.storage import scripts
@@ -8,7 +9,7 @@ from rapids.storage.connection import Commands, Reply, call, checked, run
 from rapids.storage.groups import consumers
 from rapids.storage.keys import Source
 
-__all__ = ["Paused", "look", "pause", "paused", "resume"]
+__all__ = ["Paused", "Standing", "look", "pause", "paused", "resume", "standing"]
 
 FIELDS = ("actor", "reason", "since_ms")
 
@@ -45,6 +46,29 @@ async def look(commands: Commands, sources: Sequence[Source]) -> tuple[Paused | 
     """The group's pause, and for each source its consumers, in one round trip. The group is that of the first."""
     held, *lists = await commands.send([("HMGET", sources[0].paused, *FIELDS), *map(consumers, sources)])
     return _paused(checked(held)), [checked(rows) for rows in lists]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a group is with what there is to read. Counts are entries, of the stream and the replay stream."""
+
+    last_id: str
+    last_delivered_id: str
+    has_more: bool
+    """Whether anything is in the stream that was not delivered to the group."""
+    pending: int
+    waiting: int
+    paused: Paused | None
+
+
+async def standing(commands: Commands, sources: Sequence[Source]) -> Standing | None:
+    """How far the group is, in one round trip. None where a stream or its group is gone. Raises `RedisError`."""
+    main, replay = sources
+    keys = (main.stream, replay.stream, main.due, replay.due, main.paused)
+    if not (found := checked((await run(commands, scripts.load("standing"), [(keys, (main.group,))]))[0])):
+        return None
+    last_id, delivered, more, pending, waiting, *paused_ = found
+    return Standing(as_text(last_id), as_text(delivered), more == 1, pending, waiting, _paused(paused_))
 
 
 def _paused(reply: Reply) -> Paused | None:

@@ -1,6 +1,7 @@
 """Acknowledgements on their way: of entries that need nothing else, since every handler was done at the first go."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -32,6 +33,8 @@ class Acks:
         self._waiting: dict[Source, dict[bytes, None]] = {source: {} for source in member.sources}
         self._since: float | None = None
         self._under_way: list[Batch] = []
+        self.settled_at = -math.inf
+        """When Redis last confirmed that entries are settled, these or by the settler (`time.monotonic()`, seconds)."""
         self.wanted = asyncio.Event()
         """Set when there is something for the settler to look at."""
         self.changed = asyncio.Event()
@@ -88,6 +91,7 @@ class Acks:
         self._under_way.remove(batch)
         for source, ids in batch.items():
             self._member.counts.acked += self._leases.drop_all(source, ids)
+        self.settled_at = time.monotonic()
         self._member.outages.worked("settling")
         self.changed.set()
 

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import sys
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from rapids.worker.attempts import Stop
@@ -15,6 +17,10 @@ logger = logging.getLogger("rapids.worker")
 RESTART_PAUSE = 0.5
 """Seconds before a duty that failed starts again."""
 
+OFTEN = 3
+OFTEN_WITHIN = 10.0
+"""A duty that failed so often in so many seconds does not do its work."""
+
 
 class Duties:
     """Named tasks, supervised."""
@@ -22,13 +28,26 @@ class Duties:
     def __init__(self, prefix: str, stop: Stop, context: Mapping[str, object]) -> None:
         self.prefix = prefix
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.started_at = 0.0
+        """When the last of them was begun (`time.monotonic()`, seconds)."""
         self._stop = stop
         self._context = context
         self._ending: set[str] = set()
+        self._failures: dict[str, deque[float]] = {}
 
     def start(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
         """Begin a duty."""
+        self.started_at = time.monotonic()
         self.tasks[duty] = asyncio.create_task(self._supervised(duty, body), name=f"{self.prefix}:{duty}")
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Those that have ended, or fail again and again, without the router's wanting it."""
+        since = time.monotonic() - OFTEN_WITHIN
+        failing = {duty for duty, at in self._failures.items() if len(at) == OFTEN and at[0] > since}
+        return tuple(
+            duty for duty, task in self.tasks.items() if duty in failing or (task.done() and duty not in self._ending)
+        )
 
     async def _supervised(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
         """Run a duty to its end. An error in it is our bug: it is logged with its trace, and the duty starts anew.
@@ -51,6 +70,7 @@ class Duties:
             await asyncio.sleep(RESTART_PAUSE)
 
     def _report(self, duty: str, error: BaseException) -> None:
+        self._failures.setdefault(duty, deque(maxlen=OFTEN)).append(time.monotonic())
         extra = {**self._context, "duty": duty}
         try:
             logger.error("the %s failed and is started again", duty, exc_info=error, extra=extra)

@@ -34,6 +34,10 @@ class Exclusivity:
         self._on_gained = on_gained
         self._on_lost = on_lost
         self._held_at: float | None = None
+        self.looked_at = time.monotonic()
+        """When it last knew who is active (`time.monotonic()`, seconds)."""
+        self.gained_at = 0.0
+        """When this consumer became active."""
         self._is_wanted = member.settings.exclusive
         self.may_read = asyncio.Event()
         """Set once everything that others left is worked off; what is new comes after it."""
@@ -60,8 +64,10 @@ class Exclusivity:
         """Whether this consumer is the active one, or has just become it. Waits for Redis where it is away."""
         was_active = self._held_at is not None
         held = await self._member.outages.ride_out("holding the group", self._hold)
+        self.looked_at = time.monotonic()
         if held and not was_active:
             logger.info("active: the only consumer of its group that is", extra=self._member.context)
+            self.gained_at = time.monotonic()
             self._on_gained()
         elif was_active and not held:
             self._held_at = None

@@ -62,6 +62,11 @@ class Crew:
     abandoned_in_lanes: set[tuple[Source, bytes]] = field(default_factory=set[tuple[Source, bytes]])
     solitude: Solitude = field(default_factory=Solitude)
 
+    @property
+    def has_idle_hands(self) -> bool:
+        """Whether something is there to be begun, and no handler runs."""
+        return not (self.intake.is_empty or self.intake.is_shut or self.solitude.is_occupied)
+
     def release_overdue(self) -> None:
         """Let lanes go on that waited too long for an entry to come back."""
         turns = [Turn(key, entry) for key, entry in self.lanes.overdue(time.monotonic())]

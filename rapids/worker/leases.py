@@ -110,6 +110,11 @@ class Leases:
         known = self._held[source].get(entry_id)
         return known is not None and time.monotonic() - known < self._duration
 
+    @property
+    def freshest(self) -> float:
+        """When any lease was last known to be ours (`time.monotonic()`, seconds); minus infinity where none is held."""
+        return max((at for held in self._held.values() for at in held.values()), default=-math.inf)
+
     async def still_ours(self, entry: RawEntry) -> bool:
         """Whether an entry may be begun. Asks Redis only if this process stood still for so long that it might not.
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from redis.exceptions import RedisError
@@ -11,7 +13,7 @@ from redis.exceptions import RedisError
 from rapids.backoff import exponential
 from rapids.counts import Counts
 
-__all__ = ["Outages"]
+__all__ = ["Failing", "Outages"]
 
 T = TypeVar("T")
 
@@ -21,13 +23,24 @@ _pause = exponential(base=1.6, max_delay=30.0)
 _FIRST_PAUSE = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """An operation that Redis does not do."""
+
+    operation: str
+    since: float
+    """`time.monotonic()`, seconds."""
+    error: str
+    """The latest one."""
+
+
 class Outages:
     """Retries operations, and logs one line when an outage starts and one when it is over, however many they are."""
 
     def __init__(self, context: Mapping[str, object], counts: Counts) -> None:
         self._context = context
         self._counts = counts
-        self._failing: set[str] = set()
+        self._failing: dict[str, Failing] = {}
 
     async def ride_out(
         self,
@@ -57,6 +70,11 @@ class Outages:
                 self.worked(operation)
                 return result
 
+    @property
+    def longest(self) -> "Failing | None":
+        """The operation that has been failing for the longest time; None where none fails now."""
+        return min(self._failing.values(), key=lambda failing: failing.since, default=None)
+
     @staticmethod
     def pause(failures: int, longest: float = 2.0) -> float:
         """Seconds to wait after so many failures in a row."""
@@ -65,7 +83,8 @@ class Outages:
     def failed(self, operation: str, error: Exception) -> None:
         """Note that an operation failed."""
         is_first = not self._failing
-        self._failing.add(operation)
+        since = self._failing[operation].since if operation in self._failing else time.monotonic()
+        self._failing[operation] = Failing(operation, since, f"{type(error).__name__}: {error}")
         if is_first:
             logger.error("Redis does not do as asked; waiting for it: %s: %s", operation, error, extra=self._context)
             self._counts.outage_started(operation, error)
@@ -73,7 +92,7 @@ class Outages:
     def worked(self, operation: str) -> None:
         """Note that an operation worked."""
         if operation in self._failing:
-            self._failing.discard(operation)
+            del self._failing[operation]
             if not self._failing:
                 lasted = self._counts.outage_ended()
                 logger.warning("Redis is back after %.1f s", lasted, extra={**self._context, "outage_seconds": lasted})

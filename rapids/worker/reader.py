@@ -47,6 +47,10 @@ class Reader:
         self._turned_at = time.monotonic()
         self._asked_at: float | None = None
         self._last_reading: groups.Reading | None = None
+        self.is_waiting = False
+        """Whether nothing is to be read: there is no room, or what is older comes first."""
+        self.reads_as: str | None = None
+        """The consumer's name in the latest read."""
         self.last_read: dict[Source, str] = {}
 
     async def run(self) -> None:
@@ -66,9 +70,16 @@ class Reader:
 
     async def _may_read(self) -> None:
         may_read, intake = self._exclusivity.may_read, self._intake
-        while not (may_read.is_set() and intake.has_room):  # one may be over again when the other comes
-            await may_read.wait()
-            await intake.room()
+        if may_read.is_set() and intake.has_room:
+            return
+        self.is_waiting = True
+        try:
+            while not (may_read.is_set() and intake.has_room):  # one may be over again when the other comes
+                await may_read.wait()
+                await intake.room()
+        finally:
+            self.is_waiting = False
+        self._turned_at = time.monotonic()
 
     async def _turn(self) -> None:
         if not self._connection.is_connected:
@@ -76,7 +87,7 @@ class Reader:
         if self._stopping.is_set():
             return
         asked_at, name = time.monotonic(), self._member.name
-        self._asked_at = asked_at
+        self._asked_at, self.reads_as = asked_at, name
         try:
             read = await self._read(name)
         finally:

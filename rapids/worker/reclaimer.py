@@ -55,6 +55,8 @@ class Reclaimer:
         self._turn_at = 0.0
         """When to look again (`time.monotonic()`, seconds)."""
         self._wake = asyncio.Event()
+        self.turned_at = time.monotonic()
+        """When it last took a turn (`time.monotonic()`, seconds)."""
 
     def wake(self) -> None:
         """Look now rather than at the next turn."""
@@ -103,6 +105,7 @@ class Reclaimer:
         while True:
             self._turn_at = math.inf
             pause = await self._member.outages.ride_out("reclaiming", self._turn, repair=self._member.repair)
+            self.turned_at = time.monotonic()
             self._turn_at = min(self._turn_at, time.monotonic() + pause)
             await asyncio.sleep(SHORTEST_PAUSE)
             await self._next_turn()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,9 @@ logger = logging.getLogger("rapids.worker")
 
 LARGEST_FLUSH = 1_000
 """Settlements written in one round trip."""
+
+NOT_OURS = (b"gone", b"lost", b"stale")
+"""Answers that say that the entry was another's, or settled, by then."""
 
 RIDE_TIME = 0.005
 """Seconds an acknowledgement waits for a read to go along with; half of what is promised, since a loop may be busy."""
@@ -164,6 +168,8 @@ class Settler:
             else:
                 if self._unsure.pop(_delivery_of(one), None) is not None and reply in (b"gone", b"lost"):
                     reply = b"settled"  # by the write whose answer was lost
+                if reply not in NOT_OURS:
+                    self._acks.settled_at = time.monotonic()
                 is_held = self._leases.holds(one.entry.source, one.entry.entry_id)
                 self._let_go(one, reply)
                 if isinstance(one.settlement, Keep):

@@ -18,6 +18,11 @@ class Solitude:
         """Whether nobody is alone or waits to be."""
 
     @property
+    def inside(self) -> int:
+        """How many are inside."""
+        return self._inside
+
+    @property
     def is_occupied(self) -> bool:
         """Whether anybody is inside."""
         return self._inside > 0

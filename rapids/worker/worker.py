@@ -9,15 +9,24 @@ from redis.exceptions import RedisError
 from rapids.counts import Counts
 from rapids.delivery import HandlerMiddleware, UnderWay
 from rapids.exceptions import RedisUnavailableError
+from rapids.health import RouterHealth
 from rapids.registration import Handlers
 from rapids.settings import RouterSettings
 from rapids.storage import groups, streams
-from rapids.storage.connection import Client, OwnConnection, connection_elsewhere, is_no_group, is_outage
+from rapids.storage.connection import (
+    Client,
+    Commands,
+    OwnConnection,
+    connection_elsewhere,
+    is_no_group,
+    is_outage,
+)
 from rapids.storage.keys import Source
 from rapids.trimming import Trimming
 from rapids.worker.acks import Acks
 from rapids.worker.attempts import Stop, runners_of
 from rapids.worker.cancellations import raise_if_cancelled
+from rapids.worker.checkup import Checkup
 from rapids.worker.deadlines import Deadlines
 from rapids.worker.duties import Duties
 from rapids.worker.exclusivity import Exclusivity
@@ -29,6 +38,7 @@ from rapids.worker.member import Member
 from rapids.worker.outages import Outages
 from rapids.worker.pausing import Pausing
 from rapids.worker.plans import Planner
+from rapids.worker.pulse import Pulse
 from rapids.worker.reader import Reader
 from rapids.worker.reclaimer import Reclaimer
 from rapids.worker.settler import Settler
@@ -96,6 +106,10 @@ class Worker:
     def trimming(self) -> Trimming | None:
         """What the last look of the trimming saw."""
         return self._trimmer.seen if self.started.is_set() else None
+
+    async def health(self, commands: Commands) -> RouterHealth:
+        """How it is, in one round trip and within seconds. `commands`: not those that it works with itself."""
+        return await self._checkup.run(commands)
 
     def look_at_pause(self) -> None:
         """Look now whether the group is paused, rather than within a second."""
@@ -209,6 +223,11 @@ class Worker:
             stop=self._stop,
             deadlines=Deadlines(),
         )
+        self._pulse = Pulse(self._crew, acks)
+        self._checkup = Checkup(
+            *(member, self._duties, self._stop, self._pulse, self._reader, self._reclaimer, self._pausing),
+            *(self._crew, acks),
+        )
         count = self._settings.concurrency
         names = ["executor"] if count == 1 else [f"executor {number}" for number in range(1, count + 1)]
         self._executors.update({name: Executor(self._crew) for name in names})
@@ -234,6 +253,7 @@ class Worker:
 
     def _start_duties(self) -> None:
         duties: dict[str, Callable[[], Awaitable[None]]] = {
+            "pulse": self._pulse.run,
             "settler": self._settler.run,
             "leases": self._leases.run,
             "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
@@ -281,6 +301,7 @@ class Worker:
             self._crew.deadlines.close()
             self._settler.hand_back(self._crew.take_back())
             await self._flush()
+            await self._duties.end("pulse")
             await self._duties.end("leases")
             await self._duties.end("identity")
             await self._duties.end("exclusivity")

@@ -19,7 +19,7 @@ async def live() -> schemas.Health:
 
 @router.get("/ready", responses=documented("not-ready", "not-running"))
 async def ready(parts: RunningDep) -> schemas.Health:
-    """Every router runs and its reader turned lately, and Redis answers; else 503."""
+    """Redis answers and every router gets its work done; else 503, and the log says why."""
     if not await parts.is_ready():
-        raise Problem("not-ready", "A router does not run, or Redis does not answer.")
+        raise Problem("not-ready", "A router does not get its work done, or Redis does not answer; the log says which.")
     return schemas.Health(status="ok")

@@ -83,9 +83,9 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, *options: str, url: str = "embedded:", **environment: str) -> Iterator[Served]:
+def served(folder: Path, *options: str, url: str = "embedded:", more: str = "", **environment: str) -> Iterator[Served]:
     app = folder / "served_app.py"
-    app.write_text(APP)
+    app.write_text(APP + more)
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "served_app:app", "--app-dir", str(folder), "--port", str(port), *options],

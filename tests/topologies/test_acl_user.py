@@ -156,6 +156,7 @@ async def pause_and_resume(client: Redis) -> None:
     router = make_router(client, stream=STREAM, group=GROUP)
     async with running(router):
         await router.pause()
+        assert (await router.health()).reason == "paused"
         await router.resume()
 
 

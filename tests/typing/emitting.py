@@ -16,9 +16,11 @@ from rapids import (
     GenericEvent,
     GroupControl,
     GroupStartPosition,
+    HealthReason,
     LetterFilter,
     LetterPage,
     Pause,
+    RouterHealth,
     correlation_scope,
     current_delivery,
     get_causation_id,
@@ -75,6 +77,10 @@ async def running(redis: Redis, router: EventRouter) -> None:
     assert_type(router.running, bool)
     assert_type(router.dlq_stream, str | None)
     assert_type(router.last_progress, float | None)
+    health = await router.health()
+    assert_type(health, RouterHealth)
+    assert_type(health.reason, HealthReason)
+    health.ready = True  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(await router.pause(actor="ada", reason="why"), Pause)
     assert_type(await GroupControl(redis, "users", "group").resume(), Pause | None)
     lag = await router.get_consumer_lag()
