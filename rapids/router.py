@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from redis.asyncio import Redis, RedisCluster
 
@@ -14,11 +15,12 @@ from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import RouterHealth
 from rapids.observers import Observer
+from rapids.precautions import Precautions
 from rapids.registration import Handler, HandlerRegistry, Handlers
 from rapids.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
 from rapids.settings import order_by as as_order_by
 from rapids.storage import streams
-from rapids.storage.connection import SharedPool, check_client
+from rapids.storage.connection import Commands, SharedPool, check_client
 from rapids.storage.keys import Source, default_dlq
 from rapids.trimming import Trimming
 from rapids.worker.checkup import not_running
@@ -132,6 +134,7 @@ class EventRouter(HandlerRegistry):
         self._redis = redis
         self._started_with: Redis | RedisCluster | None = None
         self._middleware = _checked_middleware(middleware)
+        self._precautions = Precautions()
         self._worker: Worker | None = None
         self._counts = Counts(settings.stream, settings.group, settings.observers)
 
@@ -187,6 +190,14 @@ class EventRouter(HandlerRegistry):
         if self._settings.dlq_stream is None:
             self._settings = replace(self._settings, dlq_stream=default_dlq(self._settings.stream))
 
+    def use_precautions(self, precautions: Precautions) -> None:
+        """Share warnings of what endangers the promises with other routers: each is logged once. Before `start`.
+
+        Raises `RapidsError` while it runs.
+        """
+        self._only_before_start("use_precautions()")
+        self._precautions = precautions
+
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this stops gracefully, too.
 
@@ -199,8 +210,8 @@ class EventRouter(HandlerRegistry):
                 "the router has no Redis client: give EventRouter(redis=...) one, or call router.start(redis)"
             )
         self._only_before_start("start()")
-        handlers = Handlers(self._registered)
-        worker = self._worker = Worker(client, self._settings, handlers, self._middleware, self._counts)
+        handlers, look_around = Handlers(self._registered), partial(self._look_around, client)
+        worker = self._worker = Worker(client, self._settings, handlers, self._middleware, self._counts, look_around)
         self._started_with = client
         try:
             await worker.run()
@@ -284,6 +295,12 @@ class EventRouter(HandlerRegistry):
         ended = await self._control("resume()").resume(actor=actor)
         self._look_at_pause()
         return ended
+
+    async def _look_around(self, client: Redis | RedisCluster, commands: Commands) -> None:
+        """Warn of what endangers the promises, before anything else is asked of the server."""
+        where = {"stream": self.stream, "group": self.group}
+        run_id = await self._precautions.look(commands, where)
+        self._precautions.look_at_client(client, self._settings.block_ms, run_id, where)
 
     def _control(self, what: str) -> GroupControl:
         return GroupControl(self._client(what), self.stream, self.group)

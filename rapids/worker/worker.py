@@ -77,12 +77,14 @@ class Worker:
         handlers: Handlers,
         middleware: Sequence[HandlerMiddleware],
         counts: Counts,
+        look_around: Callable[[Commands], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._counts = counts
         counts.know_handlers([handler.name for handler in handlers])
         self._handlers = handlers
         self._middleware = middleware
+        self._look_around = look_around
         self._reading = OwnConnection(client, settings.stream, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
         self._commands = OwnConnection(client, settings.stream, timeout=ANSWER_TIMEOUT)
         self._letters = connection_elsewhere(client, settings.dlq_stream, settings.stream, timeout=ANSWER_TIMEOUT)
@@ -165,6 +167,7 @@ class Worker:
     async def _open(self) -> None:
         try:
             await streams.ping(self._commands)
+            await self._look_around(self._commands)
             for source in self._sources:
                 start = "0" if source.is_replay else str(self._settings.group_start_id)
                 await groups.create(self._commands, source, start)

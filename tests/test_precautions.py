@@ -1,0 +1,254 @@
+"""Warnings at the start: one line for each danger, for each server, and nothing fails for them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from rapids import EventEmitter, EventRouter
+from rapids import precautions as precautions_module
+from rapids.embedded import embedded_server
+from rapids.exceptions import RapidsError
+from rapids.precautions import Precautions, dangers, timeout_dangers
+from rapids.storage import server as server_module
+from rapids.storage.connection import SharedPool
+from rapids.storage.server import ServerFacts, look_at_server, socket_timeout_of
+from rapids_fastapi import Rapids
+from tests.redis.own_server import OwnServer, own_server
+from tests.worker.helpers import make_router, running
+
+EVICTS = ("--maxmemory-policy", "allkeys-lru")
+GOOD = ServerFacts("run", (7, 2, 4), "noeviction", 10, 0, True, 9_000.0, 0.0)
+
+
+def kinds(**facts: Any) -> list[str]:
+    return [danger.kind for danger in dangers(ServerFacts(**facts))]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    records = [record for record in caplog.records if record.name == "rapids.precautions"]
+    assert all(record.levelno == logging.WARNING and "\n" not in record.getMessage() for record in records)
+    return [vars(record)["danger"] for record in records]
+
+
+# --- what is a danger -----------------------------------------------------------------------------------------------
+
+
+def test_a_good_server_and_one_that_says_nothing_are_no_danger() -> None:
+    assert list(dangers(GOOD)) == []
+    assert list(dangers(ServerFacts())) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "found"),
+    [
+        ({"version": (6, 0, 16)}, ["version"]),
+        ({"version": (5, 0)}, ["version"]),
+        ({"version": (6, 2, 0)}, []),
+        ({"version": (7, 2, 4)}, []),
+        ({"version": (10, 0)}, []),
+        ({"policy": "allkeys-lru"}, ["eviction"]),
+        ({"policy": "volatile-ttl"}, ["eviction"]),
+        ({"used_memory": 85, "maxmemory": 100}, ["memory"]),
+        ({"used_memory": 84, "maxmemory": 100}, []),
+        ({"used_memory": 84, "maxmemory": 0}, []),
+        ({"used_memory": 84}, []),
+        ({"is_append_only": False, "unsaved_for": 7_201.0}, ["persistence"]),
+        ({"is_append_only": False, "unsaved_for": 7_199.0}, []),
+        ({"is_append_only": False}, []),
+        ({"is_append_only": True, "unsaved_for": 7_201.0}, []),
+        ({"unsaved_for": 7_201.0}, []),
+        ({"is_append_only": False, "unsaved_for": 7_201.0, "is_embedded": True}, []),
+        ({"clock_ahead": 4.9}, []),
+        ({"clock_ahead": 5.1}, ["clock"]),
+        ({"clock_ahead": -5.1}, ["clock"]),
+    ],
+)
+def test_what_endangers_the_promises(facts: dict[str, Any], found: list[str]) -> None:
+    assert kinds(**facts) == found
+
+
+@pytest.mark.parametrize(
+    ("timeout", "block_ms", "warns"),
+    [(1.0, 5_000, True), (None, 5_000, False), (5.0, 60_000, False), (6, 6_000, False), (6, 6_001, True)],
+)
+def test_a_time_limit_below_what_a_read_may_wait_for(timeout: float | None, block_ms: int, warns: bool) -> None:
+    assert bool(list(timeout_dangers(timeout, block_ms))) == warns
+
+
+def test_each_warning_says_what_to_do() -> None:
+    bad = ServerFacts("", (6, 0), "allkeys-lru", 99, 100, False, 9_000.0, 60.0)
+    texts = [danger.message for danger in [*dangers(bad), *timeout_dangers(1.0, 5_000)]]
+    todo = ["upgrade the server", "set it to noeviction", "more memory", "set appendonly yes", "NTP", "above block_ms"]
+    assert len(texts) == len(todo)
+    for text, advice in zip(texts, todo, strict=True):
+        assert advice in text
+    assert "60 s ahead of this machine's" in texts[4]
+    assert "99 % of maxmemory" in texts[2]
+
+
+# --- what a server says ---------------------------------------------------------------------------------------------
+
+
+class Canned:
+    """Answers as they are given, in place of a server."""
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = replies
+
+    async def send(self, commands: Sequence[Any]) -> list[Any]:
+        if isinstance(self.replies[0], RedisConnectionError):
+            raise self.replies[0]
+        return list(self.replies)
+
+
+REFUSED = ResponseError("NOPERM this user has no permissions to run it")
+
+
+async def test_a_server_that_refuses_to_say_anything_is_no_danger(caplog: pytest.LogCaptureFixture) -> None:
+    assert await look_at_server(Canned(*[REFUSED] * 4)) == ServerFacts()
+    await Precautions().look(Canned(*[REFUSED] * 4), {})
+    await Precautions().look(Canned(RedisConnectionError("gone")), {})
+    assert said(caplog) == []
+
+
+async def test_what_a_server_says_strangely_is_left_out() -> None:
+    info = b"redis_version:7.x\r\nmaxmemory:lots\r\nused_memory:\xff\r\n# Memory\r\nrun_id\r\n"
+    facts = await look_at_server(Canned(info, info, b"", REFUSED))
+    assert facts == ServerFacts()
+
+
+@pytest.mark.usefixtures("private_temp")
+async def test_a_valkey_of_today() -> None:
+    async with embedded_server() as server, Redis.from_url(server.url) as redis:
+        facts = await look_at_server(SharedPool(redis, "s"))
+    assert facts.version is not None
+    assert facts.version >= (7, 2)
+    assert (facts.policy, facts.maxmemory, facts.is_append_only, facts.unsaved_for) == ("noeviction", 0, False, None)
+    assert (facts.clock_ahead, facts.is_embedded) == (0.0, True)
+    assert len(facts.run_id) == 40
+
+
+@pytest.mark.parametrize(("options", "timeout"), [({}, None), ({"socket_timeout": 0.5}, 0.5), ({"protocol": 2}, None)])
+async def test_a_clients_time_limit(redis_url: str, options: dict[str, Any], timeout: float | None) -> None:
+    async with Redis.from_url(redis_url, **options) as redis:
+        assert socket_timeout_of(redis) == timeout
+
+
+# --- at the start ---------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def a_server(*options: str) -> AsyncIterator[tuple[OwnServer, Redis]]:
+    async with own_server(*options) as server, Redis.from_url(server.url) as redis:
+        yield server, redis
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that is on no disk yet is one too many."""
+    monkeypatch.setattr(precautions_module, "UNSAVED_TOLERANCE", -10.0)
+
+
+@pytest.mark.usefixtures("private_temp", "at_once")
+async def test_the_embedded_server_is_warned_of_by_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with embedded_server() as server, Redis.from_url(server.url) as redis:
+        await redis.set("a change", 1)
+        async with running(make_router(redis)):
+            pass
+    assert said(caplog) == []
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_eviction_policy_and_no_persistence_and_little_memory(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server("--appendonly", "no", "--maxmemory-policy", "allkeys-lru") as (_, redis):
+        await redis.setrange("ballast", 30_000_000, "x")
+        used = (await redis.info("memory"))["used_memory"]
+        await redis.config_set("maxmemory", round(used * 1.1))
+        router = make_router(redis)
+        for _ in range(2):  # also started again
+            async with running(router):
+                pass
+    assert said(caplog) == ["eviction", "memory", "persistence"]
+    [record, *_] = [record for record in caplog.records if record.name == "rapids.precautions"]
+    assert {"stream", "group", "danger"} <= set(vars(record))
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_what_has_an_append_only_file_is_no_danger(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server() as (_, redis):
+        await redis.set("a change", 1)
+        async with running(make_router(redis)):
+            pass
+    assert said(caplog) == []
+
+
+async def test_a_user_who_may_not_ask_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server(*EVICTS) as (server, redis):
+        await redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-info")
+        async with Redis.from_url(server.url, username="app", password="pw") as limited, running(make_router(limited)):
+            pass
+    assert said(caplog) == []
+
+
+async def test_clocks_that_are_far_apart(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_server() as (_, redis):
+        monkeypatch.setattr(server_module, "time", SimpleNamespace(time=lambda: time.time() - 60))
+        async with running(make_router(redis)):
+            pass
+    assert said(caplog) == ["clock"]
+    assert "60 s ahead of" in caplog.text
+
+
+async def test_a_client_with_a_short_time_limit(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with Redis.from_url(redis_url, socket_timeout=2.0) as redis:
+        async with running(make_router(redis, block_ms=5_000)):
+            pass
+        assert said(caplog).count("socket_timeout 5000") == 1
+        async with running(make_router(redis, block_ms=2_000)):
+            pass
+    assert len([kind for kind in said(caplog) if kind.startswith("socket_timeout")]) == 1
+
+
+async def test_routers_that_share_them_say_it_once_and_another_server_is_another_matter(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    precautions = Precautions()
+    async with a_server(*EVICTS) as (server, redis):
+        routers = [make_router(redis, group=f"dv-group{number}") for number in range(3)]
+        for router in routers:
+            router.use_precautions(precautions)
+        async with running(*routers):
+            with pytest.raises(RapidsError, match=r"use_precautions\(\) must come before"):
+                routers[0].use_precautions(precautions)
+        assert said(caplog) == ["eviction"]
+        await server.kill()
+        await server.start(*EVICTS)
+        async with running(*routers):
+            pass
+    assert said(caplog) == ["eviction"] * 2
+
+
+async def test_the_plug_in_says_each_once_for_all_its_routers(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server(*EVICTS) as (_, redis):
+        routers = [EventRouter(stream="s", group=f"g{number}") for number in range(2)]
+        rapids = Rapids(redis=redis, routers=routers)
+        for _ in range(2):
+            async with rapids.lifespan():
+                pass
+    assert said(caplog) == ["eviction"]
+
+
+async def test_the_plug_in_says_it_for_an_emitter_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server(*EVICTS) as (_, redis), Rapids(redis=redis, emitter=EventEmitter()).lifespan():
+        pass
+    assert said(caplog) == ["eviction"]
