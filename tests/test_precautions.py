@@ -138,6 +138,16 @@ async def test_a_valkey_of_today() -> None:
     assert len(facts.run_id) == 40
 
 
+@pytest.mark.parametrize(("server", "ahead"), [(105, 0.0), (112, 2.0), (97, -3.0)])
+async def test_a_slow_answer_is_no_clock_that_is_apart(
+    monkeypatch: pytest.MonkeyPatch, server: int, ahead: float
+) -> None:
+    asked_and_answered = iter([100.0, 110.0])
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(time=lambda: next(asked_and_answered)))
+    facts = await look_at_server(Canned(b"", b"", b"", [str(server).encode(), b"0"]))
+    assert facts.clock_ahead == ahead
+
+
 @pytest.mark.parametrize(("options", "timeout"), [({}, None), ({"socket_timeout": 0.5}, 0.5), ({"protocol": 2}, None)])
 async def test_a_clients_time_limit(redis_url: str, options: dict[str, Any], timeout: float | None) -> None:
     async with Redis.from_url(redis_url, **options) as redis:

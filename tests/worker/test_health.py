@@ -8,7 +8,8 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import pytest
 from redis.asyncio import Redis
@@ -18,6 +19,7 @@ from rapids import BaseEvent, EventRouter, GroupControl, HealthReason, RouterHea
 from rapids.exceptions import NonRetryableError, RetryAfter
 from rapids.settings import RouterSettings
 from rapids.storage.keys import Source
+from rapids.worker.pulse import Pulse
 from rapids.worker.vitals import READY, Limits
 from tests.redis.own_server import own_server
 from tests.support import eventually
@@ -443,6 +445,22 @@ async def test_its_name_could_not_be_kept(redis: Redis, monkeypatch: pytest.Monk
 
 
 # --- the rules ------------------------------------------------------------------------------------------------------
+
+
+async def test_handlers_that_come_to_an_end_between_two_beats_are_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though at each beat something was there, and nobody at work."""
+    monkeypatch.setattr("rapids.worker.pulse.INTERVAL", 0.01)
+    crew, acks = SimpleNamespace(has_idle_hands=True), SimpleNamespace(settled_at=0.0)
+    pulse = Pulse(cast(Any, crew), cast(Any, acks))
+    beating = asyncio.create_task(pulse.run())
+    for _ in range(20):
+        acks.settled_at += 1
+        await asyncio.sleep(0.02)
+        assert pulse.idle_seconds < 0.5
+    await eventually(lambda: pulse.idle_seconds > 0.6)
+    crew.has_idle_hands = False
+    await eventually(lambda: pulse.idle_seconds == 0)
+    beating.cancel()
 
 
 def test_limits_follow_from_the_settings() -> None:
