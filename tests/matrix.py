@@ -29,6 +29,8 @@ CORE = (
     "tests/worker/test_group_state.py",
     "tests/worker/test_lanes.py",
     "tests/worker/test_stopping.py",
+    "tests/redis/test_clients.py",
+    "tests/redis/test_settlement.py",
     "tests/dead_letters",
     "tests/servers/test_fixtures.py",
 )
