@@ -6,16 +6,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from rapids import EventRouter, GroupStartPosition
+from rapids.settings import RouterSettings
 from rapids.storage import sampling
+from rapids.storage.groups import RawEntry
+from rapids.storage.keys import Source
 from rapids.storage.sampling import Sample
 from rapids.worker import gaps
-from rapids.worker.gaps import Gap, gap_in, is_being_cut, unread_share
+from rapids.worker.gaps import Gap, Gaps, gap_in, is_being_cut, unread_share
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -137,6 +141,108 @@ def test_a_stream_that_is_much_shorter_than_before_was_cut_once_only() -> None:
     assert not is_being_cut(replace(long, first="2-0", length=9_000), long)
     assert is_being_cut(replace(long, first="2-0", length=9_900), long)
     assert not is_being_cut(long, replace(long, first=None))
+
+
+# --- when it is sampled, and who tells ---
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Gaps:
+    """One that is given samples as they are, as the answers of a server, and takes none for reasons of time."""
+    monkeypatch.setattr(sampling, "sample_in", lambda sample: sample)
+    settings = RouterSettings(stream=STREAM, group=GROUP)
+    member: Any = SimpleNamespace(sources=[SOURCE], settings=settings, context={})
+    return Gaps(member)
+
+
+SOURCE = Source(STREAM, GROUP)
+LONG = replace(EVEN, length=5_000, added=5_000, lag=4_990)
+
+
+def entries(*ids: str) -> list[RawEntry]:
+    return [RawEntry(SOURCE, entry_id.encode(), ()) for entry_id in ids]
+
+
+def test_the_first_read_is_preceded_by_a_sample_and_the_next_is_not(watch: Gaps) -> None:
+    assert watch.ahead()
+    watch.sampled([LONG])
+    watch.read(entries("11-0"))
+    assert not watch.ahead()
+
+
+@pytest.mark.parametrize(
+    ("sample", "is_at_risk"),
+    [
+        (LONG, False),  # it is behind, and nobody cuts the stream
+        (replace(LONG, added=9_000), True),
+        (replace(LONG, added=9_000, lag=2_499), False),
+        (replace(LONG, added=9_000, lag=2_500), True),
+        (replace(LONG, length=1_000, lag=10), True),  # so short that it may be gone at once
+        (replace(LONG, length=1_001, lag=10), False),
+        (uncounted(LONG), False),
+    ],
+)
+def test_what_is_at_risk_is_sampled_ahead_of_every_read(watch: Gaps, sample: Sample, is_at_risk: bool) -> None:
+    watch.sampled([sample])
+    watch.read(entries("11-0"))
+    assert bool(watch.ahead()) is is_at_risk
+
+
+def test_where_the_server_does_not_count_a_stream_is_cut_once_its_first_entry_is_another(watch: Gaps) -> None:
+    watch.sampled([uncounted(LONG)])
+    watch.sampled([uncounted(replace(LONG, first="2-0"))])
+    watch.sampled([uncounted(replace(LONG, first="2-0"))])
+    assert watch.ahead()
+
+
+def test_who_is_given_what_comes_behind_the_gap_tells_it(watch: Gaps, told: Any) -> None:
+    watch.sampled([CUT])
+    watch.read(entries("42-0", "43-0"))  # another consumer was given 41-0
+    assert told() == []
+    watch.sampled([CUT])
+    watch.read(())
+    watch.read(entries("41-0"))
+    assert told() == []
+    watch.sampled([CUT])
+    watch.read(entries("41-0", "42-0"))
+    watch.read(entries("41-0"))
+    assert told() == [("10-0", "41-0", 30)]
+
+
+def test_what_redis_7_0_leaves_out_is_told_once(watch: Gaps, told: Any) -> None:
+    watch.sampled([CUT])
+    watch.read(entries("41-0", "42-0"))
+    again = replace(CUT, length=20, first="81-0", next="81-0", delivered="42-0", read=12)
+    watch.sampled([again])
+    watch.read(entries("81-0"))
+    again = replace(again, delivered="100-0", read=32)
+    watch.sampled([replace(again, next=None)])
+    watch.sampled([replace(again, added=200, length=50, first="151-0", next="151-0", last="200-0", given_out="200-0")])
+    watch.read(entries("151-0"))
+    assert [estimated for _, _, estimated in told()] == [30, 38, 50]
+
+
+def test_who_is_far_behind_in_a_stream_that_nobody_cuts_is_not_warned(
+    watch: Gaps, told: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        watch.sampled([LONG])
+    assert warnings(caplog) == []
+    for first in ("2-0", "3-0"):
+        watch.sampled([replace(LONG, added=9_000, first=first)])
+    assert len(warnings(caplog)) == 1
+    watch.sampled([replace(LONG, added=9_000, first="4-0", lag=2_000)])
+    watch.sampled([replace(LONG, added=9_000, first="5-0")])
+    assert len(warnings(caplog)) == 2, "it had caught up meanwhile"
+
+
+def test_of_a_group_that_was_lost_or_set_back_nothing_is_known(watch: Gaps, told: Any) -> None:
+    for between in (None, replace(uncounted(EVEN), delivered="5-0", next="6-0")):
+        watch.sampled([uncounted(replace(EVEN, delivered="50-0", next="51-0"))])
+        watch.sampled([between])
+        watch.sampled([uncounted(replace(CUT, first="6-0", next="6-0", delivered="5-0"))])
+        watch.read(entries("6-0"))
+    assert told() == []
 
 
 # --- on a server ----------------------------------------------------------------------------------------------------
@@ -287,6 +393,9 @@ async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_lo
 
     async with running(router):
         emitter = make_emitter(redis, maxlen=50)
+        await emitter.emit(DvOrder())
+        await until_settled(redis)  # of what a group that has read nothing never saw, nothing is known
+        seen.clear()
         for first in range(0, 1_000, 100):
             await emitter.emit([DvOrder(number=number) for number in range(first, first + 100)])
             await asyncio.sleep(0.02)
