@@ -143,11 +143,11 @@ class Gaps:
         how_many = "how many is not known" if gap.estimated is None else f"about {gap.estimated} of them"
         report_lost(
             self._member,
+            gap.estimated,
             "entries were cut from the stream before the group had read them: lost, %s, between %s and %s",
             *(how_many, gap.after, gap.before or "the next one"),
             after=gap.after,
             before=gap.before,
-            estimated=gap.estimated,
         )
         self._member.counts.lost(gap.estimated, "unread")
 

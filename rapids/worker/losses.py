@@ -9,6 +9,9 @@ __all__ = ["report_lost"]
 logger = logging.getLogger("rapids.worker")
 
 
-def report_lost(member: Member, message: str, *args: object, **extra: object) -> None:
-    """Log a loss, at ERROR. `extra` is what the record says beside the context of the member."""
-    logger.error(message, *args, extra={**member.context, **extra})
+def report_lost(member: Member, count: int | None, message: str, *args: object, **extra: object) -> None:
+    """Log a loss of so many entries, at ERROR; None where it is not known how many.
+
+    `extra` is what the record says beside the context of the member.
+    """
+    logger.error(message, *args, extra={**member.context, "lost_count": count, **extra})

@@ -204,5 +204,5 @@ class Reclaimer:
     def _report_ghosts(self, source: Source, ghosts: Sequence[str], when: Trimmed) -> None:
         if ghosts:
             message = "entries were trimmed from the stream before they were handled: %d lost"
-            report_lost(self._member, message, len(ghosts), stream=source.stream, lost=ghosts)
+            report_lost(self._member, len(ghosts), message, len(ghosts), stream=source.stream, lost=ghosts)
             self._member.counts.lost(len(ghosts), when, entry_ids=ghosts, stream=source.stream)

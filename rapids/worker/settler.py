@@ -232,7 +232,7 @@ class Settler:
                 logger.warning("entry %s is another consumer's now: wrote only what is done", entry_id, extra=extra)
             case b"trimmed", _:
                 message = "entry %s was trimmed from the stream while it was handled: lost"
-                report_lost(self._member, message, entry_id, **extra)
+                report_lost(self._member, 1, message, entry_id, **extra)
             case _, Ack(letters=letters) | HandBack(letters=letters):
                 self._log_letters(letters, extra)
             case _, Keep(delay=delay, ledger=ledger, letters=letters):

@@ -264,7 +264,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[tuple[s
     def gaps_told() -> list[tuple[str, str | None, int | None]]:
         found = [record for record in caplog.records if "before the group had read them" in record.getMessage()]
         assert all(record.levelno == logging.ERROR for record in found)
-        return [(record.after, record.before, record.estimated) for record in map(_any, found)]
+        return [(record.after, record.before, record.lost_count) for record in map(_any, found)]
 
     with caplog.at_level(logging.INFO, "rapids"):
         yield gaps_told
