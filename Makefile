@@ -43,8 +43,8 @@ test-mixed-fleet: $(INSTALLED) ## Run services on rapids-streams 0.3.0 and on Ra
 	$(BIN)/python -m tests.mixed_fleet.environment
 	$(BIN)/python -m pytest tests/mixed_fleet
 
-chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) as CHAOS_SEED says, and count what is lost
-	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
+chaos: $(INSTALLED) ## Kill, stop, pause and fail over everything for CHAOS_SECONDS (120) as CHAOS_SEED says, on TOPOLOGY (standalone), and count what is lost
+	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) --topology $(or $(TOPOLOGY),standalone) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
 soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and see that nothing grows
 	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SOAK_SECONDS),600)

@@ -12,7 +12,7 @@ from tests.chaos.checks import check
 from tests.chaos.evidence import Evidence
 from tests.chaos.report import details, table
 from tests.chaos.run import carry_out
-from tests.chaos.settings import Options
+from tests.chaos.settings import TOPOLOGIES, Options
 
 
 def options(arguments: list[str]) -> Options:
@@ -20,10 +20,12 @@ def options(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=defaults.seconds, help="how long faults strike")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="what the faults are drawn from")
+    parser.add_argument("--topology", choices=TOPOLOGIES, default=defaults.topology, help="what kind of servers")
     parser.add_argument("--workers", type=int, default=defaults.workers)
     parser.add_argument("--emitters", type=int, default=defaults.emitters)
     parser.add_argument("--rate", type=float, default=defaults.rate, help="events per second, all emitters together")
     parser.add_argument("--faults-per-second", type=float, default=defaults.faults_per_second)
+    parser.add_argument("--seconds-between-failovers", type=float, default=defaults.seconds_between_failovers)
     parser.add_argument("--drain-seconds", type=float, default=defaults.drain_seconds)
     parser.add_argument("--keep", action="store_true", help="leave the folder with logs and data")
     parser.add_argument("--quiet", action="store_true", help="only the table")
@@ -48,7 +50,8 @@ def main(arguments: list[str]) -> int:
     print(table(chosen, evidence, promises))
     if any(promise.broken_by for promise in promises):
         print(details(promises))
-        print(f"\nAgain: python -m tests.chaos --seed {chosen.seed} --seconds {chosen.seconds:g} --keep")
+        again = f"--topology {chosen.topology} --seed {chosen.seed} --seconds {chosen.seconds:g}"
+        print(f"\nAgain: python -m tests.chaos {again} --keep")
         return 1
     return 0
 

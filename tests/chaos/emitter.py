@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from redis.asyncio import Redis
-
 from rapids import EventEmitter
 from rapids.exceptions import EmitError
+from tests.chaos.clients import opened
 from tests.chaos.events import event_id, make_event
 from tests.chaos.records import Recorder, emitter_file
 from tests.chaos.settings import STREAM
@@ -24,10 +23,14 @@ MOST_AT_ONCE = 50
 
 LARGEST_LIST = 8
 
+TRIES, TRIES_OVER_A_FAILOVER = 4, 8
+
 
 class Emitting:
-    def __init__(self, emitter: EventEmitter, record: Recorder) -> None:
+    def __init__(self, emitter: EventEmitter, record: Recorder, replicas: int) -> None:
         self._emitter = emitter
+        # Of what an `EmitError` says is stored, replicas have confirmed nothing.
+        self._stored = "unconfirmed" if replicas else "confirmed"
         self._record = record
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         self._under_way: set[asyncio.Task[None]] = set()
@@ -54,7 +57,7 @@ class Emitting:
 
     async def _emit(self, numbers: Sequence[int]) -> None:
         for number in numbers:
-            self._record("sent", number)
+            self._record("sent", number, time.monotonic())
         events = [make_event(number) for number in numbers]
         try:
             await self._emitter.emit(events[0] if len(events) == 1 else events)
@@ -68,23 +71,26 @@ class Emitting:
 
     def _record_error(self, numbers: Sequence[int], error: EmitError) -> None:
         by_id = {event_id(number): number for number in numbers}
-        for kind, ids in (("confirmed", error.stored), ("failed", error.not_stored), ("unknown", error.unknown)):
+        for kind, ids in ((self._stored, error.stored), ("failed", error.not_stored), ("unknown", error.unknown)):
             for one in ids:
                 self._record(kind, by_id.pop(one))
         if by_id:
             self._record("bug", time.monotonic(), f"EmitError does not say what became of {sorted(by_id)}")
 
 
-async def run(url: str, record: Recorder, first: int, rate: float) -> None:
+async def run(url: str, record: Recorder, first: int, rate: float, replicas: int) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    async with Redis.from_url(url, socket_timeout=2.0) as client:
-        emitter = EventEmitter(client, STREAM, maxlen=None, max_retries=4, retry_delay=0.1)
-        await Emitting(emitter, record).run(first, rate, stopping)
+    # A failover takes seconds, and an emit that has not been refused for good is to ride over it.
+    tries = TRIES_OVER_A_FAILOVER if replicas else TRIES
+    async with opened(url, socket_timeout=2.0) as client:
+        emitter = EventEmitter(client, STREAM, maxlen=None, max_retries=tries, retry_delay=0.1, replicas=replicas)
+        await Emitting(emitter, record, replicas).run(first, rate, stopping)
 
 
-def main(url: str, folder: str, first: str, rate: str) -> None:
-    asyncio.run(run(url, Recorder(emitter_file(Path(folder), os.getpid())), int(first), float(rate)))
+def main(url: str, folder: str, first: str, rate: str, replicas: str) -> None:
+    record = Recorder(emitter_file(Path(folder), os.getpid()))
+    asyncio.run(run(url, record, int(first), float(rate), int(replicas)))
 
 
 if __name__ == "__main__":

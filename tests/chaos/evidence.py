@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from tests.chaos import settings
@@ -53,7 +53,7 @@ class Evidence:
     """How often each kind of fault struck."""
 
 
-async def read_stored(client: Redis) -> Stored:
+async def read_stored(client: Redis | RedisCluster, dlq: str) -> Stored:
     entries = {
         entry_id.decode(): int(fields[b"id"].removeprefix(b"event-"))
         for entry_id, fields in await client.xrange(settings.STREAM)
@@ -65,14 +65,14 @@ async def read_stored(client: Redis) -> Stored:
             fields[b"handler"].decode(),
             fields[b"reason"].decode(),
         )
-        for letter_id, fields in await client.xrange(settings.DLQ)
+        for letter_id, fields in await client.xrange(dlq)
     ]
     pending, undelivered = await read_unsettled(client)
     keys = sorted([key.decode() async for key in client.scan_iter(count=1000)])
     return Stored(entries, letters, pending, undelivered, keys)
 
 
-async def read_unsettled(client: Redis) -> tuple[list[str], bool]:
+async def read_unsettled(client: Redis | RedisCluster) -> tuple[list[str], bool]:
     """The entries that are pending, 100,000 at most, and whether there are some nobody was given yet."""
     try:
         groups = {row["name"]: row for row in await client.xinfo_groups(settings.STREAM)}

@@ -1,6 +1,6 @@
 """What may go wrong: each kind of fault is one class, and a run's faults are drawn from its seed before it begins.
 
-A further kind (a failover, say) is one more class with `strike`, and one more line in `KINDS`.
+A further kind is one more class with `strike`, and one more line in `kinds`. What befalls fleets is in `fleet_faults`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tests.chaos.fleets import Fleet
 from tests.chaos.processes import Slot
 from tests.chaos.server import Server
-from tests.chaos.settings import CLAIM_MIN_IDLE_MS, Options
-
-LEASE = CLAIM_MIN_IDLE_MS / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,15 @@ class Scene(Protocol):
     """What faults may lay hands on."""
 
     @property
-    def server(self) -> Server: ...
+    def server(self) -> Server:
+        """The one server, where there is one."""
+        ...
+
+    @property
+    def fleet(self) -> Fleet:
+        """The servers, where there are several."""
+        ...
+
     @property
     def workers(self) -> Sequence[Slot]: ...
     @property
@@ -164,34 +170,3 @@ class PauseClients:
 def _once(kind: str, pid: int | None) -> Interruption | None:
     now = time.monotonic()
     return None if pid is None else Interruption(kind, now, now, pid)
-
-
-Draw = Callable[[random.Random, float, Options], Fault]
-
-KINDS: Sequence[tuple[int, Draw]] = (
-    (6, lambda rng, at, options: KillWorker(at, rng.randrange(options.workers))),
-    (2, lambda rng, at, options: RestartWorker(at, rng.randrange(options.workers))),
-    (5, lambda rng, at, options: StopWorker(at, rng.randrange(options.workers), _seconds(rng, 0.5, 3 * LEASE))),
-    (1, lambda rng, at, options: KillEmitter(at, rng.randrange(options.emitters))),
-    (3, lambda rng, at, options: KillServer(at, _seconds(rng, 0.0, 2 * LEASE))),
-    (3, lambda rng, at, options: KillClients(at, rng.choice((0.2, 0.5, 1.0)), rng.randrange(2**32))),
-    # Now and then longer than every time-out there is: 5 s, see `worker.ANSWER_TIMEOUT`.
-    (2, lambda rng, at, options: PauseClients(at, _seconds(rng, 0.2, 2 * LEASE), rng.choice(("ALL", "WRITE")))),
-    (1, lambda rng, at, options: PauseClients(at, _seconds(rng, 5.5, 7.0), rng.choice(("ALL", "WRITE")))),
-)
-"""How often each kind is drawn, as against the others, and how."""
-
-
-def draw(options: Options) -> list[Fault]:
-    """The faults of a run, in order of time: the same for the same options."""
-    rng = random.Random(options.seed)
-    weights, kinds = zip(*KINDS, strict=True)
-    faults: list[Fault] = []
-    at = 1.0
-    while (at := at + rng.expovariate(options.faults_per_second)) < options.seconds:
-        faults.append(rng.choices(kinds, weights)[0](rng, round(at, 2), options))
-    return faults
-
-
-def _seconds(rng: random.Random, least: float, most: float) -> float:
-    return round(rng.uniform(least, most), 2)

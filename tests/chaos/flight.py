@@ -13,8 +13,9 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.faults import Interruption
 from tests.chaos.records import Execution
 
-INTERRUPTING = ("worker killed", "worker stopped", "server killed", "clients paused")
-"""Faults by which leases end or settlements are late. A connection lost or a process stopped in order is no excuse."""
+INTERRUPTING = ("worker killed", "worker stopped", "server killed", "clients paused", "master ")
+"""Faults by which leases end or settlements are late, or lost by a failover. A connection lost or a process stopped in
+order is no excuse, nor is a slot that moves, or the death of a master that does not have the stream."""
 
 BEFORE = 0.5
 """Seconds within which a delivery is settled after its last handler. In a fault it may be what was not settled yet."""
@@ -44,10 +45,10 @@ class Repeat:
 
 def repeats(evidence: Evidence) -> list[Repeat]:
     excused = {run for flight in in_flight(evidence) for run in flight.runs}
-    finished = defaultdict[tuple[str, str], list[Execution]](list)
+    finished = defaultdict[tuple[str, int, str], list[Execution]](list)
     for run in evidence.executions:
         if run.result == "done":
-            finished[run.entry_id, run.handler].append(run)
+            finished[run.entry_id, run.number, run.handler].append(run)
     found: list[Repeat] = []
     for runs in finished.values():
         runs.sort(key=lambda run: run.start)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -55,10 +55,14 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """What an emitter was told about an event: `confirmed`, `failed`, `unknown`; `sent` if it died before that."""
+    """What an emitter was told about an event: `confirmed`, `failed`, `unknown`; `sent` if it died before that.
+
+    `unconfirmed`: it is stored, and fewer replicas than were asked for have confirmed it. `at`: when it was begun.
+    """
 
     number: int
     status: str
+    at: float = 0.0
 
 
 def worker_file(folder: Path, pid: int) -> Path:
@@ -99,13 +103,14 @@ def read_notes(folder: Path) -> list[Note]:
 
 def read_emits(folder: Path) -> dict[int, Emit]:
     """The last word about each event."""
-    statuses = ("sent", "confirmed", "failed", "unknown")
-    return {
-        int(words[0]): Emit(int(words[0]), kind)
-        for _, lines in _files(folder, "emitter")
-        for kind, *words in lines
-        if kind in statuses
-    }
+    emits: dict[int, Emit] = {}
+    for _, lines in _files(folder, "emitter"):
+        for kind, *words in lines:
+            if kind == "sent":
+                emits[int(words[0])] = Emit(int(words[0]), kind, float(words[1]))
+            elif kind in ("confirmed", "unconfirmed", "failed", "unknown"):
+                emits[int(words[0])] = replace(emits[int(words[0])], status=kind)
+    return emits
 
 
 def _files(folder: Path, role: str) -> Iterator[tuple[int, list[list[str]]]]:

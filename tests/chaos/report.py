@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from tests.chaos.checks import Promise
 from tests.chaos.events import expected_letters, is_toxic
 from tests.chaos.evidence import Evidence
 from tests.chaos.flight import in_flight, repeats
+from tests.chaos.recovery import Recovery, recoveries
 from tests.chaos.settings import Options
 
 MOST_DETAILS = 20
+
+TOPOLOGY_WORDS = {
+    "standalone": "one",
+    "sentinel": "a master, two replicas, three sentinels",
+    "cluster": "three masters with a replica each",
+}
 
 
 def table(options: Options, evidence: Evidence, promises: Sequence[Promise]) -> str:
@@ -42,18 +50,57 @@ def _facts(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
     again = repeats(evidence)
     bound = sum(len(flight.runs) for flight in in_flight(evidence))
     failed = sum(run.result == "failed" for run in evidence.executions)
+    found = recoveries(evidence)
     seconds = f"{evidence.seconds:.0f}, {evidence.drain_seconds:.1f} of them draining"
     return [
+        ("servers", TOPOLOGY_WORDS[options.topology]),
         ("seconds", seconds),
         ("workers, emitters", f"{options.workers}, {options.emitters}"),
         ("events confirmed", f"{emits['confirmed']}"),
+        *_unconfirmed(options, evidence),
         ("events refused", f"{emits['failed']}"),
-        ("events unknown", f"{emits['unknown']} by EmitError, {emits['sent']} by the emitter's death"),
+        ("events unknown", _unknown(evidence)),
         ("events in the stream", f"{len(stored.entries)}"),
         ("events/s", f"{len(stored.entries) / evidence.seconds:.0f}"),
         ("handler runs", f"{len(evidence.executions)}, {failed} of them failed"),
-        *((f"  {kind}", str(times)) for kind, times in sorted(evidence.faults.items())),
+        *((f"  {kind}", f"{times}{_recovery(found.get(kind))}") for kind, times in sorted(evidence.faults.items())),
         ("  worker killed by a toxic event", f"{suicides} (by {len(toxic)} events)"),
         ("handled more than once", f"{len(again)} handler runs; {bound} were in flight in a fault"),
         ("dead letters", f"{expected} expected, {len(stored.letters)} found"),
     ]
+
+
+def _unconfirmed(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
+    """What replicas were asked to confirm and did not: it may be lost by a failover, and nobody was told otherwise."""
+    if not options.replicas:
+        return []
+    stored = set(evidence.stored.entries.values())
+    unconfirmed = [emit.number for emit in evidence.emits.values() if emit.status == "unconfirmed"]
+    lost = sum(number not in stored for number in unconfirmed)
+    return [
+        ("  by so many replicas", str(options.replicas)),
+        ("events stored, not confirmed", f"{len(unconfirmed)}, {lost} of them lost by failovers"),
+    ]
+
+
+def _recovery(found: Sequence[Recovery] | None) -> str:
+    if not found:
+        return ""
+    new = [one.new_event for one in found if one.new_event is not None]
+    pauses = [one.pause for one in found]
+    told = f"new events handled after {_longest(new)}" if new else "no new event was handled"
+    return f"   {told}; nothing handled for {_longest(pauses)}"
+
+
+def _longest(seconds: Sequence[float]) -> str:
+    return f"{max(seconds):.1f} s" + (f" (median {median(seconds):.1f})" if len(seconds) > 1 else "")
+
+
+def _unknown(evidence: Evidence) -> str:
+    stored = set(evidence.stored.entries.values())
+    by = {
+        status: [emit.number in stored for emit in evidence.emits.values() if emit.status == status]
+        for status in ("unknown", "sent")
+    }
+    found = sum(map(sum, by.values()))
+    return f"{len(by['unknown'])} by EmitError, {len(by['sent'])} by the emitter's death; {found} are in the stream"

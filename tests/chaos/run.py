@@ -16,8 +16,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tests.chaos import records
+from tests.chaos.clients import opened
 from tests.chaos.evidence import Evidence, read_stored, read_unsettled
-from tests.chaos.faults import Fault, Interruption, draw
+from tests.chaos.faults import Fault, Interruption
+from tests.chaos.fleets import ClusterServers, Fleet, SentinelServers
+from tests.chaos.kinds import draw
 from tests.chaos.processes import Slot
 from tests.chaos.server import Server
 from tests.chaos.settings import STOP_PATIENCE, Options
@@ -35,7 +38,7 @@ class Run:
         self._options = options
         self._folder = folder
         self._began = time.monotonic()
-        self.server = Server(folder)
+        self.servers = servers_of(options.topology, folder)
         self.server_free = asyncio.Lock()
         self.workers = [
             Slot(f"worker {number}", folder / f"worker-slot-{number}.out", self._worker_command)
@@ -49,6 +52,16 @@ class Run:
         self._interruptions: list[Interruption] = []
         self._hanging: list[str] = []
 
+    @property
+    def server(self) -> Server:
+        assert isinstance(self.servers, Server), "there are several servers"
+        return self.servers
+
+    @property
+    def fleet(self) -> Fleet:
+        assert not isinstance(self.servers, Server), "there is one server"
+        return self.servers
+
     async def ask(self, *command: str | int) -> object:
         """Send the server a command; its connection may be among those that are killed."""
         async with asyncio.timeout(ASK_PATIENCE), Redis.from_url(self.server.url) as client:
@@ -58,8 +71,10 @@ class Run:
                 return None
 
     async def carry_out(self) -> Evidence:
-        self.say(f"seed {self._options.seed}, {self._options.seconds:g} s, {self._options.workers} workers")
-        await self.server.start()
+        chosen = self._options
+        self.say(f"{chosen.topology}, seed {chosen.seed}, {chosen.seconds:g} s, {chosen.workers} workers")
+        await self.servers.start()
+        self._began = time.monotonic()
         async with _kept_running(self.workers) as workers:
             async with _kept_running(self.emitters) as emitters:
                 await self._strike_all(draw(self._options))
@@ -99,7 +114,7 @@ class Run:
         """Wait until everything is settled, or the time for it is over: the seconds it took."""
         began = time.monotonic()
         while time.monotonic() - began < self._options.drain_seconds:
-            async with Redis.from_url(self.server.url) as client:
+            async with opened(self.servers.url) as client:
                 pending, undelivered = await read_unsettled(client)
             if not pending and not undelivered:
                 break
@@ -113,8 +128,8 @@ class Run:
         self._hanging += [slot.name for slot, task in zip(slots, running, strict=True) if not task.done()]
 
     async def _gather(self, drain_seconds: float) -> Evidence:
-        async with Redis.from_url(self.server.url) as client:
-            stored = await read_stored(client)
+        async with opened(self.servers.url) as client:
+            stored = await read_stored(client, self._options.dlq)
         return Evidence(
             stored=stored,
             emits=records.read_emits(self._folder),
@@ -129,15 +144,27 @@ class Run:
         )
 
     def _worker_command(self, _: int) -> list[str]:
-        return ["tests.chaos.worker", self.server.url, str(self._folder)]
+        return ["tests.chaos.worker", self.servers.url, str(self._folder), self._options.dlq]
 
     def _emitter_command(self, emitter: int) -> Callable[[int], list[str]]:
         def command(started: int) -> list[str]:
             first = (started * self._options.emitters + emitter) * NUMBERS_EACH
             rate = self._options.rate / self._options.emitters
-            return ["tests.chaos.emitter", self.server.url, str(self._folder), str(first), str(rate)]
+            words = (str(first), str(rate), str(self._options.replicas))
+            return ["tests.chaos.emitter", self.servers.url, str(self._folder), *words]
 
         return command
+
+
+def servers_of(topology: str, folder: Path) -> Server | Fleet:
+    """The servers, not yet started."""
+    match topology:
+        case "sentinel":
+            return SentinelServers()
+        case "cluster":
+            return ClusterServers()
+        case _:
+            return Server(folder)
 
 
 @asynccontextmanager
@@ -159,7 +186,7 @@ async def carry_out(options: Options) -> Evidence:
     try:
         return await run.carry_out()
     finally:
-        await run.server.kill()
+        await run.servers.close()
         if options.keep:
             run.say(f"kept {folder}")
         else:

@@ -39,6 +39,9 @@ class Server:
         if self._process is not None:
             await self._process.kill()
 
+    async def close(self) -> None:
+        await self.kill()
+
     async def _answers(self) -> bool:
         async with Redis.from_url(self.url) as client:
             try:

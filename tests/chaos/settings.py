@@ -7,6 +7,9 @@ from dataclasses import dataclass
 STREAM = "chaos:events"
 GROUP = "chaos-group"
 DLQ = "chaos:dlq"
+DLQ_IN_SLOT = "{chaos:events}:dlq"
+DLQ_ELSEWHERE = "chaos:letters"
+"""In the slot of the stream, and on a master of its own: a Cluster's runs have the one or the other by their seed."""
 
 CLAIM_MIN_IDLE_MS = 1_500
 BLOCK_MS = 500
@@ -20,6 +23,14 @@ STOP_PATIENCE = SHUTDOWN_TIMEOUT + 10.0
 
 CONCURRENCY = 8
 KEYS = 40
+
+
+TOPOLOGIES = {"standalone": 0, "sentinel": 2, "cluster": 1}
+"""How many replicas an emit waits for: all that a master has, and so the one that takes its place, whichever it is.
+
+With fewer, Sentinel may choose another than the one that confirmed: the offsets it compares are up to a second old, and
+in a planned failover the others go on confirming to the old master after one of them was chosen.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +49,17 @@ class Options:
     keep: bool = False
     """Leave the folder with the logs and the server's data where it is."""
     quiet: bool = False
+    topology: str = "standalone"
+    """One of `TOPOLOGIES`."""
+    seconds_between_failovers: float = 10.0
+    """Where there are several servers, what happens to them happens about so often."""
+
+    @property
+    def replicas(self) -> int:
+        return TOPOLOGIES[self.topology]
+
+    @property
+    def dlq(self) -> str:
+        if self.topology != "cluster":
+            return DLQ
+        return DLQ_ELSEWHERE if self.seed % 2 else DLQ_IN_SLOT

@@ -10,7 +10,8 @@ import pytest
 from tests.chaos.checks import check
 from tests.chaos.events import expected_letters, handlers_of, is_hopeless, is_toxic
 from tests.chaos.evidence import Evidence, Letter, Stored
-from tests.chaos.faults import Interruption, draw
+from tests.chaos.faults import Interruption
+from tests.chaos.kinds import draw
 from tests.chaos.processes import Exit
 from tests.chaos.records import Emit, Execution, Note
 from tests.chaos.settings import Options

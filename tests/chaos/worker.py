@@ -11,13 +11,12 @@ import time
 from itertools import count
 from pathlib import Path
 
-from redis.asyncio import Redis
-
 from rapids import EventRouter
 from rapids.backoff import exponential
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
 from rapids.exceptions import NonRetryableError, RedisUnavailableError
 from tests.chaos import events, settings
+from tests.chaos.clients import opened
 from tests.chaos.events import ChaosJob, ChaosToxic
 from tests.chaos.records import Recorder, worker_file
 
@@ -28,7 +27,7 @@ LOG_LINE = logging.Formatter(
 )
 
 
-def make_router(record: Recorder) -> EventRouter:
+def make_router(record: Recorder, dlq: str) -> EventRouter:
     router = EventRouter(
         stream=settings.STREAM,
         group=settings.GROUP,
@@ -37,7 +36,7 @@ def make_router(record: Recorder) -> EventRouter:
         claim_min_idle_ms=settings.CLAIM_MIN_IDLE_MS,
         max_deliveries=settings.MAX_DELIVERIES,
         redelivery_backoff=exponential(base=1.3, max_delay=2.0),
-        dlq_stream=settings.DLQ,
+        dlq_stream=dlq,
         dlq_maxlen=None,
         shutdown_timeout=settings.SHUTDOWN_TIMEOUT,
         consumer_ttl=settings.CONSUMER_TTL,
@@ -117,11 +116,11 @@ class Notes(logging.Handler):
             self._record("bug", now, self.format(record))
 
 
-async def run(url: str, record: Recorder) -> None:
-    router = make_router(record)
+async def run(url: str, record: Recorder, dlq: str) -> None:
+    router = make_router(record, dlq)
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    async with Redis.from_url(url) as client:
+    async with opened(url) as client:
         while not stopping.is_set():
             running = asyncio.create_task(router.start(client))
             told = asyncio.create_task(stopping.wait())
@@ -134,13 +133,13 @@ async def run(url: str, record: Recorder) -> None:
                 await asyncio.sleep(START_PAUSE)
 
 
-def main(url: str, folder: str) -> None:
+def main(url: str, folder: str, dlq: str) -> None:
     pid = os.getpid()
     record = Recorder(worker_file(Path(folder), pid))
     logging.basicConfig(filename=Path(folder) / f"worker-{pid}.log", level=logging.INFO)
     logging.getLogger().handlers[0].setFormatter(LOG_LINE)
     logging.getLogger("rapids").addHandler(Notes(record))
-    asyncio.run(run(url, record))
+    asyncio.run(run(url, record, dlq))
 
 
 if __name__ == "__main__":
