@@ -162,6 +162,8 @@ class Write:
         try:
             if self._since is None:
                 self._since = await streams.last_id(self._commands, self._settings.stream) or "0-0"
+            if not self._confirmed:  # another may be the master by now, and not have what its replicas did not confirm
+                self._unsure.update(at for at, entry_id in enumerate(self._ids) if entry_id is not None)
             if self._unsure:
                 await self._make_sure(self._since)
             open_ = self._open_positions()
@@ -224,6 +226,8 @@ class Write:
                 self._unsure.discard(at)
         if not complete and self._unsure:
             raise UnknownOutcomeError("too many entries came since, or some were trimmed, to look it up among them")
+        for at in self._unsure:
+            self._ids[at] = None
         self._unsure.clear()
 
     def _replication_fault(self, replies: Sequence[Reply]) -> Exception | None:
@@ -257,8 +261,11 @@ class Write:
     def _result(self, first: int, end: int, error: Exception | None) -> Appended:
         ids = self._ids[first:end]
         refusal = next((self._refused[at] for at in range(first, end) if at in self._refused), None)
-        if None not in ids and self._confirmed:
-            return cast("list[str]", ids)
+        if None not in ids:
+            if self._confirmed:
+                return cast("list[str]", ids)
+            if not isinstance(error, NotReplicatedError):
+                error = NotReplicatedError(f"stored, but whether replicas have it is not known: {error}")
         unsure = {at - first for at in self._unsure if first <= at < end}
         why = refusal or error or RedisError("nothing is known of it")
         return Shortfall(ids, unsure, self._attempts, why)
