@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from tests.chaos import failovers
 from tests.chaos.events import expected_letters, handlers_of
 from tests.chaos.evidence import Evidence
 from tests.chaos.flight import repeats
@@ -47,6 +48,7 @@ def lost(evidence: Evidence) -> Iterable[str]:
     """Every stored event is handled by every matching handler, or is a dead letter for it."""
     done = {(run.entry_id, run.number, run.handler) for run in evidence.executions if run.result == "done"}
     dead = {(letter.entry_id, letter.handler) for letter in evidence.stored.letters}
+    dead.update(failovers.letters_gone(evidence))
     for entry_id, number in evidence.stored.entries.items():
         for handler in handlers_of(number):
             if (entry_id, number, handler) not in done and (entry_id, handler) not in dead:
@@ -64,24 +66,29 @@ def unsettled(evidence: Evidence) -> Iterable[str]:
 def letters_missing(evidence: Evidence) -> Iterable[str]:
     """What gives up becomes a dead letter, with the reason for it."""
     found = {(letter.entry_id, letter.handler): letter.reason for letter in evidence.stored.letters}
+    gone = set(failovers.letters_gone(evidence))
     for entry_id, number in evidence.stored.entries.items():
         for handler, reason in expected_letters(number).items():
             actual = found.get((entry_id, handler))
-            if actual != reason:
+            if actual != reason and (entry_id, handler) not in gone:
                 yield f"event {number} (entry {entry_id}), handler {handler!r}: expected {reason}, found {actual}"
 
 
 def letters_unexpected(evidence: Evidence) -> Iterable[str]:
     """What does not give up becomes none: an innocent neighbour of a toxic event, for instance."""
+    of_nothing = set(failovers.letters_of_nothing(evidence))
     for letter in evidence.stored.letters:
+        if letter in of_nothing:
+            continue
         number = evidence.stored.entries.get(letter.entry_id)
         if number is None or letter.handler not in expected_letters(number):
             yield f"letter {letter.id}: event {number} (entry {letter.entry_id}), {letter.handler!r}: {letter.reason}"
 
 
 def letters_repeated(evidence: Evidence) -> Iterable[str]:
-    """A dead letter exists exactly once per entry, group and handler."""
+    """A dead letter exists exactly once per entry, group and handler; but see `failovers`."""
     written = Counter((letter.entry_id, letter.handler) for letter in evidence.stored.letters)
+    written -= Counter(failovers.letters_twice(evidence))
     for (entry_id, handler), times in written.items():
         if times > 1:
             yield f"{times} letters for entry {entry_id}, handler {handler!r}"

@@ -73,15 +73,21 @@ class PauseMaster:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """A planned failover: SENTINEL FAILOVER or CLUSTER FAILOVER."""
+    """A planned failover: SENTINEL FAILOVER or CLUSTER FAILOVER.
+
+    Sentinel's, unless it is `coordinated`, promotes a replica while the old master goes on for a second or two: what is
+    written to it then is lost.
+    """
 
     at: float
+    coordinated: bool = True
 
     async def strike(self, scene: Scene) -> Interruption:
         async with _alone(scene) as fleet:
             begun = time.monotonic()
-            await fleet.hand_over()
-            return Interruption("master handed over", begun, time.monotonic())
+            await fleet.hand_over(self.coordinated)
+            kind = "master handed over" + ("" if self.coordinated else " without its consent")
+            return Interruption(kind, begun, time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ class Fleet(Protocol):
         """Wait until another is master of what the old one, which is dead or paused, was the master of."""
         ...
 
-    async def hand_over(self) -> None:
-        """Have a replica take the master's place in good order."""
+    async def hand_over(self, coordinated: bool) -> None:
+        """Have a replica take the master's place; `coordinated`: as the last thing the master has a say in."""
         ...
 
     async def until_whole(self) -> None:
@@ -69,8 +69,8 @@ class SentinelServers:
     async def until_replaced(self, old: Node) -> None:
         await self._fleet.until_failed_over(old)
 
-    async def hand_over(self) -> None:
-        await self._fleet.failover()
+    async def hand_over(self, coordinated: bool) -> None:
+        await self._fleet.failover(coordinated=coordinated)
 
     async def until_whole(self) -> None:
         await self._fleet.until_whole()
@@ -112,7 +112,8 @@ class ClusterServers:
 
         await eventually(replaced, PATIENCE, 0.05)
 
-    async def hand_over(self) -> None:
+    async def hand_over(self, coordinated: bool) -> None:
+        assert coordinated, "a Cluster's is: CLUSTER FAILOVER"
         await self._cluster.failover(STREAM)
 
     async def migration(self, to: Node | None = None) -> SlotMigration:

@@ -20,6 +20,13 @@ order is no excuse, nor is a slot that moves, or the death of a master that does
 BEFORE = 0.5
 """Seconds within which a delivery is settled after its last handler. In a fault it may be what was not settled yet."""
 
+FAILOVERS = ("master ",)
+"""Faults in which another takes the place of the stream's master."""
+
+HELD = 5.0
+"""Seconds after a failover in which a process may begin what it held then. The new master may not know that the entry
+was given out, and gives it to another."""
+
 AFTER = 0.3
 """Seconds after a fault within which a process knows that it lost a lease or its connection; then it says so itself."""
 
@@ -64,10 +71,31 @@ def in_flight(evidence: Evidence) -> list[Flight]:
     for one in _interruptions(evidence):
         times[one.pid].append((one.start - BEFORE, one.end + AFTER))
     merged = {pid: _merged(spans) for pid, spans in times.items()}
+    held = {(flight.pid, flight.start) for flight in failed_over(evidence)}
     return [
         flight
         for flight in _flights(evidence.executions)
-        if _meets(flight, merged.get(None, ())) or _meets(flight, merged.get(flight.pid, ()))
+        if _meets(flight, merged.get(None, ()))
+        or _meets(flight, merged.get(flight.pid, ()))
+        or (flight.pid, flight.start) in held
+    ]
+
+
+def failed_over(evidence: Evidence, kinds: tuple[str, ...] = FAILOVERS) -> list[Flight]:
+    """The deliveries under way, just settled or held already when a master was replaced."""
+    times = [(one.start, one.end) for one in evidence.interruptions if one.kind.startswith(kinds)]
+    if not times:
+        return []
+    emitted = {emit.number: emit.at for emit in evidence.emits.values()}
+    return [
+        flight
+        for flight in _flights(evidence.executions)
+        if any(
+            start - BEFORE <= flight.end
+            and flight.start <= end + HELD
+            and emitted.get(flight.runs[0].number, 0.0) <= end
+            for start, end in times
+        )
     ]
 
 

@@ -45,7 +45,7 @@ _FAILOVERS: Sequence[Draw] = (
 )
 
 OF_FLEETS: Mapping[str, Sequence[Draw]] = {
-    "sentinel": _FAILOVERS,
+    "sentinel": (*_FAILOVERS, lambda rng, at, options: HandOver(at, coordinated=False)),
     "cluster": (
         *_FAILOVERS,
         lambda rng, at, options: MoveSlot(at, _seconds(rng, 0.0, 0.6), _seconds(rng, 0.0, 2.0)),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
+from tests.chaos import failovers
 from tests.chaos.checks import Promise
 from tests.chaos.events import expected_letters, is_toxic
 from tests.chaos.evidence import Evidence
@@ -67,6 +68,7 @@ def _facts(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
         ("  worker killed by a toxic event", f"{suicides} (by {len(toxic)} events)"),
         ("handled more than once", f"{len(again)} handler runs; {bound} were in flight in a fault"),
         ("dead letters", f"{expected} expected, {len(stored.letters)} found"),
+        *_undone(options, evidence),
     ]
 
 
@@ -81,6 +83,16 @@ def _unconfirmed(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
         ("  by so many replicas", str(options.replicas)),
         ("events stored, not confirmed", f"{len(unconfirmed)}, {lost} of them lost by failovers"),
     ]
+
+
+def _undone(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
+    """What failovers did to dead letters."""
+    if not options.replicas:
+        return []
+    twice, gone = failovers.letters_twice(evidence), failovers.letters_gone(evidence)
+    of_nothing = failovers.letters_of_nothing(evidence)
+    told = f"written twice {len(twice)}, lost {len(gone)}, of lost events {len(of_nothing)}"
+    return [(f"  in {options.dlq}, by failovers", told)]
 
 
 def _recovery(found: Sequence[Recovery] | None) -> str:

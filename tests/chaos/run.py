@@ -23,7 +23,7 @@ from tests.chaos.fleets import ClusterServers, Fleet, SentinelServers
 from tests.chaos.kinds import draw
 from tests.chaos.processes import Slot
 from tests.chaos.server import Server
-from tests.chaos.settings import STOP_PATIENCE, Options
+from tests.chaos.settings import DLQ_ELSEWHERE, STOP_PATIENCE, Options
 
 EMITTER_STOP_PATIENCE = 20.0
 ASK_PATIENCE = 30.0
@@ -141,6 +141,7 @@ class Run:
             seconds=time.monotonic() - self._began,
             drain_seconds=drain_seconds,
             faults=self._struck,
+            letters_elsewhere=self._options.dlq == DLQ_ELSEWHERE,
         )
 
     def _worker_command(self, _: int) -> list[str]:

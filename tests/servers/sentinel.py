@@ -112,13 +112,15 @@ class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
 
     # What may happen to it
 
-    async def failover(self) -> tuple[Node, Node]:
+    async def failover(self, *, coordinated: bool = False) -> tuple[Node, Node]:
         """Have the sentinels put a replica in the master's place, as before maintenance: the old master and the new.
 
-        The old one answers READONLY from then on.
+        The old one answers READONLY from then on. `coordinated`, which Valkey 9 can: the master takes no writes until
+        the replica has all of them; else it goes on taking them for a while, and they are lost.
         """
         old = await self.master()
-        await self.sentinels[0].ask("SENTINEL", "FAILOVER", SERVICE)
+        how = ("COORDINATED",) if coordinated else ()
+        await self.sentinels[0].ask("SENTINEL", "FAILOVER", SERVICE, *how)
         new = await self.until_failed_over(old)
 
         async def demoted() -> bool:
