@@ -228,17 +228,10 @@ async def claim(
     return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait))
 
 
-async def drop_ghost(commands: Commands, source: Source, entry_id: bytes) -> None:
-    """Acknowledge an entry that was trimmed away, and forget what is kept of it."""
-    dropped = await commands.send(
-        [
-            ("XACK", source.stream, source.group, entry_id),
-            ("HDEL", source.ledger, entry_id),
-            ("ZREM", source.due, entry_id),
-        ]
-    )
-    for reply in dropped:
-        checked(reply)
+async def drop_ghost(commands: Commands, source: Source, entry_id: bytes) -> Sequence[bytes] | None:
+    """Acknowledge an entry that was trimmed away, forget what is kept of it; its fields, if it is there after all."""
+    call_ = ((source.stream, source.ledger, source.due), (source.group, entry_id))
+    return checked((await run(commands, scripts.load("drop_ghost"), [call_]))[0])
 
 
 async def renew(commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]) -> list[bytes]:

@@ -194,9 +194,14 @@ class Reclaimer:
         fields = await member.outages.ride_out(
             "fetching", lambda: streams.entry(member.commands, source.stream, entry.entry_id)
         )
+        if (
+            fields is None
+        ):  # not there, or not where it was looked for: the master of before a failover may have answered
+            fields = await member.outages.ride_out(
+                "fetching", lambda: groups.drop_ghost(member.commands, source, entry.entry_id)
+            )
         if fields is not None:
             return entry._replace(fields=fields)
-        await member.outages.ride_out("fetching", lambda: groups.drop_ghost(member.commands, source, entry.entry_id))
         self._leases.drop(entry)
         self._report_ghosts(source, [entry.entry_id.decode()], "held")
         return None

@@ -11,7 +11,7 @@ import redis as redis_sync
 from redis.asyncio import Redis
 
 from rapids.exceptions import RedisUnavailableError
-from rapids.storage import groups
+from rapids.storage import groups, streams
 from rapids.worker import reclaimer
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
@@ -110,3 +110,33 @@ async def test_a_start_that_redis_cuts_short_at_any_step_says_so(redis_url: str,
         proxy.lose_reply_to(command)
         with pytest.raises(RedisUnavailableError):
             await asyncio.wait_for(make_router(client).start(), 10)
+
+
+async def test_an_entry_that_a_master_of_before_does_not_know_is_not_taken_for_trimmed(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover a lane's entry was looked up over a connection that still led to the old master, which had never
+    had it; what was not there was acknowledged as lost, over a new connection, at the master that had it."""
+    handled, let_go = list[int](), asyncio.Event()
+    router = make_router(redis, concurrency=2, order_by=lambda event: "one key", batch_size=5)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        handled.append(event.number)
+        await let_go.wait()
+
+    entry, asked = streams.entry, []
+
+    async def of_before(commands: Any, stream: str, entry_id: bytes) -> Any:
+        asked.append(entry_id)
+        return None if len(asked) <= 3 else await entry(commands, stream, entry_id)
+
+    monkeypatch.setattr(streams, "entry", of_before)
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder(number=number) for number in range(20)])
+        await eventually(lambda: router.counters.total("delivered") == 20)
+        let_go.set()
+        await until_settled(redis)
+    assert asked, "no entry was looked up"
+    assert handled == list(range(20))
+    assert router.counters.total("lost") == 0
