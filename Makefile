@@ -43,7 +43,7 @@ test-mixed-fleet: $(INSTALLED) ## Run services on rapids-streams 0.3.0 and on Ra
 	$(BIN)/python -m tests.mixed_fleet.environment
 	$(BIN)/python -m pytest tests/mixed_fleet
 
-chaos: $(INSTALLED) ## Kill, stop, pause and fail over everything for CHAOS_SECONDS (120) as CHAOS_SEED says, on TOPOLOGY (standalone), and count what is lost
+chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) as CHAOS_SEED says, and count what is lost; TOPOLOGY=sentinel or cluster fails over, too
 	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) --topology $(or $(TOPOLOGY),standalone) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
 soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and see that nothing grows
@@ -66,9 +66,10 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright
 	$(BIN)/pyright -p tests/typing
 
-ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, two minutes of chaos, all tests
+ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos for three minutes, all tests
 	$(BIN)/python -m example_app --once
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
+	$(BIN)/python -m tests.chaos --topology cluster --seconds 40 --rate 80 --workers 4 --seed $(or $(CHAOS_SEED),12)
 	$(BIN)/python -m tests.matrix --core redis-6.2 cluster # and the newest is what all tests run on
 	$(BIN)/python -m pytest
 
