@@ -13,10 +13,14 @@ from rapids.events import BaseEvent, Event, GenericEvent, kind_of
 from rapids.exceptions import EmitError, NotConfiguredError, SerializationError
 from rapids.observers import Observer
 from rapids.settings import EmitterSettings
+from rapids.storage import streams
+from rapids.storage.connection import SharedPool
 from rapids.wire.encoding import encode_values
 from rapids.write import Outgoing, Shortfall
 
 __all__ = ["EventEmitter", "ids_for"]
+
+NO_CLIENT = "the emitter has no Redis client: give EventEmitter(redis=...) one, or call emitter.configure(redis)"
 
 CHUNK = 1_000
 """Events sent in one round trip."""
@@ -54,6 +58,7 @@ class EventEmitter:
         )
         self._counts = EmitCounts(stream, observers)
         self._appender: Appender | None = None
+        self._redis: Redis | RedisCluster | None = None
         if redis is not None:
             self.configure(redis)
 
@@ -78,6 +83,16 @@ class EventEmitter:
         Raises `TypeError` for anything but a `redis.asyncio.Redis` or `RedisCluster`.
         """
         self._appender = Appender(redis, self._settings, self._counts)
+        self._redis = redis
+
+    async def ping(self) -> None:
+        """Return when the server that has the stream has answered.
+
+        Raises `NotConfiguredError` without a client, `redis.exceptions.RedisError` or `OSError` if it does not answer.
+        """
+        if self._redis is None:
+            raise NotConfiguredError(NO_CLIENT)
+        await streams.ping(SharedPool(self._redis, self._settings.stream))
 
     async def drain(self) -> None:
         """Wait until nothing is being written any more: for a shutdown, after the last `emit`."""
@@ -105,9 +120,7 @@ class EventEmitter:
         """
         appender = self._appender
         if appender is None:
-            raise NotConfiguredError(
-                "the emitter has no Redis client: give EventEmitter(redis=...) one, or call emitter.configure(redis)"
-            )
+            raise NotConfiguredError(NO_CLIENT)
         if appender.is_full:
             await appender.room()  # before the event is encoded: what waits here is the caller's, and no copy
         if kind_of(type(event)) is not None:

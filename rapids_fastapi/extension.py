@@ -131,7 +131,7 @@ class Rapids:
             queues={name: DeadLetterQueue(redis, name) for name in self._queue_names()},
             admin_auth=self._admin_auth or _token_from_environment(),
             redactor=self._redactor,
-            readiness=Readiness(redis, self._routers),
+            readiness=Readiness(self._emitter, self._routers),
         )
         started.push_async_callback(running.emitting.finished)
         return running

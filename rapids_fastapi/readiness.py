@@ -5,11 +5,9 @@ import logging
 import time
 from collections.abc import Sequence
 
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisError
 
-from rapids import EventRouter, RouterHealth
-from rapids.clients import RedisClient
-from rapids_fastapi.connecting import ping
+from rapids import EventEmitter, EventRouter, RouterHealth
 
 __all__ = ["Readiness"]
 
@@ -23,10 +21,11 @@ _PING_TIMEOUT = 2.0
 
 
 class Readiness:
-    """Ready when Redis answers, and every router is healthy. Why it is not is logged once, when that begins."""
+    """Ready when the emitter's Redis answers, and every router is healthy. Why it is not is logged once, when that
+    begins."""
 
-    def __init__(self, redis: RedisClient, routers: Sequence[EventRouter]) -> None:
-        self._redis = redis
+    def __init__(self, emitter: EventEmitter, routers: Sequence[EventRouter]) -> None:
+        self._emitter = emitter
         self._routers = routers
         self._turn = asyncio.Lock()
         self._checked_at: float | None = None
@@ -51,8 +50,8 @@ class Readiness:
     async def _unreachable(self) -> list[str]:
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
-                await ping(self._redis)
-        except (RedisError, RedisClusterException, OSError) as error:  # a TimeoutError is an OSError
+                await self._emitter.ping()
+        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
             return [f"Redis does not answer: {str(error) or f'not within {_PING_TIMEOUT:g} s'}"]
         return []
 

@@ -24,6 +24,7 @@ from rapids.storage.connection import SharedPool
 from rapids.storage.server import ServerFacts, look_at_server, socket_timeout_of
 from rapids_fastapi import Rapids
 from tests.redis.own_server import OwnServer, own_server
+from tests.servers.builds import Build
 from tests.worker.helpers import make_router, running
 
 EVICTS = ("--maxmemory-policy", "allkeys-lru")
@@ -158,8 +159,8 @@ async def test_a_clients_time_limit(redis_url: str, options: dict[str, Any], tim
 
 
 @asynccontextmanager
-async def a_server(*options: str) -> AsyncIterator[tuple[OwnServer, Redis]]:
-    async with own_server(*options) as server, Redis.from_url(server.url) as redis:
+async def a_server(build: Build, *options: str) -> AsyncIterator[tuple[OwnServer, Redis]]:
+    async with own_server(build, *options) as server, Redis.from_url(server.url) as redis:
         yield server, redis
 
 
@@ -179,8 +180,10 @@ async def test_the_embedded_server_is_warned_of_by_nobody(caplog: pytest.LogCapt
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_an_eviction_policy_and_no_persistence_and_little_memory(caplog: pytest.LogCaptureFixture) -> None:
-    async with a_server("--appendonly", "no", "--maxmemory-policy", "allkeys-lru") as (_, redis):
+async def test_an_eviction_policy_and_no_persistence_and_little_memory(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_server(build, "--appendonly", "no", "--maxmemory-policy", "allkeys-lru") as (_, redis):
         await redis.setrange("ballast", 30_000_000, "x")
         used = (await redis.info("memory"))["used_memory"]
         await redis.config_set("maxmemory", round(used * 1.1))
@@ -194,24 +197,26 @@ async def test_an_eviction_policy_and_no_persistence_and_little_memory(caplog: p
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_what_has_an_append_only_file_is_no_danger(caplog: pytest.LogCaptureFixture) -> None:
-    async with a_server() as (_, redis):
+async def test_what_has_an_append_only_file_is_no_danger(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server(build) as (_, redis):
         await redis.set("a change", 1)
         async with running(make_router(redis)):
             pass
     assert said(caplog) == []
 
 
-async def test_a_user_who_may_not_ask_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    async with a_server(*EVICTS) as (server, redis):
+async def test_a_user_who_may_not_ask_starts_all_the_same(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server(build, *EVICTS) as (server, redis):
         await redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-info")
         async with Redis.from_url(server.url, username="app", password="pw") as limited, running(make_router(limited)):
             pass
     assert said(caplog) == []
 
 
-async def test_clocks_that_are_far_apart(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with a_server() as (_, redis):
+async def test_clocks_that_are_far_apart(
+    build: Build, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_server(build) as (_, redis):
         monkeypatch.setattr(server_module, "time", SimpleNamespace(time=lambda: time.time() - 60))
         async with running(make_router(redis)):
             pass
@@ -230,10 +235,11 @@ async def test_a_client_with_a_short_time_limit(redis_url: str, caplog: pytest.L
 
 
 async def test_routers_that_share_them_say_it_once_and_another_server_is_another_matter(
+    build: Build,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     precautions = Precautions()
-    async with a_server(*EVICTS) as (server, redis):
+    async with a_server(build, *EVICTS) as (server, redis):
         routers = [make_router(redis, group=f"dv-group{number}") for number in range(3)]
         for router in routers:
             router.use_precautions(precautions)
@@ -248,8 +254,8 @@ async def test_routers_that_share_them_say_it_once_and_another_server_is_another
     assert said(caplog) == ["eviction"] * 2
 
 
-async def test_the_plug_in_says_each_once_for_all_its_routers(caplog: pytest.LogCaptureFixture) -> None:
-    async with a_server(*EVICTS) as (_, redis):
+async def test_the_plug_in_says_each_once_for_all_its_routers(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server(build, *EVICTS) as (_, redis):
         routers = [EventRouter(stream="s", group=f"g{number}") for number in range(2)]
         rapids = Rapids(redis=redis, routers=routers)
         for _ in range(2):
@@ -258,7 +264,7 @@ async def test_the_plug_in_says_each_once_for_all_its_routers(caplog: pytest.Log
     assert said(caplog) == ["eviction"]
 
 
-async def test_the_plug_in_says_it_for_an_emitter_alone(caplog: pytest.LogCaptureFixture) -> None:
-    async with a_server(*EVICTS) as (_, redis), Rapids(redis=redis, emitter=EventEmitter()).lifespan():
+async def test_the_plug_in_says_it_for_an_emitter_alone(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server(build, *EVICTS) as (_, redis), Rapids(redis=redis, emitter=EventEmitter()).lifespan():
         pass
     assert said(caplog) == ["eviction"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable
 
 import httpx
 import pytest
 from redis.asyncio import RedisCluster
 
-from rapids import BaseEvent, EventRouter
+from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.clients import open_client
 from rapids.exceptions import RedisUnavailableError
 from rapids_fastapi import Rapids, TokenAuth
@@ -101,6 +102,20 @@ async def test_a_cluster_that_cannot_be_reached_is_named_without_the_password() 
             pass
     assert "redis+cluster://me:***@127.0.0.1:1" in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+async def test_an_emitter_is_ready_while_the_node_that_has_its_stream_answers(cluster: Cluster) -> None:
+    stream = "cl:ready"
+    async with Rapids(emitter=EventEmitter(stream=stream), url=f"{cluster.url}?socket_timeout=1").lifespan() as state:
+        assert await state["rapids"].is_ready()
+        master = await cluster.kill_master_of(stream)
+        await eventually(lambda: _is_not(state["rapids"].is_ready()))
+        await cluster.until_failed_over(stream, master)
+        await eventually(state["rapids"].is_ready)
+
+
+async def _is_not(asked: Awaitable[bool]) -> bool:
+    return not await asked
 
 
 async def test_an_address_opens_a_client_that_its_block_closes(cluster: Cluster) -> None:

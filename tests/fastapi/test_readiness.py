@@ -15,11 +15,13 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import EventEmitter, EventRouter, RouterHealth
+from rapids.exceptions import NotConfiguredError
 from rapids_fastapi import Rapids, readiness
 from tests.embedded_scripts import private_temp
 from tests.fastapi.helpers import STREAM, admin_app, until
 from tests.fastapi.test_uvicorn import served
 from tests.redis.own_server import own_server
+from tests.servers.builds import Build
 from tests.support import eventually
 
 __all__ = ["private_temp"]
@@ -97,11 +99,11 @@ async def test_the_log_says_why_once_and_that_it_is_over(
 
 
 async def test_with_an_emitter_only_it_is_ready_while_redis_answers(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(readiness, "_FRESH", -1.0)
     async with (
-        own_server() as server,
+        own_server(build) as server,
         Redis.from_url(server.url) as redis,
         Rapids(redis=redis, emitter=EventEmitter(stream=STREAM)).lifespan() as state,
     ):
@@ -122,6 +124,21 @@ async def test_with_an_emitter_only_it_is_ready_while_redis_answers(
     assert begun.startswith("not ready: Redis does not answer: ")
     assert begun_again.startswith("not ready: Redis does not answer: ")
     assert over.startswith("ready again after ")
+
+
+async def test_it_is_the_emitters_own_redis_that_must_answer(build: Build, redis: Redis) -> None:
+    async with (
+        own_server(build) as server,
+        Redis.from_url(server.url) as own,
+        Rapids(redis=redis, emitter=EventEmitter(own, stream=STREAM)).lifespan() as state,
+    ):
+        await server.kill()
+        assert not await state["rapids"].is_ready()
+
+
+async def test_an_emitter_without_a_client_cannot_be_asked() -> None:
+    with pytest.raises(NotConfiguredError, match="no Redis client"):
+        await EventEmitter(stream=STREAM).ping()
 
 
 async def test_a_paused_group_is_ready(redis: Redis) -> None:

@@ -22,6 +22,7 @@ from rapids.storage.keys import Source
 from rapids.worker.pulse import Pulse
 from rapids.worker.vitals import READY, Limits
 from tests.redis.own_server import own_server
+from tests.servers.builds import Build
 from tests.support import eventually
 from tests.worker.helpers import DLQ, GROUP, STREAM, make_emitter, make_router, pending, running, start, until_settled
 
@@ -340,8 +341,8 @@ async def test_the_group_is_gone_and_cannot_be_made_again(redis: Redis, monkeypa
         await becomes(router, "caught_up")
 
 
-async def test_redis_is_gone_and_comes_back() -> None:
-    async with own_server() as server, Redis.from_url(server.url) as redis:
+async def test_redis_is_gone_and_comes_back(build: Build) -> None:
+    async with own_server(build) as server, Redis.from_url(server.url) as redis:
         router = a_router(redis)
         async with running(router):
             await becomes(router, "caught_up")
@@ -352,9 +353,11 @@ async def test_redis_is_gone_and_comes_back() -> None:
             await becomes(router, "caught_up")
 
 
-async def test_redis_hangs_and_the_answer_comes_in_time_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redis_hangs_and_the_answer_comes_in_time_all_the_same(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rapids.worker.checkup.ANSWER_WITHIN", 0.3)
-    async with own_server() as server, Redis.from_url(server.url) as redis:
+    async with own_server(build) as server, Redis.from_url(server.url) as redis:
         router = a_router(redis)
         async with running(router):
             await becomes(router, "caught_up")

@@ -16,6 +16,7 @@ from rapids.exceptions import GroupNotFoundError, NotConfiguredError, RetryAfter
 from rapids.storage.keys import Source
 from tests.redis.own_server import own_server
 from tests.redis.proxy import proxy_to
+from tests.servers.builds import Build
 from tests.servers.connecting import connected
 from tests.support import eventually
 from tests.worker.helpers import (
@@ -300,8 +301,10 @@ async def test_it_stays_paused_while_redis_is_away(
 
 
 @pytest.mark.usefixtures("often")
-async def test_it_outlives_a_restart_of_the_server_and_of_the_router(caplog: pytest.LogCaptureFixture) -> None:
-    async with own_server() as server, Redis.from_url(server.url) as redis:
+async def test_it_outlives_a_restart_of_the_server_and_of_the_router(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with own_server(build) as server, Redis.from_url(server.url) as redis:
         seen, control = Seen(redis), GroupControl(redis, STREAM, GROUP)
         async with running(seen.router("one")):
             await control.pause(actor="ada")
