@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter
 from rapids.exceptions import EmitError
 from tests.redis.proxy import Proxy, proxy_to
+from tests.worker.helpers import everywhere
 
 STREAM = "dv:through-proxy"
 
@@ -157,13 +158,13 @@ async def test_the_server_s_own_excuses_are_ridden_out(redis: Redis) -> None:
 
 
 async def test_a_full_server_is_ridden_out(redis: Redis) -> None:
-    await redis.config_set("maxmemory", "1")
+    await redis.config_set("maxmemory", "1", **everywhere(redis))
     try:
         with pytest.raises(EmitError, match="maxmemory") as caught:
             await EventEmitter(redis, STREAM, max_retries=2, retry_delay=0.001).emit(DvProxied())
         assert caught.value.attempts == 2
     finally:
-        await redis.config_set("maxmemory", "0")
+        await redis.config_set("maxmemory", "0", **everywhere(redis))
     await EventEmitter(redis, STREAM).emit(DvProxied())
 
 

@@ -54,9 +54,9 @@ async def pause(redis: Redis) -> None:
 
 
 async def refuse_writes(redis: Redis) -> None:
-    await redis.config_set("maxmemory", "1")
+    await redis.config_set("maxmemory", "1", **everywhere(redis))
     await asyncio.sleep(0.2)
-    await redis.config_set("maxmemory", "0")
+    await redis.config_set("maxmemory", "0", **everywhere(redis))
 
 
 async def be_a_replica(redis: Redis) -> None:

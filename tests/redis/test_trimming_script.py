@@ -11,7 +11,7 @@ from rapids.storage import trimming
 from rapids.storage.connection import SharedPool
 from rapids.storage.keys import Source
 from rapids.storage.trimming import Trim
-from tests.worker.helpers import GROUP, STREAM, as_text
+from tests.worker.helpers import GROUP, STREAM, as_text, everywhere
 
 SOURCE = Source(STREAM, GROUP)
 MARK = "{dv:events}:rapids:trimming"
@@ -21,9 +21,9 @@ MARK = "{dv:events}:rapids:trimming"
 async def whole_nodes_are_single_entries(redis: Redis) -> AsyncIterator[None]:
     """So that what is trimmed in whole nodes is trimmed to the entry."""
     before = await redis.config_get("stream-node-max-entries")
-    await redis.config_set("stream-node-max-entries", 1)
+    await redis.config_set("stream-node-max-entries", 1, **everywhere(redis))
     yield
-    await redis.config_set("stream-node-max-entries", before["stream-node-max-entries"])
+    await redis.config_set("stream-node-max-entries", before["stream-node-max-entries"], **everywhere(redis))
 
 
 async def add(redis: Redis, *ids: str) -> None:

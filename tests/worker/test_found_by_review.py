@@ -31,6 +31,7 @@ from tests.worker.helpers import (
     add,
     check_keys,
     consumers,
+    everywhere,
     letters,
     make_router,
     pending,
@@ -338,12 +339,12 @@ async def test_no_memory_for_longer_than_a_name_lasts_does_not_stop_handling(
 
     async with running(router):
         await emit(redis, *range(1_000))
-        await redis.config_set("maxmemory", "1")
+        await redis.config_set("maxmemory", "1", **everywhere(redis))
         try:
             before = len(seen)
             await eventually(lambda: len(seen) >= before + 100)  # two seconds, by what the handler takes
         finally:
-            await redis.config_set("maxmemory", "0")
+            await redis.config_set("maxmemory", "0", **everywhere(redis))
 
 
 async def test_the_only_active_consumer_takes_what_several_left_in_the_order_of_the_stream(redis: Redis) -> None:

@@ -27,6 +27,7 @@ from tests.worker.helpers import (
     DvOrder,
     as_text,
     check_keys,
+    everywhere,
     make_emitter,
     make_router,
     running,
@@ -252,9 +253,9 @@ def test_of_a_group_that_was_lost_or_set_back_nothing_is_known(watch: Gaps, told
 async def exact(redis: Redis) -> AsyncIterator[None]:
     """Streams that are cut to the entry."""
     before = await redis.config_get("stream-node-max-entries")
-    await redis.config_set("stream-node-max-entries", 1)
+    await redis.config_set("stream-node-max-entries", 1, **everywhere(redis))
     yield
-    await redis.config_set("stream-node-max-entries", before["stream-node-max-entries"])
+    await redis.config_set("stream-node-max-entries", before["stream-node-max-entries"], **everywhere(redis))
 
 
 @pytest.fixture

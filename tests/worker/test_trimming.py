@@ -18,6 +18,7 @@ from tests.worker.helpers import (
     DvOrder,
     as_text,
     check_keys,
+    everywhere,
     make_emitter,
     make_router,
     replay_stream,
@@ -32,9 +33,9 @@ async def soon(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
     monkeypatch.setattr(trimmer, "PAUSE", 0.02)
     monkeypatch.setattr(trimmer, "LEAST_AGE_MS", 0)
     before = await redis.config_get("stream-node-max-entries")
-    await redis.config_set("stream-node-max-entries", 1)
+    await redis.config_set("stream-node-max-entries", 1, **everywhere(redis))
     yield
-    await redis.config_set("stream-node-max-entries", before["stream-node-max-entries"])
+    await redis.config_set("stream-node-max-entries", before["stream-node-max-entries"], **everywhere(redis))
 
 
 async def length(redis: Redis, count: int) -> bool:
