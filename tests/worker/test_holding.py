@@ -18,6 +18,7 @@ from rapids.worker.intake import Abandoned, Intake
 from rapids.worker.leases import Leases
 from rapids.worker.member import Member
 from rapids.worker.outages import Outages
+from rapids.worker.pausing import Pausing
 from rapids.worker.reclaimer import Reclaimer
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
@@ -67,7 +68,9 @@ async def test_what_is_held_is_not_claimed_as_abandoned(redis: Redis) -> None:
     member = await member_of(redis, source)
     leases = Leases(member)
     exclusivity = Exclusivity(member, lambda: None, lambda: None)
-    reclaimer = Reclaimer(member, Intake(10), leases, exclusivity, lambda: None)
+    intake = Intake(10)
+    pausing = Pausing(member, intake, exclusivity, lambda: None, lambda: None)
+    reclaimer = Reclaimer(member, intake, leases, exclusivity, pausing, lambda: None)
     abandoned = Abandoned(source, entry.entry_id, 0, 1)
     leases.take([entry])
 
