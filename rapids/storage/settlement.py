@@ -42,6 +42,8 @@ class SettleCall:
     delivery: int = 2**31
     """Which delivery is settled: an entry that was delivered again since is left alone."""
     why: bytes = b""
+    taken_with: bytes = b""
+    """The ledger as it was when the entry was taken, empty for none: a failover may have undone what it tells of."""
     letters: Sequence[Letter] = ()
 
 
@@ -62,7 +64,7 @@ def _arguments(one: SettleCall, consumer: str, dlq_maxlen: int | None) -> list[b
     source = one.source
     arguments: list[bytes | str | int] = [
         *(source.group, consumer, one.entry_id, one.verb, int(source.is_replay), one.delay_ms, one.deliveries),
-        *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters), one.delivery),
+        *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters), one.delivery, one.taken_with),
     ]
     for letter in one.letters:
         arguments += [letter.handler, letter.values, *letter.fields]

@@ -270,7 +270,11 @@ def _delivery_of(one: Settled) -> tuple[bytes, int]:
 def _call_for(one: Settled) -> SettleCall:
     """What the script is to do: one clause for each settlement."""
     entry, settlement_ = one.entry, one.settlement
-    call = SettleCall(entry.source, entry.entry_id, "ack", settlement_.ledger.dump(), delivery=entry.deliveries)
+    call = SettleCall(
+        *(entry.source, entry.entry_id, "ack", settlement_.ledger.dump()),
+        delivery=entry.deliveries,
+        taken_with=entry.ledger or b"",
+    )
     match settlement_:
         case Ack(letters, _):
             return replace(call, verb="bury" if one.is_buried else "ack", letters=_letters(one, letters))

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from redis.asyncio import Redis
 
+from rapids.exceptions import NonRetryableError
 from rapids.outcomes import Ledger
 from rapids.storage import groups, settlement
 from rapids.storage.connection import SharedPool
 from rapids.storage.keys import Source, default_dlq
 from rapids.storage.settlement import Letter, SettleCall
 from rapids.worker import settler
-from tests.worker.helpers import GROUP, STREAM, DvOrder, as_text, check_keys, consumers, letters, make_emitter
+from tests.support import eventually
+from tests.worker.helpers import (
+    GROUP,
+    STREAM,
+    DvOrder,
+    as_text,
+    check_keys,
+    consumers,
+    letters,
+    make_emitter,
+    make_router,
+    running,
+    until_settled,
+)
 
 SOURCE = Source(STREAM, GROUP)
 DLQ = default_dlq(STREAM)
@@ -262,3 +278,60 @@ async def test_an_acknowledged_replay_is_deleted(redis: Redis) -> None:
 
 def test_a_flush_is_bounded() -> None:
     assert settler.LARGEST_FLUSH <= 1_000
+
+
+# --- undone by a failover ---------------------------------------------------------------------------------------------
+
+TAKEN_WITH = Ledger(done=frozenset({"mail"}), dead=frozenset({"pay"}), recorded=1)
+"""As a master told it whose last moments are lost: `pay` had its dead letter."""
+
+
+@pytest.mark.parametrize("verb", ["ack", "keep", "hand_back", "park"])
+async def test_an_entry_whose_dead_letter_a_failover_undid_is_not_settled_without_it(redis: Redis, verb: str) -> None:
+    entry_id = await given_to(redis, "me")
+    after = replace(TAKEN_WITH, done=frozenset({"mail", "ship"}))
+    assert await settle(redis, entry_id, verb, ledger=after, taken_with=TAKEN_WITH.dump()) == "lost"
+    assert await _pending(redis) == [("me", 1)]
+    stored = Ledger.load(await redis.hget(SOURCE.ledger, entry_id))
+    assert (stored.done, stored.dead) == ({"mail", "ship"}, set())
+
+
+async def test_nor_by_one_that_has_lost_it_besides(redis: Redis) -> None:
+    entry_id = await given_to(redis, "another")
+    assert await settle(redis, entry_id, taken_with=TAKEN_WITH.dump()) == "lost"
+    assert await _pending(redis) == [("another", 1)]
+
+
+async def test_what_the_ledger_still_tells_is_not_undone(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    await redis.hset(SOURCE.ledger, entry_id, TAKEN_WITH.dump())
+    assert await settle(redis, entry_id, taken_with=TAKEN_WITH.dump()) == "acked"
+    assert await state_of(redis) == NOTHING
+
+
+async def test_a_handler_whose_dead_letter_a_failover_undid_runs_again(redis: Redis) -> None:
+    """Else the entry was settled by a process that took it from the master of before, with no letter left of it."""
+    runs = Counter[str]()
+    router = make_router(redis, claim_min_idle_ms=200, dlq_stream=DLQ)
+
+    @router.on(DvOrder)
+    async def picky(event: DvOrder) -> None:
+        runs["picky"] += 1
+        raise NonRetryableError("not this one")
+
+    @router.on(DvOrder)
+    async def flaky(event: DvOrder) -> None:
+        runs["flaky"] += 1
+        if runs["flaky"] == 1:
+            raise ConnectionError
+        if (
+            runs["flaky"] == 2
+        ):  # as if another master had taken over meanwhile, which had not heard of the first delivery
+            await redis.delete(SOURCE.ledger, DLQ)
+
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder()])
+        await until_settled(redis)
+        await eventually(lambda: runs["picky"] == 2)
+        await until_settled(redis)
+    assert len(await letters(redis, DLQ)) == 1

@@ -8,7 +8,7 @@
 --       delivery count to leave behind (hand_back), why (park), the ledger to write (in it, a handler that waits has
 --       a delay in ms, or when it is due if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
---       and for each letter: handler, number of values, names and values in turn. Where the dead-letter stream is in
+--       the ledger as it was when the entry was taken ('' for none), and for each letter: handler, number of values, names and values in turn. Where the dead-letter stream is in
 --       another slot: 0 for one that is written there, -1 for one that is not, since this consumer had lost the entry
 -- Returns what was done: acked, kept, parked, handed_back, buried; or gone (it was not pending any more), lost (another
 -- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
@@ -94,9 +94,22 @@ local known = {done = {}, dead = {}, gave_up = {}}
 local stored = redis.call('HGET', ledger_key, id)
 if stored then known = cjson.decode(stored) end
 
-if not buries and pending[1][2] ~= consumer then
-  -- The lease was lost: another consumer runs this entry now. What this one finished, it need not repeat.
-  if verb == 'ack' and letters == 0 then
+local function is_undone()
+  -- Whether a dead letter that was there when the entry was taken is not any more, by the ledger: a failover lost both.
+  -- The handler did not run this time, and is to run again.
+  local has = {}
+  for _, name in ipairs(known.dead) do has[name] = true end
+  local taken = ARGV[13] ~= '' and cjson.decode(ARGV[13]) or {dead = {}}
+  for _, name in ipairs(taken.dead) do
+    if not has[name] then return true end
+  end
+  return false
+end
+
+local undone = not buries and is_undone()
+if not buries and (undone or pending[1][2] ~= consumer) then
+  -- The lease was lost: another consumer runs this entry now, or will. What this one finished, it need not repeat.
+  if verb == 'ack' and letters == 0 and not undone then
     acknowledge()
   elseif #ledger.done > 0 then
     ledger.n = known.n or 0
@@ -107,7 +120,7 @@ end
 
 if not buries and pending[1][4] > delivery then return 'stale' end
 
-local at, dead = 13, known.dead
+local at, dead = 14, known.dead
 for _ = 1, letters do
   local handler, values = ARGV[at], tonumber(ARGV[at + 1])
   local written = buries and values > 0 and has_letter(handler)
