@@ -52,9 +52,7 @@ def letters_gone(evidence: Evidence) -> Sequence[Key]:
 
 
 def letters_of_nothing(evidence: Evidence) -> Sequence[Letter]:
-    """Dead letters whose entries a failover lost: only where they are on another master."""
-    if not evidence.letters_elsewhere:
-        return []
+    """Dead letters whose entries a failover lost: to who still holds an entry, it is as if it had been trimmed."""
     known = touched(evidence)
     return [
         letter
