@@ -76,9 +76,9 @@ def letters_missing(evidence: Evidence) -> Iterable[str]:
 
 def letters_unexpected(evidence: Evidence) -> Iterable[str]:
     """What does not give up becomes none: an innocent neighbour of a toxic event, for instance."""
-    of_nothing = set(failovers.letters_of_nothing(evidence))
+    explained = {*failovers.letters_of_nothing(evidence), *failovers.letters_worn_out(evidence)}
     for letter in evidence.stored.letters:
-        if letter in of_nothing:
+        if letter in explained:
             continue
         number = evidence.stored.entries.get(letter.entry_id)
         if number is None or letter.handler not in expected_letters(number):

@@ -9,11 +9,13 @@ it is counted and shown.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
-from tests.chaos.events import expected_letters
+from tests.chaos.events import MAX_DELIVERIES_EXCEEDED, expected_letters
 from tests.chaos.evidence import Evidence, Letter
-from tests.chaos.flight import FAILOVERS, failed_over
+from tests.chaos.flight import FAILOVERS, failed_over, in_flight
+from tests.chaos.settings import MAX_DELIVERIES
 
 OF_LETTERS = ("other master ",)
 """Faults in which another takes the place of the master that has the dead letters, if that is not the stream's."""
@@ -58,4 +60,19 @@ def letters_of_nothing(evidence: Evidence) -> Sequence[Letter]:
         letter
         for letter in evidence.stored.letters
         if letter.entry_id not in evidence.stored.entries and (letter.entry_id, letter.handler) in known
+    ]
+
+
+def letters_worn_out(evidence: Evidence) -> Sequence[Letter]:
+    """Dead letters of entries that faults interrupted at every delivery there is, failovers among them: one that takes
+    longer than a failover is away has no chance where they come one after another."""
+    if not (known := touched(evidence)):
+        return []
+    interrupted = Counter(flight.runs[0].entry_id for flight in in_flight(evidence))
+    return [
+        letter
+        for letter in evidence.stored.letters
+        if letter.reason == MAX_DELIVERIES_EXCEEDED
+        and interrupted[letter.entry_id] >= MAX_DELIVERIES
+        and (letter.entry_id, letter.handler) in known
     ]

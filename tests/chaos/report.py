@@ -9,7 +9,7 @@ from statistics import median
 from tests.chaos import failovers
 from tests.chaos.checks import Promise
 from tests.chaos.events import expected_letters, is_toxic
-from tests.chaos.evidence import Evidence
+from tests.chaos.evidence import Evidence, Letter
 from tests.chaos.flight import in_flight, repeats
 from tests.chaos.recovery import Recovery, recoveries
 from tests.chaos.settings import Options
@@ -91,8 +91,14 @@ def _undone(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
         return []
     twice, gone = failovers.letters_twice(evidence), failovers.letters_gone(evidence)
     of_nothing = failovers.letters_of_nothing(evidence)
-    told = f"written twice {len(twice)}, lost {len(gone)}, of lost events {len(of_nothing)}"
+    worn_out = [one for one in failovers.letters_worn_out(evidence) if not _is_expected(one, evidence)]
+    told = f"written twice {len(twice)}, lost {len(gone)}, of lost events {len(of_nothing)}, worn out {len(worn_out)}"
     return [(f"  in {options.dlq}, by failovers", told)]
+
+
+def _is_expected(letter: Letter, evidence: Evidence) -> bool:
+    number = evidence.stored.entries.get(letter.entry_id)
+    return number is not None and letter.handler in expected_letters(number)
 
 
 def _recovery(found: Sequence[Recovery] | None) -> str:

@@ -168,3 +168,13 @@ def test_a_letter_may_be_of_an_event_that_a_failover_lost() -> None:
     assert broken(evidence) == []
     assert "of lost events 1" in table(Options(topology="cluster"), evidence, [])
     assert broken(replace(evidence, interruptions=())) == ["dead letters unexpected"]
+
+
+def test_an_entry_that_failovers_interrupted_whenever_it_was_delivered_is_worn_out() -> None:
+    tries = [run(JOB, "slow", pid=pid, start=100.0 + pid / 10) for pid in range(5)]
+    letter = Letter("98-0", f"{JOB}-0", "slow", "max_deliveries_exceeded")
+    evidence = good(*tries, interruptions=[FAILED_OVER])
+    evidence = replace(evidence, stored=replace(evidence.stored, letters=[*evidence.stored.letters, letter]))
+    assert broken(evidence) == []
+    assert "worn out 1" in table(Options(topology="cluster"), evidence, [])
+    assert broken(replace(evidence, executions=evidence.executions[:-1])) == ["dead letters unexpected"]
