@@ -23,6 +23,10 @@ BEFORE = 0.5
 FAILOVERS = ("master ",)
 """Faults in which another takes the place of the stream's master."""
 
+LAG = 1.5
+"""Seconds before a failover in which something was settled that the replica had not heard of: settled late, after the
+failover before perhaps, and passed on late by a machine with much to do."""
+
 HELD = 5.0
 """Seconds after a failover in which a process may begin what it held then. The new master may not know that the entry
 was given out, and gives it to another."""
@@ -91,9 +95,7 @@ def failed_over(evidence: Evidence, kinds: tuple[str, ...] = FAILOVERS) -> list[
         flight
         for flight in _flights(evidence.executions)
         if any(
-            start - BEFORE <= flight.end
-            and flight.start <= end + HELD
-            and emitted.get(flight.runs[0].number, 0.0) <= end
+            start - LAG <= flight.end and flight.start <= end + HELD and emitted.get(flight.runs[0].number, 0.0) <= end
             for start, end in times
         )
     ]

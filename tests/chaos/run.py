@@ -107,6 +107,9 @@ class Run:
         if interruption is None:
             self.say(f"{name}({details}) struck nothing")
             return
+        if interruption.pid is None:
+            began, ended = interruption.start - self._began, interruption.end - self._began
+            self.say(f"{interruption.kind} from {began:.1f} to {ended:.1f} s")
         self._interruptions.append(interruption)
         self._struck[interruption.kind] += 1
 

@@ -120,9 +120,9 @@ def test_what_never_recovered() -> None:
 @pytest.mark.parametrize(
     ("kind", "first", "is_explained"),
     [
-        ("master killed", 99.9, True),  # settled just before, which the replica had not heard of
+        ("master killed", 98.9, True),  # settled just before, which the replica had not heard of
         ("master killed", 104.5, True),  # held in the failover, run after it
-        ("master killed", 98.0, False),
+        ("master killed", 98.3, False),
         ("master killed", 109.0, False),
         ("slot moved", 102.0, False),
         ("other master killed", 102.0, False),
