@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import EventRouter, GroupStartPosition
+from rapids.counts import Counts
 from rapids.settings import RouterSettings
 from rapids.storage import sampling
 from rapids.storage.groups import RawEntry
@@ -148,12 +149,17 @@ def test_a_stream_that_is_much_shorter_than_before_was_cut_once_only() -> None:
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Gaps:
+def watch(monkeypatch: pytest.MonkeyPatch, counted: Counts) -> Gaps:
     """One that is given samples as they are, as the answers of a server, and takes none for reasons of time."""
     monkeypatch.setattr(sampling, "sample_in", lambda sample: sample)
     settings = RouterSettings(stream=STREAM, group=GROUP)
-    member: Any = SimpleNamespace(sources=[SOURCE], settings=settings, context={})
+    member: Any = SimpleNamespace(sources=[SOURCE], settings=settings, context={}, counts=counted)
     return Gaps(member)
+
+
+@pytest.fixture
+def counted() -> Counts:
+    return Counts(STREAM, GROUP)
 
 
 SOURCE = Source(STREAM, GROUP)
@@ -210,7 +216,7 @@ def test_who_is_given_what_comes_behind_the_gap_tells_it(watch: Gaps, told: Any)
     assert told() == [("10-0", "41-0", 30)]
 
 
-def test_what_redis_7_0_leaves_out_is_told_once(watch: Gaps, told: Any) -> None:
+def test_what_redis_7_0_leaves_out_is_told_and_counted_once(watch: Gaps, told: Any, counted: Counts) -> None:
     watch.sampled([CUT])
     watch.read(entries("41-0", "42-0"))
     again = replace(CUT, length=20, first="81-0", next="81-0", delivered="42-0", read=12)
@@ -221,6 +227,8 @@ def test_what_redis_7_0_leaves_out_is_told_once(watch: Gaps, told: Any) -> None:
     watch.sampled([replace(again, added=200, length=50, first="151-0", next="151-0", last="200-0", given_out="200-0")])
     watch.read(entries("151-0"))
     assert [estimated for _, _, estimated in told()] == [30, 38, 50]
+    assert counted.counters().total("lost", when="unread") == 30 + 38 + 50
+    assert counted.counters().total("gaps") == 3
 
 
 def test_who_is_far_behind_in_a_stream_that_nobody_cuts_is_not_warned(

@@ -52,12 +52,7 @@ for i = 7, #ARGV do
   end
 end
 
-local function is_before(one, other)
-  local ms, seq = string.match(one, '(%d+)-(%d+)')
-  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
-  if ms ~= other_ms then return tonumber(ms) < tonumber(other_ms) end
-  return tonumber(seq) < tonumber(other_seq)
-end
+-- with entry_order
 
 local function was_settled(id)
   -- By somebody who does not know of due times: a consumer on rapids-streams, or one that had lost its lease. A lost

@@ -6,17 +6,12 @@
 -- ARGV  group, the entry id to resume behind, whether the lost group had given out everything before it (1 | 0)
 -- Returns 1, or 0 if the group was there already. Then it also goes on to this entry id, if it was made at an earlier
 -- one: what one process had not read another may have, and holds it.
-local function is_before(one, other)
-  local ms, seq = string.match(one, '(%d+)-(%d+)')
-  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
-  if ms ~= other_ms then return tonumber(ms) < tonumber(other_ms) end
-  return tonumber(seq) < tonumber(other_seq)
-end
+-- with entry_order
+-- with fields
 
 local function go_on_to(id)
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-    local group = {}
-    for i = 1, #row, 2 do group[row[i]] = row[i + 1] end
+    local group = fields(row)
     if group.name == ARGV[1] and is_before(group['last-delivered-id'], id) then
       redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], id)
     end

@@ -7,12 +7,12 @@
 local stream, after, most, age = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, found, looked = {}, {}, 0
 
+-- with fields
+
 -- Trimming takes the oldest first: while the one to start behind is there, so is all that came after it.
 local function has_all()
   if #redis.call('XRANGE', stream, after, after) > 0 or redis.call('EXISTS', stream) == 0 then return true end
-  local info = redis.call('XINFO', 'STREAM', stream)
-  local is = {}
-  for i = 1, #info, 2 do is[info[i]] = info[i + 1] end
+  local is = fields(redis.call('XINFO', 'STREAM', stream))
   if is['last-generated-id'] == after then return true end
   -- Redis 6.2 does not count what was added: no telling there.
   if after == '0-0' and is['entries-added'] == is.length then return true end

@@ -6,14 +6,7 @@
 -- the token of the process that goes by this name or false}.
 local stream, group, from, most, names = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
--- Lua compares by the server's locale, and the order of names is that of their bytes.
-local function is_below(one, other)
-  for i = 1, math.min(#one, #other) do
-    local byte, other_byte = string.byte(one, i), string.byte(other, i)
-    if byte ~= other_byte then return byte < other_byte end
-  end
-  return #one < #other
-end
+-- with byte_order
 
 local rows = redis.pcall('XINFO', 'CONSUMERS', stream, group)
 if rows.err then return rows end

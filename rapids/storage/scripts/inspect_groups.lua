@@ -13,27 +13,11 @@ local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(AR
 local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
 local looked_at, enough = 0, 2000 -- consumers: the server does nothing else meanwhile
 
-local function named(row)
-  local is = {}
-  for i = 1, #row, 2 do is[row[i]] = row[i + 1] end
-  return is
-end
+-- with fields
 
--- Lua compares by the server's locale, and the order of names is that of their bytes.
-local function is_below(one, other)
-  for i = 1, math.min(#one, #other) do
-    local byte, other_byte = string.byte(one, i), string.byte(other, i)
-    if byte ~= other_byte then return byte < other_byte end
-  end
-  return #one < #other
-end
+-- with byte_order
 
-local function is_before(one, other)
-  local ms, seq = string.match(one, '(%d+)-(%d+)')
-  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
-  if ms ~= other_ms then return tonumber(ms) < tonumber(other_ms) end
-  return tonumber(seq) < tonumber(other_seq)
-end
+-- with entry_order
 
 local function oldest_but_parked(group, consumers)
   local first = redis.call('XPENDING', stream, group, '-', '+', 1)[1]
@@ -52,7 +36,7 @@ end
 local function seen(is)
   local consumers, living, held_by = {}, 0, {}
   for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, is.name)) do
-    local consumer = named(row)
+    local consumer = fields(row)
     held_by[consumer.name] = consumer.pending
     consumers[#consumers + 1] = consumer
     looked_at = looked_at + 1
@@ -74,7 +58,7 @@ local rows = redis.pcall('XINFO', 'GROUPS', stream)
 if rows.err then return rows end
 local groups, more = {}, 0
 for _, row in ipairs(rows) do
-  local is = named(row)
+  local is = fields(row)
   if only == is.name or (only == '' and not is_below(is.name, from)) then
     if #groups == most or looked_at >= enough then
       more = 1

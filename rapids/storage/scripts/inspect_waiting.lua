@@ -12,14 +12,7 @@ if redis.call('EXISTS', stream) == 0 then return redis.error_reply('ERR no such 
 local pending = redis.pcall('XPENDING', stream, group, '-', '+', 1)
 if pending.err then return pending end
 
--- Entries due at the same time are in the order of their bytes; Lua compares by the server's locale.
-local function is_below(one, other)
-  for i = 1, math.min(#one, #other) do
-    local byte, other_byte = string.byte(one, i), string.byte(other, i)
-    if byte ~= other_byte then return byte < other_byte end
-  end
-  return #one < #other
-end
+-- with byte_order
 
 local function rank_behind()
   if score == '' then return 0 end

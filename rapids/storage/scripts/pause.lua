@@ -2,10 +2,13 @@
 --
 -- KEYS  stream, paused
 -- ARGV  group, actor, reason
--- Returns {actor, reason, since in ms} of the pause that holds; nothing if there is no such group, an error if no stream.
+-- Returns {actor, reason, since in ms} of the pause that holds; nothing if there is no such group, an error if there is
+-- no such stream.
+-- with fields
+
 local found = false
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  for i = 1, #row, 2 do found = found or (row[i] == 'name' and row[i + 1] == ARGV[1]) end
+  found = found or fields(row).name == ARGV[1]
 end
 if not found then return false end
 if redis.call('EXISTS', KEYS[2]) == 0 then

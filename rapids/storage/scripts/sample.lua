@@ -3,16 +3,12 @@
 -- KEYS  stream, mark: it was trimmed lately of what all groups have settled
 -- ARGV  group, how many entries a read brings at most
 -- Returns false where there is no such stream or group, else {length, how many were ever added (-1: not known), first
--- and last entry id, the last id it gave out, id last delivered, how many the group has read (-1: not known), and its lag (-1: not known), the
--- next entry id to be delivered, that of the read after the next, whether the mark is there}; '' where there is no such
--- entry. The read after the next is looked for only where the server does not count.
+-- and last entry id, the last id it gave out, id last delivered, how many the group has read (-1: not known), and its
+-- lag (-1: not known), the next entry id to be delivered, that of the read after the next, whether the mark is there};
+-- '' where there is no such entry. The read after the next is looked for only where the server does not count.
 local stream, group_name, batch = KEYS[1], ARGV[1], tonumber(ARGV[2])
 
-local function fields(flat)
-  local named = {}
-  for i = 1, #flat, 2 do named[flat[i]] = flat[i + 1] end
-  return named
-end
+-- with fields
 
 if redis.call('EXISTS', stream) == 0 then return false end
 local group

@@ -4,17 +4,20 @@
 --
 -- KEYS  stream, ledger, due, parked, dead-letter stream (any key where there are no letters)
 -- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back | bury: write the letters of an entry that is
---       neither pending nor in the stream any more, and that only this consumer can have handled), delete after ack (1 | 0), delay in ms,
+--       neither pending nor in the stream any more, and that only this consumer can have handled),
+--       delete after ack (1 | 0), delay in ms,
 --       delivery count to leave behind (hand_back), why (park), the ledger to write (in it, a handler that waits has
 --       a delay in ms, or when it is due if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
---       the ledger as it was when the entry was taken ('' for none), and for each letter: handler, number of values, names and values in turn. Where the dead-letter stream is in
+--       the ledger as it was when the entry was taken ('' for none),
+--       and for each letter: handler, number of values, names and values in turn. Where the dead-letter stream is in
 --       another slot: 0 for one that is written there, -1 for one that is not, since this consumer had lost the entry
 -- Returns what was done: acked, kept, parked, handed_back, buried; or gone (it was not pending any more), lost (another
 -- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
 -- trimmed (it is no longer in the stream, and could not be given to a consumer again: nothing but letters was written),
 -- unwritten (a letter is to be written first after all).
 -- with letter_ids
+-- with fields
 local stream, ledger_key, due_key, parked_key, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
@@ -75,9 +78,9 @@ end
 local function has_letter(handler)
   -- Of an entry that is not pending no ledger tells. It was settled just now, if it was: so its letter is a late one.
   for _, row in ipairs(redis.call('XREVRANGE', dlq, '+', '-', 'COUNT', 1000)) do
-    local letter = {}
-    for i = 1, #row[2], 2 do letter[row[2][i]] = row[2][i + 1] end
-    if letter.original_msg_id == id and letter.original_group == group and letter.handler == handler then return true end
+    local letter = fields(row[2])
+    local is_of_entry = letter.original_msg_id == id and letter.original_group == group
+    if is_of_entry and letter.handler == handler then return true end
   end
   return false
 end

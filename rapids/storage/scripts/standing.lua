@@ -4,11 +4,7 @@
 -- ARGV  group
 -- Returns {last id, last delivered id, whether there is more to read (1 | 0), pending, waiting, actor, reason, since in
 -- ms}; nothing if a stream or its group is gone.
-local function fields_of(row)
-  local fields = {}
-  for i = 1, #row, 2 do fields[row[i]] = row[i + 1] end
-  return fields
-end
+-- with fields
 
 local function group_of(stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
@@ -17,7 +13,7 @@ local function group_of(stream)
     error(groups.err)
   end
   for _, row in ipairs(groups) do
-    local group = fields_of(row)
+    local group = fields(row)
     if group.name == ARGV[1] then return group end
   end
 end
@@ -32,6 +28,6 @@ local main, replay = group_of(KEYS[1]), group_of(KEYS[2])
 if not main or not replay then return false end
 local more = (has_more(KEYS[1], main) or has_more(KEYS[2], replay)) and 1 or 0
 local waiting = redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[4])
-local last = fields_of(redis.call('XINFO', 'STREAM', KEYS[1]))['last-generated-id']
+local last = fields(redis.call('XINFO', 'STREAM', KEYS[1]))['last-generated-id']
 local paused = redis.call('HMGET', KEYS[5], 'actor', 'reason', 'since_ms')
 return {last, main['last-delivered-id'], more, main.pending + replay.pending, waiting, paused[1], paused[2], paused[3]}

@@ -9,24 +9,9 @@
 local stream, mark = KEYS[1], KEYS[2]
 local own, least_age, most, mark_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 
--- Of numbers as text: an id may be too large for one.
-local function is_smaller(one, other)
-  if #one ~= #other then return #one < #other end
-  return one < other
-end
+-- with entry_order
 
-local function is_before(one, other)
-  local ms, seq = string.match(one, '(%d+)-(%d+)')
-  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
-  if ms ~= other_ms then return is_smaller(ms, other_ms) end
-  return is_smaller(seq, other_seq)
-end
-
-local function fields(flat)
-  local named = {}
-  for i = 1, #flat, 2 do named[flat[i]] = flat[i + 1] end
-  return named
-end
+-- with fields
 
 if redis.call('EXISTS', stream) == 0 then return {0, 0, false} end
 local time = redis.call('TIME')

@@ -1,0 +1,8 @@
+-- Lua compares by the server's locale, and the order in Redis is that of bytes.
+local function is_below(one, other)
+  for i = 1, math.min(#one, #other) do
+    local byte, other_byte = string.byte(one, i), string.byte(other, i)
+    if byte ~= other_byte then return byte < other_byte end
+  end
+  return #one < #other
+end
