@@ -74,8 +74,8 @@ async def open_client(url: str) -> AsyncGenerator[RedisClient]:
     - `embedded:` or `embedded:path/to/dir`: a private server that runs as long as the block.
 
     Further options as in redis-py's `from_url`, such as `?socket_timeout=10&ssl_ca_certs=ca.pem`. Unless the address
-    says otherwise, connecting may take 5 seconds, and redis-py does not try again by itself: Rapids rides out outages
-    by its own rules.
+    says otherwise, connecting may take 5 seconds, so may an answer where there are several servers, and redis-py does
+    not try again by itself: Rapids rides out outages by its own rules.
 
     Raises `ValueError` for an address that is none of these.
     """
@@ -121,6 +121,12 @@ def _options() -> dict[str, Any]:
     return {"socket_connect_timeout": _CONNECT_TIMEOUT, "retry": Retry(NoBackoff(), 0)}
 
 
+def _options_of_many() -> dict[str, Any]:
+    """The same where another server may take over: without a time limit, which redis-py has by default only since
+    version 8, the client would wait for ever for one whose machine is gone."""
+    return _options() | {"socket_timeout": _ANSWER_TIMEOUT}
+
+
 def _from_url(url: str) -> Redis:
     return Redis.from_url(url, **_options())  # pyright: ignore[reportUnknownMemberType]
 
@@ -138,19 +144,18 @@ def _cluster(option: str, url: str) -> RedisCluster:
     if path not in ("", "0"):
         raise ValueError(f"{option} must be redis+cluster://[user:password@]host:port,host:port, not {masked(url)!r}")
     options.pop("db", None)
-    # Without a time limit the client would wait for ever for a node whose machine is gone. A slot without a node is
-    # nobody's business whose keys are elsewhere.
-    own: dict[str, Any] = {"socket_timeout": _ANSWER_TIMEOUT, "require_full_coverage": False}
-    return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **_options() | own | options)
+    # A slot without a node is nobody's business whose keys are elsewhere.
+    own: dict[str, Any] = {**_options_of_many(), "require_full_coverage": False}
+    return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **own | options)
 
 
 @asynccontextmanager
 async def _sentinel(url: str) -> AsyncGenerator[Redis]:
     nodes, service, options = _sentinel_parts("url", url)
-    sentinel_options = _options() | {
+    sentinel_options = _options_of_many() | {
         name.removeprefix("sentinel_"): value for name, value in options.items() if name.startswith("sentinel_")
     }
-    own = _options() | {name: value for name, value in options.items() if not name.startswith("sentinel_")}
+    own = _options_of_many() | {name: value for name, value in options.items() if not name.startswith("sentinel_")}
     if own.get("ssl"):
         sentinel_options = {name: value for name, value in own.items() if name.startswith("ssl")} | sentinel_options
     sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_options)
