@@ -92,7 +92,7 @@ def _undone(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
     twice, gone = failovers.letters_twice(evidence), failovers.letters_gone(evidence)
     of_nothing = failovers.letters_of_nothing(evidence)
     worn_out = [one for one in failovers.letters_worn_out(evidence) if not _is_expected(one, evidence)]
-    told = f"written twice {len(twice)}, lost {len(gone)}, of lost events {len(of_nothing)}, worn out {len(worn_out)}"
+    told = f"written twice {len(twice)}, lost {len(gone)}, of lost entries {len(of_nothing)}, worn out {len(worn_out)}"
     return [(f"  in {options.dlq}, by failovers", told)]
 
 

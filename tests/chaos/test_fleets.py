@@ -149,7 +149,7 @@ def test_a_letter_written_twice_is_shown_where_two_processes_had_the_entry_in_a_
     gave_up = run(HOPELESS, "hopeless", start=101.0, result="failed")
     shown = replace(twice, executions=[*twice.executions, gave_up], interruptions=[FAILED_OVER])
     assert broken(shown) == []
-    assert "written twice 1, lost 0, of lost events 0" in table(Options(topology="cluster"), shown, [])
+    assert "written twice 1, lost 0, of lost entries 0" in table(Options(topology="cluster"), shown, [])
 
 
 def test_a_letter_on_another_master_may_be_lost_with_it_and_is_shown() -> None:
@@ -166,7 +166,7 @@ def test_a_letter_may_be_of_an_event_that_a_failover_lost() -> None:
     evidence = good(gave_up, interruptions=[FAILED_OVER])
     evidence = replace(evidence, stored=replace(evidence.stored, letters=[*evidence.stored.letters, orphan]))
     assert broken(evidence) == []
-    assert "of lost events 1" in table(Options(topology="cluster"), evidence, [])
+    assert "of lost entries 1" in table(Options(topology="cluster"), evidence, [])
     assert broken(replace(evidence, interruptions=())) == ["dead letters unexpected"]
 
 
