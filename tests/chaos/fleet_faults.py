@@ -86,6 +86,7 @@ class HandOver:
         async with _alone(scene) as fleet:
             begun = time.monotonic()
             await fleet.hand_over(self.coordinated)
+            await fleet.until_whole()  # sentinels may put things right once more, at the cost of what was written since
             kind = "master handed over" + ("" if self.coordinated else " without its consent")
             return Interruption(kind, begun, time.monotonic())
 
