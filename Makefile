@@ -66,10 +66,10 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright
 	$(BIN)/pyright -p tests/typing
 
-ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos for three minutes, all tests
+ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos, all tests
 	$(BIN)/python -m example_app --once
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
-	$(BIN)/python -m tests.chaos --topology cluster --seconds 40 --rate 80 --workers 4 --seed $(or $(CHAOS_SEED),12)
+	$(BIN)/python -m tests.chaos --topology cluster --seconds 30 --seconds-between-failovers 5 --rate 50 --workers 4 --seed $(or $(CHAOS_SEED),12)
 	$(BIN)/python -m tests.matrix --core redis-6.2 cluster # and the newest is what all tests run on
 	$(BIN)/python -m pytest
 

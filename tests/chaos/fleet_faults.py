@@ -121,10 +121,10 @@ async def _killed(fleet: Fleet, node: Node, down_seconds: float, kind: str) -> I
     begun = time.monotonic()
     node.kill()
     await fleet.until_replaced(node)
-    replaced = time.monotonic()
     await asyncio.sleep(down_seconds)
     await node.start()
-    return Interruption(kind, begun, replaced)
+    await fleet.until_whole()  # it may take itself for the master still, and writes with it
+    return Interruption(kind, begun, time.monotonic())
 
 
 @asynccontextmanager
