@@ -181,7 +181,8 @@ class Write:
             )
         except AnswerLostError as error:
             self._unsure.update(open_)
-            self._lost_clients.add(error.client)
+            if error.is_under_way:
+                self._lost_clients.add(error.client)
             return error
         except (RedisError, OSError) as error:
             return error

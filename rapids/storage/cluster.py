@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids.storage.packing import pack
 from rapids.storage.places import BUSY_POOL_PATIENCE, BUSY_POOL_PAUSE, own_options
-from rapids.storage.replies import Reply, checked
+from rapids.storage.replies import AnswerLostError, Reply, checked
 from rapids.storage.round_trips import round_trip
 
 __all__ = ["ClusterPlace"]
@@ -85,11 +85,17 @@ class ClusterPlace:
         self._node = await self._known(error)
 
     async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
-        """The answers of the node that takes the slot over: it wants to hear ASKING before each command."""
+        """The answers of the node that takes the slot over: it wants to hear ASKING before each command.
+
+        Raises `AnswerLostError` when they were sent and an answer did not come, another `RedisError` when not.
+        """
         asking = pack([("ASKING",)])
         commands = [part for one in packed for part in (asking, one)]
         async with _borrowed(await self._known(error)) as connection:
-            replies = await round_trip(connection, (), [*commands, *behind])
+            try:
+                replies = await round_trip(connection, (), [*commands, *behind])
+            except (RedisError, OSError) as lost:
+                raise AnswerLostError(str(lost)) from lost
         return [*replies[1 : len(commands) : 2], *replies[len(commands) :]]
 
     async def _known(self, error: AskError) -> ClusterNode:

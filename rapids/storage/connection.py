@@ -6,7 +6,6 @@ failover, or to another node of a Cluster.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -21,8 +20,10 @@ from rapids.storage.packing import Command, pack
 from rapids.storage.places import Client, Place, PoolPlace
 from rapids.storage.redirects import follow
 from rapids.storage.replies import (
+    AnswerLostError,
     Commands,
     Reply,
+    ServerClient,
     call,
     checked,
     is_no_group,
@@ -56,25 +57,6 @@ __all__ = [
     "share_a_slot",
     "whole_call",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerClient:
-    """A connection as its server knows it: by a number, which means nothing to the server's next run."""
-
-    number: int
-    run_id: bytes
-
-
-class AnswerLostError(RedisConnectionError):
-    """Commands were sent and their answers did not come: whether they were carried out is not known.
-
-    `client` is the connection they went out on, None where the server was not asked for its number.
-    """
-
-    def __init__(self, message: str, client: ServerClient | None = None) -> None:
-        super().__init__(message)  # pyright: ignore[reportUnknownMemberType] - untyped there
-        self.client = client
 
 
 def check_client(client: object) -> None:
@@ -147,9 +129,17 @@ class LentConnection:
         """
         last = [pack([command]) for command in behind]
         replies = await self._sent([*packed, *last])
-        if any(isinstance(reply, AskError) for reply in replies):
-            replies = await follow(self._place, replies, packed, self._sent_anew, last)
-        return replies
+        return await self._followed(replies, packed, last) if _sends_on(replies) else replies
+
+    async def _followed(
+        self, replies: Sequence[Reply], packed: Sequence[bytes], behind: Sequence[bytes]
+    ) -> list[Reply]:
+        try:
+            return await follow(self._place, replies, packed, self._sent_anew, behind)
+        except AnswerLostError:
+            raise
+        except (RedisError, OSError) as error:  # what had its answer was carried out, and the rest never sent on
+            raise AnswerLostError(str(error), is_under_way=False) from error
 
     async def give_back(self) -> None:
         """Let others have the connection."""
@@ -223,7 +213,7 @@ class OwnConnection:
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         async with self._turn:
             replies = await self._sent(commands)
-            if any(isinstance(reply, AskError) for reply in replies):
+            if _sends_on(replies):
                 packed = [pack([command]) for command in commands]
                 replies = await follow(self._place, replies, packed, self._sent_anew)
             return replies
@@ -241,7 +231,7 @@ class OwnConnection:
                 await connection.send_packed_command(pack(ahead) + last if ahead else last)
                 async with time_limit(connection):
                     before = await answers(connection, len(ahead))
-                    redirected = any(isinstance(reply, AskError) for reply in before)
+                    redirected = _sends_on(before)
                     if ahead and not redirected:
                         on_ahead(before)
                     reply = (await answers(connection, 1))[0]  # which does not block where it is redirected, too
@@ -299,6 +289,10 @@ def connection_elsewhere(client: Client, key: str | None, than: str, *, timeout:
     if key is None or share_a_slot(client, key, than):
         return None
     return OwnConnection(client, key, timeout=timeout)
+
+
+def _sends_on(replies: Sequence[Reply]) -> bool:
+    return any(isinstance(reply, AskError) for reply in replies)
 
 
 def _looked_at(place: Place, replies: list[Reply]) -> list[Reply]:

@@ -1,6 +1,7 @@
 """What servers answer: values, and errors told apart by what is to be done about them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from redis.exceptions import (
@@ -18,7 +19,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rapids.storage.packing import Command
 from rapids.storage.scripts import Script
 
-__all__ = ["Commands", "Reply", "call", "checked", "is_no_group", "is_outage", "run", "run_id_in"]
+__all__ = [
+    "AnswerLostError",
+    "Commands",
+    "Reply",
+    "ServerClient",
+    "call",
+    "checked",
+    "is_no_group",
+    "is_outage",
+    "run",
+    "run_id_in",
+]
 
 Reply: TypeAlias = Any
 
@@ -36,6 +48,27 @@ OUTAGE_ANSWERS = (
     "max number of clients",
 )
 """How answers begin, or what they contain, when the server cannot do now what it could do later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClient:
+    """A connection as its server knows it: by a number, which means nothing to the server's next run."""
+
+    number: int
+    run_id: bytes
+
+
+class AnswerLostError(RedisConnectionError):
+    """Commands were sent and their answers did not come: whether they were carried out is not known.
+
+    `client` is the connection they went out on, None where the server was not asked for its number. `is_under_way`:
+    whether they may be carried out later yet.
+    """
+
+    def __init__(self, message: str, client: ServerClient | None = None, *, is_under_way: bool = True) -> None:
+        super().__init__(message)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        self.client = client
+        self.is_under_way = is_under_way
 
 
 class Commands(Protocol):

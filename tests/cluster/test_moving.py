@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.asyncio import RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AskError, MovedError
 
 from rapids import EventEmitter, EventRouter
 from rapids.exceptions import EmitError
+from rapids.storage import connection
 from tests.servers.cluster import Cluster, slot_of
 from tests.servers.node import Node
 from tests.support import eventually
@@ -174,3 +178,25 @@ async def test_stopping_while_the_master_is_gone_takes_no_longer_than_it_may(
         await make_emitter(client).emit(DvOrder())
         await until_settled(client)
         (await cluster.master_of(STREAM)).pause()
+
+
+@pytest.mark.parametrize("sends_on", [MovedError, AskError])
+async def test_what_was_stored_before_the_slot_moved_is_not_stored_again_where_the_rest_cannot_be_sent_on(
+    client: RedisCluster, sends_on: type[AskError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two is stored, the second sent on to a node that nobody knows: what had its answer must not be
+    taken for not stored."""
+    emitter = make_emitter(client)
+    await emitter.emit(DvOrder())
+    real, moves = connection.round_trip, iter([True])
+
+    async def round_trip(to: AbstractConnection, commands: Sequence[Any], packed: Sequence[bytes] = ()) -> list[Any]:
+        if len(packed) != 2 or not next(moves, False):
+            return await real(to, commands, packed)
+        return [*await real(to, (), packed[:1]), sends_on(f"{slot_of(STREAM)} 127.0.0.1:1")]
+
+    monkeypatch.setattr(connection, "round_trip", round_trip)
+    await emitter.emit([DvOrder(number=1), DvOrder(number=2)])
+    stored = [fields[b"data"] for _, fields in await client.xrange(STREAM)]
+    assert [b'"number":%d' % number in data for number, data in enumerate(stored)] == [True] * 3
+    assert next(moves, None) is None
