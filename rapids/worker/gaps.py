@@ -94,8 +94,6 @@ class Gaps:
         if not entries:
             return
         sample = self._last
-        if sample is not None and sample.length <= SMALL:
-            self._is_at_risk = True
         first = entries[0].entry_id.decode()
         if gap is not None and sample is not None and (gap.before is None or gap.before == first):
             self._report(gap)
@@ -116,7 +114,7 @@ class Gaps:
             self._was_cut = sample.added > sample.length
         elif before is not None and before.first != sample.first:
             self._was_cut = before.first is not None
-        self._is_at_risk = share >= RISK and self._was_cut
+        self._is_at_risk = sample.length <= SMALL or (share >= RISK and self._was_cut)
         self._warn(sample, before, share)
 
     def _note_uncounted(self, sample: Sample) -> None:

@@ -191,7 +191,11 @@ def test_the_first_read_is_preceded_by_a_sample_and_the_next_is_not(watch: Gaps)
 )
 def test_what_is_at_risk_is_sampled_ahead_of_every_read(watch: Gaps, sample: Sample, is_at_risk: bool) -> None:
     watch.sampled([sample])
+    assert bool(watch.ahead()) is is_at_risk
     watch.read(entries("11-0"))
+    assert bool(watch.ahead()) is is_at_risk
+    watch.sampled([sample])
+    watch.read(())  # between a read that had to wait in vain and the next one, nobody is there to see what comes
     assert bool(watch.ahead()) is is_at_risk
 
 
