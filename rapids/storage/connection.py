@@ -238,6 +238,9 @@ class OwnConnection:
             except (RedisConnectionError, RedisTimeoutError, OSError):
                 self._place.doubt()
                 raise
+            except BaseException:  # of `on_ahead`, too: the last answer would be taken for that to the next command
+                await self.close()
+                raise
             if redirected:
                 packed = [pack([command]) for command in ahead]
                 on_ahead(await follow(self._place, before, packed, self._sent_anew))
