@@ -5,9 +5,9 @@ async with open_client("redis+sentinel://s1:26379,s2:26379/mymaster") as redis:
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis, RedisCluster
@@ -20,6 +20,8 @@ from redis.backoff import NoBackoff
 from rapids.embedded import is_embedded_url, open_embedded
 
 __all__ = ["RedisClient", "check_url", "disconnect", "masked", "open_client"]
+
+Made = TypeVar("Made")
 
 RedisClient: TypeAlias = Redis | RedisCluster
 """What Rapids works with: a client for one server or for Sentinel's master, or one for a Cluster."""
@@ -34,6 +36,7 @@ _ALLOWED = (
 )
 _SENTINEL_PORT = 26379
 _PORT = 6379
+_LAST_PORT = 65_535
 _CONNECT_TIMEOUT = 5.0
 _ANSWER_TIMEOUT = 5.0
 
@@ -46,9 +49,11 @@ def check_url(option: str, url: str) -> str:
     if is_embedded_url(url):
         open_embedded(url)  # makes the object and starts nothing; refuses a malformed one
     elif scheme.startswith(_SENTINEL):
-        _sentinel_parts(option, url)
+        address = _sentinel_parts(option, url)
+        _checked(option, url, lambda: _connections_of(*_sentinel_clients(*address)))  # which connect nowhere yet
     elif scheme.startswith(_CLUSTER):
-        _checked(option, url, lambda: _cluster(option, url))
+        nodes, options = _cluster_parts(option, url)
+        _checked(option, url, lambda: _cluster(nodes, options))
     elif scheme.startswith(_PLAIN):
         _checked(option, url, lambda: _from_url(url).connection_pool.make_connection())  # which connects nowhere yet
     else:
@@ -88,7 +93,8 @@ async def open_client(url: str) -> AsyncGenerator[RedisClient]:
         async with _sentinel(url) as client:
             yield client
     else:
-        async with _closing(_cluster("url", url) if scheme.startswith(_CLUSTER) else _from_url(url)) as client:
+        is_cluster = scheme.startswith(_CLUSTER)
+        async with _closing(_cluster(*_cluster_parts("url", url)) if is_cluster else _from_url(url)) as client:
             yield client
 
 
@@ -105,9 +111,9 @@ async def disconnect(client: RedisClient) -> None:
         await client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _checked(option: str, url: str, make: Callable[[], object]) -> None:
+def _checked(option: str, url: str, make: Callable[[], Made]) -> Made:
     try:
-        make()
+        return make()
     except (TypeError, ValueError) as error:
         raise ValueError(f"{option}: {masked(url)!r} cannot be used: {error}; it must be one of {_ALLOWED}") from error
 
@@ -139,19 +145,37 @@ async def _closing(client: RedisClient) -> AsyncGenerator[RedisClient]:
         await client.aclose()
 
 
-def _cluster(option: str, url: str) -> RedisCluster:
+def _cluster_parts(option: str, url: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     nodes, path, options = _parts(option, url, _PORT)
-    if path not in ("", "0"):
-        raise ValueError(f"{option} must be redis+cluster://[user:password@]host:port,host:port, not {masked(url)!r}")
-    options.pop("db", None)
+    if path not in ("", "0") or options.pop("db", 0) != 0:
+        raise ValueError(
+            f"{option} must be redis+cluster://[user:password@]host:port,host:port, without a database, "
+            f"not {masked(url)!r}"
+        )
+    return nodes, options
+
+
+def _cluster(nodes: Sequence[tuple[str, int]], options: Mapping[str, Any]) -> RedisCluster:
     # A slot without a node is nobody's business whose keys are elsewhere.
     own: dict[str, Any] = {**_options_of_many(), "require_full_coverage": False}
-    return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **own | options)
+    return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **own | {**options})
 
 
 @asynccontextmanager
 async def _sentinel(url: str) -> AsyncGenerator[Redis]:
-    nodes, service, options = _sentinel_parts("url", url)
+    sentinel, client = _sentinel_clients(*_sentinel_parts("url", url))
+    try:
+        async with _closing(client):
+            yield client
+    finally:
+        for node in sentinel.sentinels:
+            await node.aclose()
+
+
+def _sentinel_clients(
+    nodes: Sequence[tuple[str, int]], service: str, options: Mapping[str, Any]
+) -> tuple[Sentinel, Redis]:
+    """What asks the Sentinels, and a client of the master they name."""
     sentinel_options = _options_of_many() | {
         name.removeprefix("sentinel_"): value for name, value in options.items() if name.startswith("sentinel_")
     }
@@ -159,13 +183,12 @@ async def _sentinel(url: str) -> AsyncGenerator[Redis]:
     if own.get("ssl"):
         sentinel_options = {name: value for name, value in own.items() if name.startswith("ssl")} | sentinel_options
     sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_options)
-    try:
-        client: Redis = sentinel.master_for(service, **own)  # pyright: ignore[reportUnknownMemberType]
-        async with _closing(client):
-            yield client
-    finally:
-        for node in sentinel.sentinels:
-            await node.aclose()
+    return sentinel, sentinel.master_for(service, **own)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _connections_of(sentinel: Sentinel, client: Redis) -> list[object]:
+    """One connection of each client, not connected: what is wrong with an option shows there."""
+    return [one.connection_pool.make_connection() for one in (*sentinel.sentinels, client)]
 
 
 def _sentinel_parts(option: str, url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
@@ -185,7 +208,8 @@ def _parts(option: str, url: str, default_port: int) -> tuple[list[tuple[str, in
     if not hosts:
         raise ValueError(f"{option} must be one of {_ALLOWED}, not {masked(url)!r}")
     # redis-py reads the rest as if it were an address with one host: it knows its options and their types.
-    options: dict[str, Any] = {**parse_url(f"{parts.scheme.partition('+')[0]}://{credentials}@host/?{parts.query}")}
+    alone = f"{parts.scheme.partition('+')[0]}://{credentials}@host/?{parts.query}"
+    options: dict[str, Any] = {**_checked(option, url, lambda: parse_url(alone))}
     options.pop("host")
     if options.get("connection_class") is SSLConnection:
         # Clients for many servers make connections of their own class, which this asks to be one with TLS.
@@ -197,6 +221,6 @@ def _parts(option: str, url: str, default_port: int) -> tuple[list[tuple[str, in
 
 def _host_and_port(option: str, url: str, node: str, default_port: int) -> tuple[str, int]:
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?", node)
-    if found is None:
+    if found is None or not 0 < (port := int(found[2] or default_port)) <= _LAST_PORT:
         raise ValueError(f"{option}: {node!r} must be host:port, in {masked(url)!r}")
-    return found[1].strip("[]"), int(found[2] or default_port)
+    return found[1].strip("[]"), port

@@ -37,19 +37,27 @@ def test_every_kind_of_address_is_taken(url: str) -> None:
         ("localhost:6379", "url must be one of redis://"),
         ("", "url must be one of redis://"),
         ("redis+cluster://a:1,b:2/1", r"must be redis\+cluster://"),
+        ("redis+cluster://a:1?db=1", r"must be redis\+cluster://"),
         ("redis+cluster://", "must be one of"),
+        ("redis+cluster://a:65536", "url: 'a:65536' must be host:port"),
+        ("redis+cluster://a:1?socket_timeout=soon", "url: .* cannot be used"),
         ("redis+cluster://a:b:c", "must be host:port"),
         ("redis+cluster://a:1?nonsense=1", "cannot be used"),
         ("redis+sentinel://a:1", "host:port/service"),
         ("redis+sentinel:///service", "host:port/service"),
         ("redis+sentinel://a:1/service/x", "host:port/service"),
         ("redis+sentinel://a:b:c/service", "must be host:port"),
+        ("redis+sentinel://a:0/service", "url: 'a:0' must be host:port"),
+        ("redis+sentinel://a:1/service?nonsense=1", "url: .* cannot be used"),
+        ("redis+sentinel://a:1/service?sentinel_nonsense=1", "url: .* cannot be used"),
+        ("redis+sentinel://a:1/service?socket_timeout=soon", "url: .* cannot be used"),
         ("embedded://host/dir", "embedded:path/to/dir"),
     ],
 )
 def test_an_address_that_is_none_is_refused_and_the_allowed_ones_named(url: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=says) as error:
         Rapids(url=url)
+    assert str(error.value).count("unix://") <= 1  # the allowed ones are named once
 
 
 def test_a_refused_address_keeps_its_password_to_itself() -> None:
