@@ -9,6 +9,7 @@ from typing import overload
 from pydantic import ValidationError
 
 from rapids.checks import seconds as seconds_option
+from rapids.reasons import reason
 
 __all__ = [
     "DeserializationError",
@@ -76,7 +77,8 @@ class EmitError(RapidsError):
 
     def __str__(self) -> str:
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        text = f"could not emit {self.event_type!r} (id {self.event_id}) to {self.stream!r} after {tries}: {self.cause}"
+        what = f"{self.event_type!r} (id {self.event_id}) to {self.stream!r}"
+        text = f"could not emit {what} after {tries}: {reason(self.cause)}"
         if self.unknown:
             text += f"; unknown whether stored: {', '.join(self.unknown)}"
         if self.stored:

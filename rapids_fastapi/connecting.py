@@ -11,6 +11,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from rapids.clients import RedisClient, check_url, masked, open_client
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
+from rapids.reasons import reason
 
 __all__ = ["URL_VARIABLE", "connected", "ping", "reachable", "url_or_environment"]
 
@@ -55,7 +56,7 @@ async def reachable(client: RedisClient, where: str, timeout: float) -> RedisCli
     except TimeoutError as error:
         why = str(error) or f"no answer within {timeout:g} s"
     except (RedisError, RedisClusterException, OSError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
     else:
         return client
     message = f"cannot reach Redis at {masked(where)}: {why}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from rapids import EventEmitter, EventRouter, RouterHealth
+from rapids.reasons import reason
 
 __all__ = ["Readiness"]
 
@@ -52,7 +53,7 @@ class Readiness:
             async with asyncio.timeout(_PING_TIMEOUT):
                 await self._emitter.ping()
         except (RedisError, OSError) as error:  # a TimeoutError is an OSError
-            return [f"Redis does not answer: {str(error) or f'not within {_PING_TIMEOUT:g} s'}"]
+            return [f"Redis does not answer: {reason(error) if str(error) else f'not within {_PING_TIMEOUT:g} s'}"]
         return []
 
     def _note(self, faults: Sequence[str]) -> None:

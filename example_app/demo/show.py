@@ -21,6 +21,7 @@ from example_app.demo.story import Story, StoryError
 from example_app.settings import Settings
 from rapids.clients import RedisClient, check_url, open_client
 from rapids.embedded import EmbeddedServerError, is_embedded_url, open_embedded
+from rapids.reasons import reason
 from rapids_fastapi import CorrelationMiddleware
 
 __all__ = ["DemoError", "run"]
@@ -157,4 +158,6 @@ async def _reach(redis: RedisClient, stream: str) -> None:
         async with asyncio.timeout(5):
             await redis.exists(stream)
     except (RedisError, RedisClusterException, OSError) as error:
-        raise DemoError(f"cannot reach Redis (RAPIDS_REDIS_URL): {error or 'no answer within 5 s'}") from error
+        raise DemoError(
+            f"cannot reach Redis (RAPIDS_REDIS_URL): {reason(error) if str(error) else 'no answer within 5 s'}"
+        ) from error

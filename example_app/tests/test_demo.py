@@ -181,6 +181,11 @@ async def test_a_port_in_use_is_left_to_its_user(redis_url: str) -> None:
     [
         ({"RAPIDS_REDIS_URL": "redis://localhost:1"}, "cannot reach Redis (RAPIDS_REDIS_URL)"),
         ({"RAPIDS_REDIS_URL": "redis://me:secret@localhost:1"}, "cannot reach Redis (RAPIDS_REDIS_URL)"),
+        (
+            {"RAPIDS_REDIS_URL": "redis+sentinel://localhost:1/primary"},
+            "cannot reach Redis (RAPIDS_REDIS_URL): No master found for 'primary': no Sentinel that",
+        ),
+        ({"RAPIDS_REDIS_URL": "redis+sentinel://localhost:1/a?b=1"}, "RAPIDS_REDIS_URL: 'redis+sentinel://"),
         ({"RAPIDS_REDIS_URL": "http://localhost"}, "RAPIDS_REDIS_URL must be one of "),
         ({"EXAMPLE_STREAM": "a}b"}, "the service did not start: ValueError: stream must"),
     ],

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from rapids.backoff import exponential
 from rapids.counts import Counts
+from rapids.reasons import reason
 
 __all__ = ["Failing", "Outages"]
 
@@ -84,9 +85,10 @@ class Outages:
         """Note that an operation failed."""
         is_first = not self._failing
         since = self._failing[operation].since if operation in self._failing else time.monotonic()
-        self._failing[operation] = Failing(operation, since, f"{type(error).__name__}: {error}")
+        why = reason(error)
+        self._failing[operation] = Failing(operation, since, f"{type(error).__name__}: {why}")
         if is_first:
-            logger.error("Redis does not do as asked; waiting for it: %s: %s", operation, error, extra=self._context)
+            logger.error("Redis does not do as asked; waiting for it: %s: %s", operation, why, extra=self._context)
             self._counts.outage_started(operation, error)
 
     def worked(self, operation: str) -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from rapids.health import HealthReason
+from rapids.reasons import reason
 from rapids.settings import RouterSettings
 from rapids.storage.control import Standing
 from rapids.worker.outages import Failing
@@ -97,7 +98,7 @@ def _fault(v: Vitals, standing: "Standing | Exception | None", limits: Limits) -
         why = "a handler that does not await, or the process was stopped"
         return "loop_blocked", f"the event loop stood still for {v.stall:.1f} s: {why}"
     if isinstance(standing, Exception):
-        return "redis_unavailable", f"Redis does not do as asked: {type(standing).__name__}: {standing}"
+        return "redis_unavailable", f"Redis does not do as asked: {type(standing).__name__}: {reason(standing)}"
     if standing is None:
         return "group_lost", "the stream or its consumer group is gone, and not made again yet"
     if v.failing is not None and v.failing_for > limits.failing:

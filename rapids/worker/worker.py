@@ -10,6 +10,7 @@ from rapids.counts import Counts
 from rapids.delivery import HandlerMiddleware, UnderWay
 from rapids.exceptions import RedisUnavailableError
 from rapids.health import RouterHealth
+from rapids.reasons import reason
 from rapids.registration import Handlers
 from rapids.settings import RouterSettings
 from rapids.storage import groups, streams
@@ -184,7 +185,8 @@ class Worker:
             await self._find_place()
         except (RedisError, OSError) as error:
             if is_outage(error):
-                raise RedisUnavailableError(f"cannot start: Redis does not answer as it should: {error}") from error
+                why = reason(error)
+                raise RedisUnavailableError(f"cannot start: Redis does not answer as it should: {why}") from error
             raise
 
     async def _find_place(self) -> None:
