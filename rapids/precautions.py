@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
 from rapids.storage.connection import Client, Commands, SharedPool
@@ -52,15 +53,18 @@ class Precautions:
 
         Raises nothing that Redis does.
         """
-        await self.look(SharedPool(redis, stream), {"stream": stream})
+        await self.look(SharedPool(redis, stream), {"stream": stream}, redis)
 
-    async def look(self, commands: Commands, context: Mapping[str, object]) -> str:
-        """The same over these connections; what tells the server's run from others. `context`: for the log."""
+    async def look(self, commands: Commands, context: Mapping[str, object], client: Client) -> str:
+        """The same over these connections of the client; what tells the server's run from others.
+
+        `context`: for the log.
+        """
         try:
             facts = await look_at_server(commands)
         except (RedisError, OSError):  # whatever comes next meets it too, and says so
             return ""
-        self._warn(facts.run_id, dangers(facts), context)
+        self._warn(facts.run_id, dangers(facts, knows_a_cluster=isinstance(client, RedisCluster)), context)
         return facts.run_id
 
     def look_at_client(self, client: Client, block_ms: int, run_id: str, context: Mapping[str, object]) -> None:
@@ -74,8 +78,14 @@ class Precautions:
                 logger.warning("%s", danger.message, extra={**context, "danger": danger.kind})
 
 
-def dangers(facts: ServerFacts) -> Iterator[Danger]:
-    """What about a server endangers the promises."""
+def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Danger]:
+    """What about a server, asked through a Cluster's client or through one for one server, endangers the promises."""
+    if facts.is_cluster_node and not knows_a_cluster:
+        yield Danger(
+            "cluster",
+            "this server is a node of a Cluster, and the client stays with it: what moves to another node, by a "
+            "failover or with its slot, is out of reach; use redis+cluster:// or RedisCluster",
+        )
     if facts.version is not None and facts.version < OLDEST:
         version = ".".join(map(str, facts.version))
         yield Danger("version", f"Redis {version} is too old: Rapids needs 6.2 or newer, or Valkey; upgrade the server")

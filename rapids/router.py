@@ -299,7 +299,7 @@ class EventRouter(HandlerRegistry):
     async def _look_around(self, client: Redis | RedisCluster, commands: Commands) -> None:
         """Warn of what endangers the promises, before anything else is asked of the server."""
         where = {"stream": self.stream, "group": self.group}
-        run_id = await self._precautions.look(commands, where)
+        run_id = await self._precautions.look(commands, where, client)
         self._precautions.look_at_client(client, self._settings.block_ms, run_id, where)
 
     def _control(self, what: str) -> GroupControl:

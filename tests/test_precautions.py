@@ -69,6 +69,7 @@ def test_a_good_server_and_one_that_says_nothing_are_no_danger() -> None:
         ({"is_append_only": True, "unsaved_for": 7_201.0}, []),
         ({"unsaved_for": 7_201.0}, []),
         ({"is_append_only": False, "unsaved_for": 7_201.0, "is_embedded": True}, []),
+        ({"is_cluster_node": True}, ["cluster"]),
         ({"clock_ahead": 4.9}, []),
         ({"clock_ahead": 5.1}, ["clock"]),
         ({"clock_ahead": -5.1}, ["clock"]),
@@ -76,6 +77,10 @@ def test_a_good_server_and_one_that_says_nothing_are_no_danger() -> None:
 )
 def test_what_endangers_the_promises(facts: dict[str, Any], found: list[str]) -> None:
     assert kinds(**facts) == found
+
+
+def test_a_node_of_a_cluster_is_no_danger_to_a_clusters_client() -> None:
+    assert list(dangers(ServerFacts(is_cluster_node=True), knows_a_cluster=True)) == []
 
 
 @pytest.mark.parametrize(
@@ -87,14 +92,15 @@ def test_a_time_limit_below_what_a_read_may_wait_for(timeout: float | None, bloc
 
 
 def test_each_warning_says_what_to_do() -> None:
-    bad = ServerFacts("", (6, 0), "allkeys-lru", 99, 100, False, 9_000.0, 60.0)
+    bad = ServerFacts("", (6, 0), "allkeys-lru", 99, 100, False, 9_000.0, 60.0, is_cluster_node=True)
     texts = [danger.message for danger in [*dangers(bad), *timeout_dangers(1.0, 5_000)]]
-    todo = ["upgrade the server", "set it to noeviction", "more memory", "set appendonly yes", "NTP", "above block_ms"]
+    todo = ["redis+cluster://", "upgrade the server", "set it to noeviction", "more memory", "set appendonly yes"]
+    todo += ["NTP", "above block_ms"]
     assert len(texts) == len(todo)
     for text, advice in zip(texts, todo, strict=True):
         assert advice in text
-    assert "60 s ahead of this machine's" in texts[4]
-    assert "99 % of maxmemory" in texts[2]
+    assert "60 s ahead of this machine's" in texts[5]
+    assert "99 % of maxmemory" in texts[3]
 
 
 # --- what a server says ---------------------------------------------------------------------------------------------
@@ -116,15 +122,15 @@ REFUSED = ResponseError("NOPERM this user has no permissions to run it")
 
 
 async def test_a_server_that_refuses_to_say_anything_is_no_danger(caplog: pytest.LogCaptureFixture) -> None:
-    assert await look_at_server(Canned(*[REFUSED] * 4)) == ServerFacts()
-    await Precautions().look(Canned(*[REFUSED] * 4), {})
-    await Precautions().look(Canned(RedisConnectionError("gone")), {})
+    assert await look_at_server(Canned(*[REFUSED] * 5)) == ServerFacts()
+    await Precautions().look(Canned(*[REFUSED] * 5), {}, Redis())
+    await Precautions().look(Canned(RedisConnectionError("gone")), {}, Redis())
     assert said(caplog) == []
 
 
 async def test_what_a_server_says_strangely_is_left_out() -> None:
     info = b"redis_version:7.x\r\nmaxmemory:lots\r\nused_memory:\xff\r\n# Memory\r\nrun_id\r\n"
-    facts = await look_at_server(Canned(info, info, b"", REFUSED))
+    facts = await look_at_server(Canned(info, info, b"", b"", REFUSED))
     assert facts == ServerFacts()
 
 
@@ -145,7 +151,7 @@ async def test_a_slow_answer_is_no_clock_that_is_apart(
 ) -> None:
     asked_and_answered = iter([100.0, 110.0])
     monkeypatch.setattr(server_module, "time", SimpleNamespace(time=lambda: next(asked_and_answered)))
-    facts = await look_at_server(Canned(b"", b"", b"", [str(server).encode(), b"0"]))
+    facts = await look_at_server(Canned(b"", b"", b"", b"", [str(server).encode(), b"0"]))
     assert facts.clock_ahead == ahead
 
 

@@ -32,6 +32,7 @@ class ServerFacts:
     clock_ahead: float | None = None
     """Seconds by which its clock is ahead of this process's, at the least; negative where behind."""
     is_embedded: bool = False
+    is_cluster_node: bool = False
 
 
 async def look_at_server(commands: Commands) -> ServerFacts:
@@ -40,7 +41,7 @@ async def look_at_server(commands: Commands) -> ServerFacts:
     CONFIG is not asked for: managed services refuse it, and who may read it may read passwords.
     """
     asked_at = time.time()
-    sections = [("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence")]
+    sections = [("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence"), ("INFO", "cluster")]
     *infos, clock = await commands.send([*sections, ("TIME",)])
     answered_at = time.time()
     info = {name: value for reply in infos for name, value in _lines(reply)}
@@ -54,6 +55,7 @@ async def look_at_server(commands: Commands) -> ServerFacts:
         is_append_only=None if "aof_enabled" not in info else info["aof_enabled"] == "1",
         unsaved_for=_unsaved_for(info, now),
         clock_ahead=None if now is None else _ahead(now, asked_at, answered_at),
+        is_cluster_node=info.get("cluster_enabled") == "1",
         is_embedded=info.get("availability_zone") == EMBEDDED_ZONE,
     )
 

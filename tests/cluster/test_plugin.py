@@ -63,6 +63,25 @@ async def test_a_failure_is_listed_and_replayed_over_http(cluster: Cluster, dlq:
                 assert (await http.get(letters)).json()["items"] == []
 
 
+async def test_a_client_for_one_server_is_told_that_it_takes_one_for_a_cluster(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = await cluster.master_of("cl:events")
+    other = next(node for node in await cluster.masters() if node is not owner)
+    rapids = Rapids(url=other.url, routers=[EventRouter(stream="cl:events", group="cl")])
+    with pytest.raises(RedisUnavailableError, match=r"another node of the Cluster .*redis\+cluster://"):
+        async with rapids.lifespan():
+            pass
+    caplog.clear()
+    async with Rapids(url=owner.url, emitter=EventEmitter(stream="cl:events")).lifespan():  # as long as that is so
+        pass
+    assert [vars(record)["danger"] for record in caplog.records if record.name == "rapids.precautions"] == ["cluster"]
+    caplog.clear()
+    async with Rapids(url=cluster.url, routers=[EventRouter(stream="cl:events", group="cl")]).lifespan():
+        pass
+    assert [record for record in caplog.records if record.name == "rapids.precautions"] == []
+
+
 async def _has_items(http: httpx.AsyncClient, path: str) -> bool:
     return bool((await http.get(path)).json()["items"])
 
