@@ -76,6 +76,10 @@ class Outages:
         """The operation that has been failing for the longest time; None where none fails now."""
         return min(self._failing.values(), key=lambda failing: failing.since, default=None)
 
+    def is_failing(self, operation: str) -> bool:
+        """Whether an operation failed when it was tried last."""
+        return operation in self._failing
+
     @staticmethod
     def pause(failures: int, longest: float = 2.0) -> float:
         """Seconds to wait after so many failures in a row."""

@@ -19,6 +19,10 @@ from rapids.worker.member import Member
 
 __all__ = ["Reader"]
 
+BLOCK_AFTER_ERROR = 1_000
+"""Milliseconds the read after one that failed may wait: so that Redis is known to be back when it is, however long
+nothing new comes."""
+
 
 class Reader:
     """Reads the stream and the group's replay stream in one blocking call, on a connection of its own."""
@@ -129,12 +133,15 @@ class Reader:
 
     def _reading(self, name: str) -> groups.Reading:
         """The read of this consumer: another one from when it goes by another name."""
+        block_ms = self._settings.block_ms
+        if block_ms > BLOCK_AFTER_ERROR and self._member.outages.is_failing("reading"):
+            return self._new_reading(name, BLOCK_AFTER_ERROR)
         if self._last_reading is None or self._last_reading.consumer != name:
-            settings = self._settings
-            self._last_reading = groups.Reading(
-                self._member.sources, name, count=settings.batch_size, block_ms=settings.block_ms
-            )
+            self._last_reading = self._new_reading(name, block_ms)
         return self._last_reading
+
+    def _new_reading(self, name: str, block_ms: int) -> groups.Reading:
+        return groups.Reading(self._member.sources, name, count=self._settings.batch_size, block_ms=block_ms)
 
     @property
     def turned_at(self) -> float:

@@ -65,6 +65,19 @@ async def be_a_replica(redis: Redis) -> None:
     await redis.replicaof("NO", "ONE")
 
 
+async def test_an_outage_is_over_once_redis_is_back_and_not_when_the_next_entry_comes(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with own_server(build) as server, Redis.from_url(server.url) as redis:
+        router = make_router(redis, block_ms=60_000)
+        async with running(router):
+            await server.kill()
+            await eventually(lambda: router.counters.total("outages") == 1)
+            await server.start()
+            await eventually(lambda: "Redis is back after" in caplog.text)
+            assert (await router.health()).ready
+
+
 ALONE = pytest.mark.standalone("who is the master is not for one server to say")
 
 
