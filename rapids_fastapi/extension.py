@@ -11,6 +11,7 @@ from rapids.clients import RedisClient, check_url, disconnect
 from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
 from rapids.precautions import Precautions
+from rapids.storage.connection import check_client
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.connecting import connected, reachable, url_or_environment
@@ -62,6 +63,8 @@ class Rapids:
         if url is not None and redis is not None:
             raise ValueError("url and redis both say which Redis to use: give one of them")
         self._url = None if url is None else check_url("url", url)
+        if redis is not None:
+            check_client(redis)
         self._redis = redis
         self._emitter = _check_emitter(emitter, self._routers)
         self._emitter_has_client = self._emitter.configured

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from rapids import EventEmitter, EventRouter
@@ -93,6 +94,8 @@ class TestConstruction:
             ({"routers": ["x"]}, "routers must be a list of EventRouters, not one with 'x'"),
             ({"emitter": "x"}, "emitter must be an EventEmitter"),
             ({"url": 6379}, "url must be an address"),
+            ({"redis": "redis://localhost"}, "redis must be a redis.asyncio.Redis or RedisCluster client"),
+            ({"redis": SyncRedis()}, "redis must be a redis.asyncio.Redis or RedisCluster client"),
             ({"dead_letters": "yes"}, "dead_letters must be True or False"),
             ({"admin_auth": "token"}, "admin_auth must be a callable"),
             ({"redact": "password"}, "redact must be a list of names"),
