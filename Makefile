@@ -36,8 +36,9 @@ test-unit: $(INSTALLED) ## Run the tests that need no server
 test-integration: servers-if-possible ## Run the tests on the embedded server
 	$(BIN)/python -m pytest -m integration
 
-test-matrix: servers ## Run the delivery suite on every kind of server, or on MATRIX="redis-6.2 cluster"
+test-matrix: servers ## Run the delivery suite on every kind of server and the mixed fleet, or on MATRIX="redis-6.2 cluster"
 	$(BIN)/python -m tests.matrix $(MATRIX)
+	$(if $(MATRIX),,$(MAKE) test-mixed-fleet)
 
 test-mixed-fleet: $(INSTALLED) ## Run services on rapids-streams 0.3.0 and on Rapids over one stream (needs Python 3.12)
 	$(BIN)/python -m tests.mixed_fleet.environment
