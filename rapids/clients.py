@@ -79,8 +79,8 @@ async def open_client(url: str) -> AsyncGenerator[RedisClient]:
     - `embedded:` or `embedded:path/to/dir`: a private server that runs as long as the block.
 
     Further options as in redis-py's `from_url`, such as `?socket_timeout=10&ssl_ca_certs=ca.pem`. Unless the address
-    says otherwise, connecting may take 5 seconds, so may an answer where there are several servers, and redis-py does
-    not try again by itself: Rapids rides out outages by its own rules.
+    says otherwise, connecting may take 5 seconds, and so may each answer; redis-py does not try again by itself, as
+    Rapids rides out outages by its own rules.
 
     Raises `ValueError` for an address that is none of these.
     """
@@ -122,15 +122,13 @@ def _options() -> dict[str, Any]:
     """What our clients have unless the address says otherwise.
 
     redis-py would try again by itself for seconds; Rapids rides out outages by its own rules, and at start-up the
-    reason should be told at once.
+    reason should be told at once. Before version 8 it would wait for ever for an answer that never comes.
     """
-    return {"socket_connect_timeout": _CONNECT_TIMEOUT, "retry": Retry(NoBackoff(), 0)}
-
-
-def _options_of_many() -> dict[str, Any]:
-    """The same where another server may take over: without a time limit, which redis-py has by default only since
-    version 8, the client would wait for ever for one whose machine is gone."""
-    return _options() | {"socket_timeout": _ANSWER_TIMEOUT}
+    return {
+        "socket_connect_timeout": _CONNECT_TIMEOUT,
+        "socket_timeout": _ANSWER_TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 def _from_url(url: str) -> Redis:
@@ -157,7 +155,7 @@ def _cluster_parts(option: str, url: str) -> tuple[list[tuple[str, int]], dict[s
 
 def _cluster(nodes: Sequence[tuple[str, int]], options: Mapping[str, Any]) -> RedisCluster:
     # A slot without a node is nobody's business whose keys are elsewhere.
-    own: dict[str, Any] = {**_options_of_many(), "require_full_coverage": False}
+    own: dict[str, Any] = {**_options(), "require_full_coverage": False}
     return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **own | {**options})
 
 
@@ -176,10 +174,10 @@ def _sentinel_clients(
     nodes: Sequence[tuple[str, int]], service: str, options: Mapping[str, Any]
 ) -> tuple[Sentinel, Redis]:
     """What asks the Sentinels, and a client of the master they name."""
-    sentinel_options = _options_of_many() | {
+    sentinel_options = _options() | {
         name.removeprefix("sentinel_"): value for name, value in options.items() if name.startswith("sentinel_")
     }
-    own = _options_of_many() | {name: value for name, value in options.items() if not name.startswith("sentinel_")}
+    own = _options() | {name: value for name, value in options.items() if not name.startswith("sentinel_")}
     if own.get("ssl"):
         sentinel_options = {name: value for name, value in own.items() if name.startswith("ssl")} | sentinel_options
     sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_options)

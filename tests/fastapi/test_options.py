@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 from redis import Redis as SyncRedis
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 
 from rapids import EventEmitter, EventRouter
-from rapids.clients import check_url, masked
+from rapids.clients import check_url, masked, open_client
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone
 
@@ -65,6 +66,21 @@ def test_a_refused_address_keeps_its_password_to_itself() -> None:
     with pytest.raises(ValueError) as error:
         Rapids(url="redis+cluster://me:hunter2@a:1/5")
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "limit"), [("", 5.0), ("?socket_timeout=9&sentinel_socket_timeout=9", 9.0)], ids=["default", "given"]
+)
+@pytest.mark.parametrize("url", ["redis://a", "unix:///a", "redis+sentinel://a/primary", "redis+cluster://a"])
+async def test_no_answer_is_waited_for_for_ever_with_any_redis_py(url: str, query: str, limit: float) -> None:
+    async with open_client(url + (query if "sentinel" in url else query.partition("&")[0])) as client:
+        if isinstance(client, RedisCluster):
+            assert client.get_connection_kwargs()["socket_timeout"] == limit
+            return
+        pools: list[Any] = [client.connection_pool]
+        if isinstance(client.connection_pool, SentinelConnectionPool):
+            pools += [node.connection_pool for node in client.connection_pool.sentinel_manager.sentinels]
+        assert [float(pool.make_connection().socket_timeout) for pool in pools] == [limit] * len(pools)
 
 
 @pytest.mark.parametrize(
