@@ -19,10 +19,12 @@ CALLS = {
     "Seeing what a group is doing": "look(redis)",
     "Correlation": "nightly_import(redis)",
     "The embedded server": "try_it()",
+    "Health, pausing and warnings": "look(redis, EventRouter()), await maintenance(redis)",
 }
 """What to await after a block that only defines something to call."""
 
 BEFORE = {
+    "Health, pausing and warnings": [("XGROUP", "CREATE", "tickets", "support", "0", "MKSTREAM")],
     "Seeing what a group is doing": [
         ("XGROUP", "CREATE", "events:all", "billing", "0", "MKSTREAM"),
         *(("XADD", "events:all", "*", "n", "1"),) * 150,
