@@ -193,8 +193,10 @@ class EventRouter(HandlerRegistry):
     def use_precautions(self, precautions: Precautions) -> None:
         """Share warnings of what endangers the promises with other routers: each is logged once. Before `start`.
 
-        Raises `RapidsError` while it runs.
+        Raises `RapidsError` while it runs, `TypeError` for anything but a `Precautions`.
         """
+        if not isinstance(precautions, Precautions):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            raise TypeError(f"precautions must be a Precautions, not {precautions!r}")
         self._only_before_start("use_precautions()")
         self._precautions = precautions
 

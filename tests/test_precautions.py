@@ -260,6 +260,11 @@ async def test_routers_that_share_them_say_it_once_and_another_server_is_another
     assert said(caplog) == ["eviction"] * 2
 
 
+def test_what_are_no_precautions_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^precautions must be a Precautions, not None"):
+        EventRouter().use_precautions(None)  # type: ignore[arg-type]
+
+
 async def test_the_plug_in_says_each_once_for_all_its_routers(build: Build, caplog: pytest.LogCaptureFixture) -> None:
     async with a_server(build, *EVICTS) as (_, redis):
         routers = [EventRouter(stream="s", group=f"g{number}") for number in range(2)]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from rapids.checks import at_least, text
+from rapids.checks import at_least, flag, text
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import reading
 from rapids.inspection.cursors import EntryCursor, TimeCursor, name_after, name_cursor
@@ -141,7 +141,7 @@ class Inspector:
 def _sources(stream: str, group: str, *, replays: bool) -> tuple[Source, Source]:
     """The stream as the group reads it, and what to look at: that, or the group's replay stream."""
     main = Source(stream_name("stream", stream), text("group", group))
-    return main, main.replays() if replays else main
+    return main, main.replays() if flag("replays", replays) else main
 
 
 def _limit(limit: int) -> int:

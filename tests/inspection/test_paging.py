@@ -106,6 +106,12 @@ async def test_a_limit_out_of_range_is_refused(redis: Redis, listing: str, limit
         await LISTINGS[listing](Inspector(redis), limit=limit)
 
 
+@pytest.mark.parametrize("listing", ["consumers", "pending", "waiting", "parked"])
+async def test_what_is_no_answer_to_whether_replays_are_meant_is_refused(redis: Redis, listing: str) -> None:
+    with pytest.raises(TypeError, match=r"^replays must be True or False, not 'no'"):
+        await getattr(Inspector(redis), listing)(STREAM, GROUP, replays="no")
+
+
 # --- while others are at work ---------------------------------------------------------------------------------------
 
 
