@@ -34,7 +34,7 @@ _ALL = (
     Counter("acked", "deliveries", _GROUP, "Entries acknowledged: every handler has finished, or is dead"),
     Counter("kept", "deliveries", _GROUP, "Entries kept, to be delivered again later"),
     Counter("parked", "deliveries", _TYPE, "Entries parked: failed for good, without a dead-letter stream"),
-    Counter("handed_back", "deliveries", _GROUP, "Entries given back at a stop, without spending a delivery"),
+    Counter("handed_back", "deliveries", _GROUP, "Entries given back by a stop or pause, without spending a delivery"),
     Counter("lease_lost", "deliveries", _GROUP, "Entries that were not this consumer's any more when it was to settle"),
     Counter("lost", "entries", (*_GROUP, "when"), "Entries trimmed away: unread, pending, or held by this consumer"),
     Counter("gaps", "times", _GROUP, "How often entries were found to be lost, also where not known how many"),
