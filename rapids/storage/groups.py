@@ -1,6 +1,7 @@
 """Consumer groups: making them, reading as one, taking over what others left, holding leases and names."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,6 +38,10 @@ MOVING_PAUSE = 0.1
 """Seconds between reads of a stream that moves from one node of a Cluster to another: those do not block."""
 
 
+MADE_AGAIN_MS = 3_600_000
+"""For how long it is known that a group was lost and made again: longer than a process stands still, mostly."""
+
+
 class RawEntry(NamedTuple):
     """An entry as the group got it: its id and its fields in turn, the delivery count, and its ledger if it has one.
 
@@ -68,9 +73,15 @@ async def create_again(commands: Commands, source: Source, start_id: str, *, giv
 
     `given_out`: the lost group had given out everything up to `start_id`, so that the new one is not to do so again.
     """
-    keys = (source.stream, source.ledger, source.due, source.parked)
-    made = await run(commands, scripts.load("create_again"), [(keys, (source.group, start_id, int(given_out)))])
-    return checked(made[0]) == 1
+    keys = (source.stream, source.ledger, source.due, source.parked, source.made_again)
+    arguments = (source.group, start_id, int(given_out), MADE_AGAIN_MS)
+    return checked((await run(commands, scripts.load("create_again"), [(keys, arguments)]))[0]) == 1
+
+
+async def since_made_again(commands: Commands, source: Source) -> float:
+    """Seconds since the group was lost and made again; infinite where that was not lately."""
+    made_ms, (seconds, micros) = map(checked, await commands.send([("GET", source.made_again), ("TIME",)]))
+    return math.inf if made_ms is None else int(seconds) + int(micros) / 1e6 - int(made_ms) / 1000
 
 
 async def join(commands: Commands, source: Source, consumer: str) -> None:

@@ -114,6 +114,11 @@ class Source:
         return _beside(self.stream, "trimming")
 
     @property
+    def made_again(self) -> str:
+        """String with a TTL: when the group was lost and made again (milliseconds, the server's clock)."""
+        return _beside(self.stream, f"made-again:{self.group}")
+
+    @property
     def exclusive(self) -> str:
         """String with a TTL: the process that is the group's only active consumer."""
         return _beside(self.stream, f"exclusive:{self.group}")

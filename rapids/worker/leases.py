@@ -150,14 +150,16 @@ class Leases:
     async def registered(self, entry: RawEntry) -> "Registered":
         """Whether an entry that is not pending could be made so: its group was made anew without it.
 
-        That is certain only while its lease lasts; else another consumer may have taken and settled it. If it is not in
-        the stream any more either, somebody let go of it because of that, and cannot have handled it.
+        That is certain only while its lease lasts; else another consumer may have taken and settled it, unless the
+        group was made again since. If it is not in the stream any more either, somebody let go of it because of that,
+        and cannot have handled it. Raises `RedisError`.
         """
         source, entry_id = entry.source, entry.entry_id
-        if not self.lasts(source, entry_id):
+        is_certain = self.lasts(source, entry_id)
+        if not await self._missing(source, [entry_id]):
             return "another's"
         ours, others = await groups.register(self._member.commands, source, self._member.name, [entry_id])
-        return "ours" if ours else "another's" if others else "trimmed"
+        return "ours" if ours else "trimmed" if is_certain and not others else "another's"
 
     def lose_all(self) -> None:
         """Hold nothing any more: all of it is another's, or will be."""
@@ -231,8 +233,9 @@ class Leases:
         # What is being settled may have been acknowledged by that, though no answer has come yet.
         closing = {entry_id for entry_id in lost if self._is_closing(source, entry_id)}
         lost = [entry_id for entry_id in lost if entry_id not in closing]
-        # Nobody can have taken what our lease lasted for: another process made the group anew, and without it.
-        missing = [entry_id for entry_id in lost if self.lasts(source, entry_id)]
+        missing = await self._member.outages.ride_out(
+            "renewing leases", lambda: self._missing(source, lost), longest_pause=self._interval
+        )
         self.losses += bool(missing)
         held = self._held[source]
         held.update({entry_id: asked_at for entry_id in ids if entry_id in held and entry_id not in closing})
@@ -240,13 +243,27 @@ class Leases:
         with suppress(RedisError, OSError):  # at the next renewal they are missing again
             await self._register(source, missing)
 
+    async def _missing(self, source: Source, lost: Sequence[bytes]) -> list[bytes]:
+        """Those of the entries that are not pending because the group was made anew, without them.
+
+        Nobody can have taken what our lease lasted for. What it had lapsed for another may have taken and settled; but
+        where the group was made again since, rather once too often than not at all. Raises `RedisError`.
+        """
+        lasting = [entry_id for entry_id in lost if self.lasts(source, entry_id)]
+        if len(lasting) == len(lost):
+            return lasting
+        made_at = time.monotonic() - await groups.since_made_again(self._member.commands, source)
+        held, certain = self._held[source], set(lasting)
+        still_held = [entry_id for entry_id in lost if entry_id in held]  # not settled while that was asked
+        return [entry_id for entry_id in still_held if entry_id in certain or held[entry_id] < made_at]
+
     def _lose(self, source: Source, ids: Iterable[bytes]) -> None:
         for entry_id in ids:
             if (
                 self._held.get(source, {}).pop(entry_id, None) is not None
             ):  # not settled while the question was under way
                 logger.warning(
-                    "lease lost: another consumer has the entry now",
+                    "lease lost: another consumer has the entry now, or has settled it",
                     extra={**self._member.context, "stream": source.stream, "entry_id": entry_id.decode()},
                 )
                 self._counts.lease_lost(source, entry_id)

@@ -12,7 +12,10 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RetryAfter
+from rapids.storage import groups
+from rapids.storage.connection import SharedPool
 from rapids.storage.keys import Source
+from rapids.worker.leases import Leases
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,
@@ -96,6 +99,25 @@ async def test_every_process_registers_again_what_it_holds(
 
 async def _is_held(redis: Redis, ids: list[str]) -> bool:
     return await made_again(redis) and await ids_held(redis) == set(ids)
+
+
+async def test_what_a_process_held_whose_leases_lapsed_is_not_taken_for_another_s(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others made the group again while it stood still: nobody has what it held, so that nobody would run it."""
+    crew = Crew(redis, 2)
+    source = Source(STREAM, GROUP)
+    async with running(*crew.routers):
+        ids = await crew.emit(*range(20))
+        await eventually(lambda: _is_held(redis, ids))
+        monkeypatch.setattr(Leases, "lasts", lambda *_: False)
+        await destroy(redis)
+        assert await groups.create_again(SharedPool(redis, STREAM), source, ids[-1], given_out=True)
+        await eventually(lambda: _is_held(redis, ids))
+        crew.go_on.set()
+        await until_settled(redis)
+    crew.check(20)
+    await check_keys(redis)
 
 
 async def test_it_does_not_matter_how_often(redis: Redis) -> None:

@@ -132,6 +132,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:rapids:consumer:dv-group\w*:.+",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
     r"\{dv:events\}:rapids:trimming",  # has a TTL
+    r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:made-again:dv-group\w*",  # likewise
     r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while somebody has it paused
     r"\{dv:dlq\}:rapids:archive:\d+-\d+",  # has a TTL
     r"\{dv:dlq\}:rapids:(archived|restored)",  # capped
@@ -139,7 +140,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:rapids:replay:dv-group\w*:rapids:replayed:dv:dlq:.*",  # likewise
 )
 WITH_TTL = (
-    r"\{dv:events\}:rapids:(consumer:.*|trimming)",
+    r"\{dv:events\}:rapids:(consumer:.*|trimming|(.*:)?made-again:.*)",
     r"\{dv:dlq\}:rapids:(archive:.*|archived|written:.*|moving:.*)",
     r".*:rapids:replayed:.*",
 )

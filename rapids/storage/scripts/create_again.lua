@@ -2,8 +2,9 @@
 -- the stream. In one step, since whoever looked for due entries in between would take them for settled. A group that
 -- somebody else made again, without them, is given them back as well.
 --
--- KEYS  stream, ledger, due, parked
--- ARGV  group, the entry id to resume behind, whether the lost group had given out everything before it (1 | 0)
+-- KEYS  stream, ledger, due, parked, when it was made again
+-- ARGV  group, the entry id to resume behind, whether the lost group had given out everything before it (1 | 0),
+--       for how many ms it is known that it was made again
 -- Returns 1, or 0 if the group was there already. Then it also goes on to this entry id, if it was made at an earlier
 -- one: what one process had not read another may have, and holds it.
 -- with entry_order
@@ -35,6 +36,10 @@ local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREA
 if made.err then
   if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
   if ARGV[3] == '1' then go_on_to(ARGV[2]) end
+end
+if not made.err then
+  local time = redis.call('TIME')
+  redis.call('SET', KEYS[5], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), 'PX', ARGV[4])
 end
 give_back(redis.call('ZRANGE', KEYS[3], 0, -1), 'rapids:waiting')
 give_back(redis.call('HKEYS', KEYS[4]), 'rapids:parked')
