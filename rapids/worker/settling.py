@@ -13,6 +13,10 @@ from rapids.worker.member import Member
 __all__ = ["settle_all"]
 
 
+UNSETTLED = (b"lost", b"stale", b"unwritten")
+"""Answers after which the entry is pending as before: another consumer's, or this one's anew."""
+
+
 async def settle_all(member: Member, calls: Sequence[SettleCall]) -> list[Reply]:
     """Settle entries by the script: what was done for each, or the error. Raises `RedisError` if no answer came."""
     dlq, maxlen = member.settings.dlq_stream, member.settings.dlq_maxlen
@@ -33,7 +37,7 @@ async def _letters_first(member: Member, elsewhere: Commands, dlq: str, calls: S
     sent = [one for one in ready if isinstance(one, SettleCall)]
     answers = iter(await settlement.settle(member.commands, member.name, sent, dlq=None, dlq_maxlen=None))
     replies = [next(answers) if isinstance(one, SettleCall) else one for one in ready]
-    done = [calls[at] for at in with_letters if not isinstance(replies[at], Exception)]
+    done = [calls[at] for at in with_letters if not (isinstance(replies[at], Exception) or replies[at] in UNSETTLED)]
     with suppress(RedisError, OSError):  # what tells that a letter is written ends by itself, only later
         await letters_elsewhere.settled(elsewhere, done, dlq=dlq)
     return replies

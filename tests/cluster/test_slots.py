@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rapids import DeadLetterQueue, NonRetryableError
 from rapids.exceptions import LetterStateError
 from rapids.outcomes import Ledger
+from rapids.settings import RouterSettings
 from rapids.storage import letters_elsewhere, settlement
 from rapids.storage.connection import SharedPool, run
 from rapids.storage.keys import Source, letter_mover
 from rapids.storage.settlement import Letter, SettleCall
+from rapids.worker.settling import settle_all
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,
@@ -136,6 +139,26 @@ async def test_who_lost_the_entry_writes_no_letter(client: RedisCluster) -> None
     assert isinstance(ready, SettleCall)
     settle = settlement.settle(SharedPool(client, STREAM), "me", [ready], dlq=None, dlq_maxlen=None)
     assert await settle == [b"lost"]
+
+
+async def test_while_an_entry_is_not_settled_it_is_known_for_long_that_its_letter_is_written(
+    client: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another consumer takes it between the two steps, and may be long about it."""
+    call, settle = await _delivered(client), settlement.settle
+
+    async def taken_first(*arguments: Any, **options: Any) -> list[Any]:
+        await client.xclaim(STREAM, GROUP, "another", 0, [call.entry_id])
+        return await settle(*arguments, **options)
+
+    monkeypatch.setattr(settlement, "settle", taken_first)
+    here, there = SharedPool(client, STREAM), SharedPool(client, DLQ)
+    settings = RouterSettings(stream=STREAM, group=GROUP, dlq_stream=DLQ)
+    member: Any = SimpleNamespace(commands=here, letters=there, settings=settings, name="me")
+    assert await settle_all(member, [call]) == [b"lost"]
+    assert len(await letters(client)) == 1
+    (key,) = [key for key in await all_keys(client) if ":written:" in key]
+    assert await client.pttl(key) > letters_elsewhere.SETTLED_MS
 
 
 async def test_an_entry_that_comes_back_amid_it_is_not_settled_without_its_letter(client: RedisCluster) -> None:
