@@ -31,13 +31,18 @@ async def _letters_first(member: Member, elsewhere: Commands, dlq: str, calls: S
     ready: list[SettleCall | Exception] = list(calls)
     with_letters = [at for at, one in enumerate(calls) if one.letters]
     those = [calls[at] for at in with_letters]
-    written = await letters_elsewhere.write(member.commands, elsewhere, member.name, those, dlq=dlq, maxlen=maxlen)
+    written: Sequence[SettleCall | Exception]
+    try:
+        written = await letters_elsewhere.write(member.commands, elsewhere, member.name, those, dlq=dlq, maxlen=maxlen)
+    except (RedisError, OSError) as error:  # the node for letters may be away, and the other one not
+        written = [error] * len(those)
     for at, one in zip(with_letters, written, strict=True):
         ready[at] = one
     sent = [one for one in ready if isinstance(one, SettleCall)]
     answers = iter(await settlement.settle(member.commands, member.name, sent, dlq=None, dlq_maxlen=None))
     replies = [next(answers) if isinstance(one, SettleCall) else one for one in ready]
     done = [calls[at] for at in with_letters if not (isinstance(replies[at], Exception) or replies[at] in UNSETTLED)]
-    with suppress(RedisError, OSError):  # what tells that a letter is written ends by itself, only later
-        await letters_elsewhere.settled(elsewhere, done, dlq=dlq)
+    if done:
+        with suppress(RedisError, OSError):  # what tells that a letter is written ends by itself, only later
+            await letters_elsewhere.settled(elsewhere, done, dlq=dlq)
     return replies

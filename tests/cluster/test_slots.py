@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -159,6 +160,23 @@ async def test_while_an_entry_is_not_settled_it_is_known_for_long_that_its_lette
     assert len(await letters(client)) == 1
     (key,) = [key for key in await all_keys(client) if ":written:" in key]
     assert await client.pttl(key) > letters_elsewhere.SETTLED_MS
+
+
+async def test_what_has_no_letter_is_settled_while_the_node_for_letters_is_away(client: RedisCluster) -> None:
+    class Away:
+        async def send(self, commands: Sequence[Any]) -> list[Any]:
+            raise RedisConnectionError("away")
+
+    one = await _delivered(client)
+    other_id = await client.xadd(STREAM, {"a": "b"})
+    await client.xreadgroup(GROUP, "me", {STREAM: ">"})
+    other = replace(one, entry_id=other_id, letters=())
+    settings = RouterSettings(stream=STREAM, group=GROUP, dlq_stream=DLQ)
+    member: Any = SimpleNamespace(commands=SharedPool(client, STREAM), letters=Away(), settings=settings, name="me")
+    unwritten, acked = await settle_all(member, [one, other])
+    assert isinstance(unwritten, RedisConnectionError)
+    assert acked == b"acked"
+    assert [row["message_id"] for row in await client.xpending_range(STREAM, GROUP, "-", "+", 10)] == [one.entry_id]
 
 
 async def test_an_entry_that_comes_back_amid_it_is_not_settled_without_its_letter(client: RedisCluster) -> None:
