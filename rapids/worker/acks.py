@@ -92,12 +92,12 @@ class Acks:
         for source, ids in batch.items():
             self._member.counts.acked += self._leases.drop_all(source, ids)
         self.settled_at = time.monotonic()
-        self._member.outages.worked("settling")
+        self._member.outages.worked("acknowledging")
         self.changed.set()
 
     def failed(self, batch: Batch, error: Exception) -> None:
         """Redis did not answer, or refused: they are sent again."""
-        self._member.outages.failed("settling", error)
+        self._member.outages.failed("acknowledging", error)
         self.put_back(batch)
 
     def put_back(self, batch: Batch) -> None:

@@ -4,7 +4,10 @@ import asyncio
 import logging
 import random
 
+from redis.exceptions import ResponseError
+
 from rapids.storage import trimming
+from rapids.storage.connection import is_no_group, is_outage
 from rapids.trimming import HeldBack, Trimming
 from rapids.worker.member import Member
 
@@ -39,6 +42,7 @@ class Trimmer:
         self._removed = 0
         self._told: str | None = None
         """The group that was said to hold the trimming back."""
+        self._is_refused = False
         self.seen: Trimming | None = None
         """What the last look saw; None before the first."""
 
@@ -46,8 +50,21 @@ class Trimmer:
         """Trim until cancelled."""
         await asyncio.sleep(random.uniform(0, PAUSE))  # noqa: S311 - not a secret
         while True:
-            await self._member.outages.ride_out("trimming", self._turn, repair=self._member.repair)
+            await self._member.outages.ride_out("trimming", self._attempt, repair=self._member.repair)
             await asyncio.sleep(PAUSE * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+
+    async def _attempt(self) -> None:
+        """A turn. That this user may not trim is no outage, and keeps nobody from handling what there is."""
+        try:
+            await self._turn()
+        except ResponseError as error:
+            if is_outage(error) or is_no_group(error):
+                raise
+            if not self._is_refused:
+                logger.error("the stream is not trimmed, since Redis refuses: %s", error, extra=self._member.context)
+            self._is_refused = True
+        else:
+            self._is_refused = False
 
     async def _turn(self) -> None:
         source = self._member.sources[0]

@@ -120,6 +120,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def _held_by_consumer(router: object, consumer: str) -> bool:
+    if router.trimming is None:  # type: ignore[attr-defined]
+        return False  # it has not looked yet
     held = router.trimming.held_back_by  # type: ignore[attr-defined]
     return held is not None and held.consumer == consumer
 
@@ -221,3 +223,35 @@ async def test_several_routers_may_trim_and_no_group_misses_anything(redis: Redi
         await eventually(lambda: all(len(numbers) == 600 for numbers in seen.values()), timeout=30)
         await eventually(lambda: length(redis, 1))
     assert all(sorted(numbers) == list(range(600)) for numbers in seen.values())
+
+
+@pytest.mark.standalone("a user for each node of a fleet is tried in tests/topologies")
+async def test_a_user_who_may_not_trim_is_told_once_and_handles_all_the_same(
+    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await redis.execute_command("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@all", "-xtrim")
+    try:
+        async with Redis.from_url(redis_url, username="reader", password="any") as limited:
+            router, seen = make_router(limited, trim="acknowledged"), list[int]()
+
+            @router.on(DvOrder)
+            async def handle(event: DvOrder) -> None:
+                seen.append(event.number)
+
+            async with running(router):
+                await make_emitter(redis).emit([DvOrder(number=number) for number in range(5)])
+                await eventually(lambda: refusals(caplog))
+                looks = router.counters.total("outages")
+                await eventually(lambda: len(seen) == 5)
+                await until_settled(redis)
+                assert (await router.health()).ready
+            assert looks == 0
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "reader")
+    assert len(refusals(caplog)) == 1
+    assert await redis.xlen(STREAM) == 5
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    return [message for message in messages if message.startswith("the stream is not trimmed")]
