@@ -22,6 +22,12 @@ class Paused(NamedTuple):
     since_ms: int
     """Milliseconds, by the server's clock; 0 where whoever paused it did not say."""
 
+    @property
+    def told(self) -> str:
+        """By whom, and why, for one line; both are what somebody typed."""
+        by = f"by {self.actor!r}" if self.actor else "by somebody"
+        return f"{by}: {self.reason!r}" if self.reason else by
+
 
 async def pause(commands: Commands, source: Source, actor: str, reason: str) -> Paused | None:
     """Pause the group; the pause that holds, which may be an earlier one. None where there is no such group.

@@ -74,7 +74,7 @@ class Pausing:
         self._exclusivity.hold_reading()
         self._seen_at = time.monotonic()
         extra = {**self._member.context, "actor": paused.actor, "reason": paused.reason}
-        logger.warning("the group is paused by %r: %r", paused.actor, paused.reason, extra=extra)
+        logger.warning("the group is paused %s", paused.told, extra=extra)
 
     def _end(self) -> None:
         was = self.paused
@@ -84,4 +84,4 @@ class Pausing:
         assert was is not None  # noqa: S101 - it was paused
         lasted = self.resumed_at - self._seen_at
         extra = {**self._member.context, "actor": was.actor, "reason": was.reason, "paused_seconds": lasted}
-        logger.warning("the group goes on; it was paused by %r: %r", was.actor, was.reason, extra=extra)
+        logger.warning("the group goes on; it was paused %s", was.told, extra=extra)

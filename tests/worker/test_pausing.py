@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventRouter, GroupControl, Pause, current_delivery
 from rapids.backoff import constant
 from rapids.exceptions import GroupNotFoundError, NotConfiguredError, RetryAfter, StreamNotFoundError
+from rapids.storage.control import Paused
 from rapids.storage.keys import Source
 from tests.redis.own_server import own_server
 from tests.redis.proxy import proxy_to
@@ -459,3 +460,16 @@ async def test_a_router_pauses_and_resumes_its_group(redis: Redis, caplog: pytes
     assert seen.numbers == [1, 2]
     with pytest.raises(NotConfiguredError):
         await EventRouter().pause()
+
+
+@pytest.mark.parametrize(
+    ("paused", "told"),
+    [
+        (Paused("ada", "a move", 1), "by 'ada': 'a move'"),
+        (Paused("", "a\nmove", 1), r"by somebody: 'a\nmove'"),
+        (Paused("ada", "", 1), "by 'ada'"),
+        (Paused("", "", 0), "by somebody"),
+    ],
+)
+def test_a_line_says_by_whom_and_why_as_far_as_it_was_said(paused: Paused, told: str) -> None:
+    assert paused.told == told
