@@ -64,6 +64,8 @@ async def create(commands: Commands, source: Source, start_id: str) -> bool:
     except ResponseError as error:
         if "BUSYGROUP" in str(error):
             return False
+        if "WRONGTYPE" in str(error):
+            raise ResponseError(f"WRONGTYPE {source.stream!r} is a key of another kind, not a stream") from error
         raise
     return True
 

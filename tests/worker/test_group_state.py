@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from rapids import ConsumerLag
 from tests.support import eventually
@@ -112,3 +113,9 @@ async def test_waiting_and_parked_entries_are_pending_but_no_consumers(redis: Re
 
 async def _parked(redis: Redis) -> bool:
     return await redis.hlen("{dv:events}:rapids:parked:dv-group") == 1
+
+
+async def test_a_key_that_is_no_stream_is_named_at_the_start(redis: Redis) -> None:
+    await redis.set(STREAM, "a string")
+    with pytest.raises(ResponseError, match=f"WRONGTYPE '{STREAM}' is a key of another kind, not a stream"):
+        await make_router(redis).start()
