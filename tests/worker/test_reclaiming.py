@@ -131,7 +131,8 @@ async def test_claim_interval_looks_after_so_many_reads(redis: Redis) -> None:
             after = await calls(redis) - before
             return after["xinfo|consumers"] + after["xinfo"]
 
-    assert await looks(claim_interval=1) > 2 * await looks(claim_interval=1_000)
+    # Redis 6.2 tells those of the samples along, which are as many either way.
+    assert await looks(claim_interval=1) > 6 + await looks(claim_interval=1_000)
 
 
 async def test_a_handler_may_take_much_longer_than_claim_min_idle(redis: Redis) -> None:
