@@ -110,14 +110,21 @@ async def consumers(redis: Redis, stream: str = STREAM, group: str = GROUP) -> d
     return {as_text(row["name"]): row["pending"] for row in await redis.xinfo_consumers(stream, group)}
 
 
+async def infos(redis: Redis, section: str) -> list[dict[str, Any]]:
+    """A section of INFO of every master."""
+    told = await redis.info(section, **everywhere(redis))
+    return list(told.values()) if isinstance(redis, RedisCluster) else [told]
+
+
+async def blocked(redis: Redis) -> int:
+    """How many clients wait for something, on all masters together."""
+    return sum([told["blocked_clients"] for told in await infos(redis, "clients")])
+
+
 async def calls(redis: Redis) -> Counter[str]:
     """How often each command was called, on all masters together."""
-    if not isinstance(redis, RedisCluster):
-        nodes = [await redis.info("commandstats")]
-    else:
-        nodes = list((await redis.info("commandstats", **everywhere(redis))).values())
     counted = Counter[str]()
-    for stats in nodes:
+    for stats in await infos(redis, "commandstats"):
         counted.update({name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()})
     return counted
 

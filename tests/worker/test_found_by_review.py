@@ -29,6 +29,7 @@ from tests.worker.helpers import (
     GROUP,
     STREAM,
     add,
+    blocked,
     check_keys,
     consumers,
     everywhere,
@@ -298,7 +299,7 @@ async def test_a_process_stopped_while_its_read_blocks_runs_nothing_that_others_
 
 
 async def _blocks(redis: Redis) -> bool:
-    return (await redis.info("clients"))["blocked_clients"] == 1
+    return await blocked(redis) == 1
 
 
 async def _nothing_pending(redis: Redis) -> bool:

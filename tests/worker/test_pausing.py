@@ -25,6 +25,7 @@ from tests.worker.helpers import (
     STREAM,
     all_keys,
     as_text,
+    blocked,
     calls,
     check_keys,
     make_emitter,
@@ -192,7 +193,7 @@ async def test_a_blocked_read_is_ended(redis: Redis, control: GroupControl, capl
 
 
 async def _blocked(redis: Redis, count: int) -> bool:
-    return (await redis.info("clients"))["blocked_clients"] == count
+    return await blocked(redis) == count
 
 
 @pytest.mark.standalone("counts the blocked clients of one server")

@@ -17,6 +17,7 @@ from tests.worker.helpers import (
     STREAM,
     DvOrder,
     as_text,
+    calls,
     check_keys,
     letters,
     make_emitter,
@@ -49,8 +50,8 @@ def router_with(redis: Redis, handler: Held, **options: Any) -> EventRouter:
 
 async def looks(redis: Redis) -> int:
     """How often anybody looked for abandoned entries."""
-    stats = await redis.info("commandstats")
-    return sum(stats.get(name, {"calls": 0})["calls"] for name in ("cmdstat_xinfo|consumers", "cmdstat_xinfo"))
+    counted = await calls(redis)
+    return counted["xinfo|consumers"] + counted["xinfo"]
 
 
 async def let_all_look(redis: Redis, times: int = 60) -> None:
