@@ -7,8 +7,9 @@ from fastapi import APIRouter
 
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.dead_letters import MAX_PAGE
+from rapids_fastapi.admin.paging import MAX_PAGE
 from rapids_fastapi.admin.problems import documented
+from rapids_fastapi.admin.reach import streams_of
 from rapids_fastapi.running import Running
 
 __all__ = ["router"]
@@ -27,6 +28,7 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> schemas.Capabili
         version=_version(),
         user=schemas.User(name=user.name, permissions=sorted(user.permissions)),
         dead_letter_queues=[schemas.Queue(name=name, groups=_groups(parts, name)) for name in sorted(parts.queues)],
+        streams=streams_of(parts),
         replay_scopes=list(get_args(schemas.Scope)),
         max_page=MAX_PAGE,
         max_body=MAX_BODY,

@@ -10,13 +10,12 @@ from rapids import DeadLetter, DeadLetterQueue, LetterFilter
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.letters import detail_of, summary_of
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on
 from rapids_fastapi.admin.problems import Problem, documented
 from rapids_fastapi.admin.searching import find
 from rapids_fastapi.running import Running
 
-__all__ = ["MAX_PAGE", "router"]
-
-MAX_PAGE = 200
+__all__ = ["router"]
 
 _DOOR = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
@@ -79,17 +78,15 @@ async def list_dead_letters(
     parts: RunningDep,
     queue: QueueDep,
     wanted: Annotated[LetterFilter, Depends(_filter)],
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    cursor: CursorQuery = None,
+    limit: LimitQuery = 50,
 ) -> schemas.DeadLetterPage:
     """Dead letters, newest first, a page at a time. `Link: rel="next"` and `next_cursor` lead on."""
     try:
         page = await find(queue, wanted, parts.redactor, cursor=cursor or None, limit=limit)
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
-    if page.cursor is not None:
-        following = request.url.include_query_params(cursor=page.cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    lead_on(request, response, page.cursor)
     return schemas.DeadLetterPage(
         dlq=queue.stream,
         items=await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in page.items]),

@@ -18,7 +18,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError, NotConfiguredError
+from rapids.exceptions import (
+    DeserializationError,
+    GroupNotFoundError,
+    LetterNotFoundError,
+    LetterStateError,
+    NotConfiguredError,
+    StreamNotFoundError,
+)
 
 __all__ = ["KINDS", "Kind", "Problem", "ProblemRoute", "documented"]
 
@@ -61,6 +68,9 @@ _ALL = (
     Kind("invalid", 422, "The request is not valid"),
     Kind("dlq-needed", 422, "There are several dead-letter queues"),
     Kind("dlq-not-found", 404, "There is no such dead-letter queue"),
+    Kind("stream-needed", 422, "There are several streams"),
+    Kind("stream-not-found", 404, "There is no such stream"),
+    Kind("group-not-found", 404, "There is no such group"),
     Kind("letter-not-found", 404, "There is no such dead letter"),
     Kind("letter-state", 409, "The dead letter is in another state"),
     Kind("letter-unreadable", 409, "The dead letter cannot be replayed"),
@@ -147,6 +157,10 @@ def _problem_of(error: Exception) -> Problem:
             return Problem("invalid", "Some fields are missing or not valid.", errors=_faults(error))
         case LetterNotFoundError():
             return Problem("letter-not-found", str(error))
+        case StreamNotFoundError():
+            return Problem("stream-not-found", str(error))
+        case GroupNotFoundError():
+            return Problem("group-not-found", str(error))
         case LetterStateError():
             return Problem("letter-state", str(error), state=error.state, needed=error.needed)
         case DeserializationError():

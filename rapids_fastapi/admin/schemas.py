@@ -221,6 +221,7 @@ class Capabilities(BaseModel):
     version: str
     user: User
     dead_letter_queues: list[Queue]
+    streams: list[str]
     replay_scopes: list[Scope]
     max_page: int
     max_body: int = Field(description="Bytes of a request's body.")

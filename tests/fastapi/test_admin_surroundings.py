@@ -121,7 +121,7 @@ class TestDocumentation:
 
     def test_everything_is_under_one_tag_with_an_id_of_its_own(self, schema: dict[str, Any]) -> None:
         operations = [operation for methods in schema["paths"].values() for operation in methods.values()]
-        assert len(operations) == 8
+        assert len(operations) == 13
         assert all(operation["tags"] == ["rapids"] for operation in operations)
         assert len({operation["operationId"] for operation in operations}) == len(operations)
         assert all(operation["description"] for operation in operations)
@@ -165,11 +165,14 @@ class TestDocumentation:
                 assert str(example["value"]["status"]) == status
 
     def test_examples_fit_their_schemas(self, schema: dict[str, Any]) -> None:
-        from rapids_fastapi.admin import schemas
+        from rapids_fastapi.admin import schemas, stream_schemas
 
         for name in ("DeadLetterSummary", "DeadLetterPage", "DeadLetter", "ReplayRequest", "ReplayResult"):
             example = schema["components"]["schemas"][name]["example"]
             assert getattr(schemas, name).model_validate(example)
+        for name in sorted(set(stream_schemas.__all__) - {"ParkedFailure"}):
+            example = schema["components"]["schemas"][name]["example"]
+            assert getattr(stream_schemas, name).model_validate(example)
 
     def test_no_route_of_the_api_is_without_a_door(self) -> None:
         app = FastAPI()
@@ -182,10 +185,12 @@ class TestDocumentation:
                 else:
                     yield from walk(getattr(route, "routes", ()))
 
-        from rapids_fastapi.admin import capabilities, dead_letters
+        from rapids_fastapi.admin import capabilities, dead_letters, groups, streams
 
-        routes = [route for module in (capabilities, dead_letters) for route in walk(module.router.routes)]
-        assert len(routes) == 6
+        routes = [
+            route for module in (capabilities, dead_letters, groups, streams) for route in walk(module.router.routes)
+        ]
+        assert len(routes) == 11
         assert all(isinstance(route, AdminRoute) and route.openapi_extra for route in routes)
 
     def test_a_route_that_names_no_permission_opens_to_nobody(self, redis_url: str) -> None:
