@@ -1,6 +1,7 @@
 """Dead letters: what failed and why, and putting it right."""
 
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
+from rapids.dead_letters.parsing import ParseCheck, ParseProblem
 from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.storage.keys import default_dlq
 
@@ -10,6 +11,8 @@ __all__ = [
     "LetterChange",
     "LetterFilter",
     "LetterPage",
+    "ParseCheck",
+    "ParseProblem",
     "Replay",
     "Scope",
     "default_dlq",

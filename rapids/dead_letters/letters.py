@@ -1,10 +1,11 @@
 """A dead letter, what may be asked of many, and what comes of changing one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
+from rapids.dead_letters.parsing import ParseCheck, check_parsing
 from rapids.routing import matches_pattern
 from rapids.wire.events import Fields
 from rapids.wire.letters import LetterRead
@@ -83,6 +84,16 @@ class DeadLetter:
     replay_count: int
     history: tuple[LetterChange, ...] = ()
     """What was done to it, oldest first, as far back as the retention goes."""
+    stored: Fields = field(default=(), repr=False, compare=False)
+    """The letter as Redis has it: names and values in turn."""
+
+    def check_parsing(self) -> ParseCheck:
+        """Whether its event, as stored, would parse today: by the class now registered, as a worker would read it.
+
+        Does no I/O, but runs that class's validators and migrations. A payload of megabytes takes a good part of a
+        second: then call it in a thread.
+        """
+        return check_parsing(self.stored)
 
     @classmethod
     def read(cls, letter_id: str, fields: Fields, history: Sequence[LetterChange] = ()) -> "DeadLetter":
@@ -113,6 +124,7 @@ class DeadLetter:
             replay_of=read.text(b"replay_of") or None,
             replay_count=read.number(b"replay_count"),
             history=tuple(history),
+            stored=fields,
         )
 
 

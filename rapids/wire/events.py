@@ -18,14 +18,18 @@ from rapids.exceptions import DeserializationError
 
 __all__ = [
     "EVENT_FIELDS",
+    "MOST_FAULTS",
     "Fields",
     "Replay",
     "StoredEvent",
     "decode",
     "decode_regular",
     "event_type_in",
+    "faults_in",
     "pairs",
     "regular_values",
+    "told",
+    "validated",
 ]
 
 Fields: TypeAlias = Sequence[bytes]
@@ -44,6 +48,9 @@ EVENT_FIELDS = (
 
 MESSAGE_LIMIT = 4_096
 """Characters of what a `DeserializationError` says."""
+
+MOST_FAULTS = 10_000
+"""Faults of one entry that are looked at. A payload of megabytes can have a million, which would take seconds."""
 
 INJECTED = ("_schema_version", "_timestamp")
 """What migrations find in their input beside the event's fields."""
@@ -166,9 +173,9 @@ class StoredEvent:
         """
         cls = get_event_class(self.event_type)
         try:
-            return self._generic() if cls is None else self._typed(cls)
+            return self.generic() if cls is None else validated(cls, self.document(cls))
         except Exception as error:  # a migration is the user's code: a KeyError there is a bad entry, not a crash
-            raise DeserializationError(self.event_type, _told(error)) from error
+            raise DeserializationError(self.event_type, told(error)) from error
 
     def replay(self) -> Replay | None:
         """What makes this entry a replay, if it is one."""
@@ -183,7 +190,11 @@ class StoredEvent:
             self.values.get(b"original_msg_id", b"").decode(errors="replace"),
         )
 
-    def _typed(self, cls: type[BaseEvent]) -> Event:
+    def document(self, cls: type[BaseEvent]) -> bytes:
+        """The JSON document `cls` is to validate; it may be none, where `data` is not.
+
+        Raises `ValueError` for fields that make no document, whatever the class.
+        """
         # One pass through pydantic-core's JSON validator, by splicing the common fields in behind the event's own.
         # JSON mode matters: a strict model takes a date from a JSON string, and not from a Python one. Of a repeated
         # key the last one counts, so that nothing in `data` can pass for a common field.
@@ -192,10 +203,10 @@ class StoredEvent:
             raise ValueError("data is not a JSON object")
         body = data[1:-1]
         head = b"{" + body + b"," if body.strip() else b"{"
-        document = head + self._common() + self._for_migrations(cls) + b"}"
-        return _validated(cls, document, _reading(cls))
+        return head + self._common() + self._for_migrations(cls) + b"}"
 
-    def _generic(self) -> Event:
+    def generic(self) -> GenericEvent:
+        """The event as one of no class. Raises `ValueError` for anything malformed."""
         values = self.values
         return GenericEvent.model_validate(
             {
@@ -266,12 +277,20 @@ def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
             pass
 
 
+def validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:
+    """The event in a document that `StoredEvent.document` made.
+
+    Raises `ValidationError`, and whatever else a class's own validators raise.
+    """
+    return _validated(cls, document, _reading(cls))
+
+
 def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> BaseEvent:
     by_alias = reading.by_alias
     try:
         event = cls.__pydantic_validator__.validate_json(document, by_alias=by_alias, by_name=True)
     except ValidationError as error:
-        if _faults(error):
+        if faults_in(error):
             raise
         # Its class forbids extra fields, and its migration did not take away what was put in for it.
         event = cls.__pydantic_validator__.validate_json(document, extra="ignore", by_alias=by_alias, by_name=True)
@@ -281,8 +300,10 @@ def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> Base
     return event
 
 
-def _faults(error: ValidationError) -> list[Any]:
-    """What is wrong, but for what was put in for migrations."""
+def faults_in(error: ValidationError) -> list[Any]:
+    """What is wrong, but for what was put in for migrations. Of more than `MOST_FAULTS`, only how many there are."""
+    if (count := error.error_count()) > MOST_FAULTS:
+        return [{"loc": (), "type": "too_many_errors", "msg": f"{count} validation errors, too many to list"}]
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     return [fault for fault in faults if fault["type"] != "extra_forbidden" or fault["loc"][0] not in INJECTED]
 
@@ -291,7 +312,7 @@ def _quoted(raw: bytes) -> bytes:
     return orjson.dumps(raw.decode())
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """What failed, in bounds, and without the input's values, which may be personal or huge."""
     try:
         text = _told_by_field(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
@@ -301,7 +322,7 @@ def _told(error: Exception) -> str:
 
 
 def _told_by_field(error: ValidationError) -> str:
-    faults = _faults(error)
-    told = [f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults[:10]]
+    faults = faults_in(error)
+    first = [f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults[:10]]
     more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-    return "; ".join(told + more)
+    return "; ".join(first + more)
