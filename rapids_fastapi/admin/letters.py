@@ -6,6 +6,7 @@ import orjson
 
 from rapids import DeadLetter
 from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin.parsing import parse_check_of
 from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, LONGEST_IN_PART, clean, show
 from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 
@@ -52,6 +53,7 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadL
             )
             for change in letter.history
         ],
+        parse_check=parse_check_of(letter, redactor, payload, metadata),
     )
 
 

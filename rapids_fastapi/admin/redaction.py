@@ -105,6 +105,11 @@ class Redactor:
                 text = text.replace(secret, MASK)
         return text
 
+    def hidden_at(self, location: Sequence[str | int]) -> int | None:
+        """The index of the first name in a location whose value is hidden, None where nothing is."""
+        names = enumerate(location)
+        return next((at for at, name in names if isinstance(name, str) and _plain(name) in self.names), None)
+
     def _walk(self, value: object, secrets: set[str], depth: int) -> Any:
         if depth > _DEEPEST:
             raise TooDeepError

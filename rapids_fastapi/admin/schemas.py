@@ -15,6 +15,8 @@ __all__ = [
     "DeadLetterSummary",
     "DiscardRequest",
     "Health",
+    "ParseCheck",
+    "ParseProblem",
     "Payload",
     "Queue",
     "ReplayRequest",
@@ -121,6 +123,29 @@ class Change(BaseModel):
     entry_id: str
 
 
+class ParseProblem(BaseModel):
+    """One thing that is wrong with an event."""
+
+    pointer: str = Field(
+        description="Where: a JSON Pointer (RFC 6901) into the event, its own and the common fields together; empty "
+        "for the event as a whole. Within a union, parts of it name the member that was tried."
+    )
+    message: str
+    type: str = Field(description="What kind: Pydantic's name for it, or the name of the class of another error.")
+
+
+class ParseCheck(BaseModel):
+    """Whether the event, as stored, would parse today, by the classes of this process."""
+
+    outcome: Literal["parses", "invalid", "unknown_type", "unreadable", "too_large"] = Field(
+        description="`invalid`: its class refuses it; `unknown_type`: this process has no class for it; `unreadable`: "
+        "it is no event, whatever the class; `too_large`: it has more than 1 MiB, and was not looked at."
+    )
+    event_class: str | None = Field(description="The class registered for its type; null where there is none.")
+    problems: list[ParseProblem] = Field(description="The first 20.")
+    problem_count: int = Field(description="How many there are in all.")
+
+
 class DeadLetter(DeadLetterSummary):
     """A dead letter with all there is to know of it."""
 
@@ -139,6 +164,12 @@ class DeadLetter(DeadLetterSummary):
                 "replay_of": "1763931900000-0",
                 "replay_count": 1,
                 "history": [],
+                "parse_check": {
+                    "outcome": "invalid",
+                    "event_class": "shop.events.OrderPlaced",
+                    "problems": [{"pointer": "/total", "message": "Field required", "type": "missing"}],
+                    "problem_count": 1,
+                },
             }
         }
     )
@@ -153,6 +184,7 @@ class DeadLetter(DeadLetterSummary):
     consumer: str
     replay_of: str | None
     history: list[Change]
+    parse_check: ParseCheck = Field(description="Would it parse today? So a mended class is seen before replaying.")
 
 
 class _Request(BaseModel):

@@ -1,0 +1,54 @@
+"""Would it parse today? The answer as it may be shown: without what is hidden in the payload."""
+
+from rapids import DeadLetter
+from rapids.dead_letters import ParseProblem
+from rapids.dead_letters.parsing import ELLIPSIS
+from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin.payloads import Shown, clean
+from rapids_fastapi.admin.redaction import MASK, Redactor
+
+__all__ = ["LARGEST_CHECKED", "parse_check_of"]
+
+LARGEST_CHECKED = 1024 * 1024
+"""Bytes of data and metadata. Validating more can hold up the process, from a thread too, and take a gigabyte."""
+
+_LONGEST_POINTER = 4_000
+_LONGEST_TEXT = 1_000
+
+
+def parse_check_of(letter: DeadLetter, redactor: Redactor, data: Shown, metadata: Shown) -> schemas.ParseCheck:
+    """Whether the letter's event would parse, told without what was hidden in its data and metadata."""
+    if len(letter.data) + len(letter.metadata) > LARGEST_CHECKED:
+        return schemas.ParseCheck(outcome="too_large", event_class=None, problems=[], problem_count=0)
+    check = letter.check_parsing()
+    secrets = data.secrets | metadata.secrets
+    # What Pydantic reads and orjson does not, such as NaN, was not searched for secrets; validators may speak of them.
+    searched = all(part.payload.encoding == "json" or not part.payload.size for part in (data, metadata))
+    are_known = searched or check.outcome != "invalid"
+    return schemas.ParseCheck(
+        outcome=check.outcome,
+        event_class=check.event_class,
+        problems=[_shown(problem, redactor, secrets if are_known else None) for problem in check.problems],
+        problem_count=check.problem_count,
+    )
+
+
+def _shown(problem: ParseProblem, redactor: Redactor, secrets: frozenset[str] | None) -> schemas.ParseProblem:
+    location, hidden = problem.location, redactor.hidden_at(problem.location)
+    if hidden is not None:  # the keys below are hidden too, and a message may quote a part of the value
+        location = (*location[: hidden + 1], *(MASK for _ in location[hidden + 1 :]))
+    is_unclear = hidden is not None or secrets is None or location[-1:] == (ELLIPSIS,)
+    return schemas.ParseProblem(
+        pointer=clean(_pointer(location), _LONGEST_POINTER),
+        message=MASK if is_unclear and redactor.names else _message(problem.message, redactor, secrets or frozenset()),
+        type=clean(problem.type, _LONGEST_TEXT),
+    )
+
+
+def _message(text: str, redactor: Redactor, secrets: frozenset[str]) -> str:
+    masked = redactor.text(text, secrets).encode(errors="replace")
+    return clean(redactor.raw(masked).decode(), _LONGEST_TEXT)
+
+
+def _pointer(location: tuple[str | int, ...]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
