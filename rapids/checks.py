@@ -90,7 +90,7 @@ def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[C
     if not isinstance(value, list | tuple):
         raise TypeError(f"{option} must be {allowed}, not {value!r}")
     for one in value:  # pyright: ignore[reportUnknownVariableType] - users without a type checker
-        if not callable(one) or iscoroutinefunction(one) or iscoroutinefunction(getattr(one, "__call__", None)):  # noqa: B004
+        if not callable(one) or iscoroutinefunction(one) or iscoroutinefunction(getattr(one, "__call__", None)):  # noqa: B004 - asks what calling it gives
             raise TypeError(f"{option} must be {allowed}, not {value!r}")
     return value
 

@@ -66,7 +66,7 @@ def check_parsing(letter: Fields) -> ParseCheck:
 def _generic(event: StoredEvent) -> ParseCheck:
     try:
         event.generic()
-    except Exception as error:
+    except Exception as error:  # a stranger's bytes: whatever they cause is the answer
         return _refused("unreadable", None, error)
     return ParseCheck("unknown_type", None)
 
@@ -75,7 +75,7 @@ def _typed(event: StoredEvent, cls: type[BaseEvent]) -> ParseCheck:
     name = f"{cls.__module__}.{cls.__qualname__}"
     try:
         document = event.document(cls)
-    except Exception as error:
+    except Exception as error:  # of migrations, too, which are the user's code
         return _refused("unreadable", name, error)
     try:
         validated(cls, document)
@@ -90,7 +90,7 @@ def _is_no_json(error: Exception) -> bool:
         return False
     try:
         fault = error.errors(include_url=False, include_input=False)[0]
-    except Exception:
+    except Exception:  # a user's error may have a __str__ that raises
         return False
     return fault["type"] == "json_invalid" and not fault["loc"]
 

@@ -147,7 +147,7 @@ class Settler:
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
             self._note_unsure(batch)
-        except BaseException:
+        except BaseException:  # interrupted: whether it was written is not known
             self._note_unsure(batch)
             raise
         failed: list[Settled] = []

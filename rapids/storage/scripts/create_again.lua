@@ -9,25 +9,13 @@
 -- one: what one process had not read another may have, and holds it.
 -- with entry_order
 -- with fields
+-- with keepers
 
 local function go_on_to(id)
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local group = fields(row)
     if group.name == ARGV[1] and is_before(group['last-delivered-id'], id) then
       redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], id)
-    end
-  end
-end
-
-local function give_back(ids, keeper)
-  -- Where there is this consumer already, they were given back before: what is not pending now was settled since.
-  if #ids == 0 or redis.call('XGROUP', 'CREATECONSUMER', KEYS[1], ARGV[1], keeper) == 0 then return end
-  for _, id in ipairs(ids) do
-    local is_pending = #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) > 0
-    if not is_pending and #redis.call('XRANGE', KEYS[1], id, id) > 0 then
-      local stored = redis.call('HGET', KEYS[2], id)
-      local count = stored and cjson.decode(stored).n or 1
-      redis.call('XCLAIM', KEYS[1], ARGV[1], keeper, 0, id, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
     end
   end
 end
@@ -41,6 +29,11 @@ if not made.err then
   local time = redis.call('TIME')
   redis.call('SET', KEYS[5], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), 'PX', ARGV[4])
 end
-give_back(redis.call('ZRANGE', KEYS[3], 0, -1), 'rapids:waiting')
-give_back(redis.call('HKEYS', KEYS[4]), 'rapids:parked')
+-- A consumer that would keep nothing is not made.
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  give_back(KEYS[1], ARGV[1], KEYS[2], 'rapids:waiting', function() return redis.call('ZRANGE', KEYS[3], 0, -1) end)
+end
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  give_back(KEYS[1], ARGV[1], KEYS[2], 'rapids:parked', function() return redis.call('HKEYS', KEYS[4]) end)
+end
 return made.err and 0 or 1

@@ -18,6 +18,7 @@
 -- unwritten (a letter is to be written first after all).
 -- with letter_ids
 -- with fields
+-- with keepers
 local stream, ledger_key, due_key, parked_key, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
@@ -44,21 +45,6 @@ local function merged(into, names)
     end
   end
   return all
-end
-
-local function make_sure_of(keeper)
-  -- Where there was no such consumer, the group was lost and made again by somebody who does not know what waited in it
-  -- or was parked. That is given back before anything else is: what is not pending later was settled.
-  if redis.call('XGROUP', 'CREATECONSUMER', stream, group, keeper) == 0 then return end
-  local ids = keeper == 'rapids:parked' and redis.call('HKEYS', parked_key) or redis.call('ZRANGE', due_key, 0, -1)
-  for _, other in ipairs(ids) do
-    local is_pending = #redis.call('XPENDING', stream, group, other, other, 1) > 0
-    if not is_pending and #redis.call('XRANGE', stream, other, other) > 0 then
-      local stored = redis.call('HGET', ledger_key, other)
-      local count = stored and cjson.decode(stored).n or 1
-      redis.call('XCLAIM', stream, group, keeper, 0, other, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
-    end
-  end
 end
 
 local time = redis.call('TIME')
@@ -152,13 +138,13 @@ end
 if #redis.call('XRANGE', stream, id, id) == 0 then return 'trimmed' end
 write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger.waits)
 if verb == 'park' then
-  make_sure_of('rapids:parked')
+  give_back(stream, group, ledger_key, 'rapids:parked', function() return redis.call('HKEYS', parked_key) end)
   redis.call('HSET', parked_key, id, why)
   redis.call('ZREM', due_key, id)
   redis.call('XCLAIM', stream, group, 'rapids:parked', 0, id, 'JUSTID')
   return 'parked'
 end
-make_sure_of('rapids:waiting')
+give_back(stream, group, ledger_key, 'rapids:waiting', function() return redis.call('ZRANGE', due_key, 0, -1) end)
 redis.call('ZADD', due_key, string.format('%.0f', due), id)
 if verb == 'hand_back' then
   redis.call('XCLAIM', stream, group, 'rapids:waiting', 0, id, 'RETRYCOUNT', count, 'JUSTID')
