@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import redis as redis_sync
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from rapids import EventEmitter
 from rapids_fastapi import Rapids, rapids_admin
 
 TOKEN = "s3cret-tökén"
@@ -22,6 +24,24 @@ def admin_app(rapids: Rapids) -> FastAPI:
     app = FastAPI(lifespan=rapids.lifespan)
     app.include_router(rapids_admin)
     return app
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opens the admin to whoever says `TOKEN`."""
+    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+
+
+def client_for(url: str, **options: Any) -> TestClient:
+    """An operator's client of an application with the admin, on this Redis."""
+    options.setdefault("emitter", EventEmitter(stream=STREAM))
+    return TestClient(admin_app(Rapids(url=url, **options)), headers=BEARER)  # type: ignore[arg-type]  # bytes are fine
+
+
+@pytest.fixture
+def client(redis_url: str, token: None) -> Iterator[TestClient]:
+    with client_for(redis_url) as client:
+        yield client
 
 
 @contextmanager

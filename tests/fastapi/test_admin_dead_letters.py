@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids import BaseEvent, EventRouter
 from rapids_fastapi import EmitterDep, Rapids, rapids_admin
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter, until
+from tests.fastapi.helpers import BEARER, DLQ, STREAM, client, client_for, put_letter, token, until
+
+__all__ = ["client", "token"]
 
 LETTERS = "/rapids/api/dead-letters"
 
@@ -21,20 +22,7 @@ class FaAdminOrdered(BaseEvent):
     card_number: str = "4111-1111"
 
 
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
-
-
-def client_for(url: str, **options: Any) -> TestClient:
-    options.setdefault("emitter", EventEmitter(stream=STREAM))
-    return TestClient(admin_app(Rapids(url=url, **options)), headers=BEARER)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[TestClient]:
-    with client_for(redis_url) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("token")
 
 
 class TestEndToEnd:

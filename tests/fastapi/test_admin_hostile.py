@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids import EventEmitter
-from rapids_fastapi import Rapids
 from rapids_fastapi.admin.redaction import DEFAULT_REDACTED, MASK
-from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter
+from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
+
+__all__ = ["client", "token"]
 
 LETTERS = "/rapids/api/dead-letters"
 
 
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
-
-
-def client_for(url: str, **options: Any) -> TestClient:
-    options.setdefault("emitter", EventEmitter(stream=STREAM))
-    return TestClient(admin_app(Rapids(url=url, **options)), headers=BEARER)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[TestClient]:
-    with client_for(redis_url) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("token")
 
 
 class TestHostile:

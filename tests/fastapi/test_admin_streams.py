@@ -10,11 +10,12 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids import EventEmitter, EventRouter
+from rapids import EventRouter
 from rapids.storage.keys import PARKED, WAITING, Source
-from rapids_fastapi import Rapids
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app
+from tests.fastapi.helpers import STREAM, client, client_for, token
+
+__all__ = ["client", "token"]
 
 STREAMS = "/rapids/api/streams"
 GROUPS = "/rapids/api/groups"
@@ -25,20 +26,7 @@ SOURCE = Source(STREAM, GROUP)
 HOSTILE = "<script>alert(1)</script>\x00\x1b[31m\u202egnp.exe\u2028'\"; DROP"
 
 
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
-
-
-def client_for(url: str, **options: Any) -> TestClient:
-    options.setdefault("emitter", EventEmitter(stream=STREAM))
-    return TestClient(admin_app(Rapids(url=url, **options)), headers=BEARER)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[TestClient]:
-    with client_for(redis_url) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("token")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from tests.servers.builds import NEWEST, Build
+from tests.servers.launcher import Launcher
 from tests.servers.migration import SlotMigration
 from tests.servers.node import HOST, KEEPS_ITS_DATA, Node, patient
 from tests.servers.site import Site
@@ -41,7 +42,7 @@ class Member:
         return any(slot in part for part in self.slots)
 
 
-class Cluster(AbstractAsyncContextManager["Cluster"]):
+class Cluster(Launcher):
     """`masters` masters with `replicas` replicas each, which take over `node_timeout` (milliseconds) after a death.
 
     Use it in `async with`, or `start()` it and `close()` it.
@@ -97,17 +98,6 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
         for node in self.nodes:
             node.kill()
         self._site.close()
-
-    async def __aenter__(self) -> Cluster:
-        try:
-            await self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.close()
 
     # Who is who
 

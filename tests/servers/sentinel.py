@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from tests.servers.builds import NEWEST, Build
 from tests.servers.connecting import connected
+from tests.servers.launcher import Launcher
 from tests.servers.node import HOST, KEEPS_ITS_DATA, Node, patient
 from tests.servers.site import Site
 from tests.support import eventually
@@ -23,7 +24,7 @@ ATTENTION = ("info-period", "500", "publish-period", "500")
 """Sentinels look every 10 s and talk every 2 s by default, which tests would wait for; 7.0 and newer can be told."""
 
 
-class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
+class SentinelFleet(Launcher):
     """A master called `primary`, replicas, and sentinels of which a majority decides.
 
     A node that does not answer for `down_after` (milliseconds) is taken for dead. Use it in `async with`, or `start()`
@@ -82,17 +83,6 @@ class SentinelFleet(AbstractAsyncContextManager["SentinelFleet"]):
         for node in (*self.sentinels, *self.nodes):
             node.kill()
         self._site.close()
-
-    async def __aenter__(self) -> SentinelFleet:
-        try:
-            await self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.close()
 
     # Who is who
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from redis.asyncio import Redis
 
 from tests.servers.builds import NEWEST, Build
 from tests.servers.certificates import make_certificates
+from tests.servers.launcher import Launcher
 from tests.servers.node import HOST, KEEPS_NOTHING, Node
 from tests.servers.site import Site
 
 
-class Standalone(AbstractAsyncContextManager["Standalone"]):
+class Standalone(Launcher):
     """One server, which keeps nothing unless `settings` say so (`node.KEEPS_ITS_DATA`).
 
     `unix`: on a socket in its folder, and on no port. `tls`: on a port that speaks nothing else; needs `WITH_TLS`.
@@ -71,17 +71,6 @@ class Standalone(AbstractAsyncContextManager["Standalone"]):
     def flush_now(self) -> None:
         """The same for fixtures, which are no coroutines."""
         self.node.flush()
-
-    async def __aenter__(self) -> Standalone:
-        try:
-            await self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.close()
 
     def _listening(self) -> dict[str, str]:
         if self._unix:
