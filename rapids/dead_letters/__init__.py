@@ -1,8 +1,10 @@
 """Dead letters: what failed and why, and putting it right."""
 
+from rapids.dead_letters.groups import LetterGroup, LetterGroups, QueueStanding
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
 from rapids.dead_letters.parsing import ParseCheck, ParseProblem
 from rapids.dead_letters.queue import DeadLetterQueue
+from rapids.dead_letters.selecting import Selector
 from rapids.storage.keys import default_dlq
 
 __all__ = [
@@ -10,10 +12,14 @@ __all__ = [
     "DeadLetterQueue",
     "LetterChange",
     "LetterFilter",
+    "LetterGroup",
+    "LetterGroups",
     "LetterPage",
     "ParseCheck",
     "ParseProblem",
+    "QueueStanding",
     "Replay",
     "Scope",
+    "Selector",
     "default_dlq",
 ]

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from rapids.dead_letters.parsing import ParseCheck, check_parsing
 from rapids.routing import matches_pattern
 from rapids.wire.events import Fields
+from rapids.wire.fingerprints import Fingerprint, fingerprint_name
 from rapids.wire.letters import LetterRead
 
 __all__ = ["DeadLetter", "LetterChange", "LetterFilter", "LetterPage", "Replay", "Scope"]
@@ -87,6 +88,12 @@ class DeadLetter:
     stored: Fields = field(default=(), repr=False, compare=False)
     """The letter as Redis has it: names and values in turn."""
 
+    @property
+    def fingerprint(self) -> str:
+        """What it has in common with others of one cause: group, handler, event type, reason, error type and position,
+        as 16 hexadecimal digits. `DeadLetterQueue.groups` counts by it."""
+        return fingerprint_name(self.stored)
+
     def check_parsing(self) -> ParseCheck:
         """Whether its event, as stored, would parse today: by the class now registered, as a worker would read it.
 
@@ -138,6 +145,8 @@ class LetterFilter:
     group: str | None = None
     reason: str | None = None
     error_type: str | None = None
+    fingerprint: str | None = None
+    """16 hexadecimal digits, as groups have them."""
     q: str | None = None
     """Text that must occur, in any case, in the payload, the error or one of the ids."""
     since: datetime | None = None
@@ -157,7 +166,32 @@ class LetterFilter:
             return False
         if self.event_type is not None and not matches_pattern(self.event_type, letter.event_type):
             return False
+        if self.fingerprint is not None and self.fingerprint != letter.fingerprint:
+            return False
         return self.q is None or self._has_text(letter, self.q.casefold())
+
+    def may_match(self, fingerprint: Fingerprint, name: str) -> bool:
+        """Whether letters of the fingerprint of this name can match. Its parts may have been cut."""
+        exact = (
+            ("handler", self.handler, fingerprint.handler),
+            ("group", self.group, fingerprint.group),
+            ("reason", self.reason, fingerprint.reason),
+            ("error_type", self.error_type, fingerprint.error_type),
+            ("fingerprint", self.fingerprint, name),
+        )
+        if any(wanted not in (None, actual) and part not in fingerprint.cut for part, wanted, actual in exact):
+            return False
+        if self.event_type is None or "event_type" in fingerprint.cut:
+            return True
+        return matches_pattern(self.event_type, fingerprint.event_type)
+
+    def tells_all(self, fingerprint: Fingerprint) -> bool:
+        """Whether all letters of a fingerprint that may match do, their times aside."""
+        asked = {"handler": self.handler, "group": self.group, "reason": self.reason, "error_type": self.error_type}
+        return self.q is None and not any(
+            wanted is not None and part in fingerprint.cut
+            for part, wanted in (*asked.items(), ("event_type", self.event_type))
+        )
 
     @staticmethod
     def _has_text(letter: DeadLetter, wanted: str) -> bool:
@@ -176,9 +210,9 @@ class LetterPage:
     cursor: str | None
     """Where the next page starts; None after the last one. A page may be short, even empty, and have a next one."""
     total: int
-    """Letters in the stream, whatever the filter."""
+    """How many letters match, if `total_exact`; else how many of those in the stream may match at the most."""
     total_exact: bool
-    """Whether `total` is the number of letters that match: so without a filter."""
+    """Whether `total` is the number of letters that match: so by what is indexed, without a time and without `q`."""
     scanned: int
     """Letters looked at for this page."""
 

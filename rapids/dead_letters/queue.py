@@ -2,28 +2,27 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import get_args
 
 from redis.asyncio import Redis, RedisCluster
 
 from rapids.checks import at_least, positive_seconds, text
+from rapids.dead_letters.groups import LetterGroups, QueueStanding, groups_of, standing_of
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
+from rapids.dead_letters.listing import page_of
+from rapids.dead_letters.reading import read_letters
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
 from rapids.settings import parsed_entry_id, stream_name
-from rapids.storage import letters
+from rapids.storage import index, letters
 from rapids.storage.connection import SharedPool, share_a_slot
 from rapids.storage.keys import replay_stream
 from rapids.storage.letters import Append, BeingMovedError, Move
 from rapids.wire.events import Fields
-from rapids.wire.letters import LetterRead, completed, is_complete, original_fields, replay_fields
+from rapids.wire.letters import completed, is_complete, original_fields, replay_fields
 
 __all__ = ["DeadLetterQueue"]
 
 LARGEST_PAGE = 500
-SCAN_LIMIT = 2_000
-"""Letters looked at for one page, so that a filter that matches few never makes one request read everything."""
-SCAN_STEP = 200
 LOOKS = 10
 """How often a letter is looked for that others move about meanwhile."""
 MOVER_PAUSE = 0.1
@@ -74,26 +73,42 @@ class DeadLetterQueue:
 
         Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range.
         """
-        wanted = filter or LetterFilter()
-        if at_least("limit", limit, 1) > LARGEST_PAGE:
-            raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
-        bounds = _range(wanted, cursor)
-        found: list[DeadLetter] = []
-        scanned, more = 0, bounds is not None
-        newest, oldest = bounds or ("", "")
-        while more and len(found) < limit and scanned < SCAN_LIMIT:
-            rows = await letters.page(self._commands, self.stream, newest=newest, oldest=oldest, count=SCAN_STEP)
-            more = len(rows) == SCAN_STEP
-            for at, (entry_id, letter) in enumerate(await self._read(rows), 1):
-                scanned += 1
-                newest = f"({entry_id}"
-                if wanted.matches(letter):
-                    found.append(letter)
-                if len(found) == limit:
-                    more = more or at < len(rows)
-                    break
-        total = await letters.length(self._commands, self.stream)
-        return LetterPage(tuple(found), newest[1:] if more else None, total, wanted == LetterFilter(), scanned)
+        return await page_of(
+            self._commands, self.stream, filter or LetterFilter(), cursor=cursor, limit=_page_size(limit)
+        )
+
+    async def groups(
+        self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50
+    ) -> LetterGroups:
+        """Letters counted by what they have in common (`LetterGroup`), the largest groups first, from the index.
+
+        At most 1,000 groups are told apart; `limit` of them are on a page (1 to 500).
+
+        Raises `ValueError` for a cursor that no page gave out, a `limit` out of range, or a filter by `q`, `since` or
+        `until`.
+        """
+        return await groups_of(
+            *(self._commands, self.stream, filter or LetterFilter()),
+            cursor=cursor,
+            limit=_page_size(limit),
+            maxlen=self._dlq_maxlen,
+        )
+
+    async def standing(self) -> QueueStanding:
+        """How many letters there are, how many may be, and how many were ever cut away unattended.
+
+        What others wrote past the index is caught up with, up to a thousand letters each time.
+        """
+        return await standing_of(self._commands, self.stream, maxlen=self._dlq_maxlen)
+
+    async def reindex(self) -> QueueStanding:
+        """Forget the index, and begin to make it anew: by the first thousand letters.
+
+        The rest is caught up with by whoever writes a letter or looks, `standing` included. Nothing needs it as a rule:
+        it is for counts that are off after somebody deleted letters by hand.
+        """
+        await index.forget(self._commands, self.stream)
+        return await self.standing()
 
     async def get(self, letter_id: str) -> DeadLetter:
         """One letter, also a replayed or discarded one until its retention ends.
@@ -190,22 +205,6 @@ class DeadLetterQueue:
                 await asyncio.sleep(MOVER_PAUSE)
         raise LetterStateError(move.letter_id, "being replayed", "dead")
 
-    async def _read(self, rows: Sequence[tuple[bytes, Fields]]) -> Sequence[tuple[str, DeadLetter]]:
-        """Letters with their entry ids. A letter's id is its entry's, unless it was restored under a new one."""
-        claimed = [_claimed_id(fields) for _, fields in rows]
-        strangers = {claim for (entry_id, _), claim in zip(rows, claimed, strict=True) if claim not in (b"", entry_id)}
-        restored: dict[bytes, int | None] = {}
-        if strangers:
-            names = sorted(strangers)
-            times = await letters.restored_at(self._commands, self.stream, names)
-            restored = dict(zip(names, times, strict=True))
-        read: list[tuple[str, DeadLetter]] = []
-        for (raw_id, fields), claim in zip(rows, claimed, strict=True):
-            entry_id = raw_id.decode()
-            was_restored = restored.get(claim) == int(entry_id.partition("-")[0])
-            read.append((entry_id, DeadLetter.read(claim.decode() if was_restored else entry_id, fields)))
-        return read
-
     async def _find(self, letter_id: str) -> tuple[str, DeadLetter, Fields]:
         """Where a letter is: its entry id in the stream (or "" in the archive), itself, its fields.
 
@@ -226,7 +225,7 @@ class DeadLetterQueue:
         )
         fields = await letters.read_letter(self._commands, self.stream, letter_id)
         if fields is not None:
-            [(_, letter)] = await self._read([(letter_id.encode(), fields)])
+            [(_, letter)] = await read_letters(self._commands, self.stream, [(letter_id.encode(), fields)])
             return (letter_id, letter, fields) if letter.id == letter_id else None
         restored = await letters.find_restored(self._commands, self.stream, letter_id)
         if restored is not None:
@@ -234,10 +233,6 @@ class DeadLetterQueue:
         if archive is not None and history and history[-1].action != "restored":
             return "", DeadLetter.read(letter_id, archive.fields, history), archive.fields
         return None
-
-
-def _claimed_id(fields: Fields) -> bytes:
-    return LetterRead.of(fields).values.get(b"letter_id", b"")
 
 
 def _bounded(letter: DeadLetter, fields: list[bytes]) -> list[bytes]:
@@ -248,24 +243,7 @@ def _bounded(letter: DeadLetter, fields: list[bytes]) -> list[bytes]:
     return fields
 
 
-def _range(wanted: LetterFilter, cursor: str | None) -> tuple[str, str] | None:
-    """The newest and the oldest entry id that may match, None where none can.
-
-    An entry id begins with the milliseconds it was written at.
-    """
-    newest = "+"
-    if wanted.until is not None:
-        if (until := _milliseconds(wanted.until)) == 0:
-            return None
-        newest = f"({until}-0"
-    oldest = "-" if wanted.since is None else f"{_milliseconds(wanted.since)}-0"
-    if cursor is not None:
-        if parsed_entry_id(cursor) is None:
-            raise ValueError(f"cursor must be one that a page gave out, not {cursor[:100]!r}")
-        newest = f"({cursor}"
-    return newest, oldest
-
-
-def _milliseconds(moment: datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(round(aware.timestamp() * 1000), 0)
+def _page_size(limit: int) -> int:
+    if at_least("limit", limit, 1) > LARGEST_PAGE:
+        raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
+    return limit

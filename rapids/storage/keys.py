@@ -14,6 +14,7 @@ __all__ = [
     "default_dlq",
     "letter_appended",
     "letter_archive",
+    "letter_index",
     "letter_mover",
     "letter_written",
     "letters_archived",
@@ -49,6 +50,12 @@ def replay_stream(stream: str, group: str) -> str:
 def letter_archive(dlq: str, letter_id: str) -> str:
     """The stream of one letter that was replayed or discarded: the letter, then what was done to it."""
     return _beside(dlq, f"archive:{letter_id}")
+
+
+def letter_index(dlq: str) -> str:
+    """Hash: how far the letters are indexed. Behind a colon, `fingerprints` (hash: name to what it stands for) and, for
+    each of these, a stream whose entry ids are those of its letters."""
+    return _beside(dlq, "index")
 
 
 def letters_archived(dlq: str) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "BeingMovedError",
     "Move",
     "find_restored",
+    "first",
     "length",
     "move",
     "move_after_append",
@@ -46,6 +47,13 @@ async def page(
 ) -> list[tuple[bytes, Sequence[bytes]]]:
     """Up to `count` letters from `newest` down to `oldest`."""
     return [(row[0], row[1]) for row in await call(commands, "XREVRANGE", dlq, newest, oldest, "COUNT", count)]
+
+
+async def first(
+    commands: Commands, dlq: str, *, behind: str, upto: str, count: int
+) -> list[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` letters, oldest first, from the one behind an id to the one at `upto`."""
+    return [(row[0], row[1]) for row in await call(commands, "XRANGE", dlq, f"({behind}", upto, "COUNT", count)]
 
 
 async def read_letter(commands: Commands, dlq: str, entry_id: str) -> Sequence[bytes] | None:

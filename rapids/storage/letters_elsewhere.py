@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from rapids.storage import scripts
 from rapids.storage.connection import Command, Commands, Reply, checked, run
-from rapids.storage.keys import letter_written
+from rapids.storage.keys import letter_index, letter_written
 from rapids.storage.settlement import Letter, SettleCall
 
 __all__ = ["settled", "write"]
@@ -55,7 +55,7 @@ async def _held(commands: Commands, consumer: str, calls: Sequence[SettleCall]) 
 
 
 def _request(one: SettleCall, letter: Letter, dlq: str, maxlen: int | None) -> tuple[Sequence[str], Command]:
-    return (dlq, _key(one, letter, dlq)), (UNSETTLED_MS, maxlen or 0, *letter.fields)
+    return (dlq, _key(one, letter, dlq), letter_index(dlq)), (UNSETTLED_MS, maxlen or 0, *letter.fields)
 
 
 def _key(one: SettleCall, letter: Letter, dlq: str) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, run
-from rapids.storage.keys import Source
+from rapids.storage.keys import Source, letter_index
 
 __all__ = ["Letter", "SettleCall", "Verb", "settle"]
 
@@ -57,7 +57,8 @@ async def settle(
 
 def _keys(one: SettleCall, dlq: str | None) -> tuple[str, ...]:
     source = one.source
-    return (source.stream, source.ledger, source.due, source.parked, dlq or source.ledger)
+    letters = (source.ledger, source.ledger) if dlq is None else (dlq, letter_index(dlq))
+    return (source.stream, source.ledger, source.due, source.parked, *letters)
 
 
 def _arguments(one: SettleCall, consumer: str, dlq_maxlen: int | None) -> list[bytes | str | int]:

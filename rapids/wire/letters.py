@@ -1,12 +1,13 @@
 """Dead letters as stream entries."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rapids.exceptions import DeserializationError
 from rapids.outcomes import Dead
 from rapids.wire.events import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
+from rapids.wire.netstrings import netstrings, unpack_netstrings
 
 __all__ = [
     "LetterRead",
@@ -63,7 +64,7 @@ def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datet
         b"replay_count": str(origin.replay_count),
     }
     if not _is_regular(fields):
-        letter[b"original_fields"] = _netstrings(fields)
+        letter[b"original_fields"] = netstrings(fields)
     elif b"traceparent" in first:
         letter[b"traceparent"] = first[b"traceparent"]
     return [part if isinstance(part, bytes) else _utf8(part) for pair in letter.items() for part in pair]
@@ -77,7 +78,7 @@ def original_fields(letter: Fields) -> list[bytes]:
     values = _first_values(letter)
     if b"original_fields" in values:
         try:
-            fields = list(_unpack_netstrings(values[b"original_fields"]))
+            fields = list(unpack_netstrings(values[b"original_fields"]))
             if not fields or len(fields) % 2:
                 raise ValueError("names and values do not pair up")
             return fields
@@ -172,24 +173,6 @@ def _first_values(fields: Fields) -> dict[bytes, bytes]:
 def _is_regular(fields: Fields) -> bool:
     names = tuple(fields[::2])
     return names == EVENT_FIELDS or (names == (*EVENT_FIELDS, b"traceparent") and event_type_in(fields) is not None)
-
-
-def _netstrings(parts: Sequence[bytes]) -> bytes:
-    """Byte strings one behind the other, each with its length before it (https://cr.yp.to/proto/netstrings.txt)."""
-    return b"".join(b"%d:%b," % (len(part), part) for part in parts)
-
-
-def _unpack_netstrings(packed: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(packed):
-        colon = packed.index(b":", at)
-        if not packed[at:colon].isdigit():
-            raise ValueError(f"no length at byte {at}")
-        end = colon + 1 + int(packed[at:colon])
-        if packed[end : end + 1] != b",":
-            raise ValueError(f"no comma at byte {end}")
-        yield packed[colon + 1 : end]
-        at = end + 1
 
 
 def _utf8(text: str) -> bytes:

@@ -143,6 +143,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while somebody has it paused
     r"\{dv:dlq\}:rapids:archive:\d+-\d+",  # has a TTL
     r"\{dv:dlq\}:rapids:(archived|restored)",  # capped
+    r"\{dv:dlq\}:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # at most twice the letters, 1,000 fingerprints
     r"\{dv:dlq\}:rapids:(written|moving):.*",  # has a TTL; on a Cluster, where this is in another slot
     r"\{dv:events\}:rapids:replay:dv-group\w*:rapids:replayed:dv:dlq:.*",  # likewise
 )

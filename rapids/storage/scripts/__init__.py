@@ -23,8 +23,21 @@ class Script:
 @cache
 def load(name: str) -> Script:
     """The script in `<name>.lua`."""
-    source = _WITH.sub(lambda found: _text(found[1].decode()), _text(name))
+    source = _whole(name, set())
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+def _whole(name: str, included: set[str]) -> bytes:
+    """The text with that of the files it names, each where it is named first."""
+
+    def text_of(found: re.Match[bytes]) -> bytes:
+        part = found[1].decode()
+        if part in included:
+            return b""
+        included.add(part)
+        return _whole(part, included)
+
+    return _WITH.sub(text_of, _text(name))
 
 
 def _text(name: str) -> bytes:

@@ -2,7 +2,7 @@
 -- A script is not rolled back when a command in it fails, so the order is what keeps an entry from being lost: until
 -- the last step it is pending, and the ledger keeps a second run from writing a letter twice.
 --
--- KEYS  stream, ledger, due, parked, dead-letter stream (any key where there are no letters)
+-- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys where there are no letters)
 -- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back | bury: write the letters of an entry that is
 --       neither pending nor in the stream any more, and that only this consumer can have handled),
 --       delete after ack (1 | 0), delay in ms,
@@ -19,7 +19,7 @@
 -- with letter_ids
 -- with fields
 -- with keepers
-local stream, ledger_key, due_key, parked_key, dlq = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local ledger, maxlen, letters = cjson.decode(ARGV[9]), ARGV[10], tonumber(ARGV[11])
@@ -116,7 +116,7 @@ for _ = 1, letters do
   for _, name in ipairs(known.dead) do written = written or name == handler end
   if values == -1 and not written then return 'unwritten' end
   if not written then
-    if values > 0 then add_letter(dlq, now, maxlen, ARGV, at + 2, at + 1 + values) end
+    if values > 0 then add_letter(dlq, index, now, maxlen, ARGV, at + 2, at + 1 + values) end
     if not buries then
       dead = merged(dead, {handler})
       write_ledger(known.done, dead, known.gave_up, known.waits)

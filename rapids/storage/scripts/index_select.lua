@@ -1,0 +1,88 @@
+-- Ids of letters from the index, those of several fingerprints merged.
+--
+-- KEYS  dead-letter stream, index
+-- ARGV  the epoch of the index that the fingerprints are of, oldest or newest first (1 | -1), the id to begin behind,
+--       the id to end at, how many at most, whether to return the letters as well (1 | 0), how many bytes of them are
+--       enough, then fingerprints
+-- Returns false if the index was made anew since; else {ids or letters as {id, fields}, how many ids were looked at, the
+-- last of them, whether that was all (1 | 0)}. Ids of letters that are gone are dropped from the index on the way.
+local dlq, index = KEYS[1], KEYS[2]
+local direction, behind, until_, most = tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local whole, enough = ARGV[6] == '1', tonumber(ARGV[7])
+
+-- with entry_order
+
+if (redis.call('HGET', index, 'epoch') or '0') ~= ARGV[1] then return false end
+
+local function comes_first(one, other)
+  if one.ms ~= other.ms then return (one.ms < other.ms) == (direction == 1) end
+  -- In the same millisecond, or too large to tell as numbers.
+  if direction == 1 then return is_before(one.id, other.id) end
+  return is_before(other.id, one.id)
+end
+
+-- Each fingerprint has a buffer of its next ids; a heap tells which has the first of them all.
+local heap = {}
+
+local function head(buffer)
+  buffer.id = buffer.rows[buffer.at][1]
+  buffer.ms = tonumber(string.match(buffer.id, '^%d+'))
+end
+
+local function fill(buffer)
+  local command = direction == 1 and 'XRANGE' or 'XREVRANGE'
+  local rows = redis.call(command, buffer.key, '(' .. buffer.last, until_, 'COUNT', buffer.size)
+  buffer.rows, buffer.at, buffer.more = rows, 1, #rows == buffer.size
+  if #rows > 0 then buffer.last = rows[#rows][1] end
+  buffer.size = math.min(buffer.size * 2, 500)
+end
+
+local function sink(i)
+  while true do
+    local left, right, first = 2 * i, 2 * i + 1, i
+    if heap[left] and comes_first(heap[left], heap[first]) then first = left end
+    if heap[right] and comes_first(heap[right], heap[first]) then first = right end
+    if first == i then return end
+    heap[i], heap[first] = heap[first], heap[i]
+    i = first
+  end
+end
+
+local names = #ARGV - 7
+for i = 8, #ARGV do
+  local buffer = {key = index .. ':' .. ARGV[i], last = behind, size = math.max(4, math.ceil(most / names))}
+  fill(buffer)
+  if #buffer.rows > 0 then
+    head(buffer)
+    heap[#heap + 1] = buffer
+  end
+end
+for i = math.floor(#heap / 2), 1, -1 do sink(i) end
+
+local found, looked, last, bytes = {}, 0, behind, 0
+while heap[1] and #found < most and looked < 2 * most + 100 and bytes < enough do
+  local buffer = heap[1]
+  local id = buffer.id
+  last, looked = id, looked + 1
+  if not whole then
+    found[#found + 1] = id
+  else
+    local letter = redis.call('XRANGE', dlq, id, id)[1]
+    if letter then
+      found[#found + 1] = letter
+      for _, part in ipairs(letter[2]) do bytes = bytes + #part end
+    elseif redis.call('XDEL', buffer.key, id) == 1 then
+      redis.call('HINCRBY', index, 'entries', -1)
+    end
+  end
+  buffer.at = buffer.at + 1
+  if buffer.at > #buffer.rows and buffer.more then fill(buffer) end
+  if buffer.at > #buffer.rows then
+    heap[1] = heap[#heap]
+    heap[#heap] = nil
+  else
+    head(buffer)
+  end
+  if heap[1] then sink(1) end
+end
+return {found, looked, last, heap[1] and 0 or 1}

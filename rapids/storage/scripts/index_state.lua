@@ -1,0 +1,31 @@
+-- What the index of a dead-letter stream knows. What is not indexed yet is caught up with first, up to a bound.
+--
+-- KEYS  dead-letter stream, index
+-- ARGV  how many letters to catch up with at most, and how many bytes of them
+-- Returns {letters in the stream, its last id, the id up to which it is indexed, entries of the index, epoch,
+-- letters cut away, when last (ms, or false), fingerprints}. A fingerprint is {name, description or false, letters,
+-- first id, last id}.
+-- with indexing
+local dlq, index = KEYS[1], KEYS[2]
+local length, last = redis.call('XLEN', dlq), last_id_of(dlq)
+if is_before(last, redis.call('HGET', index, 'to') or '0-0') then drop_index(index) end
+if last ~= (redis.call('HGET', index, 'to') or '0-0') then
+  if not pcall(catch_up, dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2])) then drop_index(index) end
+end
+if tonumber(redis.call('HGET', index, 'entries') or 0) > length then sweep(dlq, index) end
+
+local rows = {}
+for _, name in ipairs(fingerprints_of(index)) do
+  local key = index .. ':' .. name
+  local count = redis.call('XLEN', key)
+  if count > 0 then
+    rows[#rows + 1] = {
+      name, redis.call('HGET', index .. ':fingerprints', name), count,
+      redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1], redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1][1],
+    }
+  end
+end
+local known = redis.call('HMGET', index, 'to', 'entries', 'epoch', 'cut', 'cut_at')
+return {
+  length, last, known[1] or '0-0', tonumber(known[2] or 0), known[3] or '0', tonumber(known[4] or 0), known[5], rows,
+}

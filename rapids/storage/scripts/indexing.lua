@@ -1,0 +1,158 @@
+-- The index of a dead-letter stream: for each fingerprint (what letters have in common that are of one cause) a stream
+-- whose entry ids are those of its letters. A stream keeps an id in a tenth of what a sorted set takes for it.
+--
+-- It holds every letter up to the id `to` in the hash `index`, in order; what others write without it is caught up with
+-- when next somebody writes or reads. Ids of letters that were trimmed away stay until they are more than the letters
+-- there are, or somebody looks. Nothing here may keep a letter from being written or moved: what goes wrong in the index
+-- is put right by making it anew.
+-- with entry_order
+
+local FINGERPRINT = {'original_group', 'handler', 'event_type', 'reason', 'error_type', 'position'}
+local LONGEST_PART, MOST_FINGERPRINTS = 200, 1000
+
+local function describe(letter)
+  local values = {}
+  for i = 1, #letter, 2 do
+    if values[letter[i]] == nil then values[letter[i]] = letter[i + 1] end
+  end
+  local parts = {}
+  for i, name in ipairs(FINGERPRINT) do
+    local value = string.sub(values[name] or '', 1, LONGEST_PART)
+    parts[i] = #value .. ':' .. value .. ','
+  end
+  return table.concat(parts)
+end
+
+local function fingerprints_of(index)
+  local names = redis.call('HKEYS', index .. ':fingerprints')
+  names[#names + 1] = 'others' -- of which there were too many
+  return names
+end
+
+local function last_id_of(stream)
+  if redis.call('EXISTS', stream) == 0 then return '0-0' end
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+end
+
+local function fingerprint_for(index, letter)
+  local all, description = index .. ':fingerprints', describe(letter)
+  local name = string.sub(redis.sha1hex(description), 1, 16)
+  if redis.call('HEXISTS', all, name) == 0 then
+    if redis.call('HLEN', all) >= MOST_FINGERPRINTS then return 'others' end
+    redis.call('HSET', all, name, description)
+  end
+  return name
+end
+
+local function drop_index(index)
+  for _, name in ipairs(fingerprints_of(index)) do redis.call('UNLINK', index .. ':' .. name) end
+  redis.call('UNLINK', index .. ':fingerprints')
+  redis.call('HINCRBY', index, 'epoch', 1)
+  redis.call('HSET', index, 'to', '0-0', 'entries', 0)
+end
+
+-- Index what was written since, up to so many letters and about so many bytes of them. Returns whether that was all.
+local function catch_up(dlq, index, most, most_bytes)
+  local to = redis.call('HGET', index, 'to') or '0-0'
+  local first, looked, bytes, complete = to, 0, 0, false
+  while not complete and looked < most and bytes < most_bytes do
+    local count = math.min(10, most - looked)
+    local rows = redis.call('XRANGE', dlq, '(' .. to, '+', 'COUNT', count)
+    for _, row in ipairs(rows) do
+      redis.call('XADD', index .. ':' .. fingerprint_for(index, row[2]), row[1], 'l', '')
+      to = row[1]
+      for _, part in ipairs(row[2]) do bytes = bytes + #part end
+    end
+    looked = looked + #rows
+    complete = #rows < count
+  end
+  if to ~= first then
+    redis.call('HINCRBY', index, 'entries', looked)
+    redis.call('HSET', index, 'to', to)
+  end
+  return complete
+end
+
+-- Drop from the index what was trimmed from the stream, and fingerprints that have no letter any more.
+local function sweep(dlq, index)
+  local oldest, entries = redis.call('XRANGE', dlq, '-', '+', 'COUNT', 1)[1], 0
+  for _, name in ipairs(fingerprints_of(index)) do
+    local key = index .. ':' .. name
+    if oldest then redis.call('XTRIM', key, 'MINID', oldest[1]) end
+    local left = oldest and redis.call('XLEN', key) or 0
+    if left == 0 then
+      redis.call('UNLINK', key)
+      redis.call('HDEL', index .. ':fingerprints', name)
+    end
+    entries = entries + left
+  end
+  redis.call('HSET', index, 'entries', entries)
+end
+
+-- Letters are written, whatever becomes of the index.
+local function with_index(index, work)
+  if not pcall(work) then pcall(drop_index, index) end
+end
+
+local function index_last(dlq, index, before, entry_id, letter)
+  local known = redis.call('HMGET', index, 'to', 'entries')
+  local to, entries = known[1] or '0-0', tonumber(known[2] or 0)
+  if to == before then
+    redis.call('XADD', index .. ':' .. fingerprint_for(index, letter), entry_id, 'l', '')
+    entries = entries + 1
+    redis.call('HSET', index, 'to', entry_id, 'entries', entries)
+  else
+    if is_before(before, to) then drop_index(index) end -- the stream was deleted, and has begun anew
+    catch_up(dlq, index, 50, 1000000)
+  end
+  if entries > 2 * redis.call('XLEN', dlq) + 1000 then sweep(dlq, index) end
+end
+
+-- Append a letter, the names and values in `letter`, and index it. `id` is '*', or one behind `before`, the last id of
+-- the stream. What is trimmed away for it is counted: nobody has replayed or discarded that.
+local function write_letter(dlq, index, maxlen, id, before, letter)
+  local command = {'XADD', dlq}
+  local length = 0
+  if maxlen ~= '0' then
+    length = redis.call('XLEN', dlq)
+    command[#command + 1] = 'MAXLEN'; command[#command + 1] = '~'; command[#command + 1] = maxlen
+  end
+  command[#command + 1] = id
+  for i = 1, #letter do command[#command + 1] = letter[i] end
+  local entry_id = redis.call(unpack(command))
+  with_index(index, function()
+    local cut = maxlen ~= '0' and length + 1 - redis.call('XLEN', dlq) or 0
+    if cut > 0 then
+      redis.call('HINCRBY', index, 'cut', cut)
+      redis.call('HSET', index, 'cut_at', string.match(entry_id, '^%d+'))
+    end
+    index_last(dlq, index, before, entry_id, letter)
+  end)
+  return entry_id
+end
+
+local function append_letter(dlq, index, maxlen, id, letter)
+  return write_letter(dlq, index, maxlen, id, last_id_of(dlq), letter)
+end
+
+-- Take a letter out of the index that was taken out of its stream.
+local function unindex_letter(index, entry_id, letter)
+  with_index(index, function()
+    local name = string.sub(redis.sha1hex(describe(letter)), 1, 16)
+    local key = index .. ':' .. name
+    local removed = redis.call('XDEL', key, entry_id)
+    if removed == 0 then
+      name, key = 'others', index .. ':others'
+      removed = redis.call('XDEL', key, entry_id)
+    end
+    if removed == 0 then return end
+    redis.call('HINCRBY', index, 'entries', -1)
+    if redis.call('XLEN', key) == 0 then
+      redis.call('UNLINK', key)
+      redis.call('HDEL', index .. ':fingerprints', name)
+    end
+  end)
+end
