@@ -9,8 +9,31 @@ from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
 from rapids.outcomes import Dead, Failure, Reason
+from rapids.storage import scripts
+from rapids.storage.connection import SharedPool, checked, run
+from rapids.storage.keys import letter_index
 from rapids.wire.letters import Origin, write_letter
 from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, as_text, fields_of
+
+
+def letter_fields(
+    *,
+    handler: str = "pay",
+    group: str = GROUP,
+    reason: Reason = Reason.NON_RETRYABLE,
+    error: str = "declined",
+    error_type: str = "ValueError",
+    entry_id: str = "1700000000000-0",
+    fields: dict[bytes, bytes] | None = None,
+    **event: Any,
+) -> list[bytes]:
+    """The names and values of a letter, but for its id."""
+    raw = fields_of(DvOrder(**event)) | (fields or {})
+    return write_letter(
+        [part for pair in raw.items() for part in pair],
+        Origin(entry_id, STREAM, group, "worker-1", 5),
+        Dead(handler, reason, Failure(error_type, error, "Traceback ...")),
+    )
 
 
 async def write(
@@ -27,12 +50,8 @@ async def write(
     **event: Any,
 ) -> str:
     """Write a letter as the settling script does, `at` this time (milliseconds); its id."""
-    raw = fields_of(DvOrder(**event)) | (fields or {})
-    flat = write_letter(
-        [part for pair in raw.items() for part in pair],
-        Origin(entry_id, STREAM, group, "worker-1", 5),
-        Dead(handler, reason, Failure(error_type, error, "Traceback ...")),
-    )
+    parts = {"handler": handler, "group": group, "reason": reason, "error": error, "error_type": error_type}
+    flat = letter_fields(**parts, entry_id=entry_id, fields=fields, **event)
     if at is None:
         seconds, micros = await redis.time()
         last = as_text((await redis.xinfo_stream(DLQ))["last-generated-id"]) if await redis.exists(DLQ) else "0-0"
@@ -69,3 +88,16 @@ async def all_ids(queue: DeadLetterQueue, **options: Any) -> list[str]:
 
 def ms(moment: datetime) -> int:
     return round(moment.astimezone(UTC).timestamp() * 1000)
+
+
+async def write_through_script(redis: Redis, count: int = 1, *, maxlen: int = 0, **parts: Any) -> list[str]:
+    """Letters written by the script that writes them, so that they are indexed; their ids."""
+    flat = letter_fields(**parts)
+    keys = (DLQ, f"{letter_index(DLQ)}:test-written", letter_index(DLQ))
+    written = []
+    for _ in range(count):
+        await redis.delete(keys[1])
+        calls = [(keys, (1_000, maxlen, *flat))]
+        written.append(checked((await run(SharedPool(redis, DLQ), scripts.load("write_letter"), calls))[0]).decode())
+    await redis.delete(keys[1])
+    return written
