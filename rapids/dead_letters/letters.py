@@ -1,9 +1,11 @@
 """A dead letter, what may be asked of many, and what comes of changing one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
+
+import orjson
 
 from rapids.dead_letters.parsing import ParseCheck, check_parsing
 from rapids.routing import matches_pattern
@@ -11,7 +13,17 @@ from rapids.wire.events import Fields
 from rapids.wire.fingerprints import Fingerprint, fingerprint_name
 from rapids.wire.letters import LetterRead
 
-__all__ = ["DeadLetter", "LetterChange", "LetterFilter", "LetterPage", "Replay", "Scope"]
+__all__ = [
+    "DeadLetter",
+    "LetterChange",
+    "LetterFilter",
+    "LetterPage",
+    "Replay",
+    "ReplayOutcome",
+    "Scope",
+    "State",
+    "read_history",
+]
 
 State: TypeAlias = Literal["dead", "replayed", "discarded"]
 Scope: TypeAlias = Literal["handler", "group", "everyone"]
@@ -35,19 +47,53 @@ class LetterChange:
     scope: str = ""
     """For a replay: `handler`, `group` or `everyone`."""
 
+    operation: str = ""
+    """The id of the operation that did it, empty for none."""
+    data: str = ""
+    """For a replay with other data: that data, as JSON."""
+    diff: str = ""
+    """For a replay with other data: what was changed, as JSON."""
+
     @classmethod
-    def read(cls, entry_id: bytes, fields: Fields) -> "LetterChange":
-        read = LetterRead.of(fields)
-        ms = int(entry_id.split(b"-")[0])
+    def read(cls, stored: Mapping[str, object]) -> "LetterChange":
+        """From an object of the stored history; what it lacks is empty."""
+        names = ("action", "actor", "reason", "stream", "entry_id", "scope", "operation", "data", "diff")
+        ms = str(stored.get("at", ""))
         return cls(
-            action=read.text(b"action"),
-            at=datetime.fromtimestamp(ms / 1000, UTC),
-            actor=read.text(b"actor"),
-            reason=read.text(b"reason"),
-            stream=read.text(b"stream"),
-            entry_id=read.text(b"entry_id"),
-            scope=read.text(b"scope"),
+            at=datetime.fromtimestamp((int(ms) if ms.isdecimal() and len(ms) < 15 else 0) / 1000, UTC),
+            **{name: str(stored.get(name, "")) for name in names},
         )
+
+
+def read_history(stored: bytes) -> tuple[LetterChange, ...]:
+    """What was done to a letter, as it is stored with it; nothing where that is not to be read."""
+    try:
+        changes: Any = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        return ()
+    if not isinstance(changes, list):
+        return ()
+    rows = cast(list[Any], changes)
+    return tuple(LetterChange.read(cast(dict[str, Any], row)) for row in rows if isinstance(row, dict))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOutcome:
+    """What became of a replay."""
+
+    at: datetime
+    scope: str
+    stream: str
+    """The stream the event was appended to, as `entry_id`."""
+    entry_id: str
+    outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent"]
+    """`undelivered`: the group has not read it yet; `pending`: its handlers are at work, wait or are parked;
+    `failed_again`: `letters` say how; `handled`: it was settled and left no letter; `sent`: to everyone, whose
+    deliveries are not told apart from others."""
+    letters: tuple[str, ...] = ()
+    """The ids of the dead letters it became, of a thousand characters' worth at the most."""
+    is_inferred: bool = False
+    """Whether that is concluded from its having been acknowledged, as for `handled`: nobody says that it went well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +130,9 @@ class DeadLetter:
     """The letter whose replay failed here, if it was one."""
     replay_count: int
     history: tuple[LetterChange, ...] = ()
-    """What was done to it, oldest first, as far back as the retention goes."""
+    """What was done to it, oldest first, as far back as the retention goes. Only `get` tells it."""
+    replays: tuple[ReplayOutcome, ...] = ()
+    """What became of its replays. Only `get` tells it, and of the last one: a letter that was replayed stays so."""
     stored: Fields = field(default=(), repr=False, compare=False)
     """The letter as Redis has it: names and values in turn."""
 

@@ -1,24 +1,24 @@
 """The dead-letter queue: list, look at, replay, discard and restore letters."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import get_args
 
 from redis.asyncio import Redis, RedisCluster
 
 from rapids.checks import at_least, positive_seconds, text
 from rapids.dead_letters.groups import LetterGroups, QueueStanding, groups_of, standing_of
-from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
+from rapids.dead_letters.letters import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
 from rapids.dead_letters.listing import page_of
 from rapids.dead_letters.reading import read_letters
+from rapids.dead_letters.replays import with_replays
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
 from rapids.settings import parsed_entry_id, stream_name
-from rapids.storage import index, letters
+from rapids.storage import archive, index, letters, moving
 from rapids.storage.connection import SharedPool, share_a_slot
 from rapids.storage.keys import replay_stream
-from rapids.storage.letters import Append, BeingMovedError, Move
+from rapids.storage.moving import Append, BeingMovedError, Move
 from rapids.wire.events import Fields
-from rapids.wire.letters import completed, is_complete, original_fields, replay_fields
+from rapids.wire.letters import LetterRead, completed, is_complete, original_fields, replay_fields
 
 __all__ = ["DeadLetterQueue"]
 
@@ -52,7 +52,7 @@ class DeadLetterQueue:
         stream: str,
         *,
         retention: float = 14 * DAY,
-        archive_maxlen: int = 10_000,
+        archive_maxlen: int = 100_000,
         dlq_maxlen: int | None = 10_000,
         maxlen: int | None = 100_000,
     ) -> None:
@@ -116,7 +116,7 @@ class DeadLetterQueue:
         Raises `LetterNotFoundError`.
         """
         _, letter, _ = await self._find(letter_id)
-        return letter
+        return await with_replays(self._redis, self.stream, letter)
 
     async def replay(self, letter_id: str, *, scope: Scope = "handler", actor: str = "", reason: str = "") -> Replay:
         """Send a letter's event back, and move the letter to the archive in the same step.
@@ -152,7 +152,7 @@ class DeadLetterQueue:
         Raises `LetterNotFoundError`; `LetterStateError` unless it is discarded.
         """
         change = {"action": "restored", "actor": actor, "reason": reason}
-        restored = await letters.restore(self._commands, self.stream, letter_id, change, dlq_maxlen=self._dlq_maxlen)
+        restored = await moving.restore(self._commands, self.stream, letter_id, change, dlq_maxlen=self._dlq_maxlen)
         letter = await self.get(letter_id)
         if restored is None:
             raise LetterStateError(letter_id, letter.state, "discarded")
@@ -198,9 +198,9 @@ class DeadLetterQueue:
         for _ in range(MOVER_LOOKS):
             try:
                 if append is None or share_a_slot(self._redis, self.stream, append.stream):
-                    return await letters.move(self._commands, self.stream, move, append)
+                    return await moving.move(self._commands, self.stream, move, append)
                 elsewhere = SharedPool(self._redis, append.stream)
-                return await letters.move_after_append(self._commands, self.stream, move, append, elsewhere)
+                return await moving.move_after_append(self._commands, self.stream, move, append, elsewhere)
             except BeingMovedError:
                 await asyncio.sleep(MOVER_PAUSE)
         raise LetterStateError(move.letter_id, "being replayed", "dead")
@@ -219,20 +219,19 @@ class DeadLetterQueue:
         raise LetterNotFoundError(letter_id)
 
     async def _look(self, letter_id: str) -> tuple[str, DeadLetter, Fields] | None:
-        archive = await letters.read_archive(self._commands, self.stream, letter_id)
-        history: Sequence[LetterChange] = (
-            [LetterChange.read(entry_id, fields) for entry_id, fields in archive.changes] if archive else ()
-        )
         fields = await letters.read_letter(self._commands, self.stream, letter_id)
         if fields is not None:
             [(_, letter)] = await read_letters(self._commands, self.stream, [(letter_id.encode(), fields)])
             return (letter_id, letter, fields) if letter.id == letter_id else None
         restored = await letters.find_restored(self._commands, self.stream, letter_id)
         if restored is not None:
-            return restored[0], DeadLetter.read(letter_id, restored[1], history), restored[1]
-        if archive is not None and history and history[-1].action != "restored":
-            return "", DeadLetter.read(letter_id, archive.fields, history), archive.fields
-        return None
+            entry_id, fields = restored
+            history = read_history(LetterRead.of(fields).values.get(archive.HISTORY, b""))
+            return entry_id, DeadLetter.read(letter_id, fields, history), fields
+        archived = await archive.read(self._commands, self.stream, letter_id)
+        if archived is None:
+            return None
+        return "", DeadLetter.read(letter_id, archived.fields, read_history(archived.history)), archived.fields
 
 
 def _bounded(letter: DeadLetter, fields: list[bytes]) -> list[bytes]:

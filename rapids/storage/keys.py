@@ -11,13 +11,15 @@ __all__ = [
     "PARKED",
     "WAITING",
     "Source",
+    "audit_log",
     "default_dlq",
     "letter_appended",
-    "letter_archive",
     "letter_index",
     "letter_mover",
     "letter_written",
+    "letters_archive",
     "letters_archived",
+    "letters_failed_again",
     "letters_restored",
     "replay_stream",
 ]
@@ -47,9 +49,19 @@ def replay_stream(stream: str, group: str) -> str:
     return _beside(stream, f"replay:{group}")
 
 
-def letter_archive(dlq: str, letter_id: str) -> str:
-    """The stream of one letter that was replayed or discarded: the letter, then what was done to it."""
-    return _beside(dlq, f"archive:{letter_id}")
+def letters_archive(dlq: str) -> str:
+    """Stream with a TTL: letters that were replayed or discarded, by the time of that, with what was done to them."""
+    return _beside(dlq, "archive")
+
+
+def letters_failed_again(dlq: str) -> str:
+    """Hash with a TTL: an archived letter's id to the ids of those that its replay became."""
+    return _beside(dlq, "failed-again")
+
+
+def audit_log(stream: str) -> str:
+    """Stream with a TTL, capped: who changed what, and why."""
+    return _beside(stream, "audit")
 
 
 def letter_index(dlq: str) -> str:
@@ -59,7 +71,7 @@ def letter_index(dlq: str) -> str:
 
 
 def letters_archived(dlq: str) -> str:
-    """The archived letters of a dead-letter stream by the time they were archived (milliseconds)."""
+    """Sorted set with a TTL: the ids of archived letters by their places in the archive (microseconds)."""
     return _beside(dlq, "archived")
 
 

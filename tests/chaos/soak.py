@@ -46,8 +46,11 @@ BOUNDS = (
         for part in ("ledger:soak-group", "due:soak-group", "parked:soak-group")
     ),
     Bound(_OWN + "consumer:soak-group:.+", 1, 1, expires=True, of_pending=True),
-    # Those of restored letters are beyond the cap: they live as long as the letter may, and have a TTL.
-    Bound(r"\{soak:dlq\}:rapids:archive:.+", ARCHIVE_MAXLEN + DLQ_MAXLEN + NODE, 50, expires=True),
+    Bound(r"\{soak:dlq\}:rapids:archive", 1, ARCHIVE_MAXLEN, expires=True),
+    Bound(r"\{soak:dlq\}:rapids:failed-again", 1, ARCHIVE_MAXLEN, expires=True),
+    Bound(r"\{soak:dlq\}:rapids:audit", 1, 10_000 + NODE, expires=True),
+    Bound(r"\{soak:dlq\}:rapids:index", 1, 10),
+    Bound(r"\{soak:dlq\}:rapids:index:.+", 1_001, 2 * (DLQ_MAXLEN + NODE) + 1_000),
     Bound(r"\{soak:dlq\}:rapids:archived", 1, ARCHIVE_MAXLEN, expires=True),
     Bound(r"\{soak:dlq\}:rapids:restored", 1, DLQ_MAXLEN + NODE),
 )

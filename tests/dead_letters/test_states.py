@@ -23,7 +23,7 @@ def queue(redis: Redis) -> DeadLetterQueue:
     return DeadLetterQueue(redis, DLQ)
 
 
-ARCHIVE = "{dv:dlq}:rapids:archive:"
+ARCHIVE = "{dv:dlq}:rapids:archive"
 DAY_MS = 86_400_000
 
 # --- one after another ----------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ async def test_the_archive_expires(redis: Redis, change: str) -> None:
     queue = DeadLetterQueue(redis, DLQ, retention=3_600)
     letter_id = await write(redis)
     await getattr(queue, change)(letter_id)
-    for key in (ARCHIVE + letter_id, "{dv:dlq}:rapids:archived"):
+    for key in (ARCHIVE, "{dv:dlq}:rapids:archived"):
         assert 3_500_000 < await redis.pttl(key) <= 3_600_000
     await check_keys(redis)
 
@@ -190,7 +190,7 @@ async def test_the_archive_expires(redis: Redis, change: str) -> None:
 async def test_the_archive_is_kept_a_fortnight_by_default(queue: DeadLetterQueue, redis: Redis) -> None:
     letter_id = await write(redis)
     await queue.discard(letter_id)
-    assert 13.9 * DAY_MS < await redis.pttl(ARCHIVE + letter_id) <= 14 * DAY_MS
+    assert 13.9 * DAY_MS < await redis.pttl(ARCHIVE) <= 14 * DAY_MS
 
 
 async def test_after_its_retention_a_letter_is_gone(redis: Redis) -> None:
@@ -209,17 +209,35 @@ async def test_the_archive_holds_no_more_than_its_cap(redis: Redis) -> None:
     for letter_id in ids:
         await queue.discard(letter_id)
     assert await redis.zcard("{dv:dlq}:rapids:archived") == 5
-    assert len(await all_keys(redis, ARCHIVE.replace("{", "\\{") + "*")) == 5
+    assert await redis.xlen(ARCHIVE) == 5
+    for gone in ids[:7]:
+        with pytest.raises(LetterNotFoundError):
+            await queue.get(gone)
+    assert [(await queue.get(one)).state for one in ids[7:]] == ["discarded"] * 5
 
 
-async def test_a_restored_letter_outlives_its_archive(redis: Redis) -> None:
+async def test_letters_past_their_retention_leave_an_archive_that_lives_on(redis: Redis) -> None:
+    queue = DeadLetterQueue(redis, DLQ, retention=0.5)
+    first = await write(redis)
+    await queue.discard(first)
+    await asyncio.sleep(0.3)
+    second = await write(redis)
+    await queue.discard(second)
+    await asyncio.sleep(0.3)
+    await queue.discard(await write(redis))
+    assert await redis.xlen(ARCHIVE) == 2
+    assert await redis.zscore("{dv:dlq}:rapids:archived", first) is None
+
+
+async def test_a_restored_letter_outlives_its_archive_with_its_history(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ, retention=0.05)
     letter_id = await write(redis)
     await queue.discard(letter_id)
     await queue.restore(letter_id)
     await asyncio.sleep(0.1)
     letter = await queue.get(letter_id)
-    assert (letter.id, letter.state, letter.history) == (letter_id, "dead", ())
+    assert (letter.id, letter.state) == (letter_id, "dead")
+    assert [change.action for change in letter.history] == ["discarded", "restored"]
     assert await all_ids(queue) == [letter_id]
     assert (await queue.discard(letter_id)).state == "discarded"
 

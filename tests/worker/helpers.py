@@ -141,15 +141,16 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:rapids:trimming",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:made-again:dv-group\w*",  # likewise
     r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while somebody has it paused
-    r"\{dv:dlq\}:rapids:archive:\d+-\d+",  # has a TTL
-    r"\{dv:dlq\}:rapids:(archived|restored)",  # capped
+    r"\{dv:dlq\}:rapids:(archive|archived|failed-again|audit)",  # capped, and has a TTL
+    r"\{dv:dlq\}:rapids:restored",  # no more than there are letters
+    r"\{dv:events\}:rapids:audit",  # capped, and has a TTL
     r"\{dv:dlq\}:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # at most twice the letters, 1,000 fingerprints
     r"\{dv:dlq\}:rapids:(written|moving):.*",  # has a TTL; on a Cluster, where this is in another slot
     r"\{dv:events\}:rapids:replay:dv-group\w*:rapids:replayed:dv:dlq:.*",  # likewise
 )
 WITH_TTL = (
-    r"\{dv:events\}:rapids:(consumer:.*|trimming|(.*:)?made-again:.*)",
-    r"\{dv:dlq\}:rapids:(archive:.*|archived|written:.*|moving:.*)",
+    r"\{dv:events\}:rapids:(audit|consumer:.*|trimming|(.*:)?made-again:.*)",
+    r"\{dv:dlq\}:rapids:(archive|archived|failed-again|audit|written:.*|moving:.*)",
     r".*:rapids:replayed:.*",
 )
 OF_PENDING = r".*:rapids:(ledger|due|parked):.*"

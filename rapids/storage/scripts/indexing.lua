@@ -23,6 +23,8 @@ local function describe(letter)
   return table.concat(parts)
 end
 
+local function fingerprint_of(letter) return string.sub(redis.sha1hex(describe(letter)), 1, 16) end
+
 local function fingerprints_of(index)
   local names = redis.call('HKEYS', index .. ':fingerprints')
   names[#names + 1] = 'others' -- of which there were too many
@@ -134,25 +136,45 @@ local function write_letter(dlq, index, maxlen, id, before, letter)
   return entry_id
 end
 
+-- A replay that failed again: the letter it was of, if it is archived still, is told what became of it.
+local function link_replay(index, letter_id, letter)
+  local replay_of
+  for i = 1, #letter, 2 do
+    if letter[i] == 'replay_of' and not replay_of then replay_of = letter[i + 1] end
+  end
+  if not replay_of or replay_of == '' then return end
+  local beside = string.sub(index, 1, -6) -- without "index"
+  if not redis.call('ZSCORE', beside .. 'archived', replay_of) then return end
+  local again = beside .. 'failed-again'
+  local others = redis.call('HGET', again, replay_of)
+  if others and #others > 1000 then return end
+  redis.call('HSET', again, replay_of, others and others .. ' ' .. letter_id or letter_id)
+  redis.call('PEXPIRE', again, redis.call('PTTL', beside .. 'archived'))
+end
+
 local function append_letter(dlq, index, maxlen, id, letter)
   return write_letter(dlq, index, maxlen, id, last_id_of(dlq), letter)
 end
 
--- Take a letter out of the index that was taken out of its stream.
-local function unindex_letter(index, entry_id, letter)
+-- Take letters out of the index that were taken out of their stream: ids by the names of their fingerprints.
+local function unindex_letters(index, by_fingerprint)
   with_index(index, function()
-    local name = string.sub(redis.sha1hex(describe(letter)), 1, 16)
-    local key = index .. ':' .. name
-    local removed = redis.call('XDEL', key, entry_id)
-    if removed == 0 then
-      name, key = 'others', index .. ':others'
-      removed = redis.call('XDEL', key, entry_id)
+    local removed = 0
+    for name, ids in pairs(by_fingerprint) do
+      local gone = redis.call('XDEL', index .. ':' .. name, unpack(ids))
+      if gone < #ids then gone = gone + redis.call('XDEL', index .. ':others', unpack(ids)) end
+      for _, one in ipairs(gone > 0 and {name, 'others'} or {}) do
+        if redis.call('XLEN', index .. ':' .. one) == 0 then
+          redis.call('UNLINK', index .. ':' .. one)
+          redis.call('HDEL', index .. ':fingerprints', one)
+        end
+      end
+      removed = removed + gone
     end
-    if removed == 0 then return end
-    redis.call('HINCRBY', index, 'entries', -1)
-    if redis.call('XLEN', key) == 0 then
-      redis.call('UNLINK', key)
-      redis.call('HDEL', index .. ':fingerprints', name)
-    end
+    if removed > 0 then redis.call('HINCRBY', index, 'entries', -removed) end
   end)
+end
+
+local function unindex_letter(index, entry_id, letter)
+  unindex_letters(index, {[fingerprint_of(letter)] = {entry_id}})
 end

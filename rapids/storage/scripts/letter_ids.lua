@@ -14,5 +14,7 @@ local function add_letter(dlq, index, now, maxlen, values, first, last)
   local letter_id, letter = next_letter_id(before, now), {}
   for i = first, last do letter[#letter + 1] = values[i] end
   letter[#letter + 1] = 'letter_id'; letter[#letter + 1] = letter_id
-  return write_letter(dlq, index, maxlen, letter_id, before, letter)
+  write_letter(dlq, index, maxlen, letter_id, before, letter)
+  pcall(link_replay, index, letter_id, letter)
+  return letter_id
 end

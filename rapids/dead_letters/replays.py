@@ -1,0 +1,30 @@
+"""What became of replays."""
+
+from dataclasses import replace
+
+from redis.asyncio import Redis, RedisCluster
+
+from rapids.dead_letters.letters import DeadLetter, ReplayOutcome
+from rapids.storage import archive
+from rapids.storage.connection import SharedPool
+
+__all__ = ["with_replays"]
+
+
+async def with_replays(redis: Redis | RedisCluster, dlq: str, letter: DeadLetter) -> DeadLetter:
+    """The letter, with what became of its replay, if it was replayed last. Raises `RedisError`."""
+    if not letter.history or (last := letter.history[-1]).action != "replayed":
+        return letter
+    outcome = ReplayOutcome(last.at, last.scope, last.stream, last.entry_id, "sent")
+    if last.scope != "everyone":
+        letters = await archive.failed_again(SharedPool(redis, dlq), dlq, letter.id)
+        commands = SharedPool(redis, last.stream)
+        state = await archive.replay_state(commands, last.stream, letter.group, last.entry_id)
+        match state, letters:
+            case (("undelivered" | "pending"), _):
+                outcome = replace(outcome, outcome=state, letters=letters)
+            case _, ():
+                outcome = replace(outcome, outcome="handled", is_inferred=True)
+            case _:
+                outcome = replace(outcome, outcome="failed_again", letters=letters)
+    return replace(letter, replays=(outcome,))
