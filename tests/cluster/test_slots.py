@@ -239,7 +239,7 @@ async def test_a_replay_that_broke_off_before_the_letter_was_moved_is_not_sent_t
         return await run(commands, script, calls)
 
     with monkeypatch.context() as patched:
-        patched.setattr("rapids.storage.letters.run", breaks_off)
+        patched.setattr("rapids.storage.moving.run", breaks_off)
         with pytest.raises(RedisConnectionError):
             await queue.replay(letter_id)
     assert (await queue.get(letter_id)).state == "dead"
