@@ -7,7 +7,7 @@ from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, checked, run
 from rapids.storage.keys import letter_index
 
-__all__ = ["OTHERS", "IndexState", "IndexedFingerprint", "Selected", "forget", "select", "state"]
+__all__ = ["OTHERS", "IndexState", "IndexedFingerprint", "Room", "Selected", "forget", "room", "select", "state"]
 
 OTHERS = "others"
 """The name under which letters are whose fingerprints were too many."""
@@ -61,6 +61,20 @@ class Selected:
     last: str
     """The id looked at last."""
     done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many letters there are, and how many were ever trimmed away unattended."""
+
+    length: int
+    cut: int
+
+
+async def room(commands: Commands, dlq: str) -> Room:
+    """How many letters there are, and were cut, in one round trip."""
+    length, cut = await commands.send([("XLEN", dlq), ("HGET", letter_index(dlq), "cut")])
+    return Room(checked(length), int(checked(cut) or 0))
 
 
 async def state(

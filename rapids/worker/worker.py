@@ -35,6 +35,7 @@ from rapids.worker.executor import Crew, Executor
 from rapids.worker.identity import Identity
 from rapids.worker.intake import Intake
 from rapids.worker.leases import Leases
+from rapids.worker.letter_room import LetterRoom
 from rapids.worker.member import Member
 from rapids.worker.outages import Outages
 from rapids.worker.pausing import Pausing
@@ -214,6 +215,8 @@ class Worker:
             *(self._reading, member, self._intake, self._leases, acks, self._exclusivity, self._reclaimer.wake)
         )
         self._trimmer = Trimmer(member)
+        dlq, most = self._settings.dlq_stream, self._settings.dlq_maxlen
+        self._letter_room = None if dlq is None or most is None else LetterRoom(member, dlq, most)
         self._crew = Crew(
             member=member,
             planner=Planner(self._handlers, self._counts),
@@ -265,6 +268,7 @@ class Worker:
             **{name: executor.run for name, executor in self._executors.items()},
             **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
             **({"trimmer": self._trimmer.run} if self._settings.trim else {}),
+            **({} if self._letter_room is None else {"letter room": self._letter_room.run}),
             "reclaimer": self._reclaimer.run,
             "reader": self._reader.run,
         }
@@ -324,7 +328,8 @@ class Worker:
         self.stopped.set()
 
     async def _end_reading(self) -> None:
-        await self._duties.end("trimmer")
+        for duty in ("trimmer", "letter room"):
+            await self._duties.end(duty)
         await self._duties.end("reclaimer")
         self._reader.stop()
         reading = self._duties.tasks["reader"]

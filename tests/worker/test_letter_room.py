@@ -1,0 +1,97 @@
+"""Room for dead letters: who is on call hears of it before the oldest are cut away, and of how many were."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import DeadLetterQueue
+from rapids.worker import letter_room
+from tests.dead_letters.helpers import write_through_script
+from tests.support import eventually
+from tests.worker.helpers import DLQ, make_router, running
+
+NEAR = "soon the oldest are cut away"
+CUT = "dead letters were cut away"
+AGAIN = "there is room for dead letters again"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(letter_room, "PAUSE", 0.02)
+    caplog.set_level(logging.INFO, "rapids.worker")
+
+
+def told(caplog: pytest.LogCaptureFixture, text: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if text in record.getMessage()]
+
+
+async def test_it_is_told_once_before_letters_are_cut_and_once_there_is_room_again(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write_through_script(redis, 79)
+    async with running(make_router(redis, dlq_maxlen=100)):
+        looks = await _looks(redis)
+        await eventually(lambda: _looked_since(redis, looks))
+        assert not told(caplog, NEAR)
+
+        ids = await write_through_script(redis, 1)
+        await eventually(lambda: told(caplog, NEAR))
+        [warning] = told(caplog, NEAR)
+        assert (warning.levelname, warning.__dict__["letters"], warning.__dict__["dlq"]) == ("WARNING", 80, DLQ)
+
+        queue = DeadLetterQueue(redis, DLQ)
+        await queue.discard(ids[0])
+        looks = await _looks(redis)
+        await eventually(lambda: _looked_since(redis, looks))
+        assert not told(caplog, AGAIN)  # nor is it told again at the next letter
+        await write_through_script(redis, 1)
+        for letter in (await queue.list(limit=30)).items:
+            await queue.discard(letter.id)
+        await eventually(lambda: told(caplog, AGAIN))
+    assert len(told(caplog, NEAR)) == 1
+    assert not told(caplog, CUT)
+
+
+async def test_how_many_were_cut_is_told(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    await write_through_script(redis, 400, maxlen=100)  # before it was started: whoever ran then has told
+    async with running(make_router(redis, dlq_maxlen=100)):
+        looks = await _looks(redis)
+        await eventually(lambda: _looked_since(redis, looks))
+        assert not told(caplog, CUT)
+        before = (await DeadLetterQueue(redis, DLQ).standing()).cut
+        await write_through_script(redis, 300, maxlen=100)
+        cut = (await DeadLetterQueue(redis, DLQ).standing()).cut - before
+        assert cut > 0
+        await eventually(lambda: sum(record.__dict__["lost_count"] for record in told(caplog, CUT)) == cut)
+    assert {record.levelname for record in told(caplog, CUT)} == {"ERROR"}
+
+
+@pytest.mark.parametrize("options", [{"dlq_maxlen": None}, {"dlq_stream": None}])
+async def test_without_a_limit_nobody_looks(redis: Redis, options: dict[str, None]) -> None:
+    async with running(make_router(redis, **options)):
+        assert not [task for task in asyncio.all_tasks() if task.get_name().endswith("letter room")]
+    async with running(make_router(redis)):
+        assert [task for task in asyncio.all_tasks() if task.get_name().endswith("letter room")]
+
+
+async def test_what_is_no_index_disturbs_nobody(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    await redis.set(f"{{{DLQ}}}:rapids:index", "somebody was here")
+    router = make_router(redis, dlq_maxlen=100)
+    async with running(router):
+        looks = await _looks(redis)
+        await eventually(lambda: _looked_since(redis, looks))
+        assert (await router.health()).ready
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def _looks(redis: Redis) -> int:
+    """How many XLENs were asked for: while a router runs, by looks and by these tests' own writing only."""
+    return int((await redis.info("commandstats")).get("cmdstat_xlen", {}).get("calls", 0))
+
+
+async def _looked_since(redis: Redis, looks: int) -> bool:
+    return await _looks(redis) >= looks + 3
