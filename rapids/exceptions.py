@@ -22,6 +22,9 @@ __all__ = [
     "MaxRetriesExceededError",
     "NonRetryableError",
     "NotConfiguredError",
+    "OperationNotFoundError",
+    "OperationRunningError",
+    "OperationStateError",
     "RapidsError",
     "RedisUnavailableError",
     "RetryAfter",
@@ -192,6 +195,41 @@ class LetterStateError(RapidsError):
 
     def __str__(self) -> str:
         return f"dead letter {self.letter_id!r} is {self.state}, this needs one that is {self.needed}"
+
+
+class OperationNotFoundError(RapidsError, LookupError):
+    """No operation on dead letters has this id: never started, or forgotten since it ended."""
+
+    def __init__(self, operation_id: str) -> None:
+        super().__init__(operation_id)
+        self.operation_id = operation_id
+
+    def __str__(self) -> str:
+        return f"there is no operation {self.operation_id!r}"
+
+
+class OperationRunningError(RapidsError):
+    """Another operation of this kind has not ended on this dead-letter stream: there may be one at a time."""
+
+    def __init__(self, kind: str, operation_id: str) -> None:
+        super().__init__(kind, operation_id)
+        self.kind = kind
+        self.operation_id = operation_id
+
+    def __str__(self) -> str:
+        return f"operation {self.operation_id!r} of kind {self.kind!r} has not ended; cancel it, or wait for it"
+
+
+class OperationStateError(RapidsError):
+    """The operation has ended, so it can be neither paused nor resumed nor cancelled. `state` is the one it is in."""
+
+    def __init__(self, operation_id: str, state: str) -> None:
+        super().__init__(operation_id, state)
+        self.operation_id = operation_id
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"operation {self.operation_id!r} has ended: it is {self.state}"
 
 
 class StreamNotFoundError(RapidsError, LookupError):

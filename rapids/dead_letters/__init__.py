@@ -2,6 +2,15 @@
 
 from rapids.dead_letters.groups import LetterGroup, LetterGroups, QueueStanding
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
+from rapids.dead_letters.operation import (
+    Operation,
+    OperationError,
+    OperationKind,
+    OperationPage,
+    OperationState,
+    Preview,
+)
+from rapids.dead_letters.operations import Operations
 from rapids.dead_letters.parsing import ParseCheck, ParseProblem
 from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.dead_letters.selecting import Selector
@@ -15,8 +24,15 @@ __all__ = [
     "LetterGroup",
     "LetterGroups",
     "LetterPage",
+    "Operation",
+    "OperationError",
+    "OperationKind",
+    "OperationPage",
+    "OperationState",
+    "Operations",
     "ParseCheck",
     "ParseProblem",
+    "Preview",
     "QueueStanding",
     "Replay",
     "Scope",

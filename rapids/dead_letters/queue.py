@@ -9,6 +9,9 @@ from rapids.checks import at_least, positive_seconds, text
 from rapids.dead_letters.groups import LetterGroups, QueueStanding, groups_of, standing_of
 from rapids.dead_letters.letters import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
 from rapids.dead_letters.listing import page_of
+from rapids.dead_letters.moving import Step
+from rapids.dead_letters.operations import Operations
+from rapids.dead_letters.queue_letters import Bounds, QueueLetters
 from rapids.dead_letters.reading import read_letters
 from rapids.dead_letters.replays import with_replays
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
@@ -63,6 +66,11 @@ class DeadLetterQueue:
         self._archive_maxlen = at_least("archive_maxlen", archive_maxlen, 1)
         self._dlq_maxlen = None if dlq_maxlen is None else at_least("dlq_maxlen", dlq_maxlen, 1, or_none=True)
         self._maxlen = None if maxlen is None else at_least("maxlen", maxlen, 1, or_none=True)
+
+        bounds = Bounds(self._retention_ms, self._archive_maxlen, self._dlq_maxlen, self._maxlen)
+        operated = QueueLetters(redis, self.stream, bounds, self._move_for)
+        self.operations = Operations(self._commands, self.stream, operated)
+        """Bulk replays, discards and restores."""
 
     async def list(
         self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50
@@ -157,6 +165,20 @@ class DeadLetterQueue:
         if restored is None:
             raise LetterStateError(letter_id, letter.state, "discarded")
         return letter
+
+    async def _move_for(self, step: Step, entry_id: str) -> None:
+        """Move one letter for an operation, by its entry. Raises as `replay` does, and `WorkStoppedError`."""
+        fields = await letters.read_letter(self._commands, self.stream, entry_id)
+        if fields is None:
+            raise LetterNotFoundError(entry_id)
+        [(_, letter)] = await read_letters(self._commands, self.stream, [(entry_id.encode(), fields)])
+        append, change = None, step.change
+        if step.kind == "replay":
+            append = self._append(letter, await self._completed(letter, fields), step.scope)
+            change |= {"stream": append.stream}
+        move = Move(letter.id, entry_id, change, self._retention_ms, self._archive_maxlen, step.working)
+        if await self._moved(move, append) is None:
+            raise LetterNotFoundError(letter.id)
 
     async def _completed(self, letter: DeadLetter, fields: Fields) -> Fields:
         """The fields, and what letters of rapids-streams leave out, as long as the entry that failed is there."""

@@ -21,6 +21,9 @@ __all__ = [
     "letters_archived",
     "letters_failed_again",
     "letters_restored",
+    "operating",
+    "operation",
+    "operations",
     "replay_stream",
 ]
 
@@ -93,6 +96,21 @@ def letter_written(dlq: str, entry: str) -> str:
 def letters_restored(dlq: str) -> str:
     """Letters that came back under a new entry id, by that id's milliseconds."""
     return _beside(dlq, "restored")
+
+
+def operation(dlq: str, operation_id: str) -> str:
+    """Hash with a TTL: an operation on many letters. Its errors are a list, named `:errors` behind it."""
+    return _beside(dlq, f"operation:{operation_id}")
+
+
+def operations(dlq: str) -> str:
+    """Sorted set with a TTL: the ids of operations by their creation (milliseconds)."""
+    return _beside(dlq, "operations")
+
+
+def operating(dlq: str, kind: str) -> str:
+    """String with a TTL: the operation of this kind that has not ended."""
+    return _beside(dlq, f"operating:{kind}")
 
 
 def consumers_by_group(stream: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from redis.exceptions import ResponseError
 
-from rapids.storage.connection import Commands, call
+from rapids.storage.connection import Commands, call, checked
 from rapids.storage.keys import letters_restored
 
-__all__ = ["find_restored", "first", "length", "origin", "page", "read_letter", "restored_at"]
+__all__ = ["find_restored", "first", "length", "origin", "page", "read_letter", "restored_at", "several"]
 
 RESTORED_PAGE = 100
 
@@ -35,6 +35,12 @@ async def read_letter(commands: Commands, dlq: str, entry_id: str) -> Sequence[b
     """A letter's fields, or None if no entry has this id."""
     rows = await call(commands, "XRANGE", dlq, entry_id, entry_id)
     return rows[0][1] if rows else None
+
+
+async def several(commands: Commands, stream: str, entry_ids: Sequence[str]) -> list[tuple[bytes, Sequence[bytes]]]:
+    """Entries with these ids, in order, without those that are not there."""
+    replies = await commands.send([("XRANGE", stream, entry_id, entry_id) for entry_id in entry_ids])
+    return [(row[0], row[1]) for rows in replies for row in checked(rows)]
 
 
 async def origin(commands: Commands, stream: str, entry_id: str) -> Sequence[bytes] | None:

@@ -1,0 +1,251 @@
+"""`Operations`: bulk replay, discard and restore of a dead-letter queue's letters."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import get_args
+from uuid import uuid4
+
+from rapids.checks import at_least, note, one_of, positive_seconds
+from rapids.dead_letters.cursors import place_behind, place_cursor
+from rapids.dead_letters.letters import DeadLetter, Scope
+from rapids.dead_letters.moving import Letters
+from rapids.dead_letters.operating import Operating
+from rapids.dead_letters.operation import Operation, OperationKind, OperationPage, OperationState, Preview
+from rapids.dead_letters.patience import Patience
+from rapids.dead_letters.runner import POLL_PAUSE, Runner, new_token
+from rapids.dead_letters.selecting import Count, Selector
+from rapids.dead_letters.stored_operations import read_operation, write_selector
+from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
+from rapids.storage import operations as stored
+from rapids.storage.connection import Commands
+
+__all__ = ["Operations"]
+
+LONGEST_ACTOR = 200
+LONGEST_REASON = 1_000
+
+SAMPLE = 20
+MOST_CHECKED = 200
+LARGEST_CHECKED = 1024 * 1024
+"""Bytes of a letter's data and metadata; to read more by its class can hold up the process."""
+PREVIEW_LOOKS = 10
+
+
+class Operations:
+    """The operations of one dead-letter stream: `queue.operations`.
+
+    An operation is carried out by any process that runs `run` (the FastAPI plug-in does) or `run_until_ended`; when
+    that process dies another one goes on with it within about ten seconds, and no letter is moved twice.
+
+    Every method but the last two raises `redis.exceptions.RedisError` if Redis does not do as asked.
+    """
+
+    def __init__(self, commands: Commands, dlq: str, letters: Letters) -> None:
+        self._commands = commands
+        self._dlq = dlq
+        self._letters = letters
+        self._runners: set[Runner] = set()
+
+    async def start(
+        self,
+        kind: OperationKind,
+        selector: Selector,
+        *,
+        scope: Scope = "handler",
+        rate: float | None = None,
+        max_items: int | None = None,
+        actor: str = "",
+        reason: str = "",
+    ) -> Operation:
+        """Begin an operation over the letters that match now. It is `running`, and waits for a process that runs it.
+
+        `rate` is letters a second at the most, `max_items` letters in all; `actor` (200 characters) and `reason`
+        (1,000) are kept with it and with each letter it moves.
+
+        Raises `OperationRunningError` while another of the kind has not ended, paused ones too; `ValueError` or
+        `TypeError` for an option that makes no sense.
+        """
+        _check(kind, selector, scope, max_items)
+        if rate is not None:
+            _check_rate(rate)
+        _check_notes(actor, reason)
+        upto, count = await self._selected(kind, selector, max_items)
+        operation_id = uuid4().hex
+        fields = {
+            "kind": kind,
+            "selector": write_selector(selector),
+            "scope": scope,
+            "rate": "" if rate is None else repr(float(rate)),
+            "max_items": "" if max_items is None else str(max_items),
+            "upto": upto,
+            "total": str(count.total),
+            "total_exact": str(int(count.exact)),
+        }
+        other = await stored.start(self._commands, self._dlq, operation_id, fields, actor=actor, reason=reason)
+        if other is not None:
+            raise OperationRunningError(kind, other)
+        self._wake()
+        return await self.get(operation_id)
+
+    async def preview(
+        self, kind: OperationKind, selector: Selector, *, scope: Scope = "handler", max_items: int | None = None
+    ) -> Preview:
+        """The dry run: how many letters an operation would deal with, the first of them, and how many do not parse.
+
+        Raises `ValueError` or `TypeError` for an option that makes no sense.
+        """
+        _check(kind, selector, scope, max_items)
+        upto, count = await self._selected(kind, selector, max_items)
+        letters = await self._first(kind, selector, upto, min(MOST_CHECKED, max_items or MOST_CHECKED))
+        small = [one for one in letters if len(one.data) + len(one.metadata) <= LARGEST_CHECKED]
+        unparseable = await asyncio.to_thread(_unparseable, small)
+        return Preview(count.total, count.exact, tuple(letters[:SAMPLE]), len(small), unparseable)
+
+    async def get(self, operation_id: str) -> Operation:
+        """One operation. Raises `OperationNotFoundError`."""
+        if (found := await stored.read(self._commands, self._dlq, operation_id)) is None:
+            raise OperationNotFoundError(operation_id)
+        return read_operation(operation_id, *found)
+
+    async def list(self, *, limit: int = 50, cursor: str | None = None) -> OperationPage:
+        """Operations, newest first, without their `errors`; the last 100 are kept.
+
+        Raises `ValueError` for a `limit` not from 1 to 100, or a cursor that no page gave out.
+        """
+        if at_least("limit", limit, 1) > stored.MOST_KEPT:
+            raise ValueError(f"limit must be a whole number from 1 to {stored.MOST_KEPT}, not {limit!r}")
+        behind = "" if cursor is None else place_behind("operation", cursor)
+        rows = await stored.page(self._commands, self._dlq, behind=behind, count=limit + 1)
+        if rows is None:  # it has been forgotten since, and so has all that was before it
+            return OperationPage((), None)
+        items = tuple(read_operation(operation_id, fields) for operation_id, fields in rows[:limit])
+        return OperationPage(items, place_cursor("operation", items[-1].id) if len(rows) > limit else None)
+
+    async def pause(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
+        """Hold it until `resume`: what its present step moves, a few hundred letters at the most, is the last.
+
+        One that is paused already stays as it is. Raises `OperationNotFoundError`, `OperationStateError` if it ended.
+        """
+        return await self._change(operation_id, "paused", "operation_paused", actor, reason)
+
+    async def resume(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
+        """Let it go on. Raises `OperationNotFoundError`, `OperationStateError` if it ended."""
+        return await self._change(operation_id, "running", "operation_resumed", actor, reason)
+
+    async def cancel(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
+        """End it where it is; what it moved stays moved. One that is cancelled already stays as it is.
+
+        Raises `OperationNotFoundError`, `OperationStateError` if it ended otherwise.
+        """
+        return await self._change(operation_id, "cancelled", "operation_cancelled", actor, reason)
+
+    async def watch(self, operation_id: str, *, interval: float = 0.5) -> AsyncGenerator[Operation]:
+        """The operation as it is now, then each time it has changed, until it has ended.
+
+        Asks Redis every `interval` seconds. Raises `OperationNotFoundError`, `ValueError` for another interval.
+        """
+        positive_seconds("interval", interval)
+        last: Operation | None = None
+        while last is None or not last.is_ended:
+            if last is not None:
+                await asyncio.sleep(interval)
+            if (now := await self.get(operation_id)) != last:
+                yield now
+            last = now
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Carry out operations that no other process has, one of each kind at a time, until `stop` is set.
+
+        Looks every two seconds; at once for what is started or resumed in this process. Then the letters under way are
+        the last, and another process may go on at once. Outages of Redis are waited out.
+
+        Raises `redis.exceptions.RedisError` for what is no outage, such as a right that is missing.
+        """
+        runner = Runner(self._commands, self._dlq, self._letters, stop)
+        self._runners.add(runner)
+        try:
+            await runner.run()
+        finally:
+            self._runners.discard(runner)
+
+    async def run_until_ended(self, operation_id: str) -> Operation:
+        """Carry out one operation, or wait while another process does, or while it is paused; it as it ended.
+
+        Outages of Redis are waited out. Raises `OperationNotFoundError`.
+        """
+        patience = Patience(asyncio.Event(), {"dlq": self._dlq, "operation": operation_id})
+        while True:
+            operation = await patience.wait_out(lambda: self.get(operation_id))
+            if operation.is_ended:
+                return operation
+            kinds, token = [operation.kind], new_token()
+            take = stored.claim
+            claim = await patience.wait_out(lambda: take(self._commands, self._dlq, kinds, token, only=operation_id))  # noqa: B023 - awaited here
+            if claim is None or not await Operating(self._commands, self._letters, claim).run():
+                await asyncio.sleep(POLL_PAUSE / 4)
+
+    async def _change(
+        self, operation_id: str, state: OperationState, action: str, actor: str, reason: str
+    ) -> Operation:
+        _check_notes(actor, reason)
+        operation = await self.get(operation_id)
+        before = await stored.change(
+            *(self._commands, self._dlq, operation_id, operation.kind, state),
+            action=action,
+            actor=actor,
+            reason=reason,
+        )
+        if before is None:
+            raise OperationNotFoundError(operation_id)
+        if before not in ("running", "paused", state):
+            raise OperationStateError(operation_id, before)
+        self._wake()
+        return await self.get(operation_id)
+
+    async def _selected(self, kind: OperationKind, selector: Selector, most: int | None) -> tuple[str, Count]:
+        """What the selection ends with, and how many there are, `most` at the most."""
+        selected = self._letters.select(kind, selector)
+        upto = await selected.newest()
+        count = await selected.count(upto)
+        return upto, count if most is None or count.total < most else Count(most, True)
+
+    async def _first(self, kind: OperationKind, selector: Selector, upto: str, most: int) -> Sequence[DeadLetter]:
+        """The first letters of a selection, at most so many, and fewer where they are large or hard to find."""
+        selected, after, places = self._letters.select(kind, selector), "0-0", tuple[str, ...]()
+        for _ in range(PREVIEW_LOOKS):
+            chunk = await selected.following(after, upto, most - len(places))
+            places = (*places, *chunk.entry_ids)
+            after = chunk.scanned_to
+            if chunk.done or len(places) >= most:
+                break
+        return await self._letters.read(kind, places)
+
+    def _wake(self) -> None:
+        for runner in self._runners:
+            runner.wake()
+
+
+def _unparseable(letters: Sequence[DeadLetter]) -> int:
+    return sum(letter.check_parsing().outcome != "parses" for letter in letters)
+
+
+def _check(kind: OperationKind, selector: Selector, scope: Scope, max_items: int | None) -> None:
+    one_of("kind", kind, get_args(OperationKind))
+    one_of("scope", scope, get_args(Scope))
+    if not isinstance(selector, Selector):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"selector must be a Selector, not {selector!r}")
+    if max_items is not None:
+        at_least("max_items", max_items, 1, or_none=True)
+
+
+def _check_rate(rate: float) -> None:
+    allowed = "a finite number of letters a second above 0, or None"
+    if isinstance(rate, bool) or not isinstance(rate, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"rate must be {allowed}, not {rate!r}")
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"rate must be {allowed}, not {rate!r}")
+
+
+def _check_notes(actor: str, reason: str) -> None:
+    note("actor", actor, LONGEST_ACTOR)
+    note("reason", reason, LONGEST_REASON)

@@ -1,0 +1,95 @@
+"""A queue's letters, as operations see them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis, RedisCluster
+
+from rapids.dead_letters.letters import DeadLetter, read_history
+from rapids.dead_letters.moving import Selected, Step
+from rapids.dead_letters.operation import OperationKind
+from rapids.dead_letters.reading import read_letters
+from rapids.dead_letters.selecting import Selection, Selector
+from rapids.settings import hash_tag
+from rapids.storage import letters, moving
+from rapids.storage.archive import Archived
+from rapids.storage.connection import SharedPool
+from rapids.storage.keys import letters_archive
+from rapids.storage.moving import Moved, MoveMany
+
+__all__ = ["Bounds", "QueueLetters"]
+
+READ_STEP = 20
+ENOUGH_BYTES = 4_000_000
+"""Bytes of letters after which no more are read for a preview."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a queue keeps: see `DeadLetterQueue`."""
+
+    retention_ms: int
+    archive_maxlen: int
+    dlq_maxlen: int | None
+    maxlen: int | None
+
+
+class QueueLetters:
+    """Letters of one dead-letter stream, and of its archive. `move_one` moves one out of the stream."""
+
+    def __init__(
+        self,
+        redis: Redis | RedisCluster,
+        dlq: str,
+        bounds: Bounds,
+        move_one: Callable[[Step, str], Awaitable[None]],
+    ) -> None:
+        self._redis = redis
+        self._dlq = dlq
+        self._commands = SharedPool(redis, dlq)
+        self._bounds = bounds
+        self._move_one = move_one
+        self._tag = (hash_tag(dlq) or dlq) if isinstance(redis, RedisCluster) else ""
+
+    def select(self, kind: OperationKind, selector: Selector) -> Selected:
+        """The letters of a selector: in the stream, or, to be restored, in the archive."""
+        return Selection(self._redis, self._dlq, selector)
+
+    async def read(self, kind: OperationKind, places: Sequence[str]) -> Sequence[DeadLetter]:
+        """Letters by their places, in order; fewer where they are large."""
+        stream = letters_archive(self._dlq) if kind == "restore" else self._dlq
+        found: list[DeadLetter] = []
+        size = 0
+        for at in range(0, len(places), READ_STEP):
+            rows = await letters.several(self._commands, stream, places[at : at + READ_STEP])
+            size += sum(len(part) for _, fields in rows for part in fields)
+            if kind == "restore":
+                archived = [Archived.of(row) for row in rows]
+                found += [DeadLetter.read(one.letter_id, one.fields, read_history(one.history)) for one in archived]
+            else:
+                found += [letter for _, letter in await read_letters(self._commands, self._dlq, rows)]
+            if size >= ENOUGH_BYTES:
+                break
+        return found
+
+    async def move_many(self, step: Step, places: Sequence[str]) -> Moved:
+        """Move letters in one step, in which the operation counts them."""
+        bounds = self._bounds
+        if step.kind == "restore":
+            return await moving.restore_many(
+                *(self._commands, self._dlq, step.working, step.change, places), dlq_maxlen=bounds.dlq_maxlen
+            )
+        many = MoveMany(
+            *(step.working, step.change, bounds.retention_ms, bounds.archive_maxlen),
+            scope=step.scope if step.kind == "replay" else "",
+            tag=self._tag,
+            maxlen=bounds.maxlen,
+        )
+        return await moving.move_many(self._commands, self._dlq, many, places)
+
+    async def move_one(self, step: Step, place: str) -> None:
+        """Move a letter that could not be moved with others."""
+        if step.kind == "restore":
+            await self.move_many(step, [place])
+        else:
+            await self._move_one(step, place)

@@ -1,0 +1,24 @@
+-- Pause, resume or cancel an operation that has not ended. The process that runs it finds out at its next step.
+--
+-- KEYS  the operation, the one of its kind that has not ended, the audit log
+-- ARGV  its id, the state it shall be in, time to live in ms, what the audit log calls it, actor, reason
+-- Returns the state it was in, or nothing if there is no such operation.
+-- with auditing
+-- with server_time
+local id, wanted, ttl = ARGV[1], ARGV[2], ARGV[3]
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return false end
+if state == wanted or (state ~= 'running' and state ~= 'paused') then return state end
+
+local now = server_time()
+redis.call('HSET', KEYS[1], 'state', wanted, 'updated_ms', now)
+redis.call('PEXPIRE', KEYS[1], ttl)
+if wanted == 'cancelled' then
+  redis.call('HSET', KEYS[1], 'ended_ms', now)
+  if redis.call('GET', KEYS[2]) == id then redis.call('DEL', KEYS[2]) end
+else
+  redis.call('PEXPIRE', KEYS[2], ttl)
+end
+if wanted == 'running' then redis.call('HSET', KEYS[1], 'owner', '', 'lease_ms', 0) end
+audit(KEYS[3], {'action', ARGV[4], 'actor', ARGV[5], 'reason', ARGV[6], 'operation', id})
+return state

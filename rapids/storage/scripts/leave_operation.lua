@@ -1,0 +1,27 @@
+-- Let go of an operation, so that another process may take it, or end it.
+--
+-- KEYS  the operation, its errors, the one of its kind that has not ended, the audit log
+-- ARGV  its id, the process's token, the state it ends in ('' to let go of it), what the audit log calls that, why it
+--       failed ('' if it did not), time to live in ms
+-- Returns 1; 0 if it is not this process's any more, or, to be ended, not running.
+-- with auditing
+-- with server_time
+local id, token, ended, why = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local held = redis.call('HMGET', KEYS[1], 'state', 'owner', 'actor', 'done', 'skipped', 'failed')
+if held[2] ~= token then return 0 end
+if ended == '' then
+  redis.call('HSET', KEYS[1], 'owner', '', 'lease_ms', 0)
+  return 1
+end
+if held[1] ~= 'running' then return 0 end
+local now = server_time()
+redis.call('HSET', KEYS[1], 'state', ended, 'updated_ms', now, 'ended_ms', now, 'lease_ms', 0)
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+if why ~= '' then
+  redis.call('RPUSH', KEYS[2], why)
+  redis.call('PEXPIRE', KEYS[2], ARGV[6])
+end
+if redis.call('GET', KEYS[3]) == id then redis.call('DEL', KEYS[3]) end
+local counts = 'done ' .. held[4] .. ', skipped ' .. held[5] .. ', failed ' .. held[6]
+audit(KEYS[4], {'action', ARGV[4], 'actor', held[3] or '', 'reason', '', 'operation', id, 'details', counts})
+return 1

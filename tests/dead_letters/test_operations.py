@@ -1,0 +1,308 @@
+"""Operations: what is asked of them, by whom they are carried out, and what becomes of letters that resist."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import LetterFilter
+from rapids.dead_letters.operation import Operation
+from rapids.dead_letters.operations import Operations
+from rapids.dead_letters.selecting import Selector
+from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
+from rapids.storage import keys
+from tests.dead_letters.helpers import write
+from tests.dead_letters.moved import make_operations, moved
+from tests.support import eventually
+from tests.worker.helpers import DLQ, all_keys, letters
+
+ALL = Selector(filter=LetterFilter())
+
+
+async def write_many(redis: Redis, count: int, **options: str) -> list[str]:
+    return [await write(redis, number=number, **options) for number in range(count)]
+
+
+@asynccontextmanager
+async def run(operations: Operations) -> AsyncIterator[None]:
+    """Have them carried out inside the block."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(operations.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 10)
+
+
+async def ended(operations: Operations, operation_id: str) -> Operation:
+    async def look() -> Operation | None:
+        operation = await operations.get(operation_id)
+        return operation if operation.is_ended else None
+
+    found = await eventually(look, 20)
+    assert found is not None
+    return found
+
+
+async def audited(redis: Redis) -> list[tuple[bytes, bytes]]:
+    return [(fields[b"action"], fields[b"actor"]) for _, fields in await redis.xrange(keys.audit_log(DLQ))]
+
+
+async def test_it_is_begun_carried_out_and_ends(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    ids = await write_many(redis, 5)
+    begun = await operations.start("replay", ALL, scope="group", actor="ann", reason="fixed")
+    assert (begun.state, begun.total, begun.total_exact, begun.done) == ("running", 5, True, 0)
+    assert (begun.kind, begun.selector, begun.scope, begun.actor, begun.reason) == (
+        "replay",
+        ALL,
+        "group",
+        "ann",
+        "fixed",
+    )
+    assert (begun.upto, begun.ended_at, begun.owner) == (ids[-1], None, "")
+
+    result = await operations.run_until_ended(begun.id)
+    assert (result.state, result.done, result.skipped, result.failed) == ("completed", 5, 0, 0)
+    assert result.ended_at is not None
+    assert result.owner != ""
+    assert await moved(redis) == ids
+    assert await audited(redis) == [(b"operation_started", b"ann"), (b"operation_completed", b"ann")]
+
+
+async def test_what_is_written_after_it_began_is_not_in_it(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    ids = await write_many(redis, 3)
+    begun = await operations.start("discard", ALL)
+    await write_many(redis, 3)
+    assert (await operations.run_until_ended(begun.id)).done == 3
+    assert await moved(redis) == ids
+
+
+@pytest.mark.parametrize("by", ["ids", "filter", "fingerprint"])
+async def test_it_is_about_what_was_selected(redis: Redis, by: str) -> None:
+    operations, given = make_operations(redis)
+    wanted = await write_many(redis, 2, handler="ship")
+    await write_many(redis, 2)
+    fingerprint = (await given.read("replay", wanted))[0].fingerprint
+    selector = {
+        "ids": Selector(ids=tuple(wanted)),
+        "filter": Selector(filter=LetterFilter(handler="ship")),
+        "fingerprint": Selector(fingerprint=fingerprint),
+    }[by]
+    begun = await operations.start("replay", selector)
+    assert (await operations.get(begun.id)).selector == selector
+    assert (await operations.run_until_ended(begun.id)).done == 2
+    assert await moved(redis) == wanted
+
+
+async def test_there_is_one_of_a_kind_at_a_time(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    first = await operations.start("replay", ALL)
+    await operations.start("discard", ALL)
+    with pytest.raises(OperationRunningError) as caught:
+        await operations.start("replay", ALL)
+    assert caught.value.operation_id == first.id
+    await operations.pause(first.id)
+    with pytest.raises(OperationRunningError):
+        await operations.start("replay", ALL)
+    await operations.cancel(first.id)
+    await operations.start("replay", ALL)
+
+
+async def test_runners_take_it_at_once_where_it_was_started(redis: Redis) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 3)
+    async with run(operations):
+        await eventually(lambda: any(task.get_name().startswith("rapids-operations-") for task in asyncio.all_tasks()))
+        begun = await operations.start("replay", ALL)
+        assert (await ended(operations, begun.id)).done == 3
+    assert await moved(redis) == ids
+    assert given.steps == 1
+
+
+async def test_two_kinds_are_carried_out_side_by_side(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    await write_many(redis, 20, handler="ship")
+    await write_many(redis, 2)
+    async with run(operations):
+        slow = await operations.start("replay", Selector(filter=LetterFilter(handler="ship")), rate=0.001)
+        quick = await operations.start("discard", Selector(filter=LetterFilter(handler="pay")))
+        assert (await ended(operations, quick.id)).done == 2
+        assert (await operations.get(slow.id)).state == "running"
+
+
+async def test_letters_that_resist_are_counted_and_the_rest_goes_on(redis: Redis) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 10)
+    given.blocked = {ids[0], ids[4], ids[5], ids[9]}
+    given.broken = {ids[4]: ValueError("no event"), ids[9]: RuntimeError("x" * 5_000)}
+    begun = await operations.start("replay", ALL)
+    await redis.xdel(DLQ, ids[5])
+    result = await operations.run_until_ended(begun.id)
+    assert (result.state, result.done, result.failed) == ("completed", 7, 2)
+    assert [error.letter_id for error in result.errors] == [ids[4], ids[9]]
+    assert result.errors[0].error == "ValueError: no event"
+    assert len(result.errors[1].error) == 500
+    assert await moved(redis) == [one for one in ids if one not in (ids[4], ids[5], ids[9])]
+
+
+async def test_letters_that_are_gone_are_skipped(redis: Redis) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 4)
+    given.blocked = {ids[2]}
+    begun = await operations.start("replay", Selector(ids=tuple(ids)))
+    await redis.xdel(DLQ, ids[1], ids[2])
+    result = await operations.run_until_ended(begun.id)
+    assert (result.done, result.skipped, result.failed, result.errors) == (2, 2, 0, ())
+
+
+async def test_of_many_errors_a_hundred_are_kept_and_all_are_counted(redis: Redis) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 120)
+    given.blocked = set(ids)
+    given.broken = dict.fromkeys(ids, ValueError("no"))
+    result = await operations.run_until_ended((await operations.start("replay", ALL)).id)
+    assert (result.failed, len(result.errors)) == (120, 100)
+    assert given.steps < 30, "each was tried with others first"
+
+
+async def test_it_deals_with_no_more_letters_than_it_may(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    ids = await write_many(redis, 10)
+    begun = await operations.start("replay", ALL, max_items=3)
+    assert (begun.total, begun.total_exact) == (3, True)
+    assert (await operations.run_until_ended(begun.id)).done == 3
+    assert await moved(redis) == ids[:3]
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+async def test_a_pause_or_cancellation_is_honoured_by_the_very_next_step(redis: Redis, verb: str) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 6)
+    given.blocked = {ids[2], ids[3]}
+
+    async def interfere(number: int) -> None:
+        if number == 1:  # two were moved, and one by itself
+            await getattr(operations, verb)(begun.id, actor="ann")
+
+    given.before_step = interfere
+    begun = await operations.start("replay", ALL)
+    async with run(operations):
+        await eventually(lambda: given.steps == 2)
+        held = await operations.get(begun.id)
+        assert (held.state, held.done) == ({"pause": "paused", "cancel": "cancelled"}[verb], 3)
+        if verb == "pause":
+            assert (await operations.resume(begun.id)).state == "running"
+            assert (await ended(operations, begun.id)).done == 6
+            assert await moved(redis) == ids
+        else:
+            assert await moved(redis) == ids[:3]
+
+
+async def test_what_has_ended_is_not_changed_any_more(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    begun = await operations.start("replay", ALL)
+    assert (await operations.cancel(begun.id, actor="bob", reason="no")).state == "cancelled"
+    assert (await operations.cancel(begun.id)).state == "cancelled"
+    with pytest.raises(OperationStateError) as caught:
+        await operations.resume(begun.id)
+    assert caught.value.state == "cancelled"
+    assert (await operations.run_until_ended(begun.id)).state == "cancelled"
+    assert (await audited(redis))[1:] == [(b"operation_cancelled", b"bob")]
+    done = await operations.run_until_ended((await operations.start("replay", ALL)).id)
+    with pytest.raises(OperationStateError):
+        await operations.cancel(done.id)
+
+
+async def test_nothing_is_known_of_one_that_never_was(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    for ask in (operations.get, operations.pause, operations.resume, operations.cancel, operations.run_until_ended):
+        with pytest.raises(OperationNotFoundError):
+            await ask("x")
+
+
+async def test_they_are_listed_newest_first_and_the_last_hundred_are_kept(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    paused = await operations.start("discard", ALL)
+    await operations.pause(paused.id)
+    started: list[str] = []
+    for _ in range(103):
+        begun = await operations.start("replay", ALL)
+        started.insert(0, begun.id)
+        await operations.cancel(begun.id)
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await operations.list(limit=30, cursor=cursor)
+        found += [one.id for one in page.items]
+        if (cursor := page.cursor) is None:
+            break
+    assert len(found) == 100
+    assert sorted(found) == sorted([*started[:99], paused.id])
+    assert len(await all_keys(redis, "*rapids:operation:*")) == 100
+    with pytest.raises(ValueError, match="cursor"):
+        await operations.list(cursor="nonsense")
+    with pytest.raises(ValueError, match="limit"):
+        await operations.list(limit=101)
+
+
+async def test_it_is_watched_until_it_has_ended(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    await write_many(redis, 3)
+    begun = await operations.start("replay", ALL)
+    seen: list[Operation] = []
+    async for operation in operations.watch(begun.id, interval=0.01):
+        seen.append(operation)
+        if len(seen) == 1:
+            await operations.run_until_ended(begun.id)
+    assert (seen[0], seen[-1].state, seen[-1].done) == (begun, "completed", 3)
+
+
+async def test_a_preview_tells_and_changes_nothing(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    ids = await write_many(redis, 25)
+    await write(redis, fields={b"data": b'{"number":"many"}'})
+    before = await letters(redis)
+    preview = await operations.preview("replay", ALL)
+    assert (preview.total, preview.total_exact) == (26, True)
+    assert [letter.id for letter in preview.sample] == ids[:20]
+    assert (preview.checked, preview.unparseable) == (26, 1)
+    assert (await operations.preview("replay", ALL, max_items=3)).total == 3
+    assert await letters(redis) == before
+    assert (await operations.list()).items == ()
+
+
+async def test_each_key_expires(redis: Redis) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 2)
+    given.blocked, given.broken = {ids[0]}, {ids[0]: ValueError("no")}
+    await operations.start("discard", ALL)
+    await operations.run_until_ended((await operations.start("replay", ALL)).id)
+    for key in await all_keys(redis, "*:rapids:operat*"):
+        assert await redis.pttl(key) > 0, key
+    assert not await redis.exists(keys.operating(DLQ, "replay"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "remove"}, "kind must be 'replay' or 'discard' or 'restore', not 'remove'"),
+        ({"scope": "all"}, "scope must be"),
+        ({"rate": 0}, "rate must be a finite number of letters a second above 0, or None, not 0"),
+        ({"rate": float("nan")}, "rate must be"),
+        ({"max_items": 0}, "max_items must be a whole number of 1 or more, or None, not 0"),
+        ({"actor": "x" * 201}, "actor must be"),
+        ({"reason": "x" * 1_001}, "reason must be"),
+    ],
+)
+async def test_options_are_checked(redis: Redis, options: dict[str, object], message: str) -> None:
+    operations, _ = make_operations(redis)
+    given: dict[str, object] = {"kind": "replay", "selector": ALL} | options
+    with pytest.raises(ValueError, match=message):
+        await operations.start(**given)  # type: ignore[arg-type]
