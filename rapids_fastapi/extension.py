@@ -15,6 +15,7 @@ from rapids.storage.connection import check_client
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.connecting import connected, reachable, url_or_environment
+from rapids_fastapi.operating import operating
 from rapids_fastapi.readiness import Readiness
 from rapids_fastapi.running import STATE_KEY, Running
 from rapids_fastapi.supervision import supervised
@@ -136,6 +137,7 @@ class Rapids:
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
         )
+        await started.enter_async_context(operating(running.queues.values()))
         started.push_async_callback(running.emitting.finished)
         return running
 
