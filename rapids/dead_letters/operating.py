@@ -60,17 +60,34 @@ class Operating:
     async def run(self) -> bool:
         """Carry it out; whether it has ended here. What stops it is kept with it, and logged."""
         has_ended = False
+        renewing = asyncio.create_task(self._renew(), name=f"rapids-operation-lease:{self._claim.operation_id}")
         try:
-            operation = await self._patience.wait_out(self._look)
-            has_ended = await self._carried_out(operation)
+            has_ended = await self._carried_out()
         except HaltedError:
             logger.info("an operation is left as it is", extra=self._context)
         except OperationNotFoundError:
             logger.warning("an operation is gone", extra=self._context)
+        except Exception:
+            logger.exception("an operation is left as it is", extra=self._context)
         finally:
+            renewing.cancel()
+            await asyncio.wait({renewing})
             if not has_ended:
                 await self._let_go()
         return has_ended
+
+    async def _carried_out(self) -> bool:
+        """Whether it is over; not so if another process has it by now."""
+        try:
+            operation = await self._patience.wait_out(self._look)
+            logger.info("an operation is begun, or gone on with", extra=self._context)
+            await self._deal_with_all(operation)
+        except (HaltedError, OperationNotFoundError):
+            raise
+        except Exception as error:  # whatever it is, another process would meet it as well
+            logger.exception("an operation failed", extra=self._context)
+            return await self._end("failed", write_error("", _told(error)))
+        return await self._end("completed")
 
     async def _look(self) -> Operation:
         claim = self._claim
@@ -79,22 +96,6 @@ class Operating:
         fields, errors = found
         self._scanned = _latest(fields["scanned"], fields["cursor"])
         return read_operation(claim.operation_id, fields, errors)
-
-    async def _carried_out(self, operation: Operation) -> bool:
-        """Whether it is over; not so if another process has it by now."""
-        logger.info("an operation is begun, or gone on with", extra=self._context)
-        renewing = asyncio.create_task(self._renew(), name=f"rapids-operation-lease:{operation.id}")
-        try:
-            await self._deal_with_all(operation)
-            return await self._end("completed")
-        except (HaltedError, OperationNotFoundError):
-            raise
-        except Exception as error:  # whatever it is, another process would meet it as well
-            logger.exception("an operation failed", extra=self._context)
-            return await self._end("failed", write_error("", _told(error)))
-        finally:
-            renewing.cancel()
-            await asyncio.wait({renewing})
 
     async def _end(self, state: str, error: str = "") -> bool:
         ended = await self._patience.wait_out(lambda: stored.leave(self._commands, self._claim, state, error=error))
