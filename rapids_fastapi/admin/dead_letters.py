@@ -10,7 +10,7 @@ from rapids import DeadLetter, DeadLetterQueue, LetterFilter
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.letters import detail_of, summary_of
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem, documented
 from rapids_fastapi.admin.searching import find
 from rapids_fastapi.running import Running
@@ -23,6 +23,8 @@ _CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", "letter-not-found", 
 _REPLAY = (*_CHANGE, "letter-unreadable")
 
 router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+_LETTERS = Listing("letters")
 
 Text = Annotated[str | None, Query(max_length=200)]
 Moment = Annotated[datetime | None, Query(description="ISO 8601; without a time zone it is UTC.")]
@@ -83,14 +85,15 @@ async def list_dead_letters(
 ) -> schemas.DeadLetterPage:
     """Dead letters, newest first, a page at a time. `Link: rel="next"` and `next_cursor` lead on."""
     try:
-        page = await find(queue, wanted, parts.redactor, cursor=cursor or None, limit=limit)
+        page = await find(queue, wanted, parts.redactor, cursor=_LETTERS.place(cursor), limit=limit)
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
-    lead_on(request, response, page.cursor)
+    following = _LETTERS.cursor(page.cursor)
+    lead_on(request, response, following)
     return schemas.DeadLetterPage(
         dlq=queue.stream,
         items=await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in page.items]),
-        next_cursor=page.cursor,
+        next_cursor=following,
         total=page.total,
         total_exact=page.total_exact,
         scanned=page.scanned,

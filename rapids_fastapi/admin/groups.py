@@ -11,7 +11,7 @@ from rapids import GroupControl
 from rapids.inspection import GroupSnapshot, Inspector, Page, PendingEntry
 from rapids_fastapi.admin import stream_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem, documented
 from rapids_fastapi.admin.reach import LONGEST_NAME, StreamDep, check_stream
 from rapids_fastapi.admin.redaction import MASK, Redactor
@@ -25,6 +25,9 @@ _LOOK = (*_DOOR, "stream-needed", *_OUTAGE)
 _CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", *_OUTAGE)
 
 router = APIRouter(prefix="/api/groups", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+_GROUPS, _CONSUMERS = Listing("groups"), Listing("consumers")
+_PENDING = {state: Listing(state or "pending") for state in (None, "waiting", "parked")}
 
 GroupName = Annotated[str, Query(min_length=1, max_length=LONGEST_NAME)]
 Replays = Annotated[
@@ -50,9 +53,9 @@ async def list_groups(
     if group is None and replays:
         raise Problem("invalid", "A replay stream belongs to one group: say ?group= as well.")
     if group is None:
-        found = await _page(parts, stream, cursor or None, limit)
+        found = await _page(parts, stream, cursor, limit)
     else:
-        found = await _detail(parts, stream, group, replays=replays, cursor=cursor or None, limit=limit)
+        found = await _detail(parts, stream, group, replays=replays, cursor=cursor, limit=limit)
     lead_on(request, response, found.next_cursor)
     return found
 
@@ -76,19 +79,20 @@ async def list_pending(
     """
     if state is not None and consumer is not None:
         raise Problem("invalid", "What waits or is parked is nobody's: say either ?state= or ?consumer=.")
-    inspector = Inspector(parts.redis)
+    inspector, place = Inspector(parts.redis), _PENDING[state].place(cursor)
     with _understood():
         match state:
             case "waiting":
-                page = await inspector.waiting(stream, group, replays=replays, cursor=cursor or None, limit=limit)
+                page = await inspector.waiting(stream, group, replays=replays, cursor=place, limit=limit)
             case "parked":
-                page = await inspector.parked(stream, group, replays=replays, cursor=cursor or None, limit=limit)
+                page = await inspector.parked(stream, group, replays=replays, cursor=place, limit=limit)
             case None:
                 page = await inspector.pending(
-                    stream, group, consumer=consumer, replays=replays, cursor=cursor or None, limit=limit
+                    stream, group, consumer=consumer, replays=replays, cursor=place, limit=limit
                 )
-    lead_on(request, response, page.cursor)
-    return _pending(page, stream, group, parts.redactor)
+    found = _pending(page, stream, group, parts.redactor, _PENDING[state])
+    lead_on(request, response, found.next_cursor)
+    return found
 
 
 @router.post("/pause", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
@@ -126,22 +130,22 @@ def _understood() -> Generator[None]:
 
 async def _page(parts: Running, stream: str, cursor: str | None, limit: int) -> schemas.GroupPage:
     with _understood():
-        page = await Inspector(parts.redis).groups(stream, cursor=cursor, limit=limit)
+        page = await Inspector(parts.redis).groups(stream, cursor=_GROUPS.place(cursor), limit=limit)
     items = [await _group(parts, stream, snapshot) for snapshot in page.items]
-    return schemas.GroupPage(stream=stream, items=items, next_cursor=page.cursor)
+    return schemas.GroupPage(stream=stream, items=items, next_cursor=_GROUPS.cursor(page.cursor))
 
 
 async def _detail(
     parts: Running, stream: str, group: str, *, replays: bool, cursor: str | None, limit: int
 ) -> schemas.GroupDetail:
-    inspector = Inspector(parts.redis)
+    inspector, place = Inspector(parts.redis), _CONSUMERS.place(cursor)
     with _understood():
         snapshot = await inspector.group(stream, group, replays=replays)
-        page = await inspector.consumers(stream, group, replays=replays, cursor=cursor, limit=limit)
+        page = await inspector.consumers(stream, group, replays=replays, cursor=place, limit=limit)
     return schemas.GroupDetail(
         group=await _group(parts, stream, snapshot),
         consumers=[schemas.Consumer.model_validate(consumer) for consumer in page.items],
-        next_cursor=page.cursor,
+        next_cursor=_CONSUMERS.cursor(page.cursor),
     )
 
 
@@ -157,13 +161,15 @@ async def _group(parts: Running, stream: str, snapshot: GroupSnapshot) -> schema
     return shown
 
 
-def _pending(page: Page[PendingEntry], stream: str, group: str, redactor: Redactor) -> schemas.PendingPage:
+def _pending(
+    page: Page[PendingEntry], stream: str, group: str, redactor: Redactor, listing: Listing
+) -> schemas.PendingPage:
     return schemas.PendingPage(
         at=page.at,
         stream=stream,
         group=group,
         items=[schemas.PendingEntry.model_validate(_redacted(entry, redactor)) for entry in page.items],
-        next_cursor=page.cursor,
+        next_cursor=listing.cursor(page.cursor),
     )
 
 

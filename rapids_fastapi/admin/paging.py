@@ -1,19 +1,62 @@
 """Pages over HTTP, alike for every list: how many, from where, and where the next one is."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import Query, Request, Response
 
-__all__ = ["MAX_PAGE", "CursorQuery", "LimitQuery", "lead_on"]
+from rapids_fastapi.admin.problems import Problem
+
+__all__ = ["MAX_PAGE", "CursorQuery", "LimitQuery", "Listing", "lead_on"]
 
 MAX_PAGE = 200
 
-CursorQuery = Annotated[str | None, Query(max_length=16_384, description="`next_cursor` of the page before.")]
-LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+LONGEST_CURSOR = 32_768
+"""Characters: a place may be behind a name of any length that somebody else's client has given to a group."""
+
+CursorQuery = Annotated[
+    str | None,
+    Query(
+        max_length=LONGEST_CURSOR,
+        description="`next_cursor` of the page before, of the same list; it says nothing to anybody else.",
+        examples=["bGV0dGVyczoxNzYzOTMyMDAwMDAwLTA"],
+    ),
+]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of a page, at the most.", examples=[50])]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list that is given out in pages. Cursors are places in it, which are Rapids' own business, and no other's."""
+
+    name: str
+
+    def cursor(self, place: str | None) -> str | None:
+        """What to give out for a place; None after the last page."""
+        return None if place is None else urlsafe_b64encode(f"{self.name}:{place}".encode()).decode().rstrip("=")
+
+    def place(self, cursor: str | None) -> str | None:
+        """The place a cursor stands for; None, the beginning, without one. Raises `Problem` for any other text."""
+        if not cursor:
+            return None
+        try:
+            name, _, place = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(":")
+        except ValueError as error:
+            raise _bad() from error
+        if name != self.name or self.cursor(place) != cursor:
+            raise _bad()
+        return place
 
 
 def lead_on(request: Request, response: Response, cursor: str | None) -> None:
     """Say in a `Link` where the next page is, if there is one."""
     if cursor is not None:
         following = request.url.include_query_params(cursor=cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+        # The path is what was asked for, decoded: headers take no more than ASCII, and a `>` would end the link.
+        response.headers["Link"] = f'<{quote(following.path)}?{following.query}>; rel="next"'
+
+
+def _bad() -> Problem:
+    return Problem("invalid", "cursor must be one that a page of this list gave out.")

@@ -95,7 +95,7 @@ class DeadLetterPage(BaseModel):
             "example": {
                 "dlq": "{orders}:dlq",
                 "items": [_SUMMARY],
-                "next_cursor": "1763932000000-0",
+                "next_cursor": "bGV0dGVyczoxNzYzOTMyMDAwMDAwLTA",
                 "total": 1,
                 "total_exact": True,
                 "scanned": 1,

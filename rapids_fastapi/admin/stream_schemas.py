@@ -88,7 +88,7 @@ _PENDING: dict[str, Any] = {
     "handlers": ["take_payment"],
     "failures": [],
 }
-_CURSOR = "1763931500000-1_1763931590000-0"
+_CURSOR = "cGVuZGluZzoxNzYzOTMxNTAwMDAwLTFfMTc2MzkzMTU5MDAwMC0w"
 
 
 def _shown(example: dict[str, Any]) -> ConfigDict:
@@ -159,7 +159,7 @@ class Group(BaseModel):
 class GroupPage(BaseModel):
     """Groups of a stream, by name. A page may be short and have a next one."""
 
-    model_config = _shown({"stream": "orders", "items": [_GROUP], "next_cursor": "LnBheW1lbnRz"})
+    model_config = _shown({"stream": "orders", "items": [_GROUP], "next_cursor": "Z3JvdXBzOkxuQmhlVzFsYm5Sew"})
 
     stream: Name
     items: list[Group]
@@ -183,7 +183,7 @@ class Consumer(BaseModel):
 class GroupDetail(BaseModel):
     """One group with a page of its consumers, by name."""
 
-    model_config = _shown({"group": _GROUP, "consumers": [_CONSUMER], "next_cursor": "LndlYi0xLTQ3MTE="})
+    model_config = _shown({"group": _GROUP, "consumers": [_CONSUMER], "next_cursor": "Y29uc3VtZXJzOkxuZGxZaTB4TFRRM01URT0"})
 
     group: Group
     consumers: list[Consumer]

@@ -1,0 +1,94 @@
+"""Pages: every list has cursors that say nothing, links that lead on, and takes no cursor of another list."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi import FastAPI, Response
+from fastapi.testclient import TestClient
+from starlette.requests import Request
+
+from rapids_fastapi import rapids_admin
+from rapids_fastapi.admin.paging import LONGEST_CURSOR, Listing, lead_on
+from rapids_fastapi.admin.problems import Problem
+from tests.fastapi.helpers import client, put_letter, token
+
+__all__ = ["client", "token"]
+
+LETTERS = "/rapids/api/dead-letters"
+
+
+class TestListing:
+    @pytest.mark.parametrize("place", ["1-1", "LnBheQ==", "1-1_2-2", "a:b", "ключ", ""])
+    def test_a_cursor_leads_back_to_its_place(self, place: str) -> None:
+        listing = Listing("letters")
+        cursor = listing.cursor(place)
+        assert cursor is not None
+        assert cursor.isascii()
+        assert quote(cursor) == cursor
+        assert listing.place(cursor) == place
+        with pytest.raises(Problem):
+            Listing("groups").place(cursor)
+
+    def test_the_beginning_and_the_end_have_none(self) -> None:
+        assert Listing("letters").place(None) is None
+        assert Listing("letters").place("") is None
+        assert Listing("letters").cursor(None) is None
+
+    @pytest.mark.parametrize(
+        "cursor", ["1-1", "=", "A", "letters:1-1", "bGV0dGVyczoxLTE=", "bGV0dGVyczoxLTE ", "é", "\0"]
+    )
+    def test_no_other_text_is_one(self, cursor: str) -> None:
+        with pytest.raises(Problem) as raised:
+            Listing("letters").place(cursor)
+        assert raised.value.status_code == 422
+        assert cursor not in raised.value.detail
+
+
+def test_a_link_is_one_line_of_ascii_whatever_the_path() -> None:
+    path = '/ops">,\r\nX: y/é\u202e'
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": b"q=%0D%0A%3E",
+        "headers": [],
+        "server": None,
+    }
+    response = Response()
+    lead_on(Request(scope), response, "abc")
+    link = response.headers["link"]
+    assert link.isascii()
+    assert link.isprintable()
+    assert link == f'<{quote(path.replace(chr(13) + chr(10), ""))}?q=%0D%0A%3E&cursor=abc>; rel="next"'
+
+
+def test_every_list_says_where_it_goes_on() -> None:
+    app = FastAPI()
+    app.include_router(rapids_admin)
+    document = app.openapi()
+
+    def properties(schema: dict[str, Any]) -> set[str]:
+        members = [schema, *schema.get("anyOf", ())]
+        names = {member["$ref"].rpartition("/")[2] for member in members if "$ref" in member}
+        return {name for schema in names for name in document["components"]["schemas"][schema]["properties"]}
+
+    lists = 0
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", ())}
+            answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+            assert ("cursor" in parameters) == ("next_cursor" in properties(answer.get("schema", {})))
+            lists += "cursor" in parameters
+    assert lists >= 3
+
+
+def test_a_letters_id_is_no_cursor(client: TestClient, redis_url: str) -> None:
+    put = [put_letter(redis_url) for _ in range(3)]
+    page = client.get(LETTERS, params={"limit": 1}).json()
+    assert put[2] not in page["next_cursor"]
+    assert client.get(LETTERS, params={"cursor": put[2]}).status_code == 422
+    assert client.get(LETTERS, params={"cursor": page["next_cursor"]}).json()["items"][0]["id"] == put[1]
+    assert client.get(LETTERS, params={"cursor": "A" * (LONGEST_CURSOR + 1)}).status_code == 422
