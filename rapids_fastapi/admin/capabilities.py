@@ -5,11 +5,12 @@ from typing import get_args
 
 from fastapi import APIRouter
 
-from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin import service_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.documented import documented
 from rapids_fastapi.admin.paging import MAX_PAGE
-from rapids_fastapi.admin.problems import documented
 from rapids_fastapi.admin.reach import streams_of
+from rapids_fastapi.admin.schemas import Scope
 from rapids_fastapi.running import Running
 
 __all__ = ["router"]
@@ -19,6 +20,7 @@ router = APIRouter(prefix="/api/capabilities", route_class=AdminRoute, dependenc
 
 @router.get(
     "",
+    summary="What this admin can do",
     openapi_extra=needs("read"),
     responses=documented("admin-closed", "unauthenticated", "forbidden", "not-running"),
 )
@@ -29,7 +31,7 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> schemas.Capabili
         user=schemas.User(name=user.name, permissions=sorted(user.permissions)),
         dead_letter_queues=[schemas.Queue(name=name, groups=_groups(parts, name)) for name in sorted(parts.queues)],
         streams=streams_of(parts),
-        replay_scopes=list(get_args(schemas.Scope)),
+        replay_scopes=list(get_args(Scope)),
         max_page=MAX_PAGE,
         max_body=MAX_BODY,
     )

@@ -1,17 +1,18 @@
 """Dead letters over HTTP: find, read, replay, discard and restore them, one at a time."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from rapids import DeadLetter, DeadLetterQueue, LetterFilter
+from rapids import DeadLetter, DeadLetterQueue
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.asking import FilterDep, QueueDep
+from rapids_fastapi.admin.documented import NEXT_LINK, documented
 from rapids_fastapi.admin.letters import detail_of, summary_of
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
-from rapids_fastapi.admin.problems import Problem, documented
+from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.searching import find
 from rapids_fastapi.running import Running
 
@@ -26,60 +27,23 @@ router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependenc
 
 _LETTERS = Listing("letters")
 
-Text = Annotated[str | None, Query(max_length=200)]
-Moment = Annotated[datetime | None, Query(description="ISO 8601; without a time zone it is UTC.")]
-LetterId = Annotated[str, Path(min_length=1, max_length=200)]
+LetterId = Annotated[
+    str, Path(min_length=1, max_length=200, description="As lists show it.", examples=["1763932000000-0"])
+]
 
 
-async def _queue(
-    parts: RunningDep,
-    dlq: Annotated[
-        str | None, Query(max_length=512, description="The dead-letter queue, needed where there are several.")
-    ] = None,
-) -> DeadLetterQueue:
-    names = sorted(parts.queues)
-    if dlq is None and len(names) > 1:
-        raise Problem("dlq-needed", "Say which one: ?dlq=", allowed=names)
-    found = parts.queues.get(dlq if dlq is not None else next(iter(names), ""))
-    if found is None:
-        raise Problem("dlq-not-found", "No router of this application writes dead letters there.", allowed=names)
-    return found
-
-
-QueueDep = Annotated[DeadLetterQueue, Depends(_queue)]
-
-
-async def _filter(
-    event_type: Annotated[str | None, Query(max_length=200, description="A type, or a pattern such as order.*")] = None,
-    handler: Text = None,
-    group: Text = None,
-    reason: Text = None,
-    error_type: Text = None,
-    q: Annotated[
-        str | None, Query(max_length=200, description="Text in data (of 64 KiB at most), error or ids.")
-    ] = None,
-    since: Moment = None,
-    until: Moment = None,
-) -> LetterFilter:
-    return LetterFilter(
-        event_type=event_type or None,
-        handler=handler,
-        group=group or None,
-        reason=reason or None,
-        error_type=error_type or None,
-        q=q or None,
-        since=_in_utc(since),
-        until=_in_utc(until),
-    )
-
-
-@router.get("", openapi_extra=needs("read"), responses=documented(*_DOOR, *_OUTAGE))
+@router.get(
+    "",
+    summary="List dead letters",
+    openapi_extra=needs("read"),
+    responses={200: NEXT_LINK, **documented(*_DOOR, *_OUTAGE)},
+)
 async def list_dead_letters(
     request: Request,
     response: Response,
     parts: RunningDep,
     queue: QueueDep,
-    wanted: Annotated[LetterFilter, Depends(_filter)],
+    wanted: FilterDep,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
 ) -> schemas.DeadLetterPage:
@@ -100,13 +64,20 @@ async def list_dead_letters(
     )
 
 
-@router.get("/{letter_id}", openapi_extra=needs("read"), responses=documented(*_DOOR, "letter-not-found", *_OUTAGE))
+@router.get(
+    "/{letter_id}",
+    summary="Look at a dead letter",
+    openapi_extra=needs("read"),
+    responses=documented(*_DOOR, "letter-not-found", *_OUTAGE),
+)
 async def get_dead_letter(letter_id: LetterId, parts: RunningDep, queue: QueueDep) -> schemas.DeadLetter:
     """One dead letter with payload, error, traceback and history; replayed and discarded ones until retention ends."""
     return await _shown(await queue.get(letter_id), queue, parts)
 
 
-@router.post("/{letter_id}/replay", openapi_extra=needs("replay"), responses=documented(*_REPLAY))
+@router.post(
+    "/{letter_id}/replay", summary="Replay a dead letter", openapi_extra=needs("replay"), responses=documented(*_REPLAY)
+)
 async def replay_dead_letter(
     letter_id: LetterId,
     user: UserDep,
@@ -120,7 +91,9 @@ async def replay_dead_letter(
     )
 
 
-@router.delete("/{letter_id}", openapi_extra=needs("discard"), responses=documented(*_CHANGE))
+@router.delete(
+    "/{letter_id}", summary="Discard a dead letter", openapi_extra=needs("discard"), responses=documented(*_CHANGE)
+)
 async def discard_dead_letter(
     letter_id: LetterId,
     parts: RunningDep,
@@ -133,7 +106,12 @@ async def discard_dead_letter(
     return await _shown(letter, queue, parts)
 
 
-@router.post("/{letter_id}/restore", openapi_extra=needs("discard"), responses=documented(*_CHANGE))
+@router.post(
+    "/{letter_id}/restore",
+    summary="Restore a discarded dead letter",
+    openapi_extra=needs("discard"),
+    responses=documented(*_CHANGE),
+)
 async def restore_dead_letter(
     letter_id: LetterId,
     parts: RunningDep,
@@ -149,7 +127,3 @@ async def restore_dead_letter(
 async def _shown(letter: DeadLetter, queue: DeadLetterQueue, parts: Running) -> schemas.DeadLetter:
     # In a thread, since megabytes of JSON take their time.
     return await run_in_threadpool(detail_of, letter, queue.stream, parts.redactor)
-
-
-def _in_utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

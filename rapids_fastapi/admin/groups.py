@@ -11,8 +11,9 @@ from rapids import GroupControl
 from rapids.inspection import GroupSnapshot, Inspector, Page, PendingEntry
 from rapids_fastapi.admin import stream_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.documented import NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
-from rapids_fastapi.admin.problems import Problem, documented
+from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.reach import LONGEST_NAME, StreamDep, check_stream
 from rapids_fastapi.admin.redaction import MASK, Redactor
 from rapids_fastapi.running import Running
@@ -29,19 +30,36 @@ router = APIRouter(prefix="/api/groups", route_class=AdminRoute, dependencies=CR
 _GROUPS, _CONSUMERS = Listing("groups"), Listing("consumers")
 _PENDING = {state: Listing(state or "pending") for state in (None, "waiting", "parked")}
 
-GroupName = Annotated[str, Query(min_length=1, max_length=LONGEST_NAME)]
+GroupName = Annotated[
+    str, Query(min_length=1, max_length=LONGEST_NAME, description="The group.", examples=["payments"])
+]
+ConsumerName = Annotated[
+    str | None,
+    Query(min_length=1, max_length=LONGEST_NAME, description="Only what this consumer holds.", examples=["web-1-4711"]),
+]
 Replays = Annotated[
-    bool, Query(description="Look at the group's replay stream, where replays of its dead letters go, instead.")
+    bool,
+    Query(
+        description="Look at the group's replay stream, where replays of its dead letters go, instead.",
+        examples=[False],
+    ),
 ]
 
 
-@router.get("", openapi_extra=needs("read"), responses=documented(*_LOOK))
+@router.get(
+    "",
+    summary="List groups, or look at one",
+    openapi_extra=needs("read"),
+    responses={200: NEXT_LINK, **documented(*_LOOK)},
+)
 async def list_groups(
     request: Request,
     response: Response,
     parts: RunningDep,
     stream: StreamDep,
-    group: Annotated[GroupName | None, Query(description="Only this one, with its consumers.")] = None,
+    group: Annotated[
+        GroupName | None, Query(description="Only this one, with its consumers.", examples=["payments"])
+    ] = None,
     replays: Replays = False,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
@@ -60,15 +78,22 @@ async def list_groups(
     return found
 
 
-@router.get("/pending", openapi_extra=needs("read"), responses=documented(*_LOOK))
+@router.get(
+    "/pending",
+    summary="List what is pending in a group",
+    openapi_extra=needs("read"),
+    responses={200: NEXT_LINK, **documented(*_LOOK)},
+)
 async def list_pending(
     request: Request,
     response: Response,
     parts: RunningDep,
     stream: StreamDep,
     group: GroupName,
-    state: Annotated[Literal["waiting", "parked"] | None, Query(description="Only these; by default, all.")] = None,
-    consumer: Annotated[GroupName | None, Query(description="Only what this one holds.")] = None,
+    state: Annotated[
+        Literal["waiting", "parked"] | None, Query(description="Only these; by default, all.", examples=["parked"])
+    ] = None,
+    consumer: ConsumerName = None,
     replays: Replays = False,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
@@ -95,7 +120,7 @@ async def list_pending(
     return found
 
 
-@router.post("/pause", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
+@router.post("/pause", summary="Pause a group", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
 async def pause_group(parts: RunningDep, user: UserDep, body: schemas.PauseRequest) -> schemas.PauseResult:
     """Pause a group in all its processes: within about a second none begins anything more, until it is resumed.
 
@@ -107,7 +132,7 @@ async def pause_group(parts: RunningDep, user: UserDep, body: schemas.PauseReque
     return schemas.PauseResult(stream=body.stream, group=body.group, pause=schemas.Pause.model_validate(paused))
 
 
-@router.post("/resume", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
+@router.post("/resume", summary="Resume a group", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
 async def resume_group(parts: RunningDep, user: UserDep, body: schemas.ResumeRequest) -> schemas.PauseResult:
     """End a group's pause: within about a second all its processes go on. The answer is the pause that ended."""
     with _understood():

@@ -27,14 +27,18 @@ from rapids.exceptions import (
     StreamNotFoundError,
 )
 
-__all__ = ["KINDS", "Kind", "Problem", "ProblemRoute", "documented"]
+__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute"]
 
 _logger = logging.getLogger("rapids")
 
 _TYPE = "urn:rapids:problem:"
-_MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE = "application/problem+json"
 _ANSWER_WITHIN = 15.0
 """Seconds an admin request may take before it is answered that Redis does not."""
+
+_MOST_FAULTS = 20
+_LONGEST_FAULT = 500
+"""Characters of the place and of the message of a fault."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -99,10 +103,10 @@ class Problem(HTTPException):
             "title": self.kind.title,
             "status": self.kind.status,
             "detail": self.detail,
-            "instance": request.url.path,
+            "instance": request.scope["path"],
             **self.more,
         }
-        answer = JSONResponse(body, self.kind.status, media_type=_MEDIA_TYPE)
+        answer = JSONResponse(body, self.kind.status, media_type=MEDIA_TYPE)
         for name, value in self.all_headers:
             answer.headers.append(name, value)
         return answer
@@ -179,9 +183,14 @@ def _problem_of(error: Exception) -> Problem:
 def _faults(error: RequestValidationError) -> list[dict[str, str]]:
     """What is wrong and where, without the values: they may be secrets, or anything else."""
     return [
-        {"where": ".".join(str(part) for part in fault["loc"]), "message": str(fault["msg"])}
-        for fault in error.errors()
+        {"where": _harmless(".".join(str(part) for part in fault["loc"])), "message": _harmless(str(fault["msg"]))}
+        for fault in error.errors()[:_MOST_FAULTS]
     ]
+
+
+def _harmless(text: str) -> str:
+    """Text that JSON can hold: names of fields that are not expected may be of any length, and no Unicode at all."""
+    return text[:_LONGEST_FAULT].encode(errors="replace").decode()
 
 
 def _plain(error: HTTPException, request: Request) -> Response:
@@ -191,40 +200,6 @@ def _plain(error: HTTPException, request: Request) -> Response:
         "title": HTTPStatus(error.status_code).phrase,
         "status": error.status_code,
         "detail": error.detail,
-        "instance": request.url.path,
+        "instance": request.scope["path"],
     }
-    return JSONResponse(body, error.status_code, dict(error.headers or {}), media_type=_MEDIA_TYPE)
-
-
-_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "Problem",
-    "description": "A problem by RFC 9457.",
-    "required": ["type", "title", "status", "detail", "instance"],
-    "properties": {
-        "type": {"type": "string", "format": "uri"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string", "format": "uri-reference"},
-    },
-}
-
-
-def documented(*names: str) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of the problems a route may answer with."""
-    answers: dict[int | str, dict[str, Any]] = {}
-    for kind in (KINDS[name] for name in names):
-        example = {
-            "type": kind.type,
-            "title": kind.title,
-            "status": kind.status,
-            "detail": "…",
-            "instance": "/rapids/…",
-        }
-        answer = answers.setdefault(
-            kind.status, {"description": "", "content": {_MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}}
-        )
-        answer["description"] = "; or: ".join(filter(None, [answer["description"], kind.title]))
-        answer["content"][_MEDIA_TYPE]["examples"][kind.name] = {"value": example}
-    return answers
+    return JSONResponse(body, error.status_code, dict(error.headers or {}), media_type=MEDIA_TYPE)

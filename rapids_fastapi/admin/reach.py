@@ -28,7 +28,12 @@ def check_stream(parts: Running, stream: str) -> str:
 async def _stream(
     parts: RunningDep,
     stream: Annotated[
-        str | None, Query(max_length=LONGEST_NAME, description="The stream, needed where there are several.")
+        str | None,
+        Query(
+            max_length=LONGEST_NAME,
+            description="The stream, needed where there are several.",
+            examples=["orders"],
+        ),
     ] = None,
 ) -> str:
     names = streams_of(parts)

@@ -5,30 +5,24 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rapids_fastapi.admin.auth import Permission
-
 __all__ = [
-    "Capabilities",
     "Change",
     "DeadLetter",
     "DeadLetterPage",
     "DeadLetterSummary",
     "DiscardRequest",
-    "Health",
     "ParseCheck",
     "ParseProblem",
     "Payload",
-    "Queue",
     "ReplayRequest",
     "ReplayResult",
     "RestoreRequest",
-    "User",
 ]
 
 State = Literal["dead", "replayed", "discarded"]
 Scope = Literal["handler", "group", "everyone"]
 
-_PAYLOAD = {
+_PAYLOAD: dict[str, Any] = {
     "encoding": "json",
     "value": {"order_id": "A-17", "card_number": "[redacted]"},
     "size": 61,
@@ -53,8 +47,32 @@ _SUMMARY: dict[str, Any] = {
 }
 
 
+_CHANGE: dict[str, Any] = {
+    "action": "replayed",
+    "at": "2025-11-23T21:10:00Z",
+    "actor": "ann",
+    "reason": "the bank is back",
+    "scope": "handler",
+    "stream": "{orders}:rapids:replay:payments",
+    "entry_id": "1763932200000-0",
+}
+_PARSE_PROBLEM: dict[str, Any] = {"pointer": "/total", "message": "Field required", "type": "missing"}
+_PARSE_CHECK: dict[str, Any] = {
+    "outcome": "invalid",
+    "event_class": "shop.events.OrderPlaced",
+    "problems": [_PARSE_PROBLEM],
+    "problem_count": 1,
+}
+
+
+def _shown(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": example})
+
+
 class Payload(BaseModel):
     """An event's data or metadata, redacted."""
+
+    model_config = _shown(_PAYLOAD)
 
     encoding: Literal["json", "text", "base64", "omitted"] = Field(
         description="What `value` is: the JSON value itself; text (what is no JSON, or the beginning of what is cut); "
@@ -114,6 +132,8 @@ class DeadLetterPage(BaseModel):
 class Change(BaseModel):
     """Something done to a dead letter."""
 
+    model_config = _shown(_CHANGE)
+
     action: str
     at: datetime
     actor: str
@@ -126,6 +146,8 @@ class Change(BaseModel):
 class ParseProblem(BaseModel):
     """One thing that is wrong with an event."""
 
+    model_config = _shown(_PARSE_PROBLEM)
+
     pointer: str = Field(
         description="Where: a JSON Pointer (RFC 6901) into the event, its own and the common fields together; empty "
         "for the event as a whole. Within a union, parts of it name the member that was tried."
@@ -136,6 +158,8 @@ class ParseProblem(BaseModel):
 
 class ParseCheck(BaseModel):
     """Whether the event, as stored, would parse today, by the classes of this process."""
+
+    model_config = _shown(_PARSE_CHECK)
 
     outcome: Literal["parses", "invalid", "unknown_type", "unreadable", "too_large"] = Field(
         description="`invalid`: its class refuses it; `unknown_type`: this process has no class for it; `unreadable`: "
@@ -164,12 +188,7 @@ class DeadLetter(DeadLetterSummary):
                 "replay_of": "1763931900000-0",
                 "replay_count": 1,
                 "history": [],
-                "parse_check": {
-                    "outcome": "invalid",
-                    "event_class": "shop.events.OrderPlaced",
-                    "problems": [{"pointer": "/total", "message": "Field required", "type": "missing"}],
-                    "problem_count": 1,
-                },
+                "parse_check": _PARSE_CHECK,
             }
         }
     )
@@ -208,9 +227,13 @@ class ReplayRequest(_Request):
 class DiscardRequest(_Request):
     """Why it is discarded."""
 
+    model_config = _shown({"reason": "a test order"})
+
 
 class RestoreRequest(_Request):
     """Why it is brought back."""
+
+    model_config = _shown({"reason": "discarded by mistake"})
 
 
 class ReplayResult(BaseModel):
@@ -231,35 +254,3 @@ class ReplayResult(BaseModel):
     scope: Scope
     stream: str
     entry_id: str
-
-
-class User(BaseModel):
-    """Who asks."""
-
-    name: str
-    permissions: list[Permission]
-
-
-class Queue(BaseModel):
-    """A dead-letter queue, and the groups of this process that write to it."""
-
-    name: str
-    groups: list[str]
-
-
-class Capabilities(BaseModel):
-    """What this admin can do, and what the one who asks may."""
-
-    version: str
-    user: User
-    dead_letter_queues: list[Queue]
-    streams: list[str]
-    replay_scopes: list[Scope]
-    max_page: int
-    max_body: int = Field(description="Bytes of a request's body.")
-
-
-class Health(BaseModel):
-    """One word."""
-
-    status: Literal["ok"]

@@ -183,7 +183,7 @@ class Consumer(BaseModel):
 class GroupDetail(BaseModel):
     """One group with a page of its consumers, by name."""
 
-    model_config = _shown({"group": _GROUP, "consumers": [_CONSUMER], "next_cursor": "Y29uc3VtZXJzOkxuZGxZaTB4TFRRM01URT0"})
+    model_config = _shown({"group": _GROUP, "consumers": [_CONSUMER], "next_cursor": "Y29uc3VtZXJzOkxuZGxZaTB4"})
 
     group: Group
     consumers: list[Consumer]
@@ -193,7 +193,7 @@ class GroupDetail(BaseModel):
 class ParkedFailure(BaseModel):
     """Why an entry is parked."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = _shown({"handler": "take_payment", "reason": "max_deliveries_exceeded", "error": "[redacted]"})
 
     handler: Name
     reason: Name

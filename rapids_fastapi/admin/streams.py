@@ -6,7 +6,7 @@ from rapids.exceptions import StreamNotFoundError
 from rapids.inspection import Inspector
 from rapids_fastapi.admin import stream_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.problems import documented
+from rapids_fastapi.admin.documented import documented
 from rapids_fastapi.admin.reach import streams_of
 
 __all__ = ["router"]
@@ -16,7 +16,7 @@ _PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "redis-unavailable"
 router = APIRouter(prefix="/api/streams", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
-@router.get("", openapi_extra=needs("read"), responses=documented(*_PROBLEMS))
+@router.get("", summary="List the application's streams", openapi_extra=needs("read"), responses=documented(*_PROBLEMS))
 async def list_streams(parts: RunningDep) -> schemas.Streams:
     """The streams of this application's emitter and routers: how long, since when, how large."""
     inspector = Inspector(parts.redis)

@@ -1,0 +1,154 @@
+"""What OpenAPI says of the admin: everything, with examples that are so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from rapids_fastapi import rapids_admin
+from rapids_fastapi.admin.problems import KINDS
+
+PROBLEM = "application/problem+json"
+GUIDE = Path(__file__).parents[2] / "docs" / "http.md"
+
+
+def document() -> dict[str, Any]:
+    app = FastAPI()
+    app.include_router(rapids_admin)
+    return TestClient(app).get("/openapi.json").json()
+
+
+DOCUMENT = document()
+SCHEMAS = DOCUMENT["components"]["schemas"]
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+
+
+def validator(schema: dict[str, Any]) -> Any:
+    return jsonschema_rs.validator_for({**schema, "components": DOCUMENT["components"]})
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+class TestEveryOperation:
+    def test_it_says_what_it_does(self, operation: dict[str, Any]) -> None:
+        assert operation["tags"] == ["rapids"]
+        assert operation["description"]
+        assert operation["summary"]
+        assert operation["summary"] != operation["summary"].title(), "made from the function's name"
+
+    def test_it_says_who_may(self, operation: dict[str, Any], request: pytest.FixtureRequest) -> None:
+        is_open = "/rapids/health/" in request.node.name
+        assert operation.get("security", []) == ([] if is_open else [{"RapidsToken": []}, {"RapidsPassword": []}])
+        assert ("x-rapids-permission" in operation) is not is_open
+        assert is_open or {"401", "403", "503"} <= set(operation["responses"])
+
+    def test_each_parameter_has_a_description_and_a_fitting_example(self, operation: dict[str, Any]) -> None:
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"], parameter["name"]
+            assert parameter["schema"]["examples"], parameter["name"]
+            for example in parameter["schema"]["examples"]:
+                validator(parameter["schema"]).validate(example)
+
+    def test_its_body_and_its_answers_have_examples(self, operation: dict[str, Any]) -> None:
+        contents = [answer.get("content", {}) for answer in operation["responses"].values()]
+        contents += [operation["requestBody"]["content"]] if "requestBody" in operation else []
+        for content in contents:
+            for described in content.values():
+                assert list(examples_of(described)), described
+
+    def test_its_errors_are_problems(self, operation: dict[str, Any]) -> None:
+        assert "500" in operation["responses"]
+        for status, answer in operation["responses"].items():
+            assert answer["description"]
+            if int(status) < 400:
+                continue
+            assert set(answer["content"]) == {PROBLEM}
+            described = answer["content"][PROBLEM]
+            for name, example in described["examples"].items():
+                kind = KINDS[name]
+                assert (example["value"]["type"], example["value"]["status"]) == (kind.type, int(status))
+                validator(described["schema"]).validate(example["value"])
+
+    def test_changes_say_what_the_door_answers_them(self, operation: dict[str, Any], request: Any) -> None:
+        if "[GET " not in request.node.name:
+            names = {name for answer in problems(operation) for name in answer["examples"]}
+            assert {"cross-origin", "not-json", "too-large"} <= names
+
+
+def problems(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for answer in operation["responses"].values():
+        if PROBLEM in answer.get("content", {}):
+            yield answer["content"][PROBLEM]
+
+
+def examples_of(described: dict[str, Any]) -> Iterator[Any]:
+    """The examples of a content: its own, or those of the schemas it may have."""
+    yield from (example["value"] for example in described.get("examples", {}).values())
+    for schema in (described["schema"], *described["schema"].get("anyOf", ())):
+        if "$ref" in schema:
+            yield SCHEMAS[schema["$ref"].rpartition("/")[2]]["example"]
+        elif "example" in schema:
+            yield schema["example"]
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+class TestEverySchema:
+    def test_it_has_a_description_and_a_fitting_example(self, name: str) -> None:
+        assert SCHEMAS[name]["description"]
+        validator({"$ref": f"#/components/schemas/{name}"}).validate(SCHEMAS[name]["example"])
+
+    def test_its_example_shows_every_field_that_can_be_shown(self, name: str) -> None:
+        """A field that is null is left out of examples; none else is."""
+        may_be_null = {
+            field
+            for field, schema in SCHEMAS[name]["properties"].items()
+            if {"type": "null"} in schema.get("anyOf", ()) or (not schema.get("type", "") and "anyOf" not in schema)
+        }
+        fields = set(SCHEMAS[name]["properties"])
+        assert fields - may_be_null <= set(SCHEMAS[name]["example"]) <= fields or name.endswith("Request")
+
+
+def test_every_operation_has_an_id_of_its_own() -> None:
+    assert len({operation["operationId"] for operation in OPERATIONS.values()}) == len(OPERATIONS) > 12
+
+
+def test_every_reference_leads_somewhere() -> None:
+    def references(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key == "$ref":
+                    yield value
+                yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    for reference in references(DOCUMENT):
+        node: Any = DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+
+
+def test_credentials_are_documented() -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert (schemes["RapidsToken"]["scheme"], schemes["RapidsPassword"]["scheme"]) == ("bearer", "basic")
+
+
+def test_every_sort_of_problem_belongs_to_an_operation() -> None:
+    told = {name for operation in OPERATIONS.values() for answer in problems(operation) for name in answer["examples"]}
+    assert told == set(KINDS)
+
+
+def test_the_guide_lists_every_sort_of_problem_with_its_status() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", GUIDE.read_text(), re.MULTILINE)
+    assert {name: int(status) for name, status in rows} == {kind.name: kind.status for kind in KINDS.values()}
