@@ -15,22 +15,16 @@ from starlette.requests import HTTPConnection
 from rapids import EventEmitter
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
 from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter
+from tests.fastapi.walking import behind_the_door, filled
 
 JSON = {"Content-Type": "application/json"}
-HEALTH = {"/rapids/health/live", "/rapids/health/ready"}
 
 
 def operations() -> list[tuple[str, str]]:
     """Every route of the admin that needs permission, from the documentation, where none can hide."""
     app = FastAPI()
     app.include_router(rapids_admin)
-    paths = app.openapi()["paths"]
-    return [
-        (method.upper(), path.replace("{letter_id}", "1-1"))
-        for path, methods in paths.items()
-        if path not in HEALTH
-        for method in methods
-    ]
+    return [(method, filled(path)) for method, path in behind_the_door(app)]
 
 
 def rapids_with(url: str, **options: Any) -> Rapids:
@@ -51,82 +45,6 @@ def client(redis_url: str) -> Iterator[TestClient]:
 def basic(password: str | bytes, name: str = "ann") -> dict[str, bytes]:
     raw = password.encode() if isinstance(password, str) else password
     return {"Authorization": b"Basic " + base64.b64encode(name.encode() + b":" + raw)}
-
-
-def test_there_are_operations_to_walk() -> None:
-    assert len(operations()) >= 6
-
-
-@pytest.mark.parametrize(("method", "path"), operations())
-class TestEveryOperation:
-    @pytest.mark.parametrize("empty", [None, "", "   "])
-    def test_closed_when_nothing_is_configured(
-        self, redis_url: str, monkeypatch: pytest.MonkeyPatch, method: str, path: str, empty: str | None
-    ) -> None:
-        if empty is None:
-            monkeypatch.delenv("RAPIDS_ADMIN_TOKEN")
-        else:
-            monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", empty)
-        with TestClient(admin_app(rapids_with(redis_url))) as client:
-            for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer x"}, basic("")):
-                response = client.request(method, path, headers=headers)
-                assert response.status_code == 403
-                assert response.json()["type"] == "urn:rapids:problem:admin-closed"
-                assert "RAPIDS_ADMIN_TOKEN" in response.json()["detail"]
-                assert "admin_auth" in response.json()["detail"]
-
-    @pytest.mark.parametrize(
-        "headers",
-        [
-            {},
-            {"Authorization": ""},
-            {"Authorization": "Bearer"},
-            {"Authorization": "Bearer wrong"},
-            {"Authorization": b"Bearer " + TOKEN.encode() + b"x"},
-            {"Authorization": TOKEN.encode()},
-            {"Authorization": "Basic !!!"},
-            {"Authorization": "Basic " + base64.b64encode(b"no colon").decode()},
-            basic("wrong"),
-            basic("", name=TOKEN),
-            {"Authorization": b"Digest " + TOKEN.encode()},
-            [(b"authorization", b"Bearer " + TOKEN.encode()), (b"authorization", b"Bearer x")],
-        ],
-    )
-    def test_401_without_the_token(self, client: TestClient, method: str, path: str, headers: Any) -> None:
-        response = client.request(method, path, headers=headers)
-        assert response.status_code == 401
-        assert response.headers.get_list("www-authenticate") == [
-            'Bearer realm="rapids"',
-            'Basic realm="rapids", charset="UTF-8"',
-        ]
-        assert response.json()["type"] == "urn:rapids:problem:unauthenticated"
-
-    @pytest.mark.parametrize("headers", [BEARER, basic(TOKEN), {"Authorization": b"bearer  " + TOKEN.encode()}])
-    def test_in_with_the_token(self, client: TestClient, method: str, path: str, headers: Any) -> None:
-        response = client.request(method, path, headers={**headers, **JSON})
-        assert response.status_code in (200, 404, 422)
-
-    def test_a_user_without_the_permission_is_told_which(self, redis_url: str, method: str, path: str) -> None:
-        with TestClient(admin_app(rapids_with(redis_url, admin_auth=lambda _: AdminUser("ann", [])))) as client:
-            response = client.request(method, path, headers=JSON)
-        assert response.status_code == 403
-        problem = response.json()
-        assert problem["type"] == "urn:rapids:problem:forbidden"
-        assert problem["permission"] in problem["detail"]
-
-    def test_every_answer_stays_out_of_caches_and_frames(self, client: TestClient, method: str, path: str) -> None:
-        for headers in ({}, {**BEARER, **JSON}):
-            response = client.request(method, path, headers=headers)
-            assert response.headers["cache-control"] == "no-store"
-            assert response.headers["x-content-type-options"] == "nosniff"
-            assert response.headers["content-security-policy"] == "frame-ancestors 'none'"
-
-    def test_without_the_lifespan_it_is_503_and_says_why(self, method: str, path: str) -> None:
-        app = FastAPI()
-        app.include_router(rapids_admin)
-        response = TestClient(app).request(method, path, headers=BEARER)
-        assert response.status_code == 503
-        assert "lifespan=rapids.lifespan" in response.json()["detail"]
 
 
 PERMISSIONS = {

@@ -1,0 +1,176 @@
+"""Every route of the admin, whatever it does: closed, guarded, and harmless in whatever it answers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from rapids import EventEmitter, EventRouter
+from rapids_fastapi import AdminUser, Permission, Rapids, rapids_admin
+from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app
+from tests.fastapi.walking import HEALTH, METHODS, behind_the_door, documented, filled, routed
+
+JSON = {"Content-Type": "application/json"}
+PROBLEM = "application/problem+json"
+
+
+def everything() -> FastAPI:
+    app = FastAPI()
+    app.include_router(rapids_admin)
+    return app
+
+
+DOCUMENTED = documented(everything())
+GUARDED = behind_the_door(everything())
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+
+
+def served(url: str, **options: Any) -> TestClient:
+    routers = [EventRouter(stream=STREAM)]
+    return TestClient(admin_app(Rapids(url=url, emitter=EventEmitter(stream=STREAM), routers=routers, **options)))
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[TestClient]:
+    with served(redis_url) as client:
+        yield client
+
+
+def basic(password: str | bytes, name: str = "ann") -> dict[str, bytes]:
+    raw = password.encode() if isinstance(password, str) else password
+    return {"Authorization": b"Basic " + base64.b64encode(name.encode() + b":" + raw)}
+
+
+def walk(client: TestClient, headers: Any, is_well: Callable[[Response], bool]) -> None:
+    """Ask for everything behind the door and expect the same of each."""
+    answers = {operation: ask(client, operation, headers) for operation in GUARDED}
+    assert {key: (answer.status_code, answer.text) for key, answer in answers.items() if not is_well(answer)} == {}
+
+
+def ask(client: TestClient, operation: tuple[str, str], headers: Any) -> Any:
+    method, path = operation
+    return client.request(method, filled(path), headers=headers)
+
+
+def test_what_is_documented_is_what_there_is() -> None:
+    assert routed(everything()) == set(DOCUMENTED)
+    assert len(GUARDED) >= 11
+    assert {path for _, path in DOCUMENTED if path.startswith(HEALTH)} == {f"{HEALTH}live", f"{HEALTH}ready"}
+
+
+@pytest.mark.parametrize("configured", [None, "", "   "])
+def test_without_configuration_it_is_closed_and_says_how_to_open_it(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, configured: str | None
+) -> None:
+    if configured is None:
+        monkeypatch.delenv("RAPIDS_ADMIN_TOKEN")
+    else:
+        monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", configured)
+
+    def is_closed(answer: Response) -> bool:
+        told = answer.json()["type"], answer.json()["detail"]
+        is_said = told[0] == "urn:rapids:problem:admin-closed" and "RAPIDS_ADMIN_TOKEN" in told[1]
+        return answer.status_code == 403 and is_said and "admin_auth" in told[1]
+
+    with served(redis_url) as client:
+        for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer x"}, basic("")):
+            walk(client, headers, is_closed)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": b"Bearer " + TOKEN.encode() + b"x"},
+        {"Authorization": TOKEN.encode()},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic " + base64.b64encode(b"no colon").decode()},
+        basic("wrong"),
+        basic("", name=TOKEN),
+        {"Authorization": b"Digest " + TOKEN.encode()},
+        [(b"authorization", b"Bearer " + TOKEN.encode()), (b"authorization", b"Bearer x")],
+    ],
+)
+def test_401_without_the_token(client: TestClient, headers: Any) -> None:
+    challenges = ['Bearer realm="rapids"', 'Basic realm="rapids", charset="UTF-8"']
+
+    def is_refused(answer: Response) -> bool:
+        is_asked = answer.headers.get_list("www-authenticate") == challenges
+        return is_asked and answer.status_code == 401 and answer.json()["type"] == "urn:rapids:problem:unauthenticated"
+
+    walk(client, headers, is_refused)
+
+
+@pytest.mark.parametrize("headers", [BEARER, basic(TOKEN), {"Authorization": b"bearer  " + TOKEN.encode()}])
+def test_in_with_the_token(client: TestClient, headers: Any) -> None:
+    walk(client, {**headers, **JSON}, lambda answer: answer.status_code in (200, 202, 404, 409, 422))
+
+
+@pytest.mark.parametrize("missing", get_args(Permission))
+def test_every_other_permission_is_of_no_use(redis_url: str, missing: Permission) -> None:
+    others = set(get_args(Permission)) - {missing}
+    answers = {}
+    with served(redis_url, admin_auth=lambda _: AdminUser("ann", others)) as client:
+        for operation, described in GUARDED.items():
+            if described["x-rapids-permission"] == missing:
+                answers[operation] = ask(client, operation, JSON)
+    assert answers
+    for answer in answers.values():
+        problem = answer.json()
+        assert (answer.status_code, problem["type"]) == (403, "urn:rapids:problem:forbidden")
+        assert problem["permission"] == missing
+        assert missing in problem["detail"]
+
+
+def test_without_the_lifespan_it_is_503_and_says_why() -> None:
+    walk(
+        TestClient(everything()),
+        BEARER,
+        lambda answer: answer.status_code == 503 and "lifespan=rapids.lifespan" in answer.json()["detail"],
+    )
+
+
+def stays_where_it_is(answer: Response) -> bool:
+    return (
+        answer.headers["cache-control"] == "no-store"
+        and answer.headers["x-content-type-options"] == "nosniff"
+        and answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+    )
+
+
+def test_every_answer_stays_out_of_caches_and_frames(redis_url: str, client: TestClient) -> None:
+    for headers in ({}, BEARER, {**BEARER, **JSON}):
+        walk(client, headers, stays_where_it_is)
+    for method, path in DOCUMENTED:
+        assert stays_where_it_is(client.request(method, filled(path)))
+    with served(redis_url, admin_auth=lambda _: 1 / 0) as broken:
+        walk(broken, JSON, lambda answer: answer.status_code == 500 and stays_where_it_is(answer))
+    walk(TestClient(everything()), {}, stays_where_it_is)
+
+
+def test_every_wrong_method_is_a_problem_that_says_what_is_allowed(client: TestClient) -> None:
+    paths = {path for _, path in DOCUMENTED}
+    asked = 0
+    for path in paths:
+        for method in METHODS - {method for method, other in DOCUMENTED if other == path}:
+            answer = client.request(method, filled(path), headers={**BEARER, **JSON})
+            asked += 1
+            assert answer.status_code == 405, (method, path)
+            assert answer.headers["content-type"] == PROBLEM
+            assert answer.json()["status"] == 405
+            assert set(answer.headers["allow"].split(", ")) <= {other for other, p in DOCUMENTED if p == path}
+            assert stays_where_it_is(answer)
+    assert asked > 40

@@ -1,0 +1,44 @@
+"""Every route of the admin, found in an application and listed nowhere by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+
+HEALTH = "/rapids/health/"
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+
+
+def documented(app: FastAPI) -> dict[tuple[str, str], dict[str, Any]]:
+    """Every operation of the admin in the application's own documentation, by method and path."""
+    return {
+        (method.upper(), path): operation
+        for path, methods in app.openapi()["paths"].items()
+        if path.startswith("/rapids/")
+        for method, operation in methods.items()
+    }
+
+
+def behind_the_door(app: FastAPI) -> dict[tuple[str, str], dict[str, Any]]:
+    """Those of them that need a permission: all but health."""
+    return {key: operation for key, operation in documented(app).items() if not key[1].startswith(HEALTH)}
+
+
+def routed(app: FastAPI) -> set[tuple[str, str]]:
+    """Every method and path of the admin that the application has a route for, documented or not."""
+    return {(method, route.path) for route in _routes(app) for method in route.methods or ()}
+
+
+def _routes(app: FastAPI) -> Iterator[Any]:
+    for route in app.routes:
+        # Newer versions of FastAPI keep an included router as one route, which tells what it leads to.
+        found = route.effective_route_contexts() if hasattr(route, "effective_route_contexts") else [route]
+        yield from (one for one in found if getattr(one, "path", "").startswith("/rapids"))
+
+
+def filled(path: str) -> str:
+    """A path with something in place of its parameters."""
+    return re.sub(r"\{\w+\}", "1-1", path)
