@@ -1,7 +1,9 @@
 """The door of the admin: every route behind it names the permission it needs, and lets in nobody without."""
 
+import json
 from typing import Annotated, Any
 
+import orjson
 from fastapi import Depends
 from fastapi.security import HTTPBasic, HTTPBearer
 from starlette.requests import HTTPConnection, Request
@@ -63,6 +65,18 @@ async def _check_change(request: "_BoundedRequest", *, foreign: bool) -> None:
     body = await request.body()
     if not _is_json(request.headers.get("content-type", "")) and (body or request.method != "DELETE"):
         raise Problem("not-json", "Send the body as application/json.", headers=[("Accept", "application/json")])
+    if body and not _can_be_read(body):
+        raise Problem("invalid", "The body is not JSON.")
+
+
+def _can_be_read(body: bytes) -> bool:
+    """Whether it is JSON in UTF-8 that FastAPI can read, too: it answers 400 to numbers of thousands of digits."""
+    try:
+        orjson.loads(body)
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_json(content_type: str) -> bool:

@@ -1,9 +1,11 @@
 """Which dead-letter queue a request is about, and which of its letters."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
+from pydantic import BeforeValidator
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids_fastapi.admin.access import RunningDep
@@ -18,6 +20,15 @@ LONGEST_TEXT = 200
 
 def _text(description: str, example: str) -> Any:
     return Query(max_length=LONGEST_TEXT, description=description, examples=[example])
+
+
+def _no_number(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+", value.strip()):
+        raise ValueError("a date or a date and time by ISO 8601 is needed")  # Pydantic takes numbers for seconds
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 
 def _moment(description: str, example: str) -> Any:
@@ -57,8 +68,8 @@ async def _filter(
     reason: Annotated[str | None, _text("Why it is a dead letter.", "max_deliveries_exceeded")] = None,
     error_type: Annotated[str | None, _text("The class of the error.", "CardDeclined")] = None,
     q: Annotated[str | None, _text("Text in data (of 64 KiB at most), error or ids.", "A-17")] = None,
-    since: Annotated[datetime | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
-    until: Annotated[datetime | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
+    since: Annotated[Moment | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
+    until: Annotated[Moment | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
 ) -> LetterFilter:
     return LetterFilter(
         event_type=event_type or None,

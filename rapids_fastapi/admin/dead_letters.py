@@ -9,7 +9,7 @@ from rapids import DeadLetter, DeadLetterQueue
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.asking import FilterDep, QueueDep
-from rapids_fastapi.admin.documented import NEXT_LINK, documented
+from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.letters import detail_of, summary_of
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
@@ -76,7 +76,10 @@ async def get_dead_letter(letter_id: LetterId, parts: RunningDep, queue: QueueDe
 
 
 @router.post(
-    "/{letter_id}/replay", summary="Replay a dead letter", openapi_extra=needs("replay"), responses=documented(*_REPLAY)
+    "/{letter_id}/replay",
+    summary="Replay a dead letter",
+    openapi_extra={**needs("replay"), **BODY_NEEDED},
+    responses=documented(*_REPLAY),
 )
 async def replay_dead_letter(
     letter_id: LetterId,
@@ -109,7 +112,7 @@ async def discard_dead_letter(
 @router.post(
     "/{letter_id}/restore",
     summary="Restore a discarded dead letter",
-    openapi_extra=needs("discard"),
+    openapi_extra={**needs("discard"), **BODY_NEEDED},
     responses=documented(*_CHANGE),
 )
 async def restore_dead_letter(

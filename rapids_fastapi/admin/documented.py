@@ -4,7 +4,7 @@ from typing import Any
 
 from rapids_fastapi.admin.problems import KINDS, MEDIA_TYPE, Kind
 
-__all__ = ["NEXT_LINK", "documented"]
+__all__ = ["BODY_NEEDED", "NEXT_LINK", "documented"]
 
 _MEMBERS: dict[str, dict[str, Any]] = {
     "forbidden": {"permission": "replay"},
@@ -60,6 +60,9 @@ NEXT_LINK: dict[str, Any] = {
     }
 }
 """For the ordinary answer of a list."""
+
+BODY_NEEDED: dict[str, Any] = {"requestBody": {"required": True}}
+"""For the `openapi_extra` of a change all of whose fields have defaults: it is sent as JSON all the same, `{}`."""
 
 
 def documented(*names: str) -> dict[int | str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import Query, Request, Response
 
@@ -13,13 +13,14 @@ __all__ = ["MAX_PAGE", "CursorQuery", "LimitQuery", "Listing", "lead_on"]
 
 MAX_PAGE = 200
 
-LONGEST_CURSOR = 32_768
+LONGEST_CURSOR = 16_384
 """Characters: a place may be behind a name of any length that somebody else's client has given to a group."""
 
 CursorQuery = Annotated[
     str | None,
     Query(
         max_length=LONGEST_CURSOR,
+        pattern=r"^[A-Za-z0-9_-]*$",
         description="`next_cursor` of the page before, of the same list; it says nothing to anybody else.",
         examples=["bGV0dGVyczoxNzYzOTMyMDAwMDAwLTA"],
     ),
@@ -52,10 +53,12 @@ class Listing:
 
 def lead_on(request: Request, response: Response, cursor: str | None) -> None:
     """Say in a `Link` where the next page is, if there is one."""
-    if cursor is not None:
-        following = request.url.include_query_params(cursor=cursor)
-        # The path is what was asked for, decoded: headers take no more than ASCII, and a `>` would end the link.
-        response.headers["Link"] = f'<{quote(following.path)}?{following.query}>; rel="next"'
+    if cursor is None:
+        return
+    # Not from the address as it came: that may hold anything, and headers take no more than ASCII.
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    where = f"{quote(request.scope['path'])}?{urlencode([*query, ('cursor', cursor)])}"
+    response.headers["Link"] = f'<{where}>; rel="next"'
 
 
 def _bad() -> Problem:

@@ -50,9 +50,9 @@ def client_of(app: Any, headers: Mapping[str, Any] | None = None) -> Iterator[Te
         yield client
 
 
-def put_letter(url: str, dlq: str = DLQ, **fields: str | bytes) -> str:
-    """A dead letter, as a router writes it, but for the given fields."""
-    letter: dict[str, str | bytes] = {
+def letter_fields(**fields: str | bytes) -> dict[str, str | bytes]:
+    """A dead letter's fields, as a router writes them, but for the given ones."""
+    return {
         "original_msg_id": "1-1",
         "original_stream": STREAM,
         "original_group": "group",
@@ -76,6 +76,11 @@ def put_letter(url: str, dlq: str = DLQ, **fields: str | bytes) -> str:
         "replay_count": "0",
         **fields,
     }
+
+
+def put_letter(url: str, dlq: str = DLQ, **fields: str | bytes) -> str:
+    """A dead letter in Redis."""
+    letter = letter_fields(**fields)
     with redis_sync.Redis.from_url(url) as client:
         return client.xadd(dlq, letter).decode()  # type: ignore[union-attr,arg-type]
 

@@ -1,0 +1,86 @@
+"""An application with the admin in use: letters, a stream, groups, pending entries; served to two users."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis as redis_sync
+import uvicorn
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection
+
+from rapids import EventEmitter, EventRouter
+from rapids_fastapi import AdminUser, Rapids, rapids_admin
+from rapids_fastapi.admin.auth import ALL_PERMISSIONS
+from tests.fastapi.helpers import letter_fields, until
+
+OPERATOR = {"Authorization": "Bearer operator"}
+READER = {"Authorization": "Bearer reader"}
+USERS = {"operator": AdminUser("operator", ALL_PERMISSIONS), "reader": AdminUser("reader", ["read"])}
+
+# The names that the document's examples have, so that these lead somewhere.
+STREAM = "orders"
+DLQ = "{orders}:dlq"
+GROUP = "payments"
+LETTERS = 60
+FIRST_LETTER = 1_763_932_000_000
+
+
+def letter_id(n: int) -> str:
+    """The id of one of the letters, any number."""
+    return f"{FIRST_LETTER + n % LETTERS}-0"
+
+
+def who(connection: HTTPConnection) -> AdminUser | None:
+    return USERS.get(connection.headers.get("authorization", "").removeprefix("Bearer "))
+
+
+def app_on(url: str, routers: Sequence[EventRouter] = ()) -> FastAPI:
+    """The application; without routers, nothing of it works in the background."""
+    rapids = Rapids(url=url, routers=routers, emitter=EventEmitter(stream=STREAM), admin_auth=who)
+    app = FastAPI(lifespan=rapids.lifespan)
+    app.include_router(rapids_admin)
+    return app
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The application's address, while uvicorn serves it from a thread of its own."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), name="uvicorn")
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive())
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def fill(url: str) -> None:
+    """Letters of several kinds, and a group that has read a part of the stream."""
+    with redis_sync.Redis.from_url(url) as client:
+        for n in range(LETTERS):
+            fields = letter_fields(
+                original_msg_id=f"1-{n + 1}",
+                original_stream=STREAM,
+                original_group=GROUP,
+                handler=f"handler{n % 3}",
+                event_type=f"shop.thing{n % 4}",
+                error_type=("KeyError", "CardDeclined")[n % 2],
+            )
+            client.xadd(DLQ, fields, id=letter_id(n))
+            client.xadd(STREAM, {"event_type": "shop.thing", "data": "{}", "id": f"event-{n}"})
+        for group in (GROUP, "others"):
+            client.xgroup_create(STREAM, group, id="0")
+        client.xreadgroup(GROUP, "web-1", {STREAM: ">"}, count=20)
+
+
+def contents(url: str) -> dict[bytes, tuple[bytes, Any]]:
+    """Everything that Redis has, as it would be moved to another server."""
+    with redis_sync.Redis.from_url(url) as client:
+        return {key: (client.type(key), client.dump(key)) for key in client.scan_iter(count=1_000)}  # type: ignore[misc]

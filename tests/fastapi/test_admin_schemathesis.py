@@ -1,0 +1,87 @@
+"""The admin's own OpenAPI document, taken at its word: requests made from it by the thousand, fitting and unfitting.
+
+Each must be answered as documented (status, headers, content type, schema), never with a 500; and what a user has no
+permission for must change nothing. Always the same requests: a failure can be run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from rapids import EventRouter
+from tests.fastapi.served import GROUP, OPERATOR, READER, STREAM, app_on, contents, fill, letter_id, serving
+from tests.servers.choice import Servers
+
+EXAMPLES = 30
+"""Requests an operation, beside those at the edges of what is documented."""
+
+REQUESTS = settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+EXCLUDED = [positive_data_acceptance]
+"""Cursors, and what does not go together, are refused although their schemas allow them: the document says 422."""
+
+schema = schemathesis.openapi.from_dict(app_on("redis://nowhere").openapi())
+
+
+@schema.hook
+def map_path_parameters(context: Any, path_parameters: dict[str, Any]) -> dict[str, Any]:
+    """Half the time something that is there: nobody comes upon a letter's id by chance."""
+    told = (path_parameters or {}).get("letter_id")
+    if isinstance(told, str) and len(told) % 2 and len(told) < 200:
+        return {**path_parameters, "letter_id": letter_id(sum(map(ord, told)))}
+    return path_parameters
+
+
+@pytest.fixture(scope="module")
+def server(servers: Servers) -> str:
+    servers.flush_now()
+    fill(servers.url)
+    return servers.url
+
+
+@pytest.fixture(scope="module")
+def busy(server: str) -> Iterator[str]:
+    with serving(app_on(server, [EventRouter(stream=STREAM, group=GROUP)])) as base:
+        yield base
+
+
+@pytest.fixture(scope="module")
+def quiet(server: str) -> Iterator[str]:
+    """Without routers, so that nothing but requests changes anything."""
+    with serving(app_on(server)) as base:
+        yield base
+
+
+@pytest.fixture
+def unchanged(server: str) -> Iterator[None]:
+    before = contents(server)
+    yield
+    assert contents(server) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@schema.parametrize()
+@REQUESTS
+def test_a_reader(case: schemathesis.Case, quiet: str) -> None:
+    """Whatever a reader asks for, Redis is afterwards what it was."""
+    response = case.call_and_validate(base_url=quiet, headers=READER, excluded_checks=EXCLUDED)
+    needed = case.operation.definition.raw.get("x-rapids-permission", "read")
+    assert needed == "read" or response.status_code in (403, 405)
+
+
+@schema.parametrize()
+@REQUESTS
+def test_an_operator(case: schemathesis.Case, busy: str) -> None:
+    case.call_and_validate(base_url=busy, headers=OPERATOR, excluded_checks=EXCLUDED)
