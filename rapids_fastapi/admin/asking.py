@@ -1,6 +1,7 @@
 """Which dead-letter queue a request is about, and which of its letters."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from rapids_fastapi.admin.access import RunningDep
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.reach import LONGEST_NAME
 
-__all__ = ["LONGEST_TEXT", "FilterDep", "QueueDep"]
+__all__ = ["LONGEST_TEXT", "FilterDep", "KindDep", "QueueDep"]
 
 LONGEST_TEXT = 200
 """Characters of a text to filter by."""
@@ -59,7 +60,7 @@ QueueDep = Annotated[DeadLetterQueue, Depends(_queue)]
 """The dead-letter queue a request names, or the only one there is."""
 
 
-async def _filter(
+async def _kind(
     event_type: Annotated[str | None, _text("A type, or a pattern such as order.*", "order.*")] = None,
     handler: Annotated[
         str | None, _text("The handler that failed; empty for entries that reached none.", "take_payment")
@@ -67,9 +68,10 @@ async def _filter(
     group: Annotated[str | None, _text("The group whose handler failed.", "payments")] = None,
     reason: Annotated[str | None, _text("Why it is a dead letter.", "max_deliveries_exceeded")] = None,
     error_type: Annotated[str | None, _text("The class of the error.", "CardDeclined")] = None,
-    q: Annotated[str | None, _text("Text in data (of 64 KiB at most), error or ids.", "A-17")] = None,
-    since: Annotated[Moment | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
-    until: Annotated[Moment | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
+    fingerprint: Annotated[
+        str | None,
+        Query(pattern="^[0-9a-f]{16}$", description="What groups have as theirs.", examples=["9f2c4b7d0a1e6f38"]),
+    ] = None,
 ) -> LetterFilter:
     return LetterFilter(
         event_type=event_type or None,
@@ -77,10 +79,21 @@ async def _filter(
         group=group or None,
         reason=reason or None,
         error_type=error_type or None,
-        q=q or None,
-        since=_in_utc(since),
-        until=_in_utc(until),
+        fingerprint=fingerprint,
     )
+
+
+KindDep = Annotated[LetterFilter, Depends(_kind)]
+"""Which kind of letters, by what letters of one cause have in common."""
+
+
+async def _filter(
+    kind: KindDep,
+    q: Annotated[str | None, _text("Text in data (of 64 KiB at most), error or ids.", "A-17")] = None,
+    since: Annotated[Moment | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
+    until: Annotated[Moment | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
+) -> LetterFilter:
+    return replace(kind, q=q or None, since=_in_utc(since), until=_in_utc(until))
 
 
 FilterDep = Annotated[LetterFilter, Depends(_filter)]

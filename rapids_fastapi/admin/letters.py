@@ -96,6 +96,7 @@ def _summary(letter: DeadLetter, payload: schemas.Payload, error: str) -> schema
         deliveries=letter.deliveries,
         failed_at=letter.failed_at,
         correlation_id=clean(letter.correlation_id, _LONGEST_NAME),
+        fingerprint=letter.fingerprint,
         replay_count=letter.replay_count,
         payload=payload,
     )

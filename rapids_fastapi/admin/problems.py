@@ -16,7 +16,6 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from rapids.exceptions import (
@@ -37,7 +36,6 @@ MEDIA_TYPE = "application/problem+json"
 _ANSWER_WITHIN = 15.0
 """Seconds an admin request may take before it is answered that Redis does not."""
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _MOST_FAULTS = 20
 _LONGEST_FAULT = 500
 """Characters of the place and of the message of a fault."""
@@ -141,7 +139,9 @@ class ProblemRoute(APIRoute):
             if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
                 raise
             response = _plain(error, Request(scope))
-            response.headers.update({**HEADERS, "Allow": _allowed(scope)})
+            response.headers.update(HEADERS)
+            if allowed := _allowed(scope, self.path_format):
+                response.headers["Allow"] = allowed
             await response(scope, receive, send)
 
     async def admit(self, request: Request) -> Request:
@@ -149,19 +149,10 @@ class ProblemRoute(APIRoute):
         return request
 
 
-def _allowed(scope: Scope) -> str:
-    """Every method there is for the path; Starlette names those of the first route with this path only."""
-    asked: dict[str, Any] = {
-        "type": "http",
-        "path": scope["path"],
-        "root_path": scope.get("root_path", ""),
-        "headers": [],
-    }
-    routes = scope["app"].routes
-    found = [
-        method for method in _METHODS if any(r.matches({**asked, "method": method})[0] is Match.FULL for r in routes)
-    ]
-    return ", ".join(found)
+def _allowed(scope: Scope, path: str) -> str:
+    """Every method there is for a path, as documented: of the routes that have it, Starlette names the first one's."""
+    paths: dict[str, dict[str, Any]] = scope["app"].openapi()["paths"]
+    return ", ".join(method.upper() for known, methods in paths.items() if known.endswith(path) for method in methods)
 
 
 def _response_to(error: Exception, request: Request) -> Response:

@@ -42,6 +42,7 @@ _SUMMARY: dict[str, Any] = {
     "deliveries": 5,
     "failed_at": "2025-11-23T21:00:00Z",
     "correlation_id": "web-1",
+    "fingerprint": "9f2c4b7d0a1e6f38",
     "replay_count": 0,
     "payload": _PAYLOAD,
 }
@@ -101,6 +102,7 @@ class DeadLetterSummary(BaseModel):
     deliveries: int
     failed_at: datetime | None
     correlation_id: str
+    fingerprint: str = Field(description="What it has in common with other letters of one cause.")
     replay_count: int
     payload: Payload
 
@@ -124,8 +126,8 @@ class DeadLetterPage(BaseModel):
     dlq: str
     items: list[DeadLetterSummary]
     next_cursor: str | None = Field(description="For `cursor`, to get the next page; null on the last one.")
-    total: int = Field(description="How many letters there are.")
-    total_exact: bool = Field(description="Whether `total` is how many match: so without a filter.")
+    total: int = Field(description="How many letters match; at the most so many, where it is not exact.")
+    total_exact: bool = Field(description="Whether `total` is exact: so without `q`, `since` and `until`.")
     scanned: int = Field(description="How many letters were looked at for this page.")
 
 

@@ -162,15 +162,17 @@ def test_every_answer_stays_out_of_caches_and_frames(redis_url: str, client: Tes
 
 
 def test_every_wrong_method_is_a_problem_that_says_what_is_allowed(client: TestClient) -> None:
-    paths = {path for _, path in DOCUMENTED}
     asked = 0
-    for path in paths:
-        for method in METHODS - {method for method, other in DOCUMENTED if other == path}:
+    for path in {path for _, path in DOCUMENTED}:
+        allowed = {method for method, other in DOCUMENTED if other == path}
+        for method in METHODS - allowed:
             answer = client.request(method, filled(path), headers={**BEARER, **JSON})
+            if answer.status_code == 404 and "letter-not-found" in answer.json()["type"]:
+                continue  # the path is that of a letter, too, with a name for its id
             asked += 1
             assert answer.status_code == 405, (method, path)
             assert answer.headers["content-type"] == PROBLEM
             assert answer.json()["status"] == 405
-            assert set(answer.headers["allow"].split(", ")) <= {other for other, p in DOCUMENTED if p == path}
+            assert set(answer.headers["allow"].split(", ")) == allowed
             assert stays_where_it_is(answer)
     assert asked > 40

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from rapids import EventRouter
+from tests.fastapi.helpers import until
 from tests.fastapi.served import GROUP, OPERATOR, READER, STREAM, app_on, contents, fill, letter_id, serving
 from tests.servers.choice import Servers
 
@@ -57,10 +59,20 @@ def busy(server: str) -> Iterator[str]:
         yield base
 
 
+def index(base: str) -> None:
+    """Look until all letters are counted in: what others wrote, as this test does, is when somebody looks."""
+    until(
+        lambda: (
+            httpx.get(f"{base}/rapids/api/dead-letters/standing", headers=READER, timeout=10).json()["unindexed"] == 0
+        )
+    )
+
+
 @pytest.fixture(scope="module")
 def quiet(server: str) -> Iterator[str]:
     """Without routers, so that nothing but requests changes anything."""
     with serving(app_on(server)) as base:
+        index(base)
         yield base
 
 

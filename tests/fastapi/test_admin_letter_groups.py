@@ -1,0 +1,109 @@
+"""Dead letters by cause over HTTP: counted, filtered, in pages; and how their queue stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis as redis_sync
+from fastapi.testclient import TestClient
+
+from rapids import EventRouter
+from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
+
+__all__ = ["client", "token"]
+
+LETTERS = "/rapids/api/dead-letters"
+GROUPS = f"{LETTERS}/groups"
+HOSTILE = "<script>\x00\u202e" + "x" * 2_000
+
+pytestmark = pytest.mark.usefixtures("token")
+
+
+def groups(client: TestClient, **query: Any) -> dict[str, Any]:
+    response = client.get(GROUPS, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+class TestGroups:
+    @pytest.fixture
+    def letters(self, redis_url: str) -> None:
+        for n in range(6):
+            put_letter(redis_url, handler="abc"[n // 3 + n // 5], event_type=f"order.{n % 2}")
+
+    @pytest.mark.usefixtures("letters")
+    def test_the_largest_come_first_with_counts_and_times(self, client: TestClient) -> None:
+        found = groups(client)
+        counts = [(group["handler"], group["event_type"], group["count"]) for group in found["items"]]
+        assert sorted(counts) == [
+            *(("a", "order.0", 2), ("a", "order.1", 1), ("b", "order.0", 1)),
+            *(("b", "order.1", 1), ("c", "order.1", 1)),
+        ]
+        assert counts[0][2] == 2
+        assert (found["dlq"], found["total"], found["letters"]) == (DLQ, 5, 6)
+        largest = found["items"][0]
+        assert largest["first_at"] <= largest["last_at"]
+        assert (largest["group"], largest["reason"]) == ("group", "max_deliveries_exceeded")
+        assert found["standing"] == client.get(f"{LETTERS}/standing").json()
+
+    @pytest.mark.usefixtures("letters")
+    def test_filters_and_pages(self, client: TestClient) -> None:
+        assert groups(client, handler="a")["letters"] == 3
+        assert groups(client, event_type="order.*", handler="c")["total"] == 1
+        assert groups(client, group="nobody")["items"] == []
+        seen: list[str] = []
+        url = f"{GROUPS}?limit=2&event_type=order.*"
+        while True:
+            response = client.get(url)
+            seen += [group["fingerprint"] for group in response.json()["items"]]
+            if response.json()["next_cursor"] is None:
+                break
+            url = response.links["next"]["url"]
+        assert len(seen) == len(set(seen)) == 5
+        assert client.get(GROUPS, params={"cursor": "bGV0dGVyczoxLTE"}).status_code == 422
+
+    @pytest.mark.usefixtures("letters")
+    def test_a_groups_letters_are_listed_by_its_fingerprint(self, client: TestClient) -> None:
+        for group in groups(client)["items"]:
+            page = client.get(LETTERS, params={"fingerprint": group["fingerprint"]}).json()
+            assert len(page["items"]) == page["total"] == group["count"]
+            assert page["total_exact"] is True
+            assert {item["fingerprint"] for item in page["items"]} == {group["fingerprint"]}
+            assert groups(client, fingerprint=group["fingerprint"])["total"] == 1
+        for junk in ("", "x", "others", "0" * 17, "ABCDEF0123456789"):
+            assert client.get(LETTERS, params={"fingerprint": junk}).status_code == 422
+
+    def test_names_of_any_kind_are_shown_and_cut(self, client: TestClient, redis_url: str) -> None:
+        put_letter(redis_url, handler=HOSTILE, event_type=HOSTILE, original_group=HOSTILE, error_type=HOSTILE)
+        (group,) = groups(client)["items"]
+        for name in ("handler", "event_type", "group", "error_type"):
+            assert group[name].startswith("<script>\x00\u202e")
+            assert len(group[name]) <= 512
+
+
+class TestStanding:
+    def test_how_many_there_are_and_may_be(self, client: TestClient, redis_url: str) -> None:
+        empty = client.get(f"{LETTERS}/standing").json()
+        assert (empty["length"], empty["unindexed"], empty["cut"], empty["cut_at"]) == (0, 0, 0, None)
+        assert empty["maxlen"] == 10_000
+        put_letter(redis_url)
+        assert client.get(f"{LETTERS}/standing").json()["length"] == 1
+
+    def test_reindexing_counts_anew(self, client: TestClient, redis_url: str) -> None:
+        for _ in range(3):
+            put_letter(redis_url)
+        assert groups(client)["letters"] == 3
+        with redis_sync.Redis.from_url(redis_url) as raw:
+            raw.xtrim(DLQ, maxlen=1, approximate=False)
+        answer = client.post(f"{LETTERS}/reindex", json={})
+        assert answer.status_code == 200
+        assert (answer.json()["length"], answer.json()["unindexed"]) == (1, 0)
+        assert groups(client)["letters"] == 1
+
+    def test_one_of_several_must_be_named(self, redis_url: str) -> None:
+        routers = [EventRouter(stream=STREAM, group=group, dlq_stream=f"fa:{group}") for group in ("a", "b")]
+        with client_for(redis_url, routers=routers, emitter=None) as client:
+            for path in (GROUPS, f"{LETTERS}/standing"):
+                assert client.get(path).json()["type"] == "urn:rapids:problem:dlq-needed"
+                assert client.get(path, params={"dlq": "fa:a"}).json()["dlq"] == "fa:a"
