@@ -6,11 +6,12 @@ import orjson
 
 from rapids import DeadLetter
 from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin.export_schemas import ExportedLetter
 from rapids_fastapi.admin.parsing import parse_check_of
 from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, LONGEST_IN_PART, clean, show
 from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 
-__all__ = ["detail_of", "matches_shown", "summary_of"]
+__all__ = ["detail_of", "exported_of", "matches_shown", "summary_of"]
 
 _LONGEST_NAME = 512
 _LONGEST_ERROR_IN_LIST = 1_000
@@ -54,6 +55,26 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadL
             for change in letter.history
         ],
         parse_check=parse_check_of(letter, redactor, payload, metadata),
+    )
+
+
+def exported_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> ExportedLetter:
+    """The letter for an export."""
+    payload = show(letter.data, redactor, LONGEST_IN_DETAIL)
+    metadata = show(letter.metadata, redactor, LONGEST_IN_DETAIL)
+    secrets = payload.secrets | metadata.secrets
+    summary = _summary(letter, payload.payload, clean(redactor.text(letter.error, secrets), _LONGEST_TEXT))
+    return ExportedLetter(
+        **dict(summary),
+        dlq=dlq,
+        entry_id=clean(letter.entry_id, _LONGEST_NAME),
+        timestamp=clean(letter.timestamp, _LONGEST_NAME),
+        causation_id=clean(letter.causation_id, _LONGEST_NAME),
+        schema_version=clean(letter.schema_version, _LONGEST_NAME),
+        metadata=metadata.payload,
+        traceback=clean(redactor.text(letter.traceback, secrets), _LONGEST_TEXT),
+        consumer=clean(letter.consumer, _LONGEST_NAME),
+        replay_of=letter.replay_of,
     )
 
 

@@ -27,7 +27,7 @@ from rapids.exceptions import (
     StreamNotFoundError,
 )
 
-__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute"]
+__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "problem_of"]
 
 _logger = logging.getLogger("rapids")
 
@@ -96,17 +96,14 @@ class Problem(HTTPException):
         self.all_headers = headers
         self.more = more
 
+    def body(self, path: str) -> dict[str, object]:
+        """What it tells of itself where `path` was asked for."""
+        head = {"type": self.kind.type, "title": self.kind.title, "status": self.kind.status}
+        return {**head, "detail": self.detail, "instance": path, **self.more}
+
     def response(self, request: Request) -> Response:
         """The answer."""
-        body = {
-            "type": self.kind.type,
-            "title": self.kind.title,
-            "status": self.kind.status,
-            "detail": self.detail,
-            "instance": request.scope["path"],
-            **self.more,
-        }
-        answer = JSONResponse(body, self.kind.status, media_type=MEDIA_TYPE)
+        answer = JSONResponse(self.body(request.scope["path"]), self.kind.status, media_type=MEDIA_TYPE)
         for name, value in self.all_headers:
             answer.headers.append(name, value)
         return answer
@@ -158,10 +155,11 @@ def _allowed(scope: Scope, path: str) -> str:
 def _response_to(error: Exception, request: Request) -> Response:
     if isinstance(error, HTTPException) and not isinstance(error, Problem):
         return _plain(error, request)
-    return _problem_of(error).response(request)
+    return problem_of(error).response(request)
 
 
-def _problem_of(error: Exception) -> Problem:
+def problem_of(error: Exception) -> Problem:
+    """What an error is to whoever asked; what nobody expected goes to the log."""
     match error:
         case Problem():
             return error

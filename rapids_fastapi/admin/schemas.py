@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "SUMMARY_EXAMPLE",
     "Change",
     "DeadLetter",
     "DeadLetterPage",
@@ -46,6 +47,8 @@ _SUMMARY: dict[str, Any] = {
     "replay_count": 0,
     "payload": _PAYLOAD,
 }
+SUMMARY_EXAMPLE = _SUMMARY
+"""For schemas that have summaries in them."""
 
 
 _CHANGE: dict[str, Any] = {

@@ -55,6 +55,7 @@ PERMISSIONS = {
     ("POST", "/rapids/api/dead-letters/1-1/restore"): "discard",
     ("GET", "/rapids/api/dead-letters/groups"): "read",
     ("GET", "/rapids/api/dead-letters/standing"): "read",
+    ("GET", "/rapids/api/dead-letters/export"): "read",
     ("POST", "/rapids/api/dead-letters/reindex"): "edit",
     ("GET", "/rapids/api/streams"): "read",
     ("GET", "/rapids/api/groups"): "read",

@@ -1,0 +1,170 @@
+"""Exports of dead letters: all that match, redacted, a line each; few in memory, and honest about their end."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import redis as redis_sync
+from fastapi.testclient import TestClient
+from redis.exceptions import ConnectionError
+
+from rapids import DeadLetterQueue
+from rapids_fastapi.admin.redaction import MASK
+from tests.fastapi.helpers import client, client_for, put_letter, token, until
+from tests.fastapi.served import DLQ as SERVED_DLQ
+from tests.fastapi.served import OPERATOR, app_on, letter_fields, serving
+
+__all__ = ["client", "token"]
+
+LETTERS = "/rapids/api/dead-letters"
+EXPORT = f"{LETTERS}/export"
+
+pytestmark = pytest.mark.usefixtures("token")
+
+
+def lines(response: Any) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].partition(";")[0] == "application/x-ndjson"
+    assert not response.content or response.content.endswith(b"\n")
+    return [json.loads(line) for line in response.content.splitlines()]
+
+
+def ids(exported: list[dict[str, Any]]) -> list[str]:
+    return [line["id"] for line in exported]
+
+
+class TestLines:
+    def test_all_of_them_newest_first(self, client: TestClient, redis_url: str) -> None:
+        put = [put_letter(redis_url, data=json.dumps({"n": n})) for n in range(250)]
+        response = client.get(EXPORT)
+        exported = lines(response)
+        assert ids(exported) == put[::-1]
+        assert exported[0]["payload"]["value"] == {"n": 249}
+        assert response.headers["content-disposition"] == 'attachment; filename="dead-letters.ndjson"'
+        detail = client.get(f"{LETTERS}/{put[0]}").json()
+        assert exported[-1].items() <= detail.items()
+
+    def test_of_none_there_are_no_lines(self, client: TestClient) -> None:
+        assert lines(client.get(EXPORT)) == []
+
+    def test_only_those_that_match(self, client: TestClient, redis_url: str) -> None:
+        put = [put_letter(redis_url, handler="ab"[n % 2], data=json.dumps({"n": n})) for n in range(30)]
+        assert ids(lines(client.get(EXPORT, params={"handler": "a"}))) == put[::2][::-1]
+        assert ids(lines(client.get(EXPORT, params={"q": '"n":7'}))) == [put[7]]
+        assert lines(client.get(EXPORT, params={"until": "2001-01-01"})) == []
+        assert client.get(EXPORT, params={"cursor": "1-1"}).status_code == 422
+        assert client.get(EXPORT, params={"max_items": 0}).status_code == 422
+
+    def test_payloads_are_whole_and_redacted(self, client: TestClient, redis_url: str) -> None:
+        data = json.dumps({"password": "hunter2", "text": "x" * 50_000})
+        put_letter(redis_url, data=data, error="no hunter2", traceback="hunter2", metadata='{"token": "tok-7"}')
+        response = client.get(EXPORT)
+        (line,) = lines(response)
+        assert line["payload"]["value"] == {"password": MASK, "text": "x" * 50_000}
+        assert line["error"] == f"no {MASK}"
+        assert "hunter2" not in response.text
+        assert "tok-7" not in response.text
+
+    def test_max_items_end_it_with_where_to_go_on(self, client: TestClient, redis_url: str) -> None:
+        put = [put_letter(redis_url) for _ in range(25)]
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            *letters, last = lines(client.get(EXPORT, params={"max_items": 12, "cursor": cursor}))
+            if "id" in last:
+                seen += ids([*letters, last])
+                break
+            assert set(last) == {"next_cursor"}
+            assert len(letters) == 12
+            seen += ids(letters)
+            cursor = last["next_cursor"]
+        assert seen == put[::-1]
+        assert len(lines(client.get(EXPORT, params={"max_items": 25}))) == 25
+
+    def test_text_with_line_breaks_stays_on_its_line(self, client: TestClient, redis_url: str) -> None:
+        hostile = "a\nb\r\n\u2028\u2029\x85{}\x00</script>"
+        put_letter(redis_url, error=hostile, handler=hostile, data=json.dumps({hostile: hostile}))
+        (line,) = lines(client.get(EXPORT))
+        assert (line["error"], line["handler"], line["payload"]["value"]) == (hostile, hostile, {hostile: hostile})
+
+
+class TestOutages:
+    def test_one_in_the_middle_is_told_in_the_last_line(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        put = [put_letter(redis_url) for _ in range(40)]
+        ask, asked = DeadLetterQueue.list, 0
+
+        async def interrupted(queue: DeadLetterQueue, *args: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                raise ConnectionError("gone")
+            return await ask(queue, *args, **options)
+
+        with client_for(redis_url) as client:
+            monkeypatch.setattr(DeadLetterQueue, "list", interrupted)
+            *letters, last = lines(client.get(EXPORT))
+            assert last["type"] == "urn:rapids:problem:redis-unavailable"
+            assert (last["status"], last["instance"]) == (503, EXPORT)
+            assert "id" not in last
+            rest = lines(client.get(EXPORT, params={"cursor": last["next_cursor"]}))
+        assert 0 < len(letters) < 40
+        assert ids([*letters, *rest]) == put[::-1]
+
+    def test_one_at_the_beginning_is_an_ordinary_problem(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def gone(queue: DeadLetterQueue, *args: Any, **options: Any) -> Any:
+            raise ConnectionError("gone")
+
+        monkeypatch.setattr(DeadLetterQueue, "list", gone)
+        with client_for(redis_url) as client:
+            response = client.get(EXPORT)
+        assert response.status_code == 503
+        assert response.json()["type"] == "urn:rapids:problem:redis-unavailable"
+
+
+LARGE, MANY = 1_000_000, 60
+
+
+@pytest.fixture
+def large(redis_url: str) -> Iterator[str]:
+    """A served application with 60 MB of dead letters."""
+    data = json.dumps({"text": "x" * LARGE})
+    with redis_sync.Redis.from_url(redis_url) as raw:
+        for _ in range(MANY):
+            raw.xadd(SERVED_DLQ, letter_fields(data=data))
+    with serving(app_on(redis_url)) as base:
+        yield base
+
+
+def test_little_of_it_is_in_memory_at_a_time(large: str) -> None:
+    tracemalloc.start()
+    try:
+        with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60) as response:
+            size = sum(map(len, response.iter_raw()))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > LARGE * MANY
+    assert most < 25 * LARGE, "a page of five letters, being in memory in three forms"
+
+
+def test_it_stops_when_the_client_goes(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, asked = DeadLetterQueue.list, 0
+
+    async def counted(queue: DeadLetterQueue, *args: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await ask(queue, *args, **options)
+
+    monkeypatch.setattr(DeadLetterQueue, "list", counted)
+    with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60) as response:
+        next(response.iter_raw())
+    before = asked
+    # Whoever asks next is answered, and nobody is reading the queue any more.
+    until(lambda: httpx.get(f"{large}{LETTERS}/standing", headers=OPERATOR).status_code == 200)
+    assert asked <= before + 1
+    assert asked < MANY // 5
