@@ -9,11 +9,13 @@ from typing import overload
 from pydantic import ValidationError
 
 from rapids.checks import seconds as seconds_option
+from rapids.problems import ParseProblem
 from rapids.reasons import reason
 
 __all__ = [
     "DeserializationError",
     "DuplicateEventTypeError",
+    "EditRefusedError",
     "EmitError",
     "GroupNotFoundError",
     "HandlerTimeoutError",
@@ -112,6 +114,25 @@ class DeserializationError(RapidsError):
 
     def __str__(self) -> str:
         return f"cannot read an event of type {self.event_type!r}: {self.message}"
+
+
+class EditRefusedError(RapidsError, ValueError):
+    """The data a dead letter was to be replayed with make no event of its class. Nothing was changed.
+
+    `problems` are the first 100 things that are wrong, each with its place; `problem_count` is how many there are.
+    """
+
+    def __init__(self, event_type: str, problems: tuple[ParseProblem, ...], problem_count: int) -> None:
+        super().__init__(event_type, problems, problem_count)
+        self.event_type = event_type
+        self.problems = problems
+        self.problem_count = problem_count
+
+    def __str__(self) -> str:
+        told = [f"{problem.pointer or 'data'}: {problem.message}" for problem in self.problems[:10]]
+        if self.problem_count > len(told):
+            told.append(f"and {self.problem_count - len(told)} more")
+        return f"the changed data make no event of type {self.event_type!r}: {'; '.join(told)}"
 
 
 class HandlerTimeoutError(RapidsError, TimeoutError):

@@ -12,6 +12,7 @@ from rapids import exceptions
 from rapids.exceptions import (
     DeserializationError,
     DuplicateEventTypeError,
+    EditRefusedError,
     EmitError,
     GroupNotFoundError,
     HandlerTimeoutError,
@@ -29,8 +30,13 @@ from rapids.exceptions import (
     SerializationError,
     StreamNotFoundError,
 )
+from rapids.problems import ParseProblem
 
 CAUSE = ConnectionError("connection refused")
+PROBLEMS = (
+    ParseProblem(("lines", 0, "a/b"), "Field required", "missing"),
+    ParseProblem((), "too many", "value_error"),
+)
 
 EXAMPLES: list[tuple[RapidsError, tuple[Any, ...], dict[str, Any], str]] = [
     (RapidsError("why"), ("why",), {}, "why"),
@@ -112,6 +118,13 @@ EXAMPLES: list[tuple[RapidsError, tuple[Any, ...], dict[str, Any], str]] = [
         {"operation_id": "a1", "state": "completed"},
         "operation 'a1' has ended: it is completed",
     ),
+    (
+        EditRefusedError("order.placed", PROBLEMS, 3),
+        ("order.placed", PROBLEMS, 3),
+        {"event_type": "order.placed", "problems": PROBLEMS, "problem_count": 3},
+        "the changed data make no event of type 'order.placed': /lines/0/a~1b: Field required; data: too many; "
+        "and 1 more",
+    ),
     (StreamNotFoundError("orders"), ("orders",), {"stream": "orders"}, "there is no stream 'orders'"),
     (
         GroupNotFoundError("orders", "billing"),
@@ -162,6 +175,7 @@ def test_every_public_error_is_a_rapids_error_and_has_an_example_above() -> None
         (RedisUnavailableError, ConnectionError),
         (DuplicateEventTypeError, TypeError),
         (SerializationError, ValueError),
+        (EditRefusedError, ValueError),
         (HandlerTimeoutError, TimeoutError),
         (LetterNotFoundError, LookupError),
         (StreamNotFoundError, LookupError),

@@ -1,5 +1,6 @@
 """Dead letters: what failed and why, and putting it right."""
 
+from rapids.dead_letters.diffs import Difference
 from rapids.dead_letters.groups import LetterGroup, LetterGroups, QueueStanding
 from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
 from rapids.dead_letters.operation import (
@@ -19,6 +20,7 @@ from rapids.storage.keys import default_dlq
 __all__ = [
     "DeadLetter",
     "DeadLetterQueue",
+    "Difference",
     "LetterChange",
     "LetterFilter",
     "LetterGroup",

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import orjson
 
+from rapids.dead_letters.diffs import Difference, read_differences
 from rapids.dead_letters.parsing import ParseCheck, check_parsing
 from rapids.routing import matches_pattern
 from rapids.wire.events import Fields
@@ -46,21 +47,21 @@ class LetterChange:
     """The id of the entry the change made: the replay's, or the restored letter's."""
     scope: str = ""
     """For a replay: `handler`, `group` or `everyone`."""
-
     operation: str = ""
     """The id of the operation that did it, empty for none."""
     data: str = ""
-    """For a replay with other data: that data, as JSON."""
-    diff: str = ""
-    """For a replay with other data: what was changed, as JSON."""
+    """For a replay with other data than the letter's: those, as JSON."""
+    diff: tuple[Difference, ...] = ()
+    """Where they differ from the letter's."""
 
     @classmethod
     def read(cls, stored: Mapping[str, object]) -> "LetterChange":
         """From an object of the stored history; what it lacks is empty."""
-        names = ("action", "actor", "reason", "stream", "entry_id", "scope", "operation", "data", "diff")
+        names = ("action", "actor", "reason", "stream", "entry_id", "scope", "operation", "data")
         ms = str(stored.get("at", ""))
         return cls(
             at=datetime.fromtimestamp((int(ms) if ms.isdecimal() and len(ms) < 15 else 0) / 1000, UTC),
+            diff=read_differences(str(stored.get("diff", ""))),
             **{name: str(stored.get(name, "")) for name in names},
         )
 
@@ -273,3 +274,5 @@ class Replay:
     scope: Scope
     stream: str
     entry_id: str
+    diff: tuple[Difference, ...] = ()
+    """Where the event's data differ from the letter's, if others were sent."""

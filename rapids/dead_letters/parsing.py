@@ -1,6 +1,7 @@
 """Would it parse today? A dead letter's event against the class that is registered now."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -8,10 +9,11 @@ from pydantic import ValidationError
 
 from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError
+from rapids.problems import ParseProblem
 from rapids.wire.events import MOST_FAULTS, Fields, StoredEvent, faults_in, told, validated
 from rapids.wire.letters import original_fields
 
-__all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing"]
+__all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "problems_in"]
 
 MOST_PROBLEMS = 20
 LONGEST_MESSAGE = 500
@@ -23,19 +25,8 @@ ELLIPSIS = "…"
 
 _quoted_input = re.compile(r"input_value=.*?(?=, input_type=|\Z)", re.DOTALL)
 
+Location: TypeAlias = tuple[str | int, ...]
 ParseOutcome: TypeAlias = Literal["parses", "invalid", "unknown_type", "unreadable"]
-
-
-@dataclass(frozen=True, slots=True)
-class ParseProblem:
-    """One thing that is wrong with an event. Its texts are hostile input, as the letter's are."""
-
-    location: tuple[str | int, ...]
-    """Names of fields and places in lists; empty for the event as a whole. The first 32, then `…`, of a longer one."""
-    message: str
-    """At most 500 characters. Pydantic's own messages repeat no input; those of your validators may."""
-    type: str
-    """What kind: Pydantic's name for it (`missing`), or the name of the class of another error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +87,17 @@ def _is_no_json(error: Exception) -> bool:
 
 
 def _refused(outcome: ParseOutcome, event_class: str | None, error: Exception) -> ParseCheck:
-    problems, count = _problems(error)
+    problems, count = problems_in(error)
     return ParseCheck(outcome, event_class, problems, count)
 
 
-def _problems(error: Exception) -> tuple[tuple[ParseProblem, ...], int]:
+def problems_in(
+    error: Exception, *, most: int = MOST_PROBLEMS, place: Callable[[Any], Location] = lambda fault: fault["loc"]
+) -> tuple[tuple[ParseProblem, ...], int]:
+    """The first `most` things an error says are wrong, and how many there are in all.
+
+    `place` tells where one of Pydantic's faults is; by default where Pydantic says.
+    """
     if not isinstance(error, ValidationError):
         return (_whole(error),), 1
     count = error.error_count()
@@ -108,11 +105,12 @@ def _problems(error: Exception) -> tuple[tuple[ParseProblem, ...], int]:
         faults = faults_in(error)
     except Exception:  # a user's error may have a __str__ that raises
         return (_whole(error),), count
-    return tuple(map(_problem, faults[:MOST_PROBLEMS])), count if count > MOST_FAULTS else len(faults)
+    problems = tuple(_problem(fault, place(fault)) for fault in faults[:most])
+    return problems, count if count > MOST_FAULTS else len(faults)
 
 
-def _problem(fault: Any) -> ParseProblem:
-    return ParseProblem(_location(fault["loc"]), _message(fault["msg"]), _cut(fault["type"], LONGEST_NAME))
+def _problem(fault: Any, location: Location) -> ParseProblem:
+    return ParseProblem(_location(location), _message(fault["msg"]), _cut(fault["type"], LONGEST_NAME))
 
 
 def _whole(error: Exception) -> ParseProblem:
@@ -126,7 +124,7 @@ def _message(text: str) -> str:
     return _quoted_input.sub(f"input_value={ELLIPSIS}", _cut(text, LONGEST_MESSAGE))
 
 
-def _location(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _location(path: Location) -> Location:
     parts = tuple(_cut(part, LONGEST_NAME) if isinstance(part, str) else part for part in path[:DEEPEST_LOCATION])
     return (*parts, ELLIPSIS) if len(path) > DEEPEST_LOCATION else parts
 

@@ -1,11 +1,13 @@
 """The dead-letter queue: list, look at, replay, discard and restore letters."""
 
 import asyncio
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from redis.asyncio import Redis, RedisCluster
 
 from rapids.checks import at_least, positive_seconds, text
+from rapids.dead_letters.editing import edited
 from rapids.dead_letters.groups import LetterGroups, QueueStanding, groups_of, standing_of
 from rapids.dead_letters.letters import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
 from rapids.dead_letters.listing import page_of
@@ -126,23 +128,39 @@ class DeadLetterQueue:
         _, letter, _ = await self._find(letter_id)
         return await with_replays(self._redis, self.stream, letter)
 
-    async def replay(self, letter_id: str, *, scope: Scope = "handler", actor: str = "", reason: str = "") -> Replay:
+    async def replay(
+        self,
+        letter_id: str,
+        *,
+        scope: Scope = "handler",
+        data: Mapping[str, Any] | None = None,
+        actor: str = "",
+        reason: str = "",
+    ) -> Replay:
         """Send a letter's event back, and move the letter to the archive in the same step.
 
         Scope `handler` runs only the handler that failed, `group` every handler of its group that matches; both go
         through the group's own replay stream, which no other group reads. `everyone` appends to the event stream,
         for all groups. The event keeps its id, correlation id and causation id. `actor` and `reason` are kept with it.
 
+        `data` are to replace all the event's own fields, so that it can be mended. They are validated first, in a
+        thread, by the class registered in this process, as of its present schema version: no migration runs on them.
+        The letter keeps its own, and its history has the others and where they differ.
+
         Raises `LetterNotFoundError`; `LetterStateError` unless it is dead; `ValueError` for another scope;
-        `DeserializationError` if the letter was tampered with.
+        `EditRefusedError` for data that make no event of its class, or where there is none; `DeserializationError` if
+        the letter was tampered with, or, with `data`, is none of an event in other ways.
         """
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, not {scope!r}")
         entry_id, letter, fields = await self._find(letter_id)
-        append = self._append(letter, await self._completed(letter, fields), scope)
+        _check_is_dead(letter)
+        fields = await self._completed(letter, fields)
+        edit = None if data is None else await asyncio.to_thread(edited, fields, data)
+        append = self._append(letter, edit.fields if edit else fields, scope)
         change = {"action": "replayed", "scope": scope, "stream": append.stream, "actor": actor, "reason": reason}
-        appended = await self._move(letter_id, entry_id, letter, change, append)
-        return Replay(letter_id, scope, append.stream, appended)
+        appended = await self._move(letter_id, entry_id, letter, change | (edit.change if edit else {}), append)
+        return Replay(letter_id, scope, append.stream, appended, edit.diff if edit else ())
 
     async def discard(self, letter_id: str, *, actor: str = "", reason: str = "") -> DeadLetter:
         """Move a letter to the archive; `restore` brings it back until retention ends.
@@ -207,8 +225,7 @@ class DeadLetterQueue:
     async def _move(
         self, letter_id: str, entry_id: str, letter: DeadLetter, change: dict[str, str], append: Append | None
     ) -> str:
-        if letter.state != "dead":
-            raise LetterStateError(letter_id, letter.state, "dead")
+        _check_is_dead(letter)
         move = Move(letter_id, entry_id, change, self._retention_ms, self._archive_maxlen)
         appended = await self._moved(move, append)
         if appended is None:  # somebody was faster, between our look and the move
@@ -254,6 +271,11 @@ class DeadLetterQueue:
         if archived is None:
             return None
         return "", DeadLetter.read(letter_id, archived.fields, read_history(archived.history)), archived.fields
+
+
+def _check_is_dead(letter: DeadLetter) -> None:
+    if letter.state != "dead":
+        raise LetterStateError(letter.id, letter.state, "dead")
 
 
 def _bounded(letter: DeadLetter, fields: list[bytes]) -> list[bytes]:

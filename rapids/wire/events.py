@@ -28,6 +28,7 @@ __all__ = [
     "faults_in",
     "pairs",
     "regular_values",
+    "reserved_names",
     "told",
     "validated",
 ]
@@ -262,6 +263,15 @@ def _reading(cls: type[BaseEvent]) -> _Reading:
         keeps_extra=cls.model_config.get("extra") == "allow",
         by_alias=not any(alias != name and alias in cls.model_fields for alias, name in taken),
     )
+
+
+_COMMON = tuple(Event.model_fields)
+
+
+def reserved_names(cls: type[BaseEvent]) -> frozenset[str]:
+    """Names under which common fields are read, which the event's own can therefore not have, and `INJECTED`."""
+    aliases = {alias for name in _COMMON for alias in _aliases(cls.model_fields[name].validation_alias)}
+    return frozenset((*_COMMON, *(aliases - cls.model_fields.keys()), *INJECTED))
 
 
 def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:

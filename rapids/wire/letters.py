@@ -17,6 +17,7 @@ __all__ = [
     "original_fields",
     "replay_fields",
     "taken_apart",
+    "with_data",
     "write_letter",
 ]
 
@@ -101,6 +102,24 @@ def completed(letter: Fields, entry: Fields) -> Fields:
         return letter
     missing = [name for name in EVENT_FIELDS if name not in known and name in of_entry]
     return [*letter, *(part for name in missing for part in (name, of_entry[name]))]
+
+
+def with_data(letter: Fields, data: bytes, schema_version: int) -> list[bytes]:
+    """A letter whose event has other data, of this schema version; all else of it is as it was.
+
+    Raises `DeserializationError` for a letter that was tampered with.
+    """
+    changed = {b"schema_version": b"%d" % schema_version, b"data": data}
+    values = _first_values(letter)
+    if b"original_fields" in values:
+        changed = {b"original_fields": netstrings(_with(original_fields(letter), changed))}
+    return _with(letter, changed)
+
+
+def _with(fields: Fields, changed: Mapping[bytes, bytes]) -> list[bytes]:
+    """The fields with these values, where they are, or else behind the rest."""
+    kept = [part for name, value in pairs(fields) for part in (name, changed.get(name, value))]
+    return [*kept, *(part for name, value in changed.items() if name not in fields[::2] for part in (name, value))]
 
 
 def _supplied(letter: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
