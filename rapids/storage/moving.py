@@ -1,7 +1,8 @@
 """Moving dead letters: out of their stream into the archive, with a replay or without, and back."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from rapids.storage import scripts
@@ -101,6 +102,10 @@ class Moved:
     """One that must be moved by itself, and why."""
 
 
+EDIT_FIELDS = ("data", "diff")
+"""What a change says of the data a letter was replayed with, if they were not its own."""
+
+
 class BeingMovedError(Exception):
     """Another process moves the letter just now."""
 
@@ -121,7 +126,9 @@ async def move(commands: Commands, dlq: str, one: Move, append: Append | None) -
 async def move_after_append(commands: Commands, dlq: str, one: Move, append: Append, elsewhere: Commands) -> str | None:
     """The same where the entry is to be appended in another slot of a Cluster: that comes first, and only once.
 
-    Whoever dies in between leaves a letter that is still there, and replayed again it is only moved.
+    Whoever dies in between leaves a letter that is still there, and replayed again it is only moved. If that first
+    replay was with other data than this one, those were sent, and they are what the letter's history tells: but for an
+    operation, that is None, too.
     """
     token, mover = uuid4().hex, letter_mover(dlq, one.letter_id)
     hold, hold_call = scripts.load("hold"), ((mover,), (token, MOVING_MS))
@@ -131,11 +138,18 @@ async def move_after_append(commands: Commands, dlq: str, one: Move, append: App
         if await read_letter(commands, dlq, one.entry_id) is None:
             return None
         keys = (append.stream, letter_appended(append.stream, dlq, one.letter_id))
-        once = (keys, (APPENDED_MS, append.maxlen or 0, *append.fields))
-        appended = checked((await run(elsewhere, scripts.load("append_once"), [once]))[0])
-        return await _moved(commands, dlq, one, None, token=token, appended=appended)
+        edit = json.dumps({name: one.change[name] for name in EDIT_FIELDS if name in one.change})
+        once = (keys, (APPENDED_MS, append.maxlen or 0, edit, *append.fields))
+        appended, sent = checked((await run(elsewhere, scripts.load("append_once"), [once]))[0])
+        done = replace(one, change={**_without_edit(one.change), **json.loads(sent)})
+        moved = await _moved(commands, dlq, done, None, token=token, appended=appended)
+        return moved if sent == edit.encode() or one.working else None
     finally:
         checked((await run(commands, scripts.load("release"), [((mover,), (token,))]))[0])
+
+
+def _without_edit(change: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in change.items() if name not in EDIT_FIELDS}
 
 
 async def _moved(

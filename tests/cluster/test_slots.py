@@ -228,18 +228,18 @@ async def _dead_letter(client: RedisCluster) -> str:
     return entry_id.decode()
 
 
+async def _breaks_off(commands: Any, script: Any, calls: Any) -> Any:
+    if b"Move a dead letter" in script.source:
+        raise RedisConnectionError("gone")
+    return await run(commands, script, calls)
+
+
 async def test_a_replay_that_broke_off_before_the_letter_was_moved_is_not_sent_twice(
     client: RedisCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     letter_id, queue = await _dead_letter(client), DeadLetterQueue(client, DLQ)
-
-    async def breaks_off(commands: Any, script: Any, calls: Any) -> Any:
-        if b"Move a dead letter" in script.source:
-            raise RedisConnectionError("gone")
-        return await run(commands, script, calls)
-
     with monkeypatch.context() as patched:
-        patched.setattr("rapids.storage.moving.run", breaks_off)
+        patched.setattr("rapids.storage.moving.run", _breaks_off)
         with pytest.raises(RedisConnectionError):
             await queue.replay(letter_id)
     assert (await queue.get(letter_id)).state == "dead"
@@ -249,6 +249,28 @@ async def test_a_replay_that_broke_off_before_the_letter_was_moved_is_not_sent_t
     assert replay.entry_id == entry_id.decode()
     assert fields[b"replay_of"] == letter_id.encode()
     assert (await queue.get(letter_id)).state == "replayed"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [({"number": 8}, None), (None, {"number": 8}), ({"number": 8}, {"number": 9})]
+)
+async def test_what_a_replay_that_broke_off_had_sent_is_what_the_history_tells(
+    client: RedisCluster, monkeypatch: pytest.MonkeyPatch, first: Any, second: Any
+) -> None:
+    letter_id, queue = await _dead_letter(client), DeadLetterQueue(client, DLQ)
+    with monkeypatch.context() as patched:
+        patched.setattr("rapids.storage.moving.run", _breaks_off)
+        with pytest.raises(RedisConnectionError):
+            await queue.replay(letter_id, data=first)
+
+    with pytest.raises(LetterStateError, match="is replayed"):
+        await queue.replay(letter_id, data=second)
+
+    ((entry_id, fields),) = await client.xrange(replay_stream())
+    [change] = (await queue.get(letter_id)).history
+    assert change.entry_id == entry_id.decode()
+    assert change.data.encode() == (fields[b"data"] if first else b"")
+    assert [one.after for one in change.diff[:1]] == ([first["number"]] if first else [])
 
 
 async def test_a_letter_that_another_process_replays_is_waited_for(client: RedisCluster) -> None:
