@@ -16,6 +16,7 @@ README = Path(__file__).parent.parent / "README.md"
 CALLS = {
     "Emitting": "send_invoices(redis)",
     "Dead letters": "replay_declined_payments(redis)",
+    "Edit and replay": "mend(redis, '1-1')",
     "Seeing what a group is doing": "look(redis)",
     "Correlation": "nightly_import(redis)",
     "The embedded server": "try_it()",
@@ -23,7 +24,17 @@ CALLS = {
 }
 """What to await after a block that only defines something to call."""
 
+LETTER = {
+    "original_msg_id": "1-0",
+    "original_stream": "events:all",
+    "original_group": "billing",
+    "handler": "charge",
+    "event_type": "order.placed",
+    "data": '{"order_id":"A-17","total":"12,50"}',
+}
+
 BEFORE = {
+    "Edit and replay": [("XADD", "{events:all}:dlq", "1-1", *(part for pair in LETTER.items() for part in pair))],
     "Health, pausing and warnings": [("XGROUP", "CREATE", "tickets", "support", "0", "MKSTREAM")],
     "Seeing what a group is doing": [
         ("XGROUP", "CREATE", "events:all", "billing", "0", "MKSTREAM"),
@@ -49,7 +60,7 @@ asyncio.run(_run())
 
 def blocks() -> list[tuple[str, str]]:
     """Each Python block with the heading it stands under."""
-    parts = re.split(r"^## (.+)$", README.read_text(), flags=re.MULTILINE)[1:]
+    parts = re.split(r"^###? (.+)$", README.read_text(), flags=re.MULTILINE)[1:]
     return [
         (heading, block)
         for heading, text in zip(parts[::2], parts[1::2], strict=True)

@@ -114,7 +114,11 @@ class _BoundedRequest(Request):
 
 
 def _too_large() -> Problem:
-    return Problem("too-large", f"A body may have {MAX_BODY} bytes.")
+    return Problem(
+        "too-large",
+        f"A body may have {MAX_BODY} bytes. To replay a dead letter with larger data, use "
+        "DeadLetterQueue.replay(data=...) in Python.",
+    )
 
 
 class _BearerInDocs(HTTPBearer):

@@ -10,6 +10,7 @@ from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.asking import FilterDep, QueueDep
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
+from rapids_fastapi.admin.editing import replay_as, shown_diff
 from rapids_fastapi.admin.letters import detail_of, summary_of
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
@@ -21,7 +22,7 @@ __all__ = ["router"]
 _DOOR = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
 _CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", "letter-not-found", "letter-state", *_OUTAGE)
-_REPLAY = (*_CHANGE, "letter-unreadable")
+_REPLAY = (*_CHANGE, "letter-unreadable", "data-invalid")
 
 router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
@@ -83,14 +84,24 @@ async def get_dead_letter(letter_id: LetterId, parts: RunningDep, queue: QueueDe
 )
 async def replay_dead_letter(
     letter_id: LetterId,
+    parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
     body: schemas.ReplayRequest = schemas.ReplayRequest(),  # noqa: B008 - never changed
 ) -> schemas.ReplayResult:
-    """Send the event back, exactly as stored. 409 unless the letter is dead."""
-    replay = await queue.replay(letter_id, scope=body.scope, actor=user.name, reason=body.reason)
+    """Send the event back, exactly as stored, or with other `data`. 409 unless the letter is dead.
+
+    Other data need the permission `edit` as well. They replace all of the event's own fields; what is left as it was
+    shown, `[redacted]`, keeps what is stored. The event's class validates them before anything is sent: 422 with a
+    pointer into `data` for everything that is wrong. The event's id and the other common fields cannot be changed.
+    """
+    replay = await replay_as(body, letter_id, queue, user, parts.redactor)
     return schemas.ReplayResult(
-        letter_id=replay.letter_id, scope=body.scope, stream=replay.stream, entry_id=replay.entry_id
+        letter_id=replay.letter_id,
+        scope=body.scope,
+        stream=replay.stream,
+        entry_id=replay.entry_id,
+        diff=shown_diff(replay.diff, parts.redactor),
     )
 
 

@@ -9,6 +9,10 @@ __all__ = ["BODY_NEEDED", "NEXT_LINK", "documented"]
 _MEMBERS: dict[str, dict[str, Any]] = {
     "forbidden": {"permission": "replay"},
     "invalid": {"errors": [{"where": "query.limit", "message": "Input should be greater than or equal to 1"}]},
+    "data-invalid": {
+        "errors": [{"pointer": "/total", "message": "Input should be a valid number", "type": "float_type"}],
+        "error_count": 1,
+    },
     "dlq-needed": {"allowed": ["{invoices}:dlq", "{orders}:dlq"]},
     "dlq-not-found": {"allowed": ["{orders}:dlq"]},
     "stream-needed": {"allowed": ["invoices", "orders"]},
@@ -35,13 +39,15 @@ _SCHEMA: dict[str, Any] = {
         "needed": {"type": "string", "description": "Of `letter-state`: what it would have to be."},
         "errors": {
             "type": "array",
-            "description": "Of `invalid`: what is wrong where, without the values; the first 20.",
+            "description": "Of `invalid`: what is wrong `where` in the request, the first 20; of `data-invalid`: what "
+            "is wrong in the changed data, with a JSON `pointer` (RFC 6901), the first 100. Without the values.",
             "items": {
                 "type": "object",
-                "required": ["where", "message"],
-                "properties": {"where": {"type": "string"}, "message": {"type": "string"}},
+                "required": ["message"],
+                "properties": {name: {"type": "string"} for name in ("where", "pointer", "message", "type")},
             },
         },
+        "error_count": {"type": "integer", "description": "Of `data-invalid`: how many errors there are in all."},
     },
 }
 

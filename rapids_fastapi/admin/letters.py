@@ -6,6 +6,7 @@ import orjson
 
 from rapids import DeadLetter
 from rapids_fastapi.admin import schemas
+from rapids_fastapi.admin.editing import shown_diff
 from rapids_fastapi.admin.export_schemas import ExportedLetter
 from rapids_fastapi.admin.parsing import parse_check_of
 from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, LONGEST_IN_PART, clean, show
@@ -51,6 +52,8 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadL
                 scope=change.scope,
                 stream=change.stream,
                 entry_id=change.entry_id,
+                data=show(change.data.encode(), redactor, LONGEST_IN_DETAIL).payload if change.data else None,
+                diff=shown_diff(change.diff, redactor),
             )
             for change in letter.history
         ],

@@ -3,11 +3,12 @@
 from rapids import DeadLetter
 from rapids.dead_letters import ParseProblem
 from rapids.dead_letters.parsing import ELLIPSIS
+from rapids.problems import json_pointer
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.payloads import Shown, clean
 from rapids_fastapi.admin.redaction import MASK, Redactor
 
-__all__ = ["LARGEST_CHECKED", "parse_check_of"]
+__all__ = ["LARGEST_CHECKED", "parse_check_of", "shown_problem"]
 
 LARGEST_CHECKED = 1024 * 1024
 """Bytes of data and metadata. Validating more can hold up the process, from a thread too, and take a gigabyte."""
@@ -28,18 +29,19 @@ def parse_check_of(letter: DeadLetter, redactor: Redactor, data: Shown, metadata
     return schemas.ParseCheck(
         outcome=check.outcome,
         event_class=check.event_class,
-        problems=[_shown(problem, redactor, secrets if are_known else None) for problem in check.problems],
+        problems=[shown_problem(problem, redactor, secrets if are_known else None) for problem in check.problems],
         problem_count=check.problem_count,
     )
 
 
-def _shown(problem: ParseProblem, redactor: Redactor, secrets: frozenset[str] | None) -> schemas.ParseProblem:
+def shown_problem(problem: ParseProblem, redactor: Redactor, secrets: frozenset[str] | None) -> schemas.ParseProblem:
+    """The problem, without the secrets of the event it is about; None where those are not known."""
     location, hidden = problem.location, redactor.hidden_at(problem.location)
     if hidden is not None:  # the keys below are hidden too, and a message may quote a part of the value
-        location = (*location[: hidden + 1], *(MASK for _ in location[hidden + 1 :]))
+        location = location[: hidden + 1]
     is_unclear = hidden is not None or secrets is None or location[-1:] == (ELLIPSIS,)
     return schemas.ParseProblem(
-        pointer=clean(_pointer(location), _LONGEST_POINTER),
+        pointer=clean(json_pointer(location), _LONGEST_POINTER),
         message=MASK if is_unclear and redactor.names else _message(problem.message, redactor, secrets or frozenset()),
         type=clean(problem.type, _LONGEST_TEXT),
     )
@@ -48,7 +50,3 @@ def _shown(problem: ParseProblem, redactor: Redactor, secrets: frozenset[str] | 
 def _message(text: str, redactor: Redactor, secrets: frozenset[str]) -> str:
     masked = redactor.text(text, secrets).encode(errors="replace")
     return clean(redactor.raw(masked).decode(), _LONGEST_TEXT)
-
-
-def _pointer(location: tuple[str | int, ...]) -> str:
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

@@ -70,6 +70,7 @@ _ALL = (
     Kind("not-json", 415, "Only JSON is taken"),
     Kind("too-large", 413, "The request is too large"),
     Kind("invalid", 422, "The request is not valid"),
+    Kind("data-invalid", 422, "The changed data make no event"),
     Kind("dlq-needed", 422, "There are several dead-letter queues"),
     Kind("dlq-not-found", 404, "There is no such dead-letter queue"),
     Kind("stream-needed", 422, "There are several streams"),

@@ -105,10 +105,14 @@ class Redactor:
                 text = text.replace(secret, MASK)
         return text
 
+    def hides(self, name: str) -> bool:
+        """Whether the value of a field of this name is hidden."""
+        return _plain(name) in self.names
+
     def hidden_at(self, location: Sequence[str | int]) -> int | None:
         """The index of the first name in a location whose value is hidden, None where nothing is."""
         names = enumerate(location)
-        return next((at for at, name in names if isinstance(name, str) and _plain(name) in self.names), None)
+        return next((at for at, name in names if isinstance(name, str) and self.hides(name)), None)
 
     def _walk(self, value: object, secrets: set[str], depth: int) -> Any:
         if depth > _DEEPEST:
@@ -121,7 +125,7 @@ class Redactor:
         return value
 
     def _member(self, key: str, member: object, secrets: set[str], depth: int) -> Any:
-        if _plain(key) not in self.names:
+        if not self.hides(key):
             return self._walk(member, secrets, depth + 1)
         _gather(member, secrets, depth + 1)
         return MASK

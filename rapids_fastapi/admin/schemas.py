@@ -11,6 +11,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterPage",
     "DeadLetterSummary",
+    "Difference",
     "DiscardRequest",
     "ParseCheck",
     "ParseProblem",
@@ -29,6 +30,7 @@ _PAYLOAD: dict[str, Any] = {
     "size": 61,
     "truncated": False,
 }
+_DIFFERENCE: dict[str, Any] = {"pointer": "/total", "op": "replace", "before": "12,50", "after": 12.5, "cut": False}
 _SUMMARY: dict[str, Any] = {
     "id": "1763932000000-0",
     "state": "dead",
@@ -59,6 +61,8 @@ _CHANGE: dict[str, Any] = {
     "scope": "handler",
     "stream": "{orders}:rapids:replay:payments",
     "entry_id": "1763932200000-0",
+    "data": {**_PAYLOAD, "value": {"order_id": "A-17", "total": 12.5}, "size": 33},
+    "diff": [_DIFFERENCE],
 }
 _PARSE_PROBLEM: dict[str, Any] = {"pointer": "/total", "message": "Field required", "type": "missing"}
 _PARSE_CHECK: dict[str, Any] = {
@@ -134,6 +138,21 @@ class DeadLetterPage(BaseModel):
     scanned: int = Field(description="How many letters were looked at for this page.")
 
 
+class Difference(BaseModel):
+    """One place where changed data differ from those of the letter."""
+
+    model_config = _shown(_DIFFERENCE)
+
+    pointer: str = Field(
+        description="Where: a JSON Pointer (RFC 6901) into the changed data if something was added, else into the "
+        "letter's. Within a hidden value, it is that value's."
+    )
+    op: Literal["add", "remove", "replace"]
+    before: Any = Field(description="The letter's value; null if there was none.")
+    after: Any = Field(description="The changed value; null if there is none any more.")
+    cut: bool = Field(description="Whether a value is null because it has more than 4,096 bytes, or is no JSON.")
+
+
 class Change(BaseModel):
     """Something done to a dead letter."""
 
@@ -146,6 +165,11 @@ class Change(BaseModel):
     scope: str = Field(description="For a replay: who gets the event.")
     stream: str = Field(description="For a replay: where it was appended.")
     entry_id: str
+    data: Payload | None = Field(description="For a replay with other data: those, redacted; else null.")
+    diff: list[Difference] = Field(
+        description="Where those differ from the letter's, in at most 100 places; with more, the value around them is "
+        "one. A hidden value that was changed shows as changed, and not what it is."
+    )
 
 
 class ParseProblem(BaseModel):
@@ -218,14 +242,28 @@ class _Request(BaseModel):
 
 
 class ReplayRequest(_Request):
-    """How to replay. Other data than the stored ones cannot be sent in this version."""
+    """How to replay."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"scope": "handler", "reason": "fixed"}})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "scope": "handler",
+                "data": {"order_id": "A-17", "total": 12.5, "card_number": "[redacted]"},
+                "reason": "the total was a text",
+            }
+        },
+    )
 
     scope: Scope = Field(
         default="handler",
         description="Who gets the event again: the handler that failed, all matching handlers of its group, or every "
         "group that reads the stream.",
+    )
+    data: dict[str, Any] | None = Field(
+        default=None,
+        description="Send the event with these data instead of the stored ones (permission `edit`): all of its own "
+        "fields, as its class has them now. `[redacted]`, where it was shown, keeps what is stored.",
     )
 
 
@@ -251,6 +289,7 @@ class ReplayResult(BaseModel):
                 "scope": "handler",
                 "stream": "{orders}:rapids:replay:payments",
                 "entry_id": "1763932100000-0",
+                "diff": [_DIFFERENCE],
             }
         }
     )
@@ -259,3 +298,4 @@ class ReplayResult(BaseModel):
     scope: Scope
     stream: str
     entry_id: str
+    diff: list[Difference] = Field(description="Where the data differ from the stored ones, if others were sent.")

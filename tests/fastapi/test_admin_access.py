@@ -260,7 +260,7 @@ class TestBodies:
 
     @pytest.mark.parametrize(
         "body",
-        [b"{", b"[]", b'"x"', b"\xff", b"[" * 60_000, b'{"scope": "all"}', b'{"reason": 7}', b'{"data": {"a": 1}}'],
+        [b"{", b"[]", b'"x"', b"\xff", b"[" * 60_000, b'{"scope": "all"}', b'{"reason": 7}', b'{"data": [1]}'],
     )
     def test_a_body_that_makes_no_sense(self, client: TestClient, body: bytes) -> None:
         response = client.post("/rapids/api/dead-letters/1-1/replay", headers={**BEARER, **JSON}, content=body)
