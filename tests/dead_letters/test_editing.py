@@ -19,6 +19,7 @@ from rapids.dead_letters import Difference
 from rapids.dead_letters.editing import Edit, edited
 from rapids.exceptions import DeserializationError, EditRefusedError, LetterNotFoundError, LetterStateError
 from rapids.outcomes import Dead, Failure, Reason
+from rapids.storage.keys import audit_log
 from rapids.wire.encoding import encode
 from rapids.wire.events import decode, event_type_in, pairs
 from rapids.wire.letters import Origin, original_fields, write_letter
@@ -318,6 +319,16 @@ async def test_the_handler_that_failed_gets_the_changed_event(redis: Redis) -> N
     assert (change.action, change.actor, change.reason, change.scope) == ("replayed", "ada", "typo", "handler")
     assert (json.loads(change.data), change.diff) == ({"number": 8, "text": "x"}, diff)
     await check_keys(redis)
+
+
+async def test_the_audit_tells_that_it_was_changed_and_not_how(redis: Redis) -> None:
+    queue = DeadLetterQueue(redis, DLQ)
+    await queue.replay(await write(redis, number=7), data={"text": "s3cret"}, actor="ada")
+    await queue.replay(await write(redis, number=7), actor="ben")
+    edited, plain = [fields for _, fields in await redis.xrange(audit_log(DLQ))]
+    assert (edited[b"actor"], edited[b"edited"]) == (b"ada", b"true")
+    assert b"edited" not in plain
+    assert b"s3cret" not in str(edited).encode()
 
 
 async def test_to_everyone_the_changed_event_is_appended(redis: Redis) -> None:

@@ -49,9 +49,13 @@ if owner ~= '' then
   redis.call('HINCRBY', KEYS[10], 'done', 1)
   redis.call('HSET', KEYS[10], 'cursor', entry_id)
 else
-  audit(KEYS[7], {
+  local entry = {
     'action', 'letter_' .. change.action, 'actor', change.actor, 'reason', change.reason, 'letter', letter_id,
     'scope', change.scope or '',
-  })
+  }
+  if change.data then -- which, the letter's history tells
+    entry[#entry + 1] = 'edited'; entry[#entry + 1] = 'true'
+  end
+  audit(KEYS[7], entry)
 end
 return appended
