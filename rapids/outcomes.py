@@ -3,17 +3,14 @@
 Plain values and plain functions: the retry and settlement rules are all here, and none of them does I/O.
 """
 
-import traceback
-from asyncio import CancelledError
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import orjson
 
-from rapids.exceptions import NonRetryableError
+from rapids.failures import Failure
 
 __all__ = [
     "Ack",
@@ -34,12 +31,6 @@ __all__ = [
     "without_entry",
 ]
 
-ERROR_LIMIT = 4_096
-"""Characters of an error's text that a dead letter keeps."""
-
-TRACEBACK_LIMIT = 16_384
-"""Characters of a traceback that a dead letter keeps: its end, where the error is."""
-
 
 class Reason(StrEnum):
     """Why a dead letter was written."""
@@ -47,59 +38,6 @@ class Reason(StrEnum):
     MAX_DELIVERIES_EXCEEDED = "max_deliveries_exceeded"
     DESERIALIZATION_ERROR = "deserialization_error"
     NON_RETRYABLE = "non_retryable"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error as text, bounded, fit to be stored."""
-
-    error_type: str
-    message: str
-    traceback: str = ""
-
-    @classmethod
-    def of(cls, error: BaseException) -> "Failure":
-        """What to store of `error`. A `NonRetryableError` around a cause is told by its cause."""
-        if isinstance(error, NonRetryableError) and error.cause is not None:
-            error = error.cause
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        return cls(
-            _storable(name)[:ERROR_LIMIT],
-            _storable(_text_of(error))[:ERROR_LIMIT],
-            _storable(_traceback_of(error))[-TRACEBACK_LIMIT:],
-        )
-
-
-# An error is a user's code: its text, notes or place may raise or be no text. That must not cost the dead letter.
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error) or type(error).__name__
-    except (Exception, CancelledError) as broken:
-        return f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
-
-
-def _traceback_of(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(type(error), error, _users_frames(error.__traceback__)))
-    except (Exception, CancelledError) as broken:
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        return f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n"
-
-
-def _users_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback from where it leaves Rapids, whose own frames would tell a reader nothing."""
-    at = frames
-    while at is not None and str(at.tb_frame.f_globals.get("__name__", "")).split(".")[0] == "rapids":
-        at = at.tb_next
-    return at
-
-
-def _storable(text: str) -> str:
-    """`text` with whatever UTF-8 cannot hold written as escapes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapids.exceptions import MaxRetriesExceededError, NonRetryableError
+from rapids.failures import ERROR_LIMIT, TRACEBACK_LIMIT
 from rapids.outcomes import (
-    ERROR_LIMIT,
-    TRACEBACK_LIMIT,
     Ack,
     Dead,
     Done,

@@ -134,6 +134,9 @@ class DeadLetter:
     """What was done to it, oldest first, as far back as the retention goes. Only `get` tells it."""
     replays: tuple[ReplayOutcome, ...] = ()
     """What became of its replays. Only `get` tells it, and of the last one: a letter that was replayed stays so."""
+    position: str = ""
+    """Where the error came from, to group letters by: `module:line function` of the innermost frame of the user's
+    code, else of the innermost one. Empty where there was no traceback, and in letters of other versions."""
     stored: Fields = field(default=(), repr=False, compare=False)
     """The letter as Redis has it: names and values in turn."""
 
@@ -180,6 +183,7 @@ class DeadLetter:
             replay_of=read.text(b"replay_of") or None,
             replay_count=read.number(b"replay_count"),
             history=tuple(history),
+            position=read.text(b"position"),
             stored=fields,
         )
 

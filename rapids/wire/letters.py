@@ -63,6 +63,7 @@ def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datet
         b"consumer": origin.consumer,
         b"replay_of": origin.replay_of,
         b"replay_count": str(origin.replay_count),
+        b"position": failure.position,
     }
     if not _is_regular(fields):
         letter[b"original_fields"] = netstrings(fields)

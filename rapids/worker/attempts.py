@@ -112,7 +112,7 @@ class Attempts:
                 break
             if _is_final(handler, error):
                 refused = error if isinstance(error, NonRetryableError) else _refused(handler, under_way, error)
-                return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused)), under_way, error
+                return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused, _home(handler))), under_way, error
             if isinstance(error, RetryAfter) or attempt > handler.retries:
                 exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
                 return self._failed(handler, under_way, exhausted), under_way, error
@@ -173,7 +173,7 @@ class Attempts:
     def _failed(self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError) -> Outcome:
         """What a failed delivery leads to: another one, or a dead letter after the last."""
         error = exhausted.last_error
-        failure = Failure.of(error)
+        failure = Failure.of(error, _home(handler))
         if delivery.spent >= self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure)
         logger.warning(
@@ -236,6 +236,11 @@ def _timed_out(handler: Handler, delivery: UnderWay, error: BaseException) -> Ha
     timed_out = HandlerTimeoutError(handler.name, handler.timeout, delivery.event.id)
     timed_out.__cause__ = error  # its traceback shows where the handler was
     return timed_out
+
+
+def _home(handler: Handler) -> str:
+    """The module that is the user's code, wherever it is installed."""
+    return getattr(handler.function, "__module__", None) or ""
 
 
 def _refused(handler: Handler, delivery: UnderWay, error: BaseException) -> NonRetryableError:

@@ -23,6 +23,7 @@ def letter_fields(
     reason: Reason = Reason.NON_RETRYABLE,
     error: str = "declined",
     error_type: str = "ValueError",
+    position: str = "shop:7 pay",
     entry_id: str = "1700000000000-0",
     fields: dict[bytes, bytes] | None = None,
     **event: Any,
@@ -32,7 +33,7 @@ def letter_fields(
     return write_letter(
         [part for pair in raw.items() for part in pair],
         Origin(entry_id, STREAM, group, "worker-1", 5),
-        Dead(handler, reason, Failure(error_type, error, "Traceback ...")),
+        Dead(handler, reason, Failure(error_type, error, "Traceback ...", position)),
     )
 
 
@@ -44,6 +45,7 @@ async def write(
     reason: Reason = Reason.NON_RETRYABLE,
     error: str = "declined",
     error_type: str = "ValueError",
+    position: str = "shop:7 pay",
     entry_id: str = "1700000000000-0",
     at: int | None = None,
     fields: dict[bytes, bytes] | None = None,
@@ -51,7 +53,7 @@ async def write(
 ) -> str:
     """Write a letter as the settling script does, `at` this time (milliseconds); its id."""
     parts = {"handler": handler, "group": group, "reason": reason, "error": error, "error_type": error_type}
-    flat = letter_fields(**parts, entry_id=entry_id, fields=fields, **event)
+    flat = letter_fields(**parts, position=position, entry_id=entry_id, fields=fields, **event)
     if at is None:
         seconds, micros = await redis.time()
         last = as_text((await redis.xinfo_stream(DLQ))["last-generated-id"]) if await redis.exists(DLQ) else "0-0"

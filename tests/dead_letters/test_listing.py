@@ -40,6 +40,7 @@ async def test_letters_are_listed_newest_first_with_everything_they_hold(queue: 
     letter = page.items[-1]
     assert (letter.state, letter.stream, letter.group, letter.handler) == ("dead", STREAM, GROUP, "pay")
     assert (letter.entry_id, letter.reason, letter.error) == ("1700000000000-0", "non_retryable", "declined")
+    assert letter.position == "shop:7 pay"
     assert (letter.error_type, letter.traceback, letter.deliveries) == ("ValueError", "Traceback ...", 5)
     assert (letter.consumer, letter.event_type, letter.schema_version) == ("worker-1", "dv.order", "1")
     assert (letter.data, letter.metadata) == (b'{"number":0,"text":""}', b'{"m":1}')

@@ -15,7 +15,7 @@ from rapids.wire.letters import LetterRead, Origin, original_fields, replay_fiel
 
 REGULAR = [part for name in EVENT_FIELDS for part in (name, b"value of " + name)]
 ORIGIN = Origin("7-1", "orders", "billing", "worker-1", 5)
-DEAD = Dead("pay", Reason.NON_RETRYABLE, Failure("ValueError", "declined", "Traceback ..."))
+DEAD = Dead("pay", Reason.NON_RETRYABLE, Failure("ValueError", "declined", "Traceback ...", "shop:7 pay"))
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -51,6 +51,7 @@ def test_the_reference_s_fields_come_first_and_ours_after_them() -> None:
         b"consumer",
         b"replay_of",
         b"replay_count",
+        b"position",
     ]
     told = values(written)
     assert (told[b"original_msg_id"], told[b"original_stream"], told[b"original_group"]) == (
@@ -61,6 +62,7 @@ def test_the_reference_s_fields_come_first_and_ours_after_them() -> None:
     assert (told[b"reason"], told[b"error"], told[b"handler"]) == (b"non_retryable", b"declined", b"pay")
     assert told[b"failed_at"] == b"2026-01-01T12:00:00+00:00"
     assert (told[b"error_type"], told[b"traceback"]) == (b"ValueError", b"Traceback ...")
+    assert told[b"position"] == b"shop:7 pay"
     assert (told[b"deliveries"], told[b"consumer"]) == (b"5", b"worker-1")
     assert (told[b"replay_of"], told[b"replay_count"]) == (b"", b"0")
     for name in EVENT_FIELDS:

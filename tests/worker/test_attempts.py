@@ -13,7 +13,17 @@ from rapids import current_delivery
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RetryAfter
 from tests.support import eventually
-from tests.worker.helpers import DvOrder, check_keys, letters, make_emitter, make_router, running, until_settled
+from tests.worker.helpers import (
+    STREAM,
+    DvOrder,
+    check_keys,
+    fields_of,
+    letters,
+    make_emitter,
+    make_router,
+    running,
+    until_settled,
+)
 
 
 async def fate_of(redis: Redis, handler: Any, router_options: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -361,3 +371,36 @@ async def test_an_entry_delivered_too_often_is_dead_without_being_run(redis: Red
     assert handler.runs == []
     [letter] = await letters(redis)
     assert (letter[b"reason"], letter[b"deliveries"]) == (b"max_deliveries_exceeded", b"3")
+
+
+# --- where it failed ------------------------------------------------------------------------------------------------
+
+
+async def test_a_letter_tells_where_in_the_user_s_code_it_failed(redis: Redis) -> None:
+    async def pay(event: DvOrder) -> None:
+        await asyncio.wait_for(declined(), 5)
+
+    async def declined() -> None:
+        raise NonRetryableError("declined")
+
+    letter = await fate_of(redis, pay)
+    line = declined.__code__.co_firstlineno + 1
+    assert letter[b"position"].decode() == f"{__name__}:{line} {declined.__qualname__}"
+
+
+async def test_a_time_out_tells_where_the_handler_was(redis: Redis) -> None:
+    async def pay(event: DvOrder) -> None:
+        await asyncio.Event().wait()
+
+    letter = await fate_of(redis, pay, {"max_deliveries": 1}, timeout=0.05)
+    line = pay.__code__.co_firstlineno + 1
+    assert letter[b"position"].decode() == f"{__name__}:{line} {pay.__qualname__}"
+
+
+async def test_an_event_that_cannot_be_read_has_a_position_too(redis: Redis) -> None:
+    await redis.xadd(STREAM, fields_of(DvOrder()) | {b"data": b"no JSON"})  # type: ignore[arg-type]
+    router = make_router(redis)
+    router.on(DvOrder)(Failing())
+    async with running(router):
+        (letter,) = await eventually(lambda: letters(redis))
+    assert letter[b"position"].startswith(b"rapids.wire.events:")

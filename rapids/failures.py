@@ -1,0 +1,135 @@
+"""A failure: an error as text that can be stored, and the place it came from."""
+
+import sys
+import traceback
+from asyncio import CancelledError
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+
+from rapids.exceptions import NonRetryableError
+
+__all__ = ["Failure", "storable"]
+
+ERROR_LIMIT = 4_096
+"""Characters of an error's text that a dead letter keeps."""
+
+TRACEBACK_LIMIT = 16_384
+"""Characters of a traceback that a dead letter keeps: its end, where the error is."""
+
+POSITION_LIMIT = 200
+"""Characters of a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as text, bounded, fit to be stored."""
+
+    error_type: str
+    message: str
+    traceback: str = ""
+    position: str = ""
+    """Where in the code, to group failures by: `module:line function`, the same in all processes and on all machines
+    that run this code. Empty where there was no traceback."""
+
+    @classmethod
+    def of(cls, error: BaseException, home: str = "") -> "Failure":
+        """What to store of `error`. A `NonRetryableError` around a cause is told by its cause.
+
+        `home` is a module that is the user's code wherever it is installed: the handler's.
+        """
+        if isinstance(error, NonRetryableError) and error.cause is not None:
+            error = error.cause
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        return cls(
+            storable(name)[:ERROR_LIMIT],
+            storable(_text_of(error))[:ERROR_LIMIT],
+            storable(_traceback_of(error))[-TRACEBACK_LIMIT:],
+            storable(_position_of(error, home))[:POSITION_LIMIT],
+        )
+
+
+def storable(text: str) -> str:
+    """`text` with whatever UTF-8 cannot hold written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+# An error is a user's code: its text, notes or place may raise or be no text. That must not cost the dead letter.
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except (Exception, CancelledError) as broken:
+        return f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
+
+
+def _traceback_of(error: BaseException) -> str:
+    at = _frames_of(error)
+    try:
+        return "".join(traceback.format_exception(type(error), error, _users_frames(at)))
+    except (Exception, CancelledError) as broken:
+        frames = "".join(traceback.format_tb(at))
+        return f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n"
+
+
+def _frames_of(error: BaseException) -> TracebackType | None:
+    try:
+        return error.__traceback__
+    except (Exception, CancelledError):
+        return None
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    try:
+        return error.__cause__
+    except (Exception, CancelledError):
+        return None
+
+
+def _users_frames(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback from where it leaves Rapids, whose own frames would tell a reader nothing."""
+    at = frames
+    while at is not None and _package_of(at.tb_frame) == "rapids":
+        at = at.tb_next
+    return at
+
+
+def _position_of(error: BaseException, home: str) -> str:
+    """The innermost frame of the user's code or, where there is none, the innermost of all.
+
+    One that has no traceback of its own, as a time-out made for a handler that was interrupted, has its cause's.
+    """
+    cause = _cause_of(error)
+    frames = _frames_of(error) or (None if cause is None else _frames_of(cause))
+    users: TracebackType | None = None
+    last, at = frames, frames
+    while at is not None:
+        if _is_users(at.tb_frame, home.partition(".")[0]):
+            users = at
+        last, at = at, at.tb_next
+    place = users or last
+    if place is None:
+        return ""
+    return f"{_module_of(place.tb_frame)}:{place.tb_lineno} {place.tb_frame.f_code.co_qualname}"
+
+
+# By names, so that it costs next to nothing: a frame's file is not looked for, and may not be there any more.
+_LIBRARIES = sys.stdlib_module_names | {"rapids", "rapids_fastapi"}
+_FOLDERS_OF_LIBRARIES = ("site-packages", "dist-packages")
+
+
+def _is_users(frame: FrameType, home: str) -> bool:
+    package = _package_of(frame)
+    if home and package == home:
+        return True  # also where the service itself is installed as a package
+    return package not in _LIBRARIES and not any(name in frame.f_code.co_filename for name in _FOLDERS_OF_LIBRARIES)
+
+
+def _package_of(frame: FrameType) -> str:
+    return _module_of(frame).partition(".")[0]
+
+
+def _module_of(frame: FrameType) -> str:
+    name = frame.f_globals.get("__name__")
+    return name if isinstance(name, str) and name else "?"
