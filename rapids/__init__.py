@@ -1,5 +1,6 @@
 """Rapids: a typed, async-first event router on Redis Streams."""
 
+from rapids.attempts import Attempt
 from rapids.control import GroupControl, Pause
 from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
 from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
@@ -42,6 +43,7 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "Pause",
     "RouterHealth",
     # What failed
+    "Attempt",
     "DeadLetter",
     "DeadLetterQueue",
     "LetterFilter",

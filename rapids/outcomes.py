@@ -6,10 +6,11 @@ Plain values and plain functions: the retry and settlement rules are all here, a
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import orjson
 
+from rapids.attempts import NO_ATTEMPTS, AttemptLog
 from rapids.failures import Failure
 
 __all__ = [
@@ -54,6 +55,8 @@ class RetryAt:
     handler: str
     delay: float
     failure: Failure
+    attempts: AttemptLog = NO_ATTEMPTS
+    """Its failed attempts on this delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Dead:
     handler: str
     reason: Reason
     failure: Failure
+    attempts: AttemptLog = NO_ATTEMPTS
+    """Its failed attempts: on this delivery, and in a dead letter all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Released:
     """The handler was interrupted, or never started: that is no failure."""
 
     handler: str
+    attempts: AttemptLog = NO_ATTEMPTS
+    """Its failed attempts on this delivery, before it was interrupted."""
 
 
 Outcome: TypeAlias = Done | RetryAt | Dead | Released
@@ -106,6 +113,8 @@ class Ledger:
     """Those that failed for good while there was no dead-letter stream."""
     waits: tuple[Wait, ...] = ()
     """Those that are to run again, by name."""
+    attempts: tuple[tuple[str, AttemptLog], ...] = ()
+    """The failed attempts of those that are not finished or gave up, by name."""
 
     @property
     def finished(self) -> frozenset[str]:
@@ -123,6 +132,14 @@ class Ledger:
         spent = next((wait.spent for wait in self.waits if wait.handler == handler), self.recorded)
         return spent + deliveries - self.recorded
 
+    def attempts_before(self, handler: str, deliveries: int) -> AttemptLog:
+        """A handler's failed attempts before the entry's `deliveries`-th delivery, on which it runs or could have run:
+        those that are recorded, and the deliveries that count for it although nobody said what came of them."""
+        known = dict(self.attempts).get(handler, NO_ATTEMPTS)
+        is_known = known or not handler or any(wait.handler == handler for wait in self.waits)
+        unsettled = AttemptLog.unrecorded(max(self.recorded, 0) + 1 if is_known else 1, deliveries - 1)
+        return known.then(unsettled) if unsettled else known
+
     def handed_back(self, deliveries: int, now_ms: int) -> "Ledger":
         """The same, so that the entry's `deliveries`-th delivery, taken at `now_ms`, has not counted for anybody."""
         unsettled = deliveries - 1 - self.recorded
@@ -130,13 +147,21 @@ class Ledger:
             wait if self.waits_for(wait.handler, now_ms) else replace(wait, spent=wait.spent + unsettled)
             for wait in self.waits
         )
-        return replace(self, recorded=deliveries - 1, waits=waits)
+        begun = {wait.handler for wait in self.waits} | dict(self.attempts).keys()
+        logs = dict(self.attempts) | {
+            handler: self.attempts_before(handler, deliveries)
+            for handler in begun - self.finished
+            if not self.waits_for(handler, now_ms)
+        }
+        return replace(self, recorded=deliveries - 1, waits=waits, attempts=_by_name(logs))
 
     def dump(self) -> bytes:
         """The ledger as it is stored: JSON, since the settling script reads it too."""
         names = {"done": sorted(self.done), "dead": sorted(self.dead), "gave_up": sorted(self.gave_up)}
         waits = {wait.handler: wait.dump() for wait in self.waits}
-        return orjson.dumps({"n": self.recorded, **names, "waits": waits})
+        # None of them is empty: in a script, an empty list and an empty object are the same.
+        attempts = {"attempts": {handler: log.rows() for handler, log in self.attempts}} if self.attempts else {}
+        return orjson.dumps({"n": self.recorded, **names, "waits": waits, **attempts})
 
     @classmethod
     def load(cls, raw: bytes | None) -> "Ledger":
@@ -146,11 +171,22 @@ class Ledger:
         stored: dict[str, Any] = orjson.loads(raw)
         done, dead, gave_up = (frozenset[str](stored[kind]) for kind in ("done", "dead", "gave_up"))
         waits: dict[str, Any] = stored.get("waits") or {}
-        return cls(done, dead, int(stored["n"]), gave_up, tuple(_wait(name, waits[name]) for name in sorted(waits)))
+        waiting = tuple(_wait(name, waits[name]) for name in sorted(waits))
+        return cls(done, dead, int(stored["n"]), gave_up, waiting, _read_logs(stored.get("attempts")))
 
 
 def _wait(handler: str, stored: dict[str, int]) -> Wait:
     return Wait(handler, stored["spent"], stored.get("delay", 0) / 1000, stored.get("due"))
+
+
+def _read_logs(stored: object) -> tuple[tuple[str, AttemptLog], ...]:
+    """What older versions do not write, and nothing depends on: whatever is wrong with it, it is none."""
+    rows = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
+    return _by_name({handler: AttemptLog.read(rows[handler]) for handler in rows})
+
+
+def _by_name(logs: Mapping[str, AttemptLog]) -> tuple[tuple[str, AttemptLog], ...]:
+    return tuple((handler, logs[handler]) for handler in sorted(logs) if logs[handler])
 
 
 NO_LEDGER = Ledger()
@@ -208,30 +244,34 @@ def settle(
     the server's clock; needed only where the ledger has handlers that wait). With `dead_letters` off, a handler that
     gave up parks the entry once no other handler has anything left to do.
     """
+    outcomes = tuple(outcomes)
+    logs = _logs(ledger, outcomes, deliveries)
     done, dead, waiting, released = set[str](), list[Dead](), list[RetryAt](), set[str]()
     for outcome in outcomes:
         match outcome:
             case Done():
                 done.add(outcome.handler)
             case Dead():
-                dead.append(outcome)
+                dead.append(replace(outcome, attempts=logs[outcome.handler]))
             case RetryAt():
                 waiting.append(outcome)
             case Released():
                 released.add(outcome.handler)
     if dead_letters:
-        dead += [_late_letter(handler) for handler in sorted(ledger.gave_up)]
+        dead += [_late_letter(handler, logs.get(handler, NO_ATTEMPTS)) for handler in sorted(ledger.gave_up)]
     after = _after(ledger, done, {letter.handler for letter in dead}, deliveries, dead_letters=dead_letters)
+    after = replace(after, attempts=_by_name({name: logs[name] for name in logs.keys() - after.done - after.dead}))
     waits = _waits(ledger, waiting, released, after.finished, deliveries)
     letters = tuple(dead) if dead_letters else ()
     failures = {retry.handler: retry.failure for retry in waiting}
     if waits and any(wait.handler not in released for wait in waits):
         delay = min(_left(wait, now_ms) for wait in waits)
-        return Keep(delay, replace(after, waits=waits), letters, _if_trimmed(waits, failures))
+        return Keep(delay, replace(after, waits=waits), letters, _if_trimmed(waits, failures, logs))
     if released:
         before = ledger.handed_back(deliveries, now_ms)
         left = tuple(wait for wait in before.waits if wait.handler in released)
-        return HandBack(replace(after, recorded=before.recorded, waits=left), letters, _if_trimmed(waits, failures))
+        after = replace(after, recorded=before.recorded, waits=left)
+        return HandBack(after, letters, _if_trimmed(waits, failures, logs))
     if after.gave_up:
         return Park(after, tuple(dead))
     return Ack(letters, after) if letters else ACK
@@ -247,7 +287,7 @@ def without_entry(settlement: Settlement) -> Ack:
         case Keep(ledger=ledger, letters=letters, if_trimmed=left):
             return Ack((*letters, *left), ledger)
         case HandBack(ledger=ledger, letters=letters, if_trimmed=left):
-            left = left or _if_trimmed(ledger.waits, {}) or (_trimmed("", None),)
+            left = left or _if_trimmed(ledger.waits, {}, dict(ledger.attempts)) or (_trimmed("", None, NO_ATTEMPTS),)
             return Ack((*letters, *left), ledger)
         case Park():
             return ACK
@@ -255,16 +295,30 @@ def without_entry(settlement: Settlement) -> Ack:
             return settlement
 
 
-def _if_trimmed(waits: Iterable[Wait], failures: Mapping[str, Failure]) -> tuple[Dead, ...]:
-    return tuple(_trimmed(wait.handler, failures.get(wait.handler)) for wait in waits)
+def _if_trimmed(
+    waits: Iterable[Wait], failures: Mapping[str, Failure], logs: Mapping[str, AttemptLog]
+) -> tuple[Dead, ...]:
+    return tuple(
+        _trimmed(wait.handler, failures.get(wait.handler), logs.get(wait.handler, NO_ATTEMPTS)) for wait in waits
+    )
 
 
-def _trimmed(handler: str, failure: Failure | None) -> Dead:
+def _trimmed(handler: str, failure: Failure | None, attempts: AttemptLog) -> Dead:
     """For a handler that cannot run again; an empty name stands for all of the group's."""
     why = "it cannot be delivered again, as it was trimmed from the stream"
     if failure is None:
-        return Dead(handler, Reason.NON_RETRYABLE, Failure("", f"not handled, and {why}"))
-    return Dead(handler, Reason.NON_RETRYABLE, replace(failure, message=f"{failure.message} ({why})"))
+        return Dead(handler, Reason.NON_RETRYABLE, Failure("", f"not handled, and {why}"), attempts)
+    failure = replace(failure, message=f"{failure.message} ({why})")
+    return Dead(handler, Reason.NON_RETRYABLE, failure, attempts)
+
+
+def _logs(ledger: Ledger, outcomes: Iterable[Outcome], deliveries: int) -> dict[str, AttemptLog]:
+    """All failed attempts, this delivery's included, by handler."""
+    return dict(ledger.attempts) | {
+        outcome.handler: ledger.attempts_before(outcome.handler, deliveries).then(outcome.attempts)
+        for outcome in outcomes
+        if not isinstance(outcome, Done)
+    }
 
 
 def _waits(
@@ -289,7 +343,7 @@ def _after(ledger: Ledger, done: set[str], dead: set[str], deliveries: int, *, d
     return Ledger(ledger.done | done, ledger.dead, deliveries, ledger.gave_up | dead)
 
 
-def _late_letter(handler: str) -> Dead:
+def _late_letter(handler: str, attempts: AttemptLog) -> Dead:
     """For a handler that gave up before the group was given a dead-letter stream: its error is in the log only."""
     why = "failed for good at an earlier delivery, when there was no dead-letter stream; the log of then tells why"
-    return Dead(handler, Reason.MAX_DELIVERIES_EXCEEDED, Failure("", why))
+    return Dead(handler, Reason.MAX_DELIVERIES_EXCEEDED, Failure("", why), attempts)

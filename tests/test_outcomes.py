@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rapids.attempts import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids.exceptions import MaxRetriesExceededError, NonRetryableError
 from rapids.failures import ERROR_LIMIT, TRACEBACK_LIMIT
 from rapids.outcomes import (
@@ -37,12 +38,17 @@ HANDLERS = ("pay", "ship", "audit", "mail")
 FRESH = Ledger()
 
 
-def dead(handler: str) -> Dead:
-    return Dead(handler, Reason.NON_RETRYABLE, WHY)
+def dead(handler: str, attempts: AttemptLog = NO_ATTEMPTS) -> Dead:
+    return Dead(handler, Reason.NON_RETRYABLE, WHY, attempts)
 
 
-def retry(handler: str, delay: float = 2.0) -> RetryAt:
-    return RetryAt(handler, delay, WHY)
+def retry(handler: str, delay: float = 2.0, attempts: AttemptLog = NO_ATTEMPTS) -> RetryAt:
+    return RetryAt(handler, delay, WHY, attempts)
+
+
+def silent(*deliveries: int) -> AttemptLog:
+    """Deliveries of which nobody said what came of them."""
+    return AttemptLog.of(*map(Attempt, deliveries))
 
 
 def outcome_of(handler: str) -> st.SearchStrategy[Outcome]:
@@ -68,10 +74,10 @@ def test_a_dead_handler_gives_a_letter_and_the_last_one_acks() -> None:
 
 
 def test_a_partial_failure_is_kept_and_the_ledger_remembers_the_others() -> None:
-    settled = settle([Done("pay"), retry("ship", 4), dead("mail"), retry("audit", 2)], FRESH, 3, dead_letters=True)
+    settled = settle([Done("pay"), retry("ship", 4), dead("mail"), retry("audit", 2)], FRESH, 1, dead_letters=True)
 
-    waits = (Wait("audit", 3, 2), Wait("ship", 3, 4))
-    assert settled == Keep(2, Ledger(frozenset({"pay"}), frozenset({"mail"}), 3, waits=waits), (dead("mail"),))
+    waits = (Wait("audit", 1, 2), Wait("ship", 1, 4))
+    assert settled == Keep(2, Ledger(frozenset({"pay"}), frozenset({"mail"}), 1, waits=waits), (dead("mail"),))
 
 
 def test_what_an_earlier_delivery_finished_stays_finished() -> None:
@@ -79,14 +85,15 @@ def test_what_an_earlier_delivery_finished_stays_finished() -> None:
 
     settled = settle([Done("ship"), retry("audit")], earlier, 2, dead_letters=True)
 
-    assert settled == Keep(2, Ledger(frozenset({"pay", "ship"}), frozenset({"mail"}), 2, waits=(Wait("audit", 2, 2),)))
+    waits, attempts = (Wait("audit", 2, 2),), (("audit", silent(1)),)
+    assert settled == Keep(2, Ledger(frozenset({"pay", "ship"}), frozenset({"mail"}), 2, frozenset(), waits, attempts))
     assert settled.ledger.finished == {"pay", "ship", "mail"}
 
 
 def test_without_a_queue_an_exhausted_entry_is_parked_never_acked() -> None:
-    settled = settle([Done("pay"), dead("ship")], FRESH, 5, dead_letters=False)
+    settled = settle([Done("pay"), dead("ship")], FRESH, 1, dead_letters=False)
 
-    assert settled == Park(Ledger(frozenset({"pay"}), recorded=5, gave_up=frozenset({"ship"})), (dead("ship"),))
+    assert settled == Park(Ledger(frozenset({"pay"}), recorded=1, gave_up=frozenset({"ship"})), (dead("ship"),))
 
 
 def test_without_a_queue_an_entry_is_parked_only_once_nobody_has_anything_left_to_do() -> None:
@@ -131,7 +138,7 @@ def test_an_ack_with_letters_tells_who_is_done_in_case_the_lease_is_lost() -> No
 def test_what_never_ran_is_handed_back_without_spending_a_delivery() -> None:
     settled = settle([Done("pay"), Released("ship")], FRESH, 3, dead_letters=True)
 
-    assert settled == HandBack(Ledger(frozenset({"pay"}), frozenset(), 2))
+    assert settled == HandBack(Ledger(frozenset({"pay"}), frozenset(), 2, attempts=(("ship", silent(1, 2)),)))
 
 
 def test_a_letter_is_written_even_when_the_entry_is_handed_back() -> None:
@@ -143,7 +150,8 @@ def test_a_letter_is_written_even_when_the_entry_is_handed_back() -> None:
 def test_a_failure_counts_although_another_handler_was_interrupted_for_which_nothing_does() -> None:
     settled = settle([retry("pay", 8), Released("ship")], FRESH, 2, dead_letters=True)
 
-    assert settled == Keep(0, Ledger(recorded=2, waits=(Wait("pay", 2, 8), Wait("ship", 1))))
+    attempts = (("pay", silent(1)), ("ship", silent(1)))
+    assert settled == Keep(0, Ledger(recorded=2, waits=(Wait("pay", 2, 8), Wait("ship", 1)), attempts=attempts))
     assert isinstance(settled, Keep)
     assert settled.ledger.deliveries_of("ship", 3) == 2
     assert settled.ledger.deliveries_of("pay", 3) == 3
@@ -179,7 +187,7 @@ def test_handing_back_one_that_waited_leaves_its_count_as_it_was() -> None:
     assert back.deliveries_of("mail", 3) == 2
     only_pay = Ledger(recorded=1, waits=ledger.waits[1:])
     assert settle([Released("pay")], only_pay, 3, dead_letters=True, now_ms=1_000) == HandBack(
-        Ledger(recorded=2, waits=(Wait("pay", 2, due_ms=1_000),))
+        Ledger(recorded=2, waits=(Wait("pay", 2, due_ms=1_000),), attempts=(("pay", silent(2)),))
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import orjson
 
+from rapids.attempts import Attempt
 from rapids.dead_letters.diffs import Difference, read_differences
 from rapids.dead_letters.parsing import ParseCheck, check_parsing
 from rapids.routing import matches_pattern
@@ -145,6 +146,20 @@ class DeadLetter:
         """What it has in common with others of one cause: group, handler, event type, reason, error type and position,
         as 16 hexadecimal digits. `DeadLetterQueue.groups` counts by it."""
         return fingerprint_name(self.stored)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The handler's failed attempts, oldest first, the last one included: the first five and the last fifteen of
+        many. Deliveries of which nobody said what came of them are among them: see `Attempt.is_recorded`.
+
+        Empty for letters of other versions, and without what an older version of Rapids recorded.
+        """
+        return LetterRead.of(self.stored).attempts().kept
+
+    @property
+    def attempts_left_out(self) -> int:
+        """How many attempts are left out between the fifth and the sixth of `attempts`."""
+        return LetterRead.of(self.stored).attempts().left_out
 
     def check_parsing(self) -> ParseCheck:
         """Whether its event, as stored, would parse today: by the class now registered, as a worker would read it.

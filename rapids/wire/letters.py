@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from rapids.attempts import AttemptLog
 from rapids.exceptions import DeserializationError
 from rapids.outcomes import Dead
 from rapids.wire.events import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
@@ -64,6 +65,7 @@ def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datet
         b"replay_of": origin.replay_of,
         b"replay_count": str(origin.replay_count),
         b"position": failure.position,
+        b"attempts": dead.attempts.dump(),
     }
     if not _is_regular(fields):
         letter[b"original_fields"] = netstrings(fields)
@@ -173,6 +175,10 @@ class LetterRead:
         """The value as a whole number, 0 where it is none."""
         value = self.values.get(name, b"")
         return int(value) if value.isdigit() and len(value) < 19 else 0
+
+    def attempts(self) -> AttemptLog:
+        """The failed attempts; none where the letter, of another version or hostile, tells of none."""
+        return AttemptLog.load(self.values.get(b"attempts", b""))
 
     def moment(self, name: bytes) -> datetime | None:
         """The value as a time, None where it is none."""

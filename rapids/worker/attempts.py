@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from rapids.attempts import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids.backoff import Backoff
 from rapids.counts import OfType
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, UnderWay, current_delivery, under_way_variable
@@ -55,6 +56,13 @@ class Attempts:
         self._context = member.context
         self._deadline = deadline
         self._under_way: UnderWay | None = None
+        self._failed = NO_ATTEMPTS
+        """The failed attempts of the handler that is at it, on this delivery."""
+
+    def take_failed(self) -> AttemptLog:
+        """The failed attempts of a handler that was interrupted, given out once."""
+        failed, self._failed = self._failed, NO_ATTEMPTS
+        return failed
 
     def is_under_way(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
@@ -88,6 +96,7 @@ class Attempts:
     ) -> Outcome:
         """What becomes of the handler after its first attempt failed."""
         outcome, last, error = await self._tried_again(error, handler, under_way)
+        self._failed = NO_ATTEMPTS
         if isinstance(outcome, Done):
             counts.handled[handler.name] += 1
         elif not isinstance(outcome, Released):
@@ -110,15 +119,15 @@ class Attempts:
                 return handler.done, under_way, None
             if self._is_interruption(error):
                 break
+            failure = self._failure_of(error, handler, under_way)
             if _is_final(handler, error):
-                refused = error if isinstance(error, NonRetryableError) else _refused(handler, under_way, error)
-                return Dead(handler.name, Reason.NON_RETRYABLE, Failure.of(refused, _home(handler))), under_way, error
+                return Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed), under_way, error
             if isinstance(error, RetryAfter) or attempt > handler.retries:
                 exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
-                return self._failed(handler, under_way, exhausted), under_way, error
-            self._log_attempt(handler, under_way, error, attempt)
+                return self._gave_up(handler, under_way, exhausted, failure), under_way, error
+            self._log_attempt(handler, under_way, error, failure)
             if await self._stops_within(_seconds(handler.backoff, attempt)):
-                return Released(handler.name), under_way, error
+                return Released(handler.name, self._failed), under_way, error
             if self._stop.interrupts.is_set():
                 break
             attempt += 1
@@ -170,12 +179,25 @@ class Attempts:
             return _timed_out(handler, under_way, error)
         return error  # any other must not end the executor's task, which nothing would start again
 
-    def _failed(self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError) -> Outcome:
+    def _failure_of(self, error: BaseException, handler: Handler, under_way: UnderWay) -> Failure:
+        """What to store of an attempt's error, noted among the attempts that failed."""
+        failure = Failure.of(error, _home(handler))
+        attempt = Attempt.of(
+            failure,
+            delivery=under_way.deliveries,
+            attempt=under_way.attempt,
+            consumer=under_way.consumer,
+        )
+        self._failed = self._failed.then(AttemptLog.of(attempt))
+        return failure
+
+    def _gave_up(
+        self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError, failure: Failure
+    ) -> Outcome:
         """What a failed delivery leads to: another one, or a dead letter after the last."""
         error = exhausted.last_error
-        failure = Failure.of(error, _home(handler))
         if delivery.spent >= self._settings.max_deliveries:
-            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure)
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed)
         logger.warning(
             "handler %r failed on event %s, delivery %d, after %d attempts: %s: %s",
             *(handler.name, exhausted.event_id, delivery.deliveries, exhausted.max_attempts),
@@ -183,14 +205,16 @@ class Attempts:
             extra=self._extra(delivery, failure.error_type),
         )
         if isinstance(error, RetryAfter):
-            return RetryAt(handler.name, min(error.seconds, LONGEST_DELAY), failure)
-        return RetryAt(handler.name, _seconds(self._settings.redelivery_delay, delivery.spent), failure)
+            delay = min(error.seconds, LONGEST_DELAY)
+        else:
+            delay = _seconds(self._settings.redelivery_delay, delivery.spent)
+        return RetryAt(handler.name, delay, failure, self._failed)
 
-    def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, attempt: int) -> None:
-        failure = Failure.of(error)
+    def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure) -> None:
         logger.warning(
             "handler %r: attempt %d of %d failed on event %s: %s: %s",
-            *(handler.name, attempt, handler.retries + 1, delivery.event.id, failure.error_type, _told(error, failure)),
+            *(handler.name, delivery.attempt, handler.retries + 1, delivery.event.id),
+            *(failure.error_type, _told(error, failure)),
             extra=self._extra(delivery, failure.error_type),
         )
 
@@ -241,10 +265,6 @@ def _timed_out(handler: Handler, delivery: UnderWay, error: BaseException) -> Ha
 def _home(handler: Handler) -> str:
     """The module that is the user's code, wherever it is installed."""
     return getattr(handler.function, "__module__", None) or ""
-
-
-def _refused(handler: Handler, delivery: UnderWay, error: BaseException) -> NonRetryableError:
-    return NonRetryableError(handler.name, error, delivery.event.id)
 
 
 def _is_final(handler: Handler, error: BaseException) -> bool:

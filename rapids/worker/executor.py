@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rapids import correlation
+from rapids.attempts import Attempt, AttemptLog
 from rapids.delivery import UnderWay
 from rapids.events import Event
 from rapids.outcomes import ACK, NO_LEDGER, Dead, Failure, Keep, Outcome, Reason, Released, RetryAt, Settlement, settle
@@ -289,7 +290,10 @@ class Executor:
             finally:
                 solitude.leave()
         if isinstance(planned, Unplannable):
-            return self._settle(entry, planned, None, [planned.dead])
+            attempt = Attempt.of(
+                planned.dead.failure, delivery=entry.deliveries, attempt=1, consumer=self._crew.member.name
+            )
+            return self._settle(entry, planned, None, [replace(planned.dead, attempts=AttemptLog.of(attempt))])
         self._crew.member.counts.ignored += 1
         self._crew.settler.acknowledge(entry)
         return ACK
@@ -306,7 +310,8 @@ class Executor:
                 outcomes.append(outcome)
                 failed = failed or outcome is not handler.done
         except BaseException:  # what had finished by then is settled as finished
-            outcomes += [Released(handler.name) for handler in handlers[len(outcomes) :]]
+            left = handlers[len(outcomes) :]  # the first of them was at it
+            outcomes += [Released(handler.name, attempts.take_failed()) for handler in left]
             self._settle(entry, plan, event, outcomes)
             raise
         if plan.ledger is NO_LEDGER and not failed:

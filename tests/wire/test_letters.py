@@ -52,6 +52,7 @@ def test_the_reference_s_fields_come_first_and_ours_after_them() -> None:
         b"replay_of",
         b"replay_count",
         b"position",
+        b"attempts",
     ]
     told = values(written)
     assert (told[b"original_msg_id"], told[b"original_stream"], told[b"original_group"]) == (

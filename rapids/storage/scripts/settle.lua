@@ -55,10 +55,10 @@ for _, wait in pairs(ledger.waits or {}) do
   due = math.min(due, wait.due)
 end
 
-local function write_ledger(done, dead, gave_up, waits)
-  -- An empty Lua table is written as {}, which reads back as empty either way.
+local function write_ledger(done, dead, gave_up, of)
+  -- An empty Lua table is written as {}, which reads back as empty either way. `of` has who waits, and what failed.
   redis.call('HSET', ledger_key, id, cjson.encode(
-    {n = ledger.n, done = done, dead = dead, gave_up = gave_up, waits = waits}))
+    {n = ledger.n, done = done, dead = dead, gave_up = gave_up, waits = of.waits, attempts = of.attempts}))
 end
 
 local function has_letter(handler)
@@ -102,7 +102,7 @@ if not buries and (undone or pending[1][2] ~= consumer) then
     acknowledge()
   elseif #ledger.done > 0 then
     ledger.n = known.n or 0
-    write_ledger(merged(known.done, ledger.done), known.dead, known.gave_up, known.waits)
+    write_ledger(merged(known.done, ledger.done), known.dead, known.gave_up, known)
   end
   return 'lost'
 end
@@ -119,7 +119,7 @@ for _ = 1, letters do
     if values > 0 then add_letter(dlq, index, now, maxlen, ARGV, at + 2, at + 1 + values) end
     if not buries then
       dead = merged(dead, {handler})
-      write_ledger(known.done, dead, known.gave_up, known.waits)
+      write_ledger(known.done, dead, known.gave_up, known)
     end
   end
   at = at + 2 + math.max(values, 0)
@@ -136,7 +136,7 @@ if verb == 'ack' or verb == 'bury' then
 end
 
 if #redis.call('XRANGE', stream, id, id) == 0 then return 'trimmed' end
-write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger.waits)
+write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger)
 if verb == 'park' then
   give_back(stream, group, ledger_key, 'rapids:parked', function() return redis.call('HKEYS', parked_key) end)
   redis.call('HSET', parked_key, id, why)
