@@ -53,10 +53,15 @@ class Attempt:
     """The error's text, cut at 300 characters."""
 
     @property
-    def is_recorded(self) -> bool:
+    def recorded(self) -> bool:
         """Whether the failure was recorded. If not, whoever had the delivery never said what came of it: its process
         died, or stood still until another took the entry over. The handler may have run then or not."""
         return self.attempt > 0
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the error may have had a longer text."""
+        return len(self.error) >= MESSAGE_LIMIT
 
     @classmethod
     def of(cls, failure: Failure, *, delivery: int, attempt: int, consumer: str) -> "Attempt":
@@ -69,7 +74,7 @@ class Attempt:
 
     def row(self) -> Row:
         """As it is stored."""
-        if not self.is_recorded:
+        if not self.recorded:
             return [self.delivery]
         at = 0 if self.at is None else (self.at - _EPOCH) // _MILLISECOND
         return [self.delivery, self.attempt, at, self.consumer, self.error_type, self.error]

@@ -73,7 +73,7 @@ def test_an_attempt_tells_who_failed_when_and_how() -> None:
     attempt = Attempt.of(Failure("ValueError", "why", "Traceback"), delivery=2, attempt=3, consumer="worker-1")
 
     assert attempt == Attempt(2, 3, attempt.at, "worker-1", "ValueError", "why")
-    assert attempt.is_recorded
+    assert attempt.recorded
     assert attempt.at is not None
     assert abs((attempt.at - before).total_seconds()) < 5
 

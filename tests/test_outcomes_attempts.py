@@ -92,7 +92,7 @@ def test_a_delivery_nobody_spoke_of_is_told_apart() -> None:
 
     told = AttemptLog(silent(1).kept + failed(2).kept + silent(3, 4).kept + failed(5).kept)
     assert letters_of(later) == {"pay": told}
-    assert [attempt.is_recorded for attempt in told.kept] == [False, True, False, False, True]
+    assert [attempt.recorded for attempt in told.kept] == [False, True, False, False, True]
 
 
 def test_what_was_given_up_unrun_has_the_deliveries_that_led_to_it() -> None:

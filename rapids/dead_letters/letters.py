@@ -150,7 +150,7 @@ class DeadLetter:
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """The handler's failed attempts, oldest first, the last one included: the first five and the last fifteen of
-        many. Deliveries of which nobody said what came of them are among them: see `Attempt.is_recorded`.
+        many. Deliveries of which nobody said what came of them are among them: see `Attempt.recorded`.
 
         Empty for letters of other versions, and without what an older version of Rapids recorded.
         """

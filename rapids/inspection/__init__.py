@@ -4,6 +4,7 @@ from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
     ConsumerSnapshot,
     GroupSnapshot,
+    HandlerAttempts,
     Page,
     ParkedFailure,
     PendingEntry,
@@ -14,6 +15,7 @@ from rapids.inspection.snapshots import (
 __all__ = [
     "ConsumerSnapshot",
     "GroupSnapshot",
+    "HandlerAttempts",
     "Inspector",
     "Page",
     "ParkedFailure",

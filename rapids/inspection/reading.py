@@ -6,7 +6,14 @@ from typing import Any, cast
 
 import orjson
 
-from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, ParkedFailure, PendingEntry, StreamSnapshot
+from rapids.inspection.snapshots import (
+    ConsumerSnapshot,
+    GroupSnapshot,
+    HandlerAttempts,
+    ParkedFailure,
+    PendingEntry,
+    StreamSnapshot,
+)
 from rapids.outcomes import Ledger
 from rapids.storage import tokens
 from rapids.storage.inspecting import COUNTED, ConsumerRow, GroupRow, GroupRows, PendingRow, StreamRow, WaitingRow
@@ -92,22 +99,27 @@ def consumer(now_ms: int, row: ConsumerRow) -> ConsumerSnapshot:
 
 def pending(row: PendingRow) -> PendingEntry:
     state = {WAITING: "waiting", PARKED: "parked"}.get(row.consumer, "held")
-    entry_id, at = row.entry_id.decode(), _time_of(row.entry_id)
+    entry_id, at, ledger = row.entry_id.decode(), _time_of(row.entry_id), _ledger(row.ledger)
+    attempts = _attempts(ledger)
     match state:
         case "waiting":
             return PendingEntry(
                 *(entry_id, at, "waiting", None, False, row.idle_ms, row.deliveries),
                 due_at=None if row.due is None else _time_of_score(row.due),
-                handlers=_handlers(row.ledger),
+                handlers=_handlers(ledger),
+                attempts=attempts,
             )
         case "parked":
             return PendingEntry(
-                *(entry_id, at, "parked", None, False, row.idle_ms, row.deliveries), failures=_failures(row.why)
+                *(entry_id, at, "parked", None, False, row.idle_ms, row.deliveries),
+                failures=_failures(row.why),
+                attempts=attempts,
             )
         case _:
             return PendingEntry(
                 *(entry_id, at, "held", _text(row.consumer), row.is_living == 1, row.idle_ms, row.deliveries),
-                handlers=_handlers(row.ledger),
+                handlers=_handlers(ledger),
+                attempts=attempts,
             )
 
 
@@ -115,6 +127,7 @@ def waiting(row: WaitingRow) -> PendingEntry | None:
     """A waiting entry; None for one that somebody holds although it is told to be due."""
     if row.consumer not in (WAITING, None):
         return None
+    ledger = _ledger(row.ledger)
     return PendingEntry(
         entry_id=row.entry_id.decode(),
         appended_at=_time_of(row.entry_id),
@@ -122,9 +135,10 @@ def waiting(row: WaitingRow) -> PendingEntry | None:
         consumer=None,
         consumer_alive=False,
         idle_ms=None if row.consumer is None else row.idle_ms,
-        deliveries=row.deliveries if row.consumer else _ledger(row.ledger).recorded,
+        deliveries=row.deliveries if row.consumer else ledger.recorded,
         due_at=_time_of_score(row.due),
-        handlers=_handlers(row.ledger),
+        handlers=_handlers(ledger),
+        attempts=_attempts(ledger),
     )
 
 
@@ -174,8 +188,12 @@ def _ledger(raw: bytes | None) -> Ledger:
         return Ledger()
 
 
-def _handlers(raw: bytes | None) -> tuple[str, ...]:
-    return tuple(wait.handler for wait in _ledger(raw).waits)
+def _handlers(ledger: Ledger) -> tuple[str, ...]:
+    return tuple(wait.handler for wait in ledger.waits)
+
+
+def _attempts(ledger: Ledger) -> tuple[HandlerAttempts, ...]:
+    return tuple(HandlerAttempts(handler, log.kept, log.left_out) for handler, log in ledger.attempts)
 
 
 def _failures(raw: bytes | None) -> tuple[ParkedFailure, ...]:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from rapids.attempts import Attempt
+
 __all__ = [
     "ConsumerSnapshot",
     "GroupSnapshot",
+    "HandlerAttempts",
     "Page",
     "ParkedFailure",
     "PendingEntry",
@@ -119,6 +122,18 @@ class ParkedFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerAttempts:
+    """How a handler failed so far on an entry that is not acknowledged."""
+
+    handler: str
+    attempts: tuple[Attempt, ...]
+    """Oldest first: of many, the first five and the last fifteen. Deliveries of which nobody said what came of them are
+    among them, as far as the entry was settled since: see `Attempt.recorded`."""
+    left_out: int = 0
+    """How many are left out between the fifth and the sixth."""
+
+
+@dataclass(frozen=True, slots=True)
 class PendingEntry:
     """An entry that was delivered to a group and is not acknowledged."""
 
@@ -141,6 +156,8 @@ class PendingEntry:
     """The handlers that are to run again for it, as far as is known: of a waiting entry, or a held one that waited."""
     failures: tuple[ParkedFailure, ...] = ()
     """For a parked entry: why, as far as that is known."""
+    attempts: tuple[HandlerAttempts, ...] = ()
+    """The failed attempts of the handlers that are to run again, or gave up where there is no dead-letter stream."""
 
 
 @dataclass(frozen=True, slots=True)

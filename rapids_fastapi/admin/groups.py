@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from rapids import GroupControl
-from rapids.inspection import GroupSnapshot, Inspector, Page, PendingEntry
+from rapids.inspection import GroupSnapshot, HandlerAttempts, Inspector, Page, PendingEntry
 from rapids_fastapi.admin import stream_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
@@ -202,4 +202,13 @@ def _redacted(entry: PendingEntry, redactor: Redactor) -> PendingEntry:
     """Without the errors of its handlers: they may quote what is to be hidden in the payload, which is not at hand."""
     if not redactor.names:
         return entry
-    return replace(entry, failures=tuple(replace(failure, error=MASK) for failure in entry.failures))
+    return replace(
+        entry,
+        failures=tuple(replace(failure, error=MASK) for failure in entry.failures),
+        attempts=tuple(map(_without_errors, entry.attempts)),
+    )
+
+
+def _without_errors(of: HandlerAttempts) -> HandlerAttempts:
+    masked = (replace(attempt, error=MASK if attempt.error else "") for attempt in of.attempts)
+    return replace(of, attempts=tuple(masked))

@@ -1,10 +1,12 @@
 """Dead letters as they may be shown: redacted, cut, and free of what JSON cannot hold."""
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 
 import orjson
 
-from rapids import DeadLetter
+from rapids import Attempt, DeadLetter
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.editing import shown_diff
 from rapids_fastapi.admin.export_schemas import ExportedLetter
@@ -41,6 +43,9 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadL
         schema_version=clean(letter.schema_version, _LONGEST_NAME),
         metadata=metadata.payload,
         traceback=clean(redactor.text(letter.traceback, secrets), _LONGEST_TEXT),
+        position=clean(letter.position, _LONGEST_NAME),
+        attempts=[_attempt(attempt, redactor, secrets) for attempt in letter.attempts],
+        attempts_left_out=letter.attempts_left_out,
         consumer=clean(letter.consumer, _LONGEST_NAME),
         replay_of=letter.replay_of,
         history=[
@@ -79,6 +84,11 @@ def exported_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> ExportedLet
         consumer=clean(letter.consumer, _LONGEST_NAME),
         replay_of=letter.replay_of,
     )
+
+
+def _attempt(attempt: Attempt, redactor: Redactor, secrets: Iterable[str]) -> schemas.Attempt:
+    error = redactor.text(attempt.error, secrets, was_cut=attempt.is_cut)
+    return schemas.Attempt.model_validate(replace(attempt, error=error))
 
 
 def matches_shown(letter: DeadLetter, text: str, redactor: Redactor) -> bool:

@@ -91,11 +91,14 @@ class Redactor:
         """Bytes that are not JSON, with what looks like the value of one of the names masked."""
         return data if self.in_bytes is None else self.in_bytes.sub(rb"\1" + MASK.encode(), data)
 
-    def text(self, text: str, secrets: Iterable[str], shortest: int = _SHORTEST_IN_TEXT) -> str:
+    def text(
+        self, text: str, secrets: Iterable[str], shortest: int = _SHORTEST_IN_TEXT, *, was_cut: bool = False
+    ) -> str:
         """A text, such as an error, without the secrets of the payload it speaks of.
 
         Secrets shorter than `shortest` characters stay: they would be found in every second word. Where there are
-        very many, looking for each would take too long, and nothing of the text is shown.
+        very many, looking for each would take too long, and nothing of the text is shown. A text that `was_cut` may end
+        in the beginning of one.
         """
         secrets = set(secrets)
         if len(secrets) > _MOST_IN_TEXT:
@@ -103,7 +106,7 @@ class Redactor:
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= shortest:
                 text = text.replace(secret, MASK)
-        return text
+        return _without_end(text, secrets) if was_cut else text
 
     def hides(self, name: str) -> bool:
         """Whether the value of a field of this name is hidden."""
@@ -141,6 +144,18 @@ def _gather(value: object, secrets: set[str], depth: int) -> None:
             _gather(member, secrets, depth + 1)
     elif value is not None and not isinstance(value, bool) and str(value):
         secrets.add(str(value))
+
+
+def _without_end(text: str, secrets: Iterable[str]) -> str:
+    """A text without the beginning of a secret at its end, the longest that is there."""
+    ends = (
+        length
+        for secret in secrets
+        for length in range(_SHORTEST_IN_TEXT, min(len(secret), len(text) + 1))
+        if text.endswith(secret[:length])
+    )
+    length = max(ends, default=0)
+    return text[:-length] + MASK if length else text
 
 
 def _plain(name: str) -> str:

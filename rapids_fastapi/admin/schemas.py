@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "SUMMARY_EXAMPLE",
+    "Attempt",
     "Change",
     "DeadLetter",
     "DeadLetterPage",
@@ -75,6 +76,17 @@ _PARSE_CHECK: dict[str, Any] = {
 
 def _shown(example: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"example": example})
+
+
+ATTEMPT: dict[str, Any] = {
+    "delivery": 5,
+    "attempt": 1,
+    "recorded": True,
+    "at": "2025-11-23T21:00:00Z",
+    "consumer": "web-1-4711",
+    "error_type": "CardDeclined",
+    "error": "the card was declined",
+}
 
 
 class Payload(BaseModel):
@@ -172,6 +184,23 @@ class Change(BaseModel):
     )
 
 
+class Attempt(BaseModel):
+    """A handler's failed attempt. Texts are hostile input, and come as data only."""
+
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": ATTEMPT})
+
+    delivery: int = Field(description="The delivery of the entry on which it was made. Interrupted ones do not count.")
+    attempt: int = Field(description="The quick attempt within this delivery, from 1; 0 if nothing was recorded.")
+    recorded: bool = Field(
+        description="False: nobody said what came of this delivery, since its process died, or stood still until "
+        "another took the entry over. The handler may have run then or not."
+    )
+    at: datetime | None = Field(description="When it failed, by the clock of the process it ran in.")
+    consumer: str
+    error_type: str
+    error: str = Field(description="At most 300 characters.")
+
+
 class ParseProblem(BaseModel):
     """One thing that is wrong with an event."""
 
@@ -213,6 +242,9 @@ class DeadLetter(DeadLetterSummary):
                 "schema_version": "1",
                 "metadata": {"encoding": "json", "value": {}, "size": 2, "truncated": False},
                 "traceback": "Traceback (most recent call last): ...",
+                "position": "shop.payments:41 take_payment",
+                "attempts": [{**ATTEMPT, "delivery": 1, "at": "2025-11-23T20:59:10Z"}, ATTEMPT],
+                "attempts_left_out": 0,
                 "consumer": "web-1-4711",
                 "replay_of": "1763931900000-0",
                 "replay_count": 1,
@@ -229,6 +261,15 @@ class DeadLetter(DeadLetterSummary):
     schema_version: str
     metadata: Payload
     traceback: str
+    position: str = Field(
+        description="Where the error came from: module, line and function of the user's code; empty where that is not "
+        "known."
+    )
+    attempts: list[Attempt] = Field(
+        description="Every failed attempt, oldest first, the last one included; of more than 20 the first 5 and the "
+        "last 15. Empty for letters of other versions."
+    )
+    attempts_left_out: int = Field(description="How many are left out between the fifth and the sixth.")
     consumer: str
     replay_of: str | None
     history: list[Change]

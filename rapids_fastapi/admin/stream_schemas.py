@@ -11,12 +11,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rapids_fastapi.admin.payloads import clean
 from rapids_fastapi.admin.reach import LONGEST_NAME
+from rapids_fastapi.admin.redaction import MASK
+from rapids_fastapi.admin.schemas import ATTEMPT, Attempt
 
 __all__ = [
     "Consumer",
     "Group",
     "GroupDetail",
     "GroupPage",
+    "HandlerAttempts",
     "ParkedFailure",
     "Pause",
     "PauseRequest",
@@ -76,6 +79,11 @@ _CONSUMER: dict[str, Any] = {
     "inactive_ms": 4000,
     "pending": 2,
 }
+_ATTEMPTS: dict[str, Any] = {
+    "handler": "take_payment",
+    "attempts": [{**ATTEMPT, "delivery": 2, "error": MASK}],
+    "left_out": 0,
+}
 # Without what is null in it, since FastAPI leaves that out of examples.
 _PENDING: dict[str, Any] = {
     "entry_id": "1763931500000-0",
@@ -87,6 +95,7 @@ _PENDING: dict[str, Any] = {
     "due_at": "2025-11-23T21:00:20Z",
     "handlers": ["take_payment"],
     "failures": [],
+    "attempts": [_ATTEMPTS],
 }
 _CURSOR = "cGVuZGluZzoxNzYzOTMxNTAwMDAwLTFfMTc2MzkzMTU5MDAwMC0w"
 
@@ -200,6 +209,19 @@ class ParkedFailure(BaseModel):
     error: Text = Field(description="Hidden unless redaction is off: only the payload would say what to hide in it.")
 
 
+class HandlerAttempts(BaseModel):
+    """How a handler failed so far on an entry."""
+
+    model_config = _shown(_ATTEMPTS)
+
+    handler: Name
+    attempts: list[Attempt] = Field(
+        description="Oldest first; of more than 20 the first 5 and the last 15. Errors are hidden unless redaction is "
+        "off: only the payload would say what to hide in them."
+    )
+    left_out: int = Field(description="How many are left out between the fifth and the sixth.")
+
+
 class PendingEntry(BaseModel):
     """An entry that was delivered to a group and is not acknowledged."""
 
@@ -215,6 +237,10 @@ class PendingEntry(BaseModel):
     due_at: datetime | None = Field(description="For a waiting entry: when it is to be delivered again.")
     handlers: list[Name] = Field(description="The handlers that are to run again for it, as far as is known.")
     failures: list[ParkedFailure] = Field(description="For a parked entry: why.")
+    attempts: list[HandlerAttempts] = Field(
+        description="The failed attempts of the handlers that are to run again, or gave up where there is no "
+        "dead-letter stream."
+    )
 
 
 class PendingPage(BaseModel):

@@ -8,6 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
+from rapids.attempts import NO_ATTEMPTS, AttemptLog
 from rapids.outcomes import Dead, Failure, Reason
 from rapids.storage import scripts
 from rapids.storage.connection import SharedPool, checked, run
@@ -24,6 +25,7 @@ def letter_fields(
     error: str = "declined",
     error_type: str = "ValueError",
     position: str = "shop:7 pay",
+    attempts: AttemptLog = NO_ATTEMPTS,
     entry_id: str = "1700000000000-0",
     fields: dict[bytes, bytes] | None = None,
     **event: Any,
@@ -33,7 +35,7 @@ def letter_fields(
     return write_letter(
         [part for pair in raw.items() for part in pair],
         Origin(entry_id, STREAM, group, "worker-1", 5),
-        Dead(handler, reason, Failure(error_type, error, "Traceback ...", position)),
+        Dead(handler, reason, Failure(error_type, error, "Traceback ...", position), attempts),
     )
 
 
@@ -46,6 +48,7 @@ async def write(
     error: str = "declined",
     error_type: str = "ValueError",
     position: str = "shop:7 pay",
+    attempts: AttemptLog = NO_ATTEMPTS,
     entry_id: str = "1700000000000-0",
     at: int | None = None,
     fields: dict[bytes, bytes] | None = None,
@@ -53,7 +56,7 @@ async def write(
 ) -> str:
     """Write a letter as the settling script does, `at` this time (milliseconds); its id."""
     parts = {"handler": handler, "group": group, "reason": reason, "error": error, "error_type": error_type}
-    flat = letter_fields(**parts, position=position, entry_id=entry_id, fields=fields, **event)
+    flat = letter_fields(**parts, position=position, attempts=attempts, entry_id=entry_id, fields=fields, **event)
     if at is None:
         seconds, micros = await redis.time()
         last = as_text((await redis.xinfo_stream(DLQ))["last-generated-id"]) if await redis.exists(DLQ) else "0-0"

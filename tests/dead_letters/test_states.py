@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, get_event_class
+from rapids.attempts import Attempt, AttemptLog
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
 from rapids.wire.events import StoredEvent
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, write
@@ -59,6 +60,29 @@ async def test_a_restored_letter_has_its_id_and_is_found_everywhere(queue: DeadL
     assert await all_ids(queue) == [letter_id, newer]
     assert await all_ids(queue, limit=1) == [letter_id, newer]
     await check_keys(redis)
+
+
+async def test_its_attempts_and_position_go_with_it(queue: DeadLetterQueue, redis: Redis) -> None:
+    log = AttemptLog.of(*(Attempt(n, 1, datetime(2026, 1, 1, tzinfo=UTC), "é", "E", "\x00") for n in range(1, 31)))
+    letter_id = await write(redis, attempts=log, position="shop:7 pay")
+
+    listed = (await queue.list()).items[0]
+    discarded = await queue.discard(letter_id)
+    restored = await queue.restore(letter_id)
+
+    for letter in (listed, discarded, restored, await queue.get(letter_id)):
+        assert (letter.attempts, letter.attempts_left_out) == (log.kept, 10)
+        assert letter.position == "shop:7 pay"
+
+
+async def test_a_letter_of_another_version_has_no_attempts(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await redis.xadd(DLQ, {"original_msg_id": "1-0", "handler": "pay", "event_type": "dv.order"})
+    hostile = await redis.xadd(DLQ, {"attempts": b"[" * 1_000_000, "position": b"\xff" * 10})
+
+    for one in (letter_id, hostile):
+        letter = await queue.get(as_text(one))
+        assert (letter.attempts, letter.attempts_left_out) == ((), 0)
+    assert (await queue.get(as_text(letter_id))).position == ""
 
 
 async def test_a_restored_letter_goes_through_it_all_again(queue: DeadLetterQueue, redis: Redis) -> None:

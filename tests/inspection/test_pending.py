@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from rapids.attempts import Attempt, AttemptLog
 from rapids.exceptions import NonRetryableError, RetryAfter
-from rapids.inspection import Inspector, ParkedFailure, PendingEntry
+from rapids.inspection import HandlerAttempts, Inspector, ParkedFailure, PendingEntry
+from rapids.outcomes import Ledger
 from rapids.storage.keys import WAITING
 from tests.inspection.helpers import LISTINGS, SOURCE, add, all_pages, deliver, ids, park, wait
 from tests.support import eventually
@@ -65,13 +67,30 @@ async def test_what_a_router_holds_keeps_waiting_and_parks(redis: Redis) -> None
     assert timedelta(minutes=59) < waits.due_at - datetime.now(UTC) < timedelta(minutes=61)
     assert timeless(seen[kept]) == timeless(waits)
     assert timeless(waits) == PendingEntry(
-        *(kept, _appended(kept), "waiting", None, False, 0, 1), due_at=waits.due_at, handlers=("charge",)
+        *(kept, _appended(kept), "waiting", None, False, 0, 1),
+        due_at=waits.due_at,
+        handlers=("charge",),
+        attempts=(HandlerAttempts("charge", (_failed(waits, "rapids.exceptions.RetryAfter", LATER),)),),
     )
     assert timeless(seen[gave_up]) == timeless(parked)
     why = ParkedFailure("charge", "non_retryable", "no such order")
     assert timeless(parked) == PendingEntry(
-        *(gave_up, _appended(gave_up), "parked", None, False, 0, 1), failures=(why,)
+        *(gave_up, _appended(gave_up), "parked", None, False, 0, 1),
+        failures=(why,),
+        attempts=(
+            HandlerAttempts("charge", (_failed(parked, "rapids.exceptions.NonRetryableError", "no such order"),)),
+        ),
     )
+
+
+LATER = "asked to be retried after 3600 s"
+
+
+def _failed(entry: PendingEntry, error_type: str, error: str) -> Attempt:
+    at = entry.attempts[0].attempts[0].at
+    assert at is not None
+    assert timedelta() <= datetime.now(UTC) - at < timedelta(minutes=1)
+    return Attempt(1, 1, at, "worker", error_type, error)
 
 
 def _appended(entry_id: str) -> datetime:
@@ -155,6 +174,15 @@ async def test_a_held_entry_that_waited_tells_for_whom(redis: Redis) -> None:
     assert (seen.state, seen.handlers, seen.due_at) == ("held", ("book", "ship"), None)
 
 
+async def test_the_attempts_of_a_held_entry_that_waited(redis: Redis) -> None:
+    await add(redis, "1-0")
+    await deliver(redis, 1)
+    log = AttemptLog.of(*(Attempt(number, 1, None, "worker", "E", "e") for number in range(1, 31)))
+    await redis.hset(SOURCE.ledger, "1-0", Ledger(recorded=1, attempts=(("book", log),)).dump())  # type: ignore[misc]
+    seen = (await pending(redis))["1-0"]
+    assert (seen.state, seen.attempts) == ("held", (HandlerAttempts("book", log.kept, 10),))
+
+
 # --- what others wrote there ----------------------------------------------------------------------------------------
 
 
@@ -167,6 +195,7 @@ async def test_a_ledger_that_is_none(redis: Redis, raw: bytes) -> None:
     await wait(redis, "1-0", 5_000)
     await redis.hset(SOURCE.ledger, "1-0", raw)  # type: ignore[misc]
     for seen in ((await pending(redis))["1-0"], (await waiting(redis))["1-0"]):
+        assert seen.attempts == ()
         assert (seen.state, seen.handlers, seen.due_at) == ("waiting", (), datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 from redis.asyncio import Redis
 
+from rapids.attempts import Attempt, AttemptLog
 from rapids.exceptions import NonRetryableError
 from rapids.outcomes import Ledger
 from rapids.storage import groups, settlement
@@ -274,6 +276,73 @@ async def test_an_acknowledged_replay_is_deleted(redis: Redis) -> None:
     await redis.xreadgroup(GROUP, "me", {replays.stream: ">"})
     await SharedPool(redis, replays.stream).send(groups.acknowledgement(replays, [entry_id]))
     assert await redis.xlen(replays.stream) == 0
+
+
+# --- failed attempts ------------------------------------------------------------------------------------------------
+
+FAILED = AttemptLog(
+    (
+        Attempt(1),
+        *(
+            Attempt(
+                number, 2, datetime(2026, 1, 1, 12, 0, 0, 1_000 * number, tzinfo=UTC), "é/\x00", "a.B", '"\\\U0001f600'
+            )
+            for number in range(2, 60)
+        ),
+    )
+)
+LOGS = (
+    ("", AttemptLog.of(Attempt(3))),
+    ("1", AttemptLog.of(*FAILED.kept)),
+    ("pay \x00é", AttemptLog.of(*FAILED.kept[:3])),
+)
+
+
+@pytest.mark.parametrize("verb", ["keep", "hand_back", "park"])
+async def test_failed_attempts_come_through_the_script_as_they_were(redis: Redis, verb: str) -> None:
+    entry_id = await given_to(redis, "me")
+
+    await settle(redis, entry_id, verb, ledger=Ledger(recorded=1, attempts=LOGS), letters=[letter("ship")])
+
+    assert Ledger.load(await redis.hget(SOURCE.ledger, entry_id)).attempts == LOGS
+
+
+async def test_who_lost_the_entry_leaves_the_attempts_that_are_known(redis: Redis) -> None:
+    entry_id = await given_to(redis, "another")
+    await redis.hset(SOURCE.ledger, entry_id, Ledger(recorded=1, attempts=LOGS).dump())
+
+    late = Ledger(frozenset({"mail"}), recorded=1, attempts=(("pay", AttemptLog.of(Attempt(7))),))
+    assert await settle(redis, entry_id, "keep", ledger=late) == "lost"
+
+    assert Ledger.load(await redis.hget(SOURCE.ledger, entry_id)) == Ledger(
+        frozenset({"mail"}), recorded=1, attempts=LOGS
+    )
+
+
+async def test_a_letter_whose_entry_could_not_be_settled_behind_it_leaves_them(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    await redis.hset(SOURCE.ledger, entry_id, Ledger(recorded=1, attempts=LOGS).dump())
+    ledger = Ledger(recorded=2, attempts=LOGS[:1])
+    await settle(
+        redis, entry_id, "keep", ledger=ledger, letters=[letter("ship"), replace(letter("mail"), is_written=False)]
+    )
+    stored = Ledger.load(await redis.hget(SOURCE.ledger, entry_id))
+    assert (stored.dead, stored.attempts) == ({"ship"}, LOGS)
+
+
+async def test_a_ledger_without_attempts_stays_without(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    await settle(redis, entry_id, "keep", ledger=Ledger(frozenset({"mail"}), recorded=1))
+    assert b"attempts" not in await redis.hget(SOURCE.ledger, entry_id)
+
+
+@pytest.mark.parametrize("stored", [{}, [], 7, "x", None, {"pay": {}}, {"pay": [[{"a": [None]}]]}], ids=repr)
+async def test_whatever_is_stored_for_attempts_an_entry_is_settled(redis: Redis, stored: Any) -> None:
+    entry_id = await given_to(redis, "me")
+    ledger = {"n": 1, "done": [], "dead": [], "gave_up": [], "waits": {}, "attempts": stored}
+    await redis.hset(SOURCE.ledger, entry_id, orjson.dumps(ledger))
+    assert await settle(redis, entry_id, letters=[letter("pay")]) == "acked"
+    assert await state_of(redis) == NOTHING
 
 
 def test_a_flush_is_bounded() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rapids.attempts import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids.exceptions import DeserializationError
 from rapids.outcomes import Dead, Failure, Reason
 from rapids.wire.events import EVENT_FIELDS, Replay
@@ -15,7 +16,10 @@ from rapids.wire.letters import LetterRead, Origin, original_fields, replay_fiel
 
 REGULAR = [part for name in EVENT_FIELDS for part in (name, b"value of " + name)]
 ORIGIN = Origin("7-1", "orders", "billing", "worker-1", 5)
-DEAD = Dead("pay", Reason.NON_RETRYABLE, Failure("ValueError", "declined", "Traceback ...", "shop:7 pay"))
+FAILED = AttemptLog.of(
+    Attempt(1), Attempt(2, 1, datetime(2026, 1, 1, tzinfo=UTC), "worker-1", "ValueError", "declined")
+)
+DEAD = Dead("pay", Reason.NON_RETRYABLE, Failure("ValueError", "declined", "Traceback ...", "shop:7 pay"), FAILED)
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -64,6 +68,7 @@ def test_the_reference_s_fields_come_first_and_ours_after_them() -> None:
     assert told[b"failed_at"] == b"2026-01-01T12:00:00+00:00"
     assert (told[b"error_type"], told[b"traceback"]) == (b"ValueError", b"Traceback ...")
     assert told[b"position"] == b"shop:7 pay"
+    assert told[b"attempts"] == b'[[1],[2,1,1767225600000,"worker-1","ValueError","declined"]]'
     assert (told[b"deliveries"], told[b"consumer"]) == (b"5", b"worker-1")
     assert (told[b"replay_of"], told[b"replay_count"]) == (b"", b"0")
     for name in EVENT_FIELDS:
@@ -135,6 +140,16 @@ def test_each_replay_counts_one_more() -> None:
     again = letter(REGULAR, Origin("7-1", "orders", "billing", "w", 1, replay_of="9-0", replay_count=3))
     _, replay = taken_apart(replay_fields(again, handler="pay", letter_id="10-0"))
     assert replay == Replay("pay", "10-0", 4, "7-1")
+
+
+def test_the_attempts_of_a_letter_are_read_back() -> None:
+    assert LetterRead.of(letter(REGULAR)).attempts() == FAILED
+
+
+@pytest.mark.parametrize("stored", [None, b"", b"[]", b"x", b"\xff", b"[" * 100_000, b"7", b'{"pay":[]}'], ids=repr)
+def test_a_letter_that_tells_of_no_attempts_has_none(stored: bytes | None) -> None:
+    fields = [] if stored is None else [b"attempts", stored]
+    assert LetterRead.of([b"handler", b"pay", *fields]).attempts() == NO_ATTEMPTS
 
 
 SPOILT = [b"", b"x", b"1", b"1:", b"1:a", b"3:abc", b"3:abc,", b"-1:,", b"1:a,1:b,-8:,", b"9" * 5_000 + b":", b"1_0:"]
