@@ -105,7 +105,7 @@ class AttemptLog:
     def then(self, later: "AttemptLog") -> "AttemptLog":
         """These and those that came later, which are as bounded."""
         both = self.kept + later.kept
-        start = FIRST_KEPT if self.left_out else min(FIRST_KEPT, len(both))
+        start = min(FIRST_KEPT, len(both))
         end = max(start, len(both) - LAST_KEPT)
         return AttemptLog(both[:start] + both[end:], self.left_out + later.left_out + end - start)
 

@@ -128,6 +128,14 @@ def test_one_that_is_handed_back_unbegun_keeps_them() -> None:
     }
 
 
+def test_deliveries_before_one_that_was_handed_back_unbegun_are_told_though_nobody_knew_for_whom() -> None:
+    back = Ledger.load(FRESH.handed_back(3, 0).dump())
+
+    assert letters_of(settle([dead("pay", 3)], back, 3, dead_letters=True)) == {
+        "pay": AttemptLog(silent(1, 2).kept + failed(3).kept)
+    }
+
+
 def test_of_a_parked_entry_they_are_kept_and_a_late_letter_has_them() -> None:
     first = settle([dead("ship", 1), retry("pay", 1)], FRESH, 1, dead_letters=False)
     parked = settle([Done("pay")], stored(first), 2, dead_letters=False)
