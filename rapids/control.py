@@ -50,7 +50,7 @@ class GroupControl:
         Handlers under way finish, and are settled. What was taken and not begun is handed back without spending a
         delivery; what failed and falls due waits. The pause outlives restarts, and lasts until `resume`. One that
         holds already stays as it is, and is what this returns. `actor` (200 characters) and `reason` (1,000) are
-        logged, and kept until `resume`.
+        logged, kept until `resume`, and in the stream's `rapids.audit.AuditLog`.
 
         Raises `StreamNotFoundError` or `GroupNotFoundError` if no router ever made the group,
         `redis.exceptions.RedisError` if Redis does not do as asked.
@@ -68,15 +68,18 @@ class GroupControl:
         self._log("paused", actor, reason)
         return _told(paused)
 
-    async def resume(self, *, actor: str = "") -> Pause | None:
+    async def resume(self, *, actor: str = "", reason: str = "") -> Pause | None:
         """End the pause: within about a second every process of the group goes on. The pause that ended, or None.
+
+        `actor` (200 characters) and `reason` (1,000) are logged, and in the stream's `rapids.audit.AuditLog`.
 
         Raises `redis.exceptions.RedisError` if Redis does not do as asked.
         """
         note("actor", actor, LONGEST_ACTOR)
-        if (ended := await control.resume(self._commands, self._source)) is None:
+        note("reason", reason, LONGEST_REASON)
+        if (ended := await control.resume(self._commands, self._source, actor, reason)) is None:
             return None
-        self._log("resumed", actor, ended.reason)
+        self._log("resumed", actor, reason)
         return _told(ended)
 
     async def paused(self) -> Pause | None:

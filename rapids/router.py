@@ -289,12 +289,12 @@ class EventRouter(HandlerRegistry):
         self._look_at_pause()
         return paused
 
-    async def resume(self, *, actor: str = "") -> Pause | None:
+    async def resume(self, *, actor: str = "", reason: str = "") -> Pause | None:
         """End the group's pause, in every process: see `GroupControl.resume`, which this calls.
 
         Raises `NotConfiguredError` without a client.
         """
-        ended = await self._control("resume()").resume(actor=actor)
+        ended = await self._control("resume()").resume(actor=actor, reason=reason)
         self._look_at_pause()
         return ended
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, call, checked, run
 from rapids.storage.groups import consumers
-from rapids.storage.keys import Source
+from rapids.storage.keys import Source, audit_log
 
 __all__ = ["Paused", "Standing", "look", "pause", "paused", "resume", "standing"]
 
@@ -34,13 +34,14 @@ async def pause(commands: Commands, source: Source, actor: str, reason: str) -> 
 
     Raises `ResponseError`, "no such key", where there is no such stream.
     """
-    call_ = ((source.stream, source.paused), (source.group, actor, reason))
+    call_ = ((source.stream, source.paused, audit_log(source.stream)), (source.group, actor, reason))
     return _paused(checked((await run(commands, scripts.load("pause"), [call_]))[0]))
 
 
-async def resume(commands: Commands, source: Source) -> Paused | None:
+async def resume(commands: Commands, source: Source, actor: str, reason: str) -> Paused | None:
     """End the group's pause; the one that ended, or None where there was none."""
-    return _paused(checked((await run(commands, scripts.load("resume"), [((source.paused,), ())]))[0]))
+    call_ = ((source.paused, audit_log(source.stream)), (source.group, actor, reason))
+    return _paused(checked((await run(commands, scripts.load("resume"), [call_]))[0]))
 
 
 async def paused(commands: Commands, source: Source) -> Paused | None:

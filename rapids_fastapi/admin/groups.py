@@ -137,7 +137,7 @@ async def resume_group(parts: RunningDep, user: UserDep, body: schemas.ResumeReq
     """End a group's pause: within about a second all its processes go on. The answer is the pause that ended."""
     with _understood():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
-        if (ended := await control.resume(actor=user.name)) is None:
+        if (ended := await control.resume(actor=user.name, reason=body.reason)) is None:
             await Inspector(parts.redis).group(body.stream, body.group)  # not paused, or not there at all?
     return schemas.PauseResult(
         stream=body.stream, group=body.group, pause=None if ended is None else schemas.Pause.model_validate(ended)

@@ -275,9 +275,13 @@ class PauseRequest(_Request):
 
 
 class ResumeRequest(_Request):
-    """Which group goes on."""
+    """Which group goes on, and why."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"stream": "orders", "group": "payments"}})
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"stream": "orders", "group": "payments", "reason": "the bank is back"}}
+    )
+
+    reason: str = Field(default="", max_length=LONGEST_REASON, description="Why; kept in the audit log.")
 
 
 class PauseResult(BaseModel):

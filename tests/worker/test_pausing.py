@@ -14,7 +14,7 @@ from rapids import BaseEvent, EventRouter, GroupControl, Pause, current_delivery
 from rapids.backoff import constant
 from rapids.exceptions import GroupNotFoundError, NotConfiguredError, RetryAfter, StreamNotFoundError
 from rapids.storage.control import Paused
-from rapids.storage.keys import Source
+from rapids.storage.keys import Source, audit_log
 from tests.redis.own_server import own_server
 from tests.redis.proxy import proxy_to
 from tests.servers.builds import Build
@@ -408,7 +408,7 @@ async def test_the_first_pause_counts_and_resuming_tells_what_ended(redis: Redis
     assert await control.pause(actor="bob") == first == await control.paused()
     assert await control.resume(actor="bob") == first
     assert await control.paused() is None
-    assert await all_keys(redis) == {STREAM}
+    assert await all_keys(redis) == {STREAM, audit_log(STREAM)}
 
 
 @pytest.mark.usefixtures("often")

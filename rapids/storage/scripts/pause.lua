@@ -1,10 +1,11 @@
 -- Pause a group. One that is paused already stays as it is: the first one counts.
 --
--- KEYS  stream, paused
+-- KEYS  stream, paused, audit log
 -- ARGV  group, actor, reason
 -- Returns {actor, reason, since in ms} of the pause that holds; nothing if there is no such group, an error if there is
 -- no such stream.
 -- with fields
+-- with auditing
 
 local found = false
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -15,5 +16,6 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('HSET', KEYS[2], 'actor', ARGV[2], 'reason', ARGV[3], 'since_ms', string.format('%.0f', now))
+  audit(KEYS[3], {'action', 'group_paused', 'actor', ARGV[2], 'reason', ARGV[3], 'group', ARGV[1]})
 end
 return redis.call('HMGET', KEYS[2], 'actor', 'reason', 'since_ms')

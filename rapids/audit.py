@@ -1,0 +1,94 @@
+"""The audit log: who changed what, when and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis, RedisCluster
+
+from rapids.checks import at_least
+from rapids.dead_letters.cursors import entry_behind, entry_cursor
+from rapids.settings import stream_name
+from rapids.storage import audit
+from rapids.storage.connection import SharedPool
+from rapids.wire.events import Fields, pairs
+
+__all__ = ["AuditEntry", "AuditLog", "AuditPage"]
+
+LARGEST_PAGE = 500
+
+LATEST = 253_402_300_799_000
+"""Milliseconds: time stamps end with the year 9999."""
+
+TARGETS = ("letter", "operation", "group")
+"""What may have been changed. A letter that an operation moved has no entry of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change. Actor, reason and details are what somebody typed: show them as text only."""
+
+    id: str
+    at: datetime
+    """When, by the server's clock."""
+    actor: str
+    action: str
+    """`letter_replayed`, `letter_discarded`, `letter_restored`, `group_paused`, `group_resumed`, or `operation_` and
+    what was done with it or became of it."""
+    reason: str
+    operation: str
+    """The operation's id, empty for none."""
+    target: str
+    """The id of the letter or operation, or the group."""
+    details: Mapping[str, str]
+    """What else the entry tells, by name: the `scope` of a replay, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """Changes, newest first."""
+
+    items: tuple[AuditEntry, ...]
+    cursor: str | None
+    """Where the next page starts; None after the last one."""
+
+
+class AuditLog:
+    """Who changed what, and why: of a dead-letter stream its letters and operations, of an event stream its groups.
+
+    Each entry is written in the same step as its change. Some 10,000 are kept, until 90 days after the last one.
+
+    Raises `ValueError` or `TypeError` for an option that makes no sense.
+    """
+
+    def __init__(self, redis: Redis | RedisCluster, stream: str) -> None:
+        self.stream = stream_name("stream", stream)
+        self._commands = SharedPool(redis, self.stream)
+
+    async def list(self, *, cursor: str | None = None, limit: int = 50) -> AuditPage:
+        """A page of up to `limit` changes (1 to 500), newest first, and where the next one starts.
+
+        Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range;
+        `redis.exceptions.RedisError` if Redis does not answer.
+        """
+        if at_least("limit", limit, 1) > LARGEST_PAGE:
+            raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
+        before = None if cursor is None else entry_behind(cursor)
+        rows = await audit.page(self._commands, self.stream, before=before, count=limit + 1)
+        items = tuple(_entry(entry_id.decode(), fields) for entry_id, fields in rows[:limit])
+        return AuditPage(items, entry_cursor(items[-1].id) if len(rows) > limit else None)
+
+
+def _entry(entry_id: str, fields: Fields) -> AuditEntry:
+    told = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs(fields)}
+    ms = int(entry_id.partition("-")[0])
+    return AuditEntry(
+        id=entry_id,
+        at=datetime.fromtimestamp(min(ms, LATEST) / 1000, UTC),
+        actor=told.pop("actor", ""),
+        action=told.pop("action", ""),
+        reason=told.pop("reason", ""),
+        operation=told.get("operation", ""),
+        target=next((told[name] for name in TARGETS if told.get(name)), ""),
+        details={name: value for name, value in told.items() if name not in TARGETS and value},
+    )

@@ -1,0 +1,140 @@
+"""The audit log: who changed what, when and why."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import DeadLetterQueue, GroupControl
+from rapids.audit import AuditEntry, AuditLog
+from rapids.exceptions import LetterStateError
+from rapids.storage.keys import audit_log
+from tests.dead_letters.helpers import write
+from tests.worker.helpers import DLQ, GROUP, STREAM, check_keys
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def queue(redis: Redis) -> DeadLetterQueue:
+    return DeadLetterQueue(redis, DLQ)
+
+
+def told(entry: AuditEntry) -> tuple[str, ...]:
+    return entry.action, entry.target, entry.actor, entry.reason, entry.operation
+
+
+async def test_a_log_that_does_not_exist_is_empty(redis: Redis) -> None:
+    page = await AuditLog(redis, DLQ).list()
+    assert (page.items, page.cursor) == ((), None)
+
+
+async def test_every_change_of_a_letter_is_in_it_once(queue: DeadLetterQueue, redis: Redis) -> None:
+    first, second = await write(redis), await write(redis)
+    await queue.discard(first, actor="ada", reason="é\nnoise")
+    await queue.restore(first, actor="bob")
+    await queue.replay(second, actor="eve", reason="fixed", scope="group")
+    for change in (queue.replay(second), queue.discard(second), queue.restore(second)):
+        with pytest.raises(LetterStateError):
+            await change
+
+    items = (await AuditLog(redis, DLQ).list()).items
+
+    assert [told(entry) for entry in items] == [
+        ("letter_replayed", second, "eve", "fixed", ""),
+        ("letter_restored", first, "bob", "", ""),
+        ("letter_discarded", first, "ada", "é\nnoise", ""),
+    ]
+    assert [dict(entry.details) for entry in items] == [{"scope": "group"}, {}, {}]
+    assert all(abs(entry.at - datetime.now(UTC)) < timedelta(minutes=1) for entry in items)
+    assert 89 * DAY_MS < await redis.pttl(audit_log(DLQ)) <= 90 * DAY_MS
+    await check_keys(redis)
+
+
+async def test_of_many_who_change_a_letter_the_one_who_did_is_in_it(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    changes = [queue.discard(letter_id, actor=str(number)) for number in range(8)]
+    results = await asyncio.gather(*changes, return_exceptions=True)
+    [winner] = [str(at) for at, result in enumerate(results) if not isinstance(result, Exception)]
+    assert [entry.actor for entry in (await AuditLog(redis, DLQ).list()).items] == [winner]
+
+
+async def test_who_paused_and_resumed_a_group_is_in_the_log_of_its_stream(redis: Redis) -> None:
+    await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+    control = GroupControl(redis, STREAM, GROUP)
+    assert await control.resume(actor="ada") is None
+    await control.pause(actor="ada", reason="the bank is down")
+    await control.pause(actor="bob", reason="it is paused already")
+    await control.resume(actor="eve", reason="it is back")
+
+    items = (await AuditLog(redis, STREAM).list()).items
+
+    assert [told(entry) for entry in items] == [
+        ("group_resumed", GROUP, "eve", "it is back", ""),
+        ("group_paused", GROUP, "ada", "the bank is down", ""),
+    ]
+    assert items[0].details == {"paused_by": "ada", "paused_because": "the bank is down"}
+    await check_keys(redis)
+
+
+async def test_a_pause_by_hand_that_says_nothing_is_resumed_and_told_of(redis: Redis) -> None:
+    await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+    await redis.hset("{dv:events}:rapids:paused:dv-group", "x", "y")
+    await GroupControl(redis, STREAM, GROUP).resume(actor="eve")
+    [entry] = (await AuditLog(redis, STREAM).list()).items
+    assert (entry.action, entry.details) == ("group_resumed", {})
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 9, 10, 500])
+async def test_cursors_lead_to_every_entry_once_while_others_come(redis: Redis, limit: int) -> None:
+    for number in range(9):
+        await redis.xadd(audit_log(DLQ), {"action": str(number)})
+    log, found, cursor = AuditLog(redis, DLQ), list[str](), None
+    while True:
+        page = await log.list(cursor=cursor, limit=limit)
+        found += [entry.action for entry in page.items]
+        if (cursor := page.cursor) is None:
+            break
+        await redis.xadd(audit_log(DLQ), {"action": "newer"})
+    assert found == list("876543210")
+
+
+async def test_some_ten_thousand_entries_are_kept(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for _ in range(10_500):
+            pipeline.xadd(audit_log(DLQ), {"action": "old"})
+        await pipeline.execute()
+    await queue.discard(letter_id)
+    assert await redis.xlen(audit_log(DLQ)) <= 10_200
+    assert (await AuditLog(redis, DLQ).list(limit=1)).items[0].action == "letter_discarded"
+
+
+async def test_an_entry_of_another_hand_is_shown_as_it_can_be(redis: Redis) -> None:
+    await redis.execute_command("XADD", audit_log(DLQ), "18446744073709551615-1", b"\xff", b"\xfe", "actor", b"\xff")
+    [entry] = (await AuditLog(redis, DLQ).list()).items
+    assert (entry.at.year, entry.actor, entry.action, entry.target) == (9999, "\ufffd", "", "")
+    assert entry.details == {"\ufffd": "\ufffd"}
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1-1", "+", "\x00", "ZW50cnk6MC0w", "Z3JvdXBzOjE6YQ"])
+async def test_a_cursor_that_no_page_gave_out_is_refused(redis: Redis, cursor: str) -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        await AuditLog(redis, DLQ).list(cursor=cursor)
+
+
+@pytest.mark.parametrize("limit", [0, 501, -1])
+async def test_a_limit_out_of_range_is_refused(redis: Redis, limit: int) -> None:
+    with pytest.raises(ValueError, match="limit"):
+        await AuditLog(redis, DLQ).list(limit=limit)
+
+
+def test_a_stream_that_can_be_none_is_refused(redis: Redis) -> None:
+    options: list[Any] = ["", "}{"]
+    for stream in options:
+        with pytest.raises(ValueError, match="stream"):
+            AuditLog(redis, stream)
