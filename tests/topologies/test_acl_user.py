@@ -10,7 +10,8 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
-from rapids import EventEmitter
+from rapids import DeadLetterQueue, EventEmitter
+from rapids.audit import AuditLog
 from rapids.clients import open_client
 from rapids.exceptions import EmitError
 from rapids.inspection import Inspector
@@ -149,6 +150,8 @@ async def everything(server: Standalone, client: Redis) -> None:
     await emit_with_answers_lost(server)
     await take_turns(client)
     await pause_and_resume(client)
+    await replay_in_vain(client)
+    await look_at_the_audit_log(client)
     await remove_who_is_gone(client)
     await make_a_lost_group_again(server, client)
 
@@ -159,6 +162,24 @@ async def pause_and_resume(client: Redis) -> None:
         await router.pause()
         assert (await router.health()).reason == "paused"
         await router.resume()
+
+
+async def replay_in_vain(client: Redis) -> None:
+    """What cannot be read fails again, and its letter is told so."""
+    queue = DeadLetterQueue(client, DLQ)
+    [letter] = (await queue.list()).items
+    await queue.replay(letter.id)
+    async with running(make_router(client, stream=STREAM, dlq_stream=DLQ, max_deliveries=1)):
+        await eventually(lambda: _failed_again(queue, letter.id))
+
+
+async def _failed_again(queue: DeadLetterQueue, letter_id: str) -> bool:
+    return (await queue.get(letter_id)).replays[-1].outcome == "failed_again"
+
+
+async def look_at_the_audit_log(client: Redis) -> None:
+    assert (await AuditLog(client, DLQ).list()).items
+    assert (await AuditLog(client, STREAM).list()).items
 
 
 async def look_at_everything(client: Redis) -> None:
