@@ -7,7 +7,18 @@ from typing import Literal, TypeAlias
 from rapids.storage.connection import Commands, Reply, call, checked
 from rapids.storage.keys import letters_archive, letters_archived, letters_failed_again
 
-__all__ = ["HISTORY", "Archived", "ReplayState", "failed_again", "first", "read", "replay_state"]
+__all__ = [
+    "HISTORY",
+    "Archived",
+    "ReplayState",
+    "failed_again",
+    "first",
+    "last",
+    "places",
+    "read",
+    "replay_state",
+    "several",
+]
 
 HISTORY = b"rapids:history"
 _LETTER = b"rapids:letter_id"
@@ -50,6 +61,18 @@ async def first(commands: Commands, dlq: str, *, behind: str, upto: str, count: 
     """Up to `count` archived letters in the order of their places, from the one behind a place to the one at `upto`."""
     rows = await call(commands, "XRANGE", letters_archive(dlq), f"({behind}", upto, "COUNT", count)
     return [Archived.of(row) for row in rows]
+
+
+async def places(commands: Commands, dlq: str, letter_ids: Sequence[str]) -> list[str]:
+    """The places of those letters that are in the archive, in order."""
+    found = await call(commands, "ZMSCORE", letters_archived(dlq), *letter_ids)
+    return [f"{place}-0" for place in sorted({round(float(score)) for score in found if score is not None})]
+
+
+async def several(commands: Commands, dlq: str, places: Sequence[str]) -> list[Archived]:
+    """The letters at these places, in order, without those that are gone."""
+    replies = await commands.send([("XRANGE", letters_archive(dlq), place, place) for place in places])
+    return [Archived.of(row) for reply in replies for row in checked(reply)]
 
 
 async def last(commands: Commands, dlq: str) -> str:
