@@ -210,6 +210,7 @@ class _Batches:
         return moved.last or ""
 
     async def _one(self, place: str) -> str:
+        self._singly -= 1
         try:
             await self._letters.move_one(self._step, place)
         except (LetterNotFoundError, LetterStateError):
@@ -220,7 +221,6 @@ class _Batches:
             if isinstance(error, RedisError | OSError) and (is_outage(error) or isinstance(error, REFUSED)):
                 raise
             await self._pass_over("failed", place, write_error(place, _told(error)))
-        self._singly -= 1
         return place
 
     async def _pass_over(self, counted_as: str, place: str, error: str = "") -> None:

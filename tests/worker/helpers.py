@@ -142,6 +142,8 @@ EXPECTED_KEYS = (
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:made-again:dv-group\w*",  # likewise
     r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while somebody has it paused
     r"\{dv:dlq\}:rapids:(archive|archived|failed-again|audit)",  # capped, and has a TTL
+    r"\{dv:dlq\}:rapids:(operations|operating:(replay|discard|restore))",  # has a TTL
+    r"\{dv:dlq\}:rapids:operation:[0-9a-f]{32}(:errors)?",  # a hundred of them, with a TTL
     r"\{dv:dlq\}:rapids:restored",  # no more than there are letters
     r"\{dv:events\}:rapids:audit",  # capped, and has a TTL
     r"\{dv:dlq\}:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # at most twice the letters, 1,000 fingerprints
@@ -150,7 +152,7 @@ EXPECTED_KEYS = (
 )
 WITH_TTL = (
     r"\{dv:events\}:rapids:(audit|consumer:.*|trimming|(.*:)?made-again:.*)",
-    r"\{dv:dlq\}:rapids:(archive|archived|failed-again|audit|written:.*|moving:.*)",
+    r"\{dv:dlq\}:rapids:(archive|archived|failed-again|audit|written:.*|moving:.*|operat.*)",
     r".*:rapids:replayed:.*",
 )
 OF_PENDING = r".*:rapids:(ledger|due|parked):.*"
