@@ -1,0 +1,100 @@
+"""The plug-in carries out operations on dead letters while the application runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from rapids import DeadLetterQueue, EventRouter, LetterFilter
+from rapids.dead_letters import Selector
+from rapids_fastapi import Rapids
+from rapids_fastapi import operating as operating_module
+from rapids_fastapi.running import Running
+from tests.dead_letters.helpers import write
+from tests.support import eventually
+from tests.worker.helpers import DLQ, STREAM
+
+ALL = Selector(filter=LetterFilter())
+
+
+def an_app(url: str) -> Rapids:
+    return Rapids(routers=[EventRouter(stream=STREAM, group="fa-group", dlq_stream=DLQ)], url=url)
+
+
+def runners() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("rapids-operation")]
+
+
+async def has_ended(queue: DeadLetterQueue, operation_id: str) -> bool:
+    return (await queue.operations.get(operation_id)).state == "completed"
+
+
+async def test_what_others_left_is_carried_out(redis: Redis, redis_url: str) -> None:
+    queue = DeadLetterQueue(redis, DLQ)
+    await write(redis)
+    left = await queue.operations.start("discard", ALL)
+    async with an_app(redis_url).lifespan():
+        await eventually(lambda: has_ended(queue, left.id))
+    assert runners() == []
+
+
+async def test_what_is_started_in_the_application_is_carried_out(redis: Redis, redis_url: str) -> None:
+    await write(redis)
+    async with an_app(redis_url).lifespan() as state:
+        running: Running = state["rapids"]
+        queue = running.queues[DLQ]
+        begun = await queue.operations.start("replay", ALL)
+        await eventually(lambda: has_ended(queue, begun.id))
+        assert f"rapids-operations:{DLQ}" in runners()
+
+
+async def test_a_shutdown_lets_go_of_what_is_under_way(redis: Redis, redis_url: str) -> None:
+    queue = DeadLetterQueue(redis, DLQ)
+    for _ in range(3):
+        await write(redis)
+    begun = await queue.operations.start("discard", ALL, rate=0.01)
+
+    async def is_under_way() -> bool:
+        return (await queue.operations.get(begun.id)).done == 1
+
+    async with an_app(redis_url).lifespan():
+        await eventually(is_under_way)
+    left = await queue.operations.get(begun.id)
+    assert (left.state, left.owner, left.done) == ("running", "", 1)
+    assert runners() == []
+
+
+async def test_a_runner_that_dies_is_logged_and_started_again(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(operating_module, "_RESTART_DELAY", lambda failures: 0.01 * failures)
+    queue = DeadLetterQueue(redis, DLQ)
+    ran: list[asyncio.Event] = []
+
+    async def run(stop: asyncio.Event) -> None:
+        ran.append(stop)
+        if len(ran) < 3:
+            raise NoPermissionError("no right to HINCRBY")
+        await stop.wait()
+
+    monkeypatch.setattr(queue.operations, "run", run)
+    async with operating_module.operating([queue]):
+        await eventually(lambda: len(ran) == 3)
+    assert caplog.text.count(f"operations on '{DLQ}' are not run") == 2
+    assert "no right to HINCRBY" in caplog.text
+
+
+async def test_a_runner_that_does_not_stop_is_cut_off(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operating_module, "_STOP_TIMEOUT", 0.01)
+    queue = DeadLetterQueue(redis, DLQ)
+
+    async def run(stop: asyncio.Event) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(queue.operations, "run", run)
+    async with operating_module.operating([queue]):
+        await asyncio.sleep(0)
+    assert runners() == []
