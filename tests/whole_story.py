@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, EventEmitter
+from rapids.dead_letters import OperationKind, Selector
 from rapids.exceptions import NonRetryableError
 from tests.support import eventually
 from tests.worker.helpers import (
@@ -26,7 +27,7 @@ from tests.worker.helpers import (
 async def whole_story(
     client: Redis, redis: Redis, *, stream: str = STREAM, dlq: str = DLQ, block_ms: int = 500, **options: Any
 ) -> None:
-    """Emit, read, fail, wait, reclaim, dead-letter, list, replay, discard, restore, lag, stop: all over one client.
+    """Emit, read, fail, wait, reclaim, dead-letter, list, replay, discard, restore, operate, lag, stop: all over one client.
 
     `redis` is for what others do, and for looking at what is left. `options` are the router's.
     """
@@ -66,6 +67,14 @@ async def whole_story(
         assert (await queue.restore(unread)).state == "dead"
         assert [letter.id for letter in (await queue.list()).items] == [unread]
         assert [change.action for change in (await queue.get(unread)).history] == ["discarded", "restored"]
+
+        strange = await add(redis, [b"original_stream", b"", b"data", b"{}"], dlq)
+        wanted: tuple[tuple[OperationKind, int], ...] = (("replay", 0), ("discard", 1))
+        for kind, done in wanted:
+            begun = await queue.operations.start(kind, Selector(ids=(strange,)))
+            result = await queue.operations.run_until_ended(begun.id)
+            assert (result.state, result.done, result.failed) == ("completed", done, 1 - done)
+        assert len((await queue.operations.list()).items) == 2
 
         lag = await router.get_consumer_lag()
         assert (lag.stream_length, lag.pending_count) == (5, 0)

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis, RedisCluster
 
+from rapids.dead_letters.archived import ArchiveSelection
 from rapids.dead_letters.letters import DeadLetter, read_history
 from rapids.dead_letters.moving import Selected, Step
 from rapids.dead_letters.operation import OperationKind
 from rapids.dead_letters.reading import read_letters
 from rapids.dead_letters.selecting import Selection, Selector
 from rapids.settings import hash_tag
-from rapids.storage import letters, moving
-from rapids.storage.archive import Archived
+from rapids.storage import archive, letters, moving
 from rapids.storage.connection import SharedPool
-from rapids.storage.keys import letters_archive
 from rapids.storage.moving import Moved, MoveMany
 
 __all__ = ["Bounds", "QueueLetters"]
@@ -53,24 +52,29 @@ class QueueLetters:
 
     def select(self, kind: OperationKind, selector: Selector) -> Selected:
         """The letters of a selector: in the stream, or, to be restored, in the archive."""
-        return Selection(self._redis, self._dlq, selector)
+        chosen = ArchiveSelection if kind == "restore" else Selection
+        return chosen(self._redis, self._dlq, selector)
 
     async def read(self, kind: OperationKind, places: Sequence[str]) -> Sequence[DeadLetter]:
         """Letters by their places, in order; fewer where they are large."""
-        stream = letters_archive(self._dlq) if kind == "restore" else self._dlq
         found: list[DeadLetter] = []
         size = 0
         for at in range(0, len(places), READ_STEP):
-            rows = await letters.several(self._commands, stream, places[at : at + READ_STEP])
-            size += sum(len(part) for _, fields in rows for part in fields)
-            if kind == "restore":
-                archived = [Archived.of(row) for row in rows]
-                found += [DeadLetter.read(one.letter_id, one.fields, read_history(one.history)) for one in archived]
-            else:
-                found += [letter for _, letter in await read_letters(self._commands, self._dlq, rows)]
+            some = places[at : at + READ_STEP]
+            read = await (self._archived(some) if kind == "restore" else self._dead(some))
+            size += sum(len(part) for letter in read for part in letter.stored)
+            found += read
             if size >= ENOUGH_BYTES:
                 break
         return found
+
+    async def _dead(self, places: Sequence[str]) -> list[DeadLetter]:
+        rows = await letters.several(self._commands, self._dlq, places)
+        return [letter for _, letter in await read_letters(self._commands, self._dlq, rows)]
+
+    async def _archived(self, places: Sequence[str]) -> list[DeadLetter]:
+        rows = await archive.several(self._commands, self._dlq, places)
+        return [DeadLetter.read(one.letter_id, one.fields, read_history(one.history)) for one in rows]
 
     async def move_many(self, step: Step, places: Sequence[str]) -> Moved:
         """Move letters in one step, in which the operation counts them."""
