@@ -23,9 +23,12 @@ _USER = "rapids.admin_user"
 _READING = {"GET", "HEAD", "OPTIONS"}
 
 
-def needs(permission: Permission) -> dict[str, Any]:
-    """For a route's `openapi_extra`: the permission it needs, for the door and for the documentation."""
-    return {_PERMISSION: permission}
+def needs(*permissions: Permission) -> dict[str, Any]:
+    """For a route's `openapi_extra`: the permission it needs, for the door and for the documentation.
+
+    With several, one of them opens the door, and the route itself must see to which it takes.
+    """
+    return {_PERMISSION: permissions[0] if len(permissions) == 1 else list(permissions)}
 
 
 class AdminRoute(ProblemRoute):
@@ -50,13 +53,23 @@ class AdminRoute(ProblemRoute):
                 "unauthenticated", "The credentials are missing or wrong.", headers=_challenges(parts.admin_auth)
             )
         # A route that names none raises KeyError here: closed rather than open.
-        permission: Permission = (self.openapi_extra or {})[_PERMISSION]
-        if not user.may(permission):
-            raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
+        needed: Permission | list[Permission] = (self.openapi_extra or {})[_PERMISSION]
+        allowed: list[Permission] = [needed] if isinstance(needed, str) else needed
+        if not any(user.may(permission) for permission in allowed):
+            told = " or ".join(map(repr, allowed))
+            raise Problem("forbidden", f"This needs the permission {told}.", permission=" or ".join(allowed))
+        _check_query(request)
         if request.method not in _READING:
             await _check_change(bounded, foreign=needs_origin_check(request, parts.admin_auth) and is_foreign(request))
         request.scope[_USER] = user
         return bounded
+
+
+def _check_query(request: Request) -> None:
+    """Nothing here takes a parameter twice; to go by one of them would be a guess at what was meant."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(names) != len(set(names)):
+        raise Problem("invalid", "A parameter is there more than once.")
 
 
 async def _check_change(request: "_BoundedRequest", *, foreign: bool) -> None:

@@ -13,7 +13,7 @@ from rapids_fastapi.admin.access import RunningDep
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.reach import LONGEST_NAME
 
-__all__ = ["LONGEST_TEXT", "FilterDep", "KindDep", "QueueDep"]
+__all__ = ["LONGEST_TEXT", "FilterDep", "KindDep", "Moment", "QueueDep"]
 
 LONGEST_TEXT = 200
 """Characters of a text to filter by."""
@@ -30,6 +30,7 @@ def _no_number(value: object) -> object:
 
 
 Moment = Annotated[datetime, BeforeValidator(_no_number)]
+"""A date, or a date and time, as text."""
 
 
 def _moment(description: str, example: str) -> Any:

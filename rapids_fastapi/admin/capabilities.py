@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api/capabilities", route_class=AdminRoute, dependenc
     "",
     summary="What this admin can do",
     openapi_extra=needs("read"),
-    responses=documented("admin-closed", "unauthenticated", "forbidden", "not-running"),
+    responses=documented("admin-closed", "unauthenticated", "forbidden", "invalid", "not-running"),
 )
 async def get_capabilities(parts: RunningDep, user: UserDep) -> schemas.Capabilities:
     """What this admin can do, and what you may."""

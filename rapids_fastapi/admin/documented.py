@@ -18,6 +18,8 @@ _MEMBERS: dict[str, dict[str, Any]] = {
     "stream-needed": {"allowed": ["invoices", "orders"]},
     "stream-not-found": {"allowed": ["orders"]},
     "letter-state": {"state": "replayed", "needed": "dead"},
+    "operation-running": {"operation": "0a4dcf0e3f0f4f2b", "kind": "replay"},
+    "operation-state": {"state": "completed"},
 }
 """Examples of the members that a sort of problem has beside those of the RFC."""
 
@@ -35,7 +37,9 @@ _SCHEMA: dict[str, Any] = {
         "instance": {"type": "string", "description": "The path that was asked for."},
         "permission": {"type": "string", "description": "Of `forbidden`: what is missing."},
         "allowed": {**_NAMES, "description": "Of streams and queues that were not said, or wrong: the right ones."},
-        "state": {"type": "string", "description": "Of `letter-state`: what the letter is."},
+        "state": {"type": "string", "description": "Of `letter-state` and `operation-state`: what it is."},
+        "operation": {"type": "string", "description": "Of `operation-running`: the id of the one that has not ended."},
+        "kind": {"type": "string", "description": "Of `operation-running`: `replay`, `discard` or `restore`."},
         "needed": {"type": "string", "description": "Of `letter-state`: what it would have to be."},
         "errors": {
             "type": "array",

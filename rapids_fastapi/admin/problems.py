@@ -24,6 +24,9 @@ from rapids.exceptions import (
     LetterNotFoundError,
     LetterStateError,
     NotConfiguredError,
+    OperationNotFoundError,
+    OperationRunningError,
+    OperationStateError,
     StreamNotFoundError,
 )
 
@@ -79,6 +82,9 @@ _ALL = (
     Kind("letter-not-found", 404, "There is no such dead letter"),
     Kind("letter-state", 409, "The dead letter is in another state"),
     Kind("letter-unreadable", 409, "The dead letter cannot be replayed"),
+    Kind("operation-not-found", 404, "There is no such operation"),
+    Kind("operation-running", 409, "Another operation of this kind has not ended"),
+    Kind("operation-state", 409, "The operation has ended"),
     Kind("redis-unavailable", 503, "Redis does not answer"),
     Kind("not-running", 503, "Rapids is not running"),
     Kind("not-ready", 503, "Not ready"),
@@ -176,6 +182,12 @@ def problem_of(error: Exception) -> Problem:
             return Problem("letter-state", str(error), state=error.state, needed=error.needed)
         case DeserializationError():
             return Problem("letter-unreadable", str(error))
+        case OperationNotFoundError():
+            return Problem("operation-not-found", str(error))
+        case OperationRunningError():
+            return Problem("operation-running", str(error), operation=error.operation_id, kind=error.kind)
+        case OperationStateError():
+            return Problem("operation-state", str(error), state=error.state)
         case NotConfiguredError():
             return Problem("not-running", str(error))
         case RedisError() | OSError():  # a TimeoutError is an OSError

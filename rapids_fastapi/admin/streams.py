@@ -11,7 +11,7 @@ from rapids_fastapi.admin.reach import streams_of
 
 __all__ = ["router"]
 
-_PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "redis-unavailable", "not-running")
+_PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running")
 
 router = APIRouter(prefix="/api/streams", route_class=AdminRoute, dependencies=CREDENTIALS)
 

@@ -1,0 +1,293 @@
+"""Operations over HTTP: started, previewed, watched, held and ended; by whoever may, one of a kind at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis as redis_sync
+from fastapi.testclient import TestClient
+from redis.exceptions import ConnectionError
+
+from rapids import EventRouter
+from rapids.dead_letters import Operations
+from rapids_fastapi import AdminUser
+from rapids_fastapi.admin import progress
+from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token, until
+
+__all__ = ["client", "token"]
+
+LETTERS = "/rapids/api/dead-letters"
+OPERATIONS = "/rapids/api/operations"
+ALL = {"filter": {}}
+
+pytestmark = pytest.mark.usefixtures("token")
+
+
+def start(client: TestClient, kind: str = "discard", selector: Any = ALL, **options: Any) -> dict[str, Any]:
+    response = client.post(OPERATIONS, json={"kind": kind, "selector": selector, **options})
+    assert response.status_code == 202, response.text
+    return response.json()
+
+
+def ended(client: TestClient, operation: dict[str, Any]) -> dict[str, Any]:
+    def look() -> Any:
+        found = client.get(f"{OPERATIONS}/{operation['id']}").json()
+        return found if found["state"] in ("completed", "cancelled", "failed") else None
+
+    return until(look)
+
+
+def put_many(url: str, count: int, **fields: Any) -> list[str]:
+    with redis_sync.Redis.from_url(url):
+        return [put_letter(url, **fields) for _ in range(count)]
+
+
+class TestStarting:
+    def test_all_that_match_are_moved_and_counted(self, client: TestClient, redis_url: str) -> None:
+        put = [put_letter(redis_url, handler="ab"[n % 2]) for n in range(6)]
+        response = client.post(
+            OPERATIONS, json={"kind": "discard", "selector": {"filter": {"handler": "a"}}, "reason": "test orders"}
+        )
+        assert response.status_code == 202
+        started = response.json()
+        assert response.headers["location"] == f"{OPERATIONS}/{started['id']}"
+        assert (started["kind"], started["total"], started["total_exact"]) == ("discard", 3, True)
+        assert (started["dlq"], started["actor"], started["reason"]) == (DLQ, "admin", "test orders")
+        assert started["selector"] == {"filter": {"handler": "a"}}
+        done = ended(client, started)
+        assert (done["state"], done["done"], done["skipped"], done["failed"], done["errors"]) == (
+            *("completed", 3, 0, 0),
+            [],
+        )
+        assert done["ended_at"] is not None
+        assert [letter["id"] for letter in client.get(LETTERS).json()["items"]] == put[1::2][::-1]
+        assert client.get(response.headers["location"]).json() == done
+        (change,) = client.get(f"{LETTERS}/{put[0]}").json()["history"]
+        assert (change["action"], change["actor"], change["reason"]) == ("discarded", "admin", "test orders")
+
+    def test_replays_and_restores(self, client: TestClient, redis_url: str) -> None:
+        put = put_many(redis_url, 4)
+        assert ended(client, start(client, "discard", {"ids": put[:2]}))["done"] == 2
+        restored = ended(client, start(client, "restore", {"ids": put[:2]}))
+        assert restored["done"] == 2, str({k: restored[k] for k in ("total","done","skipped","failed","errors","upto") if k in restored})
+        fingerprint = client.get(f"{LETTERS}/groups").json()["items"][0]["fingerprint"]
+        replay = ended(client, start(client, "replay", {"fingerprint": fingerprint}, rate=1_000, max_items=3))
+        assert (replay["done"], replay["rate"], replay["max_items"], replay["scope"]) == (3, 1_000, 3, "handler")
+        assert client.get(f"{LETTERS}/standing").json()["length"] == 1
+
+    def test_a_dry_run_changes_nothing_and_says_what_would_be_done(self, client: TestClient, redis_url: str) -> None:
+        put = put_many(redis_url, 30, data='{"password": "hunter2"}')
+        response = client.post(OPERATIONS, json={"kind": "replay", "selector": ALL, "dry_run": True, "max_items": 25})
+        assert response.status_code == 200
+        preview = response.json()
+        assert (preview["dlq"], preview["total"], preview["total_exact"]) == (DLQ, 25, True)
+        assert [letter["id"] for letter in preview["sample"]] == put[:20]
+        assert (preview["checked"], preview["unparseable"]) == (25, 25)  # no class is registered for them
+        assert "hunter2" not in response.text
+        assert client.get(f"{LETTERS}/standing").json()["length"] == 30
+        assert client.get(OPERATIONS).json()["items"] == []
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"kind": "replay"},
+            {"kind": "replay", "selector": {}},
+            {"kind": "replay", "selector": {"filter": {}, "ids": ["1-1"]}},
+            {"kind": "replay", "selector": {"ids": []}},
+            {"kind": "replay", "selector": {"ids": ["x"]}},
+            {"kind": "replay", "selector": {"ids": ["1-1"] * 1_001}},
+            {"kind": "replay", "selector": {"fingerprint": "x"}},
+            {"kind": "replay", "selector": {"filter": {"since": "yesterday"}}},
+            {"kind": "replay", "selector": {"filter": {"colour": "red"}}},
+            {"kind": "erase", "selector": {"filter": {}}},
+            {"kind": "replay", "selector": {"filter": {}}, "rate": 0},
+            {"kind": "replay", "selector": {"filter": {}}, "max_items": 0},
+            {"kind": "replay", "selector": {"filter": {}}, "scope": "nobody"},
+        ],
+    )
+    def test_what_makes_no_sense_is_422(self, client: TestClient, body: dict[str, Any]) -> None:
+        response = client.post(OPERATIONS, json=body)
+        assert (response.status_code, response.json()["type"]) == (422, "urn:rapids:problem:invalid")
+
+    def test_hidden_text_cannot_be_found_by_counting(self, client: TestClient, redis_url: str) -> None:
+        put_letter(redis_url, data='{"password": "hunter2"}')
+        selector = {"filter": {"q": "hunter2"}}
+        response = client.post(OPERATIONS, json={"kind": "replay", "selector": selector, "dry_run": True})
+        assert response.status_code == 422
+        assert "ids" in response.json()["detail"]
+        with client_for(redis_url, redact=None) as frank:
+            found = frank.post(OPERATIONS, json={"kind": "replay", "selector": selector, "dry_run": True})
+        assert found.json()["total"] == 1
+
+
+@pytest.fixture
+def held(client: TestClient, redis_url: str) -> dict[str, Any]:
+    """An operation that takes longer than any test."""
+    put_many(redis_url, 20)
+    return start(client, "discard", rate=0.01, reason="slowly")
+
+
+class TestOneAtATime:
+    def test_a_second_of_its_kind_is_409_and_names_it(self, client: TestClient, held: dict[str, Any]) -> None:
+        response = client.post(OPERATIONS, json={"kind": "discard", "selector": ALL})
+        problem = response.json()
+        assert (response.status_code, problem["type"]) == (409, "urn:rapids:problem:operation-running")
+        assert (problem["operation"], problem["kind"]) == (held["id"], "discard")
+        assert start(client, "replay", {"ids": ["1-1"]})["kind"] == "replay"
+
+    def test_held_resumed_and_ended(self, client: TestClient, held: dict[str, Any]) -> None:
+        path = f"{OPERATIONS}/{held['id']}"
+        assert client.post(f"{path}/pause", json={"reason": "wait"}).json()["state"] == "paused"
+        assert client.post(f"{path}/pause", json={}).json()["state"] == "paused"
+        assert client.post(OPERATIONS, json={"kind": "discard", "selector": ALL}).status_code == 409
+        assert client.post(f"{path}/resume", json={}).json()["state"] == "running"
+        cancelled = client.post(f"{path}/cancel", json={"reason": "enough"}).json()
+        assert cancelled["state"] == "cancelled"
+        for change in ("pause", "resume"):
+            response = client.post(f"{path}/{change}", json={})
+            assert (response.status_code, response.json()["type"]) == (409, "urn:rapids:problem:operation-state")
+            assert response.json()["state"] == "cancelled"
+        assert start(client, "discard", {"ids": ["1-1"]})
+
+    def test_an_unknown_one_is_404(self, client: TestClient) -> None:
+        for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/pause"), ("POST", "/cancel")):
+            response = client.request(method, f"{OPERATIONS}/nothing{path}", json={} if method == "POST" else None)
+            assert (response.status_code, response.json()["type"]) == (404, "urn:rapids:problem:operation-not-found")
+
+    def test_lists_lead_on_newest_first(self, client: TestClient) -> None:
+        started = []
+        for _ in range(5):
+            started.append(start(client, "discard", {"ids": ["1-1"]})["id"])
+            ended(client, {"id": started[-1]})
+        seen: list[str] = []
+        url = f"{OPERATIONS}?limit=2"
+        while True:
+            response = client.get(url)
+            seen += [operation["id"] for operation in response.json()["items"]]
+            if response.json()["next_cursor"] is None:
+                break
+            url = response.links["next"]["url"]
+        assert seen == started[::-1]
+        assert len(client.get(f"{OPERATIONS}?limit=200").json()["items"]) == 5
+
+
+class TestPermissions:
+    @pytest.mark.parametrize(
+        ("kind", "permission"), [("replay", "replay"), ("discard", "discard"), ("restore", "discard")]
+    )
+    def test_a_kind_needs_its_own(self, redis_url: str, kind: str, permission: str) -> None:
+        other = {"replay": "discard", "discard": "replay"}[permission]
+        put = put_many(redis_url, 2)
+        with client_for(redis_url) as operator:
+            if kind == "restore":
+                ended(operator, start(operator, "discard"))
+            held = start(operator, kind, {"ids": put}, rate=0.01)
+            operator.post(f"{OPERATIONS}/{held['id']}/pause", json={})
+            with client_for(redis_url, admin_auth=lambda _: AdminUser("ann", [other, "read", "edit"])) as client:
+                for dry_run in (True, False):
+                    body = {"kind": kind, "selector": ALL, "dry_run": dry_run}
+                    self.is_refused(client.post(OPERATIONS, json=body), permission)
+                for change in ("pause", "resume", "cancel"):
+                    self.is_refused(client.post(f"{OPERATIONS}/{held['id']}/{change}", json={}), permission)
+                assert client.get(f"{OPERATIONS}/{held['id']}").json()["state"] == "paused"
+            with client_for(redis_url, admin_auth=lambda _: AdminUser("bob", [permission])) as client:
+                assert client.post(f"{OPERATIONS}/{held['id']}/cancel", json={}).json()["state"] == "cancelled"
+
+    @staticmethod
+    def is_refused(response: Any, permission: str) -> None:
+        assert (response.status_code, response.json()["type"]) == (403, "urn:rapids:problem:forbidden")
+        assert response.json()["permission"] == permission
+
+
+def test_where_there_are_several_queues_the_location_says_which(redis_url: str) -> None:
+    routers = [EventRouter(stream=STREAM, group=group, dlq_stream=f"fa:{group}&") for group in ("a", "b")]
+    with client_for(redis_url, routers=routers, emitter=None) as client:
+        body = {"kind": "discard", "selector": {"ids": ["1-1"]}}
+        assert client.post(OPERATIONS, json=body).json()["type"] == "urn:rapids:problem:dlq-needed"
+        response = client.post(OPERATIONS, json=body, params={"dlq": "fa:a&"})
+        assert response.headers["location"] == f"{OPERATIONS}/{response.json()['id']}?dlq=fa%3Aa%26"
+        assert client.get(response.headers["location"]).json()["dlq"] == "fa:a&"
+
+
+def events(text: str) -> Iterator[dict[str, str]]:
+    for block in text.strip("\n").split("\n\n"):
+        lines = [line.partition(": ") for line in block.split("\n")]
+        yield {name: value for name, _, value in lines}
+
+
+class TestWatching:
+    def test_progress_until_it_has_ended(self, client: TestClient, redis_url: str) -> None:
+        put_many(redis_url, 20)
+        started = start(client, "discard", rate=20)
+        response = client.get(f"{OPERATIONS}/{started['id']}/events")
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["content-security-policy"] == "frame-ancestors 'none'"
+        told = list(events(response.text))
+        assert told[0] == {"retry": "1000"}
+        *under_way, last = told[1:]
+        assert last["event"] == "ended"
+        assert {event["event"] for event in under_way} == {"progress"}
+        assert len({event["id"] for event in told[1:]}) == len(told[1:]) > 1
+        assert json.loads(last["data"]) == client.get(f"{OPERATIONS}/{started['id']}").json()
+        again = client.get(f"{OPERATIONS}/{started['id']}/events", headers={"Last-Event-ID": last["id"]})
+        assert (again.status_code, again.content) == (204, b"")
+        assert again.headers["cache-control"] == "no-store"
+        other = client.get(f"{OPERATIONS}/{started['id']}/events", headers={"Last-Event-ID": "older"})
+        assert [event.get("event") for event in events(other.text)] == [None, "ended"]
+
+    def test_it_ends_in_time_and_goes_on_where_it_was(
+        self, client: TestClient, held: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client.post(f"{OPERATIONS}/{held['id']}/pause", json={})
+        monkeypatch.setattr(progress, "LASTS", 0.3)
+        monkeypatch.setattr(progress, "LOOKS_EVERY", 0.02)
+        monkeypatch.setattr(progress, "KEEPS_ALIVE_EVERY", 0.1)
+        response = client.get(f"{OPERATIONS}/{held['id']}/events")
+        assert ": nothing new\n\n" in response.text
+        (event,) = [event for event in events(response.text) if "data" in event]
+        assert (event["event"], json.loads(event["data"])["state"]) == ("progress", "paused")
+        again = client.get(f"{OPERATIONS}/{held['id']}/events", headers={"Last-Event-ID": event["id"]})
+        assert again.status_code == 200
+        assert "data:" not in again.text
+
+    def test_an_outage_is_an_event(
+        self, client: TestClient, held: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ask, asked = Operations.get, 0
+
+        async def gone(operations: Operations, operation_id: str) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                raise ConnectionError("gone")
+            return await ask(operations, operation_id)
+
+        monkeypatch.setattr(Operations, "get", gone)
+        response = client.get(f"{OPERATIONS}/{held['id']}/events")
+        *_, last = events(response.text)
+        assert last["event"] == "problem"
+        assert json.loads(last["data"])["type"] == "urn:rapids:problem:redis-unavailable"
+
+    def test_hostile_text_ends_no_event(self, client: TestClient, redis_url: str) -> None:
+        hostile = "a\n\ndata: b\r\revent: ended\u2028\x00"
+        started = start(client, "discard", {"ids": ["1-1"]}, reason=hostile)
+        ended(client, started)
+        response = client.get(f"{OPERATIONS}/{started['id']}/events")
+        (event,) = [event for event in events(response.text) if "data" in event]
+        assert json.loads(event["data"])["reason"] == hostile
+
+
+def test_errors_of_letters_are_told_without_what_looks_like_a_secret(client: TestClient, redis_url: str) -> None:
+    bad = put_letter(redis_url, original_stream="password=hunter2 {}")
+    put_letter(redis_url)
+    done = ended(client, start(client, "replay"))
+    assert (done["state"], done["done"], done["failed"]) == ("completed", 1, 1)
+    (error,) = done["errors"]
+    assert error["letter_id"] == bad
+    assert "hunter2" not in error["error"]
