@@ -1,0 +1,101 @@
+"""The audit over HTTP: everything anybody did, of all queues and streams, in one order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis as redis_sync
+from fastapi.testclient import TestClient
+
+from rapids import EventRouter
+from rapids_fastapi.admin.audit import Place
+from rapids_fastapi.admin.problems import Problem
+from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
+
+__all__ = ["client", "token"]
+
+LETTERS = "/rapids/api/dead-letters"
+AUDIT = "/rapids/api/audit"
+LOGS = (f"{DLQ}:rapids:audit", f"{{{STREAM}}}:rapids:audit")
+
+pytestmark = pytest.mark.usefixtures("token")
+
+
+def audited(client: TestClient, **query: Any) -> list[dict[str, Any]]:
+    response = client.get(AUDIT, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()["items"]
+
+
+def test_everything_that_was_done_newest_first(redis_url: str) -> None:
+    with client_for(redis_url, routers=[EventRouter(stream=STREAM, group="payments")]) as client:
+        put = [put_letter(redis_url, original_group="payments") for _ in range(2)]
+        assert audited(client) == []
+        client.post(f"{LETTERS}/{put[0]}/replay", json={"reason": "mended"})
+        client.request("DELETE", f"{LETTERS}/{put[1]}", json={"reason": "a test"})
+        client.post(f"{LETTERS}/{put[1]}/restore", json={"reason": "no test"})
+        group = {"stream": STREAM, "group": "payments"}
+        client.post("/rapids/api/groups/pause", json={**group, "reason": "moving"})
+        client.post("/rapids/api/groups/resume", json={**group, "reason": "moved"})
+        body = {"kind": "discard", "selector": {"ids": [put[1]]}, "reason": "many"}
+        operation = client.post("/rapids/api/operations", json=body).json()["id"]
+        entries = [entry for entry in audited(client) if entry["action"] != "operation_completed"][::-1]
+    assert [(entry["action"], entry["reason"], entry["target"]) for entry in entries] == [
+        ("letter_replayed", "mended", put[0]),
+        ("letter_discarded", "a test", put[1]),
+        ("letter_restored", "no test", put[1]),
+        ("group_paused", "moving", "payments"),
+        ("group_resumed", "moved", "payments"),
+        ("operation_started", "many", operation),
+    ]
+    assert {entry["actor"] for entry in entries} == {"admin"}
+    assert [entry["stream"] for entry in entries] == [DLQ, DLQ, DLQ, STREAM, STREAM, DLQ]
+    assert entries[0]["details"]["scope"] == "handler"
+    assert entries[-1]["operation"] == operation
+
+
+def test_pages_have_each_entry_once_also_of_one_time(client: TestClient, redis_url: str) -> None:
+    with redis_sync.Redis.from_url(redis_url) as raw:
+        for n in range(12):
+            for log in LOGS[: 1 + n % 2]:
+                raw.xadd(log, {"action": f"a{n}", "letter": "1-1"}, id=f"{1_000 + n // 3}-{n}")
+    whole = audited(client)
+    assert len(whole) == 18
+    assert [entry["action"] for entry in whole] == sorted(
+        (entry["action"] for entry in whole), key=lambda action: -int(action[1:])
+    )
+    for limit in (1, 2, 5, 17, 18):
+        seen: list[dict[str, Any]] = []
+        url: str | None = f"{AUDIT}?limit={limit}"
+        while url is not None:
+            response = client.get(url)
+            seen += response.json()["items"]
+            assert (response.json()["next_cursor"] is None) == ("next" not in response.links)
+            url = response.links.get("next", {}).get("url")
+        assert seen == whole
+
+
+def test_text_of_any_kind_is_shown_and_cut(client: TestClient, redis_url: str) -> None:
+    hostile = b"<script>\x00\xff\xe2\x80\xae" + b"x" * 5_000
+    with redis_sync.Redis.from_url(redis_url) as raw:
+        raw.xadd(LOGS[0], {"action": hostile, "actor": hostile, "reason": hostile, "letter": hostile, hostile: hostile})
+    (entry,) = audited(client)
+    assert entry["actor"].startswith("<script>\x00\ufffd\u202e")
+    assert len(entry["actor"]) == 512
+    (detail,) = entry["details"]
+    assert len(detail) == 512
+
+
+@pytest.mark.parametrize(
+    "place", ["", "x", "1", "1-1-1 s", "18446744073709551615-0 s", "01-1 s", "1-18446744073709551616 s"]
+)
+def test_a_place_that_is_none(place: str) -> None:
+    with pytest.raises(Problem):
+        Place.read(place)
+
+
+def test_places_are_in_order_by_time_and_then_by_log() -> None:
+    places = [Place("10-0", "a"), Place("9-18446744073709551615", "b"), Place("9-2", "a"), Place("9-2", "b")]
+    assert sorted([*places[2:], *places[:2]], key=lambda place: place.order) == places
+    assert [Place.read(str(place)) for place in places] == places
