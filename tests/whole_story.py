@@ -27,7 +27,7 @@ from tests.worker.helpers import (
 async def whole_story(
     client: Redis, redis: Redis, *, stream: str = STREAM, dlq: str = DLQ, block_ms: int = 500, **options: Any
 ) -> None:
-    """Emit, read, fail, wait, reclaim, dead-letter, list, replay, discard, restore, operate, lag, stop: all over one client.
+    """Emit, read, fail, wait, reclaim, dead-letter, list, replay, discard, restore, operate, lag, stop: by one client.
 
     `redis` is for what others do, and for looking at what is left. `options` are the router's.
     """

@@ -11,7 +11,7 @@ from rapids.dead_letters.letters import DeadLetter, Scope
 from rapids.dead_letters.moving import Letters
 from rapids.dead_letters.operating import Operating
 from rapids.dead_letters.operation import Operation, OperationKind, OperationPage, OperationState, Preview
-from rapids.dead_letters.patience import Patience
+from rapids.dead_letters.patience import Outage, Patience
 from rapids.dead_letters.runner import POLL_PAUSE, Runner, new_token
 from rapids.dead_letters.selecting import Count, Selector
 from rapids.dead_letters.stored_operations import read_operation, write_selector
@@ -173,7 +173,8 @@ class Operations:
 
         Outages of Redis are waited out. Raises `OperationNotFoundError`.
         """
-        patience = Patience(asyncio.Event(), {"dlq": self._dlq, "operation": operation_id})
+        outage = Outage({"dlq": self._dlq, "operation": operation_id})
+        patience = Patience(asyncio.Event(), outage)
         while True:
             operation = await patience.wait_out(lambda: self.get(operation_id))
             if operation.is_ended:
@@ -181,7 +182,7 @@ class Operations:
             kinds, token = [operation.kind], new_token()
             take = stored.claim
             claim = await patience.wait_out(lambda: take(self._commands, self._dlq, kinds, token, only=operation_id))  # noqa: B023 - awaited here
-            if claim is None or not await Operating(self._commands, self._letters, claim).run():
+            if claim is None or not await Operating(self._commands, self._letters, claim, outage).run():
                 await asyncio.sleep(POLL_PAUSE / 4)
 
     async def _change(

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from rapids.dead_letters.moving import Letters
 from rapids.dead_letters.operating import Operating
 from rapids.dead_letters.operation import OperationKind
-from rapids.dead_letters.patience import HaltedError, Patience
+from rapids.dead_letters.patience import HaltedError, Outage, Patience
 from rapids.storage import operations as stored
 from rapids.storage.connection import Commands
 from rapids.storage.operations import Claim
@@ -36,7 +36,8 @@ class Runner:
         self._dlq = dlq
         self._letters = letters
         self._stop = stop
-        self._patience = Patience(stop, {"dlq": dlq})
+        self._outage = Outage({"dlq": dlq})
+        self._patience = Patience(stop, self._outage)
         self._wake = asyncio.Event()
         self._running: dict[str, tuple[Operating, asyncio.Task[bool]]] = {}
 
@@ -82,7 +83,7 @@ class Runner:
             self._begin(claim)
 
     def _begin(self, claim: Claim) -> None:
-        operating = Operating(self._commands, self._letters, claim)
+        operating = Operating(self._commands, self._letters, claim, self._outage)
         task = asyncio.create_task(operating.run(), name=f"rapids-operation:{claim.operation_id}")
         self._running[claim.kind] = operating, task
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from rapids.dead_letters.letters import LetterFilter, Scope
 from rapids.dead_letters.operation import Operation, OperationError, OperationKind, OperationState
 from rapids.dead_letters.selecting import Selector
+from rapids.reasons import reason
 from rapids.storage.operations import StoredOperation
 
 __all__ = ["read_operation", "read_selector", "write_error", "write_selector"]
@@ -45,9 +46,10 @@ def read_selector(text: str) -> Selector:
         raise ValueError(f"the selector of an operation cannot be read: {error}") from error
 
 
-def write_error(letter_id: str, error: str) -> str:
-    """As JSON; a long error is cut."""
-    return json.dumps([letter_id, error if len(error) <= LONGEST_ERROR else error[: LONGEST_ERROR - 1] + "…"])
+def write_error(letter_id: str, error: Exception) -> str:
+    """As JSON; a long one is cut."""
+    text = f"{type(error).__name__}: {reason(error)}"
+    return json.dumps([letter_id, text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"])
 
 
 def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[bytes] = ()) -> Operation:

@@ -14,7 +14,6 @@ __all__ = [
     "StoredOperation",
     "change",
     "claim",
-    "cursor",
     "leave",
     "page",
     "pass_over",
@@ -36,7 +35,7 @@ LEASE_MS = 6_000
 
 NAMES = (
     *("kind", "state", "selector", "scope", "rate", "max_items", "actor", "reason", "upto", "total", "total_exact"),
-    *("created_ms", "updated_ms", "ended_ms", "done", "skipped", "failed", "owner", "cursor", "scanned"),
+    *("created_ms", "updated_ms", "ended_ms", "done", "skipped", "failed", "owner", "cursor"),
 )
 
 StoredOperation = Mapping[str, str]
@@ -103,9 +102,9 @@ async def claim(commands: Commands, dlq: str, kinds: Sequence[str], token: str, 
     return Claim(dlq, kinds[int(at) - 1], operation_id.decode(), token)
 
 
-async def renew(commands: Commands, held: Claim, scanned: str) -> bool:
-    """Hold it for longer, its selection being dealt with up to `scanned`. False if it is not this process's to run."""
-    call_ = ((held.key, held.errors, held.operating), (held.token, LEASE_MS, TTL_MS, scanned))
+async def renew(commands: Commands, held: Claim) -> bool:
+    """Hold it for longer. False if it is not this process's to run."""
+    call_ = ((held.key, held.errors, held.operating), (held.token, LEASE_MS, TTL_MS))
     return checked((await run(commands, scripts.load("renew_operation"), [call_]))[0]) == 1
 
 
@@ -120,12 +119,6 @@ async def pass_over(commands: Commands, held: Claim, counted_as: str, place: str
     """Count a letter as `skipped` or `failed`, and keep why. False if the operation is not this process's any more."""
     call_ = ((held.key, held.errors), (held.token, counted_as, place, error, MOST_ERRORS, TTL_MS))
     return checked((await run(commands, scripts.load("pass_letter"), [call_]))[0]) == 1
-
-
-async def cursor(commands: Commands, held: Claim) -> str:
-    """The place of the letter dealt with last; empty where none was."""
-    place = await call(commands, "HGET", held.key, "cursor")
-    return "" if place is None else place.decode()
 
 
 async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredOperation, Sequence[bytes]] | None:

@@ -402,7 +402,26 @@ async def test_stopping_does_not_wait_for_a_server_that_is_away(build: Build) ->
             await server.kill()
 
 
-async def test_a_right_that_is_missing_ends_it_and_says_so(redis: Redis) -> None:
+async def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = DeadLetterQueue(redis, DLQ)
+    await write_many(redis, 1_000)
+    begun = await queue.operations.start("discard", ALL, rate=2_000)
+    with caplog.at_level(logging.WARNING, "rapids"):
+        async with run(queue.operations):
+            await eventually(lambda: has_done(queue, begun, 400))
+            await redis.config_set("maxmemory", "1", **everywhere(redis))
+            await eventually(lambda: "waiting for it" in caplog.text)
+            await asyncio.sleep(0.5)
+            await redis.config_set("maxmemory", "0", **everywhere(redis))
+            await ended(queue.operations, begun.id)
+    told = [record.getMessage() for record in caplog.records]
+    assert len([line for line in told if "waiting for it" in line]) == 1, told
+    assert len([line for line in told if "Redis is back" in line]) == 1, told
+
+
+async def test_a_mistake_ends_it_and_says_so(redis: Redis) -> None:
     operations, given = make_operations(redis)
     await write_many(redis, 3)
 
