@@ -124,6 +124,11 @@ class Ledger:
         """Whether it is too early for this handler at `now_ms` (milliseconds, the server's clock)."""
         return any(wait.handler == handler and (wait.due_ms or 0) > now_ms for wait in self.waits)
 
+    def due(self, now_ms: int) -> list[str]:
+        """Who waited until `now_ms` (milliseconds, the server's clock), or less, and is not finished."""
+        finished = self.finished
+        return [one.handler for one in self.waits if (one.due_ms or 0) <= now_ms and one.handler not in finished]
+
     def deliveries_of(self, handler: str, deliveries: int) -> int:
         """How many deliveries of the entry count for this handler, when the entry's own count is `deliveries`.
 

@@ -1,6 +1,6 @@
 """Registering handlers: `on` and what it makes."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, overload
@@ -10,6 +10,7 @@ from rapids.checks import at_least, positive_seconds, text
 from rapids.checks import backoff as check_backoff
 from rapids.events import Event, get_event_class
 from rapids.outcomes import Done
+from rapids.renames import Renames
 from rapids.routing import Target, matches, targets_of
 
 if TYPE_CHECKING:
@@ -57,10 +58,14 @@ class Handler:
 
 
 class Handlers:
-    """The handlers of a group, in order of registration; those for an event type are looked up once."""
+    """The handlers of a group, in order of registration; those for an event type are looked up once.
 
-    def __init__(self, handlers: Iterable[Handler]) -> None:
+    `renamed` is from the names that some had before to those they have now. Raises `ValueError` where it does not fit.
+    """
+
+    def __init__(self, handlers: Iterable[Handler], renamed: Mapping[str, str] | None = None) -> None:
         self._handlers = tuple(handlers)
+        self.renames = Renames(renamed or {}, (handler.name for handler in self._handlers))
         self._by_type: dict[tuple[str, type[Event] | None], tuple[Handler, ...]] = {}
 
     def __iter__(self) -> Iterator[Handler]:

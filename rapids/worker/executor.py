@@ -317,6 +317,9 @@ class Executor:
         if plan.ledger is NO_LEDGER and not failed:
             self._crew.settler.acknowledge(entry)
             return ACK
+        for name in plan.absent:
+            spent = plan.ledger.deliveries_of(name, entry.deliveries)
+            outcomes.append(attempts.absent(name, spent, entry.entry_id))
         return self._settle(entry, plan, event, outcomes)
 
     def _under_way(self, handler: Handler, plan: Plan, entry: RawEntry) -> UnderWay:

@@ -1,7 +1,7 @@
 """What to do about an entry: its event and the handlers that have yet to finish it, or why nothing can be done."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rapids.counts import Counts, OfType
@@ -9,6 +9,7 @@ from rapids.events import BaseEvent, Event, get_event_class
 from rapids.exceptions import NonRetryableError
 from rapids.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
 from rapids.registration import MEMO_LIMIT, Handler, Handlers
+from rapids.renames import no_handler
 from rapids.storage.groups import RawEntry
 from rapids.wire.events import Fields, Replay, decode, decode_regular, event_type_in, regular_values
 from rapids.wire.letters import taken_apart
@@ -19,7 +20,7 @@ __all__ = ["Nothing", "Plan", "Planner", "Unplannable"]
 class Plan:
     """An entry that was understood."""
 
-    __slots__ = ("counts", "event", "fields", "handlers", "ledger", "replay")
+    __slots__ = ("absent", "counts", "event", "fields", "handlers", "ledger", "replay")
 
     def __init__(
         self,
@@ -29,13 +30,16 @@ class Plan:
         counts: OfType,
         ledger: Ledger = NO_LEDGER,
         replay: Replay | None = None,
+        absent: Sequence[str] = (),
     ) -> None:
+        """`absent`: whom the entry waits for, by the ledger, and no longer; and there is no such handler here."""
         self.event = event
         self.handlers = handlers
         self.fields = fields
         self.counts = counts
         self.ledger = ledger
         self.replay = replay
+        self.absent = absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +112,12 @@ class Planner:
     def _plan_with_care(self, entry: RawEntry) -> Planned:
         fields, replay = entry.fields, None
         if entry.source.is_replay:
-            fields, replay = taken_apart(fields)
+            fields, replay = self._taken_apart(fields)
         event_type = event_type_in(fields)
         handlers: Sequence[Handler] = () if event_type is None else self._handlers.for_type(event_type)
         if event_type is not None and not handlers and not entry.source.is_replay:
             return NOTHING
-        ledger = NO_LEDGER if entry.ledger is None else Ledger.load(entry.ledger)
+        ledger = self._ledger_of(entry)
         counts = self._counts.of_type(event_type)
         try:
             if replay is not None and replay.handler:
@@ -123,19 +127,31 @@ class Planner:
             return _unplannable(Reason.NON_RETRYABLE, error, fields, counts, ledger, replay)
         except Exception as error:
             return _unplannable(Reason.DESERIALIZATION_ERROR, error, fields, counts, ledger, replay)
+        absent: Sequence[str] = ()
         if ledger is not NO_LEDGER:
+            here = {handler.name for handler in handlers}
+            absent = [name for name in ledger.due(entry.taken_ms) if name not in here]
             handlers = [
                 handler
                 for handler in handlers
                 if handler.name not in ledger.finished and not ledger.waits_for(handler.name, entry.taken_ms)
             ]
         counts.expect(handler.name for handler in handlers)
-        return Plan(event, handlers, fields, counts, ledger, replay)
+        return Plan(event, handlers, fields, counts, ledger, replay, absent)
+
+    def _taken_apart(self, fields: Fields) -> tuple[Fields, Replay | None]:
+        fields, replay = taken_apart(fields)
+        return fields, replay and replace(replay, handler=self._handlers.renames.now(replay.handler))
+
+    def _ledger_of(self, entry: RawEntry) -> Ledger:
+        if entry.ledger is None:
+            return NO_LEDGER
+        return self._handlers.renames.in_ledger(Ledger.load(entry.ledger))
 
     def _named(self, name: str) -> Sequence[Handler]:
         handlers = [handler for handler in self._handlers if handler.name == name]
         if not handlers:
-            raise NonRetryableError(f"the group has no handler {name!r}")
+            raise NonRetryableError(no_handler(name))
         return handlers
 
 

@@ -47,7 +47,7 @@ def count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
         return
     if one.counts is not None:
         for handler in one.retried:
-            one.counts.retried[handler] += 1
+            one.counts.retried[counts.handler(handler)] += 1
     if is_held:
         _count_entry(counts, one)
 
