@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 
 import pytest
 from redis.asyncio import RedisCluster
 
-from tests.servers.cluster import Cluster
+from tests.servers.cluster import Cluster, slot_of
+from tests.worker.helpers import STREAM
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +46,25 @@ async def client(cluster: Cluster) -> AsyncIterator[RedisCluster]:
         yield made
     finally:
         await made.aclose()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Empty servers, and where dead letters of `STREAM` go there."""
+
+    url: str
+    dlq: str
+
+
+@pytest.fixture(params=["one server", "Cluster", "Cluster, letters in another slot"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """One after another, each place where letters are moved in a way of its own."""
+    same_slot, other_slot = f"{{{STREAM}}}:dlq", "dv:dlq"
+    if request.param == "one server":
+        return Place(request.getfixturevalue("redis_address"), same_slot)
+    cluster: Cluster = request.getfixturevalue("shared_cluster")
+    cluster.flush_now()
+    if request.param == "Cluster":
+        return Place(cluster.url, same_slot)
+    assert slot_of(other_slot) != slot_of(STREAM)
+    return Place(cluster.url, other_slot)

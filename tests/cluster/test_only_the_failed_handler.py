@@ -17,13 +17,11 @@ import pytest
 from rapids import BaseEvent, DeadLetter, DeadLetterQueue, EventRouter
 from rapids.storage.keys import Source
 from rapids_fastapi import Rapids, TokenAuth
+from tests.cluster.conftest import Place
 from tests.fastapi.helpers import admin_app
-from tests.servers.cluster import Cluster, slot_of
 from tests.support import eventually
-from tests.worker.helpers import until_settled
+from tests.worker.helpers import STREAM, until_settled
 
-STREAM = "show:orders"
-SAME_SLOT, OTHER_SLOT = "{show:orders}:dlq", "show:letters"
 TOKEN = "a token for the show"
 
 
@@ -99,18 +97,12 @@ def _with_state(app: Any, state: dict[str, Any]) -> Any:
     return called
 
 
-# --- where, and by whom ---------------------------------------------------------------------------------------------
+# --- by whom --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["one server", "Cluster", "Cluster, letters in another slot"])
-def shop(request: pytest.FixtureRequest) -> Shop:
-    if request.param == "one server":
-        return Shop(request.getfixturevalue("redis_address"), SAME_SLOT)
-    cluster: Cluster = request.getfixturevalue("shared_cluster")
-    cluster.flush_now()
-    dlq = SAME_SLOT if request.param == "Cluster" else OTHER_SLOT
-    assert (slot_of(dlq) == slot_of(STREAM)) == (dlq is SAME_SLOT)
-    return Shop(cluster.url, dlq)
+@pytest.fixture
+def shop(place: Place) -> Shop:
+    return Shop(place.url, place.dlq)
 
 
 async def by_python(opened: Opened, letter: DeadLetter) -> None:
