@@ -76,7 +76,7 @@ class Axe:
 
         async def send_and_count(connection: AbstractConnection, packed: Any, *rest: Any, **options: Any) -> None:
             """One command after another, also those of one packet: a server may have got some of them only."""
-            for sent, command in enumerate(_apart(packed if isinstance(packed, bytes) else b"".join(packed))):
+            for sent, command in enumerate(apart(packed if isinstance(packed, bytes) else b"".join(packed))):
                 is_last = _name(command) not in OF_CONNECTIONS and self._is_last()
                 if is_last and not self._job.answered:
                     await self._fall(connection, sent)
@@ -96,7 +96,7 @@ class Axe:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _apart(packed: bytes) -> Iterator[bytes]:
+def apart(packed: bytes) -> Iterator[bytes]:
     """The commands in a packet (https://redis.io/docs/latest/develop/reference/protocol-spec/#sending-commands-to-a-redis-server)."""
     at = 0
     while at < len(packed):

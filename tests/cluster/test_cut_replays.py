@@ -1,0 +1,97 @@
+"""A server that dies in a replay: its append-only file may end after any command, also amid what a script does.
+
+With `appendfsync always` what was answered is in the file, and of what was under way there may be a beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.bank import Bank
+from tests.cluster.replaying import apart
+from tests.servers.builds import Build
+from tests.servers.cluster import Cluster
+from tests.worker.helpers import STREAM
+
+SYNCED = {"appendfsync": "always"}
+
+
+class OneNode(Cluster):
+    """All slots on one node, so that what is done in one slot and then in another is in one file, in order."""
+
+    def __init__(self, build: Build) -> None:
+        super().__init__(build, masters=1, replicas=0, settings=SYNCED)
+
+    @property
+    def folder(self) -> Path:
+        return self.nodes[0].folder
+
+    @property
+    def file(self) -> Path:
+        """Its append-only file, or the part of it that grows."""
+        [found] = [*self.folder.glob("appendonlydir/*.incr.aof"), *self.folder.glob("appendonly.aof")]
+        return found
+
+
+class Copy(OneNode):
+    """One that comes up with what another had, the append-only file cut."""
+
+    def __init__(self, build: Build, original: OneNode, size: int) -> None:
+        super().__init__(build)
+        shutil.copytree(original.folder, self.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node.*"))
+        with self.file.open("r+b") as file:
+            file.truncate(size)
+
+    async def start(self) -> None:
+        await self.nodes[0].start()
+        await self.until_whole()
+
+
+def ends_of_commands(file: Path, after: int) -> Iterator[int]:
+    """Where the file could be cut so that it ends with a whole command, from `after` to the very end."""
+    yield after
+    for command in apart(file.read_bytes()[after:]):
+        after += len(command)
+        yield after
+
+
+@pytest.mark.parametrize("dlq", [f"{{{STREAM}}}:dlq", "dv:dlq"], ids=["same slot", "another slot"])
+async def test_wherever_the_file_of_a_server_ends_the_letter_is_dead_or_replayed_and_in_the_end_replayed_once(
+    build: Build, dlq: str
+) -> None:
+    async with OneNode(build) as original:
+        async with original.client() as redis:
+            bank = Bank(redis, dlq)
+            [letter_id] = await bank.letters(1)
+            before = original.file.stat().st_size
+            await bank.queue.replay(letter_id)
+        original.nodes[0].kill()
+        sizes = list(ends_of_commands(original.file, before))
+        assert sizes[-1] == original.file.stat().st_size
+        states = await asyncio.gather(*(in_copy(Copy(build, original, size), dlq, letter_id) for size in sizes))
+    changes = sum(one != other for one, other in pairwise(states))
+    assert (states[0], changes, states[-1]) == ("dead", 1, "replayed")
+
+
+async def in_copy(copy: Copy, dlq: str, letter_id: str) -> str:
+    """The letter's state once a server has come up with what is in the file. What is promised of it is looked at."""
+    async with copy, copy.client() as redis:
+        bank = Bank(redis, dlq)
+        state, times = (await bank.queue.get(letter_id)).state, await bank.times_replayed()
+        assert await bank.listed() == ({letter_id} if state == "dead" else set())
+        assert times in ({letter_id: 1}, *([{}] if state == "dead" else []))
+        if state == "dead":
+            await bank.queue.replay(letter_id)
+        assert await bank.listed() == set()
+        assert await bank.times_replayed() == {letter_id: 1}
+        assert (await bank.queue.get(letter_id)).state == "replayed"
+        await bank.handle_replays()
+        assert bank.handled == Counter([0])
+        return state
