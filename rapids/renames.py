@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rapids.outcomes import Ledger, Wait
 
-__all__ = ["Renames", "no_handler"]
+__all__ = ["Renames", "former_names", "no_handler"]
 
 
 class Renames:
@@ -37,10 +37,6 @@ class Renames:
         """What a handler of this name is called now."""
         return self._now.get(name, name)
 
-    def former(self, name: str) -> tuple[str, ...]:
-        """What the handler that has this name was called before."""
-        return tuple(old for old, new in self._now.items() if new == name)
-
     def in_ledger(self, ledger: Ledger) -> Ledger:
         """A ledger as it would be, had the handlers had their names of today when it was written."""
         if not self._now:
@@ -56,6 +52,11 @@ class Renames:
             name = self.now(wait.handler)
             now[name] = replace(wait, handler=name)
         return tuple(now[name] for name in sorted(now))
+
+
+def former_names(renamed: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """What the handler that has this name was called before."""
+    return tuple(old for old in renamed if _last(renamed, old) == name)
 
 
 def no_handler(name: str) -> str:

@@ -39,7 +39,7 @@ async def write(
 
 async def settled(elsewhere: Commands, calls: Sequence[SettleCall], *, dlq: str) -> None:
     """These were settled: soon nobody needs to know any more that their letters are written. Raises `RedisError`."""
-    keys = [_key(one, letter, dlq) for one in calls for letter in one.letters]
+    keys = [_key(one, letter.handler, dlq) for one in calls for letter in one.letters]
     for reply in await elsewhere.send([("PEXPIRE", key, SETTLED_MS) for key in keys]):
         checked(reply)
 
@@ -55,12 +55,13 @@ async def _held(commands: Commands, consumer: str, calls: Sequence[SettleCall]) 
 
 
 def _request(one: SettleCall, letter: Letter, dlq: str, maxlen: int | None) -> tuple[Sequence[str], Command]:
-    return (dlq, _key(one, letter, dlq), letter_index(dlq)), (UNSETTLED_MS, maxlen or 0, *letter.fields)
+    written = [_key(one, name, dlq) for name in (letter.handler, *letter.former)]
+    return (dlq, written[0], letter_index(dlq), *written[1:]), (UNSETTLED_MS, maxlen or 0, *letter.fields)
 
 
-def _key(one: SettleCall, letter: Letter, dlq: str) -> str:
+def _key(one: SettleCall, handler: str, dlq: str) -> str:
     source = one.source
-    return letter_written(dlq, f"{source.stream}:{source.group}:{one.entry_id.decode()}:{letter.handler}")
+    return letter_written(dlq, f"{source.stream}:{source.group}:{one.entry_id.decode()}:{handler}")
 
 
 def _marked(one: SettleCall, *, is_written: bool) -> SettleCall:

@@ -21,6 +21,8 @@ class Letter:
     fields: Sequence[bytes]
     is_written: bool | None = None
     """Where letters are in another slot: whether it is written by now. None for one to be written by the script."""
+    former: Sequence[str] = ()
+    """What the handler was called before: its letter may have been written under such a name."""
 
     @property
     def values(self) -> int:

@@ -1,10 +1,12 @@
 """Settling entries in Redis, also those whose dead letters belong into another slot of a Cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
+from rapids.renames import former_names
 from rapids.storage import letters_elsewhere, settlement
 from rapids.storage.connection import Commands, Reply
 from rapids.storage.settlement import SettleCall
@@ -30,7 +32,7 @@ async def _letters_first(member: Member, elsewhere: Commands, dlq: str, calls: S
     maxlen = member.settings.dlq_maxlen
     ready: list[SettleCall | Exception] = list(calls)
     with_letters = [at for at, one in enumerate(calls) if one.letters]
-    those = [calls[at] for at in with_letters]
+    those = [_with_former_names(calls[at], member.settings.renamed_handlers or {}) for at in with_letters]
     written: Sequence[SettleCall | Exception]
     try:
         written = await letters_elsewhere.write(member.commands, elsewhere, member.name, those, dlq=dlq, maxlen=maxlen)
@@ -46,3 +48,8 @@ async def _letters_first(member: Member, elsewhere: Commands, dlq: str, calls: S
         with suppress(RedisError, OSError):  # what tells that a letter is written ends by itself, only later
             await letters_elsewhere.settled(elsewhere, done, dlq=dlq)
     return replies
+
+
+def _with_former_names(call: SettleCall, renamed: Mapping[str, str]) -> SettleCall:
+    letters = [replace(letter, former=former_names(renamed, letter.handler)) for letter in call.letters]
+    return replace(call, letters=letters)

@@ -132,6 +132,25 @@ async def test_a_letter_is_written_once_though_the_process_dies_before_it_settle
     assert 0 < ttls[0] <= letters_elsewhere.SETTLED_MS
 
 
+async def test_a_letter_is_written_once_though_its_handler_is_renamed_before_the_entry_is_settled(
+    client: RedisCluster,
+) -> None:
+    await client.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+    entry_id = await make_emitter(client).emit(DvOrder())
+    await client.xreadgroup(GROUP, "me", {STREAM: ">"})
+    letter = Letter("h", [b"error", b"no"])
+    await _write(client, SettleCall(SOURCE, entry_id.encode(), "ack", b"", delivery=1, letters=[letter]))
+    router = make_router(client, renamed_handlers={"h": "renamed", "renamed": "again"}, claim_min_idle_ms=100)
+
+    @router.on(DvOrder)
+    async def again(event: DvOrder) -> None:
+        raise NonRetryableError("never")
+
+    async with running(router):
+        await until_settled(client)
+    assert [letter[b"error"] for letter in await letters(client)] == [b"no"]
+
+
 async def test_who_lost_the_entry_writes_no_letter(client: RedisCluster) -> None:
     call = await _delivered(client)
     await client.xclaim(STREAM, GROUP, "another", 0, [call.entry_id])

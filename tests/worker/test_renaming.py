@@ -14,7 +14,7 @@ from rapids.backoff import constant
 from rapids.counters import OTHER
 from rapids.exceptions import NotConfiguredError
 from rapids.outcomes import Ledger, Wait
-from rapids.renames import Renames
+from rapids.renames import Renames, former_names
 from rapids.storage.keys import Source
 from tests.support import eventually
 from tests.worker.helpers import (
@@ -35,8 +35,8 @@ from tests.worker.helpers import (
 def test_an_old_name_leads_to_the_last_new_one() -> None:
     renames = Renames({"a": "b", "b": "c", "x": "y"}, ["c", "y", "z"])
     assert [renames.now(name) for name in ("a", "b", "c", "x", "z", "unknown")] == ["c", "c", "c", "y", "z", "unknown"]
-    assert renames.former("c") == ("a", "b")
-    assert renames.former("z") == ()
+    assert former_names({"a": "b", "b": "c", "x": "y"}, "c") == ("a", "b")
+    assert former_names({"a": "b", "b": "c", "x": "y"}, "z") == ()
 
 
 def test_a_ledger_is_read_with_the_names_of_today() -> None:
