@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from rapids.attempts import NO_ATTEMPTS, AttemptLog
 from rapids.outcomes import Ledger, Wait
 
 __all__ = ["Renames", "former_names", "no_handler"]
@@ -42,7 +43,14 @@ class Renames:
         if not self._now:
             return ledger
         done, dead, gave_up = (frozenset(map(self.now, names)) for names in (ledger.done, ledger.dead, ledger.gave_up))
-        return replace(ledger, done=done, dead=dead, gave_up=gave_up, waits=self._waits(ledger.waits))
+        return replace(
+            ledger,
+            done=done,
+            dead=dead,
+            gave_up=gave_up,
+            waits=self._waits(ledger.waits),
+            attempts=self._attempts(ledger.attempts),
+        )
 
     def _waits(self, waits: Iterable[Wait]) -> tuple[Wait, ...]:
         """One for each handler. Where processes with the old name and with the new one left two, it is the one that has
@@ -52,6 +60,13 @@ class Renames:
             name = self.now(wait.handler)
             now[name] = replace(wait, handler=name)
         return tuple(now[name] for name in sorted(now))
+
+    def _attempts(self, attempts: Iterable[tuple[str, AttemptLog]]) -> tuple[tuple[str, AttemptLog], ...]:
+        """Those under all names a handler had, the old ones first."""
+        now: dict[str, AttemptLog] = {}
+        for name, log in sorted(attempts, key=lambda one: one[0] not in self._now):
+            now[self.now(name)] = now.get(self.now(name), NO_ATTEMPTS).then(log)
+        return tuple((name, now[name]) for name in sorted(now))
 
 
 def former_names(renamed: Mapping[str, str], name: str) -> tuple[str, ...]:

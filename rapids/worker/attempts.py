@@ -20,6 +20,7 @@ from rapids.outcomes import Dead, Done, Failure, Outcome, Reason, Released, Retr
 from rapids.registration import Handler
 from rapids.renames import no_handler
 from rapids.settings import RouterSettings
+from rapids.storage.groups import RawEntry
 from rapids.worker.cancellations import shed_cancellations
 from rapids.worker.deadlines import Deadline
 from rapids.worker.member import Member
@@ -105,18 +106,20 @@ class Attempts:
         self.note(outcome, last, error)
         return outcome
 
-    def absent(self, name: str, spent: int, entry_id: bytes) -> Outcome:
+    def absent(self, name: str, spent: int, entry: RawEntry) -> Outcome:
         """What becomes of a handler that an entry waits for, and that is not here.
 
         It may be in another process of the group, an older or a newer one, so the entry is given the chance to come to
         that, as often as if the handler had run and failed.
         """
-        failure = Failure("", no_handler(name))
+        failure, entry_id = Failure("", no_handler(name)), entry.entry_id.decode()
+        consumer = str(self._context["consumer"])
+        log = AttemptLog.of(Attempt.of(failure, delivery=entry.deliveries, attempt=1, consumer=consumer))
         if spent >= self._settings.max_deliveries:
-            return Dead(name, Reason.NON_RETRYABLE, failure)
-        extra = {**self._context, "entry_id": entry_id.decode(), "handler": name}
-        logger.warning("entry %s waits for %r: %s", entry_id.decode(), name, failure.message, extra=extra)
-        return RetryAt(name, _seconds(self._settings.redelivery_delay, spent), failure)
+            return Dead(name, Reason.NON_RETRYABLE, failure, log)
+        extra = {**self._context, "entry_id": entry_id, "handler": name}
+        logger.warning("entry %s waits for %r: %s", entry_id, name, failure.message, extra=extra)
+        return RetryAt(name, _seconds(self._settings.redelivery_delay, spent), failure, log)
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
         """For who wants to know: what a handler came to whose first attempt failed, at the last one, and its error."""

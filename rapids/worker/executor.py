@@ -319,7 +319,7 @@ class Executor:
             return ACK
         for name in plan.absent:
             spent = plan.ledger.deliveries_of(name, entry.deliveries)
-            outcomes.append(attempts.absent(name, spent, entry.entry_id))
+            outcomes.append(attempts.absent(name, spent, entry))
         return self._settle(entry, plan, event, outcomes)
 
     def _under_way(self, handler: Handler, plan: Plan, entry: RawEntry) -> UnderWay:

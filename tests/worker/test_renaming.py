@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, EventRouter, NonRetryableError
+from rapids.attempts import Attempt, AttemptLog
 from rapids.backoff import constant
 from rapids.counters import OTHER
 from rapids.exceptions import NotConfiguredError
@@ -41,10 +42,19 @@ def test_an_old_name_leads_to_the_last_new_one() -> None:
 
 def test_a_ledger_is_read_with_the_names_of_today() -> None:
     renames = Renames({"old": "new"}, ["new", "other"])
-    of_old = Ledger(frozenset({"old"}), frozenset({"other"}), 3, frozenset({"old"}), (Wait("old", 2, due_ms=5),))
-    of_new = Ledger(frozenset({"new"}), frozenset({"other"}), 3, frozenset({"new"}), (Wait("new", 2, due_ms=5),))
+    of_old, of_new = (
+        Ledger(*(frozenset({name}), frozenset({"other"}), 3, frozenset({name}), (Wait(name, 2, due_ms=5),), logs))
+        for name, logs in (
+            ("old", (("new", attempts(3)), ("old", attempts(1, 2)), ("other", attempts(4)))),
+            ("new", (("new", attempts(1, 2, 3)), ("other", attempts(4)))),
+        )
+    )
     assert renames.in_ledger(of_old) == of_new
     assert renames.in_ledger(of_new) == of_new
+
+
+def attempts(*deliveries: int) -> AttemptLog:
+    return AttemptLog.of(*map(Attempt, deliveries))
 
 
 def test_of_two_waits_for_one_handler_the_one_that_has_spent_more_counts() -> None:
@@ -142,6 +152,7 @@ async def test_who_waited_under_the_old_name_runs_in_its_own_time_with_what_it_h
     assert charged == [7, 7]  # its last one
     [letter] = await letters(redis)
     assert (letter[b"handler"], letter[b"error"], letter[b"deliveries"]) == (b"take money", b"no money", b"2")
+    assert [attempt.delivery for attempt in AttemptLog.load(letter[b"attempts"]).kept] == [1, 2]
     dead = router.counters.total("dead", handler="take money")
     assert (dead, router.counters.total("dead")) == (1, 1)
     await check_keys(redis)
@@ -207,6 +218,8 @@ async def test_an_entry_that_waits_for_a_handler_that_is_no_more_ends_as_its_let
     assert b"the group has no handler 'charge'" in letter[b"error"]
     assert b"renamed_handlers={'charge': ...}" in letter[b"error"]
     assert len([one for one in caplog.messages if "waits for 'charge'" in one]) == 2
+    errors = [attempt.error for attempt in AttemptLog.load(letter[b"attempts"]).kept]
+    assert errors == ["no money", *(3 * [letter[b"error"].decode()])]
     assert router.counters.total("dead", handler=OTHER) == router.counters.total("dead") == 1
 
     charged.clear()
