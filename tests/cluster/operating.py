@@ -1,0 +1,37 @@
+"""Carries out an operation, to be killed at it. Run as a script with a server's address, a dead-letter stream and an
+operation's id."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import Process
+
+sys.path.insert(0, ".")
+
+from rapids import DeadLetterQueue
+from rapids.dead_letters import operating
+from rapids.storage import operations
+from tests.servers.connecting import connected
+
+ARCHIVED = 20_000
+"""Letters kept in the archive."""
+
+LEASE_MS = 500
+"""For how long a process that was killed keeps others from going on: less than usual, for the test's sake."""
+
+
+async def begin(url: str, dlq: str, operation_id: str) -> Process:
+    """A process at it."""
+    return await asyncio.create_subprocess_exec(sys.executable, __file__, url, dlq, operation_id)
+
+
+async def main(url: str, dlq: str, operation_id: str) -> None:
+    operations.LEASE_MS = LEASE_MS
+    operating.RENEWAL_PAUSE = LEASE_MS / 3000
+    async with connected(url) as redis:
+        await DeadLetterQueue(redis, dlq, archive_maxlen=ARCHIVED).operations.run_until_ended(operation_id)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
