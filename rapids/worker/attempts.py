@@ -107,12 +107,13 @@ class Attempts:
         return outcome
 
     def absent(self, name: str, spent: int, entry: RawEntry) -> Outcome:
-        """What becomes of a handler that an entry waits for, and that is not here.
+        """What becomes of a handler that an entry waits for, and that is not here, or not for its type.
 
         It may be in another process of the group, an older or a newer one, so the entry is given the chance to come to
         that, as often as if the handler had run and failed.
         """
-        failure, entry_id = Failure("", no_handler(name)), entry.entry_id.decode()
+        why = f"the handler {name!r} is not for its type any more" if name in self._runners else no_handler(name)
+        failure, entry_id = Failure("", why), entry.entry_id.decode()
         consumer = str(self._context["consumer"])
         log = AttemptLog.of(Attempt.of(failure, delivery=entry.deliveries, attempt=1, consumer=consumer))
         if spent >= self._settings.max_deliveries:

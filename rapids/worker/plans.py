@@ -32,7 +32,7 @@ class Plan:
         replay: Replay | None = None,
         absent: Sequence[str] = (),
     ) -> None:
-        """`absent`: whom the entry waits for, by the ledger, and no longer; and there is no such handler here."""
+        """`absent`: whom the entry waited for, by the ledger, and there is no such handler for its type here."""
         self.event = event
         self.handlers = handlers
         self.fields = fields

@@ -22,6 +22,7 @@ from tests.worker.helpers import (
     GROUP,
     STREAM,
     DvOrder,
+    DvPayment,
     check_keys,
     letters,
     make_emitter,
@@ -227,6 +228,22 @@ async def test_an_entry_that_waits_for_a_handler_that_is_no_more_ends_as_its_let
         await DeadLetterQueue(redis, "dv:dlq").replay(letter[b"letter_id"].decode())
         await eventually(lambda: taken == [7, 7])
     await check_keys(redis)
+
+
+async def test_an_entry_that_waits_for_a_handler_of_other_types_by_now_ends_as_its_letter(redis: Redis) -> None:
+    charged = list[Any]()
+    await left_behind(redis, ("charge", noting(charged, ValueError("no money"))), max_deliveries=2)
+    router = router_of(redis, ("ship", noting([])), max_deliveries=2)
+    router.on(DvPayment, name="charge")(noting(charged))
+    async with running(router):
+        await until_settled(redis)
+        [letter] = await letters(redis)
+        assert (letter[b"handler"], letter[b"error"]) == (
+            b"charge",
+            b"the handler 'charge' is not for its type any more",
+        )
+        await DeadLetterQueue(redis, "dv:dlq").replay(letter[b"letter_id"].decode())
+        await eventually(lambda: charged == [7, 7])  # it was asked for by name
 
 
 async def test_an_entry_that_waits_for_a_handler_that_is_no_more_is_parked_without_a_dead_letter_stream(
