@@ -11,15 +11,33 @@ from rapids.inspection.snapshots import (
     PendingState,
     StreamSnapshot,
 )
+from rapids.inspection.trees import (
+    CausationTree,
+    LettersFound,
+    ScannedWindow,
+    TracedDelivery,
+    TracedEvent,
+    TracedHandler,
+    TracedLetter,
+    TracedReplay,
+)
 
 __all__ = [
+    "CausationTree",
     "ConsumerSnapshot",
     "GroupSnapshot",
     "HandlerAttempts",
     "Inspector",
+    "LettersFound",
     "Page",
     "ParkedFailure",
     "PendingEntry",
     "PendingState",
+    "ScannedWindow",
     "StreamSnapshot",
+    "TracedDelivery",
+    "TracedEvent",
+    "TracedHandler",
+    "TracedLetter",
+    "TracedReplay",
 ]

@@ -1,16 +1,20 @@
 """The inspector: one round trip for each thing asked, whatever the sizes."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from rapids.checks import at_least, flag, text
+from rapids.checks import at_least, flag, note, text
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import reading
 from rapids.inspection.cursors import EntryCursor, TimeCursor, name_after, name_cursor
 from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
+from rapids.inspection.tracing import LARGEST_WINDOW, WINDOW, Tracer
+from rapids.inspection.trees import CausationTree, LettersFound
+from rapids.inspection.windows import milliseconds
 from rapids.settings import stream_name
 from rapids.storage import inspecting
 from rapids.storage.connection import Commands, SharedPool, check_client, is_no_group
@@ -19,6 +23,7 @@ from rapids.storage.keys import PARKED, Source
 __all__ = ["Inspector"]
 
 LARGEST_PAGE = 500
+LONGEST_ID = 1_000
 
 
 class Inspector:
@@ -114,6 +119,44 @@ class Inspector:
             following = TimeCursor.behind(last.due.decode(), last.entry_id.decode(), found.until.decode())
         return Page(reading.server_time(found.now_ms), entries, following)
 
+    async def trace(
+        self,
+        correlation_id: str,
+        *,
+        streams: Sequence[str],
+        dlqs: Sequence[str] = (),
+        window: int = WINDOW,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        cursor: str | None = None,
+    ) -> CausationTree:
+        """Everything with a correlation id: its events as a tree of causes, and what became of each.
+
+        Looks from the newest entry on through `streams`, the replay streams of their groups, the dead-letter streams
+        `dlqs` and their archives: at `window` entries in all (1 to 100,000), for 2 seconds, until 1,000 events or 200
+        letters are found. What was looked at is told, and `cursor` goes on from there. `since` and `until` bound when
+        events were appended. A stream that is not there is empty. Takes several round trips, each of bounded work.
+
+        Raises `ValueError` for an option out of range or a cursor that no tree gave out.
+        """
+        names = [stream_name("streams", name) for name in dict.fromkeys(streams)]
+        queues = [stream_name("dlqs", name) for name in dict.fromkeys(dlqs)]
+        return await Tracer(self._redis, _wanted(correlation_id), _window(window)).tree(
+            names,
+            queues,
+            since=None if since is None else milliseconds(since),
+            until=None if until is None else milliseconds(until),
+            cursor=cursor,
+        )
+
+    async def letters_of(self, correlation_id: str, *, dlqs: Sequence[str], window: int = 2_000) -> LettersFound:
+        """The ids of the newest dead letters with a correlation id, archived ones included.
+
+        Raises `ValueError` for an option out of range.
+        """
+        names = [stream_name("dlqs", name) for name in dict.fromkeys(dlqs)]
+        return await Tracer(self._redis, _wanted(correlation_id), _window(window)).letters(names)
+
     async def _pending(
         self, stream: str, group: str, consumer: bytes, *, replays: bool, cursor: str | None, limit: int
     ) -> Page[PendingEntry]:
@@ -148,6 +191,19 @@ def _limit(limit: int) -> int:
     if at_least("limit", limit, 1) > LARGEST_PAGE:
         raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
     return limit
+
+
+def _wanted(correlation_id: str) -> str:
+    """A correlation id to look for, which may be any text: events of others have what they like."""
+    if not note("correlation_id", correlation_id, LONGEST_ID):
+        raise ValueError(f"correlation_id must be a string of 1 to {LONGEST_ID} characters, not {correlation_id!r}")
+    return correlation_id
+
+
+def _window(window: int) -> int:
+    if at_least("window", window, 1) > LARGEST_WINDOW:
+        raise ValueError(f"window must be a whole number from 1 to {LARGEST_WINDOW}, not {window!r}")
+    return window
 
 
 @contextmanager

@@ -1,0 +1,99 @@
+"""How far a search has come in each stream, and where the next one goes on."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+import orjson
+
+from rapids.inspection.cursors import bad
+from rapids.inspection.trees import ScannedWindow
+from rapids.settings import parsed_entry_id
+from rapids.storage.tracing import Found, Looked
+
+__all__ = ["Search", "cursor_of", "milliseconds", "places_in"]
+
+Kind = Literal["events", "replays", "letters", "archive"]
+
+
+@dataclass(slots=True)
+class Search:
+    """A search of one stream, from its newest entry on."""
+
+    key: str
+    kind: Kind
+    owner: str
+    """For replays, the stream beside which they are; for the archive, the dead-letter stream."""
+    start: str = "+"
+    oldest: str = "-"
+    group: str = ""
+    entries: int = 0
+    newest_id: str | None = None
+    oldest_id: str | None = None
+    first_id: str | None = None
+    ended: bool = False
+    found: list[Found] = field(default_factory=list[Found])
+
+    def take(self, looked: Looked) -> None:
+        """Note what was looked at, and where to go on."""
+        self.entries += looked.entries
+        self.newest_id = self.newest_id or looked.newest
+        self.oldest_id = looked.oldest or self.oldest_id
+        self.first_id, self.ended = looked.first, looked.ended
+        self.found += looked.found
+        if looked.oldest is not None:
+            self.start = f"({looked.oldest}"
+
+    def window(self) -> ScannedWindow:
+        """What was looked at."""
+        further = self.first_id is not None and (self.oldest_id is None or _is_before(self.first_id, self.oldest_id))
+        return ScannedWindow(
+            *(self.key, self.kind, self.entries, self.newest_id, self._at(self.newest_id)),
+            *(self.oldest_id, self._at(self.oldest_id), self.first_id, further, self.ended),
+        )
+
+    def _at(self, entry_id: str | None) -> datetime | None:
+        # The archive's ids are microseconds.
+        return None if entry_id is None else _moment(int(entry_id.split("-")[0]) // (1_000 if self.is_fine else 1))
+
+    @property
+    def is_fine(self) -> bool:
+        return self.kind == "archive"
+
+
+def cursor_of(searches: Iterable[Search], until: str) -> str | None:
+    """Where to go on in those that have not ended; None where all have."""
+    places = {search.key: search.start for search in searches if not search.ended}
+    return urlsafe_b64encode(orjson.dumps([places, until])).decode().rstrip("=") if places else None
+
+
+def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
+    """The places by stream, and where events are to end, as `cursor_of` was given them. Raises `ValueError`."""
+    try:
+        stored: Any = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        places, until = cast(tuple[dict[str, str], str], stored)
+        fine = all(place == "+" or parsed_entry_id(place.lstrip("(")) is not None for place in places.values())
+        if not fine or not (until == "+" or parsed_entry_id(until.lstrip("(")) is not None):
+            raise bad(cursor)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise bad(cursor) from error
+    return places, until
+
+
+def milliseconds(moment: datetime) -> int:
+    """Of a moment, which is UTC where it has no time zone."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(round(aware.timestamp() * 1000), 0)
+
+
+def _moment(ms: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _is_before(one: str, other: str) -> bool:
+    return tuple(map(int, one.split("-"))) < tuple(map(int, other.split("-")))

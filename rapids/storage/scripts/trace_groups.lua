@@ -1,0 +1,39 @@
+-- What each group of a stream has made of some entries.
+--
+-- KEYS  stream
+-- ARGV  how many groups at the most, what these keys begin with: ledgers, when entries are due, why they are parked (all
+--       before the group's name), and names of consumers (before group, colon, name); then the entries
+-- Returns {groups, more (1 | 0)}, nothing where there is no stream. A group is {name, entries}, an entry {state,
+-- pending entry as inspect_pending tells it, or false}. The state is `undelivered`, `pending` or `settled`.
+local stream, most, ledger, due, parked, names = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
+-- with fields
+
+-- with entry_order
+
+local function made_of(id, group)
+  local row = redis.call('XPENDING', stream, group.name, id, id, 1)[1]
+  if not row then
+    return {is_before(group['last-delivered-id'], id) and 'undelivered' or 'settled', false}
+  end
+  local name = row[2]
+  return {'pending', {
+    id, name, row[3], row[4], redis.call('HGET', ledger .. group.name, id),
+    name == 'rapids:waiting' and redis.call('ZSCORE', due .. group.name, id),
+    name == 'rapids:parked' and redis.call('HGET', parked .. group.name, id),
+    redis.call('EXISTS', names .. group.name .. ':' .. name),
+  }}
+end
+
+if redis.call('EXISTS', stream) == 0 then return {{}, 0} end
+local groups, more = {}, 0
+for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  if #groups == most then
+    more = 1
+    break
+  end
+  local group, entries = fields(row), {}
+  for i = 6, #ARGV do entries[#entries + 1] = made_of(ARGV[i], group) end
+  groups[#groups + 1] = {group.name, entries}
+end
+return {groups, more}
