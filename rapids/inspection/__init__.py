@@ -13,7 +13,9 @@ from rapids.inspection.snapshots import (
 )
 from rapids.inspection.trees import (
     CausationTree,
+    DeliveryState,
     LettersFound,
+    Limit,
     ScannedWindow,
     TracedDelivery,
     TracedEvent,
@@ -25,10 +27,12 @@ from rapids.inspection.trees import (
 __all__ = [
     "CausationTree",
     "ConsumerSnapshot",
+    "DeliveryState",
     "GroupSnapshot",
     "HandlerAttempts",
     "Inspector",
     "LettersFound",
+    "Limit",
     "Page",
     "ParkedFailure",
     "PendingEntry",

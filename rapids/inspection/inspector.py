@@ -150,7 +150,7 @@ class Inspector:
         )
 
     async def letters_of(self, correlation_id: str, *, dlqs: Sequence[str], window: int = 2_000) -> LettersFound:
-        """The ids of the newest dead letters with a correlation id, archived ones included.
+        """The newest dead letters with a correlation id, archived ones included, among `window` of them (1 to 100,000).
 
         Raises `ValueError` for an option out of range.
         """

@@ -10,7 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from rapids.dead_letters.letters import DeadLetter, read_history
 from rapids.dead_letters.reading import read_letters
 from rapids.dead_letters.replays import with_replays
-from rapids.inspection.trees import CausationTree, LettersFound, TracedLetter, TracedReplay, linked
+from rapids.inspection.trees import CausationTree, LettersFound, Limit, TracedLetter, TracedReplay, linked
 from rapids.inspection.unfolding import delivery, event, letter, replay_of
 from rapids.inspection.windows import Search, cursor_of, places_in
 from rapids.storage import tracing
@@ -60,7 +60,7 @@ class Tracer:
     correlation_id: str
     window: int
     seconds: float = SECONDS
-    limits: set[str] = field(default_factory=set[str])
+    limits: set[Limit] = field(default_factory=set[Limit])
 
     async def tree(
         self,
@@ -73,7 +73,7 @@ class Tracer:
     ) -> CausationTree:
         """The tree; `since` and `until` in milliseconds. Raises `ValueError` for a cursor that no tree gave out."""
         now = datetime.now(UTC)
-        places, end = places_in(cursor) if cursor is not None else (None, "+" if until is None else f"({until}-0")
+        places, end = places_in(cursor) if cursor is not None else (None, _behind(until))
         searches = self._begun([*await self._sources(streams), *_of_letters(dlqs)], since, end, places)
         await self._look(searches)
         of = {kind: [search for search in searches if search.kind == kind] for kind in _NAMES}
@@ -99,13 +99,12 @@ class Tracer:
         )
 
     async def letters(self, dlqs: Sequence[str]) -> LettersFound:
-        """The ids of the letters."""
+        """The letters, without what became of their replays."""
         searches = self._begun(_of_letters(dlqs), None, "+", None)
         await self._look(searches)
         letters = await self._letters(searches, outcomes=False)
         complete = all(search.ended for search in searches) and not self.limits
-        ids = tuple(dict.fromkeys(one.id for one in letters))
-        return LettersFound(ids, tuple(search.window() for search in searches), complete)
+        return LettersFound(letters, tuple(search.window() for search in searches), complete)
 
     async def _sources(self, streams: Sequence[str]) -> list[Search]:
         sources = [Search(stream, "events", stream) for stream in streams]
@@ -142,7 +141,7 @@ class Tracer:
                     return
                 left -= await self._step(search, max(left // len(going), 1), searches)
 
-    def _limit(self, searches: Sequence[Search], left: int, deadline: float) -> str | None:
+    def _limit(self, searches: Sequence[Search], left: int, deadline: float) -> Limit | None:
         """Which limit is reached, if one is."""
         if left <= 0:
             return "entries"
@@ -240,6 +239,13 @@ def _origin(one: Found) -> tuple[str, str]:
 def _replay(search: Search, one: Found, groups: Sequence[GroupTrace]) -> TracedReplay:
     of_group = next((group for group in groups if group.name.decode(errors="replace") == search.group), None)
     return replay_of(search.key, search.group, one, delivery(of_group, search.group, one.entry_id, ()))
+
+
+def _behind(until: int | None) -> str:
+    """Where events are to end; nothing is before 0-0, and Redis takes that for an error."""
+    if until is None:
+        return "+"
+    return f"({until}-0" if until else "0-0"
 
 
 def _order(entry_id: str) -> tuple[int, ...]:

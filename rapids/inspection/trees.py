@@ -16,6 +16,7 @@ __all__ = [
     "CausationTree",
     "DeliveryState",
     "LettersFound",
+    "Limit",
     "ScannedWindow",
     "TracedDelivery",
     "TracedEvent",
@@ -31,6 +32,10 @@ DeliveryState: TypeAlias = Literal[
 """`undelivered`: the group has not read it yet. `held`, `waiting`, `parked`: pending. `dead`, `replayed`, `discarded`:
 settled, and it left dead letters; one is dead, else one was replayed, else all were discarded. `handled`: settled, and
 no letter of it was found. `group_unknown`: there are letters of a group that the stream does not have."""
+
+Limit: TypeAlias = Literal["entries", "seconds", "events", "letters", "groups"]
+"""What ends a search before all was looked at: so many entries, so much time, so much found; or a stream with so many
+groups that some were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +181,8 @@ class CausationTree:
     windows: tuple[ScannedWindow, ...]
     complete: bool
     """Whether every stream was looked at as far as was asked for, and nothing had to be left out."""
-    limits: tuple[str, ...]
-    """What stopped it before: `entries`, `seconds`, `events`, `letters`, `groups`."""
+    limits: tuple[Limit, ...]
+    """What stopped it before."""
     cursor: str | None
     """Where to go on with what is older; None where nothing is left. What follows is a tree of its own: events that
     name a cause of this one have `missing_parent` there."""
@@ -185,9 +190,10 @@ class CausationTree:
 
 @dataclass(frozen=True, slots=True)
 class LettersFound:
-    """Ids of the letters with a correlation id."""
+    """Dead letters with a correlation id, oldest first."""
 
-    ids: tuple[str, ...]
+    letters: tuple[TracedLetter, ...]
+    """Without what became of their replays."""
     windows: tuple[ScannedWindow, ...]
     complete: bool
 

@@ -11,10 +11,12 @@ from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, Use
 from rapids_fastapi.admin.asking import FilterDep, QueueDep
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.editing import replay_as, shown_diff
+from rapids_fastapi.admin.event_schemas import LinkedDeadLetter
 from rapids_fastapi.admin.letters import detail_of, summary_of
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.searching import find
+from rapids_fastapi.admin.traced import links_of
 from rapids_fastapi.running import Running
 
 __all__ = ["router"]
@@ -71,9 +73,17 @@ async def list_dead_letters(
     openapi_extra=needs("read"),
     responses=documented(*_DOOR, "letter-not-found", *_OUTAGE),
 )
-async def get_dead_letter(letter_id: LetterId, parts: RunningDep, queue: QueueDep) -> schemas.DeadLetter:
-    """One dead letter with payload, error, traceback and history; replayed and discarded ones until retention ends."""
-    return await _shown(await queue.get(letter_id), queue, parts)
+async def get_dead_letter(
+    request: Request, letter_id: LetterId, parts: RunningDep, queue: QueueDep
+) -> LinkedDeadLetter:
+    """One dead letter with payload, error, traceback and history; replayed and discarded ones until retention ends.
+
+    `links` leads to what else has its correlation id: the causation tree, and the other letters among the newest 2,000.
+    """
+    letter = await queue.get(letter_id)
+    base, _, _ = request.scope["path"].rpartition("/dead-letters/")
+    links = await links_of(parts, letter, queue.stream, base)
+    return LinkedDeadLetter(**dict(await _shown(letter, queue, parts)), links=links)
 
 
 @router.post(

@@ -6,6 +6,7 @@ from rapids_fastapi.admin import (
     audit,
     capabilities,
     dead_letters,
+    events,
     export,
     groups,
     health,
@@ -20,5 +21,5 @@ rapids_admin = APIRouter(prefix="/rapids", tags=["rapids"])
 """`app.include_router(rapids_admin)`: the admin under `/rapids`. Closed until it is configured; see `Rapids`."""
 
 # What has a fixed name comes before what takes any: /dead-letters/groups before /dead-letters/{letter_id}.
-for resource in (letter_groups, export, dead_letters, operations, streams, groups, audit, capabilities, health):
+for resource in (letter_groups, export, dead_letters, operations, events, streams, groups, audit, capabilities, health):
     rapids_admin.include_router(resource.router)
