@@ -114,7 +114,8 @@ class DeadLetterQueue:
     async def reindex(self) -> QueueStanding:
         """Forget the index, and begin to make it anew: by the first thousand letters.
 
-        The rest is caught up with by whoever writes a letter or looks, `standing` included. Nothing needs it as a rule:
+        The rest is caught up with by whoever runs operations (the FastAPI plug-in does), writes a letter or looks,
+        `standing` included. Nothing needs it as a rule:
         it is for counts that are off after somebody deleted letters by hand.
         """
         await index.forget(self._commands, self.stream)

@@ -13,6 +13,7 @@ from rapids.dead_letters.moving import Letters
 from rapids.dead_letters.operating import Operating
 from rapids.dead_letters.operation import OperationKind
 from rapids.dead_letters.patience import HaltedError, Outage, Patience
+from rapids.storage import index
 from rapids.storage import operations as stored
 from rapids.storage.connection import Commands
 from rapids.storage.operations import Claim
@@ -23,13 +24,18 @@ POLL_PAUSE = 2.0
 """Seconds between two looks for operations that nobody runs: what all this costs while there are none."""
 
 
+INDEX_PAUSE = 0.02
+"""Seconds between two steps of a thousand letters each that others wrote past the index: the server has other work."""
+
+
 def new_token() -> str:
     """Who runs an operation: the process, for people, and what no other one has."""
     return f"{socket.gethostname().replace(':', '-')}-{os.getpid()}:{uuid4().hex}"
 
 
 class Runner:
-    """Runs operations of a dead-letter stream, at most one of each kind at a time, until told to stop."""
+    """Runs operations of a dead-letter stream, at most one of each kind at a time, until told to stop; and sees to it
+    that letters which others wrote are indexed, after an upgrade or `reindex` say."""
 
     def __init__(self, commands: Commands, dlq: str, letters: Letters, stop: asyncio.Event) -> None:
         self._commands = commands
@@ -55,8 +61,9 @@ class Runner:
             while not self._stop.is_set():
                 self._wake.clear()
                 await self._take()
+                pause = POLL_PAUSE if await self._is_indexed() else INDEX_PAUSE
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_PAUSE):
+                    async with asyncio.timeout(pause):
                         await self._wake.wait()
         except HaltedError:
             pass
@@ -81,6 +88,13 @@ class Runner:
             if claim is None:
                 return
             self._begin(claim)
+
+    async def _is_indexed(self) -> bool:
+        """Catch up with the index a little; whether there is nothing more to do. A failure is left to the next look."""
+        try:
+            return await index.catch_up(self._commands, self._dlq)
+        except (RedisError, OSError):
+            return True
 
     def _begin(self, claim: Claim) -> None:
         operating = Operating(self._commands, self._letters, claim, self._outage)

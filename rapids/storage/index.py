@@ -7,7 +7,18 @@ from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, checked, run
 from rapids.storage.keys import letter_index
 
-__all__ = ["OTHERS", "IndexState", "IndexedFingerprint", "Room", "Selected", "forget", "room", "select", "state"]
+__all__ = [
+    "OTHERS",
+    "IndexState",
+    "IndexedFingerprint",
+    "Room",
+    "Selected",
+    "catch_up",
+    "forget",
+    "room",
+    "select",
+    "state",
+]
 
 OTHERS = "others"
 """The name under which letters are whose fingerprints were too many."""
@@ -92,6 +103,12 @@ async def state(
             for name, description, count, first, newest in rows
         ),
     )
+
+
+async def catch_up(commands: Commands, dlq: str) -> bool:
+    """Index a thousand more of the letters that others wrote; whether all are by now."""
+    call = ((dlq, letter_index(dlq)), (CATCH_UP_LETTERS, CATCH_UP_BYTES))
+    return checked((await run(commands, scripts.load("index_more"), [call]))[0]) == 1
 
 
 async def select(

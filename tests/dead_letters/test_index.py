@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from typing import Any
@@ -16,6 +17,7 @@ from rapids.storage.keys import letter_index
 from rapids.wire.fingerprints import fingerprint_name
 from rapids.wire.letters import LetterRead
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, letter_fields, write, write_through_script
+from tests.support import eventually
 from tests.worker.helpers import DLQ, GROUP, as_text, check_keys
 
 INDEX = letter_index(DLQ)
@@ -326,3 +328,22 @@ def _is_wanted(letter: LetterRead, wanted: LetterFilter) -> bool:
     return all(value in (None, letter.text(name)) for name, value in exact.items()) and matches_pattern(
         pattern, letter.text(b"event_type")
     )
+
+
+async def test_whoever_runs_operations_indexes_what_others_wrote(queue: DeadLetterQueue, redis: Redis) -> None:
+    async with redis.pipeline(transaction=False) as pipeline:
+        for number in range(3_000):
+            pipeline.xadd(DLQ, REFERENCE_FIELDS | {"handler": f"handler-{number % 3}"})
+        last = (await pipeline.execute())[-1]
+    stop = asyncio.Event()
+    running = asyncio.create_task(queue.operations.run(stop))
+    try:
+        await eventually(lambda: _is(redis.hget(INDEX, "to"), last))
+    finally:
+        stop.set()
+        await running
+    assert await indexed_entries(redis) == 3_000
+
+
+async def _is(asked: Any, wanted: Any) -> bool:
+    return await asked == wanted

@@ -1,0 +1,16 @@
+-- Catch up with letters that others wrote past the index, up to a bound.
+--
+-- KEYS  dead-letter stream, index
+-- ARGV  how many letters at most, and how many bytes of them
+-- Returns 1 if all letters are indexed by now, else 0.
+-- with indexing
+local dlq, index = KEYS[1], KEYS[2]
+local last, to = last_id_of(dlq), redis.call('HGET', index, 'to') or '0-0'
+if is_before(last, to) then
+  drop_index(index)
+  to = '0-0'
+end
+if last == to then return 1 end
+local ok, complete = pcall(catch_up, dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2]))
+if not ok then drop_index(index) end
+return ok and complete and 1 or 0
