@@ -22,6 +22,9 @@ sys.path.insert(0, ".")
 from rapids import DeadLetterQueue
 from rapids.exceptions import LetterStateError
 from tests.servers.connecting import connected
+from tests.worker.helpers import DvOrder
+
+__all__ = ["DvOrder", "Ended", "Job", "apart", "replay"]  # the class that other data must fit is registered here
 
 OF_CONNECTIONS = {b"HELLO", b"AUTH", b"SELECT", b"CLIENT", b"CLUSTER", b"COMMAND", b"PING", b"READONLY", b"INFO"}
 """Commands that connect and look around, of which there may be more or fewer: not counted, they change nothing."""
@@ -32,6 +35,7 @@ class Job:
     """A letter to replay, and the command (from 1) before which the process is killed; 0: it is not.
 
     `answered`: killed not before that command is sent, but when its answer has come, and before anything sees it.
+    `data`: other data to replay it with.
     """
 
     url: str
@@ -39,6 +43,7 @@ class Job:
     letter_id: str
     killed_at: int = 0
     answered: bool = False
+    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ async def _replay(job: Job) -> Ended:
     axe.hang()
     async with connected(job.url) as redis:
         try:
-            await DeadLetterQueue(redis, job.dlq).replay(job.letter_id, actor="somebody")
+            await DeadLetterQueue(redis, job.dlq).replay(job.letter_id, actor="somebody", data=job.data)
         except LetterStateError as error:
             return Ended(error.state, axe.commands)
         return Ended("replayed", axe.commands)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from tests.cluster.bank import Bank
 from tests.cluster.conftest import Place
 from tests.cluster.replaying import Ended, Job, replay
 from tests.servers.connecting import connected
+
+NUMBER = 10_000
+OTHER_DATA = {"number": NUMBER}
 
 
 async def test_a_replay_killed_between_any_two_commands_is_dead_or_replayed_and_in_the_end_replayed_once(
@@ -15,10 +19,7 @@ async def test_a_replay_killed_between_any_two_commands_is_dead_or_replayed_and_
 ) -> None:
     async with connected(place.url) as redis:
         bank = Bank(redis, place.dlq)
-        for letter_id in await bank.letters(2):  # at the first time the server has yet to be given the scripts
-            [whole] = await replay([Job(place.url, place.dlq, letter_id)])
-            assert whole.how == "replayed"
-        cuts = [(number, answered) for number in range(1, whole.commands + 1) for answered in (False, True)]
+        cuts = [(*cut, data) for data in (None, OTHER_DATA) for cut in await cuts_of(bank, place, data)]
         letter_ids = await bank.letters(len(cuts))
 
         jobs = [Job(place.url, place.dlq, one, *cut) for one, cut in zip(letter_ids, cuts, strict=True)]
@@ -31,9 +32,18 @@ async def test_a_replay_killed_between_any_two_commands_is_dead_or_replayed_and_
         assert set(times.values()) == {1}
         assert set(states.values()) == {"dead", "replayed"}, "some were killed too early, and some too late"
 
-        ended = await replay([Job(place.url, place.dlq, one) for one in letter_ids])
+        ended = await replay([replace(job, killed_at=0) for job in jobs])
         assert [one.how for one in ended] == ["replayed"] * len(cuts)
         assert await bank.times_replayed() == dict.fromkeys(letter_ids, 1)
         assert await bank.listed() == set()
         await bank.handle_replays()
-        assert bank.handled == Counter([0, 1, *range(len(cuts))])
+        numbers = [number if cut[2] is None else NUMBER for number, cut in enumerate(reversed(cuts))]
+        assert bank.handled == Counter([0, 1, NUMBER, NUMBER, *numbers])
+
+
+async def cuts_of(bank: Bank, place: Place, data: dict[str, int] | None) -> list[tuple[int, bool]]:
+    """Where a replay can be killed: at which command, and whether before it is sent or after it was answered."""
+    for letter_id in await bank.letters(2):  # at the first time the server has yet to be given the scripts
+        [whole] = await replay([Job(place.url, place.dlq, letter_id, data=data)])
+        assert whole.how == "replayed"
+    return [(number, answered) for number in range(1, whole.commands + 1) for answered in (False, True)]
