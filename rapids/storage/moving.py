@@ -25,6 +25,7 @@ __all__ = [
     "Move",
     "MoveMany",
     "Moved",
+    "NoRoomError",
     "WorkStoppedError",
     "Working",
     "move",
@@ -33,6 +34,9 @@ __all__ = [
     "restore",
     "restore_many",
 ]
+
+MOST_AT_ONCE = 5_000
+"""Letters of one step; Lua hands a command no more than 8,000 values."""
 
 MOVING_MS = 5_000
 """How long a process has to replay a letter into another slot before another one may try."""
@@ -110,6 +114,20 @@ class BeingMovedError(Exception):
     """Another process moves the letter just now."""
 
 
+class NoRoomError(Exception):
+    """The dead-letter stream is full: to restore more would cut away letters that nobody has looked at."""
+
+    def __init__(self, dlq: str, dlq_maxlen: int | None) -> None:
+        super().__init__(dlq, dlq_maxlen)
+        self.dlq = dlq
+        self.dlq_maxlen = dlq_maxlen
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dlq!r} is full with dlq_maxlen={self.dlq_maxlen}; restoring more would cut its oldest letters away"
+        )
+
+
 class WorkStoppedError(Exception):
     """The operation is not running any more, or another process has it."""
 
@@ -179,12 +197,15 @@ async def _moved(
 
 
 async def move_many(commands: Commands, dlq: str, many: MoveMany, entry_ids: Sequence[str]) -> Moved:
-    """Move letters in order, until one must be moved by itself or they were some 4 MB. Raises `WorkStoppedError`."""
+    """Move letters in order, until one must be moved by itself, or they were 5,000 or some 4 MB.
+
+    Raises `WorkStoppedError`.
+    """
     change = _flat(many.change)
     keys = (*_letter_keys(dlq), letters_failed_again(dlq), many.working.key)
     arguments = (
         *(many.working.owner, many.retention_ms, many.archive_maxlen, ENOUGH_BYTES, many.tag, letter_mover(dlq, "")),
-        *(many.maxlen or 0, many.scope, len(change), *change, *entry_ids),
+        *(many.maxlen or 0, many.scope, len(change), *change, *entry_ids[:MOST_AT_ONCE]),
     )
     return _many(checked((await run(commands, scripts.load("move_letters"), [(keys, arguments)]))[0]))
 
@@ -208,11 +229,17 @@ async def restore_many(
     *,
     dlq_maxlen: int | None,
 ) -> Moved:
-    """Bring discarded letters back, by their places in the archive. Raises `WorkStoppedError`."""
+    """Bring discarded letters back, by their places in the archive, until they were some 4 MB.
+
+    Raises `WorkStoppedError`; `NoRoomError` if there is no room for any.
+    """
     flat = _flat(change)
     keys = (*_letter_keys(dlq), working.key)
-    arguments = (working.owner, dlq_maxlen or 0, ENOUGH_BYTES, len(flat), *flat, *places)
-    return _many(checked((await run(commands, scripts.load("restore_letters"), [(keys, arguments)]))[0]))
+    arguments = (working.owner, dlq_maxlen or 0, ENOUGH_BYTES, len(flat), *flat, *places[:MOST_AT_ONCE])
+    restored = _many(checked((await run(commands, scripts.load("restore_letters"), [(keys, arguments)]))[0]))
+    if restored.blocked and restored.last is None:
+        raise NoRoomError(dlq, dlq_maxlen)
+    return restored
 
 
 def _letter_keys(dlq: str) -> tuple[str, ...]:

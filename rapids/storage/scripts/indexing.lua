@@ -10,11 +10,7 @@
 local FINGERPRINT = {'original_group', 'handler', 'event_type', 'reason', 'error_type', 'position'}
 local LONGEST_PART, MOST_FINGERPRINTS = 200, 1000
 
-local function describe(letter)
-  local values = {}
-  for i = 1, #letter, 2 do
-    if values[letter[i]] == nil then values[letter[i]] = letter[i + 1] end
-  end
+local function description_of(values)
   local parts = {}
   for i, name in ipairs(FINGERPRINT) do
     local value = string.sub(values[name] or '', 1, LONGEST_PART)
@@ -22,6 +18,16 @@ local function describe(letter)
   end
   return table.concat(parts)
 end
+
+local function describe(letter)
+  local values = {}
+  for i = 1, #letter, 2 do
+    if values[letter[i]] == nil then values[letter[i]] = letter[i + 1] end
+  end
+  return description_of(values)
+end
+
+local function fingerprint_in(values) return string.sub(redis.sha1hex(description_of(values)), 1, 16) end
 
 local function fingerprint_of(letter) return string.sub(redis.sha1hex(describe(letter)), 1, 16) end
 

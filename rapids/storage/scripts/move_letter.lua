@@ -24,6 +24,7 @@ if #found[2] > MOST_VALUES then return redis.error_reply('ERR the letter has too
 
 local now = microseconds()
 local place = archive_end(archive, now)
+check_kinds(archived, restored, KEYS[6])
 if values > 0 then
   local command = {'XADD', KEYS[8]}
   if maxlen ~= '0' then

@@ -19,7 +19,7 @@ if not goes_on(operation, owner) then return 'stopped' end
 local EVENT = {'event_type', 'schema_version', 'data', 'id', 'timestamp', 'correlation_id', 'causation_id', 'metadata'}
 local now = microseconds()
 local place = archive_end(archive, now)
-redis.call('ZCARD', archived) -- what holds something else is to fail here, before anything is moved
+check_kinds(archived, restored, again)
 local change = {at = milliseconds(now)}
 for i = 10, 9 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
 
@@ -27,12 +27,8 @@ local function tag_of(stream) return string.match(stream, '^[^{]*{([^}]+)}') end
 
 local function is_plain(name) return name and string.match(name, '^[\33-\126]+$') end
 
--- The command that replays a letter, or nothing and why this is not done here.
-local function replaying(letter_id, letter)
-  local has = {}
-  for i = 1, #letter, 2 do
-    if has[letter[i]] == nil then has[letter[i]] = letter[i + 1] end
-  end
+-- The command that replays a letter, its fields by name in `has`; or nothing and why this is not done here.
+local function replaying(letter_id, has)
   local stream, group = has.original_stream, has.original_group
   if has.original_fields or not is_plain(stream) or not is_plain(group) then return nil, 'irregular' end
   local stream_tag = tag_of(stream)
@@ -53,54 +49,90 @@ local function replaying(letter_id, letter)
   end
   if has.traceparent then command[#command + 1] = 'traceparent'; command[#command + 1] = has.traceparent end
   if scope ~= 'everyone' then
-    local count = string.match(has.replay_count or '', '^%d+$')
-    count = count and #count < 16 and tonumber(count) or 0
+    local count = string.match(has.replay_count or '', '^%d+$') or '0'
+    if #count > 15 then return nil, 'irregular' end -- more than a number here holds exactly
     local more = {
       'replay_handler', scope == 'handler' and (has.handler or '') or '', 'replay_of', letter_id,
-      'replay_count', string.format('%.0f', count + 1), 'original_msg_id', has.original_msg_id or '',
+      'replay_count', string.format('%.0f', tonumber(count) + 1), 'original_msg_id', has.original_msg_id or '',
     }
     for i = 1, #more do command[#command + 1] = more[i] end
   end
-  change.stream = target
-  return command
+  return command, target
+end
+
+-- The change as JSON. Of many they differ in little.
+local beginnings = {}
+local function told(target, appended)
+  local beginning = beginnings[target]
+  if not beginning then
+    change.stream = target ~= '' and target or nil
+    beginning = string.sub(cjson.encode(change), 1, -2) .. ',"entry_id":"'
+    beginnings[target] = beginning
+  end
+  return beginning .. appended .. '"}'
 end
 
 local done, skipped, last, blocked, why, bytes = 0, 0, '', '', '', 0
 local moved, was_restored, by_fingerprint = {'XDEL', dlq}, {'ZREM', restored}, {}
+local places = {'ZADD', archived}
+
+-- Letters one behind the other are read some at a time, as long as they are the wanted ones, and small.
+local ahead, window = {}, 1
+local function read(i)
+  if not ahead[ARGV[i]] then
+    local rows = redis.call('XRANGE', dlq, ARGV[i], '+', 'COUNT', window)
+    ahead = {}
+    for _, row in ipairs(rows) do ahead[row[1]] = row[2] end
+    local are_wanted = #rows == window and rows[#rows][1] == ARGV[i + #rows - 1]
+    window = are_wanted and bytes <= done * 8192 and math.min(2 * window, 32) or 1
+  end
+  return ahead[ARGV[i]]
+end
 
 for i = 10 + values, #ARGV do
   if bytes >= enough then break end
   local entry_id = ARGV[i]
-  local found = redis.call('XRANGE', dlq, entry_id, entry_id)[1]
-  if found then
-    local letter = found[2]
-    local letter_id, is_restored = identity(restored, entry_id, letter)
+  local letter = read(i)
+  if letter then
+    local has, size = {}, 0
+    for at = 1, #letter, 2 do
+      local name, value = letter[at], letter[at + 1]
+      if has[name] == nil then has[name] = value end
+      size = size + #name + #value
+    end
+    local letter_id, is_restored = entry_id, false
+    if has.letter_id ~= entry_id then letter_id, is_restored = identity(restored, entry_id, letter) end
+    local target = ''
     local appended = ''
     if #letter > MOST_VALUES then why = 'irregular' end
     if tag ~= '' and redis.call('EXISTS', movers .. letter_id) == 1 then why = 'busy' end
     if why == '' and scope ~= '' then
       local command
-      command, why = replaying(letter_id, letter)
-      why = why or ''
+      command, target = replaying(letter_id, has)
       if command then
         appended = redis.pcall(unpack(command))
         if type(appended) == 'table' then appended, why = '', appended.err end
+      else
+        why = target
       end
     end
     if why ~= '' then
       blocked = entry_id
       break
     end
-    change.entry_id = appended
-    local history = is_restored and value_of(letter, HISTORY) or nil
-    put_away(archive, archived, place, letter_id, letter, changed(history, change))
+    store(archive, place, letter_id, letter, lengthened(is_restored and has[HISTORY] or nil, told(target, appended)))
+    places[#places + 1] = string.format('%.0f', place); places[#places + 1] = letter_id
+    if #places > 2000 then
+      redis.call(unpack(places))
+      places = {'ZADD', archived}
+    end
     place = place + 1
     moved[#moved + 1] = entry_id
     if is_restored then was_restored[#was_restored + 1] = letter_id end
-    local name = fingerprint_of(letter)
+    local name = fingerprint_in(has)
     by_fingerprint[name] = by_fingerprint[name] or {}
     table.insert(by_fingerprint[name], entry_id)
-    for _, part in ipairs(letter) do bytes = bytes + #part end
+    bytes = bytes + size
     done = done + 1
   else
     skipped = skipped + 1
@@ -108,6 +140,7 @@ for i = 10 + values, #ARGV do
   last = entry_id
 end
 
+if #places > 2 then redis.call(unpack(places)) end
 if #moved > 2 then redis.call(unpack(moved)) end
 if #was_restored > 2 then redis.call(unpack(was_restored)) end
 unindex_letters(index, by_fingerprint)

@@ -31,15 +31,30 @@ local function identity(restored, entry_id, letter)
   return entry_id, false
 end
 
-local function changed(history, change)
-  local one = cjson.encode(change)
-  if not history then return '[' .. one .. ']' end
-  if #history > LONGEST_HISTORY then
-    local changes, last = cjson.decode(history), {}
+-- The changes of a history; none of one that somebody spoilt.
+local function changes_in(history)
+  local ok, changes = pcall(cjson.decode, history)
+  return ok and type(changes) == 'table' and changes or {}
+end
+
+-- A history (nil for none) with one more change, as JSON.
+local function lengthened(history, one)
+  if history and #history > LONGEST_HISTORY then
+    local changes, last = changes_in(history), {}
     for i = math.max(1, #changes - FEWEST_CHANGES), #changes do last[#last + 1] = changes[i] end
     history = cjson.encode(last)
   end
-  return string.sub(history, 1, -2) .. ',' .. one .. ']'
+  local before = history and string.match(history, '^%[({.*})%]$')
+  return '[' .. (before and before .. ',' or '') .. one .. ']'
+end
+
+local function changed(history, change) return lengthened(history, cjson.encode(change)) end
+
+-- What holds something else than it should fails here, before anything is changed.
+local function check_kinds(archived, restored, again)
+  redis.call('ZCARD', archived)
+  redis.call('ZCARD', restored)
+  if again then redis.call('HLEN', again) end
 end
 
 -- A place in the archive: each letter gets the next one.
@@ -48,16 +63,25 @@ local function archive_end(archive, now)
   return math.max(now, tonumber(last) + 1)
 end
 
-local function put_away(archive, archived, place, letter_id, letter, history)
-  local command = {'XADD', archive, string.format('%.0f-0', place)}
+-- A letter's own fields, behind what a command begins with.
+local function own_fields(command, letter)
   for i = 1, #letter, 2 do
     if letter[i] ~= HISTORY and letter[i] ~= LETTER then
       command[#command + 1] = letter[i]; command[#command + 1] = letter[i + 1]
     end
   end
-  command[#command + 1] = LETTER; command[#command + 1] = letter_id
-  command[#command + 1] = HISTORY; command[#command + 1] = history
+  return command
+end
+
+local function store(archive, place, letter_id, letter, history)
+  local command = own_fields({'XADD', archive, string.format('%.0f-0', place)}, letter)
+  local n = #command
+  command[n + 1], command[n + 2], command[n + 3], command[n + 4] = LETTER, letter_id, HISTORY, history
   redis.call(unpack(command))
+end
+
+local function put_away(archive, archived, place, letter_id, letter, history)
+  store(archive, place, letter_id, letter, history)
   redis.call('ZADD', archived, string.format('%.0f', place), letter_id)
 end
 
@@ -69,14 +93,16 @@ end
 -- Drop the oldest letters: those past their retention (in ms), and those that are too many.
 local function bound_archive(archive, archived, again, now, retention, most)
   local over = math.min(redis.call('ZCARD', archived) - most, 2000)
-  local old = over > 0 and redis.call('ZRANGE', archived, 0, over - 1, 'WITHSCORES') or {}
+  local old = over > 0 and redis.call('ZRANGE', archived, 0, over - 1) or {}
   if #old == 0 then
     local expired = string.format('%.0f', now - retention * 1000)
-    old = redis.call('ZRANGEBYSCORE', archived, '-inf', expired, 'WITHSCORES', 'LIMIT', 0, 100)
+    old = redis.call('ZRANGEBYSCORE', archived, '-inf', expired, 'LIMIT', 0, 1000)
   end
-  for i = 1, #old, 2 do
-    take_out(archive, archived, tonumber(old[i + 1]), old[i])
-    redis.call('HDEL', again, old[i])
+  if #old > 0 then
+    local newest = redis.call('ZSCORE', archived, old[#old])
+    redis.call('XTRIM', archive, 'MINID', '=', string.format('%.0f-0', newest + 1))
+    redis.call('ZREM', archived, unpack(old))
+    redis.call('HDEL', again, unpack(old))
   end
   for _, key in ipairs({archive, archived, again}) do redis.call('PEXPIRE', key, retention) end
 end

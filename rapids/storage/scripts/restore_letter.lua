@@ -12,9 +12,10 @@ local at = string.format('%.0f-0', place)
 local row = redis.call('XRANGE', keys.archive, at, at)[1]
 if not row then return false end
 
-local change = {at = milliseconds(microseconds())}
+local now = microseconds()
+local change = {at = milliseconds(now)}
 for i = 3, #ARGV, 2 do change[ARGV[i]] = ARGV[i + 1] end
-local entry_id = bring_back(keys, row, ARGV[2], change)
+local entry_id = bring_back(keys, row, ARGV[2], change, last_id_of(keys.dlq), math.floor(now / 1000))
 if not entry_id then return false end
 bound_restored(keys.dlq, keys.restored)
 audit(KEYS[6], {
