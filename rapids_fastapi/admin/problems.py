@@ -40,8 +40,8 @@ _ANSWER_WITHIN = 15.0
 """Seconds an admin request may take before it is answered that Redis does not."""
 
 _MOST_FAULTS = 20
-_LONGEST_FAULT = 500
-"""Characters of the place and of the message of a fault."""
+_LONGEST_TEXT = 1_000
+"""Characters of a detail, and of the place and the message of a fault."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -106,7 +106,8 @@ class Problem(HTTPException):
     def body(self, path: str) -> dict[str, object]:
         """What it tells of itself where `path` was asked for."""
         head = {"type": self.kind.type, "title": self.kind.title, "status": self.kind.status}
-        return {**head, "detail": self.detail, "instance": path, **self.more}
+        # Errors quote what they are about, such as the type of an event, which may be of any kind and length.
+        return {**head, "detail": _harmless(str(self.detail)), "instance": path, **self.more}
 
     def response(self, request: Request) -> Response:
         """The answer."""
@@ -208,8 +209,8 @@ def _faults(error: RequestValidationError) -> list[dict[str, str]]:
 
 
 def _harmless(text: str) -> str:
-    """Text that JSON can hold: names of fields that are not expected may be of any length, and no Unicode at all."""
-    return text[:_LONGEST_FAULT].encode(errors="replace").decode()
+    """Text that JSON can hold, cut where it is very long: it may quote what was sent or stored."""
+    return (text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…").encode(errors="replace").decode()
 
 
 def _plain(error: HTTPException, request: Request) -> Response:

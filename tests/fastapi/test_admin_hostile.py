@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 
 import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
+from httpx2 import Response
 
 from rapids_fastapi.admin.redaction import DEFAULT_REDACTED, MASK
 from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
@@ -90,6 +92,93 @@ class TestHostile:
         if response.headers["content-type"] == "application/problem+json":
             assert response.json()["type"] == "urn:rapids:problem:letter-not-found"
         assert client.get(f"{LETTERS}/{'9' * 201}").status_code == 422
+
+
+HOSTILE = "<script>alert(1)</script>\r\nX-Injected: yes\x00\x1b[31m\u202egnp.exe\u2028\ufeff'\"; DROP"
+NAMES = (
+    *("event_type", "handler", "original_group", "original_stream", "reason", "error_type", "error", "traceback"),
+    *("consumer", "correlation_id", "causation_id", "id", "schema_version", "timestamp", "replay_of", "position"),
+)
+LARGE = 5 * 1024 * 1024
+
+
+def is_harmless(response: Response) -> bool:
+    """Whether it is data and nothing else: of a kind that no browser runs, with none of the text in a header."""
+    kinds = ("application/json", "application/problem+json", "application/x-ndjson", "text/event-stream")
+    headers = "".join(f"{name}: {value}\n" for name, value in response.headers.items())
+    return (
+        response.headers["content-type"].partition(";")[0] in kinds
+        and response.headers["x-content-type-options"] == "nosniff"
+        and "script" not in headers
+        and "injected" not in headers.lower()
+        and headers.isascii()
+    )
+
+
+class TestLarge:
+    """Five megabytes of it, everywhere."""
+
+    @pytest.fixture
+    def letter(self, redis_url: str) -> str:
+        text = HOSTILE + "é" * (LARGE // 2)
+        data = json.dumps({text: text}, ensure_ascii=False)
+        return put_letter(redis_url, **dict.fromkeys(NAMES, text), data=data, metadata=data)
+
+    def test_what_is_shown_of_it_is_data_and_bounded(self, client: TestClient, letter: str) -> None:
+        bounds = {
+            LETTERS: 100_000,
+            f"{LETTERS}?limit=1&q=alert": 100_000,
+            f"{LETTERS}/{letter}": 30_000_000,
+            f"{LETTERS}/export": 30_000_000,
+            f"{LETTERS}/groups": 20_000,
+            f"{LETTERS}/standing": 1_000,
+        }
+        tracemalloc.start()
+        try:
+            for address, most in bounds.items():
+                response = client.get(address)
+                assert response.status_code == 200, address
+                assert is_harmless(response), address
+                assert len(response.content) < most, address
+            _, in_memory = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert in_memory < 80 * LARGE, "some forms of a letter of 16 texts: raw, text, cut, JSON, read by the test"
+
+    def test_it_can_be_put_away_and_back(self, client: TestClient, letter: str) -> None:
+        path = f"{LETTERS}/{letter}"
+        body = {"kind": "discard", "selector": {"filter": {}}, "dry_run": True}
+        for response in (
+            client.post("/rapids/api/operations", json=body),
+            client.post(f"{path}/replay", json={"reason": HOSTILE}),
+            client.request("DELETE", path, json={"reason": HOSTILE}),
+            client.post(f"{path}/restore", json={"reason": HOSTILE}),
+            client.get("/rapids/api/audit"),
+        ):
+            assert is_harmless(response)
+            assert response.status_code == 200 or len(response.content) < 5_000
+        assert response.json()["items"][0]["reason"] == HOSTILE
+        assert client.get(path).json()["state"] == "dead"
+
+
+def test_pages_of_hostile_filters_have_links_that_are_safe(client: TestClient, redis_url: str) -> None:
+    for _ in range(2):
+        put_letter(redis_url, handler=HOSTILE)
+    response = client.get(LETTERS, params={"handler": HOSTILE, "limit": 1})
+    assert is_harmless(response) or "%3Cscript%3E" in response.headers["link"]
+    assert response.headers["link"].isascii()
+    assert response.headers["link"].count("<") == response.headers["link"].count(">") == 1
+    following = client.get(response.links["next"]["url"])
+    assert len(following.json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["event_type", "handler", "group", "reason", "error_type", "q", "dlq", "cursor", "since"]
+)
+def test_hostile_parameters_are_not_reflected_in_headers(client: TestClient, redis_url: str, name: str) -> None:
+    put_letter(redis_url)
+    response = client.get(LETTERS, params={name: HOSTILE})
+    assert is_harmless(response)
 
 
 class TestRedaction:
