@@ -47,17 +47,27 @@ def app_on(url: str, routers: Sequence[EventRouter] = ()) -> FastAPI:
     return app
 
 
+class Serving(threading.Thread):
+    """uvicorn in a thread of its own, until `server.should_exit` is set."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(name="uvicorn")
+        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+
+    def run(self) -> None:
+        asyncio.run(self.server.serve())
+
+
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """The application's address, while uvicorn serves it from a thread of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), name="uvicorn")
+    """The application's address, while it is served."""
+    thread = Serving(app)
     thread.start()
     try:
-        until(lambda: server.started or not thread.is_alive())
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        until(lambda: thread.server.started or not thread.is_alive())
+        yield f"http://127.0.0.1:{thread.server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
+        thread.server.should_exit = True
         thread.join()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
-import redis as redis_sync
 from fastapi.testclient import TestClient
 from redis.exceptions import ConnectionError
 
@@ -16,6 +18,8 @@ from rapids.dead_letters import Operations
 from rapids_fastapi import AdminUser
 from rapids_fastapi.admin import progress
 from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token, until
+from tests.fastapi.served import DLQ as SERVED_DLQ
+from tests.fastapi.served import OPERATOR, Serving, app_on, serving
 
 __all__ = ["client", "token"]
 
@@ -41,8 +45,7 @@ def ended(client: TestClient, operation: dict[str, Any]) -> dict[str, Any]:
 
 
 def put_many(url: str, count: int, **fields: Any) -> list[str]:
-    with redis_sync.Redis.from_url(url):
-        return [put_letter(url, **fields) for _ in range(count)]
+    return [put_letter(url, **fields) for _ in range(count)]
 
 
 class TestStarting:
@@ -291,3 +294,52 @@ def test_errors_of_letters_are_told_without_what_looks_like_a_secret(client: Tes
     (error,) = done["errors"]
     assert error["letter_id"] == bad
     assert "hunter2" not in error["error"]
+
+
+class TestServed:
+    """Under uvicorn, which waits at its end for the answers that are under way."""
+
+    @pytest.fixture
+    def paused(self, redis_url: str) -> Iterator[str]:
+        put_many(redis_url, 3, dlq=SERVED_DLQ)
+        with serving(app_on(redis_url)) as base:
+            body = {"kind": "discard", "selector": ALL, "rate": 0.01}
+            operation = httpx.post(f"{base}{OPERATIONS}", json=body, headers=OPERATOR).json()["id"]
+            path = f"{base}{OPERATIONS}/{operation}"
+            assert httpx.post(f"{path}/pause", json={}, headers=OPERATOR).status_code == 200
+            yield f"{path}/events"
+
+    def test_a_stream_does_not_hold_up_its_end(self, paused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(progress, "LASTS", 1.0)
+        lines: list[str] = []
+        with httpx.stream("GET", paused, headers=OPERATOR) as response:
+            for line in response.iter_lines():
+                lines.append(line)
+                if line.startswith("data:"):
+                    for thread in threading.enumerate():
+                        if isinstance(thread, Serving):
+                            thread.server.should_exit = True
+        assert "event: progress" in lines
+        assert "event: problem" not in lines
+        until(lambda: not any(isinstance(thread, Serving) for thread in threading.enumerate()))
+
+    def test_nobody_looks_any_more_when_the_client_has_gone(self, paused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        ask, asked = Operations.get, 0
+
+        async def counted(operations: Operations, operation_id: str) -> Any:
+            nonlocal asked
+            asked += 1
+            return await ask(operations, operation_id)
+
+        monkeypatch.setattr(Operations, "get", counted)
+        monkeypatch.setattr(progress, "LOOKS_EVERY", 0.01)
+        with httpx.stream("GET", paused, headers=OPERATOR) as response:
+            until(lambda: asked > 2)
+            assert response.status_code == 200
+
+        def is_quiet() -> bool:
+            before = asked
+            time.sleep(0.1)
+            return asked == before
+
+        until(is_quiet)
