@@ -18,6 +18,7 @@ CALLS = {
     "Dead letters": "replay_declined_payments(redis)",
     "Edit and replay": "mend(redis, '1-1')",
     "Seeing what a group is doing": "look(redis)",
+    "Following a request": "follow(redis, 'web-1')",
     "Correlation": "nightly_import(redis)",
     "The embedded server": "try_it()",
     "Health, pausing and warnings": "look(redis, EventRouter()), await maintenance(redis)",
