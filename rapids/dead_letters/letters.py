@@ -88,10 +88,10 @@ class ReplayOutcome:
     stream: str
     """The stream the event was appended to, as `entry_id`."""
     entry_id: str
-    outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent"]
+    outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent", "unknown"]
     """`undelivered`: the group has not read it yet; `pending`: its handlers are at work, wait or are parked;
     `failed_again`: `letters` say how; `handled`: it was settled and left no letter; `sent`: to everyone, whose
-    deliveries are not told apart from others."""
+    deliveries are not told apart from others; `unknown`: the stream of the group's replays was deleted."""
     letters: tuple[str, ...] = ()
     """The ids of the dead letters it became, of a thousand characters' worth at the most."""
     is_inferred: bool = False

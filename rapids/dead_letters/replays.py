@@ -17,12 +17,15 @@ async def with_replays(redis: Redis | RedisCluster, dlq: str, letter: DeadLetter
         return letter
     outcome = ReplayOutcome(last.at, last.scope, last.stream, last.entry_id, "sent")
     if last.scope != "everyone":
-        letters = await archive.failed_again(SharedPool(redis, dlq), dlq, letter.id)
         commands = SharedPool(redis, last.stream)
         state = await archive.replay_state(commands, last.stream, letter.group, last.entry_id)
+        # In this order: the letters of an entry are there before it is gone.
+        letters = await archive.failed_again(SharedPool(redis, dlq), dlq, letter.id)
         match state, letters:
             case (("undelivered" | "pending"), _):
                 outcome = replace(outcome, outcome=state, letters=letters)
+            case "unknown", ():
+                outcome = replace(outcome, outcome="unknown")
             case _, ():
                 outcome = replace(outcome, outcome="handled", is_inferred=True)
             case _:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from rapids.storage.connection import Commands, Reply, call, checked
+from rapids.storage import scripts
+from rapids.storage.connection import Commands, Reply, call, checked, run
 from rapids.storage.keys import letters_archive, letters_archived, letters_failed_again
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
 HISTORY = b"rapids:history"
 _LETTER = b"rapids:letter_id"
 
-ReplayState: TypeAlias = Literal["undelivered", "pending", "gone"]
+ReplayState: TypeAlias = Literal["undelivered", "pending", "gone", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,9 @@ async def failed_again(commands: Commands, dlq: str, letter_id: str) -> tuple[st
 
 
 async def replay_state(commands: Commands, stream: str, group: str, entry_id: str) -> ReplayState:
-    """Whether an entry of a group's replay stream is yet to be delivered, pending, or gone as it was settled."""
-    rows, pending = await commands.send(
-        [("XRANGE", stream, entry_id, entry_id), ("XPENDING", stream, group, entry_id, entry_id, 1)]
-    )
-    if not checked(rows):
-        return "gone"
-    return "pending" if not isinstance(pending, Exception) and pending else "undelivered"
+    """Whether an entry of a group's replay stream is yet to be delivered, pending, or gone as it was settled.
+
+    `unknown` where the stream is not the one the entry was in.
+    """
+    call_ = ((stream,), (group, entry_id))
+    return checked((await run(commands, scripts.load("replay_state"), [call_]))[0]).decode()

@@ -248,6 +248,25 @@ async def test_letters_among_others_are_moved_and_the_others_stay(queue: DeadLet
     assert [as_text(fields[b"replay_of"]) for _, fields in await redis.xrange(replay_stream())] == chosen
 
 
+async def test_what_is_moved_is_out_of_the_index_and_the_others_are_in_it(queue: DeadLetterQueue, redis: Redis) -> None:
+    ids = [
+        one for _ in range(10) for name in ("pay", "ship") for one in await write_through_script(redis, handler=name)
+    ]
+    await moved(redis, DISCARDING, ids[5:12])
+    assert sorted((group.handler, group.count) for group in (await queue.groups()).items) == [("pay", 7), ("ship", 6)]
+
+
+async def test_one_step_moves_no_more_than_five_thousand(queue: DeadLetterQueue, redis: Redis) -> None:
+    async with redis.pipeline(transaction=False) as pipeline:
+        for _ in range(5_001):
+            pipeline.xadd(DLQ, {"x": "y"})
+        ids = [as_text(one) for one in await pipeline.execute()]
+    found = await moved(redis, replace(DISCARDING, archive_maxlen=10_000), ids)
+    assert (found.done, found.last) == (5_000, ids[4_999])
+    assert await redis.zcard(letters_archived(DLQ)) == await redis.xlen(letters_archive(DLQ)) == 5_000
+    assert await redis.xlen(DLQ) == 1
+
+
 async def test_the_archive_keeps_to_its_bound(queue: DeadLetterQueue, redis: Redis) -> None:
     ids = [await write(redis) for _ in range(30)]
     await moved(redis, replace(DISCARDING, archive_maxlen=7), ids)

@@ -1,0 +1,20 @@
+-- How far an entry of a group's replay stream is.
+--
+-- KEYS  replay stream
+-- ARGV  group, entry id
+-- Returns 'undelivered', 'pending', 'gone' (it is deleted once it is settled), or 'unknown' where the stream or the group
+-- is not there any more, so that nothing tells.
+-- with entry_order
+local stream, group, id = KEYS[1], ARGV[1], ARGV[2]
+local rows = redis.pcall('XRANGE', stream, id, id)
+if rows.err then return 'unknown' end
+if #rows > 0 then
+  local pending = redis.pcall('XPENDING', stream, group, id, id, 1)
+  return not pending.err and #pending > 0 and 'pending' or 'undelivered'
+end
+if redis.call('EXISTS', stream) == 0 then return 'unknown' end
+local info = redis.call('XINFO', 'STREAM', stream)
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' and is_before(info[i + 1], id) then return 'unknown' end
+end
+return 'gone'
