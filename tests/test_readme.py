@@ -17,6 +17,7 @@ CALLS = {
     "Emitting": "send_invoices(redis)",
     "Dead letters": "replay_declined_payments(redis)",
     "Edit and replay": "mend(redis, '1-1')",
+    "Many dead letters at once": "replay_the_declined(redis)",
     "Seeing what a group is doing": "look(redis)",
     "Following a request": "follow(redis, 'web-1')",
     "Correlation": "nightly_import(redis)",

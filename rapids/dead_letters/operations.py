@@ -115,11 +115,9 @@ class Operations:
         if at_least("limit", limit, 1) > stored.MOST_KEPT:
             raise ValueError(f"limit must be a whole number from 1 to {stored.MOST_KEPT}, not {limit!r}")
         behind = "" if cursor is None else place_behind("operation", cursor)
-        rows = await stored.page(self._commands, self._dlq, behind=behind, count=limit + 1)
-        if rows is None:  # it has been forgotten since, and so has all that was before it
-            return OperationPage((), None)
-        items = tuple(read_operation(operation_id, fields) for operation_id, fields in rows[:limit])
-        return OperationPage(items, place_cursor("operation", items[-1].id) if len(rows) > limit else None)
+        rows, last = await stored.page(self._commands, self._dlq, behind=behind, count=limit)
+        items = tuple(read_operation(operation_id, fields) for operation_id, fields in rows)
+        return OperationPage(items, None if last is None else place_cursor("operation", last))
 
     async def pause(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
         """Hold it until `resume`: what its present step moves, a few hundred letters at the most, is the last.

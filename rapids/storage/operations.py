@@ -129,22 +129,19 @@ async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredO
     return None if not fields["state"] else (fields, checked(errors))
 
 
-async def page(commands: Commands, dlq: str, *, behind: str, count: int) -> list[tuple[str, StoredOperation]] | None:
-    """Up to `count` operations, newest first, from `behind` one of them ('' for the first page), without their errors.
-
-    None if there is no operation to be behind of.
-    """
+async def page(
+    commands: Commands, dlq: str, *, behind: str, count: int
+) -> tuple[list[tuple[str, StoredOperation]], str | None]:
+    """Up to `count` operations, newest first, from `behind` one of them ('' for the first page), without their errors;
+    and the one behind which there are more. Behind one that was forgotten there is nothing."""
     ids: list[str] = [one.decode() for one in await call(commands, "ZRANGE", operations(dlq), 0, -1, "REV")]
     if behind:
-        if behind not in ids:
-            return None
-        ids = ids[ids.index(behind) + 1 :]
-    if not (ids := ids[:count]):
-        return []
-    replies = await commands.send([("HMGET", operation(dlq, one), *NAMES) for one in ids])
-    return [
-        (one, fields) for one, reply in zip(ids, replies, strict=True) if (fields := _named(checked(reply)))["state"]
-    ]
+        ids = ids[ids.index(behind) + 1 :] if behind in ids else []
+    wanted = ids[:count]
+    replies = await commands.send([("HMGET", operation(dlq, one), *NAMES) for one in wanted]) if wanted else []
+    rows = [(one, _named(checked(reply))) for one, reply in zip(wanted, replies, strict=True)]
+    found = [(one, fields) for one, fields in rows if fields["state"]]  # others have expired
+    return found, wanted[-1] if len(ids) > count else None
 
 
 def _named(values: Sequence[Reply]) -> StoredOperation:

@@ -18,7 +18,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Operation, OperationKind, Selector
+from rapids.dead_letters.stored_operations import write_error
 from rapids.storage import keys
+from rapids.storage import operations as stored
+from rapids.storage.connection import SharedPool
 from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.dead_letters.moved import make_operations, moved
 from tests.dead_letters.test_operations import ended, run
@@ -293,6 +296,48 @@ async def test_an_operation_taken_away_is_let_go_of(redis: Redis) -> None:
     assert await moved(redis) == ids[:3]
     await redis.hset(keys.operation(DLQ, begun.id), "lease_ms", 1)
     assert (await operations.run_until_ended(begun.id)).done == 6
+
+
+async def test_nobody_takes_what_another_process_holds(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    commands = SharedPool(redis, DLQ)
+    begun = await operations.start("replay", ALL)
+    held = await stored.claim(commands, DLQ, ["discard", "replay"], "one:1")
+    assert held is not None
+    assert (held.operation_id, held.kind) == (begun.id, "replay")
+    assert await stored.claim(commands, DLQ, ["replay"], "two:2") is None
+    await redis.hset(held.key, "lease_ms", 1)
+    assert await stored.renew(commands, held)
+    assert await stored.claim(commands, DLQ, ["replay"], "two:2") is None
+    await redis.hset(held.key, "lease_ms", 1)
+    taken = await stored.claim(commands, DLQ, ["replay"], "two:2")
+    assert taken is not None
+
+    assert not await stored.renew(commands, held)
+    assert not await stored.pass_over(commands, held, "failed", "1-1", "why")
+    assert not await stored.leave(commands, held)
+    assert not await stored.leave(commands, held, "completed")
+    now = await operations.get(begun.id)
+    assert (now.state, now.owner, now.failed, now.errors) == ("running", "two", 0, ())
+
+    await operations.pause(begun.id)
+    assert not await stored.renew(commands, taken)
+    assert not await stored.leave(commands, taken, "completed")
+    assert await stored.claim(commands, DLQ, ["replay"], "three:3") is None
+    assert (await operations.get(begun.id)).state == "paused"
+
+
+async def test_a_letter_is_passed_over_once_however_often_that_is_asked_for(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    commands = SharedPool(redis, DLQ)
+    begun = await operations.start("replay", ALL)
+    held = await stored.claim(commands, DLQ, ["replay"], "one:1")
+    assert held is not None
+    error = write_error("1-1", ValueError("no"))
+    for place in ("1-1", "1-1", "1-2", "1-2"):
+        assert await stored.pass_over(commands, held, "failed", place, error)
+    now = await operations.get(begun.id)
+    assert (now.failed, len(now.errors)) == (2, 2)
 
 
 async def test_the_lease_is_renewed_while_nothing_is_moved(redis: Redis) -> None:

@@ -115,6 +115,32 @@ async def test_there_is_one_of_a_kind_at_a_time(redis: Redis) -> None:
     await operations.start("replay", ALL)
 
 
+async def test_one_that_somebody_deleted_is_in_nobodys_way(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    first = await operations.start("replay", ALL)
+    await redis.delete(keys.operation(DLQ, first.id))
+    second = await operations.start("replay", ALL)
+    assert (await operations.run_until_ended(second.id)).state == "completed"
+    assert [one.id for one in (await operations.list()).items] == [second.id]
+
+
+async def test_one_that_is_deleted_meanwhile_is_left_alone(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 4)
+    given.blocked = {ids[1]}
+
+    async def delete(number: int) -> None:
+        if number == 1:
+            await redis.delete(keys.operation(DLQ, begun.id))
+
+    given.before_step = delete
+    begun = await operations.start("replay", ALL)
+    with pytest.raises(OperationNotFoundError):
+        await operations.run_until_ended(begun.id)
+    assert await moved(redis) == ids[:2]
+    assert not await redis.exists(keys.operation(DLQ, begun.id))
+
+
 async def test_runners_take_it_at_once_where_it_was_started(redis: Redis) -> None:
     operations, given = make_operations(redis)
     ids = await write_many(redis, 3)
