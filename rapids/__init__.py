@@ -3,7 +3,7 @@
 from rapids.attempts import Attempt
 from rapids.control import GroupControl, Pause
 from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
-from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
+from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage, Operation, Selector
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
 from rapids.emitter import EventEmitter
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
@@ -48,5 +48,7 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "DeadLetterQueue",
     "LetterFilter",
     "LetterPage",
+    "Operation",
     "RapidsError",
+    "Selector",
 ]

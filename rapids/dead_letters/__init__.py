@@ -2,7 +2,7 @@
 
 from rapids.dead_letters.diffs import Difference
 from rapids.dead_letters.groups import LetterGroup, LetterGroups, QueueStanding
-from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, Scope
+from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, ReplayOutcome, Scope
 from rapids.dead_letters.operation import (
     Operation,
     OperationError,
@@ -37,6 +37,7 @@ __all__ = [
     "Preview",
     "QueueStanding",
     "Replay",
+    "ReplayOutcome",
     "Scope",
     "Selector",
     "default_dlq",
