@@ -1,6 +1,7 @@
 """Rapids: a typed, async-first event router on Redis Streams."""
 
 from rapids.attempts import Attempt
+from rapids.audit import AuditEntry, AuditLog
 from rapids.control import GroupControl, Pause
 from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
 from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage, Operation, Selector
@@ -38,6 +39,8 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "Trimming",
     "current_delivery",
     # Operating
+    "AuditEntry",
+    "AuditLog",
     "GroupControl",
     "HealthReason",
     "Pause",
