@@ -20,7 +20,14 @@ CORRELATION = "web-1"
 
 
 async def put(
-    redis: Redis, event_id: str, cause: str = "", *, stream: str = STREAM, correlation: str = CORRELATION, **more: Any
+    redis: Redis,
+    event_id: str,
+    cause: str = "",
+    *,
+    stream: str = STREAM,
+    correlation: str = CORRELATION,
+    entry_id: str = "*",
+    **more: Any,
 ) -> str:
     """Append an event by hand."""
     fields = {
@@ -33,7 +40,7 @@ async def put(
         "causation_id": cause,
         "metadata": "{}",
     }
-    return as_text(await redis.xadd(stream, {**fields, **more}))
+    return as_text(await redis.xadd(stream, {**fields, **more}, id=entry_id))
 
 
 async def trace(redis: Redis, *streams: str, **options: Any) -> CausationTree:
@@ -221,13 +228,11 @@ async def _first_is(redis: Redis, state: str) -> bool:
 
 
 async def test_cycles_missing_parents_and_copies(redis: Redis) -> None:
-    await put(redis, "one", "three")
-    await put(redis, "two", "one")
-    await put(redis, "three", "two")
-    await put(redis, "self", "self")
-    await put(redis, "orphan", "nobody")
-    await put(redis, "two", "one", stream=OTHER)
-    await put(redis, "child", "two", stream=OTHER)
+    told = [("one", "three"), ("two", "one"), ("three", "two"), ("self", "self"), ("orphan", "nobody")]
+    for second, (event_id, cause) in enumerate(told, 1):
+        await put(redis, event_id, cause, entry_id=f"{second}000-0")
+    await put(redis, "two", "one", stream=OTHER, entry_id="6000-0")
+    await put(redis, "child", "two", stream=OTHER, entry_id="7000-0")
     tree = await trace(redis, STREAM, OTHER)
     by_id = {(event.stream, event.event_id): event for event in tree.events}
     assert [tree.events[root].event_id for root in tree.roots] == ["one", "self", "orphan"]
