@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from rapids.inspection import DeliveryState, Limit
 from rapids_fastapi.admin.payloads import clean
 from rapids_fastapi.admin.schemas import DeadLetter, Payload
-from rapids_fastapi.admin.stream_schemas import Name, ParkedFailure, Text
+from rapids_fastapi.admin.stream_schemas import HandlerAttempts, Name, ParkedFailure, Text
 
 __all__ = [
     "LONGEST_ID",
@@ -44,6 +44,7 @@ _PENDING: dict[str, Any] = {
     "idle_ms": 1000,
     "deliveries": 1,
     "failures": [],
+    "attempts": [],
 }
 _DELIVERY: dict[str, Any] = {
     "group": "payments",
@@ -162,7 +163,10 @@ class Pending(BaseModel):
     )
     deliveries: int
     due_at: datetime | None = Field(default=None, description="When it is to be delivered again, if it waits.")
-    failures: list[ParkedFailure] = Field(description="Why, if it is parked.")
+    failures: list[ParkedFailure] = Field(description="Why, if it is parked, redacted as the payload is.")
+    attempts: list[HandlerAttempts] = Field(
+        description="The failed attempts of the handlers that are to run again or gave up, redacted as the payload is."
+    )
 
 
 class Delivery(BaseModel):

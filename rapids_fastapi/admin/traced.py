@@ -1,12 +1,13 @@
 """Causation trees as they may be shown: redacted, cut, and free of what JSON cannot hold."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter
-from rapids.inspection import CausationTree, Inspector, TracedDelivery, TracedEvent, TracedLetter
+from rapids.inspection import CausationTree, Inspector, PendingEntry, TracedDelivery, TracedEvent, TracedLetter
 from rapids_fastapi.admin import event_schemas as schemas
 from rapids_fastapi.admin.payloads import LONGEST_IN_LIST, Shown, show
 from rapids_fastapi.admin.redaction import MASK, Redactor
@@ -68,31 +69,23 @@ def _event(event: TracedEvent, redactor: Redactor) -> schemas.Event:
 
 
 def _delivery(delivery: TracedDelivery, redactor: Redactor, secrets: Iterable[str] | None) -> schemas.Delivery:
-    pending = delivery.pending
     return schemas.Delivery(
         group=delivery.group,
         state=delivery.state,
         inferred=delivery.inferred,
-        pending=None
-        if pending is None
-        else schemas.Pending(
-            consumer=pending.consumer,
-            consumer_alive=pending.consumer_alive,
-            idle_ms=pending.idle_ms,
-            deliveries=pending.deliveries,
-            due_at=pending.due_at,
-            failures=[
-                schemas.ParkedFailure(
-                    handler=failure.handler,
-                    reason=failure.reason,
-                    error=_text(failure.error, redactor, secrets),
-                )
-                for failure in pending.failures
-            ],
-        ),
+        pending=None if delivery.pending is None else _pending(delivery.pending, redactor, secrets),
         handlers=[schemas.HandlerState.model_validate(handler) for handler in delivery.handlers],
         letters=list(delivery.letters),
     )
+
+
+def _pending(entry: PendingEntry, redactor: Redactor, secrets: Iterable[str] | None) -> schemas.Pending:
+    failures = [replace(one, error=_text(one.error, redactor, secrets)) for one in entry.failures]
+    attempts = [
+        replace(of, attempts=tuple(replace(one, error=_text(one.error, redactor, secrets)) for one in of.attempts))
+        for of in entry.attempts
+    ]
+    return schemas.Pending.model_validate(replace(entry, failures=tuple(failures), attempts=tuple(attempts)))
 
 
 def _letter(letter: TracedLetter, redactor: Redactor, base: str) -> schemas.LetterLink:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
 from rapids import EventRouter
+from rapids.storage.keys import PARKED, Source
 from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
 
@@ -96,6 +98,31 @@ def test_what_is_hidden_in_payloads_is_hidden_in_the_tree(redis_url: str) -> Non
     assert tree["events"][1]["data"] == {"encoding": "omitted", "value": None, "size": 70_000, "truncated": True}
     assert [one["error"] for one in tree["letters"]] == [f"{MASK} is wrong", MASK]
     assert "hunter2" not in f"{tree}{letter}"
+
+
+def test_why_entries_are_parked_without_what_the_payload_hides(redis_url: str) -> None:
+    source, error = Source(STREAM, "group"), "hunter2 is wrong"
+    failure = {"handler": "pay", "reason": "non_retryable", "error": error}
+    with client_for(redis_url) as client, redis_sync.Redis.from_url(redis_url) as raw:
+        ids = [put(redis_url, f"event-{n}", data='{"password": "hunter2"}') for n in range(2)]
+        ids.append(put(redis_url, "large", data="x" * 70_000))
+        raw.xgroup_create(STREAM, "group", "0")
+        raw.xreadgroup("group", "worker", {STREAM: ">"})
+        for entry_id in ids[1:]:
+            raw.hset(source.parked, entry_id, orjson.dumps([failure]))  # type: ignore[arg-type]
+            raw.xclaim(STREAM, "group", PARKED.decode(), 0, [entry_id], justid=True)
+        tree = trace(client)
+    made = [event["deliveries"][0] for event in tree["events"]]
+    assert [(one["state"], one["pending"].get("consumer")) for one in made] == [
+        ("held", "worker"),
+        ("parked", None),
+        ("parked", None),
+    ]
+    assert [[why["error"] for why in one["pending"]["failures"]] for one in made] == [
+        [],
+        [f"{MASK} is wrong"],
+        [MASK],
+    ]
 
 
 def test_hostile_text_comes_back_as_data(client: TestClient, redis_url: str) -> None:
