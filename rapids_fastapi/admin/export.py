@@ -12,7 +12,7 @@ from rapids_fastapi.admin.documented import documented
 from rapids_fastapi.admin.exporting import Export
 from rapids_fastapi.admin.paging import CursorQuery, Listing
 from rapids_fastapi.admin.problems import Problem
-from rapids_fastapi.admin.schemas import SUMMARY_EXAMPLE
+from rapids_fastapi.admin.schemas import WHOLE_EXAMPLE
 
 __all__ = ["router"]
 
@@ -21,19 +21,6 @@ MOST_LETTERS = 1_000_000
 router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 _LETTERS = Listing("letters")
-
-_LINE: dict[str, Any] = {
-    **SUMMARY_EXAMPLE,
-    "dlq": "{orders}:dlq",
-    "entry_id": "1763931000000-0",
-    "timestamp": "2025-11-23T20:59:00+00:00",
-    "causation_id": "",
-    "schema_version": "1",
-    "metadata": {"encoding": "json", "value": {}, "size": 2, "truncated": False},
-    "traceback": "Traceback (most recent call last): ...",
-    "consumer": "web-1-4711",
-    "replay_of": None,
-}
 
 
 class JsonLines(StreamingResponse):
@@ -48,7 +35,7 @@ _LINES: dict[str, Any] = {
         JsonLines.media_type: {
             "schema": {"type": "string"},
             "examples": {
-                "letters": {"value": json.dumps(_LINE) + "\n"},
+                "letters": {"value": json.dumps(WHOLE_EXAMPLE) + "\n"},
                 "more than max_items": {"value": json.dumps({"next_cursor": "bGV0dGVyczoxNzYzOTMyMDAwMDAwLTA"}) + "\n"},
             },
         }
@@ -79,7 +66,7 @@ async def export_dead_letters(
         int, Query(ge=1, le=MOST_LETTERS, description="Letters at the most.", examples=[10_000])
     ] = 100_000,
 ) -> JsonLines:
-    """Dead letters, newest first, as lines of JSON: each as in its detail, without history and parse check; redacted.
+    """Dead letters, newest first, as lines of JSON: each as in its detail, without history, replays and parse check.
 
     Where they are not all, the last line has `next_cursor` and no `id`: it says where to go on, because there are more
     than `max_items`; or it is a problem, too, where Redis went away meanwhile.

@@ -7,11 +7,11 @@ from dataclasses import replace
 import orjson
 
 from rapids import Attempt, DeadLetter
+from rapids.dead_letters import LetterChange
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.editing import shown_diff
-from rapids_fastapi.admin.export_schemas import ExportedLetter
 from rapids_fastapi.admin.parsing import parse_check_of
-from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, LONGEST_IN_PART, clean, show
+from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, LONGEST_IN_PART, Shown, clean, show
 from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 
 __all__ = ["detail_of", "exported_of", "matches_shown", "summary_of"]
@@ -29,12 +29,29 @@ def summary_of(letter: DeadLetter, redactor: Redactor) -> schemas.DeadLetterSumm
 
 
 def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadLetter:
-    """All of the letter."""
-    payload = show(letter.data, redactor, LONGEST_IN_DETAIL)
-    metadata = show(letter.metadata, redactor, LONGEST_IN_DETAIL)
+    """All there is to know of the letter."""
+    payload, metadata = _opened(letter, redactor)
+    return schemas.DeadLetter(
+        **dict(_whole(letter, dlq, redactor, payload, metadata)),
+        history=[_change(change, redactor) for change in letter.history],
+        replays=[schemas.ReplayOutcome.model_validate(replay) for replay in letter.replays],
+        parse_check=parse_check_of(letter, redactor, payload, metadata),
+    )
+
+
+def exported_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.WholeLetter:
+    """All that was written of the letter."""
+    return _whole(letter, dlq, redactor, *_opened(letter, redactor))
+
+
+def _opened(letter: DeadLetter, redactor: Redactor) -> tuple[Shown, Shown]:
+    return show(letter.data, redactor, LONGEST_IN_DETAIL), show(letter.metadata, redactor, LONGEST_IN_DETAIL)
+
+
+def _whole(letter: DeadLetter, dlq: str, redactor: Redactor, payload: Shown, metadata: Shown) -> schemas.WholeLetter:
     secrets = payload.secrets | metadata.secrets
     summary = _summary(letter, payload.payload, clean(redactor.text(letter.error, secrets), _LONGEST_TEXT))
-    return schemas.DeadLetter(
+    return schemas.WholeLetter(
         **dict(summary),
         dlq=dlq,
         entry_id=clean(letter.entry_id, _LONGEST_NAME),
@@ -47,42 +64,22 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadL
         attempts=[_attempt(attempt, redactor, secrets) for attempt in letter.attempts],
         attempts_left_out=letter.attempts_left_out,
         consumer=clean(letter.consumer, _LONGEST_NAME),
-        replay_of=letter.replay_of,
-        history=[
-            schemas.Change(
-                action=change.action,
-                at=change.at,
-                actor=clean(change.actor, _LONGEST_NAME),
-                reason=clean(change.reason, _LONGEST_TEXT),
-                scope=change.scope,
-                stream=change.stream,
-                entry_id=change.entry_id,
-                data=show(change.data.encode(), redactor, LONGEST_IN_DETAIL).payload if change.data else None,
-                diff=shown_diff(change.diff, redactor),
-            )
-            for change in letter.history
-        ],
-        parse_check=parse_check_of(letter, redactor, payload, metadata),
+        replay_of=None if letter.replay_of is None else clean(letter.replay_of, _LONGEST_NAME),
     )
 
 
-def exported_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> ExportedLetter:
-    """The letter for an export."""
-    payload = show(letter.data, redactor, LONGEST_IN_DETAIL)
-    metadata = show(letter.metadata, redactor, LONGEST_IN_DETAIL)
-    secrets = payload.secrets | metadata.secrets
-    summary = _summary(letter, payload.payload, clean(redactor.text(letter.error, secrets), _LONGEST_TEXT))
-    return ExportedLetter(
-        **dict(summary),
-        dlq=dlq,
-        entry_id=clean(letter.entry_id, _LONGEST_NAME),
-        timestamp=clean(letter.timestamp, _LONGEST_NAME),
-        causation_id=clean(letter.causation_id, _LONGEST_NAME),
-        schema_version=clean(letter.schema_version, _LONGEST_NAME),
-        metadata=metadata.payload,
-        traceback=clean(redactor.text(letter.traceback, secrets), _LONGEST_TEXT),
-        consumer=clean(letter.consumer, _LONGEST_NAME),
-        replay_of=letter.replay_of,
+def _change(change: LetterChange, redactor: Redactor) -> schemas.Change:
+    return schemas.Change(
+        action=change.action,
+        at=change.at,
+        actor=clean(change.actor, _LONGEST_NAME),
+        reason=clean(change.reason, _LONGEST_TEXT),
+        scope=change.scope,
+        stream=change.stream,
+        entry_id=change.entry_id,
+        operation=change.operation,
+        data=show(change.data.encode(), redactor, LONGEST_IN_DETAIL).payload if change.data else None,
+        diff=shown_diff(change.diff, redactor),
     )
 
 

@@ -5,8 +5,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rapids_fastapi.admin.replay_schemas import REPLAY_EXAMPLE, ReplayOutcome
+
 __all__ = [
     "SUMMARY_EXAMPLE",
+    "WHOLE_EXAMPLE",
     "Attempt",
     "Change",
     "DeadLetter",
@@ -17,9 +20,11 @@ __all__ = [
     "ParseCheck",
     "ParseProblem",
     "Payload",
+    "ReplayOutcome",
     "ReplayRequest",
     "ReplayResult",
     "RestoreRequest",
+    "WholeLetter",
 ]
 
 State = Literal["dead", "replayed", "discarded"]
@@ -62,6 +67,7 @@ _CHANGE: dict[str, Any] = {
     "scope": "handler",
     "stream": "{orders}:rapids:replay:payments",
     "entry_id": "1763932200000-0",
+    "operation": "",
     "data": {**_PAYLOAD, "value": {"order_id": "A-17", "total": 12.5}, "size": 33},
     "diff": [_DIFFERENCE],
 }
@@ -177,6 +183,7 @@ class Change(BaseModel):
     scope: str = Field(description="For a replay: who gets the event.")
     stream: str = Field(description="For a replay: where it was appended.")
     entry_id: str
+    operation: str = Field(description="The id of the operation that did it; empty for none.")
     data: Payload | None = Field(description="For a replay with other data: those, redacted; else null.")
     diff: list[Difference] = Field(
         description="Where those differ from the letter's, in at most 100 places; with more, the value around them is "
@@ -228,31 +235,8 @@ class ParseCheck(BaseModel):
     problem_count: int = Field(description="How many there are in all.")
 
 
-class DeadLetter(DeadLetterSummary):
-    """A dead letter with all there is to know of it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                **_SUMMARY,
-                "dlq": "{orders}:dlq",
-                "entry_id": "1763931000000-0",
-                "timestamp": "2025-11-23T20:59:00+00:00",
-                "causation_id": "",
-                "schema_version": "1",
-                "metadata": {"encoding": "json", "value": {}, "size": 2, "truncated": False},
-                "traceback": "Traceback (most recent call last): ...",
-                "position": "shop.payments:41 take_payment",
-                "attempts": [{**ATTEMPT, "delivery": 1, "at": "2025-11-23T20:59:10Z"}, ATTEMPT],
-                "attempts_left_out": 0,
-                "consumer": "web-1-4711",
-                "replay_of": "1763931900000-0",
-                "replay_count": 1,
-                "history": [],
-                "parse_check": _PARSE_CHECK,
-            }
-        }
-    )
+class WholeLetter(DeadLetterSummary):
+    """A dead letter with all that was written of it."""
 
     dlq: str
     entry_id: str = Field(description="The id of the entry that failed, in its own stream.")
@@ -272,7 +256,34 @@ class DeadLetter(DeadLetterSummary):
     attempts_left_out: int = Field(description="How many are left out between the fifth and the sixth.")
     consumer: str
     replay_of: str | None
-    history: list[Change]
+
+
+WHOLE_EXAMPLE: dict[str, Any] = {
+    **_SUMMARY,
+    "dlq": "{orders}:dlq",
+    "entry_id": "1763931000000-0",
+    "timestamp": "2025-11-23T20:59:00+00:00",
+    "causation_id": "",
+    "schema_version": "1",
+    "metadata": {"encoding": "json", "value": {}, "size": 2, "truncated": False},
+    "traceback": "Traceback (most recent call last): ...",
+    "position": "shop.payments:41 take_payment",
+    "attempts": [{**ATTEMPT, "delivery": 1, "at": "2025-11-23T20:59:10Z"}, ATTEMPT],
+    "attempts_left_out": 0,
+    "consumer": "web-1-4711",
+    "replay_of": "1763931900000-0",
+    "replay_count": 1,
+}
+"""For schemas that have whole letters in them."""
+
+
+class DeadLetter(WholeLetter):
+    """A dead letter with all there is to know of it."""
+
+    model_config = _shown({**WHOLE_EXAMPLE, "history": [], "replays": [REPLAY_EXAMPLE], "parse_check": _PARSE_CHECK})
+
+    history: list[Change] = Field(description="What was done to it, oldest first.")
+    replays: list[ReplayOutcome] = Field(description="What became of its replay, once it was replayed.")
     parse_check: ParseCheck = Field(description="Would it parse today? So a mended class is seen before replaying.")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -79,12 +80,34 @@ class TestEndToEnd:
         assert (replay["letter_id"], replay["scope"]) == (letter["id"], "handler")
         until(lambda: handled == [("note", 1), ("pay", 1)])
         assert client.get(LETTERS).json()["items"] == []
-        gone = client.get(f"{LETTERS}/{letter['id']}").json()
+        gone = until(lambda: self.settled(client, letter["id"]))
         assert gone["state"] == "replayed"
+        (outcome,) = gone["replays"]
+        assert (outcome["outcome"], outcome["is_inferred"], outcome["letters"]) == ("handled", True, [])
+        assert (outcome["stream"], outcome["entry_id"]) == (replay["stream"], replay["entry_id"])
         (change,) = gone["history"]
         assert change["action"] == "replayed"
         assert (change["actor"], change["reason"], change["scope"]) == ("admin", "mended", "handler")
         assert (change["stream"], change["entry_id"]) == (replay["stream"], replay["entry_id"])
+
+    @staticmethod
+    def settled(client: TestClient, letter_id: str) -> Any:
+        """A replayed letter once its replay has been settled."""
+        found = client.get(f"{LETTERS}/{letter_id}").json()
+        return found if found["replays"][0]["outcome"] in ("handled", "failed_again") else None
+
+    def test_a_replay_that_fails_again_leads_to_its_letter(self, client: TestClient) -> None:
+        client.post("/orders/1")
+        (letter,) = until(lambda: client.get(LETTERS).json()["items"])
+        client.post(f"{LETTERS}/{letter['id']}/replay", json={})
+        (outcome,) = until(lambda: self.settled(client, letter["id"]))["replays"]
+        (again,) = client.get(LETTERS).json()["items"]
+        assert (outcome["outcome"], outcome["letters"], outcome["is_inferred"]) == (
+            "failed_again",
+            [again["id"]],
+            False,
+        )
+        assert client.get(f"{LETTERS}/{again['id']}").json()["replay_of"] == letter["id"]
 
     def test_a_second_replay_is_409_with_the_state(self, client: TestClient) -> None:
         client.post("/orders/1")

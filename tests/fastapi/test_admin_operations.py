@@ -70,6 +70,7 @@ class TestStarting:
         assert client.get(response.headers["location"]).json() == done
         (change,) = client.get(f"{LETTERS}/{put[0]}").json()["history"]
         assert (change["action"], change["actor"], change["reason"]) == ("discarded", "admin", "test orders")
+        assert change["operation"] == started["id"]
 
     def test_replays_and_restores(self, client: TestClient, redis_url: str) -> None:
         put = put_many(redis_url, 4)
