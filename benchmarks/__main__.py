@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.environments import HOME, ROOT
 from benchmarks.processes import Failed
 from benchmarks.run import Options, Run
-from benchmarks.scenarios import ALL, SCENARIOS
+from benchmarks.scenario import ALL
+from benchmarks.scenarios import SCENARIOS
 
 ROUNDS = 5
 

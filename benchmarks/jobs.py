@@ -8,6 +8,11 @@ from dataclasses import asdict, dataclass, field
 
 STREAM = "bench"
 GROUP = "bench"
+DLQ = "{bench}:dlq"
+
+RARE_ERROR = "RareError"
+RARE_LETTERS = 5
+"""The oldest letters of a dead-letter stream: no other has this type of error."""
 
 FIRST = 1_000_000
 """The number of the first event. Numbers have seven digits each, so that every event is as long as any other."""
@@ -24,7 +29,7 @@ class Job:
     """One measurement in one process of one contender. Counts are events; `warm` of them come before the clock."""
 
     task: str
-    """`emit-one`, `emit-concurrent`, `emit-lists`, `consume`, `latency` or `sample`."""
+    """`emit-one`, `emit-concurrent`, `emit-lists`, `consume`, `latency`, `sample`, or of our own `letters-...`."""
     contender: str
     url: str
     loop: str = "asyncio"

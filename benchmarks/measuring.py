@@ -11,8 +11,9 @@ from pathlib import Path
 from benchmarks.environments import IMPORTABLE, Environment
 from benchmarks.http_load import Answers, Load
 from benchmarks.jobs import Job, Outcome, checksum
-from benchmarks.processes import Failed, end_and_hear, output_of, running
-from benchmarks.scenarios import Scenario
+from benchmarks.measuring_letters import MeasuringLetters
+from benchmarks.processes import Failed, Processors, end_and_hear, output_of, running
+from benchmarks.scenario import Scenario
 from benchmarks.stage import Stage, Wrong
 
 WARM_SHARE = 10
@@ -20,14 +21,6 @@ WARM_SHARE = 10
 
 ENDPOINTS = ("plain", "built", "emits")
 LOOP_OF_ENDPOINTS = "uvloop"
-
-
-@dataclass(frozen=True, slots=True)
-class Processors:
-    """Where processes are kept: what is measured has one for itself. None: wherever the system puts them."""
-
-    measured: int | None
-    others: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +41,15 @@ class Measuring:
         self._quick = quick
         self._seconds = Seconds(0.3, 0.5) if quick else Seconds(1.0, 2.0)
         self._samples: dict[tuple[str, int], list[bytes]] = {}
+        self._letters = MeasuringLetters(stage.redis, url, processors)
 
     async def measure(self, scenario: Scenario, environment: Environment, number: int) -> Outcome:
         """Raises `Failed` or `Wrong`."""
         if scenario.task == "endpoint":
             return await self._endpoints(environment, number)
         job = self._job(scenario, environment.contender)
+        if scenario.task.startswith("letters-"):
+            return await self._letters.measure(job, environment)
         match scenario.task:
             case "consume":
                 return await self._consume(job, environment)

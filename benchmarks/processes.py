@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rapids.embedded_supervisor import die_with_parent
@@ -32,6 +33,14 @@ async def output_of(
     if process.returncode != 0:
         raise Failed(_last_words(complained or said))
     return said.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Processors:
+    """Where processes are kept: what is measured has one for itself. None: wherever the system puts them."""
+
+    measured: int | None
+    others: int | None
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.budgets import Verdict, judge
 from benchmarks.machine import Machine
-from benchmarks.scenarios import Row, Scenario
+from benchmarks.scenario import Row, Scenario
 from benchmarks.statistics import Rounds, Spread, ratio, spread
 
 FAILED = "failed"

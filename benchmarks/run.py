@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 from benchmarks.chart import chart
 from benchmarks.environments import Environment, Python, find_python, prepare
 from benchmarks.machine import Machine, available, describe
-from benchmarks.measuring import Measuring, Processors
-from benchmarks.processes import Failed, pin
+from benchmarks.measuring import Measuring
+from benchmarks.processes import Failed, Processors, pin
 from benchmarks.results import Findings, as_json, row_results
-from benchmarks.scenarios import Scenario
+from benchmarks.scenario import Scenario
 from benchmarks.stage import Stage, Wrong
 from benchmarks.table import legend, table
 from benchmarks.table import number as told

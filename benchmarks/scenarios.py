@@ -1,50 +1,15 @@
-"""What is measured: a scenario is one kind of run; each of its rows is one number of it, with its budgets."""
+"""The list of what is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.budgets import AtLeast, AtMost, AtMostTimes, Budget, Flat, TimesFaster
+from benchmarks.letter_scenarios import LETTERS
+from benchmarks.scenario import ALL, Row, Scenario
 
-ALL = ("ours", "floor", "peer", "faststream")
 WITHOUT_FASTSTREAM = ("ours", "floor", "peer")
 OWN_AND_PEER = ("ours", "peer")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One number of a scenario. `lower_is_better` is what ratios go by: of times yes, of rates no."""
-
-    name: str
-    title: str
-    metric: str
-    unit: str
-    budgets: tuple[Budget, ...] = ()
-    lower_is_better: bool = True
-    charted: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    name: str
-    task: str
-    rows: tuple[Row, ...]
-    contenders: tuple[str, ...] = ALL
-    count: int = 0
-    """Events, the first tenth of them before the clock (on top of them, where they are emitted)."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Events for contenders that would take too long for `count`."""
-    quick_count: int = 2_000
-    """Events at the most, when only the harness is tried."""
-    most_rounds: int = 100
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the job."""
-
-    def count_for(self, contender: str, quick: bool) -> int:
-        count = self.counts.get(contender, self.count)
-        return min(count, self.quick_count) if quick else count
 
 
 def _per_event(name: str, title: str, *budgets: Budget) -> tuple[Row, ...]:
@@ -229,4 +194,4 @@ PAYLOADS = (
     _payload("consume", "consume", 100_000, "100 kB", 1_500, batch_size=100),
 )
 
-SCENARIOS = (*MAIN, *HANDLING, ENDPOINT, LATENCY, *BACKLOG, *PAYLOADS)
+SCENARIOS = (*MAIN, *HANDLING, ENDPOINT, LATENCY, *BACKLOG, *PAYLOADS, *LETTERS)

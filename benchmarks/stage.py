@@ -39,6 +39,11 @@ class Stage:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
+    @property
+    def redis(self) -> Redis:
+        """The client, for what is put there by others."""
+        return self._redis
+
     async def clear(self) -> None:
         await self._redis.flushall()
 

@@ -7,13 +7,13 @@ import gc
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from redis.asyncio import Redis
 
 from benchmarks.contenders.contract import Contender, Emitting
 from benchmarks.contenders.tally import Tally
 from benchmarks.jobs import FIRST, GROUP, SAMPLE, STREAM, Job, Outcome, checksum
+from benchmarks.memory import resident_mib
 
 CONCURRENT = 100
 LIST = 100
@@ -93,7 +93,7 @@ async def _consume(contender: Contender, job: Job) -> Outcome:
         await _handled(tally, consuming)
         await _settled(job.url)
     if job.memory_mark:
-        memory["mib_last"] = _resident_mib()
+        memory["mib_last"] = resident_mib()
         memory["growth"] = memory["mib_last"] / memory["mib_first"]
     speed = _speed(tally.timed // job.handlers, tally.seconds)
     return Outcome({**speed, **memory}, tally.count, tally.checksum)
@@ -123,15 +123,7 @@ async def _settled(url: str) -> None:
 async def _watch_memory(tally: Tally, mark: int, memory: dict[str, float]) -> None:
     while tally.count < mark:
         await asyncio.sleep(POLL)
-    memory["mib_first"] = _resident_mib()
-
-
-def _resident_mib() -> float:
-    """What the process has in memory now. Linux only: elsewhere there is only the most it ever had."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmRSS in /proc/self/status")
+    memory["mib_first"] = resident_mib()
 
 
 # --- from emit to handler -------------------------------------------------------------------------------------------

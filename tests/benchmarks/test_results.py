@@ -10,7 +10,8 @@ import pytest
 from benchmarks.chart import chart
 from benchmarks.machine import Machine
 from benchmarks.results import FAILED, Findings, RowResult, as_json, row_results
-from benchmarks.scenarios import CONSUME_BATCH, HANDLING, Row, Scenario
+from benchmarks.scenario import Row, Scenario
+from benchmarks.scenarios import CONSUME_BATCH, HANDLING
 from benchmarks.table import legend, number, table
 
 SLOW = HANDLING[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from benchmarks.budgets import AtMostTimes, Flat, TimesFaster
 from benchmarks.jobs import FIRST, SAMPLE, Job, Outcome, checksum, order
-from benchmarks.scenarios import ALL, SCENARIOS
+from benchmarks.scenario import ALL
+from benchmarks.scenarios import SCENARIOS
 
 ROWS = [row for scenario in SCENARIOS for row in scenario.rows]
 
