@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix test-mixed-fleet chaos soak bench lint format typecheck ci clean
+.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix test-mixed-fleet chaos soak bench lint format typecheck ci ci-chaos ci-matrix clean
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -69,10 +69,15 @@ typecheck: $(INSTALLED) ## Check types strictly
 
 ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos, all tests
 	$(BIN)/python -m example_app --once
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target ci-chaos ci-matrix # which wait most of the time
+	$(BIN)/python -m pytest
+
+ci-chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
 	$(BIN)/python -m tests.chaos --topology cluster --seconds 30 --seconds-between-failovers 5 --rate 50 --workers 4 --seed $(or $(CHAOS_SEED),12)
-	$(BIN)/python -m tests.matrix --core redis-6.2 cluster # and the newest is what all tests run on
-	$(BIN)/python -m pytest
+
+ci-matrix: servers # the oldest and the Cluster; the newest is what all tests run on
+	$(BIN)/python -m tests.matrix --core redis-6.2 cluster
 
 clean: ## Remove the environment, the servers and caches
 	rm -rf $(VENV) .bench .servers .pytest_cache .ruff_cache .hypothesis
