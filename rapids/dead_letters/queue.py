@@ -6,13 +6,13 @@ from typing import Any, get_args
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.checks import at_least, positive_seconds, text
+from rapids.checks import at_least, note, positive_seconds, text
 from rapids.dead_letters.editing import edited
 from rapids.dead_letters.groups import LetterGroups, QueueStanding, groups_of, standing_of
 from rapids.dead_letters.letters import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
 from rapids.dead_letters.listing import page_of
 from rapids.dead_letters.moving import Step
-from rapids.dead_letters.operations import Operations
+from rapids.dead_letters.operations import LONGEST_ACTOR, LONGEST_REASON, Operations
 from rapids.dead_letters.queue_letters import Bounds, QueueLetters
 from rapids.dead_letters.reading import read_letters
 from rapids.dead_letters.replays import with_replays
@@ -142,7 +142,8 @@ class DeadLetterQueue:
 
         Scope `handler` runs only the handler that failed, `group` every handler of its group that matches; both go
         through the group's own replay stream, which no other group reads. `everyone` appends to the event stream,
-        for all groups. The event keeps its id, correlation id and causation id. `actor` and `reason` are kept with it.
+        for all groups. The event keeps its id, correlation id and causation id. `actor` (200 characters) and `reason`
+        (1,000) are kept with it.
 
         `data` are to replace all the event's own fields, so that it can be mended. They are validated first, in a
         thread, by the class registered in this process, as of its present schema version: no migration runs on them.
@@ -154,35 +155,37 @@ class DeadLetterQueue:
         """
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, not {scope!r}")
+        change = _change("replayed", actor, reason)
         entry_id, letter, fields = await self._find(letter_id)
         _check_is_dead(letter)
         fields = await self._completed(letter, fields)
         edit = None if data is None else await asyncio.to_thread(edited, fields, data)
         append = self._append(letter, edit.fields if edit else fields, scope)
-        change = {"action": "replayed", "scope": scope, "stream": append.stream, "actor": actor, "reason": reason}
-        appended = await self._move(letter_id, entry_id, letter, change | (edit.change if edit else {}), append)
-        return Replay(letter_id, scope, append.stream, appended, edit.diff if edit else ())
+        change |= {"scope": scope, "stream": append.stream} | (edit.change if edit else {})
+        appended = await self._move(entry_id, letter, change, append)
+        return Replay(letter.id, scope, append.stream, appended, edit.diff if edit else ())
 
     async def discard(self, letter_id: str, *, actor: str = "", reason: str = "") -> DeadLetter:
         """Move a letter to the archive; `restore` brings it back until retention ends.
 
         Raises `LetterNotFoundError`; `LetterStateError` unless it is dead.
         """
+        change = _change("discarded", actor, reason)
         entry_id, letter, _ = await self._find(letter_id)
-        change = {"action": "discarded", "actor": actor, "reason": reason}
-        await self._move(letter_id, entry_id, letter, change, None)
-        return await self.get(letter_id)
+        await self._move(entry_id, letter, change, None)
+        return await self.get(letter.id)
 
     async def restore(self, letter_id: str, *, actor: str = "", reason: str = "") -> DeadLetter:
         """Bring a discarded letter back under the same id.
 
         Raises `LetterNotFoundError`; `LetterStateError` unless it is discarded.
         """
-        change = {"action": "restored", "actor": actor, "reason": reason}
-        restored = await moving.restore(self._commands, self.stream, letter_id, change, dlq_maxlen=self._dlq_maxlen)
+        change = _change("restored", actor, reason)
+        wanted = _checked_id(letter_id)
+        restored = await moving.restore(self._commands, self.stream, wanted, change, dlq_maxlen=self._dlq_maxlen)
         letter = await self.get(letter_id)
         if restored is None:
-            raise LetterStateError(letter_id, letter.state, "discarded")
+            raise LetterStateError(wanted, letter.state, "discarded")
         return letter
 
     async def _move_for(self, step: Step, entry_id: str) -> None:
@@ -223,14 +226,12 @@ class DeadLetterQueue:
             _bounded(letter, replay_fields(fields, handler=handler, letter_id=letter.id)),
         )
 
-    async def _move(
-        self, letter_id: str, entry_id: str, letter: DeadLetter, change: dict[str, str], append: Append | None
-    ) -> str:
+    async def _move(self, entry_id: str, letter: DeadLetter, change: dict[str, str], append: Append | None) -> str:
         _check_is_dead(letter)
-        move = Move(letter_id, entry_id, change, self._retention_ms, self._archive_maxlen)
+        move = Move(letter.id, entry_id, change, self._retention_ms, self._archive_maxlen)
         appended = await self._moved(move, append)
         if appended is None:  # somebody was faster, between our look and the move
-            raise LetterStateError(letter_id, (await self.get(letter_id)).state, "dead")
+            raise LetterStateError(letter.id, (await self.get(letter.id)).state, "dead")
         return appended
 
     async def _moved(self, move: Move, append: Append | None) -> str | None:
@@ -250,9 +251,7 @@ class DeadLetterQueue:
 
         Looked for again if it is nowhere: it may have been moved, from a place not looked at yet to one looked at.
         """
-        wanted = parsed_entry_id(letter_id)
-        if wanted is None:
-            raise LetterNotFoundError(letter_id)
+        wanted = _checked_id(letter_id)
         for _ in range(LOOKS):
             if (found := await self._look(wanted)) is not None:
                 return found
@@ -272,6 +271,20 @@ class DeadLetterQueue:
         if archived is None:
             return None
         return "", DeadLetter.read(letter_id, archived.fields, read_history(archived.history)), archived.fields
+
+
+def _checked_id(letter_id: str) -> str:
+    """The id as the letter has it: 01-1 is 1-1. Raises `LetterNotFoundError` for what cannot be one."""
+    if (wanted := parsed_entry_id(letter_id)) is None:
+        raise LetterNotFoundError(letter_id)
+    return wanted
+
+
+def _change(action: str, actor: str, reason: str) -> dict[str, str]:
+    """What the letter's history keeps. Raises `ValueError` or `TypeError` for texts that are too long, or none."""
+    note("actor", actor, LONGEST_ACTOR)
+    note("reason", reason, LONGEST_REASON)
+    return {"action": action, "actor": actor, "reason": reason}
 
 
 def _check_is_dead(letter: DeadLetter) -> None:

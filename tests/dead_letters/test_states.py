@@ -164,6 +164,34 @@ async def test_a_letter_that_does_not_exist(queue: DeadLetterQueue, redis: Redis
     assert isinstance(caught.value, LookupError)
 
 
+async def test_an_id_written_otherwise_means_the_same_letter(queue: DeadLetterQueue, redis: Redis) -> None:
+    letter_id = await write(redis)
+    same = f"00{letter_id}"
+    assert (await queue.discard(same)).id == letter_id
+    with pytest.raises(LetterStateError) as caught:
+        await queue.discard(same)
+    assert caught.value.letter_id == letter_id
+    assert (await queue.restore(same)).id == letter_id
+    assert (await queue.replay(same)).letter_id == letter_id
+    assert (await queue.get(letter_id)).state == "replayed"
+
+
+@pytest.mark.parametrize("change", ["replay", "discard", "restore"])
+@pytest.mark.parametrize(("option", "longest"), [("actor", 200), ("reason", 1_000)])
+async def test_who_and_why_are_bounded(
+    queue: DeadLetterQueue, redis: Redis, change: str, option: str, longest: int
+) -> None:
+    letter_id = await write(redis)
+    if change == "restore":
+        await queue.discard(letter_id)
+    before = await _everything(redis)
+    for refused in ("x" * (longest + 1), "\ud800"):
+        with pytest.raises(ValueError, match=f"{option} must be a string of at most {longest}"):
+            await getattr(queue, change)(letter_id, **{option: refused})
+    assert await _everything(redis) == before
+    await getattr(queue, change)(letter_id, **{option: "é" * longest})
+
+
 # --- many at once ---------------------------------------------------------------------------------------------------
 
 
