@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.asyncio import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from rapids import DeadLetterQueue
+from rapids import DeadLetterQueue, LetterFilter
+from rapids.dead_letters import Selector
 from rapids.settings import hash_tag
-from rapids.storage.connection import SharedPool
+from rapids.storage.connection import SharedPool, run
 from rapids.storage.keys import default_dlq, letter_mover, letters_archived
 from rapids.storage.moving import Moved, MoveMany, Working, move_many, restore_many
 from tests.dead_letters.helpers import letter_fields
-from tests.worker.helpers import STREAM, as_text, replay_stream
+from tests.worker.helpers import DLQ as ELSEWHERE
+from tests.worker.helpers import STREAM, as_text, check_keys, replay_stream
 
 DLQ = default_dlq(STREAM)
 TAG = hash_tag(DLQ) or DLQ
@@ -79,3 +84,27 @@ async def test_one_that_another_process_replays_just_now_is_left_to_it(
     for many in (REPLAYING, DISCARDING):
         assert (await moved(client, many, ids[1:])) == Moved(0, 0, None, (ids[1], "busy"))
     assert (await queue.get(ids[1])).state == "dead"
+
+
+async def test_an_operation_replays_letters_into_another_slot_once_though_it_breaks_off(
+    client: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The letter's slot and the replay's differ: the event is sent first, and the operation counts where it moves."""
+    queue = DeadLetterQueue(client, ELSEWHERE)
+    flat = letter_fields()
+    ids = [as_text(await client.execute_command("XADD", ELSEWHERE, "*", *flat)) for _ in range(30)]
+    breaks = iter([*(False, True) * 3, *(False,) * 1_000])
+
+    async def breaks_off(commands: Any, script: Any, calls: Any) -> Any:
+        if b"Move a dead letter" in script.source and next(breaks):
+            raise RedisConnectionError("gone")
+        return await run(commands, script, calls)
+
+    monkeypatch.setattr("rapids.storage.moving.run", breaks_off)
+    started = await queue.operations.start("replay", Selector(filter=LetterFilter()))
+    ended = await queue.operations.run_until_ended(started.id)
+
+    assert (ended.state, ended.done, ended.skipped, ended.failed) == ("completed", 30, 0, 0)
+    assert [as_text(fields[b"replay_of"]) for _, fields in await client.xrange(replay_stream())] == ids
+    assert [(await queue.get(one)).history[-1].operation for one in ids] == [started.id] * 30
+    await check_keys(client)
