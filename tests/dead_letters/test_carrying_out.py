@@ -302,7 +302,8 @@ async def test_nobody_takes_what_another_process_holds(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     commands = SharedPool(redis, DLQ)
     begun = await operations.start("replay", ALL)
-    held = await stored.claim(commands, DLQ, ["discard", "replay"], "one:1")
+    assert await stored.claim(commands, DLQ, ["replay"], "one:1", only="another") is None
+    held = await stored.claim(commands, DLQ, ["discard", "replay"], "one:1", only=begun.id)
     assert held is not None
     assert (held.operation_id, held.kind) == (begun.id, "replay")
     assert await stored.claim(commands, DLQ, ["replay"], "two:2") is None
@@ -321,6 +322,7 @@ async def test_nobody_takes_what_another_process_holds(redis: Redis) -> None:
     assert (now.state, now.owner, now.failed, now.errors) == ("running", "two", 0, ())
 
     await operations.pause(begun.id)
+    await redis.hset(held.key, "lease_ms", 1)
     assert not await stored.renew(commands, taken)
     assert not await stored.leave(commands, taken, "completed")
     assert await stored.claim(commands, DLQ, ["replay"], "three:3") is None

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import LetterFilter
+from rapids.dead_letters import runner
 from rapids.dead_letters.operation import Operation
 from rapids.dead_letters.operations import Operations
 from rapids.dead_letters.selecting import Selector
@@ -141,14 +142,21 @@ async def test_one_that_is_deleted_meanwhile_is_left_alone(redis: Redis, caplog:
     assert not await redis.exists(keys.operation(DLQ, begun.id))
 
 
-async def test_runners_take_it_at_once_where_it_was_started(redis: Redis) -> None:
+async def test_runners_take_it_at_once_where_it_was_started(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "POLL_PAUSE", 3_600.0)
     operations, given = make_operations(redis)
     ids = await write_many(redis, 3)
     async with run(operations):
         await eventually(lambda: any(task.get_name().startswith("rapids-operations-") for task in asyncio.all_tasks()))
         begun = await operations.start("replay", ALL)
         assert (await ended(operations, begun.id)).done == 3
-    assert await moved(redis) == ids
+        assert await moved(redis) == ids
+        for _ in range(3):  # though the one before it may have ended just now
+            assert (await ended(operations, (await operations.start("replay", ALL)).id)).done == 0
+        held = await operations.start("replay", ALL, rate=0.001)
+        await operations.pause(held.id)
+        await operations.resume(held.id)
+        assert (await ended(operations, held.id)).done == 0
     assert given.steps == 1
 
 
