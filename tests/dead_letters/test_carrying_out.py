@@ -327,6 +327,9 @@ async def test_nobody_takes_what_another_process_holds(redis: Redis) -> None:
     assert not await stored.leave(commands, taken, "completed")
     assert await stored.claim(commands, DLQ, ["replay"], "three:3") is None
     assert (await operations.get(begun.id)).state == "paused"
+    await redis.hset(held.key, "lease_ms", 2**42)
+    await operations.resume(begun.id)
+    assert await stored.claim(commands, DLQ, ["replay"], "three:3"), "it waits for a lease that means nothing any more"
 
 
 async def test_a_letter_is_passed_over_once_however_often_that_is_asked_for(redis: Redis) -> None:

@@ -254,6 +254,15 @@ async def test_what_has_ended_is_not_changed_any_more(redis: Redis) -> None:
         await operations.cancel(done.id)
 
 
+async def test_what_is_asked_for_twice_is_done_once(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    begun = await operations.start("replay", ALL)
+    assert await operations.resume(begun.id) == begun
+    paused = await operations.pause(begun.id, actor="ann")
+    assert await operations.pause(begun.id, actor="bob") == paused
+    assert (await audited(redis))[1:] == [(b"operation_paused", b"ann")]
+
+
 async def test_nothing_is_known_of_one_that_never_was(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     for ask in (operations.get, operations.pause, operations.resume, operations.cancel, operations.run_until_ended):
