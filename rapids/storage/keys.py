@@ -104,7 +104,7 @@ def operation(dlq: str, operation_id: str) -> str:
 
 
 def operations(dlq: str) -> str:
-    """Sorted set with a TTL: the ids of operations by their creation (milliseconds)."""
+    """Sorted set with a TTL: the ids of operations by their creation (microseconds)."""
     return _beside(dlq, "operations")
 
 

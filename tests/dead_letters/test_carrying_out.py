@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Operation, OperationKind, Selector
@@ -471,18 +472,26 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
     assert len([line for line in told if "Redis is back" in line]) == 1, told
 
 
-async def test_a_mistake_ends_it_and_says_so(redis: Redis) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("a mistake"), NoPermissionError("no right to XADD")])
+async def test_what_no_letter_is_to_blame_for_ends_it_and_is_told(redis: Redis, error: Exception) -> None:
     operations, given = make_operations(redis)
     await write_many(redis, 3)
 
     async def refuse(number: int) -> None:
-        raise RuntimeError("a mistake")
+        raise error
 
     given.before_step = refuse
     result = await operations.run_until_ended((await operations.start("replay", ALL)).id)
     assert (result.state, result.failed) == ("failed", 0)
-    assert [(error.letter_id, error.error) for error in result.errors] == [("", "RuntimeError: a mistake")]
+    assert [(one.letter_id, one.error) for one in result.errors] == [("", f"{type(error).__name__}: {error}")]
     await operations.start("replay", ALL)
+
+
+async def test_a_runner_does_not_wait_for_what_is_no_outage(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    await redis.rpush(keys.operating(DLQ, "replay"), "not a string")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await operations.run(asyncio.Event())
 
 
 async def test_keys_are_those_expected(redis: Redis) -> None:

@@ -16,7 +16,8 @@ for i = 7, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('SET', KEYS[2], id, 'PX', ttl)
 
-redis.call('ZADD', KEYS[3], now, id)
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[3], string.format('%.0f', time[1] * 1000000 + time[2]), id)
 redis.call('PEXPIRE', KEYS[3], ttl)
 local over = redis.call('ZCARD', KEYS[3]) - most
 for _, old in ipairs(over > 0 and redis.call('ZRANGE', KEYS[3], 0, most) or {}) do
