@@ -22,6 +22,8 @@ LASTS = 15.0
 """Seconds after which a stream ends: one that is open would hold up the server's shutdown."""
 LOOKS_EVERY = 0.5
 """Seconds between two looks, each of which is one round trip."""
+ANSWER_WITHIN = 5.0
+"""Seconds for Redis to answer a look; else the stream ends with a problem."""
 KEEPS_ALIVE_EVERY = 5.0
 """Seconds without news after which a comment shows proxies that somebody is there."""
 RECONNECT_MS = 1_000
@@ -86,7 +88,7 @@ async def _events(
             return
         await asyncio.sleep(min(LOOKS_EVERY, left))
         try:
-            async with asyncio.timeout(max(began + LASTS - now(), LOOKS_EVERY)):
+            async with asyncio.timeout(ANSWER_WITHIN):
                 operation = await operations.get(operation.id)
         except Exception as error:
             yield f"event: problem\ndata: {json.dumps(problem_of(error).body(path))}\n\n"

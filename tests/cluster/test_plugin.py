@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Awaitable
@@ -61,6 +62,36 @@ async def test_a_failure_is_listed_and_replayed_over_http(cluster: Cluster, dlq:
                 assert replayed.status_code == 200, replayed.text
                 await eventually(lambda: len(ran) == 2)
                 assert (await http.get(letters)).json()["items"] == []
+
+
+@pytest.mark.parametrize("dlq", [None, "cl:letters"])
+async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluster, dlq: str | None) -> None:
+    router, ran = failing_once("cl:events", dlq)
+    rapids = Rapids(routers=[router], url=cluster.url, admin_auth=TokenAuth(TOKEN))
+    app = admin_app(rapids)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with rapids.lifespan(app) as state:
+        transport = _with_state(httpx.ASGITransport(app), state)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://cluster/rapids/api", headers=headers
+        ) as http:
+            await rapids.emitter.emit(ClPluggedIn(n=1))
+            await eventually(lambda: _has_items(http, "/dead-letters/groups"))
+            (group,) = (await http.get("/dead-letters/groups")).json()["items"]
+            assert (group["handler"], group["count"]) == ("handle", 1)
+            (line,) = (await http.get("/dead-letters/export")).text.splitlines()
+            assert json.loads(line)["fingerprint"] == group["fingerprint"]
+            body = {"kind": "replay", "selector": {"fingerprint": group["fingerprint"]}}
+            assert (await http.post("/operations", json={**body, "dry_run": True})).json()["total"] == 1
+            started = await http.post("/operations", json=body)
+            assert started.status_code == 202, started.text
+            events = (await http.get(f"/operations/{started.json()['id']}/events")).text
+            assert "event: ended" in events
+            await eventually(lambda: len(ran) == 2)
+            assert (await http.post("/dead-letters/reindex", json={})).json()["length"] == 0
+            await http.post("/groups/pause", json={"stream": "cl:events", "group": "cl"})
+            audited = [entry["action"] for entry in (await http.get("/audit")).json()["items"]]
+            assert sorted(audited) == ["group_paused", "operation_completed", "operation_started"]
 
 
 async def test_a_client_for_one_server_is_told_that_it_takes_one_for_a_cluster(
