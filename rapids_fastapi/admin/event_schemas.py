@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rapids.inspection import DeliveryState, Limit
 from rapids_fastapi.admin.payloads import clean
+from rapids_fastapi.admin.replay_schemas import ReplayOutcome
 from rapids_fastapi.admin.schemas import DeadLetter, Payload
 from rapids_fastapi.admin.stream_schemas import HandlerAttempts, Name, ParkedFailure, Text
 
@@ -21,7 +22,6 @@ __all__ = [
     "LinkedDeadLetter",
     "Links",
     "Pending",
-    "ReplayOutcome",
     "ReplayUnderWay",
     "Window",
 ]
@@ -70,15 +70,6 @@ _EVENT: dict[str, Any] = {
     "data": _PAYLOAD,
     "metadata": {"encoding": "json", "value": {}, "size": 2, "truncated": False},
     "deliveries": [_DELIVERY],
-}
-_OUTCOME: dict[str, Any] = {
-    "at": _AT,
-    "scope": "handler",
-    "stream": "{orders}:rapids:replay:payments",
-    "entry_id": "1763931700000-0",
-    "outcome": "handled",
-    "inferred": True,
-    "letters": [],
 }
 _LETTER: dict[str, Any] = {
     "dlq": "{orders}:dlq",
@@ -210,20 +201,6 @@ class Event(BaseModel):
     data: Payload
     metadata: Payload
     deliveries: list[Delivery] = Field(description="One for each group of its stream.")
-
-
-class ReplayOutcome(BaseModel):
-    """What became of a replay."""
-
-    model_config = _shown(_OUTCOME)
-
-    at: datetime
-    scope: Name
-    stream: Name
-    entry_id: Name
-    outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent"]
-    inferred: bool = Field(description="Whether success is inferred from the acknowledgement.")
-    letters: list[Id] = Field(description="The letters it became, where it failed again.")
 
 
 class LetterLink(BaseModel):

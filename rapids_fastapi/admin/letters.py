@@ -7,14 +7,14 @@ from dataclasses import replace
 import orjson
 
 from rapids import Attempt, DeadLetter
-from rapids.dead_letters import LetterChange
+from rapids.dead_letters import LetterChange, ReplayOutcome
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.editing import shown_diff
 from rapids_fastapi.admin.parsing import parse_check_of
 from rapids_fastapi.admin.payloads import LONGEST_IN_DETAIL, LONGEST_IN_LIST, LONGEST_IN_PART, Shown, clean, show
 from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 
-__all__ = ["detail_of", "exported_of", "matches_shown", "summary_of"]
+__all__ = ["detail_of", "exported_of", "matches_shown", "replays_of", "summary_of"]
 
 _LONGEST_NAME = 512
 _LONGEST_ERROR_IN_LIST = 1_000
@@ -34,9 +34,25 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadL
     return schemas.DeadLetter(
         **dict(_whole(letter, dlq, redactor, payload, metadata)),
         history=[_change(change, redactor) for change in letter.history],
-        replays=[schemas.ReplayOutcome.model_validate(replay) for replay in letter.replays],
+        replays=replays_of(letter.replays),
         parse_check=parse_check_of(letter, redactor, payload, metadata),
     )
+
+
+def replays_of(outcomes: Iterable[ReplayOutcome]) -> list[schemas.ReplayOutcome]:
+    """What became of a letter's replays."""
+    return [
+        schemas.ReplayOutcome(
+            at=one.at,
+            scope=clean(one.scope, _LONGEST_NAME),
+            stream=clean(one.stream, _LONGEST_NAME),
+            entry_id=clean(one.entry_id, _LONGEST_NAME),
+            outcome=one.outcome,
+            letters=[clean(letter_id, _LONGEST_NAME) for letter_id in one.letters],
+            inferred=one.is_inferred,
+        )
+        for one in outcomes
+    ]
 
 
 def exported_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.WholeLetter:

@@ -14,25 +14,26 @@ REPLAY_EXAMPLE: dict[str, Any] = {
     "entry_id": "1763932200000-0",
     "outcome": "failed_again",
     "letters": ["1763932260000-0"],
-    "is_inferred": False,
+    "inferred": False,
 }
 
 
 class ReplayOutcome(BaseModel):
     """What became of a replay."""
 
-    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": REPLAY_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"example": REPLAY_EXAMPLE})
 
     at: datetime
     scope: str = Field(description="Who got the event.")
     stream: str = Field(description="Where it was appended.")
     entry_id: str
-    outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent"] = Field(
+    outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent", "unknown"] = Field(
         description="`undelivered`: the group has not read it yet; `pending`: its handlers are at work, or it waits or "
         "is parked; `failed_again`: `letters` say how; `handled`: it was settled and left no letter; `sent`: to "
-        "everyone, whose deliveries are not told apart from others."
+        "everyone, whose deliveries are not told apart from others; `unknown`: the stream of the group's replays was "
+        "deleted."
     )
     letters: list[str] = Field(description="The dead letters it became.")
-    is_inferred: bool = Field(
+    inferred: bool = Field(
         description="Whether that is concluded from its having been acknowledged: nobody says that it went well."
     )

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from rapids import DeadLetter
 from rapids.inspection import CausationTree, Inspector, PendingEntry, TracedDelivery, TracedEvent, TracedLetter
 from rapids_fastapi.admin import event_schemas as schemas
+from rapids_fastapi.admin.letters import replays_of
 from rapids_fastapi.admin.payloads import LONGEST_IN_LIST, Shown, show
 from rapids_fastapi.admin.redaction import MASK, Redactor
 from rapids_fastapi.admin.schemas import Payload
@@ -95,9 +96,7 @@ def _letter(letter: TracedLetter, redactor: Redactor, base: str) -> schemas.Lett
             **_members(letter, "data", "metadata", "history", "error", "replays"),
             "href": f"{base}/dead-letters/{quote(letter.id, safe='')}?{urlencode({'dlq': letter.dlq})}",
             "error": _text(letter.error, redactor, _secrets(*parts)),
-            "replays": [
-                {**_members(replay, "is_inferred"), "inferred": replay.is_inferred} for replay in letter.replays
-            ],
+            "replays": replays_of(letter.replays),
         }
     )
 

@@ -83,7 +83,7 @@ class TestEndToEnd:
         gone = until(lambda: self.settled(client, letter["id"]))
         assert gone["state"] == "replayed"
         (outcome,) = gone["replays"]
-        assert (outcome["outcome"], outcome["is_inferred"], outcome["letters"]) == ("handled", True, [])
+        assert (outcome["outcome"], outcome["inferred"], outcome["letters"]) == ("handled", True, [])
         assert (outcome["stream"], outcome["entry_id"]) == (replay["stream"], replay["entry_id"])
         (change,) = gone["history"]
         assert change["action"] == "replayed"
@@ -102,7 +102,7 @@ class TestEndToEnd:
         client.post(f"{LETTERS}/{letter['id']}/replay", json={})
         (outcome,) = until(lambda: self.settled(client, letter["id"]))["replays"]
         (again,) = client.get(LETTERS).json()["items"]
-        assert (outcome["outcome"], outcome["letters"], outcome["is_inferred"]) == (
+        assert (outcome["outcome"], outcome["letters"], outcome["inferred"]) == (
             "failed_again",
             [again["id"]],
             False,

@@ -84,6 +84,19 @@ def test_a_letter_leads_to_the_tree_and_to_the_others(redis_url: str) -> None:
         assert client.get(links["letters"][1]["href"]).json()["id"] == third
 
 
+def test_what_became_of_a_replay_is_told_alike_in_the_letter_and_in_the_tree(redis_url: str) -> None:
+    with client_for(redis_url, routers=[EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)]) as client:
+        put(redis_url, "event-1")
+        letter = f"/rapids/api/dead-letters/{put_letter(redis_url, original_group='nobody')}"
+        stream = client.post(f"{letter}/replay", json={}).json()["stream"]
+        for expected in ("undelivered", "unknown"):
+            [outcome] = client.get(letter).json()["replays"]
+            assert outcome["outcome"] == expected
+            assert trace(client)["letters"][0]["replays"] == [outcome]
+            with redis_sync.Redis.from_url(redis_url) as raw:
+                raw.delete(stream)
+
+
 def test_what_is_hidden_in_payloads_is_hidden_in_the_tree(redis_url: str) -> None:
     router = EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)
     with client_for(redis_url, routers=[router]) as client:
