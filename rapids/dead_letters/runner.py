@@ -100,13 +100,8 @@ class Runner:
     def _begin(self, claim: Claim) -> None:
         operating = Operating(self._commands, self._letters, claim, self._outage)
         task = asyncio.create_task(operating.run(), name=f"rapids-operation:{claim.operation_id}")
-        task.add_done_callback(self._look_for_another)
+        task.add_done_callback(lambda _: self.wake())  # it, or another of its kind, may be there to be taken
         self._running[claim.kind] = operating, task
-
-    def _look_for_another(self, done: "asyncio.Task[bool]") -> None:
-        """One of this kind may have been started since."""
-        if not done.cancelled() and done.exception() is None and done.result():
-            self.wake()
 
     async def _finish(self) -> None:
         """Let the steps under way be the last; being cancelled meanwhile cancels them."""

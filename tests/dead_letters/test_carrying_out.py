@@ -225,17 +225,17 @@ async def test_what_was_discarded_is_restored(redis: Redis, by: str) -> None:
 
 async def test_when_a_process_is_killed_another_one_goes_on(redis: Redis, redis_address: str) -> None:
     queue = DeadLetterQueue(redis, DLQ)
-    ids = await write_many(redis, 5_000)
+    ids = await write_many(redis, 3_000)
     begun = await queue.operations.start("replay", ALL, rate=3_000)
     async with process(redis_address) as one:
-        await eventually(lambda: has_done(queue, begun, 800), 20)
+        await eventually(lambda: has_done(queue, begun, 400), 20)
         os.kill(one.pid, signal.SIGKILL)
         await one.wait()
     before = await queue.operations.get(begun.id)
     assert (before.state, 0 < before.done < len(ids)) == ("running", True)
     assert len(await replayed(redis)) == before.done
     async with process(redis_address):
-        result = await ended(queue.operations, begun.id)
+        result = await ended(queue.operations, begun.id, 40)
     assert result.owner != before.owner
     await outcome(redis, result, ids)
     assert await replayed(redis) == ids
@@ -245,10 +245,10 @@ async def test_a_process_that_stood_still_moves_nothing_once_another_has_the_ope
     redis: Redis, redis_address: str
 ) -> None:
     queue = DeadLetterQueue(redis, DLQ)
-    ids = await write_many(redis, 4_000)
-    begun = await queue.operations.start("replay", ALL, rate=3_000)
+    ids = await write_many(redis, 2_000)
+    begun = await queue.operations.start("replay", ALL, rate=2_000)
     async with process(redis_address) as one:
-        await eventually(lambda: has_done(queue, begun, 800), 20)
+        await eventually(lambda: has_done(queue, begun, 400), 20)
         os.kill(one.pid, signal.SIGSTOP)
         result = await queue.operations.run_until_ended(begun.id)
         os.kill(one.pid, signal.SIGCONT)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from rapids import LetterFilter
 from rapids.dead_letters import runner
@@ -40,12 +41,12 @@ async def run(operations: Operations) -> AsyncIterator[None]:
         await asyncio.wait_for(task, 10)
 
 
-async def ended(operations: Operations, operation_id: str) -> Operation:
+async def ended(operations: Operations, operation_id: str, timeout: float = 20) -> Operation:
     async def look() -> Operation | None:
         operation = await operations.get(operation_id)
         return operation if operation.is_ended else None
 
-    found = await eventually(look, 20)
+    found = await eventually(look, timeout)
     assert found is not None
     return found
 
@@ -153,11 +154,40 @@ async def test_runners_take_it_at_once_where_it_was_started(redis: Redis, monkey
         assert await moved(redis) == ids
         for _ in range(3):  # though the one before it may have ended just now
             assert (await ended(operations, (await operations.start("replay", ALL)).id)).done == 0
-        held = await operations.start("replay", ALL, rate=0.001)
-        await operations.pause(held.id)
-        await operations.resume(held.id)
-        assert (await ended(operations, held.id)).done == 0
     assert given.steps == 1
+
+
+async def test_one_that_was_paused_and_resumed_at_once_goes_on_at_once(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "POLL_PAUSE", 3_600.0)
+    operations, given = make_operations(redis)
+    await write_many(redis, 3)
+
+    async def hesitate(number: int) -> None:
+        if number == 0:
+            await operations.pause(begun.id)
+            await operations.resume(begun.id)
+
+    given.before_step = hesitate
+    begun = await operations.start("replay", ALL)
+    async with run(operations):
+        assert (await ended(operations, begun.id)).done == 3
+    assert given.steps == 2
+
+
+async def test_letters_that_cannot_be_moved_together_are_moved_one_by_one(redis: Redis) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 10)
+    given.broken = {ids[3]: ResponseError("ERR this one")}
+
+    async def refuse(number: int) -> None:
+        raise ResponseError("ERR one of these")
+
+    given.before_step = refuse
+    result = await operations.run_until_ended((await operations.start("replay", ALL)).id)
+    assert (result.state, result.done, result.failed) == ("completed", 9, 1)
+    assert [(one.letter_id, one.error) for one in result.errors] == [(ids[3], "ResponseError: ERR this one")]
 
 
 async def test_two_kinds_are_carried_out_side_by_side(redis: Redis) -> None:
