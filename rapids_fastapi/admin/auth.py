@@ -26,8 +26,8 @@ __all__ = [
 TOKEN_VARIABLE = "RAPIDS_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
 
 Permission: TypeAlias = Literal["read", "replay", "edit", "discard"]
-"""`read` shows; `replay` sends dead letters back; `edit` does so with other data, and pauses and resumes groups;
-`discard` puts away and restores."""
+"""`read` shows; `replay` sends dead letters back; `edit` does so with other data, pauses and resumes groups, and
+makes an index anew; `discard` puts away and restores."""
 
 ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 

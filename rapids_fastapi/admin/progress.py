@@ -46,7 +46,16 @@ class EventStream(StreamingResponse):
         "description": "Events: `progress`, `ended` (with the operation), `problem` (with a problem); then it ends",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                "schema": {
+                    "type": "object",
+                    "description": "An event; its data are the operation, or a problem.",
+                    "required": ["event", "data"],
+                    "properties": {
+                        "id": {"type": "string", "description": "The same as long as nothing has changed."},
+                        "event": {"type": "string", "enum": ["progress", "ended", "problem"]},
+                        "data": {"type": "string", "contentMediaType": "application/json"},
+                    },
+                },
                 "examples": {
                     "progress": {
                         "value": f"retry: {RECONNECT_MS}\n\nid: running-5b2e91c0\nevent: progress\n"
