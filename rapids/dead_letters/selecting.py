@@ -186,5 +186,6 @@ class Selection:
         for name, at in zip(names, await letters.restored_at(self._commands, self._dlq, names), strict=True):
             restored = None if at is None else await letters.find_restored(self._commands, self._dlq, name.decode())
             entries.append(name.decode() if restored is None else restored[0])
-        wanted = [entry for entry in entries if earlier(after, entry) and not earlier(upto, entry)]
+        # A restored letter may be named twice: by its own id, and by its entry's.
+        wanted = {entry for entry in entries if earlier(after, entry) and not earlier(upto, entry)}
         return sorted(wanted, key=lambda entry: tuple(map(int, entry.split("-"))))
