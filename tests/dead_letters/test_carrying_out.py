@@ -346,6 +346,20 @@ async def test_a_letter_is_passed_over_once_however_often_that_is_asked_for(redi
     assert (now.failed, len(now.errors)) == (2, 2)
 
 
+async def test_it_ends_once_however_often_that_is_asked_for(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    commands = SharedPool(redis, DLQ)
+    begun = await operations.start("replay", ALL)
+    held = await stored.claim(commands, DLQ, ["replay"], "one:1")
+    assert held is not None
+    assert await stored.leave(commands, held, "completed")
+    result = await operations.get(begun.id)
+    assert await stored.leave(commands, held, "completed")
+    assert await operations.get(begun.id) == result
+    actions = [fields[b"action"] for _, fields in await redis.xrange(keys.audit_log(DLQ))]
+    assert actions == [b"operation_started", b"operation_completed"]
+
+
 async def test_the_lease_is_renewed_while_nothing_is_moved(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     await write_many(redis, 2)

@@ -9,6 +9,7 @@
 local id, token, ended, why = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local held = redis.call('HMGET', KEYS[1], 'state', 'owner', 'actor', 'done', 'skipped', 'failed')
 if held[2] ~= token then return 0 end
+if held[1] == ended then return 1 end -- asked for again, as the answer was lost
 if ended == '' then
   redis.call('HSET', KEYS[1], 'owner', '', 'lease_ms', 0)
   return 1
