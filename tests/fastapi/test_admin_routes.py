@@ -136,6 +136,12 @@ def test_every_other_permission_is_of_no_use(redis_url: str, missing: list[Permi
         assert all(permission in problem["detail"] for permission in missing if permission in needed)
 
 
+def test_a_parameter_that_is_there_twice_is_not_guessed_at(client: TestClient) -> None:
+    for method, path in GUARDED:
+        answer = client.request(method, f"{filled(path)}?limit=1&limit=2", headers={**BEARER, **JSON})
+        assert (answer.status_code, answer.json()["type"]) == (422, "urn:rapids:problem:invalid"), path
+
+
 def test_without_the_lifespan_it_is_503_and_says_why() -> None:
     walk(
         TestClient(everything()),
