@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Selector
 from rapids.storage.keys import letter_index
-from tests.dead_letters.helpers import write
-from tests.worker.helpers import DLQ, as_text, replay_stream
+from tests.dead_letters.helpers import write, write_through_script
+from tests.worker.helpers import DLQ, as_text, everywhere, replay_stream
 
 INDEX = letter_index(DLQ)
 ALL = Selector(filter=LetterFilter())
@@ -30,3 +30,50 @@ async def test_a_restored_letter_named_twice_is_replayed_once(queue: DeadLetterQ
 
     assert (ended.total, ended.done) == (1, 1)
     assert [as_text(fields[b"replay_of"]) for _, fields in await redis.xrange(replay_stream())] == [letter_id]
+
+
+async def test_reading_a_server_that_is_full_leaves_the_index_as_it_is(queue: DeadLetterQueue, redis: Redis) -> None:
+    await write_through_script(redis, 3)
+    await write(redis, handler="ship")  # which the index has yet to catch up with
+    epoch = await redis.hget(INDEX, "epoch")
+    await redis.config_set("maxmemory", 1, **everywhere(redis))
+    try:
+        page = await queue.list(LetterFilter(handler="ship"))
+        found = await queue.groups(LetterFilter(handler="pay"))
+    finally:
+        await redis.config_set("maxmemory", 0, **everywhere(redis))
+    assert [letter.handler for letter in page.items] == ["ship"]
+    assert (found.letters, found.standing.unindexed) == (3, 1)
+    assert await redis.hget(INDEX, "epoch") == epoch
+
+
+async def test_a_server_that_takes_no_writes_is_read(queue: DeadLetterQueue, redis: Redis) -> None:
+    await write_through_script(redis, 3)
+    await write(redis, handler="ship")
+    await redis.config_set("min-replicas-to-write", 3, **everywhere(redis))
+    try:
+        page = await queue.list(LetterFilter(handler="ship"))
+        found = await queue.groups(LetterFilter(handler="pay"))
+    finally:
+        await redis.config_set("min-replicas-to-write", 0, **everywhere(redis))
+    assert [letter.handler for letter in page.items] == ["ship"]
+    assert found.letters == 3
+
+
+async def lose(redis: Redis, what: str) -> None:
+    names = [as_text(name) async for name in redis.scan_iter(f"{INDEX}:*")]
+    [lost, *_] = [name for name in sorted(names) if name.endswith(":fingerprints") == (what == "names")]
+    await redis.delete(lost)
+
+
+@pytest.mark.parametrize("what", ["names", "letters"])
+async def test_an_index_of_which_a_key_was_lost_is_made_anew(queue: DeadLetterQueue, redis: Redis, what: str) -> None:
+    await write_through_script(redis, 3)
+    await write_through_script(redis, 2, handler="ship")
+    await lose(redis, what)
+    for _ in range(5):
+        await queue.groups()
+    found = await queue.groups()
+    assert (found.letters, found.standing.unindexed) == (5, 0)
+    assert len((await queue.list(LetterFilter(handler="pay"))).items) == 3
+    assert len((await queue.list(LetterFilter(handler="ship"))).items) == 2

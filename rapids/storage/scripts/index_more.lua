@@ -11,6 +11,4 @@ if is_before(last, to) then
   to = '0-0'
 end
 if last == to then return 1 end
-local ok, complete = pcall(catch_up, dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2]))
-if not ok then drop_index(index) end
-return ok and complete and 1 or 0
+return with_index(index, catch_up, dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2])) and 1 or 0

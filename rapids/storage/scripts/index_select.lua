@@ -71,7 +71,7 @@ while heap[1] and #found < most and looked < 2 * most + 100 and bytes < enough d
     if letter then
       found[#found + 1] = letter
       for _, part in ipairs(letter[2]) do bytes = bytes + #part end
-    elseif redis.call('XDEL', buffer.key, id) == 1 then
+    elseif redis.pcall('XDEL', buffer.key, id) == 1 then
       redis.call('HINCRBY', index, 'entries', -1)
     end
   end

@@ -8,22 +8,37 @@
 -- with indexing
 local dlq, index = KEYS[1], KEYS[2]
 local length, last = redis.call('XLEN', dlq), last_id_of(dlq)
-if is_before(last, redis.call('HGET', index, 'to') or '0-0') then drop_index(index) end
-if last ~= (redis.call('HGET', index, 'to') or '0-0') then
-  if not pcall(catch_up, dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2])) then drop_index(index) end
-end
-if tonumber(redis.call('HGET', index, 'entries') or 0) > length then sweep(dlq, index) end
 
-local rows = {}
-for _, name in ipairs(fingerprints_of(index)) do
-  local key = index .. ':' .. name
-  local count = redis.call('XLEN', key)
-  if count > 0 then
-    rows[#rows + 1] = {
-      name, redis.call('HGET', index .. ':fingerprints', name), count,
-      redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1], redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1][1],
-    }
+local function bring_up_to_date()
+  if is_before(last, redis.call('HGET', index, 'to') or '0-0') then drop_index(index) end
+  if last ~= (redis.call('HGET', index, 'to') or '0-0') then catch_up(dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2])) end
+  if tonumber(redis.call('HGET', index, 'entries') or 0) > length then sweep(dlq, index) end
+end
+
+local function look()
+  local rows, all = {}, 0
+  for _, name in ipairs(fingerprints_of(index)) do
+    local key = index .. ':' .. name
+    local count = redis.call('XLEN', key)
+    if count > 0 then
+      rows[#rows + 1] = {
+        name, redis.call('HGET', index .. ':fingerprints', name), count,
+        redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1], redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1][1],
+      }
+      all = all + count
+    end
   end
+  return rows, all
+end
+
+with_index(index, bring_up_to_date)
+local rows, all = look()
+if all ~= tonumber(redis.call('HGET', index, 'entries') or 0) then -- a key of it was lost
+  with_index(index, function()
+    drop_index(index)
+    bring_up_to_date()
+  end)
+  rows = look()
 end
 local known = redis.call('HMGET', index, 'to', 'entries', 'epoch', 'cut', 'cut_at')
 return {

@@ -58,15 +58,34 @@ local function fingerprint_for(index, letter)
   if name ~= OTHERS and redis.call('HEXISTS', all, name) == 0 then
     if redis.call('HLEN', all) >= MOST_FINGERPRINTS then return OTHERS end
     redis.call('HSET', all, name, description)
+    redis.call('UNLINK', index .. ':' .. name) -- there is one if the names were lost
   end
   return name
 end
 
+-- It is not believed any more before anything of it is gone: where its slot is on the move, this may end half way. What
+-- comes first is what a server does that is short of memory.
 local function drop_index(index)
+  redis.call('HDEL', index, 'to', 'entries')
+  redis.call('HINCRBY', index, 'epoch', 1)
   for _, name in ipairs(fingerprints_of(index)) do redis.call('UNLINK', index .. ':' .. name) end
   redis.call('UNLINK', index .. ':fingerprints')
-  redis.call('HINCRBY', index, 'epoch', 1)
-  redis.call('HSET', index, 'to', '0-0', 'entries', 0)
+end
+
+-- Whether the server takes no writes now, which is no fault of the index.
+local function is_refusal(err)
+  local text = type(err) == 'table' and err.err or tostring(err)
+  for _, answer in ipairs({'OOM ', 'MISCONF ', 'NOREPLICAS ', 'READONLY '}) do
+    if string.find(text, answer, 1, true) then return true end
+  end
+  return false
+end
+
+-- Work on the index; whatever becomes of that, letters are written and read. Returns what the work did, if it was done.
+local function with_index(index, work, ...)
+  local ok, found = pcall(work, ...)
+  if ok then return found end
+  if not is_refusal(found) then pcall(drop_index, index) end
 end
 
 -- Index what was written since, up to so many letters and about so many bytes of them. Returns whether that was all.
@@ -105,11 +124,6 @@ local function sweep(dlq, index)
     entries = entries + left
   end
   redis.call('HSET', index, 'entries', entries)
-end
-
--- Letters are written, whatever becomes of the index.
-local function with_index(index, work)
-  if not pcall(work) then pcall(drop_index, index) end
 end
 
 local function index_last(dlq, index, before, entry_id, letter)
