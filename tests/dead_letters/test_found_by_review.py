@@ -77,3 +77,20 @@ async def test_an_index_of_which_a_key_was_lost_is_made_anew(queue: DeadLetterQu
     assert (found.letters, found.standing.unindexed) == (5, 0)
     assert len((await queue.list(LetterFilter(handler="pay"))).items) == 3
     assert len((await queue.list(LetterFilter(handler="ship"))).items) == 2
+
+
+@pytest.mark.parametrize(
+    "last", ["18446744073709551000-5", "9007199254740993-18446744073709551615", "9007199254740993-7"]
+)
+async def test_letters_are_written_and_moved_behind_an_id_that_numbers_do_not_hold(
+    queue: DeadLetterQueue, redis: Redis, last: str
+) -> None:
+    await redis.xadd(DLQ, {"from": "a stranger"}, id=last)
+    [letter_id] = await write_through_script(redis)
+    assert (await queue.get(letter_id)).handler == "pay"
+    assert [letter.id for letter in (await queue.list(LetterFilter(handler="pay"))).items] == [letter_id]
+    await queue.discard(letter_id)
+    assert (await queue.get(letter_id)).state == "discarded"
+    [other_id] = await write_through_script(redis)
+    operation = await queue.operations.start("replay", Selector(ids=(other_id,)))
+    assert (await queue.operations.run_until_ended(operation.id)).done == 1

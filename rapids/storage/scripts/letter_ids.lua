@@ -1,12 +1,20 @@
 -- with indexing
 
+-- The number behind this one; both as text, as it may be larger than a number here holds exactly.
+local function following(number)
+  local before, digit, nines = string.match(number, '^(%d-)([0-8]?)(9*)$')
+  if digit == '' then digit = '0' end
+  return before .. digit + 1 .. string.rep('0', #nines)
+end
+
+local LARGEST = '18446744073709551615'
+
 local function next_letter_id(before, now)
   -- Explicit, so that the letter can hold its own id. The stream's last id may be ahead of the clock.
-  local ms, seq = now, 0
-  local last_ms, last_seq = string.match(before, '(%d+)-(%d+)')
-  last_ms, last_seq = tonumber(last_ms), tonumber(last_seq)
-  if last_ms >= ms then ms, seq = last_ms, last_seq + 1 end
-  return string.format('%.0f-%.0f', ms, seq)
+  local ms, seq = string.match(before, '(%d+)-(%d+)')
+  if tonumber(ms) < now then return string.format('%.0f-0', now) end
+  if seq == LARGEST then return following(ms) .. '-0' end
+  return ms .. '-' .. following(seq)
 end
 
 local function add_letter(dlq, index, now, maxlen, values, first, last)
