@@ -36,6 +36,8 @@ MOVER_LOOKS = 60
 
 MOST_VALUES = 7_000
 """Names and values of an entry that can be replayed; Lua's `unpack` gives up before 8,000."""
+MOST_MOVED_VALUES = 7_900
+"""Those of a letter that can be put away; the script has the same number."""
 
 DAY = 86_400.0
 
@@ -168,10 +170,13 @@ class DeadLetterQueue:
     async def discard(self, letter_id: str, *, actor: str = "", reason: str = "") -> DeadLetter:
         """Move a letter to the archive; `restore` brings it back until retention ends.
 
-        Raises `LetterNotFoundError`; `LetterStateError` unless it is dead.
+        Raises `LetterNotFoundError`; `LetterStateError` unless it is dead; `DeserializationError` if it has more fields
+        than can be moved, which only what no Rapids wrote has.
         """
         change = _change("discarded", actor, reason)
-        entry_id, letter, _ = await self._find(letter_id)
+        entry_id, letter, fields = await self._find(letter_id)
+        _check_is_dead(letter)
+        _bounded(letter, list(fields), MOST_MOVED_VALUES)
         await self._move(entry_id, letter, change, None)
         return await self.get(letter.id)
 
@@ -292,11 +297,11 @@ def _check_is_dead(letter: DeadLetter) -> None:
         raise LetterStateError(letter.id, letter.state, "dead")
 
 
-def _bounded(letter: DeadLetter, fields: list[bytes]) -> list[bytes]:
+def _bounded(letter: DeadLetter, fields: list[bytes], most: int = MOST_VALUES) -> list[bytes]:
     """The fields, unless they are more than a Lua script can hand to a command. Raises `DeserializationError`."""
-    if len(fields) > MOST_VALUES:
+    if len(fields) > most:
         count = len(fields) // 2
-        raise DeserializationError(letter.event_type, f"{count} fields are more than can be replayed")
+        raise DeserializationError(letter.event_type, f"{count} fields are more than can be moved")
     return fields
 
 

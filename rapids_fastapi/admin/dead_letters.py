@@ -116,7 +116,10 @@ async def replay_dead_letter(
 
 
 @router.delete(
-    "/{letter_id}", summary="Discard a dead letter", openapi_extra=needs("discard"), responses=documented(*_CHANGE)
+    "/{letter_id}",
+    summary="Discard a dead letter",
+    openapi_extra=needs("discard"),
+    responses=documented(*_CHANGE, "letter-unreadable"),
 )
 async def discard_dead_letter(
     letter_id: LetterId,

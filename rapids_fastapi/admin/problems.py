@@ -81,7 +81,7 @@ _ALL = (
     Kind("group-not-found", 404, "There is no such group"),
     Kind("letter-not-found", 404, "There is no such dead letter"),
     Kind("letter-state", 409, "The dead letter is in another state"),
-    Kind("letter-unreadable", 409, "The dead letter cannot be replayed"),
+    Kind("letter-unreadable", 409, "The dead letter cannot be moved as it is"),
     Kind("operation-not-found", 404, "There is no such operation"),
     Kind("operation-running", 409, "Another operation of this kind has not ended"),
     Kind("operation-state", 409, "The operation has ended"),
