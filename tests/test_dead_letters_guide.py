@@ -18,6 +18,7 @@ import httpx
 import pytest
 from redis import Redis
 
+from rapids_fastapi.admin.problems import KINDS
 from tests.printed import Printed
 
 ROOT = Path(__file__).parent.parent
@@ -160,3 +161,18 @@ def test_python_runs_as_printed(block: str, redis_url: str, tmp_path: Path) -> N
     script.write_text(block)
     done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_problems_are_those_there_are() -> None:
+    rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \| (\d{3}) \|", GUIDE.read_text(), flags=re.MULTILINE)
+    told = {name: int(status) for names, status in rows for name in re.findall(r"[a-z-]+", names)}
+    assert len(told) > 10
+    assert told == {name: KINDS[name].status for name in told}
+
+
+def test_links_lead_somewhere() -> None:
+    text = GUIDE.read_text()
+    headings = {re.sub(r"[^a-z -]", "", one.lower()).replace(" ", "-") for one in re.findall(r"^#+ (.+)$", text, re.M)}
+    for place in re.findall(r"\]\(([^)]+)\)", text):
+        file, _, heading = place.partition("#")
+        assert (GUIDE.parent / file).exists() if file else heading in headings, place
