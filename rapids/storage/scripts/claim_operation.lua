@@ -12,7 +12,8 @@ for at, key in ipairs(KEYS) do
   if id and (only == '' or only == id) then
     local operation = prefix .. id
     local held = redis.call('HMGET', operation, 'state', 'owner', 'lease_ms')
-    local is_free = not held[2] or held[2] == '' or (tonumber(held[3] or '') or 0) < tonumber(now)
+    local left = (tonumber(held[3] or '') or 0) - now
+    local is_free = not held[2] or held[2] == '' or left < 0 or left > lease -- if the clock went back
     if held[1] == 'running' and is_free then
       local until_ms = string.format('%.0f', now + lease)
       redis.call('HSET', operation, 'owner', token, 'lease_ms', until_ms, 'updated_ms', now)
