@@ -11,7 +11,7 @@ from rapids.dead_letters.stored_operations import write_error
 from rapids.exceptions import LetterNotFoundError, LetterStateError
 from rapids.storage import operations as stored
 from rapids.storage.connection import Commands, is_outage
-from rapids.storage.moving import WorkStoppedError
+from rapids.storage.moving import NoRoomError, WorkStoppedError
 
 __all__ = ["Batches"]
 
@@ -81,8 +81,14 @@ class Batches:
         except Exception as error:  # of one letter, which may hold anything
             if _is_of_all(error):
                 raise
-            await self._pass_over("failed", place, write_error(place, error))
+            await self._pass_over("failed", place, write_error(await self._id_of(place), error))
         return 1
+
+    async def _id_of(self, place: str) -> str:
+        """The letter's own id; its place where it is gone."""
+        for letter in await self._letters.read(self._step.kind, [place]):
+            return letter.id
+        return place
 
     async def _pass_over(self, counted_as: str, place: str, error: str = "") -> None:
         if not await stored.pass_over(self._commands, self._step.claim, counted_as, place, error):
@@ -91,4 +97,6 @@ class Batches:
 
 def _is_of_all(error: Exception) -> bool:
     """Whether another letter would meet the same."""
+    if isinstance(error, NoRoomError):
+        return True
     return isinstance(error, RedisError | OSError) and (is_outage(error) or isinstance(error, REFUSED))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Selector
-from rapids.storage.keys import letter_index
+from rapids.storage import archive, keys
+from rapids.storage.connection import Commands
 from tests.dead_letters.helpers import write, write_through_script
-from tests.worker.helpers import DLQ, as_text, everywhere, replay_stream
+from tests.worker.helpers import DLQ, GROUP, STREAM, as_text, everywhere, replay_stream
 
-INDEX = letter_index(DLQ)
+INDEX = keys.letter_index(DLQ)
 ALL = Selector(filter=LetterFilter())
 
 
@@ -94,3 +97,58 @@ async def test_letters_are_written_and_moved_behind_an_id_that_numbers_do_not_ho
     [other_id] = await write_through_script(redis)
     operation = await queue.operations.start("replay", Selector(ids=(other_id,)))
     assert (await queue.operations.run_until_ended(operation.id)).done == 1
+
+
+async def test_an_operation_is_taken_whose_lease_a_clock_that_went_back_made_long(
+    queue: DeadLetterQueue, redis: Redis
+) -> None:
+    operation = await queue.operations.start("discard", ALL)
+    seconds, _ = await redis.time()
+    held = {"owner": "a-process-that-died:1", "lease_ms": (seconds + 3600) * 1000}
+    await redis.hset(keys.operation(DLQ, operation.id), mapping=held)
+
+    assert (await asyncio.wait_for(queue.operations.run_until_ended(operation.id), 20)).state == "completed"
+
+
+async def test_errors_of_an_operation_name_letters_by_their_own_ids(queue: DeadLetterQueue, redis: Redis) -> None:
+    spoilt = ["original_stream", STREAM, "original_group", GROUP, "handler", "pay", "original_fields", "spoilt"]
+    letter_id = as_text(await redis.execute_command("XADD", DLQ, "*", *spoilt))
+    await queue.discard(letter_id)
+    await queue.restore(letter_id)
+
+    operation = await queue.operations.start("replay", ALL)
+    ended = await queue.operations.run_until_ended(operation.id)
+
+    assert (ended.done, ended.failed) == (0, 1)
+    assert [error.letter_id for error in ended.errors] == [letter_id]
+
+
+async def test_a_restore_for_which_there_is_no_room_blames_no_letter(queue: DeadLetterQueue, redis: Redis) -> None:
+    for _ in range(4):
+        await queue.discard(await write(redis))
+    small = DeadLetterQueue(redis, DLQ, dlq_maxlen=2)
+
+    operation = await small.operations.start("restore", ALL)
+    ended = await small.operations.run_until_ended(operation.id)
+
+    assert (ended.state, ended.done, ended.failed) == ("failed", 2, 0)
+    assert [error.letter_id for error in ended.errors] == [""]
+    assert "is full with dlq_maxlen=2" in ended.errors[0].error
+
+
+async def test_a_replay_that_fails_again_while_one_looks_is_not_told_as_handled(
+    queue: DeadLetterQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter_id = await write(redis)
+    replay = await queue.replay(letter_id)
+    look = archive.replay_state
+    again = "1800000000000-0"
+
+    async def fails_first(commands: Commands, stream: str, group: str, entry_id: str) -> archive.ReplayState:
+        await redis.hset(keys.letters_failed_again(DLQ), letter_id, again)
+        await redis.xdel(replay.stream, replay.entry_id)
+        return await look(commands, stream, group, entry_id)
+
+    monkeypatch.setattr(archive, "replay_state", fails_first)
+    [outcome] = (await queue.get(letter_id)).replays
+    assert (outcome.outcome, outcome.letters) == ("failed_again", (again,))
