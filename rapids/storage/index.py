@@ -106,7 +106,7 @@ async def state(
 
 
 async def catch_up(commands: Commands, dlq: str) -> bool:
-    """Index a thousand more of the letters that others wrote; whether all are by now."""
+    """Index a thousand more of the letters that others wrote; whether all are by now, or it cannot be done now."""
     call = ((dlq, letter_index(dlq)), (CATCH_UP_LETTERS, CATCH_UP_BYTES))
     return checked((await run(commands, scripts.load("index_more"), [call]))[0]) == 1
 

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Selector
-from rapids.storage import archive, keys
-from rapids.storage.connection import Commands
+from rapids.storage import archive, index, keys
+from rapids.storage.connection import Commands, SharedPool
 from tests.dead_letters.helpers import write, write_through_script
 from tests.worker.helpers import DLQ, GROUP, STREAM, as_text, everywhere, replay_stream
 
@@ -152,3 +152,17 @@ async def test_a_replay_that_fails_again_while_one_looks_is_not_told_as_handled(
     monkeypatch.setattr(archive, "replay_state", fails_first)
     [outcome] = (await queue.get(letter_id)).replays
     assert (outcome.outcome, outcome.letters) == ("failed_again", (again,))
+
+
+async def test_a_full_server_is_not_asked_to_catch_up_again_at_once(redis: Redis) -> None:
+    await write(redis)
+    commands = SharedPool(redis, DLQ)
+    await redis.config_set("maxmemory", 1, **everywhere(redis))
+    try:
+        can_wait = await index.catch_up(commands, DLQ)
+    finally:
+        await redis.config_set("maxmemory", 0, **everywhere(redis))
+    assert can_wait
+    assert await redis.hget(INDEX, "to") is None
+    assert await index.catch_up(commands, DLQ)
+    assert await redis.hget(INDEX, "to") is not None

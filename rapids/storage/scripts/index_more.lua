@@ -2,7 +2,7 @@
 --
 -- KEYS  dead-letter stream, index
 -- ARGV  how many letters at most, and how many bytes of them
--- Returns 1 if all letters are indexed by now, else 0.
+-- Returns 0 if there are more to catch up with at once, else 1: all are indexed by now, or it cannot be done now.
 -- with indexing
 local dlq, index = KEYS[1], KEYS[2]
 local last, to = last_id_of(dlq), redis.call('HGET', index, 'to') or '0-0'
@@ -11,4 +11,4 @@ if is_before(last, to) then
   to = '0-0'
 end
 if last == to then return 1 end
-return with_index(index, catch_up, dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2])) and 1 or 0
+return with_index(index, catch_up, dlq, index, tonumber(ARGV[1]), tonumber(ARGV[2])) == false and 0 or 1
