@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
@@ -156,7 +157,9 @@ class ProblemRoute(APIRoute):
 
 def _allowed(scope: Scope, path: str) -> str:
     """Every method there is for a path, as documented: of the routes that have it, Starlette names the first one's."""
-    paths: dict[str, dict[str, Any]] = scope["app"].openapi()["paths"]
+    if not isinstance(app := scope.get("app"), FastAPI):
+        return ""
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
     return ", ".join(method.upper() for known, methods in paths.items() if known.endswith(path) for method in methods)
 
 

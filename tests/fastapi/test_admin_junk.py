@@ -123,6 +123,9 @@ def check(answer: Any, operation: tuple[str, str], asked: object) -> None:
     assert answer.status_code < 500, (asked, answer.text[:500])
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == PROBLEM
+        described = told[str(answer.status_code)]["content"][PROBLEM]
+        assert set(answer.json()) <= set(described["schema"]["properties"])
+        assert answer.json()["type"].removeprefix("urn:rapids:problem:") in described["examples"]
         assert len(answer.content) < 20_000
     assert not any("injected" in name.lower() for name in answer.headers)
     assert all(value.isascii() and value.isprintable() for value in answer.headers.values())

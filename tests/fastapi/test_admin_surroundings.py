@@ -16,10 +16,12 @@ import pytest
 import redis as redis_sync
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
 
 from rapids import EventEmitter, EventRouter
 from rapids.worker.vitals import Limits
 from rapids_fastapi import Rapids, rapids_admin
+from rapids_fastapi.admin import health
 from rapids_fastapi.admin.access import AdminRoute
 from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, until
 
@@ -233,3 +235,10 @@ def test_a_server_that_hangs_is_not_ready_within_seconds(own_server: OwnServer) 
         finally:
             os.kill(own_server._process.pid, signal.SIGCONT)
         until(lambda: client.get("/rapids/health/ready").status_code == 200)
+
+
+def test_a_wrong_method_is_a_problem_in_plain_starlette_too() -> None:
+    with TestClient(Starlette(routes=list(health.router.routes))) as client:
+        response = client.post("/health/live")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert response.headers["content-type"] == "application/problem+json"
