@@ -42,10 +42,14 @@ local function replaying(letter_id, has)
   if scope == 'everyone' and maxlen ~= '0' then
     command[3] = 'MAXLEN'; command[4] = '~'; command[5] = maxlen
   end
-  command[#command + 1] = '*'
-  for _, name in ipairs(EVENT) do
-    if not has[name] then return nil, 'irregular' end
-    command[#command + 1] = name; command[#command + 1] = has[name]
+  local n = #command + 1
+  command[n] = '*'
+  for i = 1, #EVENT do
+    local name = EVENT[i]
+    local value = has[name]
+    if not value then return nil, 'irregular' end
+    command[n + 1], command[n + 2] = name, value
+    n = n + 2
   end
   if has.traceparent then command[#command + 1] = 'traceparent'; command[#command + 1] = has.traceparent end
   if scope ~= 'everyone' then
@@ -55,7 +59,8 @@ local function replaying(letter_id, has)
       'replay_handler', scope == 'handler' and (has.handler or '') or '', 'replay_of', letter_id,
       'replay_count', string.format('%.0f', tonumber(count) + 1), 'original_msg_id', has.original_msg_id or '',
     }
-    for i = 1, #more do command[#command + 1] = more[i] end
+    n = #command
+    for i = 1, #more do command[n + i] = more[i] end
   end
   return command, target
 end
@@ -84,7 +89,7 @@ local function read(i)
     ahead = {}
     for _, row in ipairs(rows) do ahead[row[1]] = row[2] end
     local are_wanted = #rows == window and rows[#rows][1] == ARGV[i + #rows - 1]
-    window = are_wanted and bytes <= done * 8192 and math.min(2 * window, 32) or 1
+    window = are_wanted and bytes <= done * 8192 and math.min(2 * window, 8) or 1
   end
   return ahead[ARGV[i]]
 end
@@ -120,8 +125,10 @@ for i = 10 + values, #ARGV do
       blocked = entry_id
       break
     end
-    store(archive, place, letter_id, letter, lengthened(is_restored and has[HISTORY] or nil, told(target, appended)))
-    places[#places + 1] = string.format('%.0f', place); places[#places + 1] = letter_id
+    local at = string.format('%.0f', place)
+    local history = lengthened(is_restored and has[HISTORY] or nil, told(target, appended))
+    store(archive, at, letter_id, letter, history, not has[HISTORY] and not has[LETTER])
+    places[#places + 1] = at; places[#places + 1] = letter_id
     if #places > 2000 then
       redis.call(unpack(places))
       places = {'ZADD', archived}

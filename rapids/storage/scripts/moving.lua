@@ -63,26 +63,35 @@ local function archive_end(archive, now)
   return math.max(now, tonumber(last) + 1)
 end
 
--- A letter's own fields, behind what a command begins with.
+-- A letter's own fields, behind what a command begins with; and how many parts the command has then.
 local function own_fields(command, letter)
+  local n = #command
   for i = 1, #letter, 2 do
-    if letter[i] ~= HISTORY and letter[i] ~= LETTER then
-      command[#command + 1] = letter[i]; command[#command + 1] = letter[i + 1]
+    local name = letter[i]
+    if name ~= HISTORY and name ~= LETTER then
+      command[n + 1], command[n + 2] = name, letter[i + 1]
+      n = n + 2
     end
   end
-  return command
+  return command, n
 end
 
-local function store(archive, place, letter_id, letter, history)
-  local command = own_fields({'XADD', archive, string.format('%.0f-0', place)}, letter)
-  local n = #command
+-- `place` as text. `is_plain`: the letter is known to have none of the archive's fields, and is copied at once.
+local function store(archive, place, letter_id, letter, history, is_plain)
+  local command, n
+  if is_plain then
+    command, n = {'XADD', archive, place .. '-0', unpack(letter)}, #letter + 3
+  else
+    command, n = own_fields({'XADD', archive, place .. '-0'}, letter)
+  end
   command[n + 1], command[n + 2], command[n + 3], command[n + 4] = LETTER, letter_id, HISTORY, history
   redis.call(unpack(command))
 end
 
 local function put_away(archive, archived, place, letter_id, letter, history)
+  place = string.format('%.0f', place)
   store(archive, place, letter_id, letter, history)
-  redis.call('ZADD', archived, string.format('%.0f', place), letter_id)
+  redis.call('ZADD', archived, place, letter_id)
 end
 
 local function take_out(archive, archived, place, letter_id)
