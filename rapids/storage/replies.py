@@ -46,6 +46,7 @@ OUTAGE_ANSWERS = (
     "UNBLOCKED",
     "BUSY ",
     "max number of clients",
+    "non local key in a cluster node",  # a script's, where its slot is on the move
 )
 """How answers begin, or what they contain, when the server cannot do now what it could do later."""
 
