@@ -15,7 +15,10 @@ __all__ = ["page_of"]
 
 SCAN_LIMIT = 2_000
 """Letters looked at for one page, so that a filter that matches few never makes one request read everything."""
-SCAN_STEP = 200
+FIRST_STEP, SCAN_STEP = 20, 200
+"""Letters read at once: twice as many each time, as long as they are small."""
+ENOUGH_BYTES = 16_000_000
+"""Bytes of letters after which a page ends, however few it has: they may be of any size."""
 
 
 async def page_of(commands: Commands, dlq: str, wanted: LetterFilter, *, cursor: str | None, limit: int) -> LetterPage:
@@ -65,17 +68,27 @@ class _Page:
     """The entry id before which the next letter is."""
     found: list[DeadLetter] = field(default_factory=list[DeadLetter])
     scanned: int = 0
+    size: int = 0
+    """Bytes of letters looked at."""
     more: bool = True
 
     @property
     def is_done(self) -> bool:
-        return not self.more or len(self.found) >= self.limit or self.scanned >= SCAN_LIMIT
+        is_enough = len(self.found) >= self.limit or self.scanned >= SCAN_LIMIT or self.size >= ENOUGH_BYTES
+        return not self.more or is_enough
+
+    def _step(self) -> int:
+        """How many letters to read next, of which no more are wanted than this page lacks if all match."""
+        step = min(max(2 * self.scanned, FIRST_STEP), SCAN_STEP, SCAN_LIMIT - self.scanned)
+        if self.scanned:
+            step = min(step, ENOUGH_BYTES // 4 * self.scanned // max(self.size, 1) + 1)
+        return step if self.wanted != LetterFilter() else min(step, self.limit - len(self.found) + 1)
 
     async def look_at_all(self, before: str, after: str) -> None:
         """Look at every letter before an id and behind another."""
         self.behind = before
         while not self.is_done:
-            step = SCAN_STEP if self.wanted != LetterFilter() else min(SCAN_STEP, self.limit - len(self.found) + 1)
+            step = self._step()
             newest = "+" if self.behind == LAST_ID else f"({self.behind}"
             rows = await letters.page(self.commands, self.dlq, newest=newest, oldest=f"({after}", count=step)
             self.more = len(rows) == step
@@ -105,6 +118,7 @@ class _Page:
     def _take(self, rows: Sequence[tuple[str, DeadLetter]]) -> None:
         for at, (entry_id, letter) in enumerate(rows, 1):
             self.scanned += 1
+            self.size += sum(map(len, letter.stored))
             self.behind = entry_id
             if self.wanted.matches(letter):
                 self.found.append(letter)

@@ -81,7 +81,8 @@ class DeadLetterQueue:
     ) -> LetterPage:
         """A page of letters, newest first, and where the next one starts.
 
-        Looks at 2,000 letters at the most, so a page may hold fewer than `limit` (1 to 500) although more follow.
+        Looks at 2,000 letters at the most, or some 16 MB of them, so a page may hold fewer than `limit` (1 to 500)
+        although more follow.
 
         Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range.
         """

@@ -19,7 +19,9 @@ __all__ = ["MOST_IDS", "Chunk", "Count", "Selection", "Selector"]
 
 MOST_IDS = 1_000
 
-SCAN_STEP = 500
+SMALLEST_STEP, SCAN_STEP = 20, 500
+ENOUGH_BYTES = 2_000_000
+"""Bytes of letters that are read at once if they are as large as the ones before."""
 COUNT_STEP = 5_000
 COUNT_STEPS = 20
 """How often to ask for ids to count them; what comes after these is not counted."""
@@ -98,6 +100,8 @@ class Selection:
         self._wanted = selector.as_filter
         self._span = span_of(self._wanted)
         self._known: tuple[IndexState, Choice] | None = None
+        self._step = SMALLEST_STEP
+        """How many letters to look at next."""
 
     async def newest(self) -> str:
         """The stream's last id by now: what is written later is not selected."""
@@ -162,8 +166,10 @@ class Selection:
     async def _looked_at(self, span: Span, upto: str, count: int) -> Chunk:
         """Letters that are not indexed yet."""
         self._known = None  # by the next time they may be
-        step = min(count, SCAN_STEP)
+        step = min(count, self._step)
         rows = await letters.first(self._commands, self._dlq, behind=span.after, upto=span.upto, count=step)
+        size = sum(len(part) for _, fields in rows for part in fields)
+        self._step = max(SMALLEST_STEP, min(2 * len(rows), SCAN_STEP, ENOUGH_BYTES * len(rows) // max(size, 1)))
         found = await self._matching(rows)
         done = len(rows) < step
         return Chunk(found, upto if done else rows[-1][0].decode(), done)

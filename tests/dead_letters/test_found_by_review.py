@@ -166,3 +166,20 @@ async def test_a_full_server_is_not_asked_to_catch_up_again_at_once(redis: Redis
     assert await redis.hget(INDEX, "to") is None
     assert await index.catch_up(commands, DLQ)
     assert await redis.hget(INDEX, "to") is not None
+
+
+@pytest.mark.parametrize("wanted", [LetterFilter(), LetterFilter(handler="pay"), LetterFilter(q="declined")])
+async def test_a_page_of_large_letters_ends_before_it_has_as_many_as_asked_for(
+    queue: DeadLetterQueue, redis: Redis, wanted: LetterFilter
+) -> None:
+    ids = [await write(redis, text="x" * 300_000) for _ in range(100)]
+    found = list[str]()
+    cursor: str | None = None
+    while True:
+        page = await queue.list(wanted, cursor=cursor, limit=500)
+        assert 0 < len(page.items) < 80, "a page ends after some 16 MB"
+        found += [letter.id for letter in page.items]
+        if page.cursor is None:
+            break
+        cursor = page.cursor
+    assert found == ids[::-1]
