@@ -90,7 +90,7 @@ KindDep = Annotated[LetterFilter, Depends(_kind)]
 
 async def _filter(
     kind: KindDep,
-    q: Annotated[str | None, _text("Text in data (of 64 KiB at most), error or ids.", "A-17")] = None,
+    q: Annotated[str | None, _text("Text in data (of 64 KiB at most), their error, or ids.", "A-17")] = None,
     since: Annotated[Moment | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
     until: Annotated[Moment | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
 ) -> LetterFilter:

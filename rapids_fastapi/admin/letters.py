@@ -24,8 +24,8 @@ _LONGEST_TEXT = 256 * 1024
 def summary_of(letter: DeadLetter, redactor: Redactor) -> schemas.DeadLetterSummary:
     """The letter for a list."""
     payload = show(letter.data, redactor, LONGEST_IN_LIST)
-    secrets = payload.secrets | show(letter.metadata, redactor, LONGEST_IN_LIST).secrets
-    return _summary(letter, payload.payload, clean(redactor.text(letter.error, secrets), _LONGEST_ERROR_IN_LIST))
+    secrets = Shown.known(payload, show(letter.metadata, redactor, LONGEST_IN_LIST))
+    return _summary(letter, payload.payload, clean(redactor.told(letter.error, secrets), _LONGEST_ERROR_IN_LIST))
 
 
 def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> schemas.DeadLetter:
@@ -65,8 +65,8 @@ def _opened(letter: DeadLetter, redactor: Redactor) -> tuple[Shown, Shown]:
 
 
 def _whole(letter: DeadLetter, dlq: str, redactor: Redactor, payload: Shown, metadata: Shown) -> schemas.WholeLetter:
-    secrets = payload.secrets | metadata.secrets
-    summary = _summary(letter, payload.payload, clean(redactor.text(letter.error, secrets), _LONGEST_TEXT))
+    secrets = Shown.known(payload, metadata)
+    summary = _summary(letter, payload.payload, clean(redactor.told(letter.error, secrets), _LONGEST_TEXT))
     return schemas.WholeLetter(
         **dict(summary),
         dlq=dlq,
@@ -75,7 +75,7 @@ def _whole(letter: DeadLetter, dlq: str, redactor: Redactor, payload: Shown, met
         causation_id=clean(letter.causation_id, _LONGEST_NAME),
         schema_version=clean(letter.schema_version, _LONGEST_NAME),
         metadata=metadata.payload,
-        traceback=clean(redactor.text(letter.traceback, secrets), _LONGEST_TEXT),
+        traceback=clean(redactor.told(letter.traceback, secrets), _LONGEST_TEXT),
         position=clean(letter.position, _LONGEST_NAME),
         attempts=[_attempt(attempt, redactor, secrets) for attempt in letter.attempts],
         attempts_left_out=letter.attempts_left_out,
@@ -99,19 +99,22 @@ def _change(change: LetterChange, redactor: Redactor) -> schemas.Change:
     )
 
 
-def _attempt(attempt: Attempt, redactor: Redactor, secrets: Iterable[str]) -> schemas.Attempt:
-    error = redactor.text(attempt.error, secrets, was_cut=attempt.is_cut)
+def _attempt(attempt: Attempt, redactor: Redactor, secrets: Iterable[str] | None) -> schemas.Attempt:
+    error = redactor.told(attempt.error, secrets, was_cut=attempt.is_cut)
     return schemas.Attempt.model_validate(replace(attempt, error=error))
 
 
 def matches_shown(letter: DeadLetter, text: str, redactor: Redactor) -> bool:
     """Whether a search text is in what may be shown of the letter: a search must not find out what is hidden.
 
-    Payloads over `LONGEST_IN_PART` are not looked into: a thousand of them would take minutes.
+    Payloads over `LONGEST_IN_PART` are not looked into: a thousand of them would take minutes. Nor is then the error,
+    as what is to be hidden in it is not known.
     """
     secrets: set[str] = set()
     data = _searchable(letter.data, redactor, secrets)
-    error = redactor.text(letter.error, secrets, shortest=1)
+    _searchable(letter.metadata, redactor, secrets)
+    is_known = max(len(letter.data), len(letter.metadata)) <= LONGEST_IN_PART
+    error = redactor.text(letter.error, secrets, shortest=1) if is_known else ""
     names = [letter.error_type, letter.id, letter.entry_id, letter.event_id, letter.correlation_id]
     places = [data, error, *names, letter.event_type, letter.handler]
     return any(text.casefold() in place.casefold() for place in places)
@@ -123,6 +126,7 @@ def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:
     try:
         value = redactor.value(orjson.loads(raw), secrets)
     except (orjson.JSONDecodeError, TooDeepError):
+        secrets |= redactor.secrets_in(raw)
         return redactor.raw(raw).decode(errors="replace")
     # As Rapids writes it, and as others do, with blanks between.
     return f"{orjson.dumps(value).decode()}\n{json.dumps(value, ensure_ascii=False)}"

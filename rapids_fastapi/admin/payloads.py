@@ -27,6 +27,15 @@ class Shown:
 
     payload: Payload
     secrets: frozenset[str]
+    is_searched: bool = True
+    """Whether all of it was looked at: else there may be more to hide than is known."""
+
+    @classmethod
+    def known(cls, *parts: "Shown") -> frozenset[str] | None:
+        """What had to be hidden in all the parts; None where not all of one was looked at."""
+        if not all(part.is_searched for part in parts):
+            return None
+        return frozenset[str]().union(*(part.secrets for part in parts))
 
 
 def show(raw: bytes, redactor: Redactor, longest: int) -> Shown:
@@ -34,25 +43,27 @@ def show(raw: bytes, redactor: Redactor, longest: int) -> Shown:
     size = len(raw)
     if size > max(longest, LONGEST_IN_PART):
         # Parsing it to show its first lines would cost more than they are worth.
-        return Shown(Payload(encoding="omitted", value=None, size=size, truncated=True), frozenset())
+        return Shown(Payload(encoding="omitted", value=None, size=size, truncated=True), frozenset(), is_searched=False)
     try:
         secrets: set[str] = set()
         value = redactor.value(orjson.loads(raw), secrets)
     except (orjson.JSONDecodeError, TooDeepError):
-        return Shown(_other(raw, redactor, min(longest, LONGEST_IN_PART)), frozenset())
+        return _other(raw, redactor, min(longest, LONGEST_IN_PART))
     if size <= longest:
         return Shown(Payload(encoding="json", value=value, size=size, truncated=False), frozenset(secrets))
     start = orjson.dumps(value)[:longest].decode(errors="ignore")
     return Shown(Payload(encoding="text", value=start, size=size, truncated=True), frozenset(secrets))
 
 
-def _other(raw: bytes, redactor: Redactor, longest: int) -> Payload:
+def _other(raw: bytes, redactor: Redactor, longest: int) -> Shown:
     size, truncated = len(raw), len(raw) > longest
     start = raw[:longest]
     is_text = _is_text(start, was_cut=truncated)
+    secrets = redactor.secrets_in(raw[:LONGEST_IN_PART])
     masked = redactor.raw(start)
     value: Any = masked.decode(errors="ignore") if is_text else base64.b64encode(masked).decode()
-    return Payload(encoding="text" if is_text else "base64", value=value, size=size, truncated=truncated)
+    shown = Payload(encoding="text" if is_text else "base64", value=value, size=size, truncated=truncated)
+    return Shown(shown, secrets, is_searched=size <= LONGEST_IN_PART)
 
 
 def _is_text(raw: bytes, *, was_cut: bool) -> bool:

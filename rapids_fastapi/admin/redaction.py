@@ -91,6 +91,18 @@ class Redactor:
         """Bytes that are not JSON, with what looks like the value of one of the names masked."""
         return data if self.in_bytes is None else self.in_bytes.sub(rb"\1" + MASK.encode(), data)
 
+    def secrets_in(self, data: bytes) -> frozenset[str]:
+        """What `raw` would mask in such bytes."""
+        found = () if self.in_bytes is None else self.in_bytes.finditer(data)
+        values = (match[0][len(match[1]) :].strip(b"\"'").decode(errors="replace") for match in found)
+        return frozenset(filter(None, values))
+
+    def told(self, text: str, secrets: Iterable[str] | None, *, was_cut: bool = False) -> str:
+        """A text without the secrets, as `text`; nothing of it where those are None: not known."""
+        if secrets is None:
+            return MASK if text and self.names else text
+        return self.text(text, secrets, was_cut=was_cut)
+
     def text(
         self, text: str, secrets: Iterable[str], shortest: int = _SHORTEST_IN_TEXT, *, was_cut: bool = False
     ) -> str:

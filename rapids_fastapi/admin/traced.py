@@ -11,7 +11,7 @@ from rapids.inspection import CausationTree, Inspector, PendingEntry, TracedDeli
 from rapids_fastapi.admin import event_schemas as schemas
 from rapids_fastapi.admin.letters import replays_of
 from rapids_fastapi.admin.payloads import LONGEST_IN_LIST, Shown, show
-from rapids_fastapi.admin.redaction import MASK, Redactor
+from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.admin.schemas import Payload
 from rapids_fastapi.running import Running
 
@@ -58,7 +58,7 @@ async def links_of(parts: Running, letter: DeadLetter, dlq: str, base: str) -> s
 def _event(event: TracedEvent, redactor: Redactor) -> schemas.Event:
     data = _shown(event.data, event.data_size, redactor)
     metadata = _shown(event.metadata, event.metadata_size, redactor)
-    secrets = _secrets(data, metadata)
+    secrets = Shown.known(data, metadata)
     return schemas.Event.model_validate(
         {
             **_members(event, "data", "metadata", "deliveries"),
@@ -81,9 +81,9 @@ def _delivery(delivery: TracedDelivery, redactor: Redactor, secrets: Iterable[st
 
 
 def _pending(entry: PendingEntry, redactor: Redactor, secrets: Iterable[str] | None) -> schemas.Pending:
-    failures = [replace(one, error=_text(one.error, redactor, secrets)) for one in entry.failures]
+    failures = [replace(one, error=redactor.told(one.error, secrets)) for one in entry.failures]
     attempts = [
-        replace(of, attempts=tuple(replace(one, error=_text(one.error, redactor, secrets)) for one in of.attempts))
+        replace(of, attempts=tuple(replace(one, error=redactor.told(one.error, secrets)) for one in of.attempts))
         for of in entry.attempts
     ]
     return schemas.Pending.model_validate(replace(entry, failures=tuple(failures), attempts=tuple(attempts)))
@@ -95,7 +95,7 @@ def _letter(letter: TracedLetter, redactor: Redactor, base: str) -> schemas.Lett
         {
             **_members(letter, "data", "metadata", "history", "error", "replays"),
             "href": f"{base}/dead-letters/{quote(letter.id, safe='')}?{urlencode({'dlq': letter.dlq})}",
-            "error": _text(letter.error, redactor, _secrets(*parts)),
+            "error": redactor.told(letter.error, Shown.known(*parts)),
             "replays": replays_of(letter.replays),
         }
     )
@@ -108,18 +108,5 @@ def _members(of: object, *but: str) -> dict[str, object]:
 
 def _shown(raw: bytes | None, size: int, redactor: Redactor) -> Shown:
     if raw is None:
-        return Shown(Payload(encoding="omitted", value=None, size=size, truncated=True), frozenset())
+        return Shown(Payload(encoding="omitted", value=None, size=size, truncated=True), frozenset(), is_searched=False)
     return show(raw, redactor, LONGEST_IN_LIST)
-
-
-def _secrets(*parts: Shown) -> frozenset[str] | None:
-    """What is hidden in a payload; None where not all of it was looked at."""
-    if any(part.payload.encoding == "omitted" for part in parts):
-        return None
-    return frozenset[str]().union(*(part.secrets for part in parts))
-
-
-def _text(text: str, redactor: Redactor, secrets: Iterable[str] | None) -> str:
-    if not redactor.names:
-        return text
-    return MASK if secrets is None else redactor.text(text, secrets)
