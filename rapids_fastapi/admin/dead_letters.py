@@ -13,7 +13,7 @@ from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.editing import replay_as, shown_diff
 from rapids_fastapi.admin.event_schemas import LinkedDeadLetter
 from rapids_fastapi.admin.letters import detail_of, summary_of
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.searching import find
 from rapids_fastapi.admin.traced import links_of
@@ -81,7 +81,7 @@ async def get_dead_letter(
     `links` leads to what else has its correlation id: the causation tree, and the other letters among the newest 2,000.
     """
     letter = await queue.get(letter_id)
-    base, _, _ = request.scope["path"].rpartition("/dead-letters/")
+    base, _, _ = path_of(request).rpartition("/dead-letters/")
     links = await links_of(parts, letter, queue.stream, base)
     return LinkedDeadLetter(**dict(await _shown(letter, queue, parts)), links=links)
 

@@ -10,7 +10,7 @@ from rapids_fastapi.admin import event_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.asking import Moment
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
-from rapids_fastapi.admin.paging import CursorQuery, Listing, lead_on
+from rapids_fastapi.admin.paging import CursorQuery, Listing, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.reach import streams_of
 from rapids_fastapi.admin.traced import tree_of
@@ -64,5 +64,5 @@ async def trace_events(
         raise Problem("invalid", str(error)) from error
     following = _EVENTS.cursor(tree.cursor)
     lead_on(request, response, following)
-    base = request.scope["path"].removesuffix("/events")
+    base = path_of(request).removesuffix("/events")
     return await run_in_threadpool(tree_of, tree, parts.redactor, base, following)

@@ -18,7 +18,7 @@ from rapids_fastapi.admin.auth import AdminUser, Permission
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.letters import summary_of
 from rapids_fastapi.admin.operations_shown import operation_of
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progress
 from rapids_fastapi.running import Running
@@ -248,7 +248,7 @@ def _selector(asked: schemas.Selector, parts: Running) -> Selector:
 
 
 def _location(request: Request, operation: Operation, queue: DeadLetterQueue, parts: Running) -> str:
-    path = f"{quote(request.scope['path'])}/{quote(operation.id, safe='')}"
+    path = f"{quote(path_of(request))}/{quote(operation.id, safe='')}"
     return path if len(parts.queues) == 1 else f"{path}?{urlencode({'dlq': queue.stream})}"
 
 

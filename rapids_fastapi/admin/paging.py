@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 
 from rapids_fastapi.admin.problems import Problem
 
-__all__ = ["MAX_PAGE", "CursorQuery", "LimitQuery", "Listing", "lead_on"]
+__all__ = ["MAX_PAGE", "CursorQuery", "LimitQuery", "Listing", "lead_on", "path_of"]
 
 MAX_PAGE = 200
 
@@ -51,13 +51,20 @@ class Listing:
         return place
 
 
+def path_of(request: Request) -> str:
+    """The path as whoever asks knows it: with the prefix that a proxy in front took away, if the server was told."""
+    # As Starlette takes it: the path has the prefix, or it has not, depending on the server.
+    path, prefix = request.scope["path"], request.scope.get("root_path", "").rstrip("/")
+    return path if path == prefix or path.startswith(f"{prefix}/") else f"{prefix}{path}"
+
+
 def lead_on(request: Request, response: Response, cursor: str | None) -> None:
     """Say in a `Link` where the next page is, if there is one."""
     if cursor is None:
         return
     # Not from the address as it came: that may hold anything, and headers take no more than ASCII.
     query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
-    where = f"{quote(request.scope['path'])}?{urlencode([*query, ('cursor', cursor)])}"
+    where = f"{quote(path_of(request))}?{urlencode([*query, ('cursor', cursor)])}"
     response.headers["Link"] = f'<{where}>; rel="next"'
 
 

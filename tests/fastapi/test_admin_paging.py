@@ -10,10 +10,11 @@ from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
 from starlette.requests import Request
 
-from rapids_fastapi import rapids_admin
+from rapids import EventEmitter
+from rapids_fastapi import Rapids, rapids_admin
 from rapids_fastapi.admin.paging import LONGEST_CURSOR, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
-from tests.fastapi.helpers import client, put_letter, token
+from tests.fastapi.helpers import BEARER, STREAM, admin_app, client, put_letter, token
 
 __all__ = ["client", "token"]
 
@@ -94,3 +95,18 @@ def test_a_letters_id_is_no_cursor(client: TestClient, redis_url: str) -> None:
     assert client.get(LETTERS, params={"cursor": put[2]}).status_code == 422
     assert client.get(LETTERS, params={"cursor": page["next_cursor"]}).json()["items"][0]["id"] == put[1]
     assert client.get(LETTERS, params={"cursor": "A" * (LONGEST_CURSOR + 1)}).status_code == 422
+
+
+@pytest.mark.parametrize("prefix", ["/behind", "/behind/"])
+def test_links_have_the_prefix_that_a_proxy_took_away(redis_url: str, token: None, prefix: str) -> None:
+    put_letter(redis_url)
+    letter_id = put_letter(redis_url)
+    app = admin_app(Rapids(url=redis_url, emitter=EventEmitter(stream=STREAM)))
+    with TestClient(app, headers=BEARER, root_path=prefix) as client:  # type: ignore[arg-type]
+        assert client.get(f"{LETTERS}?limit=1").headers["link"].startswith(f"</behind{LETTERS}?limit=1&cursor=")
+        links = client.get(f"{LETTERS}/{letter_id}").json()["links"]
+        assert links["causation_tree"].startswith("/behind/rapids/api/events?")
+        assert [link["href"].partition("?")[0].rpartition("/")[0] for link in links["letters"]] == [f"/behind{LETTERS}"]
+        asked = {"kind": "replay", "selector": {"ids": ["1-1"]}}
+        started = client.post("/rapids/api/operations", json=asked)
+        assert started.headers["location"] == f"/behind/rapids/api/operations/{started.json()['id']}"
