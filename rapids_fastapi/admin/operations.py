@@ -47,7 +47,10 @@ OperationId = Annotated[
 
 def _check(user: AdminUser, kind: str) -> None:
     """Raises `Problem` unless the user may do what such an operation does to each letter."""
-    permission = _PERMISSIONS[kind]
+    _need(user, _PERMISSIONS[kind])
+
+
+def _need(user: AdminUser, permission: Permission) -> None:
     if not user.may(permission):
         raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
 
@@ -88,9 +91,11 @@ async def start_operation(
     """Replay, discard or restore all selected letters; one such operation of a queue and kind runs at a time.
 
     It is carried out by whichever process of the application takes it, and goes on when that one dies. With `dry_run`,
-    the answer is what would be done.
+    the answer is what would be done; as it shows letters, that needs the permission `read` as well.
     """
     _check(user, body.kind)
+    if body.dry_run:  # which shows letters
+        _need(user, "read")
     with _understood():
         selector = _selector(body.selector, parts)
         if body.dry_run:

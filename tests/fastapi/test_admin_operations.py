@@ -200,6 +200,13 @@ class TestPermissions:
             with client_for(redis_url, admin_auth=lambda _: AdminUser("bob", [permission])) as client:
                 assert client.post(f"{OPERATIONS}/{held['id']}/cancel", json={}).json()["state"] == "cancelled"
 
+    def test_a_dry_run_shows_letters_and_so_needs_to_read(self, redis_url: str) -> None:
+        put_letter(redis_url, data='{"where": "home"}')
+        with client_for(redis_url, admin_auth=lambda _: AdminUser("bob", ["replay"])) as client:
+            response = client.post(OPERATIONS, json={"kind": "replay", "selector": ALL, "dry_run": True})
+            self.is_refused(response, "read")
+            assert "home" not in response.text
+
     @staticmethod
     def is_refused(response: Any, permission: str) -> None:
         assert (response.status_code, response.json()["type"]) == (403, "urn:rapids:problem:forbidden")
