@@ -399,7 +399,16 @@ async def refuse_writes(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("kind", ["replay", "discard"])
-@pytest.mark.parametrize("trouble", [kill_all, flush_scripts, pause, refuse_writes])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        # Of a Cluster redis-py's own client does not close all sockets that were cut off while it asked for the nodes.
+        pytest.param(kill_all, marks=pytest.mark.standalone("cuts off the connections of the test's own client, too")),
+        flush_scripts,
+        pause,
+        refuse_writes,
+    ],
+)
 async def test_an_outage_is_waited_out(
     redis: Redis, kind: OperationKind, trouble: Callable[[Redis], Awaitable[None]]
 ) -> None:
