@@ -29,6 +29,7 @@ from tests.dead_letters.test_operations import ended, run
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
 from tests.support import eventually
+from tests.troubles import flush_scripts, kill_all, pause, refuse_writes
 from tests.worker.helpers import (
     DLQ,
     DvOrder,
@@ -378,24 +379,6 @@ async def _differs(redis: Redis, key: str, lease: bytes) -> bool:
 
 
 # --- outages --------------------------------------------------------------------------------------------------------
-
-
-async def kill_all(redis: Redis) -> None:
-    await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", **everywhere(redis))
-
-
-async def flush_scripts(redis: Redis) -> None:
-    await redis.script_flush()
-
-
-async def pause(redis: Redis) -> None:
-    await redis.execute_command("CLIENT", "PAUSE", 300, "ALL", **everywhere(redis))
-
-
-async def refuse_writes(redis: Redis) -> None:
-    await redis.config_set("maxmemory", "1", **everywhere(redis))
-    await asyncio.sleep(0.2)
-    await redis.config_set("maxmemory", "0", **everywhere(redis))
 
 
 @pytest.mark.parametrize("kind", ["replay", "discard"])

@@ -16,6 +16,7 @@ from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import proxy_to
 from tests.servers.builds import Build
 from tests.support import eventually
+from tests.troubles import flush_scripts, kill_all, pause, refuse_writes
 from tests.worker.helpers import (
     GROUP,
     STREAM,
@@ -39,24 +40,6 @@ def collecting(redis: Redis, seen: list[int], **options: object) -> EventRouter:
         await asyncio.sleep(0.001)
 
     return router
-
-
-async def kill_all(redis: Redis) -> None:
-    await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", **everywhere(redis))
-
-
-async def flush_scripts(redis: Redis) -> None:
-    await redis.script_flush()
-
-
-async def pause(redis: Redis) -> None:
-    await redis.execute_command("CLIENT", "PAUSE", 300, "ALL", **everywhere(redis))
-
-
-async def refuse_writes(redis: Redis) -> None:
-    await redis.config_set("maxmemory", "1", **everywhere(redis))
-    await asyncio.sleep(0.2)
-    await redis.config_set("maxmemory", "0", **everywhere(redis))
 
 
 async def be_a_replica(redis: Redis) -> None:
