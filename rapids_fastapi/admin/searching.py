@@ -13,6 +13,8 @@ __all__ = ["find"]
 
 _MOST_SCANNED = 1_000
 """Letters looked at for one page of a search; the next page goes on from there."""
+_FEWEST_READ = 10
+"""Letters asked for at a time, lest a page of one letter takes a thousand round trips; few, as each may be large."""
 
 
 async def find(
@@ -30,13 +32,22 @@ async def find(
     found: list[DeadLetter] = []
     scanned = 0
     while True:
-        page = await queue.list(replace(wanted, q=None), cursor=cursor, limit=limit - len(found))
-        found += await run_in_threadpool(_matching, page.items, wanted.q, redactor)
+        room = limit - len(found)
+        count = max(room, _FEWEST_READ)
+        while True:
+            page = await queue.list(replace(wanted, q=None), cursor=cursor, limit=count)
+            matching = await run_in_threadpool(_matching, page.items, wanted.q, redactor)
+            if len(matching) <= room:
+                break
+            count = (
+                matching[room - 1] + 1
+            )  # so that the page ends, and the next one begins, behind the last to be shown
+        found += [page.items[at] for at in matching]
         scanned += page.scanned
         cursor = page.cursor
         if cursor is None or len(found) == limit or scanned >= _MOST_SCANNED:
             return LetterPage(tuple(found), cursor, page.total, False, scanned)
 
 
-def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> list[DeadLetter]:
-    return [letter for letter in letters if matches_shown(letter, text, redactor)]
+def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> list[int]:
+    return [at for at, letter in enumerate(letters) if matches_shown(letter, text, redactor)]
