@@ -183,3 +183,17 @@ async def test_a_page_of_large_letters_ends_before_it_has_as_many_as_asked_for(
             break
         cursor = page.cursor
     assert found == ids[::-1]
+
+
+@pytest.mark.parametrize("what", ["names", "letters"])
+async def test_an_index_of_which_a_key_is_something_else_is_made_anew(
+    queue: DeadLetterQueue, redis: Redis, what: str
+) -> None:
+    await write_through_script(redis, 3)
+    await write_through_script(redis, 2, handler="ship")
+    names = [as_text(name) async for name in redis.scan_iter(f"{INDEX}:*")]
+    [spoilt, *_] = [name for name in sorted(names) if name.endswith(":fingerprints") == (what == "names")]
+    await redis.set(spoilt, "something else")
+    found = await queue.groups()
+    assert (found.letters, found.standing.unindexed) == (5, 0)
+    assert len((await queue.list(LetterFilter(handler="ship"))).items) == 2

@@ -32,8 +32,9 @@ local function look()
 end
 
 with_index(index, bring_up_to_date)
-local rows, all = look()
-if all ~= tonumber(redis.call('HGET', index, 'entries') or 0) then -- a key of it was lost
+local ok, rows, all = pcall(look)
+if not ok and not is_one_of({'WRONGTYPE '}, rows) then error(rows) end
+if not ok or all ~= tonumber(redis.call('HGET', index, 'entries') or 0) then -- a key was lost, or is something else
   with_index(index, function()
     drop_index(index)
     bring_up_to_date()

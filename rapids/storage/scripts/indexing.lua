@@ -68,24 +68,27 @@ end
 local function drop_index(index)
   redis.call('HDEL', index, 'to', 'entries')
   redis.call('HINCRBY', index, 'epoch', 1)
-  for _, name in ipairs(fingerprints_of(index)) do redis.call('UNLINK', index .. ':' .. name) end
+  local ok, names = pcall(fingerprints_of, index)
+  for _, name in ipairs(ok and names or {OTHERS}) do redis.call('UNLINK', index .. ':' .. name) end
   redis.call('UNLINK', index .. ':fingerprints')
 end
 
--- Whether the server takes no writes now, which is no fault of the index.
-local function is_refusal(err)
+-- Whether an error is one of these answers of the server.
+local function is_one_of(answers, err)
   local text = type(err) == 'table' and err.err or tostring(err)
-  for _, answer in ipairs({'OOM ', 'MISCONF ', 'NOREPLICAS ', 'READONLY '}) do
+  for _, answer in ipairs(answers) do
     if string.find(text, answer, 1, true) then return true end
   end
   return false
 end
 
+local REFUSALS = {'OOM ', 'MISCONF ', 'NOREPLICAS ', 'READONLY '} -- of writes, which are no fault of the index
+
 -- Work on the index; whatever becomes of that, letters are written and read. Returns what the work did, if it was done.
 local function with_index(index, work, ...)
   local ok, found = pcall(work, ...)
   if ok then return found end
-  if not is_refusal(found) then pcall(drop_index, index) end
+  if not is_one_of(REFUSALS, found) then pcall(drop_index, index) end
 end
 
 -- Index what was written since, up to so many letters and about so many bytes of them. Returns whether that was all.
