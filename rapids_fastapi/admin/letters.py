@@ -126,8 +126,7 @@ def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:
     try:
         value = redactor.value(orjson.loads(raw), secrets)
     except (orjson.JSONDecodeError, TooDeepError):
-        secrets |= redactor.secrets_in(raw)
-        return redactor.raw(raw).decode(errors="replace")
+        return redactor.raw(raw, secrets).decode(errors="replace")
     # As Rapids writes it, and as others do, with blanks between.
     return f"{orjson.dumps(value).decode()}\n{json.dumps(value, ensure_ascii=False)}"
 

@@ -59,11 +59,13 @@ def _other(raw: bytes, redactor: Redactor, longest: int) -> Shown:
     size, truncated = len(raw), len(raw) > longest
     start = raw[:longest]
     is_text = _is_text(start, was_cut=truncated)
-    secrets = redactor.secrets_in(raw[:LONGEST_IN_PART])
-    masked = redactor.raw(start)
+    secrets: set[str] = set()
+    masked = redactor.raw(start, secrets)
+    if truncated and size <= LONGEST_IN_PART:  # what is not shown may be spoken of
+        redactor.raw(raw, secrets)
     value: Any = masked.decode(errors="ignore") if is_text else base64.b64encode(masked).decode()
     shown = Payload(encoding="text" if is_text else "base64", value=value, size=size, truncated=truncated)
-    return Shown(shown, secrets, is_searched=size <= LONGEST_IN_PART)
+    return Shown(shown, frozenset(secrets), is_searched=size <= LONGEST_IN_PART)
 
 
 def _is_text(raw: bytes, *, was_cut: bool) -> bool:

@@ -87,15 +87,18 @@ class Redactor:
         """
         return self._walk(value, secrets, 0)
 
-    def raw(self, data: bytes) -> bytes:
-        """Bytes that are not JSON, with what looks like the value of one of the names masked."""
-        return data if self.in_bytes is None else self.in_bytes.sub(rb"\1" + MASK.encode(), data)
+    def raw(self, data: bytes, secrets: set[str] | None = None) -> bytes:
+        """Bytes that are not JSON, with what looks like the value of one of the names masked and added to `secrets`."""
+        if self.in_bytes is None:
+            return data
 
-    def secrets_in(self, data: bytes) -> frozenset[str]:
-        """What `raw` would mask in such bytes."""
-        found = () if self.in_bytes is None else self.in_bytes.finditer(data)
-        values = (match[0][len(match[1]) :].strip(b"\"'").decode(errors="replace") for match in found)
-        return frozenset(filter(None, values))
+        def masked(match: re.Match[bytes]) -> bytes:
+            value = match[0][len(match[1]) :].strip(b"\"'").decode(errors="replace")
+            if secrets is not None and value:
+                secrets.add(value)
+            return match[1] + MASK.encode()
+
+        return self.in_bytes.sub(masked, data)
 
     def told(self, text: str, secrets: Iterable[str] | None, *, was_cut: bool = False) -> str:
         """A text without the secrets, as `text`; nothing of it where those are None: not known."""

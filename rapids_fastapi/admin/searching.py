@@ -39,9 +39,8 @@ async def find(
             matching = await run_in_threadpool(_matching, page.items, wanted.q, redactor)
             if len(matching) <= room:
                 break
-            count = (
-                matching[room - 1] + 1
-            )  # so that the page ends, and the next one begins, behind the last to be shown
+            # Asked again for fewer, so that this page ends, and the next one begins, behind the last to be shown.
+            count = matching[room - 1] + 1
         found += [page.items[at] for at in matching]
         scanned += page.scanned
         cursor = page.cursor
