@@ -33,8 +33,8 @@ class AuditEntry:
     """When, by the server's clock."""
     actor: str
     action: str
-    """`letter_replayed`, `letter_discarded`, `letter_restored`, `group_paused`, `group_resumed`, or `operation_` and
-    what was done with it or became of it."""
+    """`letter_replayed`, `letter_discarded`, `letter_restored`, `letters_reindexed`, `group_paused`, `group_resumed`,
+    or `operation_` and what was done with it or became of it."""
     reason: str
     operation: str
     """The operation's id, empty for none."""

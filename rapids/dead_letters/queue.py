@@ -114,14 +114,16 @@ class DeadLetterQueue:
         """
         return await standing_of(self._commands, self.stream, maxlen=self._dlq_maxlen)
 
-    async def reindex(self) -> QueueStanding:
+    async def reindex(self, *, actor: str = "", reason: str = "") -> QueueStanding:
         """Forget the index, and begin to make it anew: by the first thousand letters.
 
         The rest is caught up with by whoever runs operations (the FastAPI plug-in does), writes a letter or looks,
-        `standing` included. Nothing needs it as a rule:
-        it is for counts that are off after somebody deleted letters by hand.
+        `standing` included. Nothing needs it as a rule: it is for counts that are off after somebody deleted letters by
+        hand. `actor` (200 characters) and `reason` (1,000) go into the audit log.
         """
-        await index.forget(self._commands, self.stream)
+        note("actor", actor, LONGEST_ACTOR)
+        note("reason", reason, LONGEST_REASON)
+        await index.forget(self._commands, self.stream, actor=actor, reason=reason)
         return await self.standing()
 
     async def get(self, letter_id: str) -> DeadLetter:

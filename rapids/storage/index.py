@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rapids.storage import scripts
 from rapids.storage.connection import Commands, Reply, checked, run
-from rapids.storage.keys import letter_index
+from rapids.storage.keys import audit_log, letter_index
 
 __all__ = [
     "OTHERS",
@@ -134,6 +134,7 @@ async def select(
     return None if found is None else Selected(found[0], found[1], found[2].decode(), found[3] == 1)
 
 
-async def forget(commands: Commands, dlq: str) -> None:
-    """Let the index be made anew."""
-    checked((await run(commands, scripts.load("reindex"), [((letter_index(dlq),), ())]))[0])
+async def forget(commands: Commands, dlq: str, *, actor: str, reason: str) -> None:
+    """Let the index be made anew, and tell the audit log who wanted that."""
+    call = ((letter_index(dlq), audit_log(dlq)), (actor, reason))
+    checked((await run(commands, scripts.load("reindex"), [call]))[0])

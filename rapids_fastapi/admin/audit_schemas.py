@@ -36,8 +36,8 @@ class AuditEntry(BaseModel):
     stream: Name = Field(description="The dead-letter queue or the stream whose log it is in.")
     actor: Name
     action: Name = Field(
-        description="`letter_replayed`, `letter_discarded`, `letter_restored`, `group_paused`, `group_resumed`, or "
-        "`operation_` and what was done with it or became of it."
+        description="`letter_replayed`, `letter_discarded`, `letter_restored`, `letters_reindexed`, "
+        "`group_paused`, `group_resumed`, or `operation_` and what was done with it or became of it."
     )
     reason: Text
     operation: Name = Field(description="The operation's id; empty for none.")

@@ -91,6 +91,8 @@ class LetterGroupPage(BaseModel):
 
 
 class ReindexRequest(BaseModel):
-    """Nothing needs to be said."""
+    """Nothing needs to be said, but for why, for the audit log."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {}})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "deleted letters by hand"}})
+
+    reason: str = Field(default="", max_length=1_000, description="Why; kept in the audit log.")

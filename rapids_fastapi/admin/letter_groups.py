@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from rapids import DeadLetterQueue
 from rapids.dead_letters import QueueStanding
 from rapids_fastapi.admin import letter_group_schemas as schemas
-from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, needs
+from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, UserDep, needs
 from rapids_fastapi.admin.asking import KindDep, QueueDep
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
@@ -76,6 +76,7 @@ async def get_standing(queue: QueueDep) -> schemas.QueueStanding:
     responses=documented(*_DOOR, "cross-origin", "not-json", "too-large", *_OUTAGE),
 )
 async def reindex(
+    user: UserDep,
     queue: QueueDep,
     body: schemas.ReindexRequest = schemas.ReindexRequest(),  # noqa: B008 - never changed
 ) -> schemas.QueueStanding:
@@ -83,7 +84,7 @@ async def reindex(
 
     The answer says how many letters are not counted in yet; each look, such as this queue's standing, counts some in.
     """
-    return _standing(queue, await queue.reindex())
+    return _standing(queue, await queue.reindex(actor=user.name, reason=body.reason))
 
 
 def _standing(queue: DeadLetterQueue, standing: QueueStanding) -> schemas.QueueStanding:

@@ -287,7 +287,9 @@ async def test_an_operation_taken_away_is_let_go_of(redis: Redis) -> None:
 
     async def take_away(number: int) -> None:
         if number == 1:
-            await redis.hset(keys.operation(DLQ, begun.id), mapping={"owner": "other:x", "lease_ms": 2**42})
+            seconds, _ = await redis.time()
+            lease = {"owner": "other:x", "lease_ms": (seconds + 5) * 1000}
+            await redis.hset(keys.operation(DLQ, begun.id), mapping=lease)
 
     given.before_step = take_away
     begun = await operations.start("replay", ALL)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from rapids import DeadLetterQueue, LetterFilter
+from rapids import AuditLog, DeadLetterQueue, LetterFilter
 from rapids.outcomes import Reason
 from rapids.routing import matches_pattern
 from rapids.storage.keys import letter_index
@@ -227,7 +227,9 @@ async def test_a_spoilt_index_keeps_no_letter_from_being_written(
 async def test_reindexing_makes_the_index_anew(queue: DeadLetterQueue, redis: Redis) -> None:
     ids = await write_through_script(redis, 1_200, handler="pay")
     page = await queue.list(LetterFilter(handler="pay"), limit=500)
-    standing = await queue.reindex()
+    standing = await queue.reindex(actor="ada", reason="deleted some by hand")
+    [told] = (await AuditLog(redis, DLQ).list()).items
+    assert (told.action, told.actor, told.reason) == ("letters_reindexed", "ada", "deleted some by hand")
     assert (standing.length, standing.unindexed) == (1_200, 200)
     rest: list[str] = []
     while page.cursor is not None:

@@ -1,5 +1,8 @@
 -- Forget the index of a dead-letter stream, so that it is made anew.
 --
--- KEYS  index
+-- KEYS  index, audit log
+-- ARGV  actor, reason
 -- with indexing
+-- with auditing
 drop_index(KEYS[1])
+audit(KEYS[2], {'action', 'letters_reindexed', 'actor', ARGV[1], 'reason', ARGV[2]})
