@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -197,3 +199,20 @@ async def test_an_index_of_which_a_key_is_something_else_is_made_anew(
     found = await queue.groups()
     assert (found.letters, found.standing.unindexed) == (5, 0)
     assert len((await queue.list(LetterFilter(handler="ship"))).items) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"filter": {}}, "filter must be a LetterFilter, not {}"),
+        ({"filter": {"handler": "pay"}}, "filter must be a LetterFilter, not"),
+        ({"ids": "1-1"}, "ids must be a tuple of strings, not '1-1'"),
+        ({"ids": 5}, "ids must be a tuple of strings, not 5"),
+        ({"ids": (1,)}, "each of ids must be a string, not 1"),
+        ({"fingerprint": 123}, "fingerprint must be a string, not 123"),
+    ],
+)
+def test_a_selector_refuses_what_is_of_another_type(given: dict[str, Any], told: str) -> None:
+    """An empty dictionary as the filter selected every letter."""
+    with pytest.raises(TypeError, match=re.escape(told)):
+        Selector(**given)
