@@ -159,6 +159,11 @@ class EventRouter(HandlerRegistry):
         return self._settings.dlq_stream
 
     @property
+    def dlq_maxlen(self) -> int | None:
+        """What its dead-letter stream is trimmed to, in letters. None for never."""
+        return self._settings.dlq_maxlen
+
+    @property
     def configured(self) -> bool:
         """Whether it was made with a client of its own, so that `start` needs none."""
         return self._redis is not None

@@ -132,7 +132,9 @@ class Rapids:
             emitter=self._emitter,
             redis=redis,
             routers=await started.enter_async_context(supervised(self._routers, redis)),
-            queues={name: DeadLetterQueue(redis, name) for name in self._queue_names()},
+            queues={
+                name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name)) for name in self._queue_names()
+            },
             admin_auth=self._admin_auth or _token_from_environment(),
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
@@ -178,6 +180,14 @@ class Rapids:
         if not self._routers and self._dead_letters:
             names = [default_dlq(self._emitter.stream)]
         return list(dict.fromkeys(names))
+
+    def _dlq_maxlen(self, name: str) -> int | None:
+        """As its routers have it, so that restoring cuts away nothing that they keep: the largest of several."""
+        given = [router.dlq_maxlen for router in self._routers if router.dlq_stream == name]
+        bounds = [bound for bound in given if bound is not None]
+        if not given:
+            return 10_000
+        return None if len(bounds) < len(given) else max(bounds)
 
 
 def _token_from_environment() -> TokenAuth | None:

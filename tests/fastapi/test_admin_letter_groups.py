@@ -107,3 +107,15 @@ class TestStanding:
             for path in (GROUPS, f"{LETTERS}/standing"):
                 assert client.get(path).json()["type"] == "urn:rapids:problem:dlq-needed"
                 assert client.get(path, params={"dlq": "fa:a"}).json()["dlq"] == "fa:a"
+
+
+@pytest.mark.parametrize(
+    ("maxlens", "told"), [([20_000], 20_000), ([None], None), ([5_000, 20_000], 20_000), ([5_000, None], None)]
+)
+def test_the_queue_is_bounded_as_its_routers_have_it(
+    redis_url: str, maxlens: list[int | None], told: int | None
+) -> None:
+    """It was 10,000 whatever they had: one restored letter cut away all beyond that."""
+    routers = [EventRouter(stream=STREAM, group=f"g{n}", dlq_maxlen=maxlen) for n, maxlen in enumerate(maxlens)]
+    with client_for(redis_url, routers=routers) as client:
+        assert client.get(f"{LETTERS}/standing").json()["maxlen"] == told
