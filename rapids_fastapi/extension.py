@@ -133,7 +133,9 @@ class Rapids:
             redis=redis,
             routers=await started.enter_async_context(supervised(self._routers, redis)),
             queues={
-                name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name)) for name in self._queue_names()
+                # Replays to everyone trim nothing: whoever emits into that stream knows what it is to keep.
+                name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name), maxlen=None)
+                for name in self._queue_names()
             },
             admin_auth=self._admin_auth or _token_from_environment(),
             redactor=self._redactor,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis as redis_sync
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -253,3 +254,14 @@ def test_without_any_queue_there_is_none_to_read(redis_url: str) -> None:
     with client_for(redis_url, dead_letters=False) as client:
         assert client.get(LETTERS).status_code == 404
         assert client.get("/rapids/api/capabilities").json()["dead_letter_queues"] == []
+
+
+def test_a_replay_to_everyone_cuts_nothing_from_the_event_stream(client: TestClient, redis_url: str) -> None:
+    """It was cut to 100,000 entries, whatever the emitter's `maxlen` was."""
+    with redis_sync.Redis.from_url(redis_url) as redis, redis.pipeline(transaction=False) as pipe:
+        for _ in range(100_500):
+            pipe.xadd(STREAM, {"a": 1})
+        pipe.execute()
+        letter_id = put_letter(redis_url)
+        assert client.post(f"/rapids/api/dead-letters/{letter_id}/replay", json={"scope": "everyone"}).is_success
+        assert redis.xlen(STREAM) == 100_501
