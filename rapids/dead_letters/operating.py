@@ -58,11 +58,11 @@ class Operating:
         try:
             has_ended = await self._carried_out()
         except HaltedError:
-            logger.info("an operation is left as it is", extra=self._context)
+            logger.info("operation %s is left as it is", self._claim.operation_id, extra=self._context)
         except OperationNotFoundError:
-            logger.warning("an operation is gone", extra=self._context)
+            logger.warning("operation %s is gone", self._claim.operation_id, extra=self._context)
         except Exception:
-            logger.exception("an operation is left as it is", extra=self._context)
+            logger.exception("operation %s is left as it is", self._claim.operation_id, extra=self._context)
         finally:
             renewing.cancel()
             await asyncio.wait({renewing})
@@ -73,13 +73,13 @@ class Operating:
     async def _carried_out(self) -> bool:
         """Whether it is over; not so if another process has it by now."""
         try:
-            logger.info("an operation is begun, or gone on with", extra=self._context)
+            logger.info("operation %s is begun, or gone on with", self._claim.operation_id, extra=self._context)
             while not await self._dealt_with_all(*await self._patience.wait_out(self._look)):
                 pass  # Redis was away: how far it is, is what Redis says by now
         except (HaltedError, OperationNotFoundError):
             raise
         except Exception as error:  # whatever it is, another process would meet it as well
-            logger.exception("an operation failed", extra=self._context)
+            logger.exception("operation %s failed", self._claim.operation_id, extra=self._context)
             return await self._end("failed", write_error("", error))
         return await self._end("completed")
 
@@ -94,7 +94,7 @@ class Operating:
     async def _end(self, state: str, error: str = "") -> bool:
         ended = await self._patience.wait_out(lambda: stored.leave(self._commands, self._claim, state, error=error))
         if ended:
-            logger.info("an operation has ended: %s", state, extra=self._context)
+            logger.info("operation %s has ended: %s", self._claim.operation_id, state, extra=self._context)
         return ended
 
     async def _let_go(self) -> None:

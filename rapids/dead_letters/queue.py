@@ -48,7 +48,8 @@ class DeadLetterQueue:
     `redis` is the client to use, `stream` the dead-letter stream. `retention` (seconds) is how long a replayed or
     discarded letter stays readable, and a discarded one restorable; `archive_maxlen` (letters) caps how many of them
     are kept; `dlq_maxlen` and `maxlen` (entries) trim the dead-letter stream when a letter is restored into it, and
-    the event stream when one is replayed to everyone.
+    the event stream when one is replayed to everyone. None, the default, leaves them to who else writes there: what
+    they keep may be more than anybody here knows.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
     """
@@ -60,8 +61,8 @@ class DeadLetterQueue:
         *,
         retention: float = 14 * DAY,
         archive_maxlen: int = 100_000,
-        dlq_maxlen: int | None = 10_000,
-        maxlen: int | None = 100_000,
+        dlq_maxlen: int | None = None,
+        maxlen: int | None = None,
     ) -> None:
         self.stream = stream_name("stream", stream)
         self._redis = redis

@@ -16,6 +16,7 @@ from tests.chaos.settings import MAX_DELIVERIES
 KEYS = (
     r"chaos:(events|dlq|letters)|\{chaos:events\}:dlq",
     r"\{chaos:letters\}:rapids:written:.+",  # has a TTL
+    r"\{chaos:(dlq|letters|events)\}(:dlq)?:rapids:index(:.+)?",  # belongs to the letters, and is bounded by them
     r"\{chaos:events\}:rapids:replay:chaos-group",  # its group is made with the router; it has no entries here
     r"\{chaos:events\}:rapids:consumer:chaos-group:.+",  # has a TTL
 )
