@@ -91,7 +91,8 @@ async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluste
             assert (await http.post("/dead-letters/reindex", json={})).json()["length"] == 0
             await http.post("/groups/pause", json={"stream": "cl:events", "group": "cl"})
             audited = [entry["action"] for entry in (await http.get("/audit")).json()["items"]]
-            assert sorted(audited) == ["group_paused", "operation_completed", "operation_started"]
+            wanted = ["group_paused", "letters_reindexed", "operation_completed", "operation_started"]
+            assert sorted(audited) == wanted
 
 
 async def test_a_client_for_one_server_is_told_that_it_takes_one_for_a_cluster(
