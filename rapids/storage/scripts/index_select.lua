@@ -16,7 +16,8 @@ if (redis.call('HGET', index, 'epoch') or '0') ~= ARGV[1] then return false end
 
 local function comes_first(one, other)
   if one.ms ~= other.ms then return (one.ms < other.ms) == (direction == 1) end
-  -- In the same millisecond, or too large to tell as numbers.
+  if one.seq ~= other.seq then return (one.seq < other.seq) == (direction == 1) end
+  -- Too large to tell as numbers.
   if direction == 1 then return is_before(one.id, other.id) end
   return is_before(other.id, one.id)
 end
@@ -26,7 +27,8 @@ local heap = {}
 
 local function head(buffer)
   buffer.id = buffer.rows[buffer.at][1]
-  buffer.ms = tonumber(string.match(buffer.id, '^%d+'))
+  local ms, seq = string.match(buffer.id, '^(%d+)-(%d+)$')
+  buffer.ms, buffer.seq = tonumber(ms), tonumber(seq)
 end
 
 local function fill(buffer)
