@@ -27,6 +27,9 @@ def options(arguments: list[str]) -> Options:
     parser.add_argument("--quick", action="store_true", help="small counts, one round: whether the harness works")
     parser.add_argument("--no-pin", action="store_true", help="let the system choose the processors")
     parser.add_argument("--python", help="the interpreter to build the environments with (3.12+ for the peer)")
+    parser.add_argument(
+        "--server", type=Path, help="another server's executable, such as .servers/redis-8.2/redis-server"
+    )
     parser.add_argument("--output", type=Path, help="the folder for the results")
     chosen = parser.parse_args(arguments)
     wanted = [name for name in (chosen.only or "").split(",") if name]
@@ -36,7 +39,7 @@ def options(arguments: list[str]) -> Options:
         parser.error(f"there is no {', '.join([*unknown, *sorted(contenders - set(ALL))])}")
     if chosen.rounds < 1:
         parser.error(f"--rounds must be at least 1, not {chosen.rounds}")
-    partial = chosen.quick or bool(wanted) or contenders != set(ALL)
+    partial = chosen.quick or chosen.server is not None or bool(wanted) or contenders != set(ALL)
     return Options(
         scenarios=tuple(one for one in SCENARIOS if not wanted or any(one.name.startswith(name) for name in wanted)),
         contenders=tuple(name for name in ALL if name in contenders),
@@ -44,6 +47,7 @@ def options(arguments: list[str]) -> Options:
         quick=chosen.quick,
         pinned=not chosen.no_pin,
         python=chosen.python,
+        server=chosen.server,
         output=chosen.output or (HOME / "results" if partial else ROOT / "benchmarks" / "results"),
     )
 

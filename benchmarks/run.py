@@ -19,10 +19,10 @@ from benchmarks.measuring import Measuring
 from benchmarks.processes import Failed, Processors, pin
 from benchmarks.results import Findings, as_json, row_results
 from benchmarks.scenario import Scenario
+from benchmarks.servers import private_server
 from benchmarks.stage import Stage, Wrong
 from benchmarks.table import legend, table
 from benchmarks.table import number as told
-from rapids.embedded import EmbeddedServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Options:
     """The interpreter to build the environments with; None finds one."""
     output: Path
     """The folder for the results."""
+    server: Path | None = None
+    """Another server's executable than the embedded one's."""
 
     def told(self) -> dict[str, Any]:
         return {
@@ -58,7 +60,7 @@ class Run:
         python = await find_python(self._options.python)
         contenders = self._those_that_run(python)
         environments = await prepare(contenders, python)
-        async with EmbeddedServer() as server, Redis.from_url(server.url) as redis:
+        async with private_server(self._options.server) as server, Redis.from_url(server.url) as redis:
             processors = _processors(self._options.pinned)
             pin(server.pid, processors.others)
             stage = Stage(redis)
