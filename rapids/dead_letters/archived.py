@@ -7,7 +7,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from rapids.dead_letters.choosing import earlier, span_of
 from rapids.dead_letters.letters import DeadLetter, read_history
-from rapids.dead_letters.selecting import Chunk, Count, Selector
+from rapids.dead_letters.selecting import Chunk, Count, Selector, counted
 from rapids.storage import archive
 from rapids.storage.archive import Archived
 from rapids.storage.connection import SharedPool
@@ -43,13 +43,7 @@ class ArchiveSelection:
 
     async def count(self, upto: str) -> Count:
         """How many letters are selected up to a place."""
-        total, after = 0, "0-0"
-        for _ in range(COUNT_STEPS):
-            chunk = await self.following(after, upto, SCAN_LIMIT)
-            total, after = total + len(chunk.entry_ids), chunk.scanned_to
-            if chunk.done:
-                return Count(total, True)
-        return Count(total, False)
+        return await counted(self.following, upto, step=SCAN_LIMIT, steps=COUNT_STEPS)
 
     async def following(self, after: str, upto: str, count: int) -> Chunk:
         """The next ones behind `after` ("0-0" to begin with) and up to `upto`: up to `count`, none perhaps.

@@ -61,7 +61,7 @@ class Operating:
             logger.info("operation %s is left as it is", self._claim.operation_id, extra=self._context)
         except OperationNotFoundError:
             logger.warning("operation %s is gone", self._claim.operation_id, extra=self._context)
-        except Exception:
+        except Exception:  # ending it failed as well: another process is to find it as it is
             logger.exception("operation %s is left as it is", self._claim.operation_id, extra=self._context)
         finally:
             renewing.cancel()

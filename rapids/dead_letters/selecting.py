@@ -1,7 +1,7 @@
 """Selecting many dead letters: by id, by a filter, or by what they have in common; oldest first, and frozen in time."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis, RedisCluster
@@ -15,7 +15,7 @@ from rapids.storage.connection import SharedPool
 from rapids.storage.index import IndexState
 from rapids.wire.events import Fields
 
-__all__ = ["MOST_IDS", "Chunk", "Count", "Selection", "Selector"]
+__all__ = ["MOST_IDS", "Chunk", "Count", "Selection", "Selector", "counted"]
 
 MOST_IDS = 1_000
 
@@ -97,6 +97,17 @@ class Chunk:
     """Whether there are no more."""
 
 
+async def counted(following: Callable[[str, str, int], Awaitable[Chunk]], upto: str, *, step: int, steps: int) -> Count:
+    """How many there are, by asking for them `step` at a time, `steps` times at the most."""
+    total, after = 0, "0-0"
+    for _ in range(steps):
+        chunk = await following(after, upto, step)
+        total, after = total + len(chunk.entry_ids), chunk.scanned_to
+        if chunk.done:
+            return Count(total, True)
+    return Count(total, False)
+
+
 class Selection:
     """The selected letters of one dead-letter stream: each call does a bounded amount of work.
 
@@ -125,13 +136,7 @@ class Selection:
         is_whole = state.to == state.last and not earlier(upto, state.last)
         if choice.tells_all and is_whole and self._wanted.since is None and self._wanted.until is None:
             return Count(choice.count, True)
-        total, after = 0, "0-0"
-        for _ in range(COUNT_STEPS):
-            chunk = await self.following(after, upto, COUNT_STEP)
-            total, after = total + len(chunk.entry_ids), chunk.scanned_to
-            if chunk.done:
-                return Count(total, True)
-        return Count(total, False)
+        return await counted(self.following, upto, step=COUNT_STEP, steps=COUNT_STEPS)
 
     async def following(self, after: str, upto: str, count: int) -> Chunk:
         """The next ones behind `after` ("0-0" to begin with) and up to `upto`: up to `count`, none perhaps.

@@ -1,7 +1,5 @@
 """Groups over HTTP: how far they are, who is at work, what is pending; and pausing and resuming them."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -13,7 +11,7 @@ from rapids_fastapi.admin import stream_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
-from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.problems import Problem, understood
 from rapids_fastapi.admin.reach import LONGEST_NAME, StreamDep, check_stream
 from rapids_fastapi.admin.redaction import MASK, Redactor
 from rapids_fastapi.running import Running
@@ -114,7 +112,7 @@ async def list_pending(
     if state is not None and consumer is not None:
         raise Problem("invalid", "What waits or is parked is nobody's: say either ?state= or ?consumer=.")
     inspector, place = Inspector(parts.redis), _PENDING[state].place(cursor)
-    with _understood():
+    with understood():
         match state:
             case "waiting":
                 page = await inspector.waiting(stream, group, replays=replays, cursor=place, limit=limit)
@@ -135,7 +133,7 @@ async def pause_group(parts: RunningDep, user: UserDep, body: schemas.PauseReque
 
     A pause that holds already stays as it is, and is the answer.
     """
-    with _understood():
+    with understood():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         paused = await control.pause(actor=user.name, reason=body.reason)
     return schemas.PauseResult(stream=body.stream, group=body.group, pause=schemas.Pause.model_validate(paused))
@@ -144,7 +142,7 @@ async def pause_group(parts: RunningDep, user: UserDep, body: schemas.PauseReque
 @router.post("/resume", summary="Resume a group", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
 async def resume_group(parts: RunningDep, user: UserDep, body: schemas.ResumeRequest) -> schemas.PauseResult:
     """End a group's pause: within about a second all its processes go on. The answer is the pause that ended."""
-    with _understood():
+    with understood():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         if (ended := await control.resume(actor=user.name, reason=body.reason)) is None:
             await Inspector(parts.redis).group(body.stream, body.group)  # not paused, or not there at all?
@@ -153,17 +151,8 @@ async def resume_group(parts: RunningDep, user: UserDep, body: schemas.ResumeReq
     )
 
 
-@contextmanager
-def _understood() -> Generator[None]:
-    """What Rapids takes for no cursor or no name is the request's fault."""
-    try:
-        yield
-    except ValueError as error:
-        raise Problem("invalid", str(error)) from error
-
-
 async def _page(parts: Running, stream: str, cursor: str | None, limit: int) -> schemas.GroupPage:
-    with _understood():
+    with understood():
         page = await Inspector(parts.redis).groups(stream, cursor=_GROUPS.place(cursor), limit=limit)
     items = [await _group(parts, stream, snapshot) for snapshot in page.items]
     return schemas.GroupPage(stream=stream, items=items, next_cursor=_GROUPS.cursor(page.cursor))
@@ -173,7 +162,7 @@ async def _detail(
     parts: Running, stream: str, group: str, *, replays: bool, cursor: str | None, limit: int
 ) -> schemas.GroupDetail:
     inspector, place = Inspector(parts.redis), _CONSUMERS.place(cursor)
-    with _understood():
+    with understood():
         snapshot = await inspector.group(stream, group, replays=replays)
         page = await inspector.consumers(stream, group, replays=replays, cursor=place, limit=limit)
     return schemas.GroupDetail(

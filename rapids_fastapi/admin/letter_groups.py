@@ -1,7 +1,5 @@
 """Dead letters over HTTP by what they have in common: counts, and how the queue and its index stand."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +11,7 @@ from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, UserDep, needs
 from rapids_fastapi.admin.asking import KindDep, QueueDep
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
-from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.problems import understood
 
 __all__ = ["router"]
 
@@ -44,7 +42,7 @@ async def list_letter_groups(
     Counted by an index that is kept as letters are written and moved, so this costs no look at the letters.
     `Link: rel="next"` and `next_cursor` lead on.
     """
-    with _understood():
+    with understood():
         found = await queue.groups(wanted, cursor=_GROUPS.place(cursor), limit=limit)
     following = _GROUPS.cursor(found.cursor)
     lead_on(request, response, following)
@@ -89,12 +87,3 @@ async def reindex(
 
 def _standing(queue: DeadLetterQueue, standing: QueueStanding) -> schemas.QueueStanding:
     return schemas.QueueStanding(dlq=queue.stream, **asdict(standing))
-
-
-@contextmanager
-def _understood() -> Generator[None]:
-    """What Rapids takes for no cursor is the request's fault."""
-    try:
-        yield
-    except ValueError as error:
-        raise Problem("invalid", str(error)) from error

@@ -1,7 +1,5 @@
 """Operations over HTTP: many letters at once, with progress; started, watched, held and ended."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Annotated
 from urllib.parse import quote, urlencode
 
@@ -19,7 +17,7 @@ from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.letters import summary_of
 from rapids_fastapi.admin.operations_shown import operation_of
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on, path_of
-from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.problems import Problem, understood
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progress
 from rapids_fastapi.running import Running
 
@@ -96,7 +94,7 @@ async def start_operation(
     _check(user, body.kind)
     if body.dry_run:  # which shows letters
         _need(user, "read")
-    with _understood():
+    with understood():
         selector = _selector(body.selector, parts)
         if body.dry_run:
             return await _previewed(queue, parts, body, selector)
@@ -131,7 +129,7 @@ async def list_operations(
 
     `Link: rel="next"` and `next_cursor` lead on.
     """
-    with _understood():
+    with understood():
         page = await queue.operations.list(cursor=_OPERATIONS.place(cursor), limit=min(limit, MOST_KEPT))
     following = _OPERATIONS.cursor(page.cursor)
     lead_on(request, response, following)
@@ -255,12 +253,3 @@ def _selector(asked: schemas.Selector, parts: Running) -> Selector:
 def _location(request: Request, operation: Operation, queue: DeadLetterQueue, parts: Running) -> str:
     path = f"{quote(path_of(request))}/{quote(operation.id, safe='')}"
     return path if len(parts.queues) == 1 else f"{path}?{urlencode({'dlq': queue.stream})}"
-
-
-@contextmanager
-def _understood() -> Generator[None]:
-    """What Rapids takes for no selector and no cursor is the request's fault."""
-    try:
-        yield
-    except ValueError as error:
-        raise Problem("invalid", str(error)) from error

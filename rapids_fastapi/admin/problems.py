@@ -5,7 +5,8 @@ A route class does it, not exception handlers: those would be the whole applicat
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -31,7 +32,7 @@ from rapids.exceptions import (
     StreamNotFoundError,
 )
 
-__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "problem_of"]
+__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "problem_of", "understood"]
 
 _logger = logging.getLogger("rapids")
 
@@ -116,6 +117,15 @@ class Problem(HTTPException):
         for name, value in self.all_headers:
             answer.headers.append(name, value)
         return answer
+
+
+@contextmanager
+def understood() -> Generator[None]:
+    """What Rapids takes for no cursor, no name or no selection is the request's fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise Problem("invalid", str(error)) from error
 
 
 class ProblemRoute(APIRoute):

@@ -39,24 +39,9 @@ def letter_fields(
     )
 
 
-async def write(
-    redis: Redis,
-    *,
-    handler: str = "pay",
-    group: str = GROUP,
-    reason: Reason = Reason.NON_RETRYABLE,
-    error: str = "declined",
-    error_type: str = "ValueError",
-    position: str = "shop:7 pay",
-    attempts: AttemptLog = NO_ATTEMPTS,
-    entry_id: str = "1700000000000-0",
-    at: int | None = None,
-    fields: dict[bytes, bytes] | None = None,
-    **event: Any,
-) -> str:
-    """Write a letter as the settling script does, `at` this time (milliseconds); its id."""
-    parts = {"handler": handler, "group": group, "reason": reason, "error": error, "error_type": error_type}
-    flat = letter_fields(**parts, position=position, attempts=attempts, entry_id=entry_id, fields=fields, **event)
+async def write(redis: Redis, *, at: int | None = None, **parts: Any) -> str:
+    """Write a letter as other writers do, past the index, `at` this time (milliseconds); its id."""
+    flat = letter_fields(**parts)
     if at is None:
         seconds, micros = await redis.time()
         last = as_text((await redis.xinfo_stream(DLQ))["last-generated-id"]) if await redis.exists(DLQ) else "0-0"
