@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 from tests.servers.builds import NEWEST, Build
 from tests.servers.launcher import Launcher
 from tests.servers.migration import SlotMigration
-from tests.servers.node import HOST, KEEPS_ITS_DATA, Node, patient
-from tests.servers.site import Site
+from tests.servers.node import KEEPS_ITS_DATA, Node, patient
+from tests.servers.site import HOST, Site
 from tests.support import eventually
 
 SLOTS = 16_384

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from tests.servers.node import HOST, Node
+from tests.servers.node import Node
+from tests.servers.site import HOST
 
 PAGE = 10
 PATIENCE_MS = 5_000

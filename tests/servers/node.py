@@ -15,12 +15,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tests.servers.builds import Build
-from tests.servers.site import Site
+from tests.servers.site import HOST, Site
 from tests.support import eventually
 
 T = TypeVar("T")
 
-HOST = "127.0.0.1"
 START_PATIENCE = 30.0
 LAST_WORDS = 2_000
 

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from tests.servers.builds import NEWEST, Build
 from tests.servers.connecting import connected
 from tests.servers.launcher import Launcher
-from tests.servers.node import HOST, KEEPS_ITS_DATA, Node, patient
-from tests.servers.site import Site
+from tests.servers.node import KEEPS_ITS_DATA, Node, patient
+from tests.servers.site import HOST, Site
 from tests.support import eventually
 
 SERVICE = "primary"

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 KEEPER = Path(__file__).parent / "keeper.py"
 
+HOST = "127.0.0.1"
 LOWEST_PORT, HIGHEST_PORT = 10_000, 22_700
 """A cluster's nodes talk on their port + 10,000. Both lie below the ports Linux gives to outgoing connections."""
 
@@ -21,17 +23,17 @@ class Site:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rapids-fleet-"))
-        self._taken: set[int] = set()
+        self._held: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._keeper = subprocess.Popen(
             [sys.executable, "-I", "-S", str(KEEPER), str(self.folder)], stdin=subprocess.PIPE, process_group=0
         )
 
     def free_port(self) -> int:
-        """A port nobody listens on, nor on the one 10,000 above it; never the same twice."""
+        """A port nobody listens on, nor on the one 10,000 above it; no other site gets it until this one is closed."""
         while True:
             port = random.randint(LOWEST_PORT, HIGHEST_PORT)
-            if port not in self._taken and _is_free(port) and _is_free(port + 10_000):
-                self._taken.add(port)
+            if port not in self._held and (held := _hold(port, port + 10_000)):
+                self._held[port] = held
                 return port
 
     def started(self, pid: int) -> None:
@@ -46,6 +48,8 @@ class Site:
         with suppress(BrokenPipeError):
             self._keeper.stdin.close()
         self._keeper.wait(10)
+        for socket_ in chain.from_iterable(self._held.values()):
+            socket_.close()
 
     def _tell(self, line: str) -> None:
         assert self._keeper.stdin is not None
@@ -54,10 +58,25 @@ class Site:
             self._keeper.stdin.flush()
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+def _hold(port: int, bus: int) -> tuple[socket.socket, socket.socket] | None:
+    """Both, bound by us, or None if somebody has one of them."""
+    if first := _bound(port):
+        if second := _bound(bus):
+            return first, second
+        first.close()
+    return None
+
+
+def _bound(port: int) -> socket.socket | None:
+    """A socket that has the port and does not listen, or None if somebody has it.
+
+    A server may bind it nevertheless, since it sets SO_REUSEADDR (socket(7)); another holder sets that too late.
+    """
+    holder = socket.socket()
+    try:
+        holder.bind((HOST, port))
+    except OSError:
+        holder.close()
+        return None
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return holder

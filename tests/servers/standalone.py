@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from tests.servers.builds import NEWEST, Build
 from tests.servers.certificates import make_certificates
 from tests.servers.launcher import Launcher
-from tests.servers.node import HOST, KEEPS_NOTHING, Node
-from tests.servers.site import Site
+from tests.servers.node import KEEPS_NOTHING, Node
+from tests.servers.site import HOST, Site
 
 
 class Standalone(Launcher):

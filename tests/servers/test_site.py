@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
+import pytest
+
 from tests.embedded_scripts import ScriptRunner, is_gone
+from tests.servers import site
+from tests.servers.builds import NEWEST
+from tests.servers.node import KEEPS_NOTHING, Node
 from tests.servers.site import Site
 from tests.support import eventually
 
@@ -42,12 +48,40 @@ async def test_a_killed_run_leaves_no_server_and_no_file(run_script: ScriptRunne
 
 
 async def test_ports_are_free_and_have_room_for_the_clusters_bus() -> None:
-    site = Site()
+    home = Site()
     try:
-        ports = [site.free_port() for _ in range(50)]
+        ports = [home.free_port() for _ in range(50)]
     finally:
-        site.close()
+        home.close()
 
     assert len(set(ports)) == 50
     assert max(ports) + 10_000 <= 65_535
-    assert not site.folder.exists()
+    assert not home.folder.exists()
+
+
+async def test_sites_at_the_same_time_never_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "HIGHEST_PORT", site.LOWEST_PORT + 60)
+    one, other = Site(), Site()
+    try:
+        ports = [some.free_port() for _ in range(20) for some in (one, other)]
+    finally:
+        one.close()
+        other.close()
+
+    assert len(set(ports)) == 40
+
+
+async def test_a_port_is_kept_for_a_node_that_is_down_and_refuses_connections_meanwhile() -> None:
+    home = Site()
+    node = Node(home, NEWEST, "node-0", KEEPS_NOTHING)
+    try:
+        await node.start()
+        node.kill()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((site.HOST, node.port))
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((site.HOST, node.port))
+        await node.start()
+    finally:
+        node.kill()
+        home.close()
