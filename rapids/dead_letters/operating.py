@@ -24,7 +24,7 @@ __all__ = ["Operating"]
 
 logger = logging.getLogger("rapids.operations")
 
-CHUNK = 2 * LARGEST_BATCH
+CHUNK = 5 * LARGEST_BATCH
 RENEWAL_PAUSE = LEASE_MS / 3000
 
 LEAVE_TIMEOUT = 1.0

@@ -7,16 +7,25 @@
 -- is put right by making it anew.
 -- with entry_order
 
-local FINGERPRINT = {'original_group', 'handler', 'event_type', 'reason', 'error_type', 'position'}
 local LONGEST_PART, MOST_FINGERPRINTS = 200, 1000
 
+-- A field as part of a description, whose parts are netstrings.
+local function part(value)
+  if not value then return '0', '' end
+  if #value > LONGEST_PART then value = string.sub(value, 1, LONGEST_PART) end
+  return #value, value
+end
+
+-- Put together at once: this is done for each of many letters, and what is made on the way is garbage.
 local function description_of(values)
-  local parts = {}
-  for i, name in ipairs(FINGERPRINT) do
-    local value = string.sub(values[name] or '', 1, LONGEST_PART)
-    parts[i] = #value .. ':' .. value .. ','
-  end
-  return table.concat(parts)
+  local n1, group = part(values.original_group)
+  local n2, handler = part(values.handler)
+  local n3, event_type = part(values.event_type)
+  local n4, reason = part(values.reason)
+  local n5, error_type = part(values.error_type)
+  local n6, position = part(values.position)
+  return n1 .. ':' .. group .. ',' .. n2 .. ':' .. handler .. ',' .. n3 .. ':' .. event_type .. ','
+    .. n4 .. ':' .. reason .. ',' .. n5 .. ':' .. error_type .. ',' .. n6 .. ':' .. position .. ','
 end
 
 local function describe(letter)
@@ -29,9 +38,16 @@ end
 
 local OTHERS = 'others' -- of which there were too many
 
+local known_names = {} -- by description
+
 local function name_of(description)
   if not redis.sha1hex then return OTHERS end -- fakeredis has none, and serves as the server in fast tests
-  return string.sub(redis.sha1hex(description), 1, 16)
+  local name = known_names[description]
+  if not name then
+    name = string.sub(redis.sha1hex(description), 1, 16)
+    known_names[description] = name
+  end
+  return name
 end
 
 local function fingerprint_in(values) return name_of(description_of(values)) end
@@ -190,16 +206,18 @@ end
 local function unindex_letters(index, by_fingerprint)
   with_index(index, function()
     local removed = 0
-    for name, ids in pairs(by_fingerprint) do
-      local gone = redis.call('XDEL', index .. ':' .. name, unpack(ids))
-      if gone < #ids then gone = gone + redis.call('XDEL', index .. ':' .. OTHERS, unpack(ids)) end
-      for _, one in ipairs(gone > 0 and {name, OTHERS} or {}) do
-        if redis.call('XLEN', index .. ':' .. one) == 0 then
-          redis.call('UNLINK', index .. ':' .. one)
-          redis.call('HDEL', index .. ':fingerprints', one)
-        end
+    local function remove(name, ids)
+      local key = index .. ':' .. name
+      local gone = redis.call('XDEL', key, unpack(ids))
+      if gone > 0 and redis.call('XLEN', key) == 0 then
+        redis.call('UNLINK', key)
+        redis.call('HDEL', index .. ':fingerprints', name)
       end
       removed = removed + gone
+      return gone
+    end
+    for name, ids in pairs(by_fingerprint) do
+      if remove(name, ids) < #ids then remove(OTHERS, ids) end
     end
     if removed > 0 then redis.call('HINCRBY', index, 'entries', -removed) end
   end)

@@ -25,56 +25,80 @@ for i = 10, 9 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
 
 local function tag_of(stream) return string.match(stream, '^[^{]*{([^}]+)}') end
 
-local function is_plain(name) return name and string.match(name, '^[\33-\126]+$') end
+local function is_plain(name) return string.match(name, '^[\33-\126]+$') end
 
--- The command that replays a letter, its fields by name in `has`; or nothing and why this is not done here.
-local function replaying(letter_id, has)
-  local stream, group = has.original_stream, has.original_group
-  if has.original_fields or not is_plain(stream) or not is_plain(group) then return nil, 'irregular' end
+-- Where letters of a stream and a group are replayed into; or nothing and why this is not done here.
+local function target_of(stream, group)
+  if not is_plain(stream) or not is_plain(group) then return nil, 'irregular' end
   local stream_tag = tag_of(stream)
   if not stream_tag and string.find(stream, '[{}]') then return nil, 'irregular' end
   if tag ~= '' and (stream_tag or stream) ~= tag then return nil, 'elsewhere' end
-  local target = stream
-  if scope ~= 'everyone' then
-    target = (stream_tag and stream or '{' .. stream .. '}') .. ':rapids:replay:' .. group
+  if scope == 'everyone' then return stream end
+  return (stream_tag and stream or '{' .. stream .. '}') .. ':rapids:replay:' .. group
+end
+
+-- What is made for each letter is made once and filled anew: a server's allocator takes much of the time of a move.
+local replay, before_event = {'XADD'}, 2
+if scope == 'everyone' and maxlen ~= '0' then
+  replay[3], replay[4], replay[5], before_event = 'MAXLEN', '~', maxlen, 5
+end
+before_event = before_event + 1
+replay[before_event] = '*'
+
+local targets = {}
+
+-- Fill the command that replays a letter, its fields by name in `has`. Returns how many parts it has; or nothing and why
+-- this is not done here.
+local function fill_replay(letter_id, has)
+  local stream, group = has.original_stream, has.original_group
+  if has.original_fields or not stream or not group then return nil, 'irregular' end
+  local of_stream = targets[stream]
+  if not of_stream then
+    of_stream = {}
+    targets[stream] = of_stream
   end
-  local command = {'XADD', target}
-  if scope == 'everyone' and maxlen ~= '0' then
-    command[3] = 'MAXLEN'; command[4] = '~'; command[5] = maxlen
+  local target = of_stream[group]
+  if not target then
+    local why
+    target, why = target_of(stream, group)
+    if not target then return nil, why end
+    of_stream[group] = target
   end
-  local n = #command + 1
-  command[n] = '*'
+  replay[2] = target
+  local n = before_event
   for i = 1, #EVENT do
     local name = EVENT[i]
     local value = has[name]
     if not value then return nil, 'irregular' end
-    command[n + 1], command[n + 2] = name, value
+    replay[n + 1], replay[n + 2] = name, value
     n = n + 2
   end
-  if has.traceparent then command[#command + 1] = 'traceparent'; command[#command + 1] = has.traceparent end
+  if has.traceparent then
+    replay[n + 1], replay[n + 2] = 'traceparent', has.traceparent
+    n = n + 2
+  end
   if scope ~= 'everyone' then
     local count = string.match(has.replay_count or '', '^%d+$') or '0'
     if #count > 15 then return nil, 'irregular' end -- more than a number here holds exactly
-    local more = {
-      'replay_handler', scope == 'handler' and (has.handler or '') or '', 'replay_of', letter_id,
-      'replay_count', string.format('%.0f', tonumber(count) + 1), 'original_msg_id', has.original_msg_id or '',
-    }
-    n = #command
-    for i = 1, #more do command[n + i] = more[i] end
+    replay[n + 1], replay[n + 2] = 'replay_handler', scope == 'handler' and (has.handler or '') or ''
+    replay[n + 3], replay[n + 4] = 'replay_of', letter_id
+    replay[n + 5], replay[n + 6] = 'replay_count', string.format('%.0f', tonumber(count) + 1)
+    replay[n + 7], replay[n + 8] = 'original_msg_id', has.original_msg_id or ''
+    n = n + 8
   end
-  return command, target
+  return n
 end
 
--- The change as JSON. Of many they differ in little.
+-- The change as JSON, in a history of its own. Of many they differ in little.
 local beginnings = {}
-local function told(target, appended)
+local function beginning_of(target)
   local beginning = beginnings[target]
   if not beginning then
     change.stream = target ~= '' and target or nil
     beginning = string.sub(cjson.encode(change), 1, -2) .. ',"entry_id":"'
     beginnings[target] = beginning
   end
-  return beginning .. appended .. '"}'
+  return beginning
 end
 
 local done, skipped, last, blocked, why, bytes = 0, 0, '', '', '', 0
@@ -94,31 +118,34 @@ local function read(i)
   return ahead[ARGV[i]]
 end
 
+local has, archiving, parts = {}, {'XADD', archive}, 0
+
 for i = 10 + values, #ARGV do
   if bytes >= enough then break end
   local entry_id = ARGV[i]
   local letter = read(i)
   if letter then
-    local has, size = {}, 0
-    for at = 1, #letter, 2 do
+    if parts > 200 then has = {} end
+    for name in pairs(has) do has[name] = nil end
+    parts = #letter
+    local size = 0
+    for at = 1, parts, 2 do
       local name, value = letter[at], letter[at + 1]
       if has[name] == nil then has[name] = value end
       size = size + #name + #value
     end
     local letter_id, is_restored = entry_id, false
     if has.letter_id ~= entry_id then letter_id, is_restored = identity(restored, entry_id, letter) end
-    local target = ''
-    local appended = ''
-    if #letter > MOST_VALUES then why = 'irregular' end
+    local target, appended = '', ''
+    if parts > MOST_VALUES then why = 'irregular' end
     if tag ~= '' and redis.call('EXISTS', movers .. letter_id) == 1 then why = 'busy' end
     if why == '' and scope ~= '' then
-      local command
-      command, target = replaying(letter_id, has)
-      if command then
-        appended = redis.pcall(unpack(command))
+      local n, reason = fill_replay(letter_id, has)
+      if n then
+        target, appended = replay[2], redis.pcall(unpack(replay, 1, n))
         if type(appended) == 'table' then appended, why = '', appended.err end
       else
-        why = target
+        why = reason
       end
     end
     if why ~= '' then
@@ -126,8 +153,14 @@ for i = 10 + values, #ARGV do
       break
     end
     local at = string.format('%.0f', place)
-    local history = lengthened(is_restored and has[HISTORY] or nil, told(target, appended))
-    store(archive, at, letter_id, letter, history, not has[HISTORY] and not has[LETTER])
+    local history
+    if is_restored and has[HISTORY] then
+      history = lengthened(has[HISTORY], beginning_of(target) .. appended .. '"}')
+    else
+      history = '[' .. beginning_of(target) .. appended .. '"}]'
+    end
+    archiving[3] = at .. '-0'
+    store(archiving, letter, letter_id, history)
     places[#places + 1] = at; places[#places + 1] = letter_id
     if #places > 2000 then
       redis.call(unpack(places))

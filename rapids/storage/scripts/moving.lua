@@ -63,9 +63,10 @@ local function archive_end(archive, now)
   return math.max(now, tonumber(last) + 1)
 end
 
--- A letter's own fields, behind what a command begins with; and how many parts the command has then.
-local function own_fields(command, letter)
-  local n = #command
+-- Store a letter's own fields, its id and its history by a command of which the first three parts are given. It may have
+-- more of another letter, which count no more.
+local function store(command, letter, letter_id, history)
+  local n = 3
   for i = 1, #letter, 2 do
     local name = letter[i]
     if name ~= HISTORY and name ~= LETTER then
@@ -73,24 +74,13 @@ local function own_fields(command, letter)
       n = n + 2
     end
   end
-  return command, n
-end
-
--- `place` as text. `is_plain`: the letter is known to have none of the archive's fields, and is copied at once.
-local function store(archive, place, letter_id, letter, history, is_plain)
-  local command, n
-  if is_plain then
-    command, n = {'XADD', archive, place .. '-0', unpack(letter)}, #letter + 3
-  else
-    command, n = own_fields({'XADD', archive, place .. '-0'}, letter)
-  end
   command[n + 1], command[n + 2], command[n + 3], command[n + 4] = LETTER, letter_id, HISTORY, history
-  redis.call(unpack(command))
+  redis.call(unpack(command, 1, n + 4))
 end
 
 local function put_away(archive, archived, place, letter_id, letter, history)
   place = string.format('%.0f', place)
-  store(archive, place, letter_id, letter, history)
+  store({'XADD', archive, place .. '-0'}, letter, letter_id, history)
   redis.call('ZADD', archived, place, letter_id)
 end
 
@@ -102,16 +92,16 @@ end
 -- Drop the oldest letters: those past their retention (in ms), and those that are too many.
 local function bound_archive(archive, archived, again, now, retention, most)
   local over = math.min(redis.call('ZCARD', archived) - most, 2000)
-  local old = over > 0 and redis.call('ZRANGE', archived, 0, over - 1) or {}
-  if #old == 0 then
-    local expired = string.format('%.0f', now - retention * 1000)
-    old = redis.call('ZRANGEBYSCORE', archived, '-inf', expired, 'LIMIT', 0, 1000)
+  if over <= 0 then
+    over = math.min(redis.call('ZCOUNT', archived, '-inf', string.format('%.0f', now - retention * 1000)), 1000)
   end
-  if #old > 0 then
-    local newest = redis.call('ZSCORE', archived, old[#old])
+  if over > 0 then
+    if redis.call('EXISTS', again) == 1 then
+      redis.call('HDEL', again, unpack(redis.call('ZRANGE', archived, 0, over - 1)))
+    end
+    local newest = redis.call('ZRANGE', archived, over - 1, over - 1, 'WITHSCORES')[2]
     redis.call('XTRIM', archive, 'MINID', '=', string.format('%.0f-0', newest + 1))
-    redis.call('ZREM', archived, unpack(old))
-    redis.call('HDEL', again, unpack(old))
+    redis.call('ZREMRANGEBYRANK', archived, 0, over - 1)
   end
   for _, key in ipairs({archive, archived, again}) do redis.call('PEXPIRE', key, retention) end
 end
