@@ -128,10 +128,14 @@ for i = 10 + values, #ARGV do
     if parts > 200 then has = {} end
     for name in pairs(has) do has[name] = nil end
     parts = #letter
-    local size = 0
+    local size, own = 0, 3
     for at = 1, parts, 2 do
       local name, value = letter[at], letter[at + 1]
       if has[name] == nil then has[name] = value end
+      if name ~= HISTORY and name ~= LETTER then
+        archiving[own + 1], archiving[own + 2] = name, value
+        own = own + 2
+      end
       size = size + #name + #value
     end
     local letter_id, is_restored = entry_id, false
@@ -160,7 +164,7 @@ for i = 10 + values, #ARGV do
       history = '[' .. beginning_of(target) .. appended .. '"}]'
     end
     archiving[3] = at .. '-0'
-    store(archiving, letter, letter_id, history)
+    store(archiving, own, letter_id, history)
     places[#places + 1] = at; places[#places + 1] = letter_id
     if #places > 2000 then
       redis.call(unpack(places))

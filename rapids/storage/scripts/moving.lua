@@ -63,24 +63,22 @@ local function archive_end(archive, now)
   return math.max(now, tonumber(last) + 1)
 end
 
--- Store a letter's own fields, its id and its history by a command of which the first three parts are given. It may have
--- more of another letter, which count no more.
-local function store(command, letter, letter_id, history)
-  local n = 3
-  for i = 1, #letter, 2 do
-    local name = letter[i]
-    if name ~= HISTORY and name ~= LETTER then
-      command[n + 1], command[n + 2] = name, letter[i + 1]
-      n = n + 2
-    end
-  end
+-- Store a letter by a command that has all of it but its id and its history; `n`: how many parts that are. What is
+-- behind them, of another letter, does not count.
+local function store(command, n, letter_id, history)
   command[n + 1], command[n + 2], command[n + 3], command[n + 4] = LETTER, letter_id, HISTORY, history
   redis.call(unpack(command, 1, n + 4))
 end
 
 local function put_away(archive, archived, place, letter_id, letter, history)
   place = string.format('%.0f', place)
-  store({'XADD', archive, place .. '-0'}, letter, letter_id, history)
+  local command = {'XADD', archive, place .. '-0'}
+  for i = 1, #letter, 2 do
+    if letter[i] ~= HISTORY and letter[i] ~= LETTER then
+      command[#command + 1] = letter[i]; command[#command + 1] = letter[i + 1]
+    end
+  end
+  store(command, #command, letter_id, history)
   redis.call('ZADD', archived, place, letter_id)
 end
 
