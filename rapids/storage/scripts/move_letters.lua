@@ -37,13 +37,11 @@ local function target_of(stream, group)
   return (stream_tag and stream or '{' .. stream .. '}') .. ':rapids:replay:' .. group
 end
 
--- What is made for each letter is made once and filled anew: a server's allocator takes much of the time of a move.
-local replay, before_event = {'XADD'}, 2
-if scope == 'everyone' and maxlen ~= '0' then
-  replay[3], replay[4], replay[5], before_event = 'MAXLEN', '~', maxlen, 5
-end
-before_event = before_event + 1
-replay[before_event] = '*'
+-- Tables for each letter are made once and filled anew: a server's allocator takes much of the time of a move.
+local replay = {'XADD', ''}
+if scope == 'everyone' and maxlen ~= '0' then replay[3], replay[4], replay[5] = 'MAXLEN', '~', maxlen end
+replay[#replay + 1] = '*'
+local before_event = #replay
 
 local targets = {}
 
@@ -89,7 +87,7 @@ local function fill_replay(letter_id, has)
   return n
 end
 
--- The change as JSON, in a history of its own. Of many they differ in little.
+-- The change as JSON, but for the id that its letter was appended by: many differ in no more.
 local beginnings = {}
 local function beginning_of(target)
   local beginning = beginnings[target]
@@ -125,7 +123,7 @@ for i = 10 + values, #ARGV do
   local entry_id = ARGV[i]
   local letter = read(i)
   if letter then
-    if parts > 200 then has = {} end
+    if parts > 200 then has = {} end -- to empty it takes as long as it was ever large
     for name in pairs(has) do has[name] = nil end
     parts = #letter
     local size, own = 0, 3
