@@ -9,6 +9,7 @@ __all__ = [
     "at_least",
     "backoff",
     "flag",
+    "instance",
     "note",
     "observers",
     "one_of",
@@ -71,6 +72,12 @@ def flag(option: str, value: bool) -> bool:
     if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"{option} must be True or False, not {value!r}")
     return value
+
+
+def instance(option: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:
+    """An instance of `kind`, or None. `allowed` tells what that is."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
 
 
 def one_of(option: str, value: str, choices: Sequence[str], *, or_none: bool = False) -> str:

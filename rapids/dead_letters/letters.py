@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 import orjson
 
 from rapids.attempts import Attempt
+from rapids.checks import instance
 from rapids.dead_letters.diffs import Difference, read_differences
 from rapids.dead_letters.parsing import ParseCheck, check_parsing
 from rapids.routing import matches_pattern
@@ -205,7 +206,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
-    """Which letters. What is None does not restrict; the rest must all hold."""
+    """Which letters. What is None does not restrict; the rest must all hold. Raises `TypeError` for other types."""
 
     event_type: str | None = None
     """A pattern, as handlers have them: `order.*`."""
@@ -221,6 +222,12 @@ class LetterFilter:
     """Written at this time or later. Without a time zone it is taken as UTC, and so is `until`."""
     until: datetime | None = None
     """Written before this time."""
+
+    def __post_init__(self) -> None:
+        for name in ("event_type", "handler", "group", "reason", "error_type", "fingerprint", "q"):
+            instance(name, getattr(self, name), str, "a string or None")
+        for name in ("since", "until"):
+            instance(name, getattr(self, name), datetime, "a datetime or None")
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether the letter is one of them; its time aside, which the range read from the stream answers for."""

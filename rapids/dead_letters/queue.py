@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.checks import at_least, note, positive_seconds, text
+from rapids.checks import at_least, instance, note, positive_seconds, text
 from rapids.dead_letters.editing import edited
 from rapids.dead_letters.groups import LetterGroups, QueueStanding, groups_of, standing_of
 from rapids.dead_letters.letters import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
@@ -85,11 +85,10 @@ class DeadLetterQueue:
         Looks at 2,000 letters at the most, or some 16 MB of them, so a page may hold fewer than `limit` (1 to 500)
         although more follow.
 
-        Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range.
+        Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range, `TypeError` for what is no
+        filter.
         """
-        return await page_of(
-            self._commands, self.stream, filter or LetterFilter(), cursor=cursor, limit=_page_size(limit)
-        )
+        return await page_of(self._commands, self.stream, _wanted(filter), cursor=cursor, limit=_page_size(limit))
 
     async def groups(
         self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50
@@ -99,10 +98,10 @@ class DeadLetterQueue:
         At most 1,000 groups are told apart; `limit` of them are on a page (1 to 500).
 
         Raises `ValueError` for a cursor that no page gave out, a `limit` out of range, or a filter by `q`, `since` or
-        `until`.
+        `until`, `TypeError` for what is no filter.
         """
         return await groups_of(
-            *(self._commands, self.stream, filter or LetterFilter()),
+            *(self._commands, self.stream, _wanted(filter)),
             cursor=cursor,
             limit=_page_size(limit),
             maxlen=self._dlq_maxlen,
@@ -313,3 +312,8 @@ def _page_size(limit: int) -> int:
     if at_least("limit", limit, 1) > LARGEST_PAGE:
         raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
     return limit
+
+
+def _wanted(filter: LetterFilter | None) -> LetterFilter:
+    instance("filter", filter, LetterFilter, "a LetterFilter or None")
+    return filter or LetterFilter()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis, RedisCluster
 
+from rapids.checks import instance
 from rapids.dead_letters.choosing import Choice, Span, choose, earlier, span_of
 from rapids.dead_letters.letters import LetterFilter
 from rapids.dead_letters.reading import read_letters
@@ -48,8 +49,8 @@ class Selector:
             )
         if self.ids is not None:
             self._check_ids(self.ids)
-        _check_type("filter", self.filter, LetterFilter, "a LetterFilter")
-        _check_type("fingerprint", self.fingerprint, str, "a string")
+        instance("filter", self.filter, LetterFilter, "a LetterFilter")
+        instance("fingerprint", self.fingerprint, str, "a string")
         if self.fingerprint is not None and re.fullmatch(r"[0-9a-f]{16}", self.fingerprint) is None:
             raise ValueError(
                 f"fingerprint must be 16 hexadecimal digits, as groups have it, not {self.fingerprint[:50]!r}"
@@ -57,11 +58,11 @@ class Selector:
 
     @staticmethod
     def _check_ids(ids: Sequence[str]) -> None:
-        _check_type("ids", ids, (tuple, list), "a tuple of strings")
+        instance("ids", ids, (tuple, list), "a tuple of strings")
         if not 0 < len(ids) <= MOST_IDS:
             raise ValueError(f"ids must be 1 to {MOST_IDS:,} ids of letters, not {len(ids):,}")
         for one in ids:
-            _check_type("each of ids", one, str, "a string")
+            instance("each of ids", one, str, "a string")
             if parsed_entry_id(one) != one:
                 raise ValueError(f"ids must be ids of letters, such as 1763932000000-0, not {one[:50]!r}")
 
@@ -69,12 +70,6 @@ class Selector:
     def as_filter(self) -> LetterFilter:
         """The filter that selects the same; without meaning for `ids`."""
         return self.filter or LetterFilter(fingerprint=self.fingerprint)
-
-
-def _check_type(name: str, value: object, wanted: type | tuple[type, ...], allowed: str) -> None:
-    """Raises `TypeError`: an empty dictionary, taken for a filter, would select every letter."""
-    if value is not None and not isinstance(value, wanted):
-        raise TypeError(f"{name} must be {allowed}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

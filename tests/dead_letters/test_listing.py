@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+import re
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids.dead_letters import Selector
 from rapids.outcomes import Reason
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, ms, write
 from tests.worker.helpers import DLQ, GROUP, STREAM, all_keys, as_text
@@ -126,6 +128,27 @@ async def test_a_cursor_that_no_page_gave_out_is_refused(queue: DeadLetterQueue,
 def test_options_that_make_no_sense_are_refused(redis: Redis, option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         DeadLetterQueue(redis, DLQ, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        *((name, 7, "a string or None") for name in ("event_type", "handler", "group", "reason", "error_type", "q")),
+        ("fingerprint", b"0011223344556677", "a string or None"),
+        ("since", "2026-11-25", "a datetime or None"),
+        ("until", date(2026, 11, 25), "a datetime or None"),
+    ],
+)
+def test_a_filter_says_what_is_of_another_type(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"{name} must be {allowed}, not {value!r}")):
+        LetterFilter(**{name: value})
+
+
+@pytest.mark.parametrize("other", [{}, {"handler": "ship"}, "ship", Selector(ids=("1-1",))])
+async def test_what_is_no_filter_is_refused_and_selects_nothing(queue: DeadLetterQueue, other: Any) -> None:
+    for look in (queue.list, queue.groups):
+        with pytest.raises(TypeError, match=re.escape(f"filter must be a LetterFilter or None, not {other!r}")):
+            await look(other)
 
 
 # --- filters --------------------------------------------------------------------------------------------------------
