@@ -23,7 +23,7 @@ from tests.support import eventually
 
 DLQ = "dv:dlq"
 SYNCED = {"appendonly": "yes", "appendfsync": "always"}
-SIZES = {"one server": (50_000, 4), "Cluster": (5_000, 4), "Cluster, letters in another slot": (500, 2)}
+SIZES = {"one server": (50_000, 4), "Cluster": (10_000, 4), "Cluster, letters in another slot": (500, 2)}
 """Letters, and kills. Those in another slot go one by one, and who dies at one holds it for five seconds."""
 
 
@@ -47,17 +47,18 @@ class Bulk:
     async def amid(self, happens: Callable[[], Awaitable[None]]) -> None:
         """Have something happen when some more letters were replayed, and not all."""
         enough = await self._done() + 1 + self.random.randrange(self._letters // 10)
-        await eventually(patient(lambda: self._has_done(enough)), 30, 0.001)
+        await eventually(lambda: self._has_done(enough), 30, 0.001)
         await asyncio.sleep(self.random.random() * 0.02)
+        assert await self._done() < self._letters
         await happens()
-        assert await eventually(patient(self._done), 30) < self._letters
 
     async def check(self) -> None:
         """It has ended, and every letter was replayed exactly once."""
         await check_replayed_once(self._redis, self._dlq, self._letter_ids, await self._operation())
 
     async def _operation(self) -> Operation:
-        return await self._operations.get(self._id)
+        """As soon as a server that was killed or paused tells."""
+        return await eventually(patient(lambda: self._operations.get(self._id)), 30)
 
     async def _done(self) -> int:
         return (await self._operation()).done
@@ -91,7 +92,7 @@ async def test_after_each_kill_of_its_process_another_one_goes_on(
 async def test_after_each_death_of_the_server_the_same_process_goes_on(build: Build, seed: int) -> None:
     """The server comes back with all it confirmed (`appendfsync always`). Or it only stood still."""
     async with Standalone(build, settings=SYNCED) as server, server.client() as redis:
-        bulk = Bulk(redis, DLQ, 20_000, seed)
+        bulk = Bulk(redis, DLQ, 40_000, seed)
         process = await begin(server.url, DLQ, await bulk.start())
         for happens in (server.node.restart, lambda: paused(server.node), server.node.restart):
             await bulk.amid(happens)
