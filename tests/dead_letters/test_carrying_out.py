@@ -22,7 +22,7 @@ from rapids.dead_letters import Operation, OperationKind, Selector
 from rapids.dead_letters.stored_operations import write_error
 from rapids.storage import keys
 from rapids.storage import operations as stored
-from rapids.storage.connection import SharedPool
+from rapids.storage.connection import SharedPool, share_a_slot
 from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.dead_letters.moved import make_operations, moved
 from tests.dead_letters.test_operations import ended, run
@@ -32,6 +32,7 @@ from tests.support import eventually
 from tests.troubles import flush_scripts, kill_all, pause, refuse_writes
 from tests.worker.helpers import (
     DLQ,
+    STREAM,
     DvOrder,
     all_keys,
     as_text,
@@ -234,7 +235,9 @@ async def test_when_a_process_is_killed_another_one_goes_on(redis: Redis, redis_
         await one.wait()
     before = await queue.operations.get(begun.id)
     assert (before.state, 0 < before.done < len(ids)) == ("running", True)
-    assert len(await replayed(redis)) == before.done
+    # In another slot of a Cluster one letter may have been replayed, and not moved and counted yet.
+    in_between = len(await replayed(redis)) - before.done
+    assert in_between == 0 or (in_between == 1 and not share_a_slot(redis, STREAM, DLQ))
     async with process(redis_address):
         result = await ended(queue.operations, begun.id, 40)
     assert result.owner != before.owner

@@ -27,6 +27,14 @@ from tests.worker.helpers import (
     running,
 )
 
+EVENT_FIELDS = tuple(b"event_type schema_version data id timestamp correlation_id causation_id metadata".split())
+
+
+def as_replay_of(letter_id: str) -> dict[bytes, bytes]:
+    """What an entry has at its end, in this order."""
+    parts = (b"pay", letter_id.encode(), b"1", b"1-1")
+    return dict(zip((b"replay_handler", b"replay_of", b"replay_count", b"original_msg_id"), parts, strict=True))
+
 
 @pytest.fixture
 def queue(redis: Redis) -> DeadLetterQueue:
@@ -104,6 +112,39 @@ async def test_a_replay_that_failed_again_names_the_letter_it_became(queue: Dead
     assert (await outcome_of(queue, first)).letters == (second,)
     assert not seen.is_inferred
     await check_keys(redis)
+
+
+async def test_a_replay_that_fails_before_its_letter_is_moved_is_not_forgotten(
+    queue: DeadLetterQueue, redis: Redis
+) -> None:
+    """As where the dead-letter stream is in another slot of a Cluster: a worker may be faster than the move."""
+    first = await write(redis)
+    letter = (await redis.xrange(DLQ))[0][1]
+    replayed = {name: letter[name] for name in EVENT_FIELDS}
+    await redis.xadd(replay_stream(), replayed | as_replay_of(first))
+    async with running(failing(redis, "pay")):
+        await eventually(lambda: redis.hexists(letters_failed_again(DLQ), first))
+    [second, _] = (await queue.list()).items
+    assert second.replay_of == first
+    await check_keys(redis)
+
+    await queue.replay(first)
+    assert (await outcome_of(queue, first)).letters == (second.id,)
+    await check_keys(redis)
+
+
+async def test_what_says_to_be_a_replay_of_a_letter_that_never_was_is_linked_to_none(redis: Redis) -> None:
+    await write(redis)
+    for claimed in ("1-1", "", "x", "1-1 2-2"):
+        event = dict.fromkeys(EVENT_FIELDS, b"") | {b"event_type": b"dv.order", b"data": b"no JSON"}
+        await redis.xadd(replay_stream(), event | as_replay_of(claimed))  # type: ignore[arg-type]
+    async with running(failing(redis, "pay")):
+        await eventually(lambda: has_length(redis, 5))
+    assert await redis.exists(letters_failed_again(DLQ)) == 0
+
+
+async def has_length(redis: Redis, letters: int) -> bool:
+    return await redis.xlen(DLQ) == letters
 
 
 async def test_a_replay_for_the_group_names_the_letter_of_each_handler(queue: DeadLetterQueue, redis: Redis) -> None:

@@ -47,9 +47,11 @@ class Site:
         assert self._keeper.stdin is not None
         with suppress(BrokenPipeError):
             self._keeper.stdin.close()
-        self._keeper.wait(10)
-        for socket_ in chain.from_iterable(self._held.values()):
-            socket_.close()
+        try:
+            self._keeper.wait(10)
+        finally:
+            for holder in chain.from_iterable(self._held.values()):
+                holder.close()
 
     def _tell(self, line: str) -> None:
         assert self._keeper.stdin is not None

@@ -60,7 +60,7 @@ async def test_ports_are_free_and_have_room_for_the_clusters_bus() -> None:
 
 
 async def test_sites_at_the_same_time_never_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "HIGHEST_PORT", site.LOWEST_PORT + 60)
+    monkeypatch.setattr(site, "HIGHEST_PORT", site.LOWEST_PORT + 200)
     one, other = Site(), Site()
     try:
         ports = [some.free_port() for _ in range(20) for some in (one, other)]
