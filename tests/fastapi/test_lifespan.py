@@ -342,9 +342,12 @@ class TestStop:
 def test_threads_may_run_applications_of_their_own(redis_url: str) -> None:
     failures: list[BaseException] = []
 
-    def application(n: int) -> FastAPI:  # made before the threads: FastAPI silences its own warnings for all of them
+    def application(n: int) -> FastAPI:
         app = FastAPI(lifespan=Rapids(routers=[EventRouter(stream=f"fa:{n}")], url=redis_url).lifespan)
         app.include_router(rapids_admin)
+        # Before the threads: FastAPI makes what a route needs when it is first asked for, and silences its own warnings
+        # for all threads meanwhile, so that one may hear those of another.
+        app.openapi()
         return app
 
     def serve(app: FastAPI) -> None:
