@@ -58,7 +58,7 @@ def letters_archive(dlq: str) -> str:
 
 
 def letters_failed_again(dlq: str) -> str:
-    """Hash with a TTL: an archived letter's id to the ids of those that its replay became."""
+    """Hash with a TTL: a replayed letter's id to the ids of those that its replay became."""
     return _beside(dlq, "failed-again")
 
 

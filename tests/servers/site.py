@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 
 KEEPER = Path(__file__).parent / "keeper.py"
@@ -23,17 +22,17 @@ class Site:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rapids-fleet-"))
-        self._held: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._held: list[socket.socket] = []
         self._keeper = subprocess.Popen(
             [sys.executable, "-I", "-S", str(KEEPER), str(self.folder)], stdin=subprocess.PIPE, process_group=0
         )
 
     def free_port(self) -> int:
-        """A port nobody listens on, nor on the one 10,000 above it; no other site gets it until this one is closed."""
+        """A port nobody listens on, nor on the one 10,000 above it; nobody gets it again until this is closed."""
         while True:
             port = random.randint(LOWEST_PORT, HIGHEST_PORT)
-            if port not in self._held and (held := _hold(port, port + 10_000)):
-                self._held[port] = held
+            if held := _hold(port, port + 10_000):
+                self._held += held
                 return port
 
     def started(self, pid: int) -> None:
@@ -50,7 +49,7 @@ class Site:
         try:
             self._keeper.wait(10)
         finally:
-            for holder in chain.from_iterable(self._held.values()):
+            for holder in self._held:
                 holder.close()
 
     def _tell(self, line: str) -> None:
