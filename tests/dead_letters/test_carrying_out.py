@@ -123,6 +123,20 @@ async def test_a_replay_reaches_whom_it_is_for(redis: Redis, scope: str) -> None
     assert sorted(ran) == sorted((name, number) for name in names for number in range(3))
 
 
+async def test_nothing_of_one_letter_gets_into_the_next_one_of_the_same_step(redis: Redis) -> None:
+    queue = DeadLetterQueue(redis, DLQ)
+    await write(redis)
+    await write(redis, fields={b"traceparent": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+    await write(redis)
+    begun = await queue.operations.start("replay", ALL)
+    assert (await queue.operations.run_until_ended(begun.id)).done == 3
+    for stream in (replay_stream(), keys.letters_archive(DLQ)):
+        rows = await redis.eval("return redis.call('XRANGE', KEYS[1], '-', '+')", 1, stream)  # names may come twice
+        first, traced, last = [parts[::2] for _, parts in rows]
+        assert first == last
+        assert sorted(traced) == sorted([*first, b"traceparent"])
+
+
 async def test_each_letter_says_which_operation_moved_it(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     ids = await write_many(redis, 3)
