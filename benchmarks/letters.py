@@ -16,13 +16,13 @@ from redis.asyncio import Redis
 
 from benchmarks.jobs import DLQ, FIRST, RARE_ERROR, RARE_LETTERS, STREAM, order
 from benchmarks.stage import Wrong
-from rapids.attempts import Attempt, AttemptLog
-from rapids.failures import Failure
-from rapids.outcomes import Dead, Reason
-from rapids.storage import scripts
-from rapids.storage.connection import SharedPool, checked, run
-from rapids.storage.keys import letter_index, letter_written
-from rapids.wire.letters import Origin, write_letter
+from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.failures import Failure
+from rapids._core.outcomes import Dead, Reason
+from rapids._storage import scripts
+from rapids._storage.client.connections import SharedPool, checked, run
+from rapids._storage.keys import letter_index, letter_written
+from rapids._wire.letter_format import Origin, write_letter
 
 CAUSES = 300
 GROUPS = ("billing", "shipping", "search", "mail")
@@ -40,7 +40,7 @@ WRITTEN_MS = 1
 """For how long it is known that a letter was written: none of them is written again."""
 
 TRACEBACK = """Traceback (most recent call last):
-  File "/srv/shop/lib/python3.13/site-packages/rapids/worker/executor.py", line 211, in _attempt
+  File "/srv/shop/lib/python3.13/site-packages/rapids/_worker/executor.py", line 211, in _attempt
     await self._call(handler, event)
   File "/srv/shop/{group}/handlers.py", line {line}, in {handler}
     await self.client.post(self.url, json=event.model_dump(mode="json"), timeout=self.timeout)

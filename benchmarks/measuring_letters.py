@@ -16,7 +16,7 @@ from benchmarks.http_pages import Looking
 from benchmarks.jobs import DLQ, Job, Outcome
 from benchmarks.letters import fill
 from benchmarks.processes import Failed, Processors, end_and_hear, output_of, running
-from rapids.storage.keys import letter_index
+from rapids._storage.keys import letter_index
 
 MB = 1_000_000
 APP = "benchmarks.contenders.endpoint_letters:app"

@@ -1,6 +1,7 @@
 """Rapids: a typed, async-first event router on Redis Streams."""
 
-from rapids.attempts import Attempt
+from rapids._core.attempt_log import Attempt
+from rapids._core.settings import GroupStartPosition
 from rapids.audit import AuditEntry, AuditLog
 from rapids.control import GroupControl, Pause
 from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
@@ -11,7 +12,6 @@ from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
 from rapids.health import HealthReason, RouterHealth
 from rapids.router import ConsumerLag, EventRouter
-from rapids.settings import GroupStartPosition
 from rapids.trimming import HeldBack, Trimming
 
 __all__ = [  # noqa: RUF022 - grouped by concept

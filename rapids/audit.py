@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.checks import at_least
+from rapids._core.checks import at_least
+from rapids._core.settings import stream_name
+from rapids._storage import audit_record
+from rapids._storage.client.connections import SharedPool
+from rapids._wire.entry_format import Fields, pairs
 from rapids.dead_letters.cursors import entry_behind, entry_cursor
-from rapids.settings import stream_name
-from rapids.storage import audit
-from rapids.storage.connection import SharedPool
-from rapids.wire.events import Fields, pairs
 
 __all__ = ["AuditEntry", "AuditLog", "AuditPage"]
 
@@ -74,7 +74,7 @@ class AuditLog:
         if at_least("limit", limit, 1) > LARGEST_PAGE:
             raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
         before = None if cursor is None else entry_behind(cursor)
-        rows = await audit.page(self._commands, self.stream, before=before, count=limit + 1)
+        rows = await audit_record.page(self._commands, self.stream, before=before, count=limit + 1)
         items = tuple(_entry(entry_id.decode(), fields) for entry_id, fields in rows[:limit])
         return AuditPage(items, entry_cursor(items[-1].id) if len(rows) > limit else None)
 

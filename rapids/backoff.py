@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rapids.checks import positive_seconds, seconds
+from rapids._core.checks import positive_seconds, seconds
 
 __all__ = ["Backoff", "constant", "exponential", "linear"]
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from rapids.checks import note, text
+from rapids._core.checks import note, text
+from rapids._core.settings import stream_name
+from rapids._storage import group_control
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.group_control import Paused
+from rapids._storage.keys import Source
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
-from rapids.settings import stream_name
-from rapids.storage import control
-from rapids.storage.connection import SharedPool
-from rapids.storage.control import Paused
-from rapids.storage.keys import Source
 
 __all__ = ["GroupControl", "Pause"]
 
@@ -58,7 +58,7 @@ class GroupControl:
         note("actor", actor, LONGEST_ACTOR)
         note("reason", reason, LONGEST_REASON)
         try:
-            paused = await control.pause(self._commands, self._source, actor, reason)
+            paused = await group_control.pause(self._commands, self._source, actor, reason)
         except ResponseError as error:
             if "no such key" in str(error).lower():
                 raise StreamNotFoundError(self._source.stream) from error
@@ -77,7 +77,7 @@ class GroupControl:
         """
         note("actor", actor, LONGEST_ACTOR)
         note("reason", reason, LONGEST_REASON)
-        if (ended := await control.resume(self._commands, self._source, actor, reason)) is None:
+        if (ended := await group_control.resume(self._commands, self._source, actor, reason)) is None:
             return None
         self._log("resumed", actor, reason)
         return _told(ended)
@@ -87,7 +87,7 @@ class GroupControl:
 
         Raises `redis.exceptions.RedisError` if Redis does not answer.
         """
-        paused = await control.paused(self._commands, self._source)
+        paused = await group_control.paused(self._commands, self._source)
         return None if paused is None else _told(paused)
 
     def _log(self, what: str, actor: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from rapids.checks import text
+from rapids._core.checks import text
 
 __all__ = ["CorrelationScope", "correlation_scope", "get_causation_id", "get_correlation_id"]
 

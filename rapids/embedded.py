@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from urllib.parse import quote
 
-from rapids.checks import positive_seconds
+from rapids._core.checks import positive_seconds
 from rapids.embedded_folders import EmbeddedServerError
 from rapids.embedded_hold import Hold, Place, Running, directory_place, private_place, workers_place
 from rapids.embedded_supervisor import SERVER_SOCKET

@@ -5,18 +5,18 @@ from typing import cast, overload
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.appender import Appender
+from rapids._core.settings import EmitterSettings
+from rapids._emit.emit_counts import EmitCounts
+from rapids._emit.group_commit import Appender
+from rapids._emit.write import Outgoing, Shortfall
+from rapids._storage import streams
+from rapids._storage.client.connections import SharedPool
+from rapids._wire.encoding import encode_values
 from rapids.correlation import get_causation_id, get_correlation_id
 from rapids.counters import Counters
-from rapids.emit_counts import EmitCounts
 from rapids.events import BaseEvent, Event, GenericEvent, kind_of
 from rapids.exceptions import EmitError, NotConfiguredError, SerializationError
 from rapids.observers import Observer
-from rapids.settings import EmitterSettings
-from rapids.storage import streams
-from rapids.storage.connection import SharedPool
-from rapids.wire.encoding import encode_values
-from rapids.write import Outgoing, Shortfall
 
 __all__ = ["EventEmitter", "ids_for"]
 

@@ -8,9 +8,9 @@ from typing import overload
 
 from pydantic import ValidationError
 
-from rapids.checks import seconds as seconds_option
-from rapids.problems import ParseProblem
-from rapids.reasons import reason
+from rapids._core.checks import seconds as seconds_option
+from rapids._core.parse_problem import ParseProblem
+from rapids._core.redis_errors import reason
 
 __all__ = [
     "DeserializationError",

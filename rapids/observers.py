@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from rapids._core.outcomes import Failure, Reason
 from rapids.delivery import Delivery
-from rapids.outcomes import Failure, Reason
 
 __all__ = [
     "DeadLettered",

@@ -7,24 +7,24 @@ from functools import partial
 
 from redis.asyncio import Redis, RedisCluster
 
+from rapids._core.counter_state import Counts
+from rapids._core.handlers import Handler, HandlerRegistry, Handlers
+from rapids._core.server_warnings import Precautions
+from rapids._core.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
+from rapids._core.settings import order_by as as_order_by
+from rapids._storage import streams
+from rapids._storage.client.connections import Commands, SharedPool, check_client
+from rapids._storage.keys import Source, default_dlq
+from rapids._worker.health_check import not_running
+from rapids._worker.worker import Worker
 from rapids.backoff import Backoff, exponential
 from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
-from rapids.counts import Counts
 from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import RouterHealth
 from rapids.observers import Observer
-from rapids.precautions import Precautions
-from rapids.registration import Handler, HandlerRegistry, Handlers
-from rapids.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
-from rapids.settings import order_by as as_order_by
-from rapids.storage import streams
-from rapids.storage.connection import Commands, SharedPool, check_client
-from rapids.storage.keys import Source, default_dlq
 from rapids.trimming import Trimming
-from rapids.worker.checkup import not_running
-from rapids.worker.worker import Worker
 
 __all__ = ["ConsumerLag", "EventRouter"]
 

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from rapids import Event, EventEmitter
 from rapids.emitter import ids_for
-from rapids_fastapi.running import Running, running
+from rapids_fastapi.state import Running, running
 
 __all__ = ["EmitterDep", "OnSuccessEmitter", "OnSuccessEmitterDep", "emit_on_success", "get_emitter"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from rapids import EventEmitter, EventRouter, RouterHealth
-from rapids.reasons import reason
+from rapids._core.redis_errors import reason
 
 __all__ = ["Readiness"]
 

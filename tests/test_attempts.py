@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapids.attempts import LARGEST_STORED, MESSAGE_LIMIT, NAME_LIMIT, NO_ATTEMPTS, Attempt, AttemptLog
-from rapids.failures import Failure
-from rapids.outcomes import Ledger
+from rapids._core.attempt_log import LARGEST_STORED, MESSAGE_LIMIT, NAME_LIMIT, NO_ATTEMPTS, Attempt, AttemptLog
+from rapids._core.failures import Failure
+from rapids._core.outcomes import Ledger
 
 AT = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 DECLINED = Attempt(2, 3, AT, "worker-1", "shop.Declined", "no money")

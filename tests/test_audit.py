@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, GroupControl
+from rapids._storage.keys import audit_log
 from rapids.audit import AuditEntry, AuditLog
 from rapids.exceptions import LetterStateError
-from rapids.storage.keys import audit_log
 from tests.dead_letters.helpers import write
 from tests.worker.helpers import DLQ, GROUP, STREAM, check_keys
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from rapids import EventEmitter, EventRouter
+from rapids._core.counter_state import MOST_EVENT_TYPES, Counts, EventTypes
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters, Sample
-from rapids.counts import MOST_EVENT_TYPES, Counts, EventTypes
-from rapids.storage.groups import RawEntry
-from rapids.storage.keys import Source
 
 SOURCE = Source("orders", "billing")
 

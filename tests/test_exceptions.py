@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rapids import exceptions
+from rapids._core.parse_problem import ParseProblem
 from rapids.exceptions import (
     DeserializationError,
     DuplicateEventTypeError,
@@ -30,7 +31,6 @@ from rapids.exceptions import (
     SerializationError,
     StreamNotFoundError,
 )
-from rapids.problems import ParseProblem
 
 CAUSE = ConnectionError("connection refused")
 PROBLEMS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from rapids._core.failures import POSITION_LIMIT, Failure
 from rapids.exceptions import HandlerTimeoutError, NonRetryableError
-from rapids.failures import POSITION_LIMIT, Failure
 
 
 def line_of(text: str) -> int:

@@ -84,6 +84,10 @@ PUBLIC_ALL_THE_SAME = {"_exit", "_replace"}
 """os._exit and a named tuple's _replace are documented."""
 
 
+OWN_PACKAGES = {path.name for path in (ROOT / "rapids").glob("_*/")}
+"""Packages of ours that users must not build on."""
+
+
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_"
 
@@ -119,7 +123,7 @@ def private_uses(tree: ast.Module) -> Iterator[tuple[int, str]]:
             case ast.Import() | ast.ImportFrom():
                 module = getattr(node, "module", None) or ""
                 for part in (*module.split("."), *(part for alias in node.names for part in alias.name.split("."))):
-                    if is_private(part):
+                    if is_private(part) and part not in OWN_PACKAGES:
                         yield node.lineno, part
 
 

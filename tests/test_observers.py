@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from rapids import observers
-from rapids.counts import Counts
+from rapids._core.counter_state import Counts
 from rapids.observers import Detail, Lost, Observers, OutageEnded
 
 DETAIL = OutageEnded("orders", "billing", 1.5)

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapids.attempts import NO_ATTEMPTS, Attempt, AttemptLog
-from rapids.exceptions import MaxRetriesExceededError, NonRetryableError
-from rapids.failures import ERROR_LIMIT, TRACEBACK_LIMIT
-from rapids.outcomes import (
+from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
+from rapids._core.failures import ERROR_LIMIT, TRACEBACK_LIMIT
+from rapids._core.outcomes import (
     Ack,
     Dead,
     Done,
@@ -32,6 +31,7 @@ from rapids.outcomes import (
     settle,
     without_entry,
 )
+from rapids.exceptions import MaxRetriesExceededError, NonRetryableError
 
 WHY = Failure("ValueError", "why")
 HANDLERS = ("pay", "ship", "audit", "mail")

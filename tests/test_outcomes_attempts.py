@@ -8,8 +8,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapids.attempts import NO_ATTEMPTS, Attempt, AttemptLog
-from rapids.outcomes import (
+from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
+from rapids._core.outcomes import (
     Ack,
     Dead,
     Done,

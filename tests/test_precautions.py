@@ -15,13 +15,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from rapids import EventEmitter, EventRouter
-from rapids import precautions as precautions_module
+from rapids._core import server_warnings as precautions_module
+from rapids._core.server_warnings import Precautions, dangers, timeout_dangers
+from rapids._storage import server_info as server_module
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.server_info import ServerFacts, look_at_server, socket_timeout_of
 from rapids.embedded import embedded_server
 from rapids.exceptions import RapidsError
-from rapids.precautions import Precautions, dangers, timeout_dangers
-from rapids.storage import server as server_module
-from rapids.storage.connection import SharedPool
-from rapids.storage.server import ServerFacts, look_at_server, socket_timeout_of
 from rapids_fastapi import Rapids
 from tests.redis.own_server import OwnServer, own_server
 from tests.servers.builds import Build

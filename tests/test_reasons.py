@@ -6,8 +6,8 @@ import pytest
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import AskError, MovedError, ReadOnlyError, RedisError
 
+from rapids._core.redis_errors import reason
 from rapids.exceptions import EmitError
-from rapids.reasons import reason
 
 
 @pytest.mark.parametrize(

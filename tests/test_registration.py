@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rapids import BaseEvent, EventRouter
+from rapids._core.handlers import Handler, HandlerRegistry
 from rapids.backoff import constant, exponential
 from rapids.exceptions import NonRetryableError
-from rapids.registration import Handler, HandlerRegistry
 
 
 class RegOrderPlaced(BaseEvent):

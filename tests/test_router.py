@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rapids import EventEmitter, EventRouter, GroupStartPosition, RapidsError
+from rapids._core.settings import RouterSettings
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
-from rapids.settings import RouterSettings
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 import rapids.events
 from rapids import BaseEvent, Event, GenericEvent
-from rapids.registration import Handler, HandlerRegistry, Handlers
-from rapids.routing import Pattern, matches, matches_pattern, targets_of
+from rapids._core.handlers import Handler, HandlerRegistry, Handlers
+from rapids._core.patterns import Pattern, matches, matches_pattern, targets_of
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from rapids._core.settings import EmitterSettings, GroupStartPosition, RouterSettings, hash_tag
 from rapids.backoff import constant
-from rapids.settings import EmitterSettings, GroupStartPosition, RouterSettings, hash_tag
 
 TEXT = "must be a non-empty string"
 NOT_TEXT: list[Any] = [None, 7, b"name", ["name"]]

@@ -1,8 +1,9 @@
 """Dead letters: what failed and why, and putting it right."""
 
+from rapids._storage.keys import default_dlq
+from rapids.dead_letters.causes import LetterGroup, LetterGroups, QueueStanding
 from rapids.dead_letters.diffs import Difference
-from rapids.dead_letters.groups import LetterGroup, LetterGroups, QueueStanding
-from rapids.dead_letters.letters import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, ReplayOutcome, Scope
+from rapids.dead_letters.letter import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, ReplayOutcome, Scope
 from rapids.dead_letters.operation import (
     Operation,
     OperationError,
@@ -12,10 +13,9 @@ from rapids.dead_letters.operation import (
     Preview,
 )
 from rapids.dead_letters.operations import Operations
-from rapids.dead_letters.parsing import ParseCheck, ParseProblem
+from rapids.dead_letters.parse_check import ParseCheck, ParseProblem
 from rapids.dead_letters.queue import DeadLetterQueue
-from rapids.dead_letters.selecting import Selector
-from rapids.storage.keys import default_dlq
+from rapids.dead_letters.selection import Selector
 
 __all__ = [
     "DeadLetter",

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
-from rapids.dead_letters.moving import Letters, Step
+from rapids._core.operation_outages import HaltedError, Patience
+from rapids._storage import operation_records as stored
+from rapids._storage.client.connections import Commands, is_outage
+from rapids._storage.letter_moves import NoRoomError, WorkStoppedError
+from rapids.dead_letters.moves import Letters, Step
 from rapids.dead_letters.pacing import Pace
-from rapids.dead_letters.patience import HaltedError, Patience
 from rapids.dead_letters.stored_operations import write_error
 from rapids.exceptions import LetterNotFoundError, LetterStateError
-from rapids.storage import operations as stored
-from rapids.storage.connection import Commands, is_outage
-from rapids.storage.moving import NoRoomError, WorkStoppedError
 
 __all__ = ["Batches"]
 

@@ -2,7 +2,7 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
-from rapids.settings import parsed_entry_id
+from rapids._core.settings import parsed_entry_id
 
 __all__ = ["entry_behind", "entry_cursor", "place_behind", "place_cursor"]
 

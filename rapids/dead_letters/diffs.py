@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from pydantic_core import from_json, to_json
 
-from rapids.problems import json_pointer
+from rapids._core.parse_problem import json_pointer
 
 __all__ = ["NO_JSON", "Difference", "canonical", "differences", "read_differences", "write_differences"]
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rapids.dead_letters.choosing import LAST_ID, Choice, Span, choose, earlier, next_id, span_of
+from rapids._storage import letter_index, letters
+from rapids._storage.client.connections import Commands
+from rapids._storage.letter_index import IndexState
 from rapids.dead_letters.cursors import entry_behind, entry_cursor
-from rapids.dead_letters.letters import DeadLetter, LetterFilter, LetterPage
+from rapids.dead_letters.find import LAST_ID, Choice, Span, choose, earlier, next_id, span_of
+from rapids.dead_letters.letter import DeadLetter, LetterFilter, LetterPage
 from rapids.dead_letters.reading import read_letters
-from rapids.storage import index, letters
-from rapids.storage.connection import Commands
-from rapids.storage.index import IndexState
 
 __all__ = ["page_of"]
 
@@ -29,7 +29,7 @@ async def page_of(commands: Commands, dlq: str, wanted: LetterFilter, *, cursor:
         page = _Page(commands, dlq, wanted, limit, behind)
         await page.look_at_all(behind, "0-0")
         return page.finished(await letters.length(commands, dlq), exact=True)
-    state = await index.state(commands, dlq)
+    state = await letter_index.state(commands, dlq)
     choice = choose(state, wanted)
     page = _Page(commands, dlq, wanted, limit, behind)
     if span is not None:
@@ -98,7 +98,7 @@ class _Page:
         """Look up those that the index has before this place and behind an id."""
         while not self.is_done:
             wanted = self.limit - len(self.found)
-            selected = await index.select(
+            selected = await letter_index.select(
                 *(self.commands, self.dlq, state.epoch, choice.names),
                 behind=self.behind,
                 until=next_id(after),

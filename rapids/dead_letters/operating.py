@@ -7,18 +7,18 @@ from contextlib import aclosing, suppress
 
 from redis.exceptions import RedisError
 
+from rapids._core.operation_outages import HaltedError, Outage, Patience
+from rapids._core.redis_errors import reason
+from rapids._storage import operation_records as stored
+from rapids._storage.client.connections import Commands
+from rapids._storage.operation_records import LEASE_MS, Claim
 from rapids.dead_letters.batches import Batches
-from rapids.dead_letters.moving import Letters, Selected, Step
+from rapids.dead_letters.moves import Letters, Selected, Step
 from rapids.dead_letters.operation import Operation
 from rapids.dead_letters.pacing import LARGEST_BATCH, Pace
-from rapids.dead_letters.patience import HaltedError, Outage, Patience
-from rapids.dead_letters.selecting import Chunk
+from rapids.dead_letters.selection import Chunk
 from rapids.dead_letters.stored_operations import read_operation, write_error
 from rapids.exceptions import OperationNotFoundError
-from rapids.reasons import reason
-from rapids.storage import operations as stored
-from rapids.storage.connection import Commands
-from rapids.storage.operations import LEASE_MS, Claim
 
 __all__ = ["Operating"]
 

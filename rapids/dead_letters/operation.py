@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from rapids.dead_letters.letters import DeadLetter, Scope
-from rapids.dead_letters.selecting import Selector
+from rapids.dead_letters.letter import DeadLetter, Scope
+from rapids.dead_letters.selection import Selector
 
 __all__ = ["Operation", "OperationError", "OperationKind", "OperationPage", "OperationState", "Preview"]
 

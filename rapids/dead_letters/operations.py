@@ -5,19 +5,19 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import get_args
 from uuid import uuid4
 
-from rapids.checks import at_least, note, one_of, positive_seconds
+from rapids._core.checks import at_least, note, one_of, positive_seconds
+from rapids._core.operation_outages import Outage, Patience
+from rapids._storage import operation_records as stored
+from rapids._storage.client.connections import Commands
 from rapids.dead_letters.cursors import place_behind, place_cursor
-from rapids.dead_letters.letters import DeadLetter, Scope
-from rapids.dead_letters.moving import Letters
+from rapids.dead_letters.letter import DeadLetter, Scope
+from rapids.dead_letters.moves import Letters
 from rapids.dead_letters.operating import Operating
 from rapids.dead_letters.operation import Operation, OperationKind, OperationPage, OperationState, Preview
-from rapids.dead_letters.patience import Outage, Patience
 from rapids.dead_letters.runner import POLL_PAUSE, Runner, new_token
-from rapids.dead_letters.selecting import Count, Selector
+from rapids.dead_letters.selection import Count, Selector
 from rapids.dead_letters.stored_operations import read_operation, write_selector
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
-from rapids.storage import operations as stored
-from rapids.storage.connection import Commands
 
 __all__ = ["Operations"]
 

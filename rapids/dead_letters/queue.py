@@ -6,24 +6,24 @@ from typing import Any, get_args
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.checks import at_least, instance, note, positive_seconds, text
-from rapids.dead_letters.editing import edited
-from rapids.dead_letters.groups import LetterGroups, QueueStanding, groups_of, standing_of
-from rapids.dead_letters.letters import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
+from rapids._core.checks import at_least, instance, note, positive_seconds, text
+from rapids._core.settings import parsed_entry_id, stream_name
+from rapids._storage import archive, letter_index, letter_moves, letters
+from rapids._storage.client.connections import SharedPool, share_a_slot
+from rapids._storage.keys import replay_stream
+from rapids._storage.letter_moves import Append, BeingMovedError, Move
+from rapids._wire.entry_format import Fields
+from rapids._wire.letter_format import LetterRead, completed, is_complete, original_fields, replay_fields
+from rapids.dead_letters.causes import LetterGroups, QueueStanding, groups_of, standing_of
+from rapids.dead_letters.edit import edited
+from rapids.dead_letters.letter import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
 from rapids.dead_letters.listing import page_of
-from rapids.dead_letters.moving import Step
+from rapids.dead_letters.moves import Step
 from rapids.dead_letters.operations import LONGEST_ACTOR, LONGEST_REASON, Operations
 from rapids.dead_letters.queue_letters import Bounds, QueueLetters
 from rapids.dead_letters.reading import read_letters
 from rapids.dead_letters.replays import with_replays
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
-from rapids.settings import parsed_entry_id, stream_name
-from rapids.storage import archive, index, letters, moving
-from rapids.storage.connection import SharedPool, share_a_slot
-from rapids.storage.keys import replay_stream
-from rapids.storage.moving import Append, BeingMovedError, Move
-from rapids.wire.events import Fields
-from rapids.wire.letters import LetterRead, completed, is_complete, original_fields, replay_fields
 
 __all__ = ["DeadLetterQueue"]
 
@@ -123,7 +123,7 @@ class DeadLetterQueue:
         """
         note("actor", actor, LONGEST_ACTOR)
         note("reason", reason, LONGEST_REASON)
-        await index.forget(self._commands, self.stream, actor=actor, reason=reason)
+        await letter_index.forget(self._commands, self.stream, actor=actor, reason=reason)
         return await self.standing()
 
     async def get(self, letter_id: str) -> DeadLetter:
@@ -190,7 +190,7 @@ class DeadLetterQueue:
         """
         change = _change("restored", actor, reason)
         wanted = _checked_id(letter_id)
-        restored = await moving.restore(self._commands, self.stream, wanted, change, dlq_maxlen=self._dlq_maxlen)
+        restored = await letter_moves.restore(self._commands, self.stream, wanted, change, dlq_maxlen=self._dlq_maxlen)
         letter = await self.get(letter_id)
         if restored is None:
             raise LetterStateError(wanted, letter.state, "discarded")
@@ -247,9 +247,9 @@ class DeadLetterQueue:
         for _ in range(MOVER_LOOKS):
             try:
                 if append is None or share_a_slot(self._redis, self.stream, append.stream):
-                    return await moving.move(self._commands, self.stream, move, append)
+                    return await letter_moves.move(self._commands, self.stream, move, append)
                 elsewhere = SharedPool(self._redis, append.stream)
-                return await moving.move_after_append(self._commands, self.stream, move, append, elsewhere)
+                return await letter_moves.move_after_append(self._commands, self.stream, move, append, elsewhere)
             except BeingMovedError:
                 await asyncio.sleep(MOVER_PAUSE)
         raise LetterStateError(move.letter_id, "being replayed", "dead")

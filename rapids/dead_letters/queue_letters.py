@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.dead_letters.archived import ArchiveSelection
-from rapids.dead_letters.letters import DeadLetter, read_history
-from rapids.dead_letters.moving import Selected, Step
+from rapids._core.settings import hash_tag
+from rapids._storage import archive, letter_moves, letters
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.letter_moves import Moved, MoveMany
+from rapids.dead_letters.archive_selection import ArchiveSelection
+from rapids.dead_letters.letter import DeadLetter, read_history
+from rapids.dead_letters.moves import Selected, Step
 from rapids.dead_letters.operation import OperationKind
 from rapids.dead_letters.reading import read_letters
-from rapids.dead_letters.selecting import Selection, Selector
-from rapids.settings import hash_tag
-from rapids.storage import archive, letters, moving
-from rapids.storage.connection import SharedPool
-from rapids.storage.moving import Moved, MoveMany
+from rapids.dead_letters.selection import Selection, Selector
 
 __all__ = ["Bounds", "QueueLetters"]
 
@@ -80,7 +80,7 @@ class QueueLetters:
         """Move letters in one step, in which the operation counts them."""
         bounds = self._bounds
         if step.kind == "restore":
-            return await moving.restore_many(
+            return await letter_moves.restore_many(
                 *(self._commands, self._dlq, step.working, step.change, places), dlq_maxlen=bounds.dlq_maxlen
             )
         many = MoveMany(
@@ -89,7 +89,7 @@ class QueueLetters:
             tag=self._tag,
             maxlen=bounds.maxlen,
         )
-        return await moving.move_many(self._commands, self._dlq, many, places)
+        return await letter_moves.move_many(self._commands, self._dlq, many, places)
 
     async def move_one(self, step: Step, place: str) -> None:
         """Move a letter that could not be moved with others."""

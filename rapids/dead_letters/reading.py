@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from rapids.dead_letters.letters import DeadLetter
-from rapids.storage import letters
-from rapids.storage.connection import Commands
-from rapids.wire.events import Fields
-from rapids.wire.letters import LetterRead
+from rapids._storage import letters
+from rapids._storage.client.connections import Commands
+from rapids._wire.entry_format import Fields
+from rapids._wire.letter_format import LetterRead
+from rapids.dead_letters.letter import DeadLetter
 
 __all__ = ["read_letters"]
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.dead_letters.letters import DeadLetter, ReplayOutcome
-from rapids.storage import archive
-from rapids.storage.connection import SharedPool
+from rapids._storage import archive
+from rapids._storage.client.connections import SharedPool
+from rapids.dead_letters.letter import DeadLetter, ReplayOutcome
 
 __all__ = ["with_replays"]
 

@@ -9,14 +9,14 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from rapids.dead_letters.moving import Letters
+from rapids._core.operation_outages import HaltedError, Outage, Patience
+from rapids._storage import letter_index
+from rapids._storage import operation_records as stored
+from rapids._storage.client.connections import Commands
+from rapids._storage.operation_records import Claim
+from rapids.dead_letters.moves import Letters
 from rapids.dead_letters.operating import Operating
 from rapids.dead_letters.operation import OperationKind
-from rapids.dead_letters.patience import HaltedError, Outage, Patience
-from rapids.storage import index
-from rapids.storage import operations as stored
-from rapids.storage.connection import Commands
-from rapids.storage.operations import Claim
 
 __all__ = ["POLL_PAUSE", "Runner", "new_token"]
 
@@ -93,7 +93,7 @@ class Runner:
     async def _is_indexed(self) -> bool:
         """Catch up with the index a little; whether there is nothing more to do. A failure is left to the next look."""
         try:
-            return await index.catch_up(self._commands, self._dlq)
+            return await letter_index.catch_up(self._commands, self._dlq)
         except (RedisError, OSError):
             return True
 

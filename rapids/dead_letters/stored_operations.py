@@ -6,11 +6,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from rapids.dead_letters.letters import LetterFilter, Scope
+from rapids._core.redis_errors import reason
+from rapids._storage.operation_records import StoredOperation
+from rapids.dead_letters.letter import LetterFilter, Scope
 from rapids.dead_letters.operation import Operation, OperationError, OperationKind, OperationState
-from rapids.dead_letters.selecting import Selector
-from rapids.reasons import reason
-from rapids.storage.operations import StoredOperation
+from rapids.dead_letters.selection import Selector
 
 __all__ = ["read_operation", "read_selector", "write_error", "write_selector"]
 

@@ -1,17 +1,6 @@
 """Inspection: how streams, their groups and consumers are, and what is pending. Read-only, at a bounded cost."""
 
-from rapids.inspection.inspector import Inspector
-from rapids.inspection.snapshots import (
-    ConsumerSnapshot,
-    GroupSnapshot,
-    HandlerAttempts,
-    Page,
-    ParkedFailure,
-    PendingEntry,
-    PendingState,
-    StreamSnapshot,
-)
-from rapids.inspection.trees import (
+from rapids.inspection.causation_tree import (
     CausationTree,
     DeliveryState,
     LettersFound,
@@ -22,6 +11,17 @@ from rapids.inspection.trees import (
     TracedHandler,
     TracedLetter,
     TracedReplay,
+)
+from rapids.inspection.inspector import Inspector
+from rapids.inspection.snapshots import (
+    ConsumerSnapshot,
+    GroupSnapshot,
+    HandlerAttempts,
+    Page,
+    ParkedFailure,
+    PendingEntry,
+    PendingState,
+    StreamSnapshot,
 )
 
 __all__ = [

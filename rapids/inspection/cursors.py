@@ -9,7 +9,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from math import isnan
 
-from rapids.settings import parsed_entry_id
+from rapids._core.settings import parsed_entry_id
 
 __all__ = ["EntryCursor", "TimeCursor", "name_after", "name_cursor"]
 

@@ -7,18 +7,18 @@ from datetime import datetime
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from rapids.checks import at_least, flag, note, text
+from rapids._core.checks import at_least, flag, note, text
+from rapids._core.settings import stream_name
+from rapids._storage import inspection_queries
+from rapids._storage.client.connections import Commands, SharedPool, check_client, is_no_group
+from rapids._storage.keys import PARKED, Source
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import reading
+from rapids.inspection.causation_tree import CausationTree, LettersFound
 from rapids.inspection.cursors import EntryCursor, TimeCursor, name_after, name_cursor
 from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
-from rapids.inspection.tracing import LARGEST_WINDOW, WINDOW, Tracer
-from rapids.inspection.trees import CausationTree, LettersFound
+from rapids.inspection.trace import LARGEST_WINDOW, WINDOW, Tracer
 from rapids.inspection.windows import milliseconds
-from rapids.settings import stream_name
-from rapids.storage import inspecting
-from rapids.storage.connection import Commands, SharedPool, check_client, is_no_group
-from rapids.storage.keys import PARKED, Source
 
 __all__ = ["Inspector"]
 
@@ -48,13 +48,15 @@ class Inspector:
         """A stream: how long, since when, how large."""
         name = stream_name("stream", stream)
         with _named(name):
-            return reading.stream(name, await inspecting.stream(self._commands(name), name))
+            return reading.stream(name, await inspection_queries.stream(self._commands(name), name))
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
         """A page of a stream's groups, by name. It is shorter where the groups have thousands of consumers."""
         source, most, start = Source(stream_name("stream", stream), ""), _limit(limit), name_after(cursor)
         with _named(stream):
-            found = await inspecting.groups(self._commands(stream), source, names_of=source, start=start, most=most)
+            found = await inspection_queries.groups(
+                self._commands(stream), source, names_of=source, start=start, most=most
+            )
         groups = tuple(reading.group(stream, found, row) for row in found.rows)
         return Page(reading.server_time(found.now_ms), groups, name_cursor(found.rows[-1].name) if found.more else None)
 
@@ -65,7 +67,7 @@ class Inspector:
         """
         main, source = _sources(stream, group, replays=replays)
         with _named(source.stream, group):
-            found = await inspecting.groups(self._commands(stream), source, names_of=main)
+            found = await inspection_queries.groups(self._commands(stream), source, names_of=main)
         if not found.rows:
             raise GroupNotFoundError(source.stream, group)
         return reading.group(source.stream, found, found.rows[0])
@@ -77,7 +79,9 @@ class Inspector:
         main, source = _sources(stream, group, replays=replays)
         start, most = name_after(cursor), _limit(limit)
         with _named(source.stream, group):
-            found = await inspecting.consumers(self._commands(stream), source, names_of=main, start=start, most=most)
+            found = await inspection_queries.consumers(
+                self._commands(stream), source, names_of=main, start=start, most=most
+            )
         consumers = tuple(reading.consumer(found.now_ms, row) for row in found.rows)
         following = name_cursor(found.rows[-1].name) if found.more else None
         return Page(reading.server_time(found.now_ms), consumers, following)
@@ -109,7 +113,7 @@ class Inspector:
         _, source = _sources(stream, group, replays=replays)
         place, most = TimeCursor.read(cursor), _limit(limit)
         with _named(source.stream, group):
-            found = await inspecting.waiting(
+            found = await inspection_queries.waiting(
                 self._commands(stream), source, after=place.after, until=place.until, most=most
             )
         entries = tuple(entry for row in found.rows if (entry := reading.waiting(row)) is not None)
@@ -163,7 +167,7 @@ class Inspector:
         main, source = _sources(stream, group, replays=replays)
         place, most = EntryCursor.read(cursor), _limit(limit)
         with _named(source.stream, group):
-            found = await inspecting.pending(
+            found = await inspection_queries.pending(
                 *(self._commands(stream), source),
                 names_of=main,
                 start=place.start,
@@ -214,6 +218,6 @@ def _named(stream: str, group: str = "") -> Generator[None]:
     except ResponseError as error:
         if is_no_group(error):  # said of a stream that is there, since each script looks for that first
             raise GroupNotFoundError(stream, group) from error
-        if inspecting.is_no_stream(error):
+        if inspection_queries.is_no_stream(error):
             raise StreamNotFoundError(stream) from error
         raise

@@ -6,6 +6,19 @@ from typing import Any, cast
 
 import orjson
 
+from rapids._core.outcomes import Ledger
+from rapids._storage import tokens
+from rapids._storage.inspection_queries import (
+    COUNTED,
+    ConsumerRow,
+    GroupRow,
+    GroupRows,
+    PendingRow,
+    StreamRow,
+    WaitingRow,
+)
+from rapids._storage.keys import PARKED, WAITING
+from rapids._storage.streams import order
 from rapids.inspection.snapshots import (
     ConsumerSnapshot,
     GroupSnapshot,
@@ -14,11 +27,6 @@ from rapids.inspection.snapshots import (
     PendingEntry,
     StreamSnapshot,
 )
-from rapids.outcomes import Ledger
-from rapids.storage import tokens
-from rapids.storage.inspecting import COUNTED, ConsumerRow, GroupRow, GroupRows, PendingRow, StreamRow, WaitingRow
-from rapids.storage.keys import PARKED, WAITING
-from rapids.storage.streams import order
 
 __all__ = ["consumer", "group", "lag", "pending", "server_time", "stream", "waiting"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from rapids.attempts import Attempt
+from rapids._core.attempt_log import Attempt
 
 __all__ = [
     "ConsumerSnapshot",

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from rapids.dead_letters.letters import DeadLetter
+from rapids._core.outcomes import Ledger
+from rapids._storage.inspection_queries import PendingRow
+from rapids._storage.trace_queries import Found, GroupTrace
+from rapids.dead_letters.letter import DeadLetter
 from rapids.inspection import reading
-from rapids.inspection.trees import (
+from rapids.inspection.causation_tree import (
     DeliveryState,
     TracedDelivery,
     TracedEvent,
@@ -13,9 +16,6 @@ from rapids.inspection.trees import (
     TracedLetter,
     TracedReplay,
 )
-from rapids.outcomes import Ledger
-from rapids.storage.inspecting import PendingRow
-from rapids.storage.tracing import Found, GroupTrace
 
 __all__ = ["delivery", "event", "letter", "replay_of"]
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, cast
 
 import orjson
 
+from rapids._core.settings import parsed_entry_id
+from rapids._storage.trace_queries import Found, Looked
+from rapids.inspection.causation_tree import ScannedWindow
 from rapids.inspection.cursors import bad
-from rapids.inspection.trees import ScannedWindow
-from rapids.settings import parsed_entry_id
-from rapids.storage.tracing import Found, Looked
 
 __all__ = ["Search", "cursor_of", "milliseconds", "places_in"]
 

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection, Request
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminUser, Permission, TokenAuth, authenticate
 from rapids_fastapi.admin.origin import is_foreign, needs_origin_check
 from rapids_fastapi.admin.problems import Problem, ProblemRoute
-from rapids_fastapi.running import Running, running
+from rapids_fastapi.state import Running, running
 
 __all__ = ["CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "needs"]
 

@@ -13,8 +13,8 @@ from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, nee
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
-from rapids_fastapi.admin.reach import streams_of
-from rapids_fastapi.running import Running
+from rapids_fastapi.admin.scope import streams_of
+from rapids_fastapi.state import Running
 
 __all__ = ["Place", "router"]
 

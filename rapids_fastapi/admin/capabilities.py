@@ -9,9 +9,9 @@ from rapids_fastapi.admin import service_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.documented import documented
 from rapids_fastapi.admin.paging import MAX_PAGE
-from rapids_fastapi.admin.reach import streams_of
 from rapids_fastapi.admin.schemas import Scope
-from rapids_fastapi.running import Running
+from rapids_fastapi.admin.scope import streams_of
+from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 

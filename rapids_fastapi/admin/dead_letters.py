@@ -8,16 +8,16 @@ from starlette.concurrency import run_in_threadpool
 from rapids import DeadLetter, DeadLetterQueue
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.asking import FilterDep, QueueDep
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.editing import replay_as, shown_diff
 from rapids_fastapi.admin.event_schemas import LinkedDeadLetter
 from rapids_fastapi.admin.letters import detail_of, summary_of
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.searching import find
 from rapids_fastapi.admin.traced import links_of
-from rapids_fastapi.running import Running
+from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 

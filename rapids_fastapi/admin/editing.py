@@ -7,9 +7,9 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue
+from rapids._core.parse_problem import ParseProblem, json_pointer, pointer_parts
 from rapids.dead_letters import Difference, Replay
 from rapids.exceptions import EditRefusedError, LetterStateError
-from rapids.problems import ParseProblem, json_pointer, pointer_parts
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.keeping import ABSENT, Keeper

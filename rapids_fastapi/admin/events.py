@@ -8,11 +8,11 @@ from starlette.concurrency import run_in_threadpool
 from rapids.inspection import Inspector
 from rapids_fastapi.admin import event_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.asking import Moment
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, Listing, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem
-from rapids_fastapi.admin.reach import streams_of
+from rapids_fastapi.admin.query import Moment
+from rapids_fastapi.admin.scope import streams_of
 from rapids_fastapi.admin.traced import tree_of
 
 __all__ = ["router"]

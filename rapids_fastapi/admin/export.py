@@ -7,11 +7,11 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import StreamingResponse
 
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.asking import FilterDep, QueueDep
 from rapids_fastapi.admin.documented import documented
 from rapids_fastapi.admin.exporting import Export
 from rapids_fastapi.admin.paging import CursorQuery, Listing
 from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.schemas import WHOLE_EXAMPLE
 
 __all__ = ["router"]

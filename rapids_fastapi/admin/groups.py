@@ -12,9 +12,9 @@ from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, Use
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem, understood
-from rapids_fastapi.admin.reach import LONGEST_NAME, StreamDep, check_stream
 from rapids_fastapi.admin.redaction import MASK, Redactor
-from rapids_fastapi.running import Running
+from rapids_fastapi.admin.scope import LONGEST_NAME, StreamDep, check_stream
+from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 

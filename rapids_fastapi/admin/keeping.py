@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
+from rapids._core.parse_problem import ParseProblem
 from rapids.dead_letters.diffs import canonical
-from rapids.problems import ParseProblem
 from rapids_fastapi.admin.redaction import MASK, Redactor
 
 __all__ = ["ABSENT", "Keeper"]

@@ -8,10 +8,10 @@ from rapids import DeadLetterQueue
 from rapids.dead_letters import QueueStanding
 from rapids_fastapi.admin import letter_group_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, UserDep, needs
-from rapids_fastapi.admin.asking import KindDep, QueueDep
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
 from rapids_fastapi.admin.problems import understood
+from rapids_fastapi.admin.query import KindDep, QueueDep
 
 __all__ = ["router"]
 

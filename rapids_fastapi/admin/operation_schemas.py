@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rapids_fastapi.admin.asking import LONGEST_TEXT, Moment
+from rapids_fastapi.admin.query import LONGEST_TEXT, Moment
 from rapids_fastapi.admin.schemas import SUMMARY_EXAMPLE, DeadLetterSummary, Scope
 from rapids_fastapi.admin.stream_schemas import LONGEST_REASON, Name, Text
 

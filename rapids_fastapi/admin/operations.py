@@ -11,7 +11,6 @@ from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Operation, Selector
 from rapids_fastapi.admin import operation_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.asking import QueueDep
 from rapids_fastapi.admin.auth import AdminUser, Permission
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.letters import summary_of
@@ -19,7 +18,8 @@ from rapids_fastapi.admin.operations_shown import operation_of
 from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem, understood
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progress
-from rapids_fastapi.running import Running
+from rapids_fastapi.admin.query import QueueDep
+from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 

@@ -1,9 +1,9 @@
 """Would it parse today? The answer as it may be shown: without what is hidden in the payload."""
 
 from rapids import DeadLetter
+from rapids._core.parse_problem import json_pointer
 from rapids.dead_letters import ParseProblem
-from rapids.dead_letters.parsing import ELLIPSIS
-from rapids.problems import json_pointer
+from rapids.dead_letters.parse_check import ELLIPSIS
 from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.payloads import Shown, clean
 from rapids_fastapi.admin.redaction import MASK, Redactor

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rapids_fastapi.admin.payloads import clean
-from rapids_fastapi.admin.reach import LONGEST_NAME
 from rapids_fastapi.admin.redaction import MASK
 from rapids_fastapi.admin.schemas import ATTEMPT, Attempt
+from rapids_fastapi.admin.scope import LONGEST_NAME
 
 __all__ = [
     "Consumer",

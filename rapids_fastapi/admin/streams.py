@@ -7,7 +7,7 @@ from rapids.inspection import Inspector
 from rapids_fastapi.admin import stream_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.documented import documented
-from rapids_fastapi.admin.reach import streams_of
+from rapids_fastapi.admin.scope import streams_of
 
 __all__ = ["router"]
 

@@ -13,7 +13,7 @@ from rapids_fastapi.admin.letters import replays_of
 from rapids_fastapi.admin.payloads import LONGEST_IN_LIST, Shown, show
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.admin.schemas import Payload
-from rapids_fastapi.running import Running
+from rapids_fastapi.state import Running
 
 __all__ = ["links_of", "tree_of"]
 

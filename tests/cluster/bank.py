@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter, NonRetryableError, current_delivery
-from rapids.storage.keys import Source
+from rapids._storage.keys import Source
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_router, running, until_settled
 

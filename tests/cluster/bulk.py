@@ -7,10 +7,10 @@ from collections import Counter
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, Event, current_delivery
+from rapids._storage import scripts
+from rapids._storage.client.connections import SharedPool, checked, run
+from rapids._storage.keys import Source, letter_index, letters_archive, letters_archived
 from rapids.dead_letters.operation import Operation
-from rapids.storage import scripts
-from rapids.storage.connection import SharedPool, checked, run
-from rapids.storage.keys import Source, letter_index, letters_archive, letters_archived
 from tests.cluster.operating import ARCHIVED
 from tests.dead_letters.helpers import letter_fields
 from tests.support import eventually

@@ -10,8 +10,8 @@ from asyncio.subprocess import Process
 sys.path.insert(0, ".")
 
 from rapids import DeadLetterQueue
+from rapids._storage import operation_records
 from rapids.dead_letters import operating
-from rapids.storage import operations
 from tests.servers.connecting import connected
 
 ARCHIVED = 20_000
@@ -27,7 +27,7 @@ async def begin(url: str, dlq: str, operation_id: str) -> Process:
 
 
 async def main(url: str, dlq: str, operation_id: str) -> None:
-    operations.LEASE_MS = LEASE_MS
+    operation_records.LEASE_MS = LEASE_MS
     operating.RENEWAL_PAUSE = LEASE_MS / 3000
     async with connected(url) as redis:
         await DeadLetterQueue(redis, dlq, archive_maxlen=ARCHIVED).operations.run_until_ended(operation_id)

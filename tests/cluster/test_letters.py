@@ -9,11 +9,11 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids._core.settings import hash_tag
+from rapids._storage.client.connections import SharedPool, run
+from rapids._storage.keys import default_dlq, letter_mover, letters_archived
+from rapids._storage.letter_moves import Moved, MoveMany, Working, move_many, restore_many
 from rapids.dead_letters import Selector
-from rapids.settings import hash_tag
-from rapids.storage.connection import SharedPool, run
-from rapids.storage.keys import default_dlq, letter_mover, letters_archived
-from rapids.storage.moving import Moved, MoveMany, Working, move_many, restore_many
 from tests.dead_letters.helpers import letter_fields
 from tests.worker.helpers import DLQ as ELSEWHERE
 from tests.worker.helpers import STREAM, as_text, check_keys, replay_stream
@@ -100,7 +100,7 @@ async def test_an_operation_replays_letters_into_another_slot_once_though_it_bre
             raise RedisConnectionError("gone")
         return await run(commands, script, calls)
 
-    monkeypatch.setattr("rapids.storage.moving.run", breaks_off)
+    monkeypatch.setattr("rapids._storage.letter_moves.run", breaks_off)
     started = await queue.operations.start("replay", Selector(filter=LetterFilter()))
     ended = await queue.operations.run_until_ended(started.id)
 

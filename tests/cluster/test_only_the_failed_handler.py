@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from rapids import BaseEvent, DeadLetter, DeadLetterQueue, EventRouter
-from rapids.storage.keys import Source
+from rapids._storage.keys import Source
 from rapids_fastapi import Rapids, TokenAuth
 from tests.cluster.conftest import Place
 from tests.fastapi.helpers import admin_app

@@ -7,8 +7,8 @@ from collections import Counter
 from redis.asyncio import RedisCluster
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids._storage.keys import letter_mover
 from rapids.dead_letters import Operation, Selector, default_dlq
-from rapids.storage.keys import letter_mover
 from tests.dead_letters.helpers import write
 from tests.dead_letters.test_carrying_out import replayed, write_many
 from tests.dead_letters.test_operations import ended, run

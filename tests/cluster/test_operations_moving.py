@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import RedisCluster
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids._storage import keys
 from rapids.dead_letters import Selector
-from rapids.storage import keys
 from tests.dead_letters.helpers import letter_fields
 from tests.servers.cluster import Cluster
 from tests.support import eventually

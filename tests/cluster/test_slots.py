@@ -12,14 +12,14 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rapids import DeadLetterQueue, NonRetryableError
+from rapids._core.outcomes import Ledger
+from rapids._core.settings import RouterSettings
+from rapids._storage import letters_elsewhere, settlement
+from rapids._storage.client.connections import SharedPool, run
+from rapids._storage.keys import Source, letter_mover
+from rapids._storage.settlement import Letter, SettleCall
+from rapids._worker.settling import settle_all
 from rapids.exceptions import LetterStateError
-from rapids.outcomes import Ledger
-from rapids.settings import RouterSettings
-from rapids.storage import letters_elsewhere, settlement
-from rapids.storage.connection import SharedPool, run
-from rapids.storage.keys import Source, letter_mover
-from rapids.storage.settlement import Letter, SettleCall
-from rapids.worker.settling import settle_all
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,
@@ -258,7 +258,7 @@ async def test_a_replay_that_broke_off_before_the_letter_was_moved_is_not_sent_t
 ) -> None:
     letter_id, queue = await _dead_letter(client), DeadLetterQueue(client, DLQ)
     with monkeypatch.context() as patched:
-        patched.setattr("rapids.storage.moving.run", _breaks_off)
+        patched.setattr("rapids._storage.letter_moves.run", _breaks_off)
         with pytest.raises(RedisConnectionError):
             await queue.replay(letter_id)
     assert (await queue.get(letter_id)).state == "dead"
@@ -278,7 +278,7 @@ async def test_what_a_replay_that_broke_off_had_sent_is_what_the_history_tells(
 ) -> None:
     letter_id, queue = await _dead_letter(client), DeadLetterQueue(client, DLQ)
     with monkeypatch.context() as patched:
-        patched.setattr("rapids.storage.moving.run", _breaks_off)
+        patched.setattr("rapids._storage.letter_moves.run", _breaks_off)
         with pytest.raises(RedisConnectionError):
             await queue.replay(letter_id, data=first)
 

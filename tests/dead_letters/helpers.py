@@ -8,12 +8,12 @@ from typing import Any
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
-from rapids.attempts import NO_ATTEMPTS, AttemptLog
-from rapids.outcomes import Dead, Failure, Reason
-from rapids.storage import scripts
-from rapids.storage.connection import SharedPool, checked, run
-from rapids.storage.keys import letter_index
-from rapids.wire.letters import Origin, write_letter
+from rapids._core.attempt_log import NO_ATTEMPTS, AttemptLog
+from rapids._core.outcomes import Dead, Failure, Reason
+from rapids._storage import scripts
+from rapids._storage.client.connections import SharedPool, checked, run
+from rapids._storage.keys import letter_index
+from rapids._wire.letter_format import Origin, write_letter
 from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, as_text, fields_of
 
 

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids.dead_letters.letters import DeadLetter
-from rapids.dead_letters.moving import Step
+from rapids._storage import scripts
+from rapids._storage.client.connections import SharedPool, checked, run
+from rapids._storage.letter_moves import Moved, WorkStoppedError
+from rapids.dead_letters.letter import DeadLetter
+from rapids.dead_letters.moves import Step
 from rapids.dead_letters.operation import OperationKind
 from rapids.dead_letters.operations import Operations
-from rapids.dead_letters.selecting import Selection, Selector
+from rapids.dead_letters.selection import Selection, Selector
 from rapids.exceptions import LetterNotFoundError
-from rapids.storage import scripts
-from rapids.storage.connection import SharedPool, checked, run
-from rapids.storage.moving import Moved, WorkStoppedError
 from tests.worker.helpers import DLQ, as_text
 
 MOVED = "{dv:dlq}:moved"

@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
-from rapids.dead_letters.archived import ArchiveSelection
-from rapids.dead_letters.selecting import Count, Selector
-from rapids.storage.keys import letters_archived
+from rapids._storage.keys import letters_archived
+from rapids.dead_letters.archive_selection import ArchiveSelection
+from rapids.dead_letters.selection import Count, Selector
 from tests.dead_letters.helpers import write
 from tests.worker.helpers import DLQ
 

@@ -15,14 +15,14 @@ from pydantic.alias_generators import to_camel
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, DeadLetterQueue, GenericEvent
+from rapids._core.outcomes import Dead, Failure, Reason
+from rapids._storage.keys import audit_log
+from rapids._wire.encoding import encode
+from rapids._wire.entry_format import decode, event_type_in, pairs
+from rapids._wire.letter_format import Origin, original_fields, write_letter
 from rapids.dead_letters import Difference
-from rapids.dead_letters.editing import Edit, edited
+from rapids.dead_letters.edit import Edit, edited
 from rapids.exceptions import DeserializationError, EditRefusedError, LetterNotFoundError, LetterStateError
-from rapids.outcomes import Dead, Failure, Reason
-from rapids.storage.keys import audit_log
-from rapids.wire.encoding import encode
-from rapids.wire.events import decode, event_type_in, pairs
-from rapids.wire.letters import Origin, original_fields, write_letter
 from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.dead_letters.test_replay import Moody, moody_router, replayed
 from tests.dead_letters.test_replay import dead as until_dead

@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids._storage import archive, keys, letter_index
+from rapids._storage.client.connections import Commands, SharedPool
 from rapids.dead_letters import Selector
-from rapids.storage import archive, index, keys
-from rapids.storage.connection import Commands, SharedPool
 from tests.dead_letters.helpers import write, write_through_script
 from tests.worker.helpers import DLQ, GROUP, STREAM, as_text, everywhere, replay_stream
 
@@ -161,12 +161,12 @@ async def test_a_full_server_is_not_asked_to_catch_up_again_at_once(redis: Redis
     commands = SharedPool(redis, DLQ)
     await redis.config_set("maxmemory", 1, **everywhere(redis))
     try:
-        can_wait = await index.catch_up(commands, DLQ)
+        can_wait = await letter_index.catch_up(commands, DLQ)
     finally:
         await redis.config_set("maxmemory", 0, **everywhere(redis))
     assert can_wait
     assert await redis.hget(INDEX, "to") is None
-    assert await index.catch_up(commands, DLQ)
+    assert await letter_index.catch_up(commands, DLQ)
     assert await redis.hget(INDEX, "to") is not None
 
 

@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import AuditLog, DeadLetterQueue, LetterFilter
-from rapids.outcomes import Reason
-from rapids.routing import matches_pattern
-from rapids.storage.keys import letter_index
-from rapids.wire.fingerprints import fingerprint_name
-from rapids.wire.letters import LetterRead
+from rapids._core.outcomes import Reason
+from rapids._core.patterns import matches_pattern
+from rapids._storage.keys import letter_index
+from rapids._wire.fingerprints import fingerprint_name
+from rapids._wire.letter_format import LetterRead
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, letter_fields, write, write_through_script
 from tests.support import eventually
 from tests.worker.helpers import DLQ, GROUP, as_text, check_keys

@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids._core.outcomes import Reason
 from rapids.dead_letters import Selector
-from rapids.outcomes import Reason
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, ms, write
 from tests.worker.helpers import DLQ, GROUP, STREAM, all_keys, as_text
 

@@ -12,13 +12,21 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rapids import DeadLetterQueue
+from rapids._core.settings import stream_name
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.keys import letters_archive, letters_archived, letters_failed_again, letters_restored
+from rapids._storage.keys import replay_stream as replay_stream_of
+from rapids._storage.letter_moves import (
+    Moved,
+    MoveMany,
+    NoRoomError,
+    Working,
+    WorkStoppedError,
+    move_many,
+    restore_many,
+)
+from rapids._wire.letter_format import LetterRead, original_fields, replay_fields
 from rapids.exceptions import DeserializationError
-from rapids.settings import stream_name
-from rapids.storage.connection import SharedPool
-from rapids.storage.keys import letters_archive, letters_archived, letters_failed_again, letters_restored
-from rapids.storage.keys import replay_stream as replay_stream_of
-from rapids.storage.moving import Moved, MoveMany, NoRoomError, Working, WorkStoppedError, move_many, restore_many
-from rapids.wire.letters import LetterRead, original_fields, replay_fields
 from tests.dead_letters.helpers import REFERENCE_FIELDS, letter_fields, write, write_through_script
 from tests.worker.helpers import DLQ, GROUP, STREAM, all_keys, as_text, check_keys, replay_stream
 

@@ -11,12 +11,12 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rapids import LetterFilter
+from rapids._storage import keys
 from rapids.dead_letters import runner
 from rapids.dead_letters.operation import Operation
 from rapids.dead_letters.operations import Operations
-from rapids.dead_letters.selecting import Selector
+from rapids.dead_letters.selection import Selector
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
-from rapids.storage import keys
 from tests.dead_letters.helpers import write
 from tests.dead_letters.moved import make_operations, moved
 from tests.support import eventually

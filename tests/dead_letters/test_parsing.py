@@ -11,11 +11,11 @@ from pydantic import BaseModel, Json, ValidationError, create_model, field_valid
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, DeadLetter, DeadLetterQueue
+from rapids._core.outcomes import Dead, Failure, Reason
+from rapids._wire.entry_format import decode, event_type_in
+from rapids._wire.letter_format import Origin, write_letter
 from rapids.dead_letters import ParseCheck, ParseProblem
 from rapids.exceptions import DeserializationError
-from rapids.outcomes import Dead, Failure, Reason
-from rapids.wire.events import decode, event_type_in
-from rapids.wire.letters import Origin, write_letter
 from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.wire.entries import entry
 from tests.wire.test_events_untrusted import raw_entries

@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
-from rapids.dead_letters.letters import ReplayOutcome
+from rapids._storage.keys import letter_mover, letters_failed_again
+from rapids.dead_letters.letter import ReplayOutcome
 from rapids.exceptions import LetterNotFoundError
-from rapids.storage.keys import letter_mover, letters_failed_again
 from tests.dead_letters.helpers import write
 from tests.support import eventually
 from tests.worker.helpers import (

@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, get_event_class
-from rapids.attempts import Attempt, AttemptLog
+from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._wire.entry_format import StoredEvent
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
-from rapids.wire.events import StoredEvent
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, write
 from tests.support import eventually
 from tests.worker.helpers import DLQ, STREAM, DvOrder, all_keys, as_text, check_keys, replay_stream

@@ -12,9 +12,9 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids.attempts import MESSAGE_LIMIT, Attempt, AttemptLog
-from rapids.outcomes import Ledger, Wait
-from rapids.storage.keys import WAITING, Source
+from rapids._core.attempt_log import MESSAGE_LIMIT, Attempt, AttemptLog
+from rapids._core.outcomes import Ledger, Wait
+from rapids._storage.keys import WAITING, Source
 from rapids_fastapi.admin.redaction import MASK, Redactor
 from tests.fastapi.helpers import STREAM, client, client_for, put_letter, token
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rapids import BaseEvent, EventEmitter, EventRouter
-from rapids.storage.keys import Source
+from rapids._storage.keys import Source
 from rapids_fastapi import AdminUser, EmitterDep, Rapids, rapids_admin
 from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, until
 

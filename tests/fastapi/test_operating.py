@@ -12,7 +12,7 @@ from rapids import DeadLetterQueue, EventRouter, LetterFilter
 from rapids.dead_letters import Selector
 from rapids_fastapi import Rapids
 from rapids_fastapi import operating as operating_module
-from rapids_fastapi.running import Running
+from rapids_fastapi.state import Running
 from tests.dead_letters.helpers import write
 from tests.support import eventually
 from tests.worker.helpers import DLQ, STREAM

@@ -152,8 +152,8 @@ async def test_a_paused_group_is_ready(redis: Redis) -> None:
 
 BLOCKING = """
 import time
-from rapids.worker import pulse
-pulse.MEMORY = 2.0
+from rapids._worker import loop_monitor
+loop_monitor.MEMORY = 2.0
 
 @router.on(FaServedNoted, name="blocks")
 async def block(event: FaServedNoted) -> None:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import orjson
 from redis.asyncio import Redis
 
+from rapids._storage.keys import PARKED, WAITING, Source
 from rapids.inspection import Inspector, Page
-from rapids.storage.keys import PARKED, WAITING, Source
 from tests.worker.helpers import GROUP, STREAM, as_text
 
 Item = TypeVar("Item")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rapids._storage.inspection_queries import COUNTED, GroupRow, GroupRows
 from rapids.inspection.reading import lag
-from rapids.storage.inspecting import COUNTED, GroupRow, GroupRows
 
 
 def facts(

@@ -14,9 +14,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import inspection
+from rapids._storage.keys import PARKED, WAITING
 from rapids.inspection import Inspector, Page
 from rapids.inspection.cursors import EntryCursor, TimeCursor, name_after, name_cursor
-from rapids.storage.keys import PARKED, WAITING
 from tests.inspection.helpers import LISTINGS, SOURCE, add, all_pages, deliver, ids, park, wait
 from tests.redis.proxy import Proxy
 from tests.worker.helpers import GROUP, STREAM

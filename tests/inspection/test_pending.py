@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from rapids.attempts import Attempt, AttemptLog
+from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.outcomes import Ledger
+from rapids._storage.keys import WAITING
 from rapids.exceptions import NonRetryableError, RetryAfter
 from rapids.inspection import HandlerAttempts, Inspector, ParkedFailure, PendingEntry
-from rapids.outcomes import Ledger
-from rapids.storage.keys import WAITING
 from tests.inspection.helpers import LISTINGS, SOURCE, add, all_pages, deliver, ids, park, wait
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, DvPayment, make_emitter, make_router, running

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from rapids import BaseEvent
+from rapids._wire.encoding import encode
 from rapids.events import TYPE_LIMIT
-from rapids.wire.encoding import encode
 
 Flat = list[bytes]
 Pairs = list[tuple[bytes, bytes]]

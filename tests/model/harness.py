@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rapids import DeadLetterQueue, EventEmitter
+from rapids._storage.keys import PARKED, WAITING, Source
+from rapids._wire.encoding import encode
 from rapids.dead_letters import DeadLetter, Scope
 from rapids.exceptions import LetterStateError
-from rapids.storage.keys import PARKED, WAITING, Source
-from rapids.wire.encoding import encode
 from tests.model.events import DLQ, HANDLERS, KINDS, STREAM, MoIgnored, MoNote, MoTask, Script
 from tests.model.process import Process, tag_tasks
 from tests.model.world import Destroyed, Gone, Trimmed, World, listening, order

@@ -15,8 +15,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from rapids.outcomes import Ledger
-from rapids.storage.keys import PARKED, Source, letters_archive
+from rapids._core.outcomes import Ledger
+from rapids._storage.keys import PARKED, Source, letters_archive
 from tests.model.events import CLAIM_MIN_IDLE_MS, DLQ, LETTERS, STREAM
 from tests.model.world import Destroyed, Gone, Run, Work, World, order
 from tests.worker.helpers import as_text

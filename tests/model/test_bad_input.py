@@ -18,9 +18,9 @@ from pydantic import model_validator
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, DeadLetterQueue, EventRouter
+from rapids._wire.encoding import encode
+from rapids._wire.letter_format import original_fields
 from rapids.backoff import constant
-from rapids.wire.encoding import encode
-from rapids.wire.letters import original_fields
 from tests.model.bad_input import (
     Flat,
     MoReading,

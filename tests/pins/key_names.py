@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from rapids.storage import keys
+from rapids._storage import keys
 
 __all__ = ["lines"]
 

@@ -43,7 +43,7 @@ MODULES = (
     "rapids.inspection",
     "rapids.logs",
     "rapids.observers",
-    "rapids.precautions",
+    "rapids._core.server_warnings",
     "rapids.router",
     "rapids_fastapi",
 )

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from rapids import BaseEvent, GenericEvent
-from rapids.attempts import Attempt, AttemptLog
-from rapids.failures import Failure
-from rapids.outcomes import Dead, Ledger, Reason, Wait
-from rapids.wire.encoding import encode
-from rapids.wire.fingerprints import fingerprint_name
-from rapids.wire.letters import Origin, replay_fields, write_letter
+from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.failures import Failure
+from rapids._core.outcomes import Dead, Ledger, Reason, Wait
+from rapids._wire.encoding import encode
+from rapids._wire.fingerprints import fingerprint_name
+from rapids._wire.letter_format import Origin, replay_fields, write_letter
 
 __all__ = ["lines"]
 

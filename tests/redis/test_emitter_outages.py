@@ -50,7 +50,7 @@ async def test_a_refused_connection_is_tried_again_with_growing_pauses(
         await really_sleep(0)
 
     await proxy.refuse()
-    monkeypatch.setattr("rapids.write.asyncio.sleep", sleep)
+    monkeypatch.setattr("rapids._emit.write.asyncio.sleep", sleep)
     with pytest.raises(EmitError):
         await EventEmitter(through, STREAM, max_retries=5, retry_delay=0.1).emit(DvProxied())
     monkeypatch.undo()

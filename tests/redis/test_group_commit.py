@@ -136,7 +136,7 @@ async def test_some_that_must_be_tried_again_hold_up_nobody_else(
 async def test_a_slow_server_holds_callers_up_before_anything_of_theirs_is_kept(
     proxy: Proxy, emitter: EventEmitter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids.appender.LONGEST_QUEUE", 10)
+    monkeypatch.setattr("rapids._emit.group_commit.LONGEST_QUEUE", 10)
     first = await held_up(proxy, emitter)
     rest = emit(emitter, *range(1, 100))
     await asyncio.sleep(0)
@@ -150,7 +150,7 @@ async def test_a_slow_server_holds_callers_up_before_anything_of_theirs_is_kept(
 async def test_large_payloads_do_not_gather_in_one_packet(
     proxy: Proxy, emitter: EventEmitter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids.appender.LARGEST_WRITE_BYTES", 50_000)
+    monkeypatch.setattr("rapids._emit.group_commit.LARGEST_WRITE_BYTES", 50_000)
     first = await held_up(proxy, emitter)
     rest = emit(emitter, *range(1, 21), text="x" * 20_000)
     await asyncio.sleep(0)

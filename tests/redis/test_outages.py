@@ -132,7 +132,7 @@ async def test_it_stops_in_the_middle_of_an_outage(redis_url: str) -> None:
 
 
 async def test_an_answer_that_never_comes_is_a_time_out(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids.worker.worker.ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr("rapids._worker.worker.ANSWER_TIMEOUT", 0.1)
     seen: list[int] = []
     async with running(collecting(redis, seen, block_ms=100)):
         await make_emitter(redis).emit([DvOrder(number=number) for number in range(50)])

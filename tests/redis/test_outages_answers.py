@@ -38,7 +38,7 @@ class Site:
 
 @pytest.fixture
 async def site(build: Build, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    monkeypatch.setattr("rapids.worker.worker.ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr("rapids._worker.worker.ANSWER_TIMEOUT", 0.3)
     async with (
         own_server(build) as server,
         proxy_to(server.url) as proxy,

@@ -10,10 +10,11 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from rapids import BaseEvent, EventEmitter, write
+from rapids import BaseEvent, EventEmitter
+from rapids._emit import write
+from rapids._storage import streams
+from rapids._storage.client.connections import ServerClient, SharedPool
 from rapids.exceptions import EmitError
-from rapids.storage import streams
-from rapids.storage.connection import ServerClient, SharedPool
 from tests.redis.own_server import own_server
 from tests.redis.proxy import Proxy, proxy_to
 from tests.servers.builds import Build

@@ -10,12 +10,12 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids._storage import groups
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.keys import Source
+from rapids._worker.leases import Leases
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RetryAfter
-from rapids.storage import groups
-from rapids.storage.connection import SharedPool
-from rapids.storage.keys import Source
-from rapids.worker.leases import Leases
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,

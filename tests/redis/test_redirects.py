@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from rapids.storage import redirects
-from rapids.storage.redirects import follow
+from rapids._storage.client import redirects
+from rapids._storage.client.redirects import follow
 
 MOVED, ASK = "7 10.0.0.2:7000", "7 10.0.0.3:7000"
 

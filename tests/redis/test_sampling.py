@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from rapids.storage import sampling
-from rapids.storage.connection import SharedPool
-from rapids.storage.keys import Source
-from rapids.storage.sampling import Sample
+from rapids._storage import read_positions
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.keys import Source
+from rapids._storage.read_positions import Sample
 from tests.worker.helpers import GROUP, STREAM
 
 SOURCE = Source(STREAM, GROUP)
 
 
 async def sample(redis: Redis) -> Sample | None:
-    *_, reply = await SharedPool(redis, SOURCE.stream).send(sampling.commands(SOURCE, batch_size=2, with_script=True))
-    return sampling.sample_in(reply)
+    *_, reply = await SharedPool(redis, SOURCE.stream).send(
+        read_positions.commands(SOURCE, batch_size=2, with_script=True)
+    )
+    return read_positions.sample_in(reply)
 
 
 async def test_there_is_none_of_what_is_not_there(redis: Redis) -> None:

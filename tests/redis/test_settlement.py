@@ -12,14 +12,14 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from rapids.attempts import Attempt, AttemptLog
+from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.outcomes import Ledger
+from rapids._storage import groups, settlement
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.keys import Source, default_dlq
+from rapids._storage.settlement import Letter, SettleCall
+from rapids._worker import settler
 from rapids.exceptions import NonRetryableError
-from rapids.outcomes import Ledger
-from rapids.storage import groups, settlement
-from rapids.storage.connection import SharedPool
-from rapids.storage.keys import Source, default_dlq
-from rapids.storage.settlement import Letter, SettleCall
-from rapids.worker import settler
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,

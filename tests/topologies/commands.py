@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import rapids.storage
+import rapids._storage
 
-STORAGE = Path(rapids.storage.__file__).parent
+STORAGE = Path(rapids._storage.__file__).parent
 IN_LUA = re.compile(r"(?:redis\.p?call\(|\{)'([A-Z]+)'(?:, *'([A-Z]+)')?")
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, computed_field, model_validator
 
 from rapids import BaseEvent, Event
+from rapids._wire.encoding import encode
+from rapids._wire.entry_format import StoredEvent, decode, event_type_in, pairs
 from rapids.exceptions import DeserializationError
-from rapids.wire.encoding import encode
-from rapids.wire.events import StoredEvent, decode, event_type_in, pairs
 
 STAMP = "2026-11-23T20:54:46.528398+00:00"
 MOMENT = datetime(2026, 11, 23, 20, 54, 46, 528398, tzinfo=UTC)

@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from rapids import BaseEvent, GenericEvent
+from rapids._wire.entry_format import EVENT_FIELDS, pairs
 from rapids.exceptions import DeserializationError
-from rapids.wire.events import EVENT_FIELDS, pairs
 
 # --- the format ------------------------------------------------------------------------------------------------------
 from tests.wire.entries import (

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_serializer
 
 from rapids import BaseEvent, Event, GenericEvent
+from rapids._wire.encoding import encode
 from rapids.exceptions import SerializationError
-from rapids.wire.encoding import encode
 from tests.wire.entries import WireOrderPlaced, data_of, encoded, round_trip
 
 

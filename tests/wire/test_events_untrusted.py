@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapids import BaseEvent, Event
+from rapids._wire.entry_format import EVENT_FIELDS, TYPE_LIMIT, StoredEvent, event_type_in, pairs
 from rapids.exceptions import DeserializationError
-from rapids.wire.events import EVENT_FIELDS, TYPE_LIMIT, StoredEvent, event_type_in, pairs
 from tests.wire.entries import (
     ID,
     MOMENT,

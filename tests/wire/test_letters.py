@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapids.attempts import NO_ATTEMPTS, Attempt, AttemptLog
+from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
+from rapids._core.outcomes import Dead, Failure, Reason
+from rapids._wire.entry_format import EVENT_FIELDS, Replay
+from rapids._wire.letter_format import LetterRead, Origin, original_fields, replay_fields, taken_apart, write_letter
 from rapids.exceptions import DeserializationError
-from rapids.outcomes import Dead, Failure, Reason
-from rapids.wire.events import EVENT_FIELDS, Replay
-from rapids.wire.letters import LetterRead, Origin, original_fields, replay_fields, taken_apart, write_letter
 
 REGULAR = [part for name in EVENT_FIELDS for part in (name, b"value of " + name)]
 ORIGIN = Origin("7-1", "orders", "billing", "worker-1", 5)

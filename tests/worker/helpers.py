@@ -12,9 +12,9 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 
 from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids._storage.keys import Source
+from rapids._wire.encoding import encode
 from rapids.backoff import constant
-from rapids.storage.keys import Source
-from rapids.wire.encoding import encode
 from tests.support import eventually
 
 STREAM = "dv:events"

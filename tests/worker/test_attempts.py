@@ -403,4 +403,4 @@ async def test_an_event_that_cannot_be_read_has_a_position_too(redis: Redis) -> 
     router.on(DvOrder)(Failing())
     async with running(router):
         (letter,) = await eventually(lambda: letters(redis))
-    assert letter[b"position"].startswith(b"rapids.wire.events:")
+    assert letter[b"position"].startswith(b"rapids._wire.entry_format:")

@@ -9,10 +9,10 @@ from typing import Any
 from redis.asyncio import Redis
 
 from rapids import Attempt, DeadLetter, DeadLetterQueue
+from rapids._core.outcomes import Ledger
+from rapids._storage.keys import Source
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RetryAfter
-from rapids.outcomes import Ledger
-from rapids.storage.keys import Source
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,

@@ -12,9 +12,9 @@ import redis as redis_sync
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter, current_delivery
-from rapids.storage import groups
-from rapids.storage.connection import SharedPool
-from rapids.storage.keys import Source
+from rapids._storage import groups
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.keys import Source
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -144,7 +144,7 @@ async def test_a_name_of_any_bytes_disturbs_nobody(group: Redis) -> None:
 async def test_who_lost_its_name_while_it_stood_still_leaves_its_work_to_the_taker_and_goes_by_another(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids.worker.identity.TTL_MS", 150)
+    monkeypatch.setattr("rapids._worker.identity.TTL_MS", 150)
     router, seen, go_on = make_router(redis, consumer="mine"), [], asyncio.Event()
 
     @router.on(OuConsumed)
@@ -186,7 +186,7 @@ async def test_a_process_that_stood_still_asks_for_its_name_before_it_begins_any
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its leases last for a minute, and the name for less: whoever has the name has recalled what is pending for it."""
-    monkeypatch.setattr("rapids.worker.identity.TTL_MS", 400)
+    monkeypatch.setattr("rapids._worker.identity.TTL_MS", 400)
     router, seen = make_router(redis, consumer="mine"), []
 
     @router.on(OuConsumed)

@@ -13,15 +13,15 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, DeadLetterQueue, EventRouter, GenericEvent, NonRetryableError, RetryAfter
+from rapids._core.counter_state import Counts
+from rapids._core.outages import Outages
+from rapids._core.settings import RouterSettings
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
+from rapids._worker.acks import Acks
+from rapids._worker.context import Member
+from rapids._worker.leases import Leases
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters
-from rapids.counts import Counts
-from rapids.settings import RouterSettings
-from rapids.storage.groups import RawEntry
-from rapids.storage.keys import Source
-from rapids.worker.acks import Acks
-from rapids.worker.leases import Leases
-from rapids.worker.member import Member
-from rapids.worker.outages import Outages
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
 from tests.support import eventually

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rapids.worker.deadlines import Deadlines
+from rapids._worker.deadlines import Deadlines
 
 
 async def limited(deadlines: Deadlines, seconds: float, work: float) -> str:

@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventRouter
-from rapids.storage.keys import Source
+from rapids._storage.keys import Source
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -69,8 +69,8 @@ async def emit(redis: Redis, *numbers: int) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids.worker.exclusivity.TTL_MS", 600)
-    monkeypatch.setattr("rapids.worker.exclusivity.STANDBY_PAUSE", 0.05)
+    monkeypatch.setattr("rapids._worker.exclusivity.TTL_MS", 600)
+    monkeypatch.setattr("rapids._worker.exclusivity.STANDBY_PAUSE", 0.05)
 
 
 async def test_only_one_works_and_another_takes_over_when_it_stops(redis: Redis) -> None:

@@ -10,9 +10,9 @@ import pytest
 import redis as redis_sync
 from redis.asyncio import Redis
 
+from rapids._storage import groups, streams
+from rapids._worker import reclaimer
 from rapids.exceptions import RedisUnavailableError
-from rapids.storage import groups, streams
-from rapids.worker import reclaimer
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
 from tests.worker.helpers import (

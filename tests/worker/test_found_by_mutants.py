@@ -9,12 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
+from rapids._core.outcomes import Ledger
+from rapids._storage import groups, scripts
+from rapids._storage.client.connections import SharedPool, call
+from rapids._worker import worker
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError
-from rapids.outcomes import Ledger
-from rapids.storage import groups, scripts
-from rapids.storage.connection import SharedPool, call
-from rapids.worker import worker
 from tests.redis.proxy import proxy_to
 from tests.redis.test_settlement import SOURCE, given_to, settle
 from tests.support import eventually

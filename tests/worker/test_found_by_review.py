@@ -17,11 +17,11 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter, current_delivery
+from rapids._storage import scripts
+from rapids._worker import identity
+from rapids._worker import worker as worker_module
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RetryAfter
-from rapids.storage import scripts
-from rapids.worker import identity
-from rapids.worker import worker as worker_module
 from tests.redis.proxy import Proxy, proxy_to
 from tests.support import eventually
 from tests.worker.helpers import (

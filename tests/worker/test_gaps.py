@@ -13,14 +13,14 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import EventRouter, GroupStartPosition
-from rapids.counts import Counts
-from rapids.settings import RouterSettings
-from rapids.storage import sampling
-from rapids.storage.groups import RawEntry
-from rapids.storage.keys import Source
-from rapids.storage.sampling import Sample
-from rapids.worker import gaps
-from rapids.worker.gaps import Gap, Gaps, gap_in, is_being_cut, unread_share
+from rapids._core.counter_state import Counts
+from rapids._core.settings import RouterSettings
+from rapids._storage import read_positions
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
+from rapids._storage.read_positions import Sample
+from rapids._worker import gaps
+from rapids._worker.gaps import Gap, Gaps, gap_in, is_being_cut, unread_share
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -151,7 +151,7 @@ def test_a_stream_that_is_much_shorter_than_before_was_cut_once_only() -> None:
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch, counted: Counts) -> Gaps:
     """One that is given samples as they are, as the answers of a server, and takes none for reasons of time."""
-    monkeypatch.setattr(sampling, "sample_in", lambda sample: sample)
+    monkeypatch.setattr(read_positions, "sample_in", lambda sample: sample)
     settings = RouterSettings(stream=STREAM, group=GROUP)
     member: Any = SimpleNamespace(sources=[SOURCE], settings=settings, context={}, counts=counted)
     return Gaps(member)
@@ -566,14 +566,14 @@ async def test_a_group_that_keeps_up_is_not_warned_of_anything(
 async def test_reads_of_a_stream_that_nobody_cuts_are_not_preceded_by_samples(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, commands = [], sampling.commands
+    taken, commands = [], read_positions.commands
 
     def counted(*arguments: Any, **options: Any) -> Any:
         taken.append(1)
         return commands(*arguments, **options)
 
     monkeypatch.setattr(gaps, "INTERVAL", 1_000.0)
-    monkeypatch.setattr(sampling, "commands", counted)
+    monkeypatch.setattr(read_positions, "commands", counted)
     await emit(redis, range(3_000))
     router = make_router(redis, batch_size=50)
     router.on(DvOrder)(_pass)
@@ -600,7 +600,7 @@ async def test_a_server_that_forgets_the_script_is_told_it_again(redis: Redis, t
 async def test_a_server_that_refuses_to_tell_is_no_trouble(
     redis: Redis, told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "commands", lambda *_, **__: [("NO-SUCH-COMMAND",)])
+    monkeypatch.setattr(read_positions, "commands", lambda *_, **__: [("NO-SUCH-COMMAND",)])
     router, seen = make_router(redis), []
 
     @router.on(DvOrder)

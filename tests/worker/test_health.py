@@ -16,11 +16,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rapids import BaseEvent, EventRouter, GroupControl, HealthReason, RouterHealth
+from rapids._core.settings import RouterSettings
+from rapids._storage.keys import Source
+from rapids._worker.health_decision import READY, Limits
+from rapids._worker.loop_monitor import Pulse
 from rapids.exceptions import NonRetryableError, RetryAfter
-from rapids.settings import RouterSettings
-from rapids.storage.keys import Source
-from rapids.worker.pulse import Pulse
-from rapids.worker.vitals import READY, Limits
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
 from tests.support import eventually
@@ -82,10 +82,10 @@ async def forever(*_: object, **__: object) -> Any:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may take longer than moments: stuck is what has not moved for 1.6 s, or 0.9 s for the reader."""
-    monkeypatch.setattr("rapids.worker.vitals.ANSWER_TIME", 0.5)
-    monkeypatch.setattr("rapids.worker.vitals.LONGEST_PAUSE", 0.3)
-    monkeypatch.setattr("rapids.worker.reclaimer.LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr("rapids.worker.pulse.INTERVAL", 0.05)
+    monkeypatch.setattr("rapids._worker.health_decision.ANSWER_TIME", 0.5)
+    monkeypatch.setattr("rapids._worker.health_decision.LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr("rapids._worker.reclaimer.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("rapids._worker.loop_monitor.INTERVAL", 0.05)
 
 
 LONGER_THAN_ANY = 3.0
@@ -223,7 +223,7 @@ async def test_not_started_stopping_and_stopped(redis: Redis) -> None:
 async def test_the_readers_task_has_ended(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ends(*_: object) -> None: ...
 
-    monkeypatch.setattr("rapids.worker.reader.Reader.run", ends)
+    monkeypatch.setattr("rapids._worker.reader.Reader.run", ends)
     router = a_router(redis)
     async with running(router):
         assert "reader" in (await becomes(router, "task_ended")).message
@@ -235,9 +235,9 @@ async def test_a_part_that_fails_again_and_again(redis: Redis, monkeypatch: pyte
         raise KeyError("a bug")
 
     with monkeypatch.context() as broken:
-        broken.setattr(f"rapids.worker.{part}.run", fails)
-        broken.setattr("rapids.worker.duties.RESTART_PAUSE", 0.01)
-        monkeypatch.setattr("rapids.worker.duties.OFTEN_WITHIN", 0.5)
+        broken.setattr(f"rapids._worker.{part}.run", fails)
+        broken.setattr("rapids._core.supervision.RESTART_PAUSE", 0.01)
+        monkeypatch.setattr("rapids._core.supervision.OFTEN_WITHIN", 0.5)
         router = a_router(redis)
         async with running(router):
             await becomes(router, "task_ended")
@@ -252,7 +252,7 @@ async def test_the_reader_lives_and_does_not_turn(redis: Redis, monkeypatch: pyt
     task = await start(router)
     await emit(redis, *range(10))
     await eventually(lambda: _is_running(router, 1))  # and the reader waits for room, as it may
-    monkeypatch.setattr("rapids.worker.reader.Reader._turn", forever)
+    monkeypatch.setattr("rapids._worker.reader.Reader._turn", forever)
     gate.set()
     await becomes(router, "reader_stuck")
     await router.stop()
@@ -261,7 +261,7 @@ async def test_the_reader_lives_and_does_not_turn(redis: Redis, monkeypatch: pyt
 
 @pytest.mark.usefixtures("short")
 async def test_the_reclaimer_does_not_come_round(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids.worker.reclaimer.Reclaimer._turn", forever)
+    monkeypatch.setattr("rapids._worker.reclaimer.Reclaimer._turn", forever)
     router = a_router(redis)
     async with running(router):
         await becomes(router, "reclaimer_stuck")
@@ -269,7 +269,7 @@ async def test_the_reclaimer_does_not_come_round(redis: Redis, monkeypatch: pyte
 
 @pytest.mark.usefixtures("short")
 async def test_a_standby_does_not_look_any_more(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids.worker.exclusivity.Exclusivity.confirm", forever)
+    monkeypatch.setattr("rapids._worker.exclusivity.Exclusivity.confirm", forever)
     router = a_router(redis, exclusive=True)
     async with running(router):
         await becomes(router, "standby_stuck")
@@ -279,7 +279,7 @@ async def test_a_standby_does_not_look_any_more(redis: Redis, monkeypatch: pytes
 async def test_nobody_begins_what_was_read(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its leases are renewed all the time."""
     with monkeypatch.context() as broken:
-        broken.setattr("rapids.worker.executor.Executor.run", forever)
+        broken.setattr("rapids._worker.executor.Executor.run", forever)
         router = a_router(redis, claim_min_idle_ms=600)
         async with running(router):
             await emit(redis, *range(10))
@@ -291,8 +291,8 @@ async def test_there_is_more_to_read_and_the_reader_waits_for_room_that_nobody_m
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("rapids.worker.intake.Intake.has_room", False)
-        broken.setattr("rapids.worker.intake.Intake.room", forever)
+        broken.setattr("rapids._worker.intake.Intake.has_room", False)
+        broken.setattr("rapids._worker.intake.Intake.room", forever)
         router = a_router(redis)
         task = await start(router)
         await emit(redis, 1)
@@ -303,8 +303,8 @@ async def test_there_is_more_to_read_and_the_reader_waits_for_room_that_nobody_m
 
 
 async def test_a_handler_blocked_the_event_loop(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids.worker.pulse.STALL", 0.5)
-    monkeypatch.setattr("rapids.worker.pulse.MEMORY", 1.0)
+    monkeypatch.setattr("rapids._worker.loop_monitor.STALL", 0.5)
+    monkeypatch.setattr("rapids._worker.loop_monitor.MEMORY", 1.0)
     router, blocked = make_router(redis), asyncio.Event()
 
     @router.on(HeTask)
@@ -330,7 +330,7 @@ async def test_the_group_is_gone_and_cannot_be_made_again(redis: Redis, monkeypa
     async with running(router):
         await becomes(router, "caught_up")
         with monkeypatch.context() as broken:
-            broken.setattr("rapids.storage.groups.create_again", refused)
+            broken.setattr("rapids._storage.groups.create_again", refused)
             await redis.xgroup_destroy(STREAM, GROUP)
             assert (await router.health()).reason == "group_lost"
             await asyncio.sleep(0.5)
@@ -356,7 +356,7 @@ async def test_redis_is_gone_and_comes_back(build: Build) -> None:
 async def test_redis_hangs_and_the_answer_comes_in_time_all_the_same(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids.worker.checkup.ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr("rapids._worker.health_check.ANSWER_WITHIN", 0.3)
     async with own_server(build) as server, Redis.from_url(server.url) as redis:
         router = a_router(redis)
         async with running(router):
@@ -427,7 +427,7 @@ async def _is_handling(router: EventRouter, count: int) -> bool:
 
 
 async def test_another_process_took_its_name(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids.worker.identity.TTL_MS", 300)
+    monkeypatch.setattr("rapids._worker.identity.TTL_MS", 300)
     router = a_router(redis, consumer="mine", block_ms=60_000)
     async with running(router):
         await becomes(router, "caught_up")
@@ -440,8 +440,8 @@ async def test_another_process_took_its_name(redis: Redis, monkeypatch: pytest.M
 
 
 async def test_its_name_could_not_be_kept(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids.worker.identity.TTL_MS", 300)
-    monkeypatch.setattr("rapids.worker.identity.Identity.run", forever)
+    monkeypatch.setattr("rapids._worker.identity.TTL_MS", 300)
+    monkeypatch.setattr("rapids._worker.identity.Identity.run", forever)
     router = a_router(redis)
     async with running(router):
         await becomes(router, "name_taken")
@@ -452,7 +452,7 @@ async def test_its_name_could_not_be_kept(redis: Redis, monkeypatch: pytest.Monk
 
 async def test_handlers_that_come_to_an_end_between_two_beats_are_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though at each beat something was there, and nobody at work."""
-    monkeypatch.setattr("rapids.worker.pulse.INTERVAL", 0.01)
+    monkeypatch.setattr("rapids._worker.loop_monitor.INTERVAL", 0.01)
     crew, acks = SimpleNamespace(has_idle_hands=True), SimpleNamespace(settled_at=0.0)
     pulse = Pulse(cast(Any, crew), cast(Any, acks))
     beating = asyncio.create_task(pulse.run())

@@ -6,20 +6,20 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from rapids.counts import Counts
-from rapids.settings import RouterSettings
-from rapids.storage import scripts
-from rapids.storage.connection import SharedPool
-from rapids.storage.groups import RawEntry
-from rapids.storage.keys import Source
-from rapids.worker.exclusivity import Exclusivity
-from rapids.worker.identity import Identity
-from rapids.worker.intake import Abandoned, Intake
-from rapids.worker.leases import Leases
-from rapids.worker.member import Member
-from rapids.worker.outages import Outages
-from rapids.worker.pausing import Pausing
-from rapids.worker.reclaimer import Reclaimer
+from rapids._core.counter_state import Counts
+from rapids._core.outages import Outages
+from rapids._core.settings import RouterSettings
+from rapids._storage import scripts
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
+from rapids._worker.context import Member
+from rapids._worker.exclusivity import Exclusivity
+from rapids._worker.identity import Identity
+from rapids._worker.intake import Abandoned, Intake
+from rapids._worker.leases import Leases
+from rapids._worker.pause_state import Pausing
+from rapids._worker.reclaimer import Reclaimer
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_router, pending, running

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from rapids.storage.connection import SharedPool, call
-from rapids.wire.letters import original_fields
+from rapids._storage.client.connections import SharedPool, call
+from rapids._wire.letter_format import original_fields
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rapids.worker.lanes import Lanes
+from rapids._worker.lanes import Lanes
 
 KEYS = ("ann", "bob", "cid")
 

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
-from rapids.worker import letter_room
+from rapids._worker import dlq_capacity
 from tests.dead_letters.helpers import write_through_script
 from tests.support import eventually
 from tests.worker.helpers import DLQ, make_router, running
@@ -21,7 +21,7 @@ AGAIN = "there is room for dead letters again"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(letter_room, "PAUSE", 0.02)
+    monkeypatch.setattr(dlq_capacity, "PAUSE", 0.02)
     caplog.set_level(logging.INFO, "rapids.worker")
 
 

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import NonRetryableError
+from rapids._core.outcomes import Reason
 from rapids.backoff import constant
 from rapids.exceptions import HandlerTimeoutError
 from rapids.observers import (
@@ -23,7 +24,6 @@ from rapids.observers import (
     OutageStarted,
     Parked,
 )
-from rapids.outcomes import Reason
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
 from tests.support import eventually

@@ -10,13 +10,13 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, EventRouter, NonRetryableError
-from rapids.attempts import Attempt, AttemptLog
+from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.outcomes import Ledger, Wait
+from rapids._core.renames import Renames, former_names
+from rapids._storage.keys import Source
 from rapids.backoff import constant
 from rapids.counters import OTHER
 from rapids.exceptions import NotConfiguredError
-from rapids.outcomes import Ledger, Wait
-from rapids.renames import Renames, former_names
-from rapids.storage.keys import Source
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,

@@ -165,7 +165,7 @@ async def test_a_handler_that_swallows_its_interruption_starts_no_other(redis: R
 async def test_a_handler_that_cannot_be_interrupted_is_left_behind_and_nothing_is_lost(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rapids.worker.worker.CANCEL_GRACE", 0.1)
+    monkeypatch.setattr("rapids._worker.worker.CANCEL_GRACE", 0.1)
     begun, let_go = asyncio.Event(), asyncio.Event()
     router = make_router(redis, shutdown_timeout=0.1, claim_min_idle_ms=50)
 

@@ -225,7 +225,7 @@ async def test_a_claim_that_waits_for_redis_does_not_hold_it_up(
     redis: Redis, proxy: Proxy, through: Redis, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No handler runs, so that there is nothing to wait `shutdown_timeout` for."""
-    monkeypatch.setattr("rapids.worker.worker.FLUSH_TIME", 0.3)
+    monkeypatch.setattr("rapids._worker.worker.FLUSH_TIME", 0.3)
     await emit(redis, *range(3))
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import GroupStartPosition
-from rapids.worker import trimmer
+from rapids._worker import trimmer
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
-from rapids.storage.keys import PARKED, WAITING, Source
+from rapids._storage.keys import PARKED, WAITING, Source
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, make_router, running
 

@@ -1,0 +1,1 @@
+"""Rules and small services that every other package uses."""

@@ -1,0 +1,221 @@
+"""The numbers behind the counters, as they grow. Added to in one event loop, without locks; read from any thread."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter, itemgetter
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
+from rapids._wire.entry_format import event_type_in
+from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters, Sample
+from rapids.events import TYPE_LIMIT
+from rapids.observers import Delivered, LeaseLost, Lost, Observer, Observers, OutageEnded, OutageStarted, Trimmed
+
+__all__ = ["Counts", "EventTypes", "OfType", "labelled"]
+
+MOST_EVENT_TYPES = 1_000
+"""Event types that are counted apart. A stream may hold any number of types, and some are there to do harm."""
+
+C = TypeVar("C")
+
+_fields_of: Callable[[RawEntry], Sequence[bytes]] = itemgetter(2)
+"""The fields of an entry by their place, which for a named tuple is faster than by their name."""
+
+
+class EventTypes(Generic[C]):
+    """What is counted for each event type; for all beyond the first 1,000 together."""
+
+    def __init__(self, make: Callable[[str], C]) -> None:
+        self._make = make
+        self._by_type: dict[str, C] = {}
+        self.by_raw_type: dict[bytes, C] = {}
+        """The same by the type as it is in an entry, for the way of nearly all."""
+
+    def of(self, event_type: str | None) -> C:
+        """What is counted for a type; None for one that cannot be read."""
+        name = event_type or UNREADABLE
+        if (found := self._by_type.get(name)) is not None:
+            return found
+        is_too_much = len(self._by_type) >= MOST_EVENT_TYPES or len(name) > TYPE_LIMIT
+        if is_too_much and name not in (OTHER, UNREADABLE):
+            return self.of(OTHER)
+        raw = name.encode(errors="backslashreplace")
+        if (fit_to_show := raw.decode()) != name:
+            return self.of(fit_to_show)
+        made = self._by_type[name] = self._make(name)
+        if event_type:
+            self.by_raw_type[raw] = made
+        return made
+
+    def all(self) -> list[C]:
+        """All there are, copied at once, since another thread may ask."""
+        return list(self._by_type.values())
+
+
+class OfType:
+    """What a router counts for one event type. By handler where it is a mapping."""
+
+    __slots__ = ("dead", "delivered", "event_type", "failed", "handled", "parked", "retried")
+
+    def __init__(self, event_type: str) -> None:
+        self.event_type = event_type
+        self.delivered = 0
+        self.parked = 0
+        self.handled: dict[str, int] = {}
+        """A plain one, as it is in the way of every entry; its handlers are in it before they run: see `expect`."""
+        self.failed = defaultdict[str, int](int)
+        self.retried = defaultdict[str, int](int)
+        self.dead = defaultdict[tuple[str, str], int](int)
+        """By handler and reason."""
+
+    def expect(self, handlers: Iterable[str]) -> None:
+        """These handlers are going to run for events of the type."""
+        for handler in handlers:
+            self.handled.setdefault(handler, 0)
+
+
+class Counts:
+    """What a router has done since it was made, over all its runs."""
+
+    def __init__(
+        self,
+        stream: str,
+        group: str,
+        observers: Sequence[Observer] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._group = group
+        self.observers = Observers(observers) if observers else None
+        """None where there are none: then no detail need be made."""
+        self._clock = clock
+        self._types = EventTypes(OfType)
+        self._handlers = frozenset[str]()
+        self._lost = {"unread": 0, "pending": 0, "held": 0}
+        self._gaps = 0
+        self._lease_lost = 0
+        self._outages = 0
+        self._outage: tuple[float, float | None] = 0.0, None
+        """How long those that are over took (seconds), and since when one is going on (as the clock has it).
+
+        One value, since it is read from other threads."""
+        self.ignored = 0
+        self.acked = 0
+        self.kept = 0
+        self.handed_back = 0
+        self.of_type = self._types.of
+        """What is counted for an event type; None for one that cannot be read."""
+
+    def know_handlers(self, names: Sequence[str]) -> None:
+        """Which handlers there are: others, which only a hostile replay can name, are counted as one."""
+        self._handlers |= frozenset(names)
+
+    def handler(self, name: str) -> str:
+        """A handler as its label is."""
+        return name if not name or name in self._handlers else OTHER
+
+    def delivered(self, entries: Sequence[RawEntry]) -> None:
+        """The group gave this consumer entries."""
+        types, observers = self._types.by_raw_type, self.observers
+        # The type comes first in nearly all entries, and has been met before: those cost a look-up and no more.
+        left, fields = map(_fields_of, entries), list[bytes]()
+        while True:
+            try:
+                for fields in left:
+                    types[fields[1]].delivered += 1
+                break
+            except LookupError:
+                self._types.of(event_type_in(fields)).delivered += 1
+        if observers is not None:
+            for entry in entries:
+                source, entry_id = entry.source, entry.entry_id.decode()
+                event_type = self._types.of(event_type_in(entry.fields)).event_type
+                observers.tell(Delivered(source.stream, source.group, entry_id, event_type, entry.deliveries))
+
+    def lost(
+        self,
+        count: int | None,
+        when: Trimmed = "unread",
+        *,
+        entry_ids: Sequence[str] = (),
+        stream: str | None = None,
+    ) -> None:
+        """Entries were trimmed away before the group had finished them; `count` is None where not known how many."""
+        self._gaps += 1
+        self._lost[when] += count or 0
+        if self.observers is not None:
+            self.observers.tell(Lost(stream or self._stream, self._group, count, when, tuple(entry_ids)))
+
+    def lease_lost(self, source: Source, entry_id: bytes) -> None:
+        """An entry was not this consumer's any more when it was to settle it."""
+        self._lease_lost += 1
+        if self.observers is not None:
+            self.observers.tell(LeaseLost(source.stream, source.group, entry_id.decode()))
+
+    def outage_started(self, operation: str, error: Exception) -> None:
+        """Redis does not do as asked."""
+        before, since = self._outage
+        if since is not None:
+            return
+        self._outages += 1
+        self._outage = before, self._clock()
+        if self.observers is not None:
+            self.observers.tell(OutageStarted(self._stream, self._group, operation, error))
+
+    def outage_ended(self) -> float:
+        """Redis does as asked again, or nobody asks any more; how long it did not (seconds)."""
+        before, since = self._outage
+        if since is None:
+            return 0.0
+        seconds = self._clock() - since
+        self._outage = before + seconds, None
+        if self.observers is not None:
+            self.observers.tell(OutageEnded(self._stream, self._group, seconds))
+        return seconds
+
+    def counters(self) -> Counters:
+        """What they are now."""
+        return Counters(tuple(sorted(self._samples(), key=attrgetter("name"))))
+
+    def _samples(self) -> Iterator[Sample]:
+        ended, since = self._outage
+        of_group = {
+            "ignored": self.ignored,
+            "acked": self.acked,
+            "kept": self.kept,
+            "handed_back": self.handed_back,
+            "lease_lost": self._lease_lost,
+            "gaps": self._gaps,
+            "outages": self._outages,
+            "outage_seconds": ended + (0.0 if since is None else self._clock() - since),
+        }
+        for name, value in of_group.items():
+            yield self._sample(name, value)
+        for when, value in self._lost.items():
+            yield self._sample("lost", value, when)
+        for of_type in self._types.all():
+            yield from self._of_type(of_type)
+
+    def _of_type(self, of_type: OfType) -> Iterator[Sample]:
+        name = of_type.event_type
+        yield self._sample("delivered", of_type.delivered, name)
+        yield self._sample("parked", of_type.parked, name)
+        for handler, value in of_type.handled.copy().items():
+            yield self._sample("handled", value, name, handler)
+        for handler, value in of_type.failed.copy().items():
+            yield self._sample("failed", value, name, handler)
+        for handler, value in of_type.retried.copy().items():
+            yield self._sample("retried", value, name, handler)
+        for (handler, reason), value in of_type.dead.copy().items():
+            yield self._sample("dead", value, name, handler, reason)
+
+    def _sample(self, name: str, value: float, *labels: str) -> Sample:
+        return Sample(name, labelled(name, self._stream, self._group, *labels), value)
+
+
+def labelled(name: str, *values: str) -> Mapping[str, str]:
+    """A counter's labels with their values."""
+    return MappingProxyType(dict(zip(COUNTERS[name].labels, values, strict=True)))

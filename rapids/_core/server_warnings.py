@@ -1,0 +1,138 @@
+"""Precautions: a warning at the start for what endangers the promises."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError
+
+from rapids._storage.client.connections import Client, Commands, SharedPool
+from rapids._storage.server_info import ServerFacts, look_at_server, socket_timeout_of
+
+__all__ = ["Precautions"]
+
+logger = logging.getLogger("rapids.precautions")
+
+OLDEST = (6, 2)
+"""The oldest server Rapids works with."""
+
+NEARLY_FULL = 0.85
+"""Of `maxmemory`."""
+
+CLOCK_TOLERANCE = 5.0
+"""Seconds two clocks may be apart."""
+
+UNSAVED_TOLERANCE = 7_200.0
+"""Seconds since the last snapshot, where there is no append-only file."""
+
+USUAL_TIMEOUT = 5.0
+"""The `socket_timeout` that redis-py and Rapids' own clients have by default: nobody gave it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Danger:
+    """Something that endangers a promise, and what to do about it."""
+
+    kind: str
+    message: str
+
+
+class Precautions:
+    """Looks at a server once, and warns of what endangers the promises made of it.
+
+    Of each danger it warns once for each server (a server started anew is another one), however often it looks: routers
+    that share one object say it once. Nothing is stopped by it, and nothing fails for it.
+    """
+
+    def __init__(self) -> None:
+        self._warned: set[tuple[str, str]] = set()
+
+    async def take(self, redis: Client, stream: str) -> None:
+        """Look at the server (of a Cluster, the one that has this stream), in one round trip, and warn.
+
+        Raises nothing that Redis does.
+        """
+        await self.look(SharedPool(redis, stream), {"stream": stream}, redis)
+
+    async def look(self, commands: Commands, context: Mapping[str, object], client: Client) -> str:
+        """The same over these connections of the client; what tells the server's run from others.
+
+        `context`: for the log.
+        """
+        try:
+            facts = await look_at_server(commands)
+        except (RedisError, OSError):  # whatever comes next meets it too, and says so
+            return ""
+        self._warn(facts.run_id, dangers(facts, knows_a_cluster=isinstance(client, RedisCluster)), context)
+        return facts.run_id
+
+    def look_at_client(self, client: Client, block_ms: int, run_id: str, context: Mapping[str, object]) -> None:
+        """Warn of a client whose time limit is below what a read may wait for."""
+        self._warn(run_id, timeout_dangers(socket_timeout_of(client), block_ms), context)
+
+    def _warn(self, run_id: str, found: Iterator[Danger], context: Mapping[str, object]) -> None:
+        for danger in found:
+            if (run_id, danger.kind) not in self._warned:
+                self._warned.add((run_id, danger.kind))
+                logger.warning("%s", danger.message, extra={**context, "danger": danger.kind})
+
+
+def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Danger]:
+    """What about a server, asked through a Cluster's client or through one for one server, endangers the promises."""
+    if facts.is_cluster_node and not knows_a_cluster:
+        yield Danger(
+            "cluster",
+            "this server is a node of a Cluster, and the client stays with it: what moves to another node, by a "
+            "failover or with its slot, is out of reach; use redis+cluster:// or RedisCluster",
+        )
+    if facts.version is not None and facts.version < OLDEST:
+        version = ".".join(map(str, facts.version))
+        yield Danger("version", f"Redis {version} is too old: Rapids needs 6.2 or newer, or Valkey; upgrade the server")
+    if facts.policy not in (None, "noeviction"):
+        what = "keys with a TTL, such as consumers' names" if str(facts.policy).startswith("volatile") else "any key"
+        yield Danger(
+            "eviction",
+            f"maxmemory-policy is {facts.policy}: once memory is full Redis throws {what} away, "
+            f"{'' if what != 'any key' else 'streams with unhandled events among them, '}and nobody is told; "
+            "set it to noeviction",
+        )
+    if facts.maxmemory and facts.used_memory is not None and facts.used_memory >= NEARLY_FULL * facts.maxmemory:
+        used = 100 * facts.used_memory / facts.maxmemory
+        yield Danger(
+            "memory",
+            f"{used:.0f} % of maxmemory ({facts.maxmemory / 2**20:.0f} MiB) is used: once it is full, emits are "
+            "refused; give Redis more memory, or streams a smaller maxlen",
+        )
+    if not facts.is_embedded:
+        yield from _unkept(facts)
+    if facts.clock_ahead is not None and abs(facts.clock_ahead) > CLOCK_TOLERANCE:
+        how = f"{abs(facts.clock_ahead):.0f} s {'ahead of' if facts.clock_ahead > 0 else 'behind'}"
+        yield Danger(
+            "clock",
+            f"Redis' clock is {how} this machine's: events' time stamps and letters' failed_at go by this machine's, "
+            "entry ids, due times and pauses by Redis' (a failover to another clock moves due times; leases go by time "
+            "that has passed); let both keep time by NTP",
+        )
+
+
+def _unkept(facts: ServerFacts) -> Iterator[Danger]:
+    """Whether snapshots are on is not told; by default there is one an hour after a change."""
+    if facts.is_append_only is False and facts.unsaved_for is not None and facts.unsaved_for > UNSAVED_TOLERANCE:
+        yield Danger(
+            "persistence",
+            f"Redis has no append-only file, and has made no snapshot for {facts.unsaved_for / 3_600:.0f} h: its "
+            "restart loses every event since; set appendonly yes (appendfsync everysec)",
+        )
+
+
+def timeout_dangers(socket_timeout: float | None, block_ms: int) -> Iterator[Danger]:
+    """What about a client's time limit (seconds) is not as somebody may think who set it."""
+    if socket_timeout is None or socket_timeout == USUAL_TIMEOUT or socket_timeout * 1000 >= block_ms:
+        return
+    yield Danger(
+        f"socket_timeout {block_ms}",
+        f"socket_timeout ({socket_timeout:g} s) of the Redis client is below block_ms ({block_ms}): the router's reads "
+        "are not cut short, they have a connection and a time limit of their own; but a blocking call of yours on this "
+        "client would be, and emits have no more than that; give the client a socket_timeout above block_ms, or none",
+    )

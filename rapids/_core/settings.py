@@ -1,0 +1,196 @@
+"""The options of the emitter and the router, checked once, where they are given."""
+
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal, TypeAlias, get_args
+
+from rapids._core.checks import at_least, backoff, flag, observers, one_of, positive_seconds, renamed, seconds, text
+from rapids.backoff import Backoff, exponential
+from rapids.events import Event, GenericEvent
+from rapids.observers import Observer
+
+__all__ = ["EmitterSettings", "GroupStartPosition", "OrderBy", "RouterSettings", "Trim"]
+
+OrderBy: TypeAlias = Callable[[Event], Hashable]
+"""From an event to its key: events of one key are handled one after another. None: in no order."""
+
+Trim: TypeAlias = Literal["acknowledged"]
+"""What a router removes from its stream: what every group of it has settled."""
+
+RESERVED = "rapids:"
+"""Consumer names with this prefix are Rapids' own: they keep entries that wait or are parked."""
+
+
+class GroupStartPosition(StrEnum):
+    """Where a *new* consumer group starts. An existing group keeps its place."""
+
+    BEGINNING = "0"
+    """The oldest entry of the stream."""
+
+    LATEST = "$"
+    """Only entries appended after the group was made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmitterSettings:
+    """`EventEmitter`'s options; its docstring explains them."""
+
+    stream: str = "events:all"
+    maxlen: int | None = 100_000
+    max_retries: int = 3
+    retry_delay: float = 0.1
+    replicas: int = 0
+    observers: Sequence[Observer] = ()
+
+    def __post_init__(self) -> None:
+        stream_name("stream", self.stream)
+        if self.maxlen is not None:
+            at_least("maxlen", self.maxlen, 1, or_none=True)
+        at_least("max_retries", self.max_retries, 1)
+        seconds("retry_delay", self.retry_delay)
+        at_least("replicas", self.replicas, 0)
+        observers("observers", self.observers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSettings:
+    """`EventRouter`'s options; its docstring explains them."""
+
+    stream: str = "events:all"
+    group: str = "default"
+    consumer: str | None = None
+    batch_size: int = 10
+    block_ms: int = 5_000
+    handler_timeout: float = 30.0
+    group_start_id: str = GroupStartPosition.BEGINNING
+    claim_interval: int = 10
+    claim_min_idle_ms: int = 60_000
+    default_retries: int = 0
+    default_backoff: Backoff = field(default_factory=exponential)
+    redelivery_backoff: Backoff | None = None
+    max_deliveries: int = 5
+    dlq_stream: str | None = None
+    dlq_maxlen: int | None = 10_000
+    shutdown_timeout: float = 30.0
+    consumer_ttl: float = 3_600.0
+    concurrency: int = 1
+    order_by: OrderBy | None = None
+    retry_blocks_key: bool = True
+    exclusive: bool = False
+    observers: Sequence[Observer] = ()
+    trim: Trim | None = None
+    renamed_handlers: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        stream_name("stream", self.stream)
+        text("group", self.group)
+        if self.consumer is not None:
+            text("consumer", self.consumer)
+            if self.consumer.startswith(RESERVED):
+                raise ValueError(f"consumer must not begin with {RESERVED!r}, which is Rapids' own: {self.consumer!r}")
+        at_least("batch_size", self.batch_size, 1)
+        at_least("block_ms", self.block_ms, 1)
+        positive_seconds("handler_timeout", self.handler_timeout)
+        start_position("group_start_id", self.group_start_id)
+        at_least("claim_interval", self.claim_interval, 1)
+        at_least("claim_min_idle_ms", self.claim_min_idle_ms, 1)
+        at_least("default_retries", self.default_retries, 0)
+        backoff("default_backoff", self.default_backoff)
+        if self.redelivery_backoff is not None:
+            backoff("redelivery_backoff", self.redelivery_backoff)
+        at_least("max_deliveries", self.max_deliveries, 1)
+        if self.dlq_stream is not None:
+            stream_name("dlq_stream", self.dlq_stream)
+            if self.dlq_stream == self.stream:
+                raise ValueError(f"dlq_stream must be another stream than stream, not {self.dlq_stream!r} as well")
+        if self.dlq_maxlen is not None:
+            at_least("dlq_maxlen", self.dlq_maxlen, 1, or_none=True)
+        seconds("shutdown_timeout", self.shutdown_timeout)
+        positive_seconds("consumer_ttl", self.consumer_ttl)
+        at_least("concurrency", self.concurrency, 1)
+        if self.order_by is not None and not callable(self.order_by):
+            raise TypeError(f"order_by must be a function from an event to its key, or None, not {self.order_by!r}")
+        flag("retry_blocks_key", self.retry_blocks_key)
+        flag("exclusive", self.exclusive)
+        observers("observers", self.observers)
+        if self.trim is not None:
+            one_of("trim", self.trim, get_args(Trim), or_none=True)
+        if self.renamed_handlers is not None:
+            checked = MappingProxyType(dict(renamed("renamed_handlers", self.renamed_handlers)))
+            object.__setattr__(self, "renamed_handlers", checked)
+
+    def redelivery_delay(self, deliveries: int) -> float:
+        """Seconds to wait after the `deliveries`-th failed delivery.
+
+        Without a `redelivery_backoff`: exponential, and never longer than `claim_min_idle_ms`, after which a failed
+        entry would be picked up in any case.
+        """
+        if self.redelivery_backoff is not None:
+            return self.redelivery_backoff(deliveries)
+        return exponential(max_delay=self.claim_min_idle_ms / 1000)(deliveries)
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """The names of all options."""
+        return frozenset(option.name for option in fields(cls))
+
+
+def order_by(value: "str | OrderBy | None") -> "OrderBy | None":
+    """What entries are kept in order by, as a function from an event to its key. A name stands for the event's field.
+
+    Raises `TypeError` for anything else, `ValueError` for what is no field's name.
+    """
+    if value is None or (callable(value) and not isinstance(value, str)):
+        return value
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"order_by must be a field's name or a function from an event to its key, not {value!r}")
+    if not value.isidentifier():
+        raise ValueError(f"order_by must be a field's name or a function from an event to its key, not {value!r}")
+    name = value
+
+    def field_of(event: Event) -> Hashable:
+        return event.data.get(name) if isinstance(event, GenericEvent) else getattr(event, name, None)
+
+    return field_of
+
+
+def start_position(option: str, value: str) -> str:
+    """`$`, or an entry id: one or two whole numbers of 64 bits."""
+    numbers = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", str(value))
+    if value != "$" and not (numbers and all(int(number) < 2**64 for number in numbers.groups("0"))):
+        raise ValueError(
+            f"{option} must be a GroupStartPosition or an entry id such as '1701234567890-0', not {value!r}"
+        )
+    return value
+
+
+def parsed_entry_id(text: str) -> str | None:
+    """An entry id, two whole numbers of 64 bits and not both zero, as Redis writes it; None for any other text."""
+    numbers = re.fullmatch(r"([0-9]{1,20})-([0-9]{1,20})", text)
+    if numbers is None:
+        return None
+    ms, seq = int(numbers[1]), int(numbers[2])
+    return f"{ms}-{seq}" if (ms or seq) > 0 and max(ms, seq) < 2**64 else None
+
+
+def stream_name(option: str, value: str) -> str:
+    """A stream's name. With braces it must have a hash tag that Redis Cluster recognises.
+
+    Raises `ValueError`: a key's slot comes from what stands between its first `{` and the next `}`, if that is not
+    empty (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags); braces that do not
+    form such a tag would put Rapids' own keys into another slot than the stream's.
+    """
+    text(option, value)
+    if ("{" in value or "}" in value) and hash_tag(value) is None:
+        raise ValueError(f"{option} must have no braces or a valid hash tag such as '{{orders}}:events', not {value!r}")
+    return value
+
+
+def hash_tag(key: str) -> str | None:
+    """The part of `key` that decides its slot on Redis Cluster, or None where that is the whole key."""
+    _, opened, after = key.partition("{")
+    tag, closed, _ = after.partition("}")
+    return tag if opened and closed and tag else None

@@ -1,0 +1,1 @@
+"""What an emitter does to store events."""

@@ -1,0 +1,272 @@
+"""One write of the emitter: the entries of one emit or of many, until Redis has each of them, and only once."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, cast
+
+from redis.exceptions import RedisError
+
+from rapids._core.settings import EmitterSettings
+from rapids._emit.emit_counts import EmitCounts, OfEmitted
+from rapids._storage import streams
+from rapids._storage.client.connections import AnswerLostError, LentConnection, Reply, ServerClient, is_outage
+from rapids.backoff import exponential
+
+__all__ = ["Appended", "Emit", "NotReplicatedError", "Outgoing", "Shortfall", "UnknownOutcomeError", "Write"]
+
+LONGEST_DELAY = 30.0
+REPLICATION_TIMEOUT_MS = 1_000
+
+CLOCK_LEAP = 5.0
+"""Seconds by which the server's clock may have been set forward during a write, without an entry being missed."""
+
+
+class UnknownOutcomeError(RedisError):
+    """An answer was lost, and whether Redis carried the command out can no longer be found out."""
+
+
+class NotReplicatedError(RedisError):
+    """Redis has the entries, and fewer replicas than asked for confirmed them in time."""
+
+
+class Outgoing(NamedTuple):
+    """An event on its way: its id, the command that appends it, packed, and what is counted for its type."""
+
+    event_id: str
+    packed: bytes
+    counts: OfEmitted
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """An emit that came short: the entry id of each of its entries that is stored, and why others are not.
+
+    All may be stored, and fewer replicas have them than were asked for.
+    """
+
+    ids: Sequence[str | None]
+    unsure: Set[int]
+    """Positions of which it is not known whether they are stored."""
+    attempts: int
+    error: Exception
+
+
+Appended: TypeAlias = Sequence[str] | Shortfall
+"""What an emit comes to: the ids of its entries, in order, or what it came short of."""
+
+
+class Emit:
+    """Entries that one caller waits for: all of them are in the same write."""
+
+    __slots__ = ("_began", "_counts", "_is_settled", "done", "outgoing")
+
+    def __init__(self, outgoing: Sequence[Outgoing], done: "asyncio.Future[Appended]", counts: EmitCounts) -> None:
+        self.outgoing = outgoing
+        self.done = done
+        self._counts = counts
+        self._is_settled = False
+        self._began = 0.0 if counts.observers is None else time.monotonic()
+
+    def settle(self, appended: Appended) -> None:
+        """Count what became of it, and tell the caller, if it still waits. The first time is what counts."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        if not self.done.done():
+            self.done.set_result(appended)
+        if isinstance(appended, Shortfall):
+            self._count_shortfall(appended)
+        elif self._counts.observers is None:  # the way of nearly all
+            for one in self.outgoing:
+                one.counts.emitted += 1
+        else:
+            self._count_stored(appended)
+
+    def _count_stored(self, ids: Sequence[str | None]) -> None:
+        seconds = 0.0 if self._counts.observers is None else time.monotonic() - self._began
+        for one, entry_id in zip(self.outgoing, ids, strict=True):
+            if entry_id is not None:
+                self._counts.emitted(one.counts, one.event_id, entry_id, seconds)
+
+    def _count_shortfall(self, shortfall: Shortfall) -> None:
+        self._count_stored(shortfall.ids)
+        for at, (one, entry_id) in enumerate(zip(self.outgoing, shortfall.ids, strict=True)):
+            if entry_id is None:
+                outcome = "unknown" if at in shortfall.unsure else "not_stored"
+                self._counts.failed(one.counts, one.event_id, outcome, shortfall.error)
+            elif isinstance(shortfall.error, NotReplicatedError):
+                self._counts.failed(one.counts, one.event_id, "unreplicated", shortfall.error)
+
+
+class Write:
+    """Sends the entries of some emits until all are stored or refused, or the retries are used up.
+
+    An emit is told as soon as its own entries have come to an end, whatever becomes of the others.
+
+    When an answer was lost, the next attempt first makes sure: it has the server close the connection the commands went
+    out on, so that they are carried out now or never, and looks the events up among the entries that came since.
+    """
+
+    def __init__(
+        self,
+        commands: LentConnection,
+        settings: EmitterSettings,
+        emits: Sequence[Emit],
+        since: str | None,
+    ) -> None:
+        self._commands = commands
+        self._settings = settings
+        self._emits = list(emits)
+        self._outgoing = [one for emit in emits for one in emit.outgoing]
+        self._since = since
+        """The last entry id known before the first attempt: what this write stores comes after it."""
+        self._ids: list[str | None] = [None] * len(self._outgoing)
+        self._refused: dict[int, Exception] = {}
+        """Positions that will not be tried again, and why."""
+        self._unsure: set[int] = set()
+        self._lost_clients: set[ServerClient | None] = set()
+        self._attempts = 0
+        self._confirmed = not settings.replicas
+        """Whether as many replicas as were asked for have all that is known to be stored."""
+        self._began = time.monotonic()
+
+    @property
+    def last_id(self) -> str | None:
+        """A late entry id this write was given, or knew of before: whatever comes next comes after it."""
+        return next((entry_id for entry_id in reversed(self._ids) if entry_id is not None), self._since)
+
+    async def run(self) -> None:
+        """Carry it out. Raises nothing: each emit is told what became of it."""
+        while True:
+            self._attempts += 1
+            error = await self._attempt()
+            if error is None or not is_outage(error) or self._attempts >= self._settings.max_retries:
+                self._tell(error)
+                return
+            self._tell_finished()
+            await asyncio.sleep(exponential(max_delay=LONGEST_DELAY)(self._attempts - 1) * self._settings.retry_delay)
+
+    def abandon(self, error: Exception) -> None:
+        """Tell who still waits that it ends here: what was under way is not known to be stored."""
+        self._unsure.update(self._open_positions())
+        self._tell(error)
+
+    def _open_positions(self) -> list[int]:
+        return [at for at, entry_id in enumerate(self._ids) if entry_id is None and at not in self._refused]
+
+    async def _attempt(self) -> Exception | None:
+        """Store what is not stored yet; the error that kept some of it from being stored, if any."""
+        try:
+            if self._since is None:
+                self._since = await streams.last_id(self._commands, self._settings.stream) or "0-0"
+            if not self._confirmed:  # another may be the master by now, and not have what its replicas did not confirm
+                self._unsure.update(at for at, entry_id in enumerate(self._ids) if entry_id is not None)
+            if self._unsure:
+                await self._make_sure(self._since)
+            open_ = self._open_positions()
+            return await self._send(open_) if open_ else await self._confirm()
+        except (RedisError, OSError) as error:
+            return error
+
+    async def _send(self, open_: Sequence[int]) -> Exception | None:
+        try:
+            replies = await streams.append(
+                self._commands,
+                [self._outgoing[at].packed for at in open_],
+                replicas=self._settings.replicas,
+                replication_timeout_ms=REPLICATION_TIMEOUT_MS,
+            )
+        except AnswerLostError as error:
+            self._unsure.update(open_)
+            if error.is_under_way:
+                self._lost_clients.add(error.client)
+            return error
+        except (RedisError, OSError) as error:
+            return error
+        fault: Exception | None = None
+        for at, reply in zip(open_, replies, strict=False):
+            if isinstance(reply, bytes):
+                self._ids[at] = reply.decode()
+            elif isinstance(reply, Exception) and is_outage(reply):
+                fault = reply
+            else:
+                self._refused[at] = reply
+        unmet = self._replication_fault(replies[len(open_) :])
+        return fault or unmet
+
+    async def _confirm(self) -> Exception | None:
+        """All were found to be stored after their answers had been lost, that of the replicas among them: ask again."""
+        if not (replicas := self._settings.replicas):
+            return None
+        stream, patience = self._settings.stream, REPLICATION_TIMEOUT_MS
+        return self._replication_fault(
+            [await streams.replicated(self._commands, stream, replicas=replicas, timeout_ms=patience)]
+        )
+
+    async def _make_sure(self, since: str) -> None:
+        """Find out which of the unsure ones are stored. Raises `UnknownOutcomeError` where nothing can tell."""
+        for client in list(self._lost_clients):
+            if client is None:
+                raise UnknownOutcomeError("the connection was lost before the server's number for it was known")
+            await streams.kill_client(self._commands, client)
+            self._lost_clients.discard(client)
+        positions = defaultdict[str, list[int]](list)
+        for at in sorted(self._unsure, reverse=True):
+            positions[self._outgoing[at].event_id].append(at)
+        self._confirmed = not self._settings.replicas
+        age_ms = round((time.monotonic() - self._began + CLOCK_LEAP) * 1000)
+        found, complete = await streams.find_events(
+            self._commands, self._settings.stream, since, list(positions), age_ms=age_ms
+        )
+        for event_id, entry_id in found:
+            if positions[event_id]:  # one event may be in the write twice, and be found as often
+                self._ids[at := positions[event_id].pop()] = entry_id
+                self._unsure.discard(at)
+        if not complete and self._unsure:
+            raise UnknownOutcomeError("too many entries came since, or some were trimmed, to look it up among them")
+        for at in self._unsure:
+            self._ids[at] = None
+        self._unsure.clear()
+
+    def _replication_fault(self, replies: Sequence[Reply]) -> Exception | None:
+        wanted = self._settings.replicas
+        self._confirmed = not wanted or (bool(replies) and isinstance(replies[0], int) and replies[0] >= wanted)
+        if self._confirmed or not replies:
+            return None
+        return NotReplicatedError(
+            f"stored, but {replies[0]} of {wanted} replicas confirmed it within {REPLICATION_TIMEOUT_MS} ms"
+        )
+
+    def _tell(self, error: Exception | None) -> None:
+        """Tell every emit what became of it. `error`: why what is open is not stored, or not confirmed."""
+        first = 0
+        for emit in self._emits:
+            end = first + len(emit.outgoing)
+            emit.settle(self._result(first, end, error))
+            first = end
+
+    def _tell_finished(self) -> None:
+        """Tell those emits now of which nothing is open: others are tried again."""
+        if not self._confirmed:
+            return
+        first = 0
+        for emit in self._emits:
+            end = first + len(emit.outgoing)
+            if all(self._ids[at] is not None or at in self._refused for at in range(first, end)):
+                emit.settle(self._result(first, end, None))
+            first = end
+
+    def _result(self, first: int, end: int, error: Exception | None) -> Appended:
+        ids = self._ids[first:end]
+        refusal = next((self._refused[at] for at in range(first, end) if at in self._refused), None)
+        if None not in ids:
+            if self._confirmed:
+                return cast("list[str]", ids)
+            if not isinstance(error, NotReplicatedError):
+                error = NotReplicatedError(f"stored, but whether replicas have it is not known: {error}")
+        unsure = {at - first for at in self._unsure if first <= at < end}
+        why = refusal or error or RedisError("nothing is known of it")
+        return Shortfall(ids, unsure, self._attempts, why)

@@ -1,0 +1,99 @@
+"""The archive of dead letters that were replayed or discarded, and what became of replays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from rapids._storage import scripts
+from rapids._storage.client.connections import Commands, Reply, call, checked, run
+from rapids._storage.keys import letters_archive, letters_archived, letters_failed_again
+
+__all__ = [
+    "HISTORY",
+    "Archived",
+    "ReplayState",
+    "failed_again",
+    "first",
+    "last",
+    "places",
+    "read",
+    "replay_state",
+    "several",
+]
+
+HISTORY = b"rapids:history"
+_LETTER = b"rapids:letter_id"
+
+ReplayState: TypeAlias = Literal["undelivered", "pending", "gone", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """An archived letter: its place (an entry id of the archive), its own fields, and what was done to it, as JSON."""
+
+    place: str
+    letter_id: str
+    fields: Sequence[bytes]
+    history: bytes
+
+    @classmethod
+    def of(cls, row: Reply) -> "Archived":
+        named = dict(zip(row[1][::2], row[1][1::2], strict=True))
+        own = [
+            part
+            for name, value in zip(row[1][::2], row[1][1::2], strict=True)
+            if name not in (HISTORY, _LETTER)
+            for part in (name, value)
+        ]
+        return cls(row[0].decode(), named.get(_LETTER, b"").decode(errors="replace"), own, named.get(HISTORY, b"[]"))
+
+
+async def read(commands: Commands, dlq: str, letter_id: str) -> Archived | None:
+    """What the archive has of a letter, or None."""
+    place = await call(commands, "ZSCORE", letters_archived(dlq), letter_id)
+    if place is None:
+        return None
+    entry_id = f"{float(place):.0f}-0"
+    rows = await call(commands, "XRANGE", letters_archive(dlq), entry_id, entry_id)
+    return Archived.of(rows[0]) if rows else None
+
+
+async def first(commands: Commands, dlq: str, *, behind: str, upto: str, count: int) -> list[Archived]:
+    """Up to `count` archived letters in the order of their places, from the one behind a place to the one at `upto`."""
+    rows = await call(commands, "XRANGE", letters_archive(dlq), f"({behind}", upto, "COUNT", count)
+    return [Archived.of(row) for row in rows]
+
+
+async def places(commands: Commands, dlq: str, letter_ids: Sequence[str]) -> list[str]:
+    """The places of those letters that are in the archive, in order."""
+    found = await call(commands, "ZMSCORE", letters_archived(dlq), *letter_ids)
+    return [f"{place}-0" for place in sorted({round(float(score)) for score in found if score is not None})]
+
+
+async def several(commands: Commands, dlq: str, places: Sequence[str]) -> list[Archived]:
+    """The letters at these places, in order, without those that are gone."""
+    replies = await commands.send([("XRANGE", letters_archive(dlq), place, place) for place in places])
+    return [Archived.of(row) for reply in replies for row in checked(reply)]
+
+
+async def last(commands: Commands, dlq: str) -> str:
+    """The last place in the archive; "0-0" where it is empty."""
+    found = await call(commands, "ZRANGE", letters_archived(dlq), -1, -1, "WITHSCORES")
+    # With RESP3 a member comes with its score, without one behind the other.
+    flat = found[0] if found and isinstance(found[0], list) else found
+    return f"{float(flat[1]):.0f}-0" if flat else "0-0"
+
+
+async def failed_again(commands: Commands, dlq: str, letter_id: str) -> tuple[str, ...]:
+    """The ids of the letters that a letter's replay became."""
+    ids = await call(commands, "HGET", letters_failed_again(dlq), letter_id)
+    return tuple((ids or b"").decode().split())
+
+
+async def replay_state(commands: Commands, stream: str, group: str, entry_id: str) -> ReplayState:
+    """Whether an entry of a group's replay stream is yet to be delivered, pending, or gone as it was settled.
+
+    `unknown` where the stream is not the one the entry was in.
+    """
+    call_ = ((stream,), (group, entry_id))
+    return checked((await run(commands, scripts.load("replay_state"), [call_]))[0]).decode()

@@ -1,0 +1,163 @@
+"""What servers answer: values, and errors told apart by what is to be done about them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    MaxConnectionsError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from rapids._storage.client.protocol import Command
+from rapids._storage.scripts import Script
+
+__all__ = [
+    "AnswerLostError",
+    "Commands",
+    "Reply",
+    "ServerClient",
+    "call",
+    "checked",
+    "is_no_group",
+    "is_outage",
+    "run",
+    "run_id_in",
+]
+
+Reply: TypeAlias = Any
+
+OUTAGE_ANSWERS = (
+    "LOADING",
+    "READONLY",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "BUSY ",
+    "max number of clients",
+    "non local key in a cluster node",  # a script's, where its slot is on the move
+)
+"""How answers begin, or what they contain, when the server cannot do now what it could do later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClient:
+    """A connection as its server knows it: by a number, which means nothing to the server's next run."""
+
+    number: int
+    run_id: bytes
+
+
+class AnswerLostError(RedisConnectionError):
+    """Commands were sent and their answers did not come: whether they were carried out is not known.
+
+    `client` is the connection they went out on, None where the server was not asked for its number. `is_under_way`:
+    whether they may be carried out later yet.
+    """
+
+    def __init__(self, message: str, client: ServerClient | None = None, *, is_under_way: bool = True) -> None:
+        super().__init__(message)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        self.client = client
+        self.is_under_way = is_under_way
+
+
+class Commands(Protocol):
+    """Something that sends commands in one round trip."""
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        """The answers in order; an error answer is in the list, not raised. Raises `RedisError` if there were none."""
+        ...
+
+
+async def call(commands: Commands, *command: bytes | str | int | float) -> Reply:
+    """The answer to one command. Raises `RedisError` for an error answer too."""
+    return checked((await commands.send([command]))[0])
+
+
+def checked(reply: Reply) -> Reply:
+    """The answer, unless it is an error: that is raised."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+async def run(commands: Commands, script: Script, calls: Iterable[tuple[Sequence[str], Command]]) -> list[Reply]:
+    """Run a script once per (keys, arguments), all in one round trip, and two where the server did not know it yet.
+
+    The answers are in order, error answers among them. Raises `RedisError` if there were none.
+    """
+    requests = [["EVALSHA", script.sha, len(keys), *keys, *arguments] for keys, arguments in calls]
+    replies = await commands.send(requests)
+    if unknown := _unknown(replies):
+        again = await commands.send([("SCRIPT", "LOAD", script.source), *(requests[at] for at in unknown)])
+        checked(again[0])
+        _replace(replies, unknown, again[1:])
+    if unknown := _unknown(replies):
+        # While a slot moves, a Cluster's node sends some calls on to another, which the loading did not reach.
+        whole = [("EVAL", script.source, *requests[at][2:]) for at in unknown]
+        _replace(replies, unknown, await commands.send(whole))
+    return replies
+
+
+def whole_call(script: Script, keys: Sequence[str], *arguments: bytes | str | int | float) -> Command:
+    """A call of a script that any server can carry out, in one command: its text goes along."""
+    return ("EVAL", script.source, len(keys), *keys, *arguments)
+
+
+def _unknown(replies: Sequence[Reply]) -> list[int]:
+    return [at for at, reply in enumerate(replies) if isinstance(reply, ResponseError) and is_no_script(reply)]
+
+
+def _replace(replies: list[Reply], positions: Sequence[int], by: Sequence[Reply]) -> None:
+    for at, reply in zip(positions, by, strict=True):
+        replies[at] = reply
+
+
+def run_id_in(info: Reply) -> bytes:
+    """What tells a server's run from its next one, in its answer to INFO; empty where it does not say."""
+    lines: list[bytes] = info.splitlines() if isinstance(info, bytes) else []
+    return next((line.removeprefix(b"run_id:") for line in lines if line.startswith(b"run_id:")), b"")
+
+
+def is_no_script(error: ResponseError) -> bool:
+    """Whether the server forgot a script: restarted, failed over, or SCRIPT FLUSH."""
+    return type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
+
+
+def is_no_group(error: BaseException) -> bool:
+    """Whether a stream or its consumer group is gone."""
+    return isinstance(error, ResponseError) and "NOGROUP" in str(error)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the error is the server's or the network's present state, so that the same command may work later."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return False
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | MaxConnectionsError | OSError):
+        return True
+    return isinstance(error, RedisError) and _is_outage_answer(error)
+
+
+def _is_outage_answer(error: RedisError) -> bool:
+    if isinstance(error, AskError):  # MOVED is one as well: the nodes do not agree yet on which of them has the slot
+        return True
+    kinds = (
+        "BusyLoadingError",
+        "ReadOnlyError",
+        "ClusterDownError",
+        "MasterDownError",
+        "TryAgainError",
+        "OutOfMemoryError",
+    )
+    return type(error).__name__ in kinds or any(answer in str(error) for answer in OUTAGE_ANSWERS)

@@ -1,0 +1,310 @@
+"""Sending commands and getting their answers undecoded, over redis-py's public connection calls.
+
+Each way to do so is to the server that has one key, and stays with the key wherever it goes: to another server by a
+failover, or to another node of a Cluster.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import cast
+from weakref import WeakKeyDictionary
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, ClusterDownError, MovedError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from rapids._storage.client.commands import (
+    AnswerLostError,
+    Commands,
+    Reply,
+    ServerClient,
+    call,
+    checked,
+    is_no_group,
+    is_no_script,
+    is_outage,
+    run,
+    run_id_in,
+    whole_call,
+)
+from rapids._storage.client.places import Client, Place, PoolPlace
+from rapids._storage.client.protocol import Command, pack
+from rapids._storage.client.redirects import follow
+from rapids._storage.client.round_trips import answers, round_trip, time_limit
+from rapids._storage.client.servers import ClusterPlace
+
+__all__ = [
+    "AnswerLostError",
+    "Client",
+    "Command",
+    "Commands",
+    "LentConnection",
+    "OwnConnection",
+    "Reply",
+    "ServerClient",
+    "SharedPool",
+    "call",
+    "check_client",
+    "checked",
+    "connection_elsewhere",
+    "is_no_group",
+    "is_no_script",
+    "is_outage",
+    "run",
+    "run_id_in",
+    "share_a_slot",
+    "whole_call",
+]
+
+
+def check_client(client: object) -> None:
+    """Raises `TypeError` for anything but a client that can be used."""
+    place_of(cast(Client, client), "any")
+
+
+def place_of(client: Client, key: str) -> Place:
+    """Where a key is. Raises `TypeError` for a client that cannot be used."""
+    return ClusterPlace(client, key) if isinstance(client, RedisCluster) else PoolPlace(client)
+
+
+def share_a_slot(client: Client, key: str, other: str) -> bool:
+    """Whether one script may have both keys: always, but on a Cluster."""
+    return not isinstance(client, RedisCluster) or client.keyslot(key) == client.keyslot(other)
+
+
+class SharedPool:
+    """The pool of a client the user made: a connection is borrowed for one round trip at a time.
+
+    Where the pool has no more connections to give (redis-py's default is 100), callers wait their turn.
+    """
+
+    def __init__(self, client: Client, key: str) -> None:
+        self._place = place_of(client, key)
+        self._turns: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        async with self._turn():
+            packed = [pack([command]) for command in commands]
+            return await follow(self._place, await self._sent(packed), packed, self._sent)
+
+    async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
+        connection = await self._place.borrow()
+        try:
+            return _looked_at(self._place, await round_trip(connection, (), packed))
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            self._place.doubt()
+            raise
+        finally:
+            # A cancelled caller must not leave the pool one connection short.
+            await asyncio.shield(self._place.give_back(connection))
+
+    def _turn(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._loop is not loop:
+            self._turns, self._loop = asyncio.Semaphore(self._place.most), loop
+        return self._turns
+
+
+class LentConnection:
+    """A connection of a user's pool, kept from the first command until it is given back, for one task to use.
+
+    It knows itself by the server's number for it, so that an `AnswerLostError` can name it.
+    """
+
+    def __init__(self, client: Client, key: str) -> None:
+        self._place = place_of(client, key)
+        self._connection: AbstractConnection | None = None
+        self._clients: WeakKeyDictionary[AbstractConnection, ServerClient] = WeakKeyDictionary()
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        return await self.send_packed([pack([command]) for command in commands])
+
+    async def send_packed(self, packed: Sequence[bytes], behind: Sequence[Command] = ()) -> list[Reply]:
+        """The answers to commands that are packed already, and to those `behind` them, which ask about them (WAIT).
+
+        Raises `AnswerLostError` when they were sent and an answer did not come, another `RedisError` when not.
+        """
+        last = [pack([command]) for command in behind]
+        replies = await self._sent([*packed, *last])
+        return await self._followed(replies, packed, last) if _sends_on(replies) else replies
+
+    async def _followed(
+        self, replies: Sequence[Reply], packed: Sequence[bytes], behind: Sequence[bytes]
+    ) -> list[Reply]:
+        try:
+            return await follow(self._place, replies, packed, self._sent_anew, behind)
+        except AnswerLostError:
+            raise
+        except (RedisError, OSError) as error:  # what had its answer was carried out, and the rest never sent on
+            raise AnswerLostError(str(error), is_under_way=False) from error
+
+    async def give_back(self) -> None:
+        """Let others have the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._place.give_back(connection)
+
+    async def share(self) -> None:
+        """Let others have a turn if they have no other connection."""
+        if not self._place.can_lend():
+            await self.give_back()
+
+    async def _sent_anew(self, packed: Sequence[bytes]) -> list[Reply]:
+        await self.give_back()  # the next one is to where the key is now
+        return await self._sent(packed)
+
+    async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
+        if self._connection is None:
+            self._connection = await self._place.borrow()
+        connection = self._connection
+        try:
+            if connection not in self._clients:
+                await self._identify(connection)
+            return _looked_at(self._place, await self._answered(connection, packed))
+        except BaseException:
+            self._place.doubt()
+            await self.give_back()  # the pool connects it anew, by the ways it knows
+            raise
+
+    async def _answered(self, connection: AbstractConnection, packed: Sequence[bytes]) -> list[Reply]:
+        try:
+            return await round_trip(connection, (), packed)
+        except (BusyLoadingError, AuthenticationError) as error:
+            # Answers, though redis-py calls them connection errors and drops what others came with them.
+            if len(packed) == 1:
+                raise
+            raise AnswerLostError(str(error), self._clients.get(connection)) from error
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise AnswerLostError(str(error), self._clients.get(connection)) from error
+
+    async def _identify(self, connection: AbstractConnection) -> None:
+        connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        number, info = await round_trip(connection, [("CLIENT", "ID"), ("INFO", "server")])
+        self._clients[connection] = ServerClient(checked(number), run_id_in(info))
+
+    def _forget(self, connection: AbstractConnection) -> None:
+        self._clients.pop(connection, None)  # connected anew, under another number
+
+
+class OwnConnection:
+    """One connection to the server that has a key, apart from the client's pool; it reconnects when it was lost.
+
+    `timeout` (seconds) is how long an answer may take. It must exceed the `BLOCK` of a command sent here.
+    """
+
+    def __init__(self, client: Client, key: str, *, timeout: float) -> None:
+        self._place = place_of(client, key)
+        self._timeout = timeout
+        self._connection: AbstractConnection | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and self._connection.is_connected
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """The host and port it is connected to; None without a connection, or where it is not one by TCP."""
+        return _address_of(self._connection) if self._connection is not None and self.is_connected else None
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        async with self._turn:
+            replies = await self._sent(commands)
+            if _sends_on(replies):
+                packed = [pack([command]) for command in commands]
+                replies = await follow(self._place, replies, packed, self._sent_anew)
+            return replies
+
+    async def send_ahead(
+        self, ahead: Sequence[Command], last: bytes, on_ahead: Callable[[Sequence[Reply]], None]
+    ) -> Reply:
+        """The answer to a command, packed already, that may block. Others go ahead of it in the same packet.
+
+        `on_ahead` is given their answers as soon as they are there, which is before the last one blocks.
+        """
+        async with self._turn:
+            connection = await self._connected()
+            try:
+                await connection.send_packed_command(pack(ahead) + last if ahead else last)
+                async with time_limit(connection):
+                    before = await answers(connection, len(ahead))
+                    redirected = _sends_on(before)
+                    if ahead and not redirected:
+                        on_ahead(before)
+                    reply = (await answers(connection, 1))[0]  # which does not block where it is redirected, too
+            except (RedisConnectionError, RedisTimeoutError, OSError):
+                self._place.doubt()
+                raise
+            except BaseException:  # of `on_ahead`, too: the last answer would be taken for that to the next command
+                await self.close()
+                raise
+            if redirected:
+                packed = [pack([command]) for command in ahead]
+                on_ahead(await follow(self._place, before, packed, self._sent_anew))
+            return _looked_at(self._place, [reply])[0]
+
+    async def read_elsewhere(self, error: AskError, at_once: bytes) -> Reply:
+        """The answer to a read, packed, that does not block, from where an error points; None where it is to be asked
+        again, since the key has moved and this connection is to go where it is."""
+        async with self._turn:
+            if isinstance(error, MovedError):
+                await self._place.moved(error)
+                await self.close()
+                return None
+            return (await self._place.ask(error, [at_once], ()))[0]
+
+    async def close(self) -> None:
+        """Close the connection; a command under way fails."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+
+    async def _sent_anew(self, packed: Sequence[bytes]) -> list[Reply]:
+        await self.close()
+        connection = await self._connected()
+        return await round_trip(connection, (), packed)
+
+    async def _sent(self, commands: Sequence[Command]) -> list[Reply]:
+        connection = await self._connected()
+        try:
+            return _looked_at(self._place, await round_trip(connection, commands))
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            self._place.doubt()
+            raise
+
+    async def _connected(self) -> AbstractConnection:
+        connection = self._connection
+        if connection is None or not connection.is_connected:
+            # Sending would connect, too, but past `connect`, in which Sentinel's connections ask for the address.
+            connection = self._connection = await self._place.new_connection(timeout=self._timeout)
+            try:
+                await connection.connect()
+            except (RedisError, OSError):
+                self._place.doubt()
+                raise
+        return connection
+
+
+def connection_elsewhere(client: Client, key: str | None, than: str, *, timeout: float) -> OwnConnection | None:
+    """One to where a key is; None where that is no other slot than the one of `than`, whose connection will do."""
+    if key is None or share_a_slot(client, key, than):
+        return None
+    return OwnConnection(client, key, timeout=timeout)
+
+
+def _sends_on(replies: Sequence[Reply]) -> bool:
+    return any(isinstance(reply, AskError) for reply in replies)
+
+
+def _looked_at(place: Place, replies: list[Reply]) -> list[Reply]:
+    """The answers; one may say that this node is of no use at present."""
+    if any(isinstance(reply, ClusterDownError) for reply in replies):
+        place.doubt()
+    return replies
+
+
+def _address_of(connection: AbstractConnection) -> tuple[str, int] | None:
+    host, port = getattr(connection, "host", None), getattr(connection, "port", None)
+    return (host, port) if isinstance(host, str) and isinstance(port, int) else None

@@ -1,0 +1,196 @@
+"""A key's place on a Redis Cluster: the master of its slot, which changes by a failover, or when the slot moves.
+
+redis-py's own look at the nodes waits for each in turn as long as the user's `socket_timeout` says, for ever without
+one. A node whose machine is gone does not refuse, it is silent; so where there is doubt, the nodes are asked here.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection, Connection
+from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from rapids._storage.client.commands import AnswerLostError, Reply, checked
+from rapids._storage.client.places import BUSY_POOL_PATIENCE, BUSY_POOL_PAUSE, own_options
+from rapids._storage.client.protocol import pack
+from rapids._storage.client.round_trips import round_trip
+
+__all__ = ["ClusterPlace"]
+
+NODE_TIME = 1.0
+"""Seconds a node has to say which of them holds what, before another one is asked."""
+TOPOLOGY_TIME = 10.0
+"""Seconds redis-py has to get to know the nodes."""
+
+
+class ClusterPlace:
+    """The master of a key's slot."""
+
+    def __init__(self, client: RedisCluster, key: str) -> None:
+        self._client = client
+        self._key = key
+        self._node: ClusterNode | None = None
+        """The slot's master as far as is known; None where that is in doubt."""
+        self._doubted: str | None = None
+        """The name of the node that was of no use: it is asked last."""
+        self._lent: WeakKeyDictionary[AbstractConnection, ClusterNode] = WeakKeyDictionary()
+
+    @property
+    def most(self) -> int:
+        return cast(int, self._client.get_connection_kwargs().get("max_connections") or 2**31)
+
+    async def borrow(self) -> AbstractConnection:
+        """A connection to the master; if it is not there, to the one that is by now."""
+        try:
+            return await self._connected()
+        except (RedisError, OSError):
+            self.doubt()
+            return await self._connected()
+
+    async def _connected(self) -> Connection:
+        node = await self._master()
+        connection = await _free(node)
+        self._lent[connection] = node
+        try:
+            await _connect(connection)
+        except BaseException:
+            await self.give_back(connection)
+            raise
+        return connection
+
+    async def give_back(self, connection: AbstractConnection) -> None:
+        if (node := self._lent.pop(connection, None)) is not None:
+            node.release(cast(Connection, connection))
+
+    def can_lend(self) -> bool:
+        return True
+
+    async def new_connection(self, *, timeout: float) -> AbstractConnection:
+        node = await self._master()
+        options: dict[str, Any] = own_options(node.connection_kwargs, timeout)
+        return node.connection_class(**options)
+
+    def doubt(self) -> None:
+        if self._node is not None:
+            self._doubted, self._node = self._node.name, None
+
+    async def moved(self, error: MovedError) -> None:
+        self._node = await self._known(error)
+
+    async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
+        """The answers of the node that takes the slot over: it wants to hear ASKING before each command.
+
+        Raises `AnswerLostError` when they were sent and an answer did not come, another `RedisError` when not.
+        """
+        asking = pack([("ASKING",)])
+        commands = [part for one in packed for part in (asking, one)]
+        async with _borrowed(await self._known(error)) as connection:
+            try:
+                replies = await round_trip(connection, (), [*commands, *behind])
+            except (RedisError, OSError) as lost:
+                raise AnswerLostError(str(lost)) from lost
+        return [*replies[1 : len(commands) : 2], *replies[len(commands) :]]
+
+    async def _known(self, error: AskError) -> ClusterNode:
+        """The node an answer names. No host stands for that of the node that answered, no port for "ask around"."""
+        named = cast("str | None", error.host)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        host = named or (self._node.host if self._node else "")
+        port: int = error.port
+        if (node := self._at(host, port)) is None:  # new since they were last asked, or not known to any
+            await _known_to_client(self._client, anew=True)
+            node = self._at(host, port)
+        if node is None:
+            self.doubt()
+            raise RedisConnectionError(f"the Cluster has no node {host}:{port}, to which it pointed")
+        return node
+
+    def _at(self, host: str, port: int) -> ClusterNode | None:
+        return self._client.get_node(*self._client.nodes_manager.remap_host_port(host, port))
+
+    async def _master(self) -> ClusterNode:
+        if self._node is None:
+            await _known_to_client(self._client)
+            known = None if self._doubted is None else await self._asked_around(self._doubted)
+            self._node = known or self._known_to_client_as_master()
+        return self._node
+
+    def _known_to_client_as_master(self) -> ClusterNode:
+        try:
+            node = self._client.get_node_from_key(self._key)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from error
+        if node is None:
+            raise RedisConnectionError(f"no node of the Cluster is known to be the master for {self._key!r}")
+        return node
+
+    async def _asked_around(self, doubted: str) -> ClusterNode | None:
+        slot = self._client.keyslot(self._key)
+        for node in sorted(self._client.get_nodes(), key=lambda one: one.name == doubted):
+            try:
+                async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
+                    slots: list[Any] = checked((await round_trip(connection, [("CLUSTER", "SLOTS")]))[0])
+            except (RedisError, OSError):
+                continue
+            for first, last, master, *_ in slots:
+                if first <= slot <= last and (found := self._at(_text(master[0]) or node.host, master[1])) is not None:
+                    return found
+        await _known_to_client(self._client, anew=True)
+        return None
+
+
+def _text(host: bytes | str | None) -> str:
+    return host.decode(errors="replace") if isinstance(host, bytes) else host or ""
+
+
+async def _known_to_client(client: RedisCluster, *, anew: bool = False) -> None:
+    """Let the user's client get to know the nodes. Raises `RedisError`, as `RedisClusterException` is none."""
+    try:
+        async with asyncio.timeout(TOPOLOGY_TIME):
+            await client.initialize()
+            if anew:
+                await client.nodes_manager.initialize()
+    except TimeoutError as error:
+        raise RedisTimeoutError("the Cluster's nodes did not say in time which of them holds what") from error
+    except RedisClusterException as error:
+        raise RedisConnectionError(str(error)) from error
+
+
+@asynccontextmanager
+async def _borrowed(node: ClusterNode) -> AsyncGenerator[Connection]:
+    connection = await _free(node)
+    try:
+        await _connect(connection)
+        yield connection
+    finally:
+        node.release(connection)
+
+
+async def _free(node: ClusterNode) -> Connection:
+    for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
+        try:
+            return node.acquire_connection()
+        except MaxConnectionsError:
+            await asyncio.sleep(BUSY_POOL_PAUSE)
+    return node.acquire_connection()
+
+
+async def _connect(connection: AbstractConnection) -> None:
+    """Connect it, anew where the server has closed it meanwhile, or where something is left in it to be read."""
+    await connection.connect()
+    # Its name before redis-py 8, where the old one is deprecated.
+    name = "can_read" if hasattr(connection, "can_read") else "can_read_destructive"
+    can_read = cast("Callable[[], Awaitable[bool]]", getattr(connection, name))
+    try:
+        is_clean = not await can_read()
+    except (RedisError, OSError):
+        is_clean = False
+    if not is_clean:
+        await connection.disconnect()
+        await connection.connect()

@@ -1,0 +1,76 @@
+"""Dead letters at rest, in their stream."""
+
+from collections.abc import Sequence
+
+from redis.exceptions import ResponseError
+
+from rapids._storage.client.connections import Commands, call, checked
+from rapids._storage.keys import letters_restored
+
+__all__ = ["find_restored", "first", "length", "origin", "page", "read_letter", "restored_at", "several"]
+
+RESTORED_PAGE = 100
+
+
+async def length(commands: Commands, dlq: str) -> int:
+    """Letters in the stream."""
+    return await call(commands, "XLEN", dlq)
+
+
+async def page(
+    commands: Commands, dlq: str, *, newest: str, oldest: str, count: int
+) -> list[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` letters from `newest` down to `oldest`."""
+    return [(row[0], row[1]) for row in await call(commands, "XREVRANGE", dlq, newest, oldest, "COUNT", count)]
+
+
+async def first(
+    commands: Commands, dlq: str, *, behind: str, upto: str, count: int
+) -> list[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` letters, oldest first, from the one behind an id to the one at `upto`."""
+    return [(row[0], row[1]) for row in await call(commands, "XRANGE", dlq, f"({behind}", upto, "COUNT", count)]
+
+
+async def read_letter(commands: Commands, dlq: str, entry_id: str) -> Sequence[bytes] | None:
+    """A letter's fields, or None if no entry has this id."""
+    rows = await call(commands, "XRANGE", dlq, entry_id, entry_id)
+    return rows[0][1] if rows else None
+
+
+async def several(commands: Commands, stream: str, entry_ids: Sequence[str]) -> list[tuple[bytes, Sequence[bytes]]]:
+    """Entries with these ids, in order, without those that are not there."""
+    replies = await commands.send([("XRANGE", stream, entry_id, entry_id) for entry_id in entry_ids])
+    return [(row[0], row[1]) for rows in replies for row in checked(rows)]
+
+
+async def origin(commands: Commands, stream: str, entry_id: str) -> Sequence[bytes] | None:
+    """The fields of the entry a letter says it is of, or None if there is none, or no such stream."""
+    try:
+        return await read_letter(commands, stream, entry_id)
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return None  # a letter says what it likes
+
+
+async def find_restored(commands: Commands, dlq: str, letter_id: str) -> tuple[str, Sequence[bytes]] | None:
+    """The entry id and fields of a letter that was restored, or None."""
+    score = await call(commands, "ZSCORE", letters_restored(dlq), letter_id)
+    if score is None:
+        return None
+    at = f"{float(score):.0f}"
+    first = at
+    while True:
+        rows = await call(commands, "XRANGE", dlq, first, at, "COUNT", RESTORED_PAGE)
+        for entry_id, fields in rows:
+            if dict(zip(fields[::2], fields[1::2], strict=True)).get(b"letter_id") == letter_id.encode():
+                return entry_id.decode(), fields
+        if len(rows) < RESTORED_PAGE:
+            return None
+        first = f"({rows[-1][0].decode()}"
+
+
+async def restored_at(commands: Commands, dlq: str, letter_ids: Sequence[bytes]) -> list[int | None]:
+    """For each letter that was restored, the milliseconds in its new entry id; None for the others."""
+    scores = await call(commands, "ZMSCORE", letters_restored(dlq), *letter_ids)
+    return [None if score is None else round(float(score)) for score in scores]

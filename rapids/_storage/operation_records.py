@@ -1,0 +1,149 @@
+"""Operations on many letters at rest: each change of one is a script, so that who runs it and what it is agree."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rapids._storage import scripts
+from rapids._storage.client.connections import Commands, Reply, call, checked, run
+from rapids._storage.keys import audit_log, operating, operation, operations
+
+__all__ = [
+    "MOST_ERRORS",
+    "MOST_KEPT",
+    "Claim",
+    "StoredOperation",
+    "change",
+    "claim",
+    "leave",
+    "page",
+    "pass_over",
+    "read",
+    "renew",
+    "start",
+]
+
+MOST_KEPT = 100
+"""Operations of a dead-letter stream."""
+MOST_ERRORS = 100
+"""Errors of an operation; the others are only counted."""
+
+TTL_MS = 90 * 24 * 3_600_000
+"""For how long an operation is known after it was last changed or worked on: as long as the audit log has it."""
+
+LEASE_MS = 6_000
+"""For how long a process has an operation without saying so again; then it is taken for dead."""
+
+NAMES = (
+    *("kind", "state", "selector", "scope", "rate", "max_items", "actor", "reason", "upto", "total", "total_exact"),
+    *("created_ms", "updated_ms", "ended_ms", "done", "skipped", "failed", "owner", "cursor"),
+)
+
+StoredOperation = Mapping[str, str]
+"""An operation's fields by their names; empty for those it lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A process's hold on an operation: what it writes holds good while the operation's `owner` is its token."""
+
+    dlq: str
+    kind: str
+    operation_id: str
+    token: str
+
+    @property
+    def key(self) -> str:
+        """The operation's."""
+        return operation(self.dlq, self.operation_id)
+
+    @property
+    def errors(self) -> str:
+        """The key of its errors."""
+        return f"{self.key}:errors"
+
+    @property
+    def operating(self) -> str:
+        """The key of the operation of its kind that has not ended."""
+        return operating(self.dlq, self.kind)
+
+
+async def start(
+    commands: Commands, dlq: str, operation_id: str, fields: Mapping[str, str], *, actor: str, reason: str
+) -> str | None:
+    """Begin an operation; the id of another of its kind that has not ended, if there is one, and then nothing is begun.
+
+    `fields` has its `kind`, and what else was asked for.
+    """
+    keys = (operation(dlq, operation_id), operating(dlq, fields["kind"]), operations(dlq), audit_log(dlq))
+    flat = [text for pair in {**fields, "actor": actor, "reason": reason}.items() for text in pair]
+    arguments = (operation_id, TTL_MS, MOST_KEPT, operation(dlq, ""), actor, reason, *flat)
+    other = checked((await run(commands, scripts.load("start_operation"), [(keys, arguments)]))[0])
+    return None if other is None else other.decode()
+
+
+async def change(
+    commands: Commands, dlq: str, operation_id: str, kind: str, state: str, *, action: str, actor: str, reason: str
+) -> str | None:
+    """Have an operation that has not ended in this state; the one it was in. None where there is no such operation."""
+    keys = (operation(dlq, operation_id), operating(dlq, kind), audit_log(dlq))
+    arguments = (operation_id, state, TTL_MS, action, actor, reason)
+    before = checked((await run(commands, scripts.load("change_operation"), [(keys, arguments)]))[0])
+    return None if before is None else before.decode()
+
+
+async def claim(commands: Commands, dlq: str, kinds: Sequence[str], token: str, *, only: str = "") -> Claim | None:
+    """Take an operation of these kinds that nobody runs, `only` this one if it is named. None if there is none."""
+    keys = [operating(dlq, kind) for kind in kinds]
+    arguments = (operation(dlq, ""), token, LEASE_MS, TTL_MS, only)
+    taken = checked((await run(commands, scripts.load("claim_operation"), [(keys, arguments)]))[0])
+    if taken is None:
+        return None
+    at, operation_id = taken
+    return Claim(dlq, kinds[int(at) - 1], operation_id.decode(), token)
+
+
+async def renew(commands: Commands, held: Claim) -> bool:
+    """Hold it for longer. False if it is not this process's to run."""
+    call_ = ((held.key, held.errors, held.operating), (held.token, LEASE_MS, TTL_MS))
+    return checked((await run(commands, scripts.load("renew_operation"), [call_]))[0]) == 1
+
+
+async def leave(commands: Commands, held: Claim, state: str = "", *, error: str = "") -> bool:
+    """End it in this state, or without one let go of it. False if it is not this process's to end."""
+    keys = (held.key, held.errors, held.operating, audit_log(held.dlq))
+    arguments = (held.operation_id, held.token, state, f"operation_{state}", error, TTL_MS)
+    return checked((await run(commands, scripts.load("leave_operation"), [(keys, arguments)]))[0]) == 1
+
+
+async def pass_over(commands: Commands, held: Claim, counted_as: str, place: str, error: str = "") -> bool:
+    """Count a letter as `skipped` or `failed`, and keep why. False if the operation is not this process's any more."""
+    call_ = ((held.key, held.errors), (held.token, counted_as, place, error, MOST_ERRORS, TTL_MS))
+    return checked((await run(commands, scripts.load("pass_letter"), [call_]))[0]) == 1
+
+
+async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredOperation, Sequence[bytes]] | None:
+    """An operation and its errors, in one round trip; None if there is none."""
+    key = operation(dlq, operation_id)
+    values, errors = await commands.send([("HMGET", key, *NAMES), ("LRANGE", f"{key}:errors", 0, MOST_ERRORS - 1)])
+    fields = _named(checked(values))
+    return None if not fields["state"] else (fields, checked(errors))
+
+
+async def page(
+    commands: Commands, dlq: str, *, behind: str, count: int
+) -> tuple[list[tuple[str, StoredOperation]], str | None]:
+    """Up to `count` operations, newest first, from `behind` one of them ('' for the first page), without their errors;
+    and the one behind which there are more. Behind one that was forgotten there is nothing."""
+    ids: list[str] = [one.decode() for one in await call(commands, "ZRANGE", operations(dlq), 0, -1, "REV")]
+    if behind:
+        ids = ids[ids.index(behind) + 1 :] if behind in ids else []
+    wanted = ids[:count]
+    replies = await commands.send([("HMGET", operation(dlq, one), *NAMES) for one in wanted]) if wanted else []
+    rows = [(one, _named(checked(reply))) for one, reply in zip(wanted, replies, strict=True)]
+    found = [(one, fields) for one, fields in rows if fields["state"]]  # others have expired
+    return found, wanted[-1] if len(ids) > count else None
+
+
+def _named(values: Sequence[Reply]) -> StoredOperation:
+    texts = [b"" if value is None else value for value in values]
+    return dict(zip(NAMES, (text.decode(errors="replace") for text in texts), strict=True))

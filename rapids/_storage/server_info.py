@@ -1,0 +1,96 @@
+"""The server's own state, as far as it bears on what is promised."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import RedisCluster
+
+from rapids._storage.client.connections import Client, Commands, Reply
+
+__all__ = ["ServerFacts", "look_at_server", "socket_timeout_of"]
+
+EMBEDDED_ZONE = "rapids-embedded"
+"""What the embedded server calls its availability zone, which tells it from others: that it keeps nothing is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says of itself. What it does not say, or may not be asked, is None."""
+
+    run_id: str = ""
+    version: tuple[int, ...] | None = None
+    """Of Redis, or of the Redis that a Valkey server is compatible with."""
+    policy: str | None = None
+    used_memory: int | None = None
+    """Bytes."""
+    maxmemory: int | None = None
+    """Bytes; 0 is without limit."""
+    is_append_only: bool | None = None
+    unsaved_for: float | None = None
+    """Seconds since the last snapshot, or the start, where anything changed since then."""
+    clock_ahead: float | None = None
+    """Seconds by which its clock is ahead of this process's, at the least; negative where behind."""
+    is_embedded: bool = False
+    is_cluster_node: bool = False
+
+
+async def look_at_server(commands: Commands) -> ServerFacts:
+    """What the server says of itself, in one round trip. Raises `RedisError` if it does not answer at all.
+
+    CONFIG is not asked for: managed services refuse it, and who may read it may read passwords.
+    """
+    asked_at = time.time()
+    sections = [("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence"), ("INFO", "cluster")]
+    *infos, clock = await commands.send([*sections, ("TIME",)])
+    answered_at = time.time()
+    info = {name: value for reply in infos for name, value in _lines(reply)}
+    now = None if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
+    return ServerFacts(
+        run_id=info.get("run_id", ""),
+        version=_version(info.get("redis_version", "")),
+        policy=info.get("maxmemory_policy"),
+        used_memory=_number(info, "used_memory"),
+        maxmemory=_number(info, "maxmemory"),
+        is_append_only=None if "aof_enabled" not in info else info["aof_enabled"] == "1",
+        unsaved_for=_unsaved_for(info, now),
+        clock_ahead=None if now is None else _ahead(now, asked_at, answered_at),
+        is_cluster_node=info.get("cluster_enabled") == "1",
+        is_embedded=info.get("availability_zone") == EMBEDDED_ZONE,
+    )
+
+
+def socket_timeout_of(client: Client) -> float | None:
+    """Seconds an answer may take on a client's own connections; None for any time."""
+    is_cluster = isinstance(client, RedisCluster)
+    options = client.get_connection_kwargs() if is_cluster else client.connection_pool.connection_kwargs
+    timeout = options.get("socket_timeout")
+    return timeout if isinstance(timeout, int | float) else None
+
+
+def _lines(reply: Reply) -> Sequence[tuple[str, str]]:
+    if not isinstance(reply, bytes):  # refused
+        return ()
+    pairs = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return [(name, value) for name, colon, value in pairs if colon]
+
+
+def _number(info: Mapping[str, str], name: str) -> int | None:
+    value = info.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+def _version(text: str) -> tuple[int, ...] | None:
+    parts = text.split(".")
+    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
+
+
+def _unsaved_for(info: Mapping[str, str], now: float | None) -> float | None:
+    saved, changes = _number(info, "rdb_last_save_time"), _number(info, "rdb_changes_since_last_save")
+    return None if now is None or saved is None or not changes else now - saved
+
+
+def _ahead(now: float, asked_at: float, answered_at: float) -> float:
+    if asked_at <= now <= answered_at:
+        return 0.0
+    return now - answered_at if now > answered_at else now - asked_at

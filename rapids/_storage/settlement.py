@@ -1,0 +1,74 @@
+"""Settling entries: one script call an entry, many in one round trip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from rapids._storage import scripts
+from rapids._storage.client.connections import Commands, Reply, run
+from rapids._storage.keys import Source, letter_index
+
+__all__ = ["Letter", "SettleCall", "Verb", "settle"]
+
+Verb: TypeAlias = Literal["ack", "keep", "park", "hand_back", "bury"]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter to write: the handler it is for, and its fields but for its id."""
+
+    handler: str
+    fields: Sequence[bytes]
+    is_written: bool | None = None
+    """Where letters are in another slot: whether it is written by now. None for one to be written by the script."""
+    former: Sequence[str] = ()
+    """What the handler was called before: its letter may have been written under such a name."""
+
+    @property
+    def values(self) -> int:
+        """How many names and values the script is to write: 0 for none, -1 if it must not go on without them."""
+        return len(self.fields) if self.is_written is None else 0 if self.is_written else -1
+
+
+@dataclass(frozen=True, slots=True)
+class SettleCall:
+    """What to do with one entry."""
+
+    source: Source
+    entry_id: bytes
+    verb: Verb
+    ledger: bytes
+    delay_ms: int = 0
+    deliveries: int = 0
+    """The count to leave behind, where it is handed back."""
+    delivery: int = 2**31
+    """Which delivery is settled: an entry that was delivered again since is left alone."""
+    why: bytes = b""
+    taken_with: bytes = b""
+    """The ledger as it was when the entry was taken, empty for none: a failover may have undone what it tells of."""
+    letters: Sequence[Letter] = ()
+
+
+async def settle(
+    commands: Commands, consumer: str, calls: Sequence[SettleCall], *, dlq: str | None, dlq_maxlen: int | None
+) -> list[Reply]:
+    """Settle entries by the script: what was done for each, or the error. Raises `RedisError` if no answer came."""
+    requests = [(_keys(one, dlq), _arguments(one, consumer, dlq_maxlen)) for one in calls]
+    return await run(commands, scripts.load("settle"), requests)
+
+
+def _keys(one: SettleCall, dlq: str | None) -> tuple[str, ...]:
+    source = one.source
+    letters = (source.ledger, source.ledger) if dlq is None else (dlq, letter_index(dlq))
+    return (source.stream, source.ledger, source.due, source.parked, *letters)
+
+
+def _arguments(one: SettleCall, consumer: str, dlq_maxlen: int | None) -> list[bytes | str | int]:
+    source = one.source
+    arguments: list[bytes | str | int] = [
+        *(source.group, consumer, one.entry_id, one.verb, int(source.is_replay), one.delay_ms, one.deliveries),
+        *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters), one.delivery, one.taken_with),
+    ]
+    for letter in one.letters:
+        arguments += [letter.handler, letter.values, *letter.fields]
+    return arguments

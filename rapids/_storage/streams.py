@@ -1,0 +1,153 @@
+"""Appending to streams and asking how they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
+
+from rapids._storage import scripts
+from rapids._storage.client.connections import (
+    Commands,
+    LentConnection,
+    Reply,
+    ServerClient,
+    call,
+    checked,
+    is_no_group,
+    run,
+    run_id_in,
+    whole_call,
+)
+from rapids._storage.client.protocol import pack
+from rapids._storage.keys import PARKED, WAITING, Source
+
+__all__ = [
+    "GroupState",
+    "append",
+    "find_events",
+    "group_state",
+    "kill_client",
+    "last_id",
+    "order",
+    "ping",
+    "replicated",
+]
+
+
+async def append(
+    commands: LentConnection, packed: Sequence[bytes], *, replicas: int = 0, replication_timeout_ms: int = 0
+) -> list[Reply]:
+    """Append entries, packed by an `EntryPacker`, in order and in one round trip: an entry id, or the error, for each.
+
+    With `replicas`, one more answer tells how many replicas had confirmed all of them after `replication_timeout_ms`
+    milliseconds at the most (WAIT). Raises `RedisError` if no answer came.
+    """
+    wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
+    return await commands.send_packed(packed, behind=wait)
+
+
+async def replicated(commands: LentConnection, stream: str, *, replicas: int, timeout_ms: int) -> int:
+    """How many replicas have what is in the stream now, after `timeout_ms` milliseconds at the most (WAIT).
+
+    WAIT asks for what its own connection wrote: hence a write that changes nothing before it.
+    """
+    touch = pack([whole_call(scripts.load("touch"), (stream,))])
+    touched, confirmed = await commands.send_packed([touch], behind=[("WAIT", replicas, timeout_ms)])
+    checked(touched)
+    return checked(confirmed)
+
+
+async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[bytes] | None:
+    """The fields of an entry, or None where it is not in the stream any more."""
+    found = await call(commands, "XRANGE", stream, entry_id, entry_id)
+    return found[0][1] if found else None
+
+
+async def find_events(
+    commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, age_ms: int, most: int = 10_000
+) -> tuple[list[tuple[str, str]], bool]:
+    """Event ids and entry ids of these events among the entries after one, and whether all those could be looked at.
+
+    They could not where there are more than `most` (entries), or where some may have been trimmed away already that
+    are no older than `age_ms` milliseconds: none of those looked for is.
+    """
+    call_ = ((stream,), (after, most, age_ms, *event_ids))
+    *found, complete = checked((await run(commands, scripts.load("find_events"), [call_]))[0])
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [(event_id.decode(), entry_id.decode()) for event_id, entry_id in pairs], complete == 1
+
+
+async def kill_client(commands: Commands, client: ServerClient) -> None:
+    """Close a connection from the server's side. What it had sent is carried out by then, or never.
+
+    A server that has started again since has another's connection under that number, and this one is gone with its
+    last run.
+    """
+    if run_id_in(await call(commands, "INFO", "server")) == client.run_id:
+        await call(commands, "CLIENT", "KILL", "ID", client.number)
+
+
+async def last_id(commands: Commands, stream: str) -> str | None:
+    """The last id the stream ever gave out, or None if there is no such stream."""
+    try:
+        info = mapping(await call(commands, "XINFO", "STREAM", stream))
+    except ResponseError as error:
+        if "no such key" in str(error).lower():
+            return None
+        raise
+    return info[b"last-generated-id"].decode()
+
+
+def order(entry_id: str) -> tuple[int, int]:
+    """What entry ids are ordered by."""
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)
+
+
+async def ping(commands: Commands) -> None:
+    """Raises `RedisError` if the server does not answer."""
+    await call(commands, "PING")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """How far a group is. Counts are entries; `lag` is None where the server does not know it."""
+
+    stream_length: int
+    pending: int
+    consumers: int
+    last_delivered_id: str
+    lag: int | None
+
+
+async def group_state(commands: Commands, source: Source) -> GroupState:
+    """The group's state in one round trip. A stream or group that does not exist yet has all zeros."""
+    length, groups, consumers = await commands.send(
+        [
+            ("XLEN", source.stream),
+            ("XINFO", "GROUPS", source.stream),
+            ("XINFO", "CONSUMERS", source.stream, source.group),
+        ]
+    )
+    if isinstance(groups, Exception) and "no such key" in str(groups).lower():
+        return GroupState(0, 0, 0, "0-0", None)
+    mine = [group for group in map(mapping, checked(groups)) if group[b"name"] == source.group.encode()]
+    if not mine:
+        return GroupState(checked(length), 0, 0, "0-0", None)
+    names = [] if is_no_group(consumers) else [mapping(consumer)[b"name"] for consumer in checked(consumers)]
+    return GroupState(
+        stream_length=checked(length),
+        pending=mine[0][b"pending"],
+        consumers=len([name for name in names if name not in (WAITING, PARKED)]),
+        last_delivered_id=mine[0][b"last-delivered-id"].decode(),
+        lag=mine[0].get(b"lag"),
+    )
+
+
+def mapping(reply: Reply) -> dict[bytes, Reply]:
+    """A reply of names and values, which is flat in RESP2 and a map in RESP3.
+
+    fakeredis, with which users run their fast tests, gives some of these names as text.
+    """
+    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped wire data
+    return {name.encode() if isinstance(name, str) else name: value for name, value in pairs}  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,135 @@
+"""Writing events as stream entries: strict about what JSON can hold, and says which field cannot be written."""
+
+from collections.abc import Mapping
+from datetime import UTC
+from math import isfinite
+from typing import cast
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from rapids._wire.entry_format import EVENT_FIELDS
+from rapids.events import BaseEvent, Event, GenericEvent, kind_of
+from rapids.exceptions import SerializationError
+
+__all__ = ["encode", "encode_values"]
+
+_BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
+
+
+def encode(event: Event, *, correlation_id: str | None, causation_id: str | None) -> list[bytes]:
+    """The fields of the entry for `event`, names and values in turn, in the order of the format.
+
+    Raises `SerializationError`, which names the field, for what JSON cannot hold.
+    """
+    values = encode_values(event, correlation_id, causation_id)
+    return [part for pair in zip(EVENT_FIELDS, values, strict=True) for part in pair]
+
+
+def encode_values(event: Event, correlation_id: str | None, causation_id: str | None) -> tuple[bytes, ...]:
+    """The values of the entry for `event`, in the order of `EVENT_FIELDS`.
+
+    Raises `SerializationError`, which names the field, for what JSON cannot hold.
+    """
+    event_type, version, data = _body(event)
+    timestamp = event.timestamp
+    try:
+        return (
+            event_type.encode(),
+            b"%d" % version,
+            data,
+            event.id.encode(),
+            (timestamp if timestamp.tzinfo is UTC else timestamp.astimezone(UTC)).isoformat().encode(),
+            correlation_id.encode() if correlation_id else b"",
+            causation_id.encode() if causation_id else b"",
+            _json(event.metadata, event_type, "metadata") if event.metadata else b"{}",
+        )
+    except UnicodeEncodeError as error:
+        texts = {
+            "event_type": event_type,
+            "id": event.id,
+            "correlation_id": correlation_id or "",
+            "causation_id": causation_id or "",
+        }
+        raise SerializationError(event_type, _unwritable(texts), str(error)) from error
+
+
+def _unwritable(texts: Mapping[str, str]) -> str:
+    """The first of these that UTF-8 cannot hold."""
+    return next((name for name, text in texts.items() if not text.isascii() and _is_broken(text)), "?")
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _body(event: Event) -> tuple[str, int, bytes]:
+    kind = kind_of(type(event))
+    if kind is BaseEvent:
+        own = cast(BaseEvent, event)
+        return own.event_type, own.schema_version, _own_fields(own)
+    if kind is GenericEvent:
+        generic = cast(GenericEvent, event)
+        return generic.raw_type, 1, _json(generic.data, generic.raw_type, "data")
+    raise TypeError(f"only events can be emitted, not {event!r}")
+
+
+def _own_fields(event: BaseEvent) -> bytes:
+    try:
+        data = event.__pydantic_serializer__.to_json(event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False)
+        if b"null" in data or b"NaN" in data or b"Infinity" in data:
+            data = _written(event, exclude=_BASE_FIELDS)
+        if data[:1] != b"{":
+            raise ValueError("a model_serializer makes something else of it than an object, which no reader could take")
+        return data
+    except (PydanticSerializationError, ValueError) as error:
+        raise SerializationError(event.event_type, _culprit(event), str(error)) from error
+
+
+def _culprit(event: BaseEvent) -> str:
+    """The first field that cannot be written: looked for only once the whole event has failed."""
+    for name in (*type(event).model_fields, *(event.model_extra or ())):
+        try:
+            _written(event, include={name})
+        except (PydanticSerializationError, ValueError):
+            return name
+    return "?"
+
+
+def _written(event: BaseEvent, *, include: set[str] | None = None, exclude: set[str] | None = None) -> bytes:
+    serializer = event.__pydantic_serializer__
+    data = serializer.to_json(event, include=include, exclude=exclude, round_trip=True, by_alias=False)
+    if b"null" in data:
+        _check_numbers(serializer.to_python(event, include=include, exclude=exclude, round_trip=True))
+    return _strict(data)
+
+
+def _check_numbers(value: object) -> None:
+    """Raises `ValueError` for NaN or an infinity: in a nested model, Pydantic would write it as null without a word."""
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{value} is not JSON")
+    if isinstance(value, dict):
+        value = list(cast("dict[object, object]", value).values())
+    if isinstance(value, list | tuple | set | frozenset):
+        for inner in cast("list[object]", value):
+            _check_numbers(inner)
+
+
+def _json(value: object, event_type: str, field: str) -> bytes:
+    try:
+        return _strict(to_json(value, inf_nan_mode="constants"))
+    except (PydanticSerializationError, ValueError) as error:
+        raise SerializationError(event_type, field, str(error)) from error
+
+
+def _strict(data: bytes) -> bytes:
+    """`data`, unless it has NaN or an infinity, which are not JSON. A string may hold those words: parsing tells."""
+    if b"NaN" in data or b"Infinity" in data:
+        try:
+            from_json(data, allow_inf_nan=False)
+        except ValueError as error:
+            raise ValueError("NaN and infinities are not JSON") from error
+    return data

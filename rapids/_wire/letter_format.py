@@ -1,0 +1,205 @@
+"""Dead letters as stream entries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rapids._core.attempt_log import AttemptLog
+from rapids._core.outcomes import Dead
+from rapids._wire.entry_format import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
+from rapids._wire.netstrings import netstrings, unpack_netstrings
+from rapids.exceptions import DeserializationError
+
+__all__ = [
+    "LetterRead",
+    "Origin",
+    "completed",
+    "is_complete",
+    "original_fields",
+    "replay_fields",
+    "taken_apart",
+    "with_data",
+    "write_letter",
+]
+
+_OPTIONAL_EVENT_FIELDS = (b"traceparent",)
+_REPLAY_FIELDS = (b"replay_handler", b"replay_of", b"replay_count", b"original_msg_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a failed delivery came from. For a replay that is the entry first failed, not the replay's own."""
+
+    entry_id: str
+    stream: str
+    group: str
+    consumer: str
+    deliveries: int
+    replay_of: str = ""
+    replay_count: int = 0
+
+
+def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datetime | None = None) -> list[bytes]:
+    """The fields of a dead letter, all but `letter_id`, which is known only once it is written.
+
+    Always the same fields in the same order, so that Redis stores their names once; `original_fields` comes last, and
+    only where the entry's own fields could not be put together again from the others.
+    """
+    first = _first_values(fields)
+    failure = dead.failure
+    letter = {
+        b"original_msg_id": origin.entry_id,
+        b"original_stream": origin.stream,
+        b"original_group": origin.group,
+        b"reason": dead.reason.value,
+        b"error": failure.message,
+        b"handler": dead.handler,
+        b"failed_at": (failed_at or datetime.now(UTC)).isoformat(),
+        b"event_type": first.get(b"event_type", b""),
+        b"data": first.get(b"data", b""),
+        **{name: first.get(name, b"") for name in EVENT_FIELDS if name not in (b"event_type", b"data")},
+        b"error_type": failure.error_type,
+        b"traceback": failure.traceback,
+        b"deliveries": str(origin.deliveries),
+        b"consumer": origin.consumer,
+        b"replay_of": origin.replay_of,
+        b"replay_count": str(origin.replay_count),
+        b"position": failure.position,
+        b"attempts": dead.attempts.dump(),
+    }
+    if not _is_regular(fields):
+        letter[b"original_fields"] = netstrings(fields)
+    elif b"traceparent" in first:
+        letter[b"traceparent"] = first[b"traceparent"]
+    return [part if isinstance(part, bytes) else _utf8(part) for pair in letter.items() for part in pair]
+
+
+def original_fields(letter: Fields) -> list[bytes]:
+    """The fields of the entry that failed, byte for byte.
+
+    Raises `DeserializationError` for a letter that was tampered with.
+    """
+    values = _first_values(letter)
+    if b"original_fields" in values:
+        try:
+            fields = list(unpack_netstrings(values[b"original_fields"]))
+            if not fields or len(fields) % 2:
+                raise ValueError("names and values do not pair up")
+            return fields
+        except ValueError as error:
+            raise DeserializationError("", f"original_fields of the letter cannot be read: {error}") from error
+    values = _supplied(values) | values
+    names = [*EVENT_FIELDS, *(name for name in _OPTIONAL_EVENT_FIELDS if name in values)]
+    return [part for name in names for part in (name, values.get(name, b""))]
+
+
+def is_complete(letter: Fields) -> bool:
+    """Whether a letter has every field of its event. Those of rapids-streams have no `schema_version`."""
+    return set(EVENT_FIELDS) <= set(letter[::2])
+
+
+def completed(letter: Fields, entry: Fields) -> Fields:
+    """A letter with the fields of its event that it leaves out, taken from the entry that failed, if it is that one."""
+    known, of_entry = _first_values(letter), _first_values(entry)
+    if any(name in known and known[name] != of_entry.get(name) for name in (b"event_type", b"data", b"id")):
+        return letter
+    missing = [name for name in EVENT_FIELDS if name not in known and name in of_entry]
+    return [*letter, *(part for name in missing for part in (name, of_entry[name]))]
+
+
+def with_data(letter: Fields, data: bytes, schema_version: int) -> list[bytes]:
+    """A letter whose event has other data, of this schema version; all else of it is as it was.
+
+    Raises `DeserializationError` for a letter that was tampered with.
+    """
+    changed = {b"schema_version": b"%d" % schema_version, b"data": data}
+    values = _first_values(letter)
+    if b"original_fields" in values:
+        changed = {b"original_fields": netstrings(_with(original_fields(letter), changed))}
+    return _with(letter, changed)
+
+
+def _with(fields: Fields, changed: Mapping[bytes, bytes]) -> list[bytes]:
+    """The fields with these values, where they are, or else behind the rest."""
+    kept = [part for name, value in pairs(fields) for part in (name, changed.get(name, value))]
+    return [*kept, *(part for name, value in changed.items() if name not in fields[::2] for part in (name, value))]
+
+
+def _supplied(letter: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What letters of rapids-streams leave out and an event must have, where the entry that failed is gone too."""
+    entry_id = letter.get(b"original_msg_id", b"")
+    ms, _, _ = entry_id.partition(b"-")
+    seconds = int(ms) / 1000 if ms.isdigit() and len(ms) < 15 else 0.0
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat()
+    return {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": moment.encode()}
+
+
+def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes]:
+    """The fields of the entry that replays a letter through its group's replay stream. Empty `handler`: all of them."""
+    read = LetterRead(_first_values(letter))
+    return [
+        *original_fields(letter),
+        *(b"replay_handler", _utf8(handler)),
+        *(b"replay_of", _utf8(letter_id)),
+        *(b"replay_count", b"%d" % (read.number(b"replay_count") + 1)),
+        *(b"original_msg_id", read.values.get(b"original_msg_id", b"")),
+    ]
+
+
+def taken_apart(fields: Fields) -> tuple[Fields, Replay | None]:
+    """An entry of a replay stream: the fields of the entry it replays, and what `replay_fields` put behind them.
+
+    The replayed entry may have fields of the same names, so only the last ones count.
+    """
+    at = len(fields) - 2 * len(_REPLAY_FIELDS)
+    if tuple(fields[max(at, 0) :: 2]) != _REPLAY_FIELDS:
+        return fields, None
+    return fields[:at], StoredEvent("", dict(pairs(fields[at:]))).replay()
+
+
+@dataclass(frozen=True, slots=True)
+class LetterRead:
+    """A letter's fields by name. Letters of other versions lack some; hostile ones hold anything."""
+
+    values: Mapping[bytes, bytes]
+
+    @classmethod
+    def of(cls, fields: Fields) -> "LetterRead":
+        return cls(_first_values(fields))
+
+    def text(self, name: bytes) -> str:
+        """The value as text; what is not UTF-8 is replaced."""
+        return self.values.get(name, b"").decode(errors="replace")
+
+    def number(self, name: bytes) -> int:
+        """The value as a whole number, 0 where it is none."""
+        value = self.values.get(name, b"")
+        return int(value) if value.isdigit() and len(value) < 19 else 0
+
+    def attempts(self) -> AttemptLog:
+        """The failed attempts; none where the letter, of another version or hostile, tells of none."""
+        return AttemptLog.load(self.values.get(b"attempts", b""))
+
+    def moment(self, name: bytes) -> datetime | None:
+        """The value as a time, None where it is none."""
+        try:
+            moment = datetime.fromisoformat(self.text(name))
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _first_values(fields: Fields) -> dict[bytes, bytes]:
+    values: dict[bytes, bytes] = {}
+    for name, value in pairs(fields):
+        values.setdefault(name, value)
+    return values
+
+
+def _is_regular(fields: Fields) -> bool:
+    names = tuple(fields[::2])
+    return names == EVENT_FIELDS or (names == (*EVENT_FIELDS, b"traceparent") and event_type_in(fields) is not None)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")

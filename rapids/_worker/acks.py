@@ -1,0 +1,116 @@
+"""Acknowledgements on their way: of entries that need nothing else, since every handler was done at the first go."""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TypeAlias
+
+from rapids._storage.client.connections import Reply
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
+from rapids._worker.context import Member
+from rapids._worker.leases import Leases
+
+__all__ = ["Acks", "Batch"]
+
+LARGEST_SEND = 1_000
+"""Entries acknowledged by one command."""
+
+Batch: TypeAlias = Mapping[Source, Sequence[bytes]]
+
+
+class Acks:
+    """Collects acknowledgements. The reader takes them along with its next read, the settler when none comes soon.
+
+    A lease is kept until its acknowledgement is confirmed; one that was not is sent again, which does no harm.
+    """
+
+    def __init__(self, member: Member, leases: Leases) -> None:
+        self._member = member
+        self._leases = leases
+        self._waiting: dict[Source, dict[bytes, None]] = {source: {} for source in member.sources}
+        self._since: float | None = None
+        self._under_way: list[Batch] = []
+        self.settled_at = -math.inf
+        """When Redis last confirmed that entries are settled, these or by the settler (`time.monotonic()`, seconds)."""
+        self.wanted = asyncio.Event()
+        """Set when there is something for the settler to look at."""
+        self.changed = asyncio.Event()
+        """Set whenever some were confirmed, or failed."""
+
+    def put(self, entry: RawEntry) -> None:
+        """Acknowledge an entry soon."""
+        self._waiting[entry.source][entry.entry_id] = None
+        if self._since is None:
+            self._since = time.monotonic()
+            self.wanted.set()
+
+    @property
+    def age(self) -> float:
+        """For how long the first of them has been waiting, in seconds."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none waits and none is under way."""
+        return self._since is None and not self._under_way
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether any waits to be sent."""
+        return self._since is not None
+
+    def take(self) -> Batch:
+        """What is to be sent now; the caller tells what came of it: `answered`, `failed` or `put_back`."""
+        if self._since is None:
+            return {}
+        taken = {source: list(islice(ids, LARGEST_SEND)) for source, ids in self._waiting.items() if ids}
+        for source, ids in taken.items():
+            waiting = self._waiting[source]
+            if len(ids) == len(waiting):
+                waiting.clear()
+            else:
+                for entry_id in ids:
+                    del waiting[entry_id]
+        self._note_waiting()
+        self._under_way.append(taken)
+        return taken
+
+    def has(self, source: Source, entry_id: bytes) -> bool:
+        """Whether an entry may be acknowledged at any time now."""
+        return entry_id in self._waiting[source] or any(entry_id in batch.get(source, ()) for batch in self._under_way)
+
+    def answered(self, batch: Batch, replies: Sequence[Reply]) -> None:
+        """Redis answered: let go of what it acknowledged, and keep what it refused."""
+        fault = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if fault is not None:
+            self.failed(batch, fault)
+            return
+        self._under_way.remove(batch)
+        for source, ids in batch.items():
+            self._member.counts.acked += self._leases.drop_all(source, ids)
+        self.settled_at = time.monotonic()
+        self._member.outages.worked("acknowledging")
+        self.changed.set()
+
+    def failed(self, batch: Batch, error: Exception) -> None:
+        """Redis did not answer, or refused: they are sent again."""
+        self._member.outages.failed("acknowledging", error)
+        self.put_back(batch)
+
+    def put_back(self, batch: Batch) -> None:
+        """They are sent again: it is not known whether they were."""
+        self._under_way.remove(batch)
+        for source, ids in batch.items():
+            self._waiting[source].update(dict.fromkeys(ids))
+        self._note_waiting()
+        self.changed.set()
+
+    def _note_waiting(self) -> None:
+        if any(self._waiting.values()):
+            self._since = time.monotonic()
+            self.wanted.set()
+        else:
+            self._since = None

@@ -1,0 +1,306 @@
+"""One handler on one delivery: its time limit, its quick attempts, and the outcome they come to."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
+from rapids._core.cancellations import shed_cancellations
+from rapids._core.counter_state import OfType
+from rapids._core.handlers import Handler
+from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
+from rapids._core.renames import no_handler
+from rapids._core.settings import RouterSettings
+from rapids._core.supervision import Stop
+from rapids._storage.groups import RawEntry
+from rapids._worker.context import Member
+from rapids._worker.deadlines import Deadline
+from rapids.backoff import Backoff
+from rapids.delivery import CallNext, Delivery, HandlerMiddleware, UnderWay, current_delivery, under_way_variable
+from rapids.events import Event
+from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter, without_input
+
+__all__ = ["Attempts", "Runner", "runners_of"]
+
+logger = logging.getLogger("rapids.worker")
+
+LEAST_CHANCES = 2
+"""Deliveries before an entry is given up unrun: the first may have been to a process that never began it."""
+
+LONGEST_DELAY = 10 * 365 * 86_400.0
+"""Seconds: what asks for more has no end in mind, and would not fit into a time stamp."""
+
+Runner: TypeAlias = Callable[[Event], Awaitable[object]]
+
+
+class Attempts:
+    """Runs handlers, one at a time, in the task of one executor."""
+
+    def __init__(self, member: Member, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline) -> None:
+        self._settings = member.settings
+        self._runners = runners
+        self._stop = stop
+        self._context = member.context
+        self._deadline = deadline
+        self._under_way: UnderWay | None = None
+        self._failed = NO_ATTEMPTS
+        """The failed attempts of the handler that is at it, on this delivery."""
+
+    def take_failed(self) -> AttemptLog:
+        """The failed attempts of a handler that was interrupted, given out once."""
+        failed, self._failed = self._failed, NO_ATTEMPTS
+        return failed
+
+    def is_under_way(self, under_way: UnderWay) -> bool:
+        """Whether this very delivery is in its handler now."""
+        return under_way is self._under_way
+
+    async def run(self, handler: Handler, under_way: UnderWay, counts: OfType) -> Outcome:
+        """What the handler makes of the delivery, its quick attempts included. It is counted among `counts`.
+
+        Raises `CancelledError` only when the router interrupts its handlers. That a handler leaves its task cancelled
+        is the handler's doing, and ends no more than this attempt.
+        """
+        if under_way.spent > max(self._settings.max_deliveries, LEAST_CHANCES):
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
+        if self._stop.interrupts.is_set():
+            raise asyncio.CancelledError
+        # The way of nearly all: one attempt, without another coroutine around it.
+        self._begin(handler, under_way)
+        try:
+            await self._runners[handler.name](under_way.event)
+        except BaseException as error:
+            return await self._after_first(self._seen(handler, under_way, error), handler, under_way, counts)
+        finally:
+            self._end()
+        if self._deadline.task.cancelling():
+            await shed_cancellations()
+        counts.handled[handler.name] += 1
+        return handler.done
+
+    async def _after_first(
+        self, error: BaseException | None, handler: Handler, under_way: UnderWay, counts: OfType
+    ) -> Outcome:
+        """What becomes of the handler after its first attempt failed."""
+        outcome, last, error = await self._tried_again(error, handler, under_way)
+        self._failed = NO_ATTEMPTS
+        if isinstance(outcome, Done):
+            counts.handled[handler.name] += 1
+        elif not isinstance(outcome, Released):
+            counts.failed[handler.name] += 1
+        self.note(outcome, last, error)
+        return outcome
+
+    def absent(self, name: str, spent: int, entry: RawEntry) -> Outcome:
+        """What becomes of a handler that an entry waits for, and that is not here, or not for its type.
+
+        It may be in another process of the group, an older or a newer one, so the entry is given the chance to come to
+        that, as often as if the handler had run and failed.
+        """
+        why = f"the handler {name!r} is not for its type any more" if name in self._runners else no_handler(name)
+        failure, entry_id = Failure("", why), entry.entry_id.decode()
+        consumer = str(self._context["consumer"])
+        log = AttemptLog.of(Attempt.of(failure, delivery=entry.deliveries, attempt=1, consumer=consumer))
+        if spent >= self._settings.max_deliveries:
+            return Dead(name, Reason.NON_RETRYABLE, failure, log)
+        extra = {**self._context, "entry_id": entry_id, "handler": name}
+        logger.warning("entry %s waits for %r: %s", entry_id, name, failure.message, extra=extra)
+        return RetryAt(name, _seconds(self._settings.redelivery_delay, spent), failure, log)
+
+    def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
+        """For who wants to know: what a handler came to whose first attempt failed, at the last one, and its error."""
+
+    async def _tried_again(
+        self, error: BaseException | None, handler: Handler, under_way: UnderWay
+    ) -> tuple[Outcome, UnderWay, BaseException | None]:
+        """What becomes of it, with its last attempt and what that raised."""
+        attempt = 1
+        while True:
+            if self._deadline.task.cancelling():
+                await shed_cancellations()
+            if error is None:
+                return handler.done, under_way, None
+            if self._is_interruption(error):
+                break
+            failure = self._failure_of(error, handler, under_way)
+            if _is_final(handler, error):
+                return Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed), under_way, error
+            if isinstance(error, RetryAfter) or attempt > handler.retries:
+                exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
+                return self._gave_up(handler, under_way, exhausted, failure), under_way, error
+            self._log_attempt(handler, under_way, error, failure)
+            if await self._stops_within(_seconds(handler.backoff, attempt)):
+                return Released(handler.name, self._failed), under_way, error
+            if self._stop.interrupts.is_set():
+                break
+            attempt += 1
+            under_way = under_way._replace(attempt=attempt)
+            error = await self._error_of(handler, under_way)
+        raise asyncio.CancelledError  # whatever a handler made of its interruption, that was no failure
+
+    def _is_interruption(self, error: BaseException) -> bool:
+        """Whether the router's end is behind the error: interrupting, or going down with its event loop."""
+        if self._stop.interrupts.is_set():
+            return True
+        return isinstance(error, asyncio.CancelledError) and self._stop.asked.is_set()
+
+    async def _stops_within(self, seconds: float) -> bool:
+        """Wait; whether the router stops meanwhile, which is not to wait for an attempt yet to come."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stop.asked.wait()
+        except TimeoutError:
+            return False
+
+    async def _error_of(self, handler: Handler, under_way: UnderWay) -> BaseException | None:
+        """The error of another attempt, if it had one."""
+        self._begin(handler, under_way)
+        try:
+            await self._runners[handler.name](under_way.event)
+        except BaseException as error:
+            return self._seen(handler, under_way, error)
+        finally:
+            self._end()
+        return None
+
+    def _begin(self, handler: Handler, under_way: UnderWay) -> None:
+        under_way_variable.set(under_way)
+        self._under_way = under_way
+        self._deadline.begin(handler.timeout)
+
+    def _end(self) -> None:
+        self._deadline.end()
+        self._under_way = None
+
+    def _seen(self, handler: Handler, under_way: UnderWay, error: BaseException) -> BaseException:
+        """The error an attempt ended with; a time limit's end as what it is. Raises those that end the program."""
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+        timed_out = self._deadline.end()
+        self._under_way = None
+        if timed_out and isinstance(error, asyncio.CancelledError):
+            return _timed_out(handler, under_way, error)
+        return error  # any other must not end the executor's task, which nothing would start again
+
+    def _failure_of(self, error: BaseException, handler: Handler, under_way: UnderWay) -> Failure:
+        """What to store of an attempt's error, noted among the attempts that failed."""
+        failure = Failure.of(error, _home(handler))
+        attempt = Attempt.of(
+            failure,
+            delivery=under_way.deliveries,
+            attempt=under_way.attempt,
+            consumer=under_way.consumer,
+        )
+        self._failed = self._failed.then(AttemptLog.of(attempt))
+        return failure
+
+    def _gave_up(
+        self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError, failure: Failure
+    ) -> Outcome:
+        """What a failed delivery leads to: another one, or a dead letter after the last."""
+        error = exhausted.last_error
+        if delivery.spent >= self._settings.max_deliveries:
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed)
+        logger.warning(
+            "handler %r failed on event %s, delivery %d, after %d attempts: %s: %s",
+            *(handler.name, exhausted.event_id, delivery.deliveries, exhausted.max_attempts),
+            *(failure.error_type, _told(error, failure)),
+            extra=self._extra(delivery, failure.error_type),
+        )
+        if isinstance(error, RetryAfter):
+            delay = min(error.seconds, LONGEST_DELAY)
+        else:
+            delay = _seconds(self._settings.redelivery_delay, delivery.spent)
+        return RetryAt(handler.name, delay, failure, self._failed)
+
+    def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure) -> None:
+        logger.warning(
+            "handler %r: attempt %d of %d failed on event %s: %s: %s",
+            *(handler.name, delivery.attempt, handler.retries + 1, delivery.event.id),
+            *(failure.error_type, _told(error, failure)),
+            extra=self._extra(delivery, failure.error_type),
+        )
+
+    def _extra(self, delivery: UnderWay, error_type: str) -> dict[str, object]:
+        return {
+            **self._context,
+            "stream": delivery.stream,
+            "entry_id": delivery.entry_id.decode(),
+            "event_id": delivery.event.id,
+            "correlation_id": delivery.event.correlation_id or delivery.event.id,
+            "handler": delivery.handler,
+            "deliveries": delivery.deliveries,
+            "error_type": error_type,
+        }
+
+
+def runners_of(handlers: Iterable[Handler], middleware: Sequence[HandlerMiddleware]) -> dict[str, Runner]:
+    """What to call for each handler: the handler inside its middleware, the first one outermost."""
+    return {handler.name: _folded(handler, middleware) if middleware else handler.function for handler in handlers}
+
+
+def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
+    async def call(delivery: Delivery) -> None:
+        await handler.function(delivery.event)
+
+    folded: CallNext = call
+    for layer in reversed(middleware):
+        folded = partial(_through, layer, folded)
+
+    async def run(_: Event) -> None:
+        delivery = current_delivery()
+        assert delivery is not None  # noqa: S101 - the executor has just set it
+        await folded(delivery)
+
+    return run
+
+
+async def _through(layer: HandlerMiddleware, call_next: CallNext, delivery: Delivery) -> None:
+    await layer(delivery, call_next)
+
+
+def _timed_out(handler: Handler, delivery: UnderWay, error: BaseException) -> HandlerTimeoutError:
+    timed_out = HandlerTimeoutError(handler.name, handler.timeout, delivery.event.id)
+    timed_out.__cause__ = error  # its traceback shows where the handler was
+    return timed_out
+
+
+def _home(handler: Handler) -> str:
+    """The module that is the user's code, wherever it is installed."""
+    return getattr(handler.function, "__module__", None) or ""
+
+
+def _is_final(handler: Handler, error: BaseException) -> bool:
+    """Whether the error says that trying again is no use."""
+    if isinstance(error, NonRetryableError):
+        return True
+    listed = handler.retryable_exceptions
+    return bool(listed) and not isinstance(error, (*listed, RetryAfter))
+
+
+def _abandoned(delivery: UnderWay, settings: RouterSettings) -> Failure:
+    return Failure(
+        "",
+        f"delivered {delivery.deliveries} times where max_deliveries is {settings.max_deliveries}: "
+        "processes took it and ended without saying what became of it",
+    )
+
+
+def _told(error: BaseException, failure: Failure) -> str:
+    """The error's text as the log may have it: the dead letter keeps it whole, beside the payload it may quote."""
+    return without_input(error) if isinstance(error, ValidationError) else failure.message
+
+
+def _seconds(backoff: Backoff, failures: int) -> float:
+    """What a backoff says; nonsense from a user's own one is taken as no wait."""
+    try:
+        delay = float(backoff(failures))
+    except Exception:
+        logger.exception("a backoff raised; going on without a wait")
+        return 0.0
+    return min(delay, LONGEST_DELAY) if math.isfinite(delay) and delay > 0 else 0.0

@@ -1,0 +1,163 @@
+"""What to do about an entry: its event and the handlers that have yet to finish it, or why nothing can be done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from rapids._core.counter_state import Counts, OfType
+from rapids._core.handlers import MEMO_LIMIT, Handler, Handlers
+from rapids._core.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
+from rapids._core.renames import no_handler
+from rapids._storage.groups import RawEntry
+from rapids._wire.entry_format import Fields, Replay, decode, decode_regular, event_type_in, regular_values
+from rapids._wire.letter_format import taken_apart
+from rapids.events import BaseEvent, Event, get_event_class
+from rapids.exceptions import NonRetryableError
+
+__all__ = ["Nothing", "Plan", "Planner", "Unplannable"]
+
+
+class Plan:
+    """An entry that was understood."""
+
+    __slots__ = ("absent", "counts", "event", "fields", "handlers", "ledger", "replay")
+
+    def __init__(
+        self,
+        event: Event,
+        handlers: Sequence[Handler],
+        fields: Fields,
+        counts: OfType,
+        ledger: Ledger = NO_LEDGER,
+        replay: Replay | None = None,
+        absent: Sequence[str] = (),
+    ) -> None:
+        """`absent`: whom the entry waited for, by the ledger, and there is no such handler for its type here."""
+        self.event = event
+        self.handlers = handlers
+        self.fields = fields
+        self.counts = counts
+        self.ledger = ledger
+        self.replay = replay
+        self.absent = absent
+
+
+@dataclass(frozen=True, slots=True)
+class Unplannable:
+    """An entry nothing can be run for, and why."""
+
+    dead: Dead
+    fields: Fields
+    counts: OfType
+    ledger: Ledger
+    replay: Replay | None
+
+
+class Nothing:
+    """An entry the group has no handler for."""
+
+
+NOTHING = Nothing()
+
+Planned: TypeAlias = Plan | Unplannable | Nothing
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What reading an entry of a type comes to, as long as the type has this class."""
+
+    event_type: str
+    cls: type[BaseEvent]
+    handlers: Sequence[Handler]
+    counts: OfType
+
+
+class Planner:
+    """Reads entries as the handlers of one group see them."""
+
+    def __init__(self, handlers: Handlers, counts: Counts) -> None:
+        self._handlers = handlers
+        self._counts = counts
+        self._known: dict[bytes, _Known] = {}
+
+    def plan(self, entry: RawEntry) -> Planned:
+        """What to do about an entry. It may hold anything; whatever is wrong with it ends as a dead letter."""
+        if entry.ledger is None and not entry.source.is_replay and (values := regular_values(entry.fields)) is not None:
+            known = self._known.get(values[0])
+            if known is None or get_event_class(known.event_type) is not known.cls:
+                known = self._learn(values[0])  # for the first time, or its class was defined again
+            if known is not None:
+                if not known.handlers:
+                    return NOTHING
+                if (event := decode_regular(known.cls, values)) is not None:
+                    return Plan(event, known.handlers, entry.fields, known.counts)
+        return self._plan_with_care(entry)
+
+    def _learn(self, raw_type: bytes) -> "_Known | None":
+        """What is known of a type that has a class. Forgotten all at once where there are too many."""
+        try:
+            event_type = raw_type.decode()
+        except UnicodeDecodeError:
+            return None
+        cls = get_event_class(event_type)
+        if cls is None:
+            return None
+        if len(self._known) >= MEMO_LIMIT:
+            self._known.clear()
+        handlers, counts = self._handlers.for_type(event_type), self._counts.of_type(event_type)
+        counts.expect(handler.name for handler in handlers)
+        known = self._known[raw_type] = _Known(event_type, cls, handlers, counts)
+        return known
+
+    def _plan_with_care(self, entry: RawEntry) -> Planned:
+        fields, replay = entry.fields, None
+        if entry.source.is_replay:
+            fields, replay = self._taken_apart(fields)
+        event_type = event_type_in(fields)
+        handlers: Sequence[Handler] = () if event_type is None else self._handlers.for_type(event_type)
+        if event_type is not None and not handlers and not entry.source.is_replay:
+            return NOTHING
+        ledger = self._ledger_of(entry)
+        counts = self._counts.of_type(event_type)
+        try:
+            if replay is not None and replay.handler:
+                handlers = self._named(replay.handler)
+            event = decode(event_type or "", fields)
+        except NonRetryableError as error:
+            return _unplannable(Reason.NON_RETRYABLE, error, fields, counts, ledger, replay)
+        except Exception as error:
+            return _unplannable(Reason.DESERIALIZATION_ERROR, error, fields, counts, ledger, replay)
+        absent: Sequence[str] = ()
+        if ledger is not NO_LEDGER:
+            here = {handler.name for handler in handlers}
+            absent = [name for name in ledger.due(entry.taken_ms) if name not in here]
+            handlers = [
+                handler
+                for handler in handlers
+                if handler.name not in ledger.finished and not ledger.waits_for(handler.name, entry.taken_ms)
+            ]
+        counts.expect(handler.name for handler in handlers)
+        return Plan(event, handlers, fields, counts, ledger, replay, absent)
+
+    def _taken_apart(self, fields: Fields) -> tuple[Fields, Replay | None]:
+        fields, replay = taken_apart(fields)
+        return fields, replay and replace(replay, handler=self._handlers.renames.now(replay.handler))
+
+    def _ledger_of(self, entry: RawEntry) -> Ledger:
+        if entry.ledger is None:
+            return NO_LEDGER
+        return self._handlers.renames.in_ledger(Ledger.load(entry.ledger))
+
+    def _named(self, name: str) -> Sequence[Handler]:
+        handlers = [handler for handler in self._handlers if handler.name == name]
+        if not handlers:
+            raise NonRetryableError(no_handler(name))
+        return handlers
+
+
+def _unplannable(
+    reason: Reason, error: Exception, fields: Fields, counts: OfType, ledger: Ledger, replay: Replay | None
+) -> Unplannable:
+    # The handler a replay names keeps its name: no other is to run for it.
+    dead = Dead(replay.handler if replay else "", reason, Failure.of(error))
+    return Unplannable(dead, fields, counts, ledger, replay)

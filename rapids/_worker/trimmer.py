@@ -1,0 +1,111 @@
+"""The trimmer: removes from the stream what every group of it has settled, and says who holds that up."""
+
+import asyncio
+import logging
+import random
+
+from redis.exceptions import ResponseError
+
+from rapids._storage import stream_trim
+from rapids._storage.client.connections import is_no_group, is_outage
+from rapids._worker.context import Member
+from rapids.trimming import HeldBack, Trimming
+
+__all__ = ["Trimmer"]
+
+logger = logging.getLogger("rapids.worker")
+
+PAUSE = 5.0
+"""Seconds between two looks of one router, on average: all routers of a stream look, each at its own times."""
+
+LEAST_AGE_MS = 60_000
+"""Younger entries stay: an emitter whose answer was lost looks among them for what it wrote."""
+
+LARGEST_TRIM = 10_000
+"""Entries removed by one call of the script, which holds up the server while it runs."""
+
+LONG_HELD = 600.0
+"""Seconds an entry may be unsettled before its group is said to hold the trimming back."""
+
+MANY_LEFT = 100_000
+"""Entries left in the stream from which on it is said sooner: what the emitter would keep by default."""
+
+MANY_HELD = 120.0
+"""The same as `LONG_HELD` where so many are left (seconds); what is young stays in any case."""
+
+
+class Trimmer:
+    """Looks every few seconds. A script decides and trims in one step, so that any number of routers may do so."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._removed = 0
+        self._told: str | None = None
+        """The group that was said to hold the trimming back."""
+        self._is_refused = False
+        self.seen: Trimming | None = None
+        """What the last look saw; None before the first."""
+
+    async def run(self) -> None:
+        """Trim until cancelled."""
+        await asyncio.sleep(random.uniform(0, PAUSE))  # noqa: S311 - not a secret
+        while True:
+            await self._member.outages.ride_out("trimming", self._attempt, repair=self._member.repair)
+            await asyncio.sleep(PAUSE * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+
+    async def _attempt(self) -> None:
+        """A turn. That this user may not trim is no outage, and keeps nobody from handling what there is."""
+        try:
+            await self._turn()
+        except ResponseError as error:
+            if is_outage(error) or is_no_group(error):
+                raise
+            if not self._is_refused:
+                logger.error("the stream is not trimmed, since Redis refuses: %s", error, extra=self._member.context)
+            self._is_refused = True
+        else:
+            self._is_refused = False
+
+    async def _turn(self) -> None:
+        source = self._member.sources[0]
+        while True:
+            trim = await stream_trim.trim(self._member.commands, source, least_age_ms=LEAST_AGE_MS, most=LARGEST_TRIM)
+            self._removed += trim.removed
+            oldest = trim.unsettled
+            held = None if oldest is None else HeldBack(oldest.group, oldest.entry_id, oldest.age, oldest.consumer)
+            self.seen = Trimming(self._removed, trim.left, held)
+            if not trim.removed:
+                self._tell(self.seen)
+                return
+
+    def _tell(self, seen: Trimming) -> None:
+        """Log when a group begins to hold the trimming back for long, and when that is over."""
+        held = seen.held_back_by
+        if self._told is not None and (held is None or held.group != self._told or not _is_long(seen, share=0.5)):
+            logger.info(
+                "group %r does not hold back the trimming any more",
+                self._told,
+                extra={**self._member.context, "held_back_by": self._told},
+            )
+            self._told = None
+        if self._told is None and held is not None and _is_long(seen):
+            self._told = held.group
+            logger.warning(
+                "group %r holds back the trimming: %s since %.0f s; %d entries are in the stream. A group that nobody "
+                "needs any more is removed by XGROUP DESTROY",
+                *(held.group, _state_of(held), held.age, seen.left),
+                extra={**self._member.context, "held_back_by": held.group, "entry_id": held.entry_id},
+            )
+
+
+def _is_long(seen: Trimming, share: float = 1.0) -> bool:
+    """Whether it is long, or much, that is held back; or this share of it, so that it is not told at every turn."""
+    if (held := seen.held_back_by) is None:
+        return False
+    return held.age >= LONG_HELD * share or (seen.left >= MANY_LEFT * share and held.age >= MANY_HELD * share)
+
+
+def _state_of(held: HeldBack) -> str:
+    if held.consumer is None:
+        return f"it has not read entry {held.entry_id}, which is there"
+    return f"entry {held.entry_id} is pending for {held.consumer!r}, and there"

@@ -1,0 +1,132 @@
+"""Dead letters counted by what they have in common, and how the stream of them stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rapids._storage import letter_index
+from rapids._storage.client.connections import Commands
+from rapids._storage.letter_index import IndexedFingerprint, IndexState
+from rapids._wire.fingerprints import Fingerprint
+from rapids.dead_letters.cursors import place_behind, place_cursor
+from rapids.dead_letters.find import choose
+from rapids.dead_letters.letter import LetterFilter
+
+__all__ = ["LetterGroup", "LetterGroups", "QueueStanding", "groups_of", "standing_of"]
+
+_LATEST = 253_402_300_799_000
+"""Milliseconds: time stamps end with the year 9999, ids of strangers do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterGroup:
+    """Letters of one cause. Texts are hostile input: show them as data only."""
+
+    fingerprint: str
+    """16 hexadecimal digits; `others` for those that were too many to be told apart, whose texts are empty here."""
+    group: str
+    handler: str
+    event_type: str
+    reason: str
+    error_type: str
+    position: str
+    """Where the error came from, in the user's code."""
+    count: int
+    first_at: datetime
+    """When the oldest of them was written."""
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStanding:
+    """How a dead-letter stream stands."""
+
+    length: int
+    """Letters in it."""
+    maxlen: int | None
+    """Letters it is trimmed to, as the queue was told."""
+    unindexed: int
+    """Letters that no group counts yet: others wrote them. The next looks count them in, a thousand each."""
+    cut: int
+    """Letters that were ever trimmed away for newer ones, before anybody replayed or discarded them."""
+    cut_at: datetime | None
+    """When that was last."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterGroups:
+    """Groups of letters, the largest first."""
+
+    items: tuple[LetterGroup, ...]
+    cursor: str | None
+    """Where the next page starts; None after the last one."""
+    total: int
+    """How many groups match, on all pages."""
+    letters: int
+    """How many letters these have."""
+    standing: QueueStanding
+
+
+async def groups_of(
+    commands: Commands, dlq: str, wanted: LetterFilter, *, cursor: str | None, limit: int, maxlen: int | None
+) -> LetterGroups:
+    """A page of the groups that match. Raises `ValueError` for a cursor that no page gave out, and for a filter by
+    what letters of one group differ in."""
+    if wanted.q is not None or wanted.since is not None or wanted.until is not None:
+        raise ValueError("groups cannot be filtered by q, since or until: their letters differ in that")
+    behind = None if cursor is None else _behind(cursor)
+    state = await letter_index.state(commands, dlq)
+    choice = choose(state, wanted)
+    chosen = set(choice.names)
+    rows = sorted((row for row in state.fingerprints if row.name in chosen), key=_order)
+    left = [row for row in rows if behind is None or _order(row) > behind]
+    following = _cursor(left[limit - 1]) if len(left) > limit else None
+    return LetterGroups(_groups(left[:limit]), following, len(rows), choice.count, _standing(state, maxlen))
+
+
+async def standing_of(commands: Commands, dlq: str, *, maxlen: int | None) -> QueueStanding:
+    """How the stream stands, after catching up with what others wrote, up to a thousand."""
+    return _standing(await letter_index.state(commands, dlq), maxlen)
+
+
+def _standing(state: IndexState, maxlen: int | None) -> QueueStanding:
+    cut_at = None if state.cut_at_ms is None else _moment(state.cut_at_ms)
+    return QueueStanding(state.length, maxlen, max(state.length - state.entries, 0), state.cut, cut_at)
+
+
+def _groups(rows: Sequence[IndexedFingerprint]) -> tuple[LetterGroup, ...]:
+    return tuple(_group(row, Fingerprint.read(row.description)) for row in rows)
+
+
+def _group(row: IndexedFingerprint, told: Fingerprint) -> LetterGroup:
+    return LetterGroup(
+        fingerprint=row.name,
+        group=told.group,
+        handler=told.handler,
+        event_type=told.event_type,
+        reason=told.reason,
+        error_type=told.error_type,
+        position=told.position,
+        count=row.count,
+        first_at=_moment(int(row.first.partition("-")[0])),
+        last_at=_moment(int(row.last.partition("-")[0])),
+    )
+
+
+def _order(row: IndexedFingerprint) -> tuple[int, str]:
+    return -row.count, row.name
+
+
+def _cursor(row: IndexedFingerprint) -> str:
+    return place_cursor("groups", f"{row.count}:{row.name}")
+
+
+def _behind(cursor: str) -> tuple[int, str]:
+    count, _, name = place_behind("groups", cursor).partition(":")
+    if not count.isdigit() or len(count) > 20:
+        raise ValueError("cursor must be one that a page of groups gave out")
+    return -int(count), name
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(min(ms, _LATEST) / 1000, UTC)

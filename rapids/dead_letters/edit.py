@@ -1,0 +1,178 @@
+"""Other data for a dead letter's event: checked by the class that is registered now, before anything is sent."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, TypeAlias, cast
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from rapids._core.parse_problem import ParseProblem
+from rapids._wire.entry_format import Fields, StoredEvent, event_type_in, pairs, reserved_names, told, validated
+from rapids._wire.letter_format import original_fields, with_data
+from rapids.dead_letters.diffs import NO_JSON, Difference, differences, write_differences
+from rapids.dead_letters.parse_check import problems_in
+from rapids.events import BaseEvent, get_event_class
+from rapids.exceptions import DeserializationError, EditRefusedError
+
+__all__ = ["Edit", "edited"]
+
+MOST_PROBLEMS = 100
+DEEPEST = 100
+"""Levels of changed data. Pydantic reads about twice as many, and what shows data goes through so many."""
+
+Location: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A letter with other data, found to make an event of its class."""
+
+    fields: Fields
+    """The letter's fields, with the changed data and the schema version of today's class."""
+    data: str
+    """The changed data: JSON."""
+    diff: tuple[Difference, ...]
+    """Where they differ from the letter's."""
+
+    @property
+    def change(self) -> dict[str, str]:
+        """What the letter's history keeps of it."""
+        return {"data": self.data, "diff": write_differences(self.diff)}
+
+
+def edited(letter: Fields, data: Mapping[str, Any]) -> Edit:
+    """A letter, given with all fields of its event, with other data: they replace all the event's own fields.
+
+    They are validated by the class registered now for the event's type, in its present schema version, so that no
+    migration runs on them; what they hold beyond its fields is a matter for that class. The common fields, such as the
+    event's id, are not theirs to change.
+
+    Raises `EditRefusedError`; `DeserializationError` where the event could not be read whatever its data; `TypeError`
+    for data that are no mapping.
+    """
+    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"data must be a mapping of the event's own fields, not a {type(data).__name__}")
+    before = original_fields(letter)
+    event_type = event_type_in(before)
+    if event_type is None:
+        raise DeserializationError("", "there is no readable event_type")
+    cls = get_event_class(event_type)
+    if cls is None:
+        message = "this process has no class for the event's type, so nothing can tell whether other data are valid"
+        raise _refused(event_type, [ParseProblem((), message, "unknown_type")])
+    raw = _written(event_type, data)
+    own, stored = from_json(raw), _read(dict(pairs(before)).get(b"data", b""))
+    if locked := list(_locked(cls, own, stored)):
+        raise _refused(event_type, locked)
+    fields = with_data(letter, raw, cls.schema_version)
+    _validate(cls, StoredEvent.read(original_fields(fields)))
+    return Edit(fields, raw.decode(), differences(stored, own))
+
+
+def _refused(event_type: str, problems: list[ParseProblem]) -> EditRefusedError:
+    return EditRefusedError(event_type, tuple(problems[:MOST_PROBLEMS]), len(problems))
+
+
+def _read(data: bytes) -> object:
+    try:
+        return from_json(data)
+    except ValueError:
+        return NO_JSON
+
+
+def _written(event_type: str, data: Mapping[str, Any]) -> bytes:
+    if problems := list(_unwritable(data)):
+        raise _refused(event_type, problems)
+    try:
+        return to_json(data)
+    except PydanticSerializationError as error:
+        raise _refused(event_type, [ParseProblem((), told(error), "not_json")]) from error
+
+
+def _unwritable(data: object) -> Iterator[ParseProblem]:
+    """What JSON cannot hold, and where."""
+    left: list[tuple[object, Location]] = [(data, ())]
+    while left:
+        value, location = left.pop()
+        if len(location) > DEEPEST:
+            yield ParseProblem(location[:1], f"nested deeper than {DEEPEST} levels", "too_deep")
+            return
+        if isinstance(value, float) and not isfinite(value):
+            yield ParseProblem(location, "NaN and infinities are not JSON", "not_json")
+        elif isinstance(value, str) and _is_broken(value):
+            yield ParseProblem(location, "half a surrogate pair is not text", "not_json")
+        left += reversed(list(_inside(value, location)))
+
+
+def _inside(value: object, location: Location) -> Iterator[tuple[object, Location]]:
+    if isinstance(value, Mapping):
+        for name, member in cast("Mapping[Any, object]", value).items():
+            if isinstance(name, str) and _is_broken(name):
+                yield name, location  # not a location itself, since no text can tell it
+            else:
+                yield member, (*location, str(name))
+    elif isinstance(value, list | tuple):
+        for at, member in enumerate(cast("list[object]", value)):
+            yield member, (*location, at)
+
+
+def _is_broken(text: str) -> bool:
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _locked(cls: type[BaseEvent], own: Mapping[str, object], stored: object) -> Iterator[ParseProblem]:
+    """Names among the data under which a common field would be read. What strangers' data already have may stay."""
+    for name, value in own.items():
+        if name in reserved_names(cls) and _member(stored, name) != value:
+            message = "this is a common field of every event, kept as it is, and none of the event's own: leave it out"
+            yield ParseProblem((name,), message, "locked")
+
+
+def _validate(cls: type[BaseEvent], event: StoredEvent) -> None:
+    try:
+        document = event.document(cls)
+        place = _placing(from_json(document))
+    except Exception as error:  # of the event's other fields: no data would mend it
+        raise DeserializationError(event.event_type, told(error)) from error
+    try:
+        validated(cls, document)
+    except Exception as error:  # validators are the user's code, and may raise anything
+        problems, count = problems_in(error, most=MOST_PROBLEMS, place=place)
+        raise EditRefusedError(event.event_type, problems, count) from error
+
+
+def _placing(document: object) -> Callable[[Any], Location]:
+    """Where Pydantic's faults are in a document. Its locations also name the members of unions that it tried."""
+
+    def place(fault: Any) -> Location:
+        found: list[str | int] = []
+        value, path = document, fault["loc"]
+        for at, part in enumerate(path):
+            inner = _member(value, part)
+            if inner is not _ABSENT:
+                value = inner
+                found.append(part)
+            elif fault["type"] == "missing" and at == len(path) - 1:
+                found.append(part)
+        return tuple(found)
+
+    return place
+
+
+_ABSENT = object()
+
+
+def _member(value: object, part: str | int) -> object:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).get(str(part), _ABSENT)
+    if isinstance(value, list) and isinstance(part, int):
+        members = cast("list[object]", value)
+        return members[part] if part < len(members) else _ABSENT
+    return _ABSENT

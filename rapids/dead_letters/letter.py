@@ -1,0 +1,304 @@
+"""A dead letter, what may be asked of many, and what comes of changing one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias, cast
+
+import orjson
+
+from rapids._core.attempt_log import Attempt
+from rapids._core.checks import instance
+from rapids._core.patterns import matches_pattern
+from rapids._wire.entry_format import Fields
+from rapids._wire.fingerprints import Fingerprint, fingerprint_name
+from rapids._wire.letter_format import LetterRead
+from rapids.dead_letters.diffs import Difference, read_differences
+from rapids.dead_letters.parse_check import ParseCheck, check_parsing
+
+__all__ = [
+    "DeadLetter",
+    "LetterChange",
+    "LetterFilter",
+    "LetterPage",
+    "Replay",
+    "ReplayOutcome",
+    "Scope",
+    "State",
+    "read_history",
+]
+
+State: TypeAlias = Literal["dead", "replayed", "discarded"]
+Scope: TypeAlias = Literal["handler", "group", "everyone"]
+
+_STATE_AFTER: dict[str, State] = {"replayed": "replayed", "discarded": "discarded", "restored": "dead"}
+
+
+@dataclass(frozen=True, slots=True)
+class LetterChange:
+    """What somebody did to a letter."""
+
+    action: str
+    """`replayed`, `discarded` or `restored`."""
+    at: datetime
+    actor: str
+    reason: str
+    stream: str
+    """For a replay, the stream the event was appended to."""
+    entry_id: str
+    """The id of the entry the change made: the replay's, or the restored letter's."""
+    scope: str = ""
+    """For a replay: `handler`, `group` or `everyone`."""
+    operation: str = ""
+    """The id of the operation that did it, empty for none."""
+    data: str = ""
+    """For a replay with other data than the letter's: those, as JSON."""
+    diff: tuple[Difference, ...] = ()
+    """Where they differ from the letter's."""
+
+    @classmethod
+    def read(cls, stored: Mapping[str, object]) -> "LetterChange":
+        """From an object of the stored history; what it lacks is empty."""
+        names = ("action", "actor", "reason", "stream", "entry_id", "scope", "operation", "data")
+        ms = str(stored.get("at", ""))
+        return cls(
+            at=datetime.fromtimestamp((int(ms) if ms.isdecimal() and len(ms) < 15 else 0) / 1000, UTC),
+            diff=read_differences(str(stored.get("diff", ""))),
+            **{name: str(stored.get(name, "")) for name in names},
+        )
+
+
+def read_history(stored: bytes) -> tuple[LetterChange, ...]:
+    """What was done to a letter, as it is stored with it; nothing where that is not to be read."""
+    try:
+        changes: Any = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        return ()
+    if not isinstance(changes, list):
+        return ()
+    rows = cast(list[Any], changes)
+    return tuple(LetterChange.read(cast(dict[str, Any], row)) for row in rows if isinstance(row, dict))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOutcome:
+    """What became of a replay."""
+
+    at: datetime
+    scope: str
+    stream: str
+    """The stream the event was appended to, as `entry_id`."""
+    entry_id: str
+    outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent", "unknown"]
+    """`undelivered`: the group has not read it yet; `pending`: its handlers are at work, wait or are parked;
+    `failed_again`: `letters` say how; `handled`: it was settled and left no letter; `sent`: to everyone, whose
+    deliveries are not told apart from others; `unknown`: the stream of the group's replays was deleted."""
+    letters: tuple[str, ...] = ()
+    """The ids of the dead letters it became, of a thousand characters' worth at the most."""
+    is_inferred: bool = False
+    """Whether that is concluded from its having been acknowledged, as for `handled`: nobody says that it went well."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A handler's failed delivery. Texts are hostile input: show them as data only."""
+
+    id: str
+    """The letter's own id; it keeps it when it is discarded, restored or replayed."""
+    state: State
+    stream: str
+    """The stream the event was in."""
+    group: str
+    handler: str
+    """The handler that failed; empty where none was reached."""
+    entry_id: str
+    """The event's entry in `stream`."""
+    reason: str
+    error: str
+    error_type: str
+    traceback: str
+    deliveries: int
+    consumer: str
+    failed_at: datetime | None
+    event_type: str
+    data: bytes
+    """The event's own fields: JSON, if it was well-formed."""
+    event_id: str
+    timestamp: str
+    correlation_id: str
+    causation_id: str
+    metadata: bytes
+    schema_version: str
+    replay_of: str | None
+    """The letter whose replay failed here, if it was one."""
+    replay_count: int
+    history: tuple[LetterChange, ...] = ()
+    """What was done to it, oldest first, as far back as the retention goes. Only `get` tells it."""
+    replays: tuple[ReplayOutcome, ...] = ()
+    """What became of its replays. Only `get` tells it, and of the last one: a letter that was replayed stays so."""
+    position: str = ""
+    """Where the error came from, to group letters by: `module:line function` of the innermost frame of the user's
+    code, else of the innermost one. Empty where there was no traceback, and in letters of other versions."""
+    stored: Fields = field(default=(), repr=False, compare=False)
+    """The letter as Redis has it: names and values in turn."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What it has in common with others of one cause: group, handler, event type, reason, error type and position,
+        as 16 hexadecimal digits. `DeadLetterQueue.groups` counts by it."""
+        return fingerprint_name(self.stored)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The handler's failed attempts, oldest first, the last one included: the first five and the last fifteen of
+        many. Deliveries of which nobody said what came of them are among them: see `Attempt.recorded`.
+
+        Empty for letters of other versions, and without what an older version of Rapids recorded.
+        """
+        return LetterRead.of(self.stored).attempts().kept
+
+    @property
+    def attempts_left_out(self) -> int:
+        """How many attempts are left out between the fifth and the sixth of `attempts`."""
+        return LetterRead.of(self.stored).attempts().left_out
+
+    def check_parsing(self) -> ParseCheck:
+        """Whether its event, as stored, would parse today: by the class now registered, as a worker would read it.
+
+        Does no I/O, but runs that class's validators and migrations. A payload of megabytes takes a good part of a
+        second: then call it in a thread.
+        """
+        return check_parsing(self.stored)
+
+    @classmethod
+    def read(cls, letter_id: str, fields: Fields, history: Sequence[LetterChange] = ()) -> "DeadLetter":
+        """A letter from its fields, of this version or another. What they say of its id is not taken on trust."""
+        read = LetterRead.of(fields)
+        return cls(
+            id=letter_id,
+            state=_STATE_AFTER.get(history[-1].action, "dead") if history else "dead",
+            stream=read.text(b"original_stream"),
+            group=read.text(b"original_group"),
+            handler=read.text(b"handler"),
+            entry_id=read.text(b"original_msg_id"),
+            reason=read.text(b"reason"),
+            error=read.text(b"error"),
+            error_type=read.text(b"error_type"),
+            traceback=read.text(b"traceback"),
+            deliveries=read.number(b"deliveries"),
+            consumer=read.text(b"consumer"),
+            failed_at=read.moment(b"failed_at"),
+            event_type=read.text(b"event_type"),
+            data=read.values.get(b"data", b""),
+            event_id=read.text(b"id"),
+            timestamp=read.text(b"timestamp"),
+            correlation_id=read.text(b"correlation_id"),
+            causation_id=read.text(b"causation_id"),
+            metadata=read.values.get(b"metadata", b""),
+            schema_version=read.text(b"schema_version"),
+            replay_of=read.text(b"replay_of") or None,
+            replay_count=read.number(b"replay_count"),
+            history=tuple(history),
+            position=read.text(b"position"),
+            stored=fields,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterFilter:
+    """Which letters. What is None does not restrict; the rest must all hold. Raises `TypeError` for other types."""
+
+    event_type: str | None = None
+    """A pattern, as handlers have them: `order.*`."""
+    handler: str | None = None
+    group: str | None = None
+    reason: str | None = None
+    error_type: str | None = None
+    fingerprint: str | None = None
+    """16 hexadecimal digits, as groups have them."""
+    q: str | None = None
+    """Text that must occur, in any case, in the payload, the error or one of the ids."""
+    since: datetime | None = None
+    """Written at this time or later. Without a time zone it is taken as UTC, and so is `until`."""
+    until: datetime | None = None
+    """Written before this time."""
+
+    def __post_init__(self) -> None:
+        for name in ("event_type", "handler", "group", "reason", "error_type", "fingerprint", "q"):
+            instance(name, getattr(self, name), str, "a string or None")
+        for name in ("since", "until"):
+            instance(name, getattr(self, name), datetime, "a datetime or None")
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether the letter is one of them; its time aside, which the range read from the stream answers for."""
+        exact = (
+            (self.handler, letter.handler),
+            (self.group, letter.group),
+            (self.reason, letter.reason),
+            (self.error_type, letter.error_type),
+        )
+        if any(wanted is not None and wanted != actual for wanted, actual in exact):
+            return False
+        if self.event_type is not None and not matches_pattern(self.event_type, letter.event_type):
+            return False
+        if self.fingerprint is not None and self.fingerprint != letter.fingerprint:
+            return False
+        return self.q is None or self._has_text(letter, self.q.casefold())
+
+    def may_match(self, fingerprint: Fingerprint, name: str) -> bool:
+        """Whether letters of the fingerprint of this name can match. Its parts may have been cut."""
+        exact = (
+            ("handler", self.handler, fingerprint.handler),
+            ("group", self.group, fingerprint.group),
+            ("reason", self.reason, fingerprint.reason),
+            ("error_type", self.error_type, fingerprint.error_type),
+            ("fingerprint", self.fingerprint, name),
+        )
+        if any(wanted not in (None, actual) and part not in fingerprint.cut for part, wanted, actual in exact):
+            return False
+        if self.event_type is None or "event_type" in fingerprint.cut:
+            return True
+        return matches_pattern(self.event_type, fingerprint.event_type)
+
+    def tells_all(self, fingerprint: Fingerprint) -> bool:
+        """Whether all letters of a fingerprint that may match do, their times aside."""
+        asked = {"handler": self.handler, "group": self.group, "reason": self.reason, "error_type": self.error_type}
+        return self.q is None and not any(
+            wanted is not None and part in fingerprint.cut
+            for part, wanted in (*asked.items(), ("event_type", self.event_type))
+        )
+
+    @staticmethod
+    def _has_text(letter: DeadLetter, wanted: str) -> bool:
+        places = (
+            *(letter.data.decode(errors="replace"), letter.error, letter.error_type, letter.id),
+            *(letter.entry_id, letter.event_id, letter.correlation_id, letter.event_type, letter.handler),
+        )
+        return any(wanted in place.casefold() for place in places)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterPage:
+    """Letters, newest first."""
+
+    items: tuple[DeadLetter, ...]
+    cursor: str | None
+    """Where the next page starts; None after the last one. A page may be short, even empty, and have a next one."""
+    total: int
+    """How many letters match, if `total_exact`; else how many of those in the stream may match at the most."""
+    total_exact: bool
+    """Whether `total` is the number of letters that match: so by what is indexed, without a time and without `q`."""
+    scanned: int
+    """Letters looked at for this page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A replay under way: the entry that brings the event back."""
+
+    letter_id: str
+    scope: Scope
+    stream: str
+    entry_id: str
+    diff: tuple[Difference, ...] = ()
+    """Where the event's data differ from the letter's, if others were sent."""

@@ -1,0 +1,133 @@
+"""Would it parse today? A dead letter's event against the class that is registered now."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from pydantic import ValidationError
+
+from rapids._core.parse_problem import ParseProblem
+from rapids._wire.entry_format import MOST_FAULTS, Fields, StoredEvent, faults_in, told, validated
+from rapids._wire.letter_format import original_fields
+from rapids.events import BaseEvent, get_event_class
+from rapids.exceptions import DeserializationError
+
+__all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "problems_in"]
+
+MOST_PROBLEMS = 20
+LONGEST_MESSAGE = 500
+LONGEST_NAME = 100
+DEEPEST_LOCATION = 32
+
+ELLIPSIS = "…"
+"""What stands for the rest of what was cut."""
+
+_quoted_input = re.compile(r"input_value=.*?(?=, input_type=|\Z)", re.DOTALL)
+
+Location: TypeAlias = tuple[str | int, ...]
+ParseOutcome: TypeAlias = Literal["parses", "invalid", "unknown_type", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParseCheck:
+    """What comes of reading a dead letter's event by today's class."""
+
+    outcome: ParseOutcome
+    """`parses`; `invalid`: its class refuses it; `unknown_type`: this process has no class for it, and handlers of
+    patterns would get it as a `GenericEvent`; `unreadable`: it is no event, whatever the class."""
+    event_class: str | None
+    """Module and name of the class registered for its type in this process; None where there is none."""
+    problems: tuple[ParseProblem, ...] = ()
+    """The first 20."""
+    problem_count: int = 0
+    """How many there are in all."""
+
+
+def check_parsing(letter: Fields) -> ParseCheck:
+    """Whether the event of a letter, given as stored, would parse by the class registered now."""
+    try:
+        event = StoredEvent.read(original_fields(letter))
+    except DeserializationError as error:
+        return _refused("unreadable", None, error)
+    cls = get_event_class(event.event_type)
+    return _generic(event) if cls is None else _typed(event, cls)
+
+
+def _generic(event: StoredEvent) -> ParseCheck:
+    try:
+        event.generic()
+    except Exception as error:  # a stranger's bytes: whatever they cause is the answer
+        return _refused("unreadable", None, error)
+    return ParseCheck("unknown_type", None)
+
+
+def _typed(event: StoredEvent, cls: type[BaseEvent]) -> ParseCheck:
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        document = event.document(cls)
+    except Exception as error:  # of migrations, too, which are the user's code
+        return _refused("unreadable", name, error)
+    try:
+        validated(cls, document)
+    except Exception as error:  # validators and migrations are the user's code, and may raise anything
+        return _refused("unreadable" if _is_no_json(error) else "invalid", name, error)
+    return ParseCheck("parses", name)
+
+
+def _is_no_json(error: Exception) -> bool:
+    """Whether it is about the document itself: a field of type `Json` has a location."""
+    if not isinstance(error, ValidationError) or error.error_count() != 1:
+        return False
+    try:
+        fault = error.errors(include_url=False, include_input=False)[0]
+    except Exception:  # a user's error may have a __str__ that raises
+        return False
+    return fault["type"] == "json_invalid" and not fault["loc"]
+
+
+def _refused(outcome: ParseOutcome, event_class: str | None, error: Exception) -> ParseCheck:
+    problems, count = problems_in(error)
+    return ParseCheck(outcome, event_class, problems, count)
+
+
+def problems_in(
+    error: Exception, *, most: int = MOST_PROBLEMS, place: Callable[[Any], Location] = lambda fault: fault["loc"]
+) -> tuple[tuple[ParseProblem, ...], int]:
+    """The first `most` things an error says are wrong, and how many there are in all.
+
+    `place` tells where one of Pydantic's faults is; by default where Pydantic says.
+    """
+    if not isinstance(error, ValidationError):
+        return (_whole(error),), 1
+    count = error.error_count()
+    try:
+        faults = faults_in(error)
+    except Exception:  # a user's error may have a __str__ that raises
+        return (_whole(error),), count
+    problems = tuple(_problem(fault, place(fault)) for fault in faults[:most])
+    return problems, count if count > MOST_FAULTS else len(faults)
+
+
+def _problem(fault: Any, location: Location) -> ParseProblem:
+    return ParseProblem(_location(location), _message(fault["msg"]), _cut(fault["type"], LONGEST_NAME))
+
+
+def _whole(error: Exception) -> ParseProblem:
+    kind = type(error).__name__
+    text = error.message if isinstance(error, DeserializationError) else told(error).removeprefix(f"{kind}: ")
+    return ParseProblem((), _message(text), _cut(kind, LONGEST_NAME))
+
+
+def _message(text: str) -> str:
+    """The text, cut, and without what Pydantic quotes where a validator lets another model's error through."""
+    return _quoted_input.sub(f"input_value={ELLIPSIS}", _cut(text, LONGEST_MESSAGE))
+
+
+def _location(path: Location) -> Location:
+    parts = tuple(_cut(part, LONGEST_NAME) if isinstance(part, str) else part for part in path[:DEEPEST_LOCATION])
+    return (*parts, ELLIPSIS) if len(path) > DEEPEST_LOCATION else parts
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + ELLIPSIS

@@ -1,0 +1,254 @@
+"""A causation tree: everything with one correlation id, as of one moment. Frozen values, and how they are put together.
+
+Texts are hostile input: show them as data only. Nothing that an event says of itself is taken on trust: its causation
+may name itself, an event that is not there, or one that there are several of.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from rapids.dead_letters.letter import LetterChange, ReplayOutcome
+from rapids.inspection.snapshots import PendingEntry
+
+__all__ = [
+    "CausationTree",
+    "DeliveryState",
+    "LettersFound",
+    "Limit",
+    "ScannedWindow",
+    "TracedDelivery",
+    "TracedEvent",
+    "TracedHandler",
+    "TracedLetter",
+    "TracedReplay",
+    "linked",
+]
+
+DeliveryState: TypeAlias = Literal[
+    "undelivered", "held", "waiting", "parked", "dead", "replayed", "discarded", "handled", "group_unknown"
+]
+"""`undelivered`: the group has not read it yet. `held`, `waiting`, `parked`: pending. `dead`, `replayed`, `discarded`:
+settled, and it left dead letters; one is dead, else one was replayed, else all were discarded. `handled`: settled, and
+no letter of it was found. `group_unknown`: there are letters of a group that the stream does not have."""
+
+Limit: TypeAlias = Literal["entries", "seconds", "events", "letters", "groups"]
+"""What ends a search before all was looked at: so many entries, so much time, so much found; or a stream with so many
+groups that some were left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedHandler:
+    """What the ledger of a pending entry has of a handler."""
+
+    handler: str
+    state: Literal["done", "dead", "gave_up", "waiting"]
+    """`dead`: it has a dead letter; `gave_up`: it failed for good while there was no dead-letter stream."""
+    failed_deliveries: int | None = None
+    """For one that is to run again: deliveries that count against `max_deliveries` so far."""
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedDelivery:
+    """What a group has made of an entry."""
+
+    group: str
+    state: DeliveryState
+    inferred: bool = False
+    """Set for `handled`: concluded from the acknowledgement (nothing past the entry is undelivered, it is not pending,
+    and no letter was found). Nobody wrote down that handlers succeeded. The same is seen where the group began behind
+    the entry, has no handler for it, or its letter is outside of the scanned window."""
+    pending: PendingEntry | None = None
+    handlers: tuple[TracedHandler, ...] = ()
+    """Of a pending entry that failed before; others have no ledger."""
+    letters: tuple[str, ...] = ()
+    """The ids of its dead letters among `CausationTree.letters`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedEvent:
+    """One entry. An event that was appended several times has several."""
+
+    stream: str
+    entry_id: str
+    appended_at: datetime | None
+    event_id: str
+    event_type: str
+    timestamp: str
+    causation_id: str
+    schema_version: str
+    data: bytes | None
+    """None where it was too large to be fetched."""
+    data_size: int
+    metadata: bytes | None
+    metadata_size: int
+    parent: int | None = None
+    """The event that caused it, as its place in `CausationTree.events`: of several with that id, the first."""
+    depth: int = 0
+    children: tuple[int, ...] = ()
+    missing_parent: bool = False
+    """Whether it names a cause that was not found: of another correlation id, or outside of the scanned window."""
+    in_cycle: bool = False
+    """Whether causes lead from it back to itself. The first event of a cycle is shown as a root."""
+    copies: int = 1
+    """How many entries with this event's id were found."""
+    deliveries: tuple[TracedDelivery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TracedReplay:
+    """A replay that is not settled yet: an entry of a group's replay stream."""
+
+    stream: str
+    entry_id: str
+    appended_at: datetime | None
+    group: str
+    handler: str
+    """The only handler to run, empty for all."""
+    letter_id: str
+    count: int
+    event_id: str
+    original_entry_id: str
+    delivery: TracedDelivery
+
+
+@dataclass(frozen=True, slots=True)
+class TracedLetter:
+    """A dead letter, without its payload: `DeadLetterQueue.get` has that."""
+
+    dlq: str
+    id: str
+    state: Literal["dead", "replayed", "discarded"]
+    stream: str
+    entry_id: str
+    """Of the event, in `stream`."""
+    group: str
+    handler: str
+    event_id: str
+    event_type: str
+    reason: str
+    error: str
+    error_type: str
+    deliveries: int
+    failed_at: datetime | None
+    replay_of: str | None
+    replay_count: int
+    history: tuple[LetterChange, ...]
+    replays: tuple[ReplayOutcome, ...]
+    """What became of its replay; `handled` is inferred there, too."""
+    data: bytes | None
+    metadata: bytes | None
+    """The payload the error may quote; None where it was too large to be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedWindow:
+    """What was looked at of a stream."""
+
+    stream: str
+    kind: Literal["events", "replays", "letters", "archive"]
+    entries: int
+    """How many entries were looked at. 0 where nothing of it was, or it is empty."""
+    newest_id: str | None
+    newest_at: datetime | None
+    oldest_id: str | None
+    oldest_at: datetime | None
+    """From when to when, as their ids say."""
+    first_id: str | None
+    """The oldest entry that the stream has."""
+    reaches_further: bool
+    """Whether the stream has older entries that were not looked at."""
+    exhausted: bool
+    """Whether all that was asked for (`since`, `until`) was looked at, as far as the stream still has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CausationTree:
+    """What was found of a correlation id in the windows that were looked at."""
+
+    at: datetime
+    correlation_id: str
+    began_at: datetime | None
+    """When the first event that was found was appended."""
+    roots: tuple[int, ...]
+    events: tuple[TracedEvent, ...]
+    """In the order they were appended, by the times in their ids."""
+    replays: tuple[TracedReplay, ...]
+    letters: tuple[TracedLetter, ...]
+    """Oldest first, those of events that were not found included."""
+    windows: tuple[ScannedWindow, ...]
+    complete: bool
+    """Whether every stream was looked at as far as was asked for, and nothing had to be left out."""
+    limits: tuple[Limit, ...]
+    """What stopped it before."""
+    cursor: str | None
+    """Where to go on with what is older; None where nothing is left. What follows is a tree of its own: events that
+    name a cause of this one have `missing_parent` there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LettersFound:
+    """Dead letters with a correlation id, oldest first."""
+
+    letters: tuple[TracedLetter, ...]
+    """Without what became of their replays."""
+    windows: tuple[ScannedWindow, ...]
+    complete: bool
+
+
+def linked(events: Sequence[TracedEvent]) -> tuple[TracedEvent, ...]:
+    """Events in order, linked by their causes: a forest, whatever they say."""
+    first: dict[str, int] = {}
+    copies: dict[str, int] = {}
+    for at, event in enumerate(events):
+        first.setdefault(event.event_id, at)
+        copies[event.event_id] = copies.get(event.event_id, 0) + 1
+    parents = [first.get(event.causation_id) if event.causation_id else None for event in events]
+    cyclic = _broken(parents)
+    children: list[list[int]] = [[] for _ in events]
+    for at, parent in enumerate(parents):
+        if parent is not None:
+            children[parent].append(at)
+    depths = _depths(parents, children)
+    return tuple(
+        replace(
+            event,
+            parent=parents[at],
+            depth=depths[at],
+            children=tuple(children[at]),
+            missing_parent=bool(event.causation_id) and event.causation_id not in first,
+            in_cycle=at in cyclic,
+            copies=copies[event.event_id],
+        )
+        for at, event in enumerate(events)
+    )
+
+
+def _broken(parents: list[int | None]) -> set[int]:
+    """Make a root of the first event of each cycle; all that are in one."""
+    cyclic, seen = set[int](), [0] * len(parents)
+    for start in range(len(parents)):
+        path: list[int] = []
+        at: int | None = start
+        while at is not None and not seen[at]:
+            seen[at] = start + 1
+            path.append(at)
+            at = parents[at]
+        if at is not None and seen[at] == start + 1:
+            cycle = path[path.index(at) :]
+            cyclic.update(cycle)
+            parents[min(cycle)] = None
+    return cyclic
+
+
+def _depths(parents: Sequence[int | None], children: Sequence[Sequence[int]]) -> list[int]:
+    depths = [0] * len(parents)
+    left = [at for at, parent in enumerate(parents) if parent is None]
+    while left:
+        at = left.pop()
+        for child in children[at]:
+            depths[child] = depths[at] + 1
+            left.append(child)
+    return depths

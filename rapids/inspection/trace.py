@@ -1,0 +1,254 @@
+"""Looking for everything with one correlation id: bounded in entries, bytes and time, however long the streams are."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis, RedisCluster
+
+from rapids._storage import trace_queries
+from rapids._storage.archive import HISTORY
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.keys import letters_archive, replay_stream
+from rapids._storage.trace_queries import Found, GroupTrace
+from rapids.dead_letters.letter import DeadLetter, read_history
+from rapids.dead_letters.reading import read_letters
+from rapids.dead_letters.replays import with_replays
+from rapids.inspection.causation_tree import CausationTree, LettersFound, Limit, TracedLetter, TracedReplay, linked
+from rapids.inspection.unfolding import delivery, event, letter, replay_of
+from rapids.inspection.windows import Search, cursor_of, places_in
+
+__all__ = ["LARGEST_WINDOW", "WINDOW", "Tracer"]
+
+WINDOW = 10_000
+LARGEST_WINDOW = 100_000
+SECONDS = 2.0
+"""For how long streams are looked through."""
+MOST_EVENTS = 1_000
+MOST_LETTERS = 200
+STEP = 100
+"""Entries whose groups one script looks at."""
+
+_SHORT, _PAYLOAD = 1_024, 64 * 1024
+_COMMON = (b"id", b"event_type", b"correlation_id", b"causation_id", b"timestamp", b"schema_version")
+_EVENT: dict[bytes, int] = {**dict.fromkeys(_COMMON, _SHORT), b"data": _PAYLOAD, b"metadata": _PAYLOAD}
+_ORIGIN = (b"original_msg_id", b"replay_of", b"replay_count")
+_REPLAY: dict[bytes, int] = dict.fromkeys((*_COMMON, *_ORIGIN, b"replay_handler"), _SHORT)
+_TOLD = (b"original_stream", b"original_group", b"handler", b"reason", b"error_type", b"failed_at", b"deliveries")
+_LETTER_ID = b"rapids:letter_id"
+_LETTER: dict[bytes, int] = {
+    **dict.fromkeys((*_COMMON, *_ORIGIN, *_TOLD, b"letter_id", b"consumer"), _SHORT),
+    **dict.fromkeys((b"data", b"metadata"), _PAYLOAD),
+    b"error": 8 * _SHORT,
+    _LETTER_ID: _SHORT,
+    HISTORY: 4 * _PAYLOAD,
+}
+_NAMES: Mapping[str, Mapping[bytes, int]] = {
+    "events": _EVENT,
+    "replays": _REPLAY,
+    "letters": _LETTER,
+    "archive": _LETTER,
+}
+
+
+@dataclass(slots=True)
+class Tracer:
+    """One search for a correlation id, newest first. `window` is how many entries are looked at, of all streams."""
+
+    redis: Redis | RedisCluster
+    correlation_id: str
+    window: int
+    seconds: float = SECONDS
+    limits: set[Limit] = field(default_factory=set[Limit])
+
+    async def tree(
+        self,
+        streams: Sequence[str],
+        dlqs: Sequence[str],
+        *,
+        since: int | None,
+        until: int | None,
+        cursor: str | None,
+    ) -> CausationTree:
+        """The tree; `since` and `until` in milliseconds. Raises `ValueError` for a cursor that no tree gave out."""
+        now = datetime.now(UTC)
+        places, end = places_in(cursor) if cursor is not None else (None, _behind(until))
+        searches = self._begun([*await self._sources(streams), *_of_letters(dlqs)], since, end, places)
+        await self._look(searches)
+        of = {kind: [search for search in searches if search.kind == kind] for kind in _NAMES}
+        letters = await self._letters([*of["letters"], *of["archive"]])
+        traces = {search.key: await self._groups(search) for search in (*of["events"], *of["replays"])}
+        found = [(search, one) for search in of["events"] for one in search.found]
+        found.sort(key=lambda pair: _order(pair[1].entry_id))
+        events = linked([event(search.key, one, traces[search.key], letters) for search, one in found])
+        replays = [_replay(search, one, traces[search.key]) for search in of["replays"] for one in search.found]
+        following = cursor_of(searches, end)
+        return CausationTree(
+            at=now,
+            correlation_id=self.correlation_id,
+            began_at=next((one.appended_at for one in events if one.appended_at is not None), None),
+            roots=tuple(at for at, one in enumerate(events) if one.parent is None),
+            events=events,
+            replays=tuple(replays),
+            letters=letters,
+            windows=tuple(search.window() for search in searches),
+            complete=following is None and not self.limits,
+            limits=tuple(sorted(self.limits)),
+            cursor=following,
+        )
+
+    async def letters(self, dlqs: Sequence[str]) -> LettersFound:
+        """The letters, without what became of their replays."""
+        searches = self._begun(_of_letters(dlqs), None, "+", None)
+        await self._look(searches)
+        letters = await self._letters(searches, outcomes=False)
+        complete = all(search.ended for search in searches) and not self.limits
+        return LettersFound(letters, tuple(search.window() for search in searches), complete)
+
+    async def _sources(self, streams: Sequence[str]) -> list[Search]:
+        sources = [Search(stream, "events", stream) for stream in streams]
+        for stream in streams:
+            groups, more = await trace_queries.groups(SharedPool(self.redis, stream), stream, (), names_of=stream)
+            if more:
+                self.limits.add("groups")
+            for group in groups:
+                name = group.name.decode(errors="replace")
+                sources.append(Search(replay_stream(stream, name), "replays", stream, group=name))
+        return sources
+
+    def _begun(
+        self, searches: Iterable[Search], since: int | None, end: str, places: Mapping[str, str] | None
+    ) -> list[Search]:
+        begun: list[Search] = []
+        for search in searches:
+            if places is not None and search.key not in places:
+                continue  # which has ended before
+            # Letters and replays of an event come after it: they may be newer than `until`.
+            begins = end if search.kind == "events" else "+"
+            search.start = begins if places is None else places[search.key]
+            search.oldest = "-" if since is None else f"{since * (1_000 if search.is_fine else 1)}-0"
+            begun.append(search)
+        return begun
+
+    async def _look(self, searches: Sequence[Search]) -> None:
+        """Look through all of them in turns, so that a long one does not keep another from being looked at."""
+        deadline, left = asyncio.get_running_loop().time() + self.seconds, self.window
+        while going := [search for search in searches if not search.ended]:
+            for search in going:
+                if (limit := self._limit(searches, left, deadline)) is not None:
+                    self.limits.add(limit)
+                    return
+                left -= await self._step(search, max(left // len(going), 1), searches)
+
+    def _limit(self, searches: Sequence[Search], left: int, deadline: float) -> Limit | None:
+        """Which limit is reached, if one is."""
+        if left <= 0:
+            return "entries"
+        if asyncio.get_running_loop().time() > deadline:
+            return "seconds"
+        if _found(searches, "events", "replays") >= MOST_EVENTS:
+            return "events"
+        return "letters" if _found(searches, "letters", "archive") >= MOST_LETTERS else None
+
+    async def _step(self, search: Search, most: int, searches: Sequence[Search]) -> int:
+        """Look a step further; how many entries that were."""
+        known = {(other.key, one.entry_id) for other in searches if other.kind == "events" for one in other.found}
+        of_letters = search.kind in ("letters", "archive")
+        entry_ids = sorted({entry_id for _, entry_id in known}) if of_letters else ()
+        looked = await trace_queries.look(
+            *(SharedPool(self.redis, search.owner), search.key, self.correlation_id, _NAMES[search.kind]),
+            start=search.start,
+            oldest=search.oldest,
+            most=most,
+            entry_ids=entry_ids[:MOST_EVENTS],
+        )
+        if of_letters:  # another stream may have entries of the same ids
+            looked.found[:] = [one for one in looked.found if self._is_ours(one) or _origin(one) in known]
+        search.take(looked)
+        return looked.entries
+
+    def _is_ours(self, one: Found) -> bool:
+        said = one.values.get(b"correlation_id") or one.values.get(b"id", b"")
+        return said == self.correlation_id.encode()
+
+    async def _letters(self, searches: Sequence[Search], *, outcomes: bool = True) -> tuple[TracedLetter, ...]:
+        read: dict[tuple[str, str], tuple[DeadLetter, Found]] = {}
+        for search in searches:  # those in the archive last: what moved meanwhile is there now
+            for letter_, one in await self._read(search):
+                read[search.owner, letter_.id] = letter_, one
+        told: list[TracedLetter] = []
+        for (dlq, _), (letter_, one) in sorted(read.items(), key=lambda item: _order(item[0][1])):
+            if outcomes and len(told) < MOST_LETTERS:
+                letter_ = await with_replays(self.redis, dlq, letter_)
+            elif outcomes:
+                self.limits.add("letters")
+            told.append(letter(dlq, letter_, one))
+        return tuple(told)
+
+    async def _read(self, search: Search) -> list[tuple[DeadLetter, Found]]:
+        if search.kind == "archive":
+            ids = [one.values.get(_LETTER_ID, b"").decode(errors="replace") for one in search.found]
+            histories = [read_history(one.values.get(HISTORY, b"")) for one in search.found]
+            letters = [
+                DeadLetter.read(letter_id, one.fields, history)
+                for letter_id, one, history in zip(ids, search.found, histories, strict=True)
+            ]
+        else:
+            commands = SharedPool(self.redis, search.owner)
+            rows = [(one.entry_id.encode(), one.fields) for one in search.found]
+            letters = [
+                # A history is believed where the letter was restored, and so has another id than its entry.
+                replace(read, history=read_history(one.values.get(HISTORY, b""))) if read.id != entry_id else read
+                for (entry_id, read), one in zip(
+                    await read_letters(commands, search.owner, rows), search.found, strict=True
+                )
+            ]
+        return list(zip(letters, search.found, strict=True))
+
+    async def _groups(self, search: Search) -> list[GroupTrace]:
+        """What the groups have made of what was found."""
+        commands, entry_ids = SharedPool(self.redis, search.owner), [one.entry_id for one in search.found]
+        merged: dict[bytes, GroupTrace] = {}
+        for at in range(0, len(entry_ids), STEP):
+            step, more = await trace_queries.groups(
+                commands, search.key, entry_ids[at : at + STEP], names_of=search.owner
+            )
+            if more:
+                self.limits.add("groups")
+            for group in step:
+                before = merged.get(group.name)
+                entries = {**(before.entries if before else {}), **group.entries}
+                merged[group.name] = GroupTrace(group.name, entries)
+        return list(merged.values())
+
+
+def _of_letters(dlqs: Iterable[str]) -> list[Search]:
+    return [
+        search for dlq in dlqs for search in (Search(dlq, "letters", dlq), Search(letters_archive(dlq), "archive", dlq))
+    ]
+
+
+def _found(searches: Iterable[Search], *kinds: str) -> int:
+    return sum(len(search.found) for search in searches if search.kind in kinds)
+
+
+def _origin(one: Found) -> tuple[str, str]:
+    values = (one.values.get(name, b"").decode(errors="replace") for name in (b"original_stream", b"original_msg_id"))
+    return next(values), next(values)
+
+
+def _replay(search: Search, one: Found, groups: Sequence[GroupTrace]) -> TracedReplay:
+    of_group = next((group for group in groups if group.name.decode(errors="replace") == search.group), None)
+    return replay_of(search.key, search.group, one, delivery(of_group, search.group, one.entry_id, ()))
+
+
+def _behind(until: int | None) -> str:
+    """Where events are to end; nothing is before 0-0, and Redis takes that for an error."""
+    if until is None:
+        return "+"
+    return f"({until}-0" if until else "0-0"
+
+
+def _order(entry_id: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry_id.split("-") if part.isdecimal())

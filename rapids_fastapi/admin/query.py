@@ -1,0 +1,105 @@
+"""Which dead-letter queue a request is about, and which of its letters."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Depends, Query
+from pydantic import BeforeValidator
+
+from rapids import DeadLetterQueue, LetterFilter
+from rapids_fastapi.admin.access import RunningDep
+from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.scope import LONGEST_NAME
+
+__all__ = ["LONGEST_TEXT", "FilterDep", "KindDep", "Moment", "QueueDep"]
+
+LONGEST_TEXT = 200
+"""Characters of a text to filter by."""
+
+
+def _text(description: str, example: str) -> Any:
+    return Query(max_length=LONGEST_TEXT, description=description, examples=[example])
+
+
+def _no_number(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+", value.strip()):
+        raise ValueError("a date or a date and time by ISO 8601 is needed")  # Pydantic takes numbers for seconds
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
+"""A date, or a date and time, as text."""
+
+
+def _moment(description: str, example: str) -> Any:
+    return Query(description=f"{description} ISO 8601; without a time zone it is UTC.", examples=[example])
+
+
+async def _queue(
+    parts: RunningDep,
+    dlq: Annotated[
+        str | None,
+        Query(
+            max_length=LONGEST_NAME,
+            description="The dead-letter queue, needed where there are several.",
+            examples=["{orders}:dlq"],
+        ),
+    ] = None,
+) -> DeadLetterQueue:
+    names = sorted(parts.queues)
+    if dlq is None and len(names) > 1:
+        raise Problem("dlq-needed", "Say which one: ?dlq=", allowed=names)
+    found = parts.queues.get(dlq if dlq is not None else next(iter(names), ""))
+    if found is None:
+        raise Problem("dlq-not-found", "No router of this application writes dead letters there.", allowed=names)
+    return found
+
+
+QueueDep = Annotated[DeadLetterQueue, Depends(_queue)]
+"""The dead-letter queue a request names, or the only one there is."""
+
+
+async def _kind(
+    event_type: Annotated[str | None, _text("A type, or a pattern such as order.*", "order.*")] = None,
+    handler: Annotated[
+        str | None, _text("The handler that failed; empty for entries that reached none.", "take_payment")
+    ] = None,
+    group: Annotated[str | None, _text("The group whose handler failed.", "payments")] = None,
+    reason: Annotated[str | None, _text("Why it is a dead letter.", "max_deliveries_exceeded")] = None,
+    error_type: Annotated[str | None, _text("The class of the error.", "CardDeclined")] = None,
+    fingerprint: Annotated[
+        str | None,
+        Query(pattern="^[0-9a-f]{16}$", description="What groups have as theirs.", examples=["9f2c4b7d0a1e6f38"]),
+    ] = None,
+) -> LetterFilter:
+    return LetterFilter(
+        event_type=event_type or None,
+        handler=handler,
+        group=group or None,
+        reason=reason or None,
+        error_type=error_type or None,
+        fingerprint=fingerprint,
+    )
+
+
+KindDep = Annotated[LetterFilter, Depends(_kind)]
+"""Which kind of letters, by what letters of one cause have in common."""
+
+
+async def _filter(
+    kind: KindDep,
+    q: Annotated[str | None, _text("Text in data (of 64 KiB at most), their error, or ids.", "A-17")] = None,
+    since: Annotated[Moment | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
+    until: Annotated[Moment | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
+) -> LetterFilter:
+    return replace(kind, q=q or None, since=_in_utc(since), until=_in_utc(until))
+
+
+FilterDep = Annotated[LetterFilter, Depends(_filter)]
+"""Which letters, by what a request says."""
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

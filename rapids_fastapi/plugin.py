@@ -1,0 +1,225 @@
+"""`Rapids`: the plug-in object that starts and stops everything with the application."""
+
+import os
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+from rapids import DeadLetterQueue, EventEmitter, EventRouter
+from rapids._core.checks import positive_seconds
+from rapids._core.server_warnings import Precautions
+from rapids._storage.client.connections import check_client
+from rapids.clients import RedisClient, check_url, disconnect
+from rapids.dead_letters import default_dlq
+from rapids.exceptions import NotConfiguredError, RedisUnavailableError
+from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
+from rapids_fastapi.admin.redaction import Redactor
+from rapids_fastapi.connecting import connected, reachable, url_or_environment
+from rapids_fastapi.operating import operating
+from rapids_fastapi.readiness import Readiness
+from rapids_fastapi.state import STATE_KEY, Running
+from rapids_fastapi.supervision import supervised
+
+__all__ = ["Rapids"]
+
+
+class Rapids:
+    """Rapids in a FastAPI or Starlette application.
+
+        rapids = Rapids(emitter=emitter, routers=[router])
+        app = FastAPI(lifespan=rapids.lifespan)
+
+    Inside a lifespan of your own: `async with rapids.lifespan(app) as state: yield state`.
+
+    `emitter`: what `EmitterDep` gives. By default one for the routers' stream. One that has a client keeps it.
+    `routers`: run while the application runs, each in a task of its own, restarted when it dies, on the client that is
+    said here, whatever they were made with.
+    `url`: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port,
+    embedded: or embedded:path (see `rapids.clients.open_client`).
+    `redis`: a client of your own instead; it is never closed. Without either, `RAPIDS_REDIS_URL` is read at start-up.
+    `dead_letters`: give every router without a dead-letter stream the default one, `{<stream>}:dlq`.
+    `admin_auth`: who may use the admin: a callable, plain or async, from the connection to an `AdminUser` or None.
+    Without it, who has the token in `RAPIDS_ADMIN_TOKEN`; without that either, nobody.
+    `redact`: names of fields to hide in the admin, besides the usual ones (`DEFAULT_REDACTED`), at any depth and in
+    any case. None hides nothing.
+    `connect_timeout`: seconds within which Redis must answer at start-up.
+
+    Options are checked here: `ValueError` and `TypeError` name the option, its value and what is allowed.
+    The same object may be started and stopped again, on another event loop too, but not run twice at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        emitter: EventEmitter | None = None,
+        routers: Sequence[EventRouter] = (),
+        url: str | None = None,
+        redis: RedisClient | None = None,
+        dead_letters: bool = True,
+        admin_auth: AdminAuth | None = None,
+        redact: Sequence[str] | None = (),
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._routers = _check_routers(routers)
+        if url is not None and redis is not None:
+            raise ValueError("url and redis both say which Redis to use: give one of them")
+        self._url = None if url is None else check_url("url", url)
+        if redis is not None:
+            check_client(redis)
+        self._redis = redis
+        self._emitter = _check_emitter(emitter, self._routers)
+        self._emitter_has_client = self._emitter.configured
+        self._dead_letters = _check_flag("dead_letters", dead_letters)
+        if admin_auth is not None and not callable(admin_auth):
+            raise TypeError(
+                "admin_auth must be a callable from the connection to an AdminUser or None, such as TokenAuth(token) "
+                f"or allow_anyone, not a {type(admin_auth).__name__}"
+            )
+        self._admin_auth = admin_auth
+        self._redactor = Redactor.of(redact)
+        self._connect_timeout = positive_seconds("connect_timeout", connect_timeout)
+        self._precautions = Precautions()
+        for router in self._routers:
+            router.use_precautions(self._precautions)
+        self._is_running = False
+        self._client_in_use: RedisClient | None = None
+        if dead_letters:
+            for router in self._routers:
+                router.use_default_dlq()
+
+    @property
+    def emitter(self) -> EventEmitter:
+        """The emitter that endpoints get. It can emit while the lifespan runs."""
+        return self._emitter
+
+    @property
+    def redis(self) -> RedisClient:
+        """The client in use, for handlers that need Redis themselves: the one given, or the one made for the address.
+
+        Raises `NotConfiguredError` outside the lifespan, where there is none.
+        """
+        if self._client_in_use is None:
+            raise NotConfiguredError("Rapids has no Redis client: it has one while its lifespan runs")
+        return self._client_in_use
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[dict[str, Any]]:
+        """Run everything for as long as the block; yields the lifespan state, which must be passed on.
+
+        At the end the routers are stopped gracefully and together, then the client we made is closed, then an embedded
+        server let go of.
+
+        Raises `RedisUnavailableError` when Redis cannot be reached, `NotConfiguredError` when nobody said which Redis,
+        and what a router raises that does not start. Whatever was started by then is stopped.
+        """
+        with self._alone():
+            async with AsyncExitStack() as started:
+                try:
+                    running = await self._start(started)
+                except RedisUnavailableError as error:
+                    # Servers print the trace of what ends a start-up, and the message alone says it all.
+                    raise error.with_traceback(None) from None
+                yield {STATE_KEY: running}
+
+    async def _start(self, started: AsyncExitStack) -> Running:
+        """Start everything, each step after what it needs; `started` ends it in the opposite order."""
+        redis = await started.enter_async_context(self._client())
+        await self._precautions.take(redis, self._emitter.stream)
+        if not self._emitter_has_client:
+            self._emitter.configure(redis)
+        started.push_async_callback(self._emitter.drain)  # what handlers emit as they end, too
+        running = Running(
+            emitter=self._emitter,
+            redis=redis,
+            routers=await started.enter_async_context(supervised(self._routers, redis)),
+            queues={
+                # Replays to everyone trim nothing: whoever emits into that stream knows what it is to keep.
+                name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name), maxlen=None)
+                for name in self._queue_names()
+            },
+            admin_auth=self._admin_auth or _token_from_environment(),
+            redactor=self._redactor,
+            readiness=Readiness(self._emitter, self._routers),
+        )
+        await started.enter_async_context(operating(running.queues.values()))
+        started.push_async_callback(running.emitting.finished)
+        return running
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        if self._is_running:
+            raise NotConfiguredError("this Rapids is running already; give each application one of its own")
+        self._is_running = True
+        try:
+            yield
+        finally:
+            self._is_running = False
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncGenerator[RedisClient]:
+        async with self._reached() as client:
+            self._client_in_use = client
+            try:
+                yield client
+            finally:
+                self._client_in_use = None
+
+    @asynccontextmanager
+    async def _reached(self) -> AsyncGenerator[RedisClient]:
+        if self._redis is not None:
+            try:
+                yield await reachable(self._redis, "the client given as Rapids(redis=...)", self._connect_timeout)
+            finally:
+                # Its idle connections belong to this event loop; the next lifespan may run on another. The client
+                # itself stays open: it connects again when it is used.
+                await disconnect(self._redis)
+            return
+        async with connected(url_or_environment(self._url), self._connect_timeout) as client:
+            yield client
+
+    def _queue_names(self) -> list[str]:
+        names = [router.dlq_stream for router in self._routers if router.dlq_stream is not None]
+        if not self._routers and self._dead_letters:
+            names = [default_dlq(self._emitter.stream)]
+        return list(dict.fromkeys(names))
+
+    def _dlq_maxlen(self, name: str) -> int | None:
+        """As its routers have it, so that restoring cuts away nothing that they keep: the largest of several."""
+        given = [router.dlq_maxlen for router in self._routers if router.dlq_stream == name]
+        bounds = [bound for bound in given if bound is not None]
+        if not given:
+            return 10_000
+        return None if len(bounds) < len(given) else max(bounds)
+
+
+def _token_from_environment() -> TokenAuth | None:
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return TokenAuth(token) if token else None
+
+
+def _check_routers(routers: Sequence[EventRouter]) -> tuple[EventRouter, ...]:
+    if isinstance(routers, EventRouter) or not isinstance(routers, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"routers must be a list of EventRouters, not {routers!r}")
+    for router in routers:
+        if not isinstance(router, EventRouter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"routers must be a list of EventRouters, not one with {router!r}")
+    if len({id(router) for router in routers}) != len(routers):
+        raise ValueError("routers must name each router once; one is in the list twice")
+    return tuple(routers)
+
+
+def _check_emitter(emitter: EventEmitter | None, routers: Sequence[EventRouter]) -> EventEmitter:
+    if emitter is not None:
+        if not isinstance(emitter, EventEmitter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"emitter must be an EventEmitter, not {emitter!r}")
+        return emitter
+    streams = sorted({router.stream for router in routers})
+    if len(streams) > 1:
+        raise ValueError(f"emitter must be given where routers read several streams, here {', '.join(streams)}")
+    return EventEmitter(stream=streams[0]) if streams else EventEmitter()
+
+
+def _check_flag(option: str, value: bool) -> bool:
+    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{option} must be True or False, not {value!r}")
+    return value
