@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix test-mixed-fleet chaos soak bench lint pins format typecheck ci ci-chaos ci-matrix clean
+.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix test-mixed-fleet chaos soak bench lint figures pins format typecheck ci ci-chaos ci-matrix clean
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ lint: $(INSTALLED) ## Check style, imports between layers, and module sizes
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_house.py
+
+figures: $(INSTALLED) ## Count modules, names and lines, and the modules an event passes
+	@$(BIN)/python -m tests.house.figures
 
 pins: $(INSTALLED) ## Write what users build on (tests/pins/*.txt) as the code is now: review the difference
 	$(BIN)/python -m tests.pins

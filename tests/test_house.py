@@ -18,6 +18,8 @@ import pytest
 
 import rapids
 import rapids_fastapi
+from tests.house import source
+from tests.house.limits import HELPERS, LIMITS, NOT_YET, PASSED, limit_of
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("rapids", "rapids_fastapi", "example_app")
@@ -75,6 +77,55 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     paths = r"(?<![\w.}])/(work|root|home|Users|opt|mnt)/\w|[A-Z]:\\\\?Users"
     registries = r"index-url|file:///|(pypi\.org|pythonhosted\.org|npmjs\.org)/(simple|packages)|/simple/"
     assert lines_with(f"{paths}|{registries}", files()) == []
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_holds(name: str) -> None:
+    limit = LIMITS[name]
+    against = limit.find()
+    shown = "\n".join(map(str, against))
+    assert len(against) <= limit_of(name, limit.most), f"{limit.rule}. Against it are:\n{shown}"
+
+
+@pytest.mark.parametrize("package", HELPERS)
+def test_few_private_helpers_have_one_caller(package: str) -> None:
+    share = source.helpers_with_one_caller(package)
+    assert share.whole > 100, "the functions were not found"
+    assert round(share.percent, 1) <= limit_of(package, HELPERS[package]), share
+
+
+def test_each_limit_that_is_not_reached_is_one() -> None:
+    assert set(NOT_YET) <= {*LIMITS, *HELPERS, *PASSED}
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "found"),
+    [
+        ("base_names", ["", "", ""], 1),
+        ("base_names", ["", ""], 0),
+        ("unpacked_tuples", ["f(*(a, b))", "f(*a, b)"], 1),
+        ("wire_names", ["f(b'letter_id', 'letter_id', b'x')", "b'rapids:history'"], 2),
+        ("key_names", ["k = f'{stream}:rapids:due:{group}'", "'rapids:due'\nlog = 'rapids: due'"], 1),
+        ("small_modules", ["from rapids import two", "x = 1"], 1),
+        ("small_modules", ["from rapids import two", "x = 1", "import rapids.two"], 0),
+    ],
+)
+def test_what_is_against_a_limit_is_found(
+    name: str, texts: list[str], found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("rapids.one", "rapids.two", "rapids.part.one")
+    modules = [
+        source.Module(name, f"{name}.py", len(text.splitlines()), ast.parse(text))
+        for name, text in zip(names, texts, strict=False)
+    ]
+    monkeypatch.setattr(source, "modules", lambda: modules)
+    monkeypatch.setattr(source, "scripts", lambda: ())
+    monkeypatch.setattr(source, "importers", source.importers.__wrapped__)
+
+    assert len(LIMITS[name].find()) == found
 
 
 # --- private names of others ----------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The house rules: what the source looks like, and how many modules an event passes."""

@@ -1,0 +1,19 @@
+"""How many modules run while an event is emitted, delivered or replayed."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.house import flow
+from tests.house.limits import PASSED, limit_of
+
+pytestmark = pytest.mark.standalone("is about the code, which is the same on every server")
+
+
+@pytest.mark.parametrize("way", [flow.emit, flow.delivery, flow.bulk_replay], ids=lambda way: way.__name__)
+async def test_few_modules_are_passed(redis: Redis, way: flow.Way) -> None:
+    calls = await way(redis)
+
+    name = way.__name__
+    assert len(calls.passed) <= limit_of(name, PASSED[name]), calls.passed
