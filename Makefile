@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+# Tests wait more than they compute, so there are more workers than most machines have cores.
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers servers-if-possible demo test test-unit test-integration test-matrix test-mixed-fleet chaos soak bench lint figures pins format typecheck ci ci-chaos ci-matrix clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(MAKEFILE_LIST)) # every target below
 
 help: ## Show every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -27,14 +30,17 @@ servers-if-possible: $(INSTALLED) # the tests that need one that is missing fail
 demo: $(INSTALLED) ## Run the order-fulfilment example on an embedded server, until Ctrl-C
 	@$(BIN)/python -m example_app
 
-test: servers-if-possible ## Run the whole suite on the embedded server
-	$(BIN)/python -m pytest
+test: servers-if-possible ## Run all tests but the slow ones, and one slow test of each kind, in minutes
+	$(PYTEST) -m 'not slow or smoke'
+
+test-all: servers-if-possible ## Run every test
+	$(PYTEST)
 
 test-unit: $(INSTALLED) ## Run the tests that need no server
-	$(BIN)/python -m pytest -m 'not integration'
+	$(PYTEST) -m 'not integration and not slow'
 
-test-integration: servers-if-possible ## Run the tests on the embedded server
-	$(BIN)/python -m pytest -m integration
+test-integration: servers-if-possible ## Run the tests that need a server, but the slow ones
+	$(PYTEST) -m 'integration and not slow'
 
 test-matrix: servers ## Run the delivery suite on every kind of server and the mixed fleet, or on MATRIX="redis-6.2 cluster"
 	$(BIN)/python -m tests.matrix $(MATRIX)
@@ -76,7 +82,7 @@ typecheck: $(INSTALLED) ## Check types strictly
 ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos, all tests
 	$(BIN)/python -m example_app --once
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target ci-chaos ci-matrix # which wait most of the time
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 ci-chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)

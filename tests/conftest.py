@@ -1,4 +1,4 @@
-"""One set of servers for the whole run; every test that asks for it finds it empty.
+"""One set of servers for each process of the run (`-n` starts several); a test that asks for them finds them empty.
 
 `pytest --server NAME` runs the tests on another kind: an older or newer server, a Sentinel's fleet, a Cluster. What a
 test says of one machine (it asks for its address, or is marked `standalone`) is left out where there are several.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +29,8 @@ settings.load_profile("rapids")
 
 NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build"}
 OF_ONE_MACHINE = {"redis_url": "connects to a server by its address", "build": "starts a server of its own"}
+SLOW = {"build", "own_server", "private_temp", "run_script", "shared_cluster", "start_worker"}
+"""Fixtures that start processes: a test that uses one is slow."""
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 
@@ -38,8 +41,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if NEEDS_SERVER.intersection(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & NEEDS_SERVER:
             item.add_marker(pytest.mark.integration)
+        if fixtures & SLOW:
+            item.add_marker(pytest.mark.slow)
+        if "shared_cluster" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
     server = config.getoption("--server", DEFAULT)
     reasons = {item: reason for item in items if (reason := why_not_on(server, item))}
     leave_out(config, reasons)
@@ -67,6 +75,17 @@ def leave_out(config: pytest.Config, reasons: dict[pytest.Item, str]) -> None:
     if reasons:
         config.hook.pytest_deselected(items=list(reasons))
         config.stash.setdefault(LEFT_OUT, Counter()).update(reasons.values())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """With `-n`, each worker collects every test: what one of them left out is what the run left out."""
+    node.config.stash[LEFT_OUT] = Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(session.config.stash.get(LEFT_OUT, {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

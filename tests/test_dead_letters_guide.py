@@ -141,6 +141,7 @@ def append_without_a_total(url: str, order_id: str) -> None:
         redis.xadd("example:orders", fields)
 
 
+@pytest.mark.slow
 def test_every_command_is_answered_as_the_page_prints(redis_url: str, tmp_path: Path) -> None:
     with example(redis_url, tmp_path) as base:
         reader = Reader(base)
@@ -156,6 +157,7 @@ def test_the_page_has_commands_and_answers() -> None:
 
 
 @pytest.mark.parametrize("block", python_blocks(), ids=["who", "put_right"])
+@pytest.mark.slow
 def test_python_runs_as_printed(block: str, redis_url: str, tmp_path: Path) -> None:
     script = tmp_path / "reader.py"
     script.write_text(block)

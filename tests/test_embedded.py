@@ -28,6 +28,7 @@ from tests.embedded_scripts import is_gone
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
 
 
+@pytest.mark.smoke
 async def test_serves_redis_py_by_its_url(private_temp: Path) -> None:
     async with embedded_server() as server:
         assert server.url.startswith(f"unix://{private_temp}/")

@@ -80,6 +80,7 @@ def test_the_blocks_to_call_are_there() -> None:
 
 
 @pytest.mark.parametrize(("heading", "block"), OTHERS, ids=[heading for heading, _ in OTHERS])
+@pytest.mark.slow
 def test_a_block_runs_as_printed(heading: str, block: str, redis_url: str, tmp_path: Path) -> None:
     script = tmp_path / "reader.py"
     run = RUN.format(url=redis_url, before=BEFORE.get(heading, []), call=CALLS[heading]) if heading in CALLS else ""
@@ -88,6 +89,8 @@ def test_a_block_runs_as_printed(heading: str, block: str, redis_url: str, tmp_p
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 async def test_the_twenty_lines_take_an_order_and_charge_it(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(FIRST[1])
     with socket.socket() as free:

@@ -173,7 +173,10 @@ def test_a_function_whose_name_was_given_to_another_gets_its_long_one(router: Ha
 
 @pytest.mark.parametrize(
     "function",
-    [lambda event: None, Service().blocking, print, functools.partial(print), RegOrderPlaced, None, 3, "notify"],
+    [
+        pytest.param(lambda event: None, id="a lambda"),
+        *(Service().blocking, print, functools.partial(print), RegOrderPlaced, None, 3, "notify"),
+    ],
     ids=lambda function: f"{function!r:.30}",
 )
 def test_what_is_not_an_async_function_is_refused(router: HandlerRegistry, function: Any) -> None:

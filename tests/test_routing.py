@@ -217,7 +217,7 @@ def test_a_pattern_with_an_empty_segment_is_refused(nonsense: str) -> None:
         b"order.*",
         BaseModel,
         int,
-        RtUserCreated(),
+        pytest.param(RtUserCreated(), id="an event"),
         [RtUserCreated],
         (RtUserCreated, RtDocument),
         RtUserCreated | int,

@@ -70,6 +70,7 @@ def processes_in(folder: Path) -> list[str]:
     return [line for line in seen.stdout.splitlines() if str(folder) in line]
 
 
+@pytest.mark.smoke
 async def test_once_tells_the_story_checks_it_and_leaves_nothing(private_temp: Path) -> None:
     async with Demo("--once") as demo:
         code, errors = await demo.ends()

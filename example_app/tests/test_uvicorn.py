@@ -15,6 +15,8 @@ import pytest
 
 from tests.support import eventually
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ORDER = {"customer": "Ada", "items": ["lamp"], "total": "48.90", "card": "visa"}
 

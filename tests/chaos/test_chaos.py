@@ -12,12 +12,15 @@ from tests.chaos.report import details, table
 from tests.chaos.run import carry_out
 from tests.chaos.settings import Options
 
+pytestmark = pytest.mark.slow
+
 SEED = 2980
 """Its 17 faults in 18 seconds are of every kind, without the pauses beyond all time-outs."""
 
 
 @pytest.mark.integration
 @pytest.mark.timeout(180)
+@pytest.mark.smoke
 async def test_every_promise_is_kept_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(tempfile.mkdtemp(prefix="rc-"))  # short: a unix socket's path has 107 bytes at most
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

@@ -9,6 +9,8 @@ import pytest
 from tests.chaos.leaks import MIB, Usage, growth, left_behind, table
 from tests.chaos.soak import BOUNDS, soak
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.integration
 @pytest.mark.timeout(120)

@@ -12,6 +12,8 @@ from redis.asyncio import RedisCluster
 from tests.servers.cluster import Cluster, slot_of
 from tests.worker.helpers import STREAM
 
+CLUSTER = (pytest.mark.slow, pytest.mark.xdist_group("cluster"))
+
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[Cluster]:
@@ -56,7 +58,12 @@ class Place:
     dlq: str
 
 
-@pytest.fixture(params=["one server", "Cluster", "Cluster, letters in another slot"])
+@pytest.fixture(
+    params=[
+        "one server",
+        *(pytest.param(name, marks=CLUSTER) for name in ("Cluster", "Cluster, letters in another slot")),
+    ]
+)
 def place(request: pytest.FixtureRequest) -> Place:
     """One after another, each place where letters are moved in a way of its own."""
     same_slot, other_slot = f"{{{STREAM}}}:dlq", "dv:dlq"

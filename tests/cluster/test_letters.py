@@ -43,6 +43,7 @@ async def moved(client: RedisCluster, many: MoveMany, ids: list[str]) -> Moved:
 
 
 @pytest.mark.usefixtures("queue")
+@pytest.mark.smoke
 async def test_letters_of_the_own_slot_are_replayed_in_one_step(client: RedisCluster) -> None:
     ids = [await write(client) for _ in range(40)]
     assert await moved(client, REPLAYING, ids) == Moved(40, 0, ids[-1], None)

@@ -239,6 +239,7 @@ async def test_what_was_discarded_is_restored(redis: Redis, by: str) -> None:
 # --- who carries it out ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_when_a_process_is_killed_another_one_goes_on(redis: Redis, redis_address: str) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     ids = await write_many(redis, 3_000)

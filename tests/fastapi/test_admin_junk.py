@@ -13,6 +13,8 @@ from fastapi.testclient import TestClient
 from tests.fastapi.served import OPERATOR, app_on, fill
 from tests.fastapi.walking import documented, filled
 
+pytestmark = pytest.mark.slow
+
 JSON = {**OPERATOR, "Content-Type": "application/json"}
 PROBLEM = "application/problem+json"
 

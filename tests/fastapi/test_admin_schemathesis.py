@@ -20,8 +20,11 @@ from tests.fastapi.helpers import until
 from tests.fastapi.served import GROUP, OPERATOR, READER, STREAM, app_on, contents, fill, letter_id, serving
 from tests.servers.choice import Servers
 
-# The application that is asked runs in a thread of this process, and routers spread their work by `random`.
-pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+pytestmark = [
+    pytest.mark.slow,
+    # The application runs in a thread of this process, and routers spread their work by `random`.
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
+]
 
 EXAMPLES = 20
 """Requests an operation, beside those at the edges of what is documented."""

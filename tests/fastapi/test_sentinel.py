@@ -19,7 +19,7 @@ from rapids_fastapi import Rapids
 from tests.fastapi.helpers import until
 from tests.support import eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 
 class FaSentinelNoted(BaseEvent):

@@ -21,7 +21,7 @@ from tests.fastapi.helpers import until
 
 __all__ = ["private_temp"]
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
 
 APP = """
 import os
@@ -123,6 +123,7 @@ def stop(server: Served, number: signal.Signals = signal.SIGTERM, within: float 
     assert time.monotonic() - began < within
 
 
+@pytest.mark.smoke
 def test_one_worker_serves_and_ends_cleanly(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         until(server.answers, timeout=20)

@@ -34,6 +34,8 @@ from tests.model.bad_input import (
 from tests.model.profiles import THOROUGH
 from tests.worker.helpers import add, as_text, letters, running, until_settled
 
+pytestmark = pytest.mark.slow
+
 STREAM, GROUP, DLQ = "mo:bad", "mo-bad", "mo:bad-letters"
 
 PROFILE = settings(

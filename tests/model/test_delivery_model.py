@@ -17,6 +17,8 @@ from tests.model.harness import Harness
 from tests.model.profiles import THOROUGH
 from tests.model.promises import Evidence, Promises
 
+pytestmark = pytest.mark.slow
+
 SLOW = [HealthCheck.too_slow]  # each step waits for a real server, and most for handlers
 PROFILE = (
     settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=SLOW, print_blob=True)

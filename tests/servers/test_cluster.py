@@ -8,6 +8,8 @@ from redis.exceptions import AskError, MovedError
 from tests.servers.cluster import Cluster
 from tests.support import eventually
 
+pytestmark = pytest.mark.slow
+
 KEY = "{orders}:kept"
 
 

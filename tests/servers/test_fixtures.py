@@ -40,6 +40,7 @@ def test_a_test_about_one_machine_runs_on_one(servers: Servers, request: pytest.
 
 @pytest.mark.standalone("is about pytest itself")
 @pytest.mark.parametrize("server", ["sentinel", "cluster"])
+@pytest.mark.slow
 def test_where_there_are_several_machines_it_is_left_out_and_the_reason_told(
     pytestconfig: pytest.Config, server: str
 ) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.servers.sentinel import SentinelFleet
 from tests.support import eventually
+
+pytestmark = pytest.mark.slow
 
 
 async def test_the_client_follows_the_master() -> None:

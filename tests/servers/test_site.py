@@ -15,6 +15,8 @@ from tests.servers.node import KEEPS_NOTHING, Node
 from tests.servers.site import Site
 from tests.support import eventually
 
+pytestmark = pytest.mark.slow
+
 OWNER = """
     import asyncio, json, subprocess, sys
     from tests.servers.cluster import Cluster

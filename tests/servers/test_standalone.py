@@ -12,6 +12,8 @@ from tests.servers.builds import BUILDS, WITH_TLS
 from tests.servers.node import KEEPS_ITS_DATA
 from tests.servers.standalone import Standalone
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", BUILDS)
 async def test_each_build_has_the_version_its_name_says(name: str) -> None:

@@ -102,6 +102,7 @@ async def test_another_s_stream_is_out_of_reach() -> None:
             await EventEmitter(client, "payments:events").emit(DvOrder(number=1))
 
 
+@pytest.mark.slow
 async def test_on_a_cluster_it_needs_three_more_and_is_refused_nothing_while_slots_move() -> None:
     elsewhere = ["~orders:dead", "~{orders:dead}:*"]
     async with Cluster(replicas=0) as cluster:

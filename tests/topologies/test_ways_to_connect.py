@@ -19,6 +19,8 @@ from tests.support import eventually
 from tests.whole_story import whole_story
 from tests.worker.helpers import STREAM, check_keys, make_emitter
 
+pytestmark = pytest.mark.slow
+
 WAYS = {
     "TLS": lambda: Standalone(WITH_TLS, tls=True),
     "unix socket": lambda: Standalone(NEWEST, unix=True),
@@ -33,6 +35,7 @@ class TpNoted(BaseEvent):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.smoke
 async def test_the_whole_story_in_both_protocols(way: str) -> None:
     async with WAYS[way]() as servers, connected(servers.url) as redis:
         for protocol in (2, 3):

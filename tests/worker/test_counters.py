@@ -281,6 +281,7 @@ async def test_what_a_stop_keeps_from_its_next_quick_retry_has_not_failed(redis:
     assert totals(router.counters) == {"delivered": 1, "handed_back": 1}
 
 
+@pytest.mark.slow
 async def test_a_delivery_after_a_crash_is_one_more(redis: Redis, redis_address: str) -> None:
     await emit(redis, *(DvOrder(number=number) for number in range(30)))
     worker = subprocess.Popen([sys.executable, "tests/worker/killed_worker.py", redis_address], cwd=ROOT)

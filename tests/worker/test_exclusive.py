@@ -177,6 +177,7 @@ def worker(redis_address: str, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.slow
 async def test_within_seconds_of_its_death_another_goes_on_in_order(
     redis: Redis, worker: Any, blow: signal.Signals
 ) -> None:

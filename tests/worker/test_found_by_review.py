@@ -267,6 +267,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_process_stopped_while_its_read_blocks_runs_nothing_that_others_took(
     redis: Redis, redis_address: str
 ) -> None:

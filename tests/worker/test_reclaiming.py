@@ -152,6 +152,8 @@ async def test_a_handler_may_take_much_longer_than_claim_min_idle(redis: Redis) 
 WORKER = Path(__file__).with_name("killed_worker.py")
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 async def test_a_worker_killed_in_the_middle_loses_nothing(redis: Redis, redis_address: str) -> None:
     count = 60
     await make_emitter(redis).emit([DvOrder(number=number) for number in range(count)])

@@ -30,6 +30,8 @@ from rapids import BaseEvent, EventEmitter
 from rapids_fastapi import EmitterDep, Rapids
 from tests.worker.helpers import STREAM, make_router
 
+pytestmark = pytest.mark.slow
+
 class OuServed(BaseEvent):
     number: int
 
