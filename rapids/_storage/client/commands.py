@@ -95,7 +95,8 @@ def checked(reply: Reply) -> Reply:
 async def run(commands: Commands, script: Script, calls: Iterable[tuple[Sequence[str], Command]]) -> list[Reply]:
     """Run a script once per (keys, arguments), all in one round trip, and two where the server did not know it yet.
 
-    The answers are in order, error answers among them. Raises `RedisError` if there were none.
+    The answers are in order, error answers among them. An error of the script names the file and the line in it. Raises
+    `RedisError` if there were none.
     """
     requests = [["EVALSHA", script.sha, len(keys), *keys, *arguments] for keys, arguments in calls]
     replies = await commands.send(requests)
@@ -107,6 +108,9 @@ async def run(commands: Commands, script: Script, calls: Iterable[tuple[Sequence
         # While a slot moves, a Cluster's node sends some calls on to another, which the loading did not reach.
         whole = [("EVAL", script.source, *requests[at][2:]) for at in unknown]
         _replace(replies, unknown, await commands.send(whole))
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            reply.args = (script.located(str(reply)),)
     return replies
 
 

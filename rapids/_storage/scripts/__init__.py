@@ -1,15 +1,19 @@
-"""The Lua scripts, each a file beside this one."""
+"""The Lua scripts, each a file in this folder. What several of them use is in `lib/`, and included by name."""
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 __all__ = ["Script", "load"]
 
-_WITH = re.compile(rb"^-- with (\w+)$", re.MULTILINE)
-"""A line of a script that stands for the functions of another file, which several scripts use."""
+_INCLUDE = re.compile(r"-- include: (lib/\w+\.lua)")
+"""A line that stands for the text of another file. A file that is included twice is there once, where it is first."""
+
+_POSITION = re.compile(r"@?user_script:(\d+)")
+"""Where in a script an error happened, as servers say it: by a line of the text they were sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +22,40 @@ class Script:
 
     source: bytes
     sha: str
+    lines: tuple[str, ...] = ()
+    """For each line of the text, the file it is from and its line there, as `settle.lua:12`."""
+
+    def located(self, message: str) -> str:
+        """A server's error message with positions in files instead of positions in the text."""
+        return _POSITION.sub(self._position, message)
+
+    def _position(self, found: re.Match[str]) -> str:
+        line = int(found[1])
+        return self.lines[line - 1] if 1 <= line <= len(self.lines) else found[0]
 
 
 @cache
 def load(name: str) -> Script:
-    """The script in `<name>.lua`."""
-    source = _whole(name, set())
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+    """The script in `<name>.lua`. Raises `ValueError` for an include line that names no file of `lib/`."""
+    lines = list(_lines(f"{name}.lua", set()))
+    source = "".join(f"{text}\n" for _, text in lines).encode()
+    sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
+    return Script(source, sha, tuple(position for position, _ in lines))
 
 
-def _whole(name: str, included: set[str]) -> bytes:
-    """The text with that of the files it names, each where it is named first."""
+def _lines(file: str, included: set[str]) -> Iterator[tuple[str, str]]:
+    """The position and the text of each line of a file, and of the files it includes."""
+    for number, text in enumerate(_text(file).splitlines(), 1):
+        if not text.startswith("-- include"):
+            yield f"{file}:{number}", text
+            continue
+        include = _INCLUDE.fullmatch(text)
+        if include is None or not files(__name__).joinpath(include[1]).is_file():
+            raise ValueError(f"{file}:{number} includes a file that is not there: {text}")
+        if include[1] not in included:
+            included.add(include[1])
+            yield from _lines(include[1], included)
 
-    def text_of(found: re.Match[bytes]) -> bytes:
-        part = found[1].decode()
-        if part in included:
-            return b""
-        included.add(part)
-        return _whole(part, included)
 
-    return _WITH.sub(text_of, _text(name))
-
-
-def _text(name: str) -> bytes:
-    return files(__name__).joinpath(f"{name}.lua").read_bytes()
+def _text(file: str) -> str:
+    return files(__name__).joinpath(file).read_text(encoding="utf-8")

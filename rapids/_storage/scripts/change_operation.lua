@@ -3,8 +3,8 @@
 -- KEYS  the operation, the one of its kind that has not ended, the audit log
 -- ARGV  its id, the state it shall be in, time to live in ms, what the audit log calls it, actor, reason
 -- Returns the state it was in, or nothing if there is no such operation.
--- with auditing
--- with server_time
+-- include: lib/audit.lua
+-- include: lib/time.lua
 local id, wanted, ttl = ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return false end

@@ -52,7 +52,7 @@ for i = 7, #ARGV do
   end
 end
 
--- with entry_order
+-- include: lib/entry_id.lua
 
 local function was_settled(id)
   -- By somebody who does not know of due times: a consumer on rapids-streams, or one that had lost its lease. A lost

@@ -4,7 +4,7 @@
 -- ARGV  what the keys of operations begin with, the process's token, its lease in ms, time to live in ms, the one to
 --       take ('' for any)
 -- Returns {which of the keys, the operation's id}, or nothing.
--- with server_time
+-- include: lib/time.lua
 local prefix, token, lease, ttl, only = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local now = server_time()
 for at, key in ipairs(KEYS) do

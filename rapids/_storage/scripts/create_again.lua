@@ -7,9 +7,9 @@
 --       for how many ms it is known that it was made again
 -- Returns 1, or 0 if the group was there already. Then it also goes on to this entry id, if it was made at an earlier
 -- one: what one process had not read another may have, and holds it.
--- with entry_order
--- with fields
--- with keepers
+-- include: lib/entry_id.lua
+-- include: lib/fields.lua
+-- include: lib/holding_consumers.lua
 
 local function go_on_to(id)
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do

@@ -7,7 +7,7 @@
 local stream, after, most, age = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, found, looked = {}, {}, 0
 
--- with fields
+-- include: lib/fields.lua
 
 -- Trimming takes the oldest first: while the one to start behind is there, so is all that came after it.
 local function has_all()

@@ -3,7 +3,7 @@
 -- KEYS  dead-letter stream, index
 -- ARGV  how many letters at most, and how many bytes of them
 -- Returns 0 if there are more to catch up with at once, else 1: all are indexed by now, or it cannot be done now.
--- with indexing
+-- include: lib/letter_index.lua
 local dlq, index = KEYS[1], KEYS[2]
 local last, to = last_id_of(dlq), redis.call('HGET', index, 'to') or '0-0'
 if is_before(last, to) then

@@ -10,7 +10,7 @@ local dlq, index = KEYS[1], KEYS[2]
 local direction, behind, until_, most = tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local whole, enough = ARGV[6] == '1', tonumber(ARGV[7])
 
--- with entry_order
+-- include: lib/entry_id.lua
 
 if (redis.call('HGET', index, 'epoch') or '0') ~= ARGV[1] then return false end
 

@@ -5,7 +5,7 @@
 -- Returns {letters in the stream, its last id, the id up to which it is indexed, entries of the index, epoch,
 -- letters cut away, when last (ms, or false), fingerprints}. A fingerprint is {name, description or false, letters,
 -- first id, last id}.
--- with indexing
+-- include: lib/letter_index.lua
 local dlq, index = KEYS[1], KEYS[2]
 local length, last = redis.call('XLEN', dlq), last_id_of(dlq)
 

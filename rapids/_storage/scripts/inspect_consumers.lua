@@ -6,7 +6,7 @@
 -- the token of the process that goes by this name or false}.
 local stream, group, from, most, names = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
--- with byte_order
+-- include: lib/byte_order.lua
 
 local rows = redis.pcall('XINFO', 'CONSUMERS', stream, group)
 if rows.err then return rows end

@@ -13,11 +13,11 @@ local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(AR
 local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
 local looked_at, enough = 0, 2000 -- consumers: the server does nothing else meanwhile
 
--- with fields
+-- include: lib/fields.lua
 
--- with byte_order
+-- include: lib/byte_order.lua
 
--- with entry_order
+-- include: lib/entry_id.lua
 
 local function oldest_but_parked(group, consumers)
   local first = redis.call('XPENDING', stream, group, '-', '+', 1)[1]

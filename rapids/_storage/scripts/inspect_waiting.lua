@@ -12,7 +12,7 @@ if redis.call('EXISTS', stream) == 0 then return redis.error_reply('ERR no such 
 local pending = redis.pcall('XPENDING', stream, group, '-', '+', 1)
 if pending.err then return pending end
 
--- with byte_order
+-- include: lib/byte_order.lua
 
 local function rank_behind()
   if score == '' then return 0 end

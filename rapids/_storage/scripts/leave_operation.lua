@@ -4,8 +4,8 @@
 -- ARGV  its id, the process's token, the state it ends in ('' to let go of it), what the audit log calls that, why it
 --       failed ('' if it did not), time to live in ms
 -- Returns 1; 0 if it is not this process's any more, or, to be ended, not running.
--- with auditing
--- with server_time
+-- include: lib/audit.lua
+-- include: lib/time.lua
 local id, token, ended, why = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local held = redis.call('HMGET', KEYS[1], 'state', 'owner', 'actor', 'done', 'skipped', 'failed')
 if held[2] ~= token then return 0 end

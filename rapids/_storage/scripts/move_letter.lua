@@ -9,7 +9,7 @@
 --       then those names and values, then the names and values of the change (action, actor, ...)
 -- Returns the id of the appended entry, or '' where none was asked for; 'busy' if another process is moving it;
 -- 'stopped' if the operation is not running, or is another process's; false if the letter is not there any more.
--- with moving
+-- include: lib/letter_archive.lua
 local dlq, index, archive, archived, restored = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local letter_id, entry_id, retention, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local token, appended, owner, maxlen, values = ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])

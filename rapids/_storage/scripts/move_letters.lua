@@ -9,7 +9,7 @@
 --       then entry ids
 -- Returns 'stopped' if the operation is not running, or is another process's; else {moved, skipped since they were gone,
 -- the last entry id dealt with ('' for none), the one that must be moved by itself ('' for none), why}.
--- with moving
+-- include: lib/letter_archive.lua
 local dlq, index, archive, archived, restored, again = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local operation, owner, retention, most, enough = KEYS[7], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local tag, movers, maxlen, scope, values = ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])

@@ -4,8 +4,8 @@
 -- ARGV  group, actor, reason
 -- Returns {actor, reason, since in ms} of the pause that holds; nothing if there is no such group, an error if there is
 -- no such stream.
--- with fields
--- with auditing
+-- include: lib/fields.lua
+-- include: lib/audit.lua
 
 local found = false
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do

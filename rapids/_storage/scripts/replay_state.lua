@@ -4,7 +4,7 @@
 -- ARGV  group, entry id
 -- Returns 'undelivered', 'pending', 'gone' (it is deleted once it is settled), or 'unknown' where the stream or the group
 -- is not there any more, so that nothing tells.
--- with entry_order
+-- include: lib/entry_id.lua
 local stream, group, id = KEYS[1], ARGV[1], ARGV[2]
 local rows = redis.pcall('XRANGE', stream, id, id)
 if rows.err then return 'unknown' end

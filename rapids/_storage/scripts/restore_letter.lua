@@ -3,8 +3,8 @@
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, audit log
 -- ARGV  letter id, maximum length of the dead-letter stream (0 for none), then the names and values of the change
 -- Returns the new entry's id, or false if the letter is not in the archive, or was not discarded last.
--- with letter_ids
--- with restoring
+-- include: lib/letters.lua
+-- include: lib/letter_restore.lua
 local keys = {dlq = KEYS[1], index = KEYS[2], archive = KEYS[3], archived = KEYS[4], restored = KEYS[5]}
 local place = redis.call('ZSCORE', keys.archived, ARGV[1])
 if not place then return false end

@@ -7,8 +7,8 @@
 -- Returns 'stopped' if the operation is not running, or is another process's; else {restored, skipped since they were
 -- gone or not discarded, the last entry id dealt with ('' for none), the one for which the dead-letter stream has no
 -- room ('' for none), why}: to restore many is not to cut others away.
--- with letter_ids
--- with restoring
+-- include: lib/letters.lua
+-- include: lib/letter_restore.lua
 local keys = {dlq = KEYS[1], index = KEYS[2], archive = KEYS[3], archived = KEYS[4], restored = KEYS[5]}
 local operation, maxlen, enough, values = KEYS[6], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if not goes_on(operation, ARGV[1]) then return 'stopped' end

@@ -3,7 +3,7 @@
 -- KEYS  paused, audit log
 -- ARGV  group, actor, reason
 -- Returns {actor, reason, since in ms} of the pause that ended; nothing if it was not paused.
--- with auditing
+-- include: lib/audit.lua
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local pause = redis.call('HMGET', KEYS[1], 'actor', 'reason', 'since_ms')
 redis.call('DEL', KEYS[1])

@@ -8,7 +8,7 @@
 -- '' where there is no such entry. The read after the next is looked for only where the server does not count.
 local stream, group_name, batch = KEYS[1], ARGV[1], tonumber(ARGV[2])
 
--- with fields
+-- include: lib/fields.lua
 
 if redis.call('EXISTS', stream) == 0 then return false end
 local group

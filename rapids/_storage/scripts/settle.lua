@@ -16,9 +16,9 @@
 -- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
 -- trimmed (it is no longer in the stream, and could not be given to a consumer again: nothing but letters was written),
 -- unwritten (a letter is to be written first after all).
--- with letter_ids
--- with fields
--- with keepers
+-- include: lib/letters.lua
+-- include: lib/fields.lua
+-- include: lib/holding_consumers.lua
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]

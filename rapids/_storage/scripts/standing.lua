@@ -4,7 +4,7 @@
 -- ARGV  group
 -- Returns {last id, last delivered id, whether there is more to read (1 | 0), pending, waiting, actor, reason, since in
 -- ms}; nothing if a stream or its group is gone.
--- with fields
+-- include: lib/fields.lua
 
 local function group_of(stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)

@@ -4,8 +4,8 @@
 -- ARGV  its id, time to live in ms, how many operations to keep, what the keys of operations begin with, actor, reason,
 --       then its names and values
 -- Returns the id of the operation that is in its way, or nothing.
--- with auditing
--- with server_time
+-- include: lib/audit.lua
+-- include: lib/time.lua
 local id, ttl, most, prefix = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local other = redis.call('GET', KEYS[2])
 if other and redis.call('EXISTS', prefix .. other) == 1 then return other end

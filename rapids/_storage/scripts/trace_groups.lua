@@ -7,9 +7,9 @@
 -- pending entry as inspect_pending tells it, or false}. The state is `undelivered`, `pending` or `settled`.
 local stream, most, ledger, due, parked, names = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
--- with fields
+-- include: lib/fields.lua
 
--- with entry_order
+-- include: lib/entry_id.lua
 
 local function made_of(id, group)
   local row = redis.call('XPENDING', stream, group.name, id, id, 1)[1]

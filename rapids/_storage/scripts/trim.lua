@@ -9,9 +9,9 @@
 local stream, mark = KEYS[1], KEYS[2]
 local own, least_age, most, mark_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 
--- with entry_order
+-- include: lib/entry_id.lua
 
--- with fields
+-- include: lib/fields.lua
 
 if redis.call('EXISTS', stream) == 0 then return {0, 0, false} end
 local time = redis.call('TIME')

@@ -4,7 +4,7 @@
 --       would tell so if its handler had the names it had before
 -- ARGV  for how many ms that key stays, maximum length of the stream (0 for none), then names and values in turn
 -- Returns the letter's id, also where it was written before.
--- with letter_ids
+-- include: lib/letters.lua
 local written = redis.call('GET', KEYS[2])
 for i = 4, #KEYS do written = written or redis.call('GET', KEYS[i]) end
 if not written then

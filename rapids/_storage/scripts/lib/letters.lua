@@ -1,4 +1,4 @@
--- with indexing
+-- include: lib/letter_index.lua
 
 -- The number behind this one; both as text, as it may be larger than a number here holds exactly.
 local function following(number)

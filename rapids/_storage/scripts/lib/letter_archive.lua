@@ -1,8 +1,8 @@
 -- Moving dead letters out of their stream into the archive, and back. The archive is one stream of letters by the time
 -- they were archived; a letter's own fields come first, then its id and what was done to it (`rapids:history`, JSON).
 -- A restored letter takes its history along, and only where `restored` vouches for its entry is that believed.
--- with indexing
--- with auditing
+-- include: lib/letter_index.lua
+-- include: lib/audit.lua
 
 local HISTORY, LETTER = 'rapids:history', 'rapids:letter_id'
 local MOST_VALUES = 7900 -- of a letter; Lua hands a command no more than 8,000

@@ -1,4 +1,4 @@
--- with moving
+-- include: lib/letter_archive.lua
 
 -- Bring a discarded letter back into its stream: same letter, same id, in a new entry, `now` (ms) if that is behind
 -- `before`, the stream's last id. Returns the entry's id, or nothing if it was not discarded last.

@@ -5,7 +5,7 @@
 -- when next somebody writes or reads. Ids of letters that were trimmed away stay until they are more than the letters
 -- there are, or somebody looks. Nothing here may keep a letter from being written or moved: what goes wrong in the index
 -- is put right by making it anew.
--- with entry_order
+-- include: lib/entry_id.lua
 
 local LONGEST_PART, MOST_FINGERPRINTS = 200, 1000
 
