@@ -56,7 +56,7 @@ chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) a
 soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and see that nothing grows
 	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SOAK_SECONDS),600)
 
-bench: $(INSTALLED) ## Measure beside a hand-written floor, rapids-streams 0.3.0 and FastStream, BENCH_ROUNDS (5) times
+bench: $(INSTALLED) ## Measure next to a hand-written floor, rapids-streams 0.3.0 and FastStream, BENCH_ROUNDS (5) times; BENCH_ARGS="--contenders ours,before" compares with an earlier commit
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: $(INSTALLED) ## Check style, imports between layers, and module sizes

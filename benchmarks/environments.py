@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import Failed, output_of
+from benchmarks.scenario import BEFORE
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".bench"
@@ -25,6 +26,8 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "peer": ("rapids-streams==0.3.0",),
     "faststream": ("faststream[redis]",),
 }
+BEFORE_COMMIT = "245e81ed1044893e2133d7901bab0a1b6050bb66"
+"""The commit `before` is built from unless another is asked for: the last one with the tree of 0.1."""
 PEER_NEEDS = (3, 12)
 WANTED = ("python3.13", "python3.12")
 
@@ -82,20 +85,46 @@ async def _python_at(path: str) -> Python | None:
     return Python(executable, (version[0], version[1], version[2]))
 
 
-async def prepare(contenders: Iterable[str], python: Python) -> dict[str, Environment]:
-    """Build what is missing or out of date, ours first: the versions it gets are those of all."""
+async def prepare(contenders: Iterable[str], python: Python, before: str) -> dict[str, Environment]:
+    """Build what is missing or out of date, ours first: the versions it gets are those of all.
+
+    `before` is the commit that the contender of that name is built from. Raises `Failed`.
+    """
     _make_importable()
-    ours = await _environment("ours", python, constraints=None)
+    ours = await _environment("ours", OWN["ours"], python, constraints=None)
     shared = HOME / "constraints.txt"
     shared.write_text("".join(f"{name}=={version}\n" for name, version in ours.packages.items()))
-    others = [await _environment(name, python, shared) for name in contenders if name != "ours"]
+    others = [
+        await _environment(name, await _own(name, before), python, shared) for name in contenders if name != "ours"
+    ]
     return {environment.contender: environment for environment in [ours, *others]}
 
 
-async def _environment(contender: str, python: Python, constraints: Path | None) -> Environment:
+async def _own(contender: str, before: str) -> tuple[str, ...]:
+    return (str(await archive_of(before)),) if contender == BEFORE else OWN[contender]
+
+
+async def archive_of(commit: str, repository: Path = ROOT, folder: Path = HOME) -> Path:
+    """The package as it was at a commit, taken out of the repository itself. Raises `Failed` where it is not there."""
+    try:
+        found = await output_of("git", "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}", cwd=repository)
+    except (Failed, FileNotFoundError):
+        raise Failed(
+            f"the commit {commit} is not in this repository, so `{BEFORE}` cannot be built. A shallow clone has only "
+            f"the newest commits: run `git fetch --unshallow`, or leave `{BEFORE}` out of --contenders"
+        ) from None
+    archive = folder / f"rapids-{found.strip()}.tar.gz"
+    if not archive.exists():
+        partial = archive.with_suffix(".partial")
+        await output_of("git", "archive", "--format=tar.gz", f"--output={partial}", found.strip(), cwd=repository)
+        partial.rename(archive)
+    return archive
+
+
+async def _environment(contender: str, own: Iterable[str], python: Python, constraints: Path | None) -> Environment:
     folder = HOME / contender
     interpreter = str(folder / "bin" / "python")
-    requirements = [*OWN[contender], *COMMON, *(["--constraint", str(constraints)] if constraints else [])]
+    requirements = [*own, *COMMON, *(["--constraint", str(constraints)] if constraints else [])]
     stamp = _stamp(python, requirements, constraints)
     built = folder / ".built"
     if not built.exists() or built.read_text() != stamp:

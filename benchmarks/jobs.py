@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 STREAM = "bench"
 GROUP = "bench"
 DLQ = "{bench}:dlq"
+LETTER_INDEX = f"{DLQ}:rapids:index"
+"""What the keys of the index of letters begin with."""
 
 RARE_ERROR = "RareError"
 RARE_LETTERS = 5

@@ -13,7 +13,7 @@ from benchmarks.http_load import Answers, Load
 from benchmarks.jobs import Job, Outcome, checksum
 from benchmarks.measuring_letters import MeasuringLetters
 from benchmarks.processes import Failed, Processors, end_and_hear, output_of, running
-from benchmarks.scenario import Scenario
+from benchmarks.scenario import BEFORE, Scenario
 from benchmarks.stage import Stage, Wrong
 
 WARM_SHARE = 10
@@ -127,7 +127,8 @@ class Measuring:
         return Outcome(_kept({path: answer.timed / answer.seconds for path, answer in answers.items()}))
 
     def _server_command(self, environment: Environment, socket: str) -> list[str]:
-        app = f"benchmarks.contenders.endpoint_{environment.contender}:app"
+        contender = "ours" if environment.contender == BEFORE else environment.contender
+        app = f"benchmarks.contenders.endpoint_{contender}:app"
         options = ["--loop", LOOP_OF_ENDPOINTS, "--http", "httptools", "--no-access-log", "--log-level", "warning"]
         return [environment.python, "-m", "uvicorn", app, "--uds", socket, *options]
 

@@ -13,10 +13,9 @@ from redis.asyncio import Redis
 
 from benchmarks.environments import IMPORTABLE, Environment
 from benchmarks.http_pages import Looking
-from benchmarks.jobs import DLQ, Job, Outcome
+from benchmarks.jobs import DLQ, LETTER_INDEX, Job, Outcome
 from benchmarks.letters import fill
 from benchmarks.processes import Failed, Processors, end_and_hear, output_of, running
-from rapids._storage.keys import letter_index
 
 MB = 1_000_000
 APP = "benchmarks.contenders.endpoint_letters:app"
@@ -59,7 +58,7 @@ class MeasuringLetters:
         return Outcome({**outcome.metrics, **sizes})
 
     async def _index_keys(self) -> list[bytes]:
-        return [key async for key in self._redis.scan_iter(f"{letter_index(DLQ)}*", count=1_000)]
+        return [key async for key in self._redis.scan_iter(f"{LETTER_INDEX}*", count=1_000)]
 
     async def _told_of_index(self) -> int:
         return sum([await self._redis.memory_usage(key, samples=0) or 0 for key in await self._index_keys()])

@@ -8,10 +8,12 @@ from typing import Any
 
 from benchmarks.budgets import Verdict, judge
 from benchmarks.machine import Machine
-from benchmarks.scenario import Row, Scenario
+from benchmarks.scenario import BEFORE, Row, Scenario
 from benchmarks.statistics import Rounds, Spread, ratio, spread
 
 FAILED = "failed"
+TOLERATED = 1.03
+"""How many times as slow as an earlier commit ours may be before the table marks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,17 @@ class RowResult:
     """Ours to the floor: how many times its cost, or which share of its rate."""
     to_peer: Spread | None
     """How many times as fast as the peer ours is."""
+    to_before: Spread | None
+    """Ours to an earlier commit of ours, in the unit of the row."""
     verdicts: tuple[Verdict, ...]
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether ours is worse than the earlier commit by more than is tolerated."""
+        if self.to_before is None:
+            return False
+        ratio = self.to_before.median
+        return ratio > TOLERATED if self.row.lower_is_better else ratio < 1 / TOLERATED
 
     def spread_of(self, contender: str) -> Spread | None:
         return spread(list(self.rounds.get(contender, {}).values()))
@@ -69,13 +81,14 @@ def row_results(scenarios: Sequence[Scenario], findings: Findings, contenders: S
 
 def _result(scenario: Scenario, row: Row, findings: Findings, contenders: Sequence[str]) -> RowResult:
     rounds = {name: findings.measured[row.name, name] for name in contenders if (row.name, name) in findings.measured}
-    ours, floor, peer = (rounds.get(name, {}) for name in ("ours", "floor", "peer"))
+    ours, before, floor, peer = (rounds.get(name, {}) for name in ("ours", BEFORE, "floor", "peer"))
     return RowResult(
         row=row,
         rounds=rounds,
         missing={name: reason for (of, name), reason in findings.missing.items() if of == scenario.name},
         to_floor=ratio(ours, floor),
         to_peer=ratio(peer, ours) if row.lower_is_better else ratio(ours, peer),
+        to_before=ratio(ours, before),
         verdicts=tuple(judge(budget, row.name, findings.measured) for budget in row.budgets),
     )
 
@@ -108,5 +121,7 @@ def _row_as_json(result: RowResult) -> dict[str, Any]:
         "missing": dict(result.missing),
         "ours_to_floor": result.to_floor and asdict(result.to_floor),
         "times_as_fast_as_peer": result.to_peer and asdict(result.to_peer),
+        "ours_to_before": result.to_before and asdict(result.to_before),
+        "slower_than_before": result.is_slower,
         "budgets": [asdict(verdict) for verdict in result.verdicts],
     }

@@ -13,16 +13,19 @@ from typing import Any
 from redis.asyncio import Redis
 
 from benchmarks.chart import chart
-from benchmarks.environments import Environment, Python, find_python, prepare
+from benchmarks.environments import BEFORE_COMMIT, Environment, Python, find_python, prepare
 from benchmarks.machine import Machine, available, describe
 from benchmarks.measuring import Measuring
 from benchmarks.processes import Failed, Processors, pin
-from benchmarks.results import Findings, as_json, row_results
-from benchmarks.scenario import Scenario
+from benchmarks.results import TOLERATED, Findings, as_json, row_results
+from benchmarks.scenario import BEFORE, Scenario
 from benchmarks.servers import private_server
 from benchmarks.stage import Stage, Wrong
-from benchmarks.table import legend, table
+from benchmarks.table import MARK, legend, table
 from benchmarks.table import number as told
+
+PATIENCE = 120.0
+"""Seconds that a command which prepares a measurement may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Options:
     """The interpreter to build the environments with; None finds one."""
     output: Path
     """The folder for the results."""
+    before: str = BEFORE_COMMIT
+    """The commit that the contender `before` is built from."""
     server: Path | None = None
     """Another server's executable than the embedded one's."""
 
@@ -46,6 +51,7 @@ class Options:
             "contenders": list(self.contenders),
             "rounds": self.rounds,
             "quick": self.quick,
+            **({"before": self.before} if BEFORE in self.contenders else {}),
         }
 
 
@@ -59,8 +65,10 @@ class Run:
         """Measure, print the table and write the results: what failed, if anything did."""
         python = await find_python(self._options.python)
         contenders = self._those_that_run(python)
-        environments = await prepare(contenders, python)
-        async with private_server(self._options.server) as server, Redis.from_url(server.url) as redis:
+        if BEFORE in contenders:
+            self._findings.notes.append(_about_before(self._options.before))
+        environments = await prepare(contenders, python, self._options.before)
+        async with private_server(self._options.server) as server, _client(server.url) as redis:
             processors = _processors(self._options.pinned)
             pin(server.pid, processors.others)
             stage = Stage(redis)
@@ -74,12 +82,17 @@ class Run:
         return self._findings.failures
 
     async def _measure(self, measuring: Measuring, scenario: Scenario, environments: Sequence[Environment]) -> None:
-        taking_part = [one for one in environments if one.contender in scenario.contenders]
-        for number in range(min(self._options.rounds, scenario.most_rounds)):
+        taking_part = [one for one in environments if scenario.has(one.contender)]
+        for number in range(self._rounds_of(scenario)):
             first = number % max(1, len(taking_part))
             for environment in taking_part[first:] + taking_part[:first]:
                 await self._measure_one(measuring, scenario, environment, number)
         self._say(scenario, [one.contender for one in taking_part])
+
+    def _rounds_of(self, scenario: Scenario) -> int:
+        """All that were asked for where two commits are compared: one round cannot tell a difference from noise."""
+        rounds = self._options.rounds
+        return rounds if BEFORE in self._options.contenders else min(rounds, scenario.most_rounds)
 
     async def _measure_one(
         self, measuring: Measuring, scenario: Scenario, environment: Environment, number: int
@@ -129,7 +142,19 @@ class Run:
         text = f"{machine}\n\n{table(rows, contenders)}\n\n{legend(self._findings)}\n"
         (folder / "table.md").write_text(text)
         (folder / "chart.svg").write_text(chart(rows))
+        if slower := [result.row.title for result in rows if result.is_slower]:
+            text += f"\n{len(slower)} of {len(rows)} rows are {MARK}: {'; '.join(slower)}\n"
         print(f"\n{text}\nWritten to {folder}, in {seconds:.0f} s.")
+
+
+def _client(url: str) -> Redis:
+    """The client that prepares each measurement, patient with a busy machine."""
+    return Redis.from_url(url, socket_timeout=PATIENCE)
+
+
+def _about_before(commit: str) -> str:
+    percent = round((TOLERATED - 1) * 100)
+    return f"before: Rapids at commit {commit[:10]}. {MARK}: more than {percent} % slower, or larger, than that."
 
 
 def _processors(wanted: bool) -> Processors:

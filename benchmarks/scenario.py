@@ -9,6 +9,9 @@ from typing import Any
 from benchmarks.budgets import Budget
 
 ALL = ("ours", "floor", "peer", "faststream")
+BEFORE = "before"
+"""An earlier commit of ours, which takes part only where it is asked for."""
+KNOWN = (ALL[0], BEFORE, *ALL[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class Scenario:
     most_rounds: int = 100
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the job."""
+
+    def has(self, contender: str) -> bool:
+        """Whether the contender takes part. An earlier commit of ours does wherever ours does."""
+        return (ALL[0] if contender == BEFORE else contender) in self.contenders
 
     def count_for(self, contender: str, quick: bool) -> int:
         count = self.counts.get(contender, self.count)

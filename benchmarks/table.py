@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.results import FAILED, Findings, RowResult
+from benchmarks.scenario import BEFORE
 from benchmarks.statistics import Spread
 
-TITLES = {"ours": "Rapids", "floor": "floor", "peer": "rapids-streams 0.3.0", "faststream": "FastStream"}
+TITLES = {
+    "ours": "Rapids",
+    BEFORE: "before",
+    "floor": "floor",
+    "peer": "rapids-streams 0.3.0",
+    "faststream": "FastStream",
+}
+RATIOS = {BEFORE: "Rapids / before", "floor": "Rapids / floor", "peer": "as fast as peer, x"}
+"""The columns of ratios, by the contender that ours is compared with."""
+MARK = "WORSE"
+"""Beside the ratio of a row that is worse than before by more than is tolerated."""
 
 
 def table(rows: Sequence[RowResult], contenders: Sequence[str]) -> str:
-    head = ["", "unit", *(TITLES[name] for name in contenders), "Rapids / floor", "as fast as peer, x", "budget"]
+    """A ratio has a column where the contender it compares ours with was measured."""
+    ratios = [title for name, title in RATIOS.items() if name in contenders]
+    head = ["", "unit", *(TITLES[name] for name in contenders), *ratios, "budget"]
     body = [_cells(result, contenders) for result in rows]
     widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
     rule = ["-" * width for width in widths]
@@ -27,8 +40,7 @@ def _cells(result: RowResult, contenders: Sequence[str]) -> list[str]:
         result.row.title,
         result.row.unit,
         *(_cell(result, name) for name in contenders),
-        told(result.to_floor),
-        told(result.to_peer),
+        *(_ratio(result, name) for name in RATIOS if name in contenders),
         "; ".join(map(str, result.verdicts)),
     ]
 
@@ -37,6 +49,12 @@ def _cell(result: RowResult, contender: str) -> str:
     if result.missing.get(contender) == FAILED:
         return "FAILED"
     return told(result.spread_of(contender)) or "n/a"
+
+
+def _ratio(result: RowResult, contender: str) -> str:
+    ratios = {BEFORE: result.to_before, "floor": result.to_floor, "peer": result.to_peer}
+    mark = f" {MARK}" if contender == BEFORE and result.is_slower else ""
+    return told(ratios[contender]) + mark
 
 
 def told(found: Spread | None) -> str:

@@ -12,23 +12,31 @@ from benchmarks.contenders.contract import Contender, Unavailable
 from benchmarks.contenders.drivers import carry_out
 from benchmarks.jobs import Job, Outcome
 
-MODULES = {"ours": "rapids_like", "peer": "rapids_like", "faststream": "faststream_redis", "floor": "floor"}
+MODULES = {
+    "ours": "rapids_like",
+    "before": "rapids_like",
+    "peer": "rapids_like",
+    "faststream": "faststream_redis",
+    "floor": "floor",
+}
+OF_ENVIRONMENT = ("before", "peer")
+"""Those whose `rapids` must be the one that is installed in their own environment."""
 
 
 def contender_of(name: str) -> Contender:
     module = importlib.import_module(f"benchmarks.contenders.{MODULES[name]}")
-    if name == "peer":
-        _check_is_installed(importlib.import_module("rapids"))
     return module.CONTENDER
 
 
 def _check_is_installed(package: ModuleType) -> None:
-    """Ours has the same import name: measuring it in the peer's name must be impossible."""
+    """Ours has the same import name: measuring it in the name of another contender must be impossible."""
     if not Path(str(package.__file__)).is_relative_to(sys.prefix):
-        raise RuntimeError(f"the peer's rapids must come from {sys.prefix}, not {package.__file__}")
+        raise RuntimeError(f"this contender's rapids must come from {sys.prefix}, not {package.__file__}")
 
 
 def run(job: Job) -> Outcome:
+    if job.contender in OF_ENVIRONMENT:
+        _check_is_installed(importlib.import_module("rapids"))
     with asyncio.Runner(loop_factory=_loop_factory(job.loop)) as runner:
         try:
             if job.task.startswith("letters-"):

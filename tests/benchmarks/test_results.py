@@ -71,6 +71,31 @@ def test_a_failure_shows_and_takes_the_other_rounds_with_it(findings: Findings) 
     assert "FAILED: consume-batch, ours, round 4: lost an event" in legend(findings)
 
 
+def test_a_row_that_is_more_than_three_percent_worse_than_before_is_marked(findings: Findings) -> None:
+    for round_, (cost, rate) in enumerate([(14.5, 9_300.0), (15.5, 9_290.0), (16.5, 9_310.0)]):
+        findings.add(CONSUME_BATCH, "before", round_, {"us": cost})
+        findings.add(SLOW, "before", round_, {"per_second": rate})
+
+    cost, rate = row_results([CONSUME_BATCH, SLOW], findings, ("ours", "before"))
+
+    head, _, first, second = table([cost, rate], ("ours", "before")).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")][2:5] == ["Rapids", "before", "Rapids / before"]
+    assert (cost.is_slower, rate.is_slower) == (True, True)
+    assert "1.03 (1.03-1.03) WORSE" in first
+    assert "0.97 (0.97-0.97) WORSE" in second
+
+
+@pytest.mark.parametrize(("cost", "rate"), [(15.0, 9_000.0), (14.6, 9_260.0), (30.0, 4_000.0)])
+def test_a_row_that_is_as_fast_as_before_or_nearly_is_not_marked(findings: Findings, cost: float, rate: float) -> None:
+    findings.add(CONSUME_BATCH, "before", 0, {"us": cost})
+    findings.add(SLOW, "before", 0, {"per_second": rate})
+
+    found = row_results([CONSUME_BATCH, SLOW], findings, ("ours", "before"))
+
+    assert [row.is_slower for row in found] == [False, False]
+    assert "WORSE" not in table(found, ("ours", "before"))
+
+
 def test_the_legend_says_what_a_contender_lacks(findings: Findings) -> None:
     findings.notes.append("no peer here")
 

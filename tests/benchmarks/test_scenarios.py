@@ -19,6 +19,11 @@ def test_contenders_are_known_and_ours_is_always_among_them() -> None:
     assert all(set(scenario.contenders) <= set(ALL) and "ours" in scenario.contenders for scenario in SCENARIOS)
 
 
+def test_the_earlier_commit_is_measured_wherever_ours_is() -> None:
+    assert all(scenario.has("before") for scenario in SCENARIOS)
+    assert not any(scenario.has("faststream") for scenario in SCENARIOS if "faststream" not in scenario.contenders)
+
+
 def test_budgets_name_rows_and_contenders_that_are_measured() -> None:
     for scenario in SCENARIOS:
         for budget in (budget for row in scenario.rows for budget in row.budgets):
