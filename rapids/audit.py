@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import at_least
+from rapids._core.entry_id import moment_or_last, order
 from rapids._core.settings import stream_name
 from rapids._storage import audit_record
 from rapids._storage.client.connections import SharedPool
@@ -81,10 +82,9 @@ class AuditLog:
 
 def _entry(entry_id: str, fields: Fields) -> AuditEntry:
     told = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs(fields)}
-    ms = int(entry_id.partition("-")[0])
     return AuditEntry(
         id=entry_id,
-        at=datetime.fromtimestamp(min(ms, LATEST) / 1000, UTC),
+        at=moment_or_last(order(entry_id)[0]),
         actor=told.pop("actor", ""),
         action=told.pop("action", ""),
         reason=told.pop("reason", ""),

@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from rapids._core.checks import note, text
+from rapids._core.entry_id import moment_or_last
 from rapids._core.settings import stream_name
 from rapids._storage import group_control
 from rapids._storage.client.connections import SharedPool
@@ -97,5 +98,4 @@ class GroupControl:
 
 def _told(paused: Paused) -> Pause:
     # Whoever paused it by hand may have written any number; time stamps end with the year 9999.
-    since = datetime.fromtimestamp(min(paused.since_ms, 253_402_300_799_000) / 1000, UTC)
-    return Pause(paused.actor, paused.reason, since)
+    return Pause(paused.actor, paused.reason, moment_or_last(paused.since_ms))

@@ -1,6 +1,5 @@
 """The options of the emitter and the router, checked once, where they are given."""
 
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -8,6 +7,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
 from rapids._core.checks import at_least, backoff, flag, observers, one_of, positive_seconds, renamed, seconds, text
+from rapids._core.entry_id import numbers
 from rapids.backoff import Backoff, exponential
 from rapids.events import Event, GenericEvent
 from rapids.observers import Observer
@@ -159,21 +159,12 @@ def order_by(value: "str | OrderBy | None") -> "OrderBy | None":
 
 def start_position(option: str, value: str) -> str:
     """`$`, or an entry id: one or two whole numbers of 64 bits."""
-    numbers = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", str(value))
-    if value != "$" and not (numbers and all(int(number) < 2**64 for number in numbers.groups("0"))):
+    entry_id = str(value) if "-" in str(value) else f"{value}-0"
+    if value != "$" and numbers(entry_id) is None:
         raise ValueError(
             f"{option} must be a GroupStartPosition or an entry id such as '1701234567890-0', not {value!r}"
         )
     return value
-
-
-def parsed_entry_id(text: str) -> str | None:
-    """An entry id, two whole numbers of 64 bits and not both zero, as Redis writes it; None for any other text."""
-    numbers = re.fullmatch(r"([0-9]{1,20})-([0-9]{1,20})", text)
-    if numbers is None:
-        return None
-    ms, seq = int(numbers[1]), int(numbers[2])
-    return f"{ms}-{seq}" if (ms or seq) > 0 and max(ms, seq) < 2**64 else None
 
 
 def stream_name(option: str, value: str) -> str:

@@ -28,7 +28,6 @@ __all__ = [
     "group_state",
     "kill_client",
     "last_id",
-    "order",
     "ping",
     "replicated",
 ]
@@ -96,12 +95,6 @@ async def last_id(commands: Commands, stream: str) -> str | None:
             return None
         raise
     return info[b"last-generated-id"].decode()
-
-
-def order(entry_id: str) -> tuple[int, int]:
-    """What entry ids are ordered by."""
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq or 0)
 
 
 async def ping(commands: Commands) -> None:

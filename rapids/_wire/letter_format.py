@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rapids._core.attempt_log import AttemptLog
+from rapids._core.entry_id import moment_or_last, time_of
 from rapids._core.outcomes import Dead
 from rapids._wire.entry_format import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
 from rapids._wire.netstrings import netstrings, unpack_netstrings
@@ -128,10 +129,8 @@ def _with(fields: Fields, changed: Mapping[bytes, bytes]) -> list[bytes]:
 def _supplied(letter: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """What letters of rapids-streams leave out and an event must have, where the entry that failed is gone too."""
     entry_id = letter.get(b"original_msg_id", b"")
-    ms, _, _ = entry_id.partition(b"-")
-    seconds = int(ms) / 1000 if ms.isdigit() and len(ms) < 15 else 0.0
-    moment = datetime.fromtimestamp(seconds, UTC).isoformat()
-    return {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": moment.encode()}
+    timestamp = (time_of(entry_id) or moment_or_last(0)).isoformat()
+    return {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": timestamp.encode()}
 
 
 def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from rapids import correlation
 from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.entry_id import order
 from rapids._core.handlers import Handler
 from rapids._core.outcomes import (
     ACK,
@@ -23,7 +24,6 @@ from rapids._core.outcomes import (
     settle,
 )
 from rapids._core.supervision import Stop
-from rapids._storage import streams
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._wire.letter_format import Origin
@@ -101,7 +101,7 @@ class Crew:
         queued = [item for item in self.lanes.drain() if isinstance(item, RawEntry)]
         self.abandoned_in_lanes.clear()
         self.tell_room()
-        return sorted([*self.intake.drain(), *queued], key=lambda entry: streams.order(entry.entry_id.decode()))
+        return sorted([*self.intake.drain(), *queued], key=lambda entry: order(entry.entry_id))
 
     def go_on(self) -> None:
         """After a pause, in which nothing that lanes wait for could come back."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
 
+from rapids._core.entry_id import order
 from rapids._storage import read_positions
 from rapids._storage.client.connections import Command, Reply, is_no_script
 from rapids._storage.groups import RawEntry
 from rapids._storage.read_positions import Sample
-from rapids._storage.streams import order
 from rapids._worker.context import Member
 from rapids._worker.losses import report_lost
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from rapids._core.entry_id import order
 from rapids._storage import groups, streams
 from rapids._storage.client.connections import Reply
 from rapids._storage.groups import Claimed, RawEntry
@@ -148,7 +149,7 @@ class Reclaimer:
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = await groups.idle_entries(self._member.commands, source, consumers, min_idle_ms=least)
         if self._settings.exclusive:  # of several consumers, each in its own order
-            idle.sort(key=lambda found: streams.order(found[0].decode()))
+            idle.sort(key=lambda found: order(found[0]))
         self._intake.announce(
             Abandoned(source, entry_id, least, count)
             for entry_id, count in idle

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from rapids._core.cancellations import raise_if_cancelled
 from rapids._core.counter_state import Counts
+from rapids._core.entry_id import order
 from rapids._core.handlers import Handlers
 from rapids._core.outages import Outages
 from rapids._core.redis_errors import reason
@@ -298,7 +299,7 @@ class Worker:
         own, last = self._reader.last_read.get(source), await streams.last_id(self._commands, source.stream)
         if own is None or last is None:
             return "0-0", False
-        start = min(own, last, key=streams.order)
+        start = min(own, last, key=order)
         return start, start == own
 
     async def _close(self) -> None:

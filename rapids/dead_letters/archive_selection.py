@@ -5,10 +5,11 @@ from contextlib import aclosing
 
 from redis.asyncio import Redis, RedisCluster
 
+from rapids._core.entry_id import is_before
 from rapids._storage import archive
 from rapids._storage.archive import Archived
 from rapids._storage.client.connections import SharedPool
-from rapids.dead_letters.find import earlier, span_of
+from rapids.dead_letters.find import span_of
 from rapids.dead_letters.letter import DeadLetter, read_history
 from rapids.dead_letters.selection import Chunk, Count, Selector, counted
 
@@ -50,7 +51,7 @@ class ArchiveSelection:
 
         One that somebody else restores meanwhile may still be among them.
         """
-        if self._span is None or not earlier(after, upto):
+        if self._span is None or not is_before(after, upto):
             return Chunk((), upto, True)
         found = list[str]()
         scanned = size = 0
@@ -67,7 +68,7 @@ class ArchiveSelection:
     async def _behind(self, after: str, upto: str) -> AsyncGenerator[Archived]:
         if self._ids is not None:
             places = await archive.places(self._commands, self._dlq, self._ids)
-            wanted = [place for place in places if earlier(after, place) and not earlier(upto, place)]
+            wanted = [place for place in places if is_before(after, place) and not is_before(upto, place)]
             for at in range(0, len(wanted), SMALLEST_STEP):
                 for one in await archive.several(self._commands, self._dlq, wanted[at : at + SMALLEST_STEP]):
                     yield one
@@ -88,7 +89,7 @@ class ArchiveSelection:
         if self._ids is not None:
             return True
         span = self._span
-        if span is None or not earlier(span.after, one.letter_id) or earlier(span.upto, one.letter_id):
+        if span is None or not is_before(span.after, one.letter_id) or is_before(span.upto, one.letter_id):
             return False
         return self._wanted.matches(DeadLetter.read(one.letter_id, one.fields))
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from rapids._core.entry_id import moment_or_last, order
 from rapids._storage import letter_index
 from rapids._storage.client.connections import Commands
 from rapids._storage.letter_index import IndexedFingerprint, IndexState
@@ -13,9 +14,6 @@ from rapids.dead_letters.find import choose
 from rapids.dead_letters.letter import LetterFilter
 
 __all__ = ["LetterGroup", "LetterGroups", "QueueStanding", "groups_of", "standing_of"]
-
-_LATEST = 253_402_300_799_000
-"""Milliseconds: time stamps end with the year 9999, ids of strangers do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ async def standing_of(commands: Commands, dlq: str, *, maxlen: int | None) -> Qu
 
 
 def _standing(state: IndexState, maxlen: int | None) -> QueueStanding:
-    cut_at = None if state.cut_at_ms is None else _moment(state.cut_at_ms)
+    cut_at = None if state.cut_at_ms is None else moment_or_last(state.cut_at_ms)
     return QueueStanding(state.length, maxlen, max(state.length - state.entries, 0), state.cut, cut_at)
 
 
@@ -108,8 +106,8 @@ def _group(row: IndexedFingerprint, told: Fingerprint) -> LetterGroup:
         error_type=told.error_type,
         position=told.position,
         count=row.count,
-        first_at=_moment(int(row.first.partition("-")[0])),
-        last_at=_moment(int(row.last.partition("-")[0])),
+        first_at=moment_or_last(order(row.first)[0]),
+        last_at=moment_or_last(order(row.last)[0]),
     )
 
 
@@ -126,7 +124,3 @@ def _behind(cursor: str) -> tuple[int, str]:
     if not count.isdigit() or len(count) > 20:
         raise ValueError("cursor must be one that a page of groups gave out")
     return -int(count), name
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(min(ms, _LATEST) / 1000, UTC)

@@ -2,7 +2,7 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
-from rapids._core.settings import parsed_entry_id
+from rapids._core.entry_id import parsed_id
 
 __all__ = ["entry_behind", "entry_cursor", "place_behind", "place_cursor"]
 
@@ -35,7 +35,7 @@ def entry_cursor(entry_id: str) -> str:
 def entry_behind(cursor: str) -> str:
     """The entry id that a cursor stands behind. Raises `ValueError` for one that no page gave out."""
     entry_id = place_behind("entry", cursor)
-    if parsed_entry_id(entry_id) != entry_id:
+    if parsed_id(entry_id) != entry_id:
         raise _bad(cursor)
     return entry_id
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rapids._core.entry_id import FIRST_ID, LAST_ID, is_before, next_id
 from rapids._storage import letter_index, letters
 from rapids._storage.client.connections import Commands
 from rapids._storage.letter_index import IndexState
 from rapids.dead_letters.cursors import entry_behind, entry_cursor
-from rapids.dead_letters.find import LAST_ID, Choice, Span, choose, earlier, next_id, span_of
+from rapids.dead_letters.find import Choice, Span, choose, span_of
 from rapids.dead_letters.letter import DeadLetter, LetterFilter, LetterPage
 from rapids.dead_letters.reading import read_letters
 
@@ -27,13 +28,13 @@ async def page_of(commands: Commands, dlq: str, wanted: LetterFilter, *, cursor:
     span = span_of(wanted)
     if wanted == LetterFilter():
         page = _Page(commands, dlq, wanted, limit, behind)
-        await page.look_at_all(behind, "0-0")
+        await page.look_at_all(behind, FIRST_ID)
         return page.finished(await letters.length(commands, dlq), exact=True)
     state = await letter_index.state(commands, dlq)
     choice = choose(state, wanted)
     page = _Page(commands, dlq, wanted, limit, behind)
     if span is not None:
-        upto = behind if earlier(behind, span.upto) else next_id(span.upto)
+        upto = behind if is_before(behind, span.upto) else next_id(span.upto)
         page.behind = upto
         await _fill(page, state, choice, Span(span.after, upto))
     else:
@@ -45,13 +46,13 @@ async def page_of(commands: Commands, dlq: str, wanted: LetterFilter, *, cursor:
 
 async def _fill(page: "_Page", state: IndexState, choice: Choice, span: Span) -> None:
     """Letters before `span.upto` and behind `span.after`."""
-    edge = state.to if earlier(span.after, state.to) else span.after
-    if earlier(edge, span.upto):
+    edge = state.to if is_before(span.after, state.to) else span.after
+    if is_before(edge, span.upto):
         await page.look_at_all(span.upto, edge)
         if page.more:
             return
         page.behind = next_id(edge)
-    page.more = earlier(span.after, page.behind)
+    page.more = is_before(span.after, page.behind)
     if page.more:
         await page.look_up(state, choice, span.after)
 

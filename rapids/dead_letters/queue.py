@@ -7,7 +7,8 @@ from typing import Any, get_args
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import at_least, instance, note, positive_seconds, text
-from rapids._core.settings import parsed_entry_id, stream_name
+from rapids._core.entry_id import parsed_id
+from rapids._core.settings import stream_name
 from rapids._storage import archive, letter_index, letter_moves, letters
 from rapids._storage.client.connections import SharedPool, share_a_slot
 from rapids._storage.keys import replay_stream
@@ -212,7 +213,7 @@ class DeadLetterQueue:
 
     async def _completed(self, letter: DeadLetter, fields: Fields) -> Fields:
         """The fields, and what letters of rapids-streams leave out, as long as the entry that failed is there."""
-        entry_id = parsed_entry_id(letter.entry_id)
+        entry_id = parsed_id(letter.entry_id)
         if entry_id is None or is_complete(fields):
             return fields
         entry = await letters.origin(SharedPool(self._redis, letter.stream), letter.stream, entry_id)
@@ -283,7 +284,7 @@ class DeadLetterQueue:
 
 def _checked_id(letter_id: str) -> str:
     """The id as the letter has it: 01-1 is 1-1. Raises `LetterNotFoundError` for what cannot be one."""
-    if (wanted := parsed_entry_id(letter_id)) is None:
+    if (wanted := parsed_id(letter_id)) is None:
         raise LetterNotFoundError(letter_id)
     return wanted
 

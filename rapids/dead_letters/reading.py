@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rapids._core.entry_id import order
 from rapids._storage import letters
 from rapids._storage.client.connections import Commands
 from rapids._wire.entry_format import Fields
@@ -25,6 +26,6 @@ async def read_letters(
     read: list[tuple[str, DeadLetter]] = []
     for (raw_id, fields), claim in zip(rows, claimed, strict=True):
         entry_id = raw_id.decode()
-        was_restored = restored.get(claim) == int(entry_id.partition("-")[0])
+        was_restored = restored.get(claim) == order(entry_id)[0]
         read.append((entry_id, DeadLetter.read(claim.decode() if was_restored else entry_id, fields)))
     return read

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import instance
-from rapids._core.settings import parsed_entry_id
+from rapids._core.entry_id import is_before, order, parsed_id
 from rapids._storage import letter_index, letters
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.letter_index import IndexState
 from rapids._wire.entry_format import Fields
-from rapids.dead_letters.find import Choice, Span, choose, earlier, span_of
+from rapids.dead_letters.find import Choice, Span, choose, span_of
 from rapids.dead_letters.letter import LetterFilter
 from rapids.dead_letters.reading import read_letters
 
@@ -63,7 +63,7 @@ class Selector:
             raise ValueError(f"ids must be 1 to {MOST_IDS:,} ids of letters, not {len(ids):,}")
         for one in ids:
             instance("each of ids", one, str, "a string")
-            if parsed_entry_id(one) != one:
+            if parsed_id(one) != one:
                 raise ValueError(f"ids must be ids of letters, such as 1763932000000-0, not {one[:50]!r}")
 
     @property
@@ -128,7 +128,7 @@ class Selection:
         if self._selector.ids is not None:
             return Count(len(await self._entries(self._selector.ids, "0-0", upto)), True)
         state, choice = await self._choice(anew=True)
-        is_whole = state.to == state.last and not earlier(upto, state.last)
+        is_whole = state.to == state.last and not is_before(upto, state.last)
         if choice.tells_all and is_whole and self._wanted.since is None and self._wanted.until is None:
             return Count(choice.count, True)
         return await counted(self.following, upto, step=COUNT_STEP, steps=COUNT_STEPS)
@@ -144,17 +144,17 @@ class Selection:
             return Chunk(chunk, chunk[-1] if chunk else upto, len(entries) <= count)
         if self._span is None:
             return Chunk((), upto, True)
-        after = after if earlier(self._span.after, after) else self._span.after
-        end = upto if earlier(upto, self._span.upto) else self._span.upto
-        if not earlier(after, end):
+        after = after if is_before(self._span.after, after) else self._span.after
+        end = upto if is_before(upto, self._span.upto) else self._span.upto
+        if not is_before(after, end):
             return Chunk((), upto, True)
         return await self._between(Span(after, end), upto, count)
 
     async def _between(self, span: Span, upto: str, count: int) -> Chunk:
         state, choice = await self._choice()
-        if not earlier(span.after, state.to):
+        if not is_before(span.after, state.to):
             return await self._looked_at(span, upto, count)
-        is_all = not earlier(state.to, span.upto)
+        is_all = not is_before(state.to, span.upto)
         selected = await letter_index.select(
             *(self._commands, self._dlq, state.epoch, choice.names),
             behind=span.after,
@@ -203,5 +203,5 @@ class Selection:
             restored = None if at is None else await letters.find_restored(self._commands, self._dlq, name.decode())
             entries.append(name.decode() if restored is None else restored[0])
         # A restored letter may be named twice: by its own id, and by its entry's.
-        wanted = {entry for entry in entries if earlier(after, entry) and not earlier(upto, entry)}
-        return sorted(wanted, key=lambda entry: tuple(map(int, entry.split("-"))))
+        wanted = {entry for entry in entries if is_before(after, entry) and not is_before(upto, entry)}
+        return sorted(wanted, key=order)

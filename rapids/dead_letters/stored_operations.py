@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
+from rapids._core.entry_id import moment_or_last
 from rapids._core.redis_errors import reason
 from rapids._storage.operation_records import StoredOperation
 from rapids.dead_letters.letter import LetterFilter, Scope
@@ -16,9 +17,6 @@ __all__ = ["read_operation", "read_selector", "write_error", "write_selector"]
 
 LONGEST_ERROR = 500
 """Characters of an error that are kept."""
-
-LAST_MS = 253_402_300_799_000
-"""Time stamps end with the year 9999."""
 
 
 def write_selector(selector: Selector) -> str:
@@ -64,9 +62,9 @@ def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[
         max_items=int(stored["max_items"]) if stored["max_items"] else None,
         actor=stored["actor"],
         reason=stored["reason"],
-        created_at=_moment(stored["created_ms"]),
-        updated_at=_moment(stored["updated_ms"]),
-        ended_at=_moment(stored["ended_ms"]) if stored["ended_ms"] else None,
+        created_at=moment_or_last(int(stored["created_ms"] or 0)),
+        updated_at=moment_or_last(int(stored["updated_ms"] or 0)),
+        ended_at=moment_or_last(int(stored["ended_ms"] or 0)) if stored["ended_ms"] else None,
         upto=stored["upto"],
         total=int(stored["total"]),
         total_exact=stored["total_exact"] == "1",
@@ -81,10 +79,6 @@ def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[
 def _error(raw: bytes) -> OperationError:
     letter_id, error = cast(Sequence[str], json.loads(raw))
     return OperationError(letter_id, error)
-
-
-def _moment(ms: str) -> datetime:
-    return datetime.fromtimestamp(min(int(ms or 0), LAST_MS) / 1000, UTC)
 
 
 def _iso(value: object) -> str:

@@ -9,13 +9,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from math import isnan
 
-from rapids._core.settings import parsed_entry_id
+from rapids._core.entry_id import next_id, parsed_id
 
 __all__ = ["EntryCursor", "TimeCursor", "name_after", "name_cursor"]
 
 SHOWN = 100
 """Characters of a bad cursor that an error quotes."""
-LARGEST = 2**64 - 1
 
 
 def bad(cursor: object) -> ValueError:
@@ -42,7 +41,7 @@ class EntryCursor:
         if cursor is None:
             return cls()
         start, until = parts_of(cursor, 2)
-        if parsed_entry_id(start) is None or parsed_entry_id(until) is None:
+        if parsed_id(start) is None or parsed_id(until) is None:
             raise bad(cursor)
         return cls(start, until)
 
@@ -51,8 +50,7 @@ class EntryCursor:
         """The place behind an entry, None where it is the end."""
         if entry_id == until:
             return None
-        ms, seq = map(int, entry_id.split("-"))
-        return f"{ms}-{seq + 1}_{until}" if seq < LARGEST else f"{ms + 1}-0_{until}"
+        return f"{next_id(entry_id)}_{until}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class TimeCursor:
         if cursor is None:
             return cls()
         due, entry_id, until = parts_of(cursor, 3)
-        if not (_is_score(due) and _is_score(until)) or parsed_entry_id(entry_id) is None:
+        if not (_is_score(due) and _is_score(until)) or parsed_id(entry_id) is None:
             raise bad(cursor)
         return cls((due, entry_id), until)
 

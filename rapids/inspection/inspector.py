@@ -8,6 +8,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from rapids._core.checks import at_least, flag, note, text
+from rapids._core.entry_id import milliseconds
 from rapids._core.settings import stream_name
 from rapids._storage import inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client, is_no_group
@@ -18,7 +19,6 @@ from rapids.inspection.causation_tree import CausationTree, LettersFound
 from rapids.inspection.cursors import EntryCursor, TimeCursor, name_after, name_cursor
 from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
 from rapids.inspection.trace import LARGEST_WINDOW, WINDOW, Tracer
-from rapids.inspection.windows import milliseconds
 
 __all__ = ["Inspector"]
 

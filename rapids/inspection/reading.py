@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import orjson
 
+from rapids._core.entry_id import FIRST_ID, moment, order, time_of
 from rapids._core.outcomes import Ledger
 from rapids._storage import tokens
 from rapids._storage.inspection_queries import (
@@ -18,7 +19,6 @@ from rapids._storage.inspection_queries import (
     WaitingRow,
 )
 from rapids._storage.keys import PARKED, WAITING
-from rapids._storage.streams import order
 from rapids.inspection.snapshots import (
     ConsumerSnapshot,
     GroupSnapshot,
@@ -30,8 +30,6 @@ from rapids.inspection.snapshots import (
 
 __all__ = ["consumer", "group", "lag", "pending", "server_time", "stream", "waiting"]
 
-START = "0-0"
-
 
 def stream(name: str, row: StreamRow) -> StreamSnapshot:
     return StreamSnapshot(
@@ -39,9 +37,9 @@ def stream(name: str, row: StreamRow) -> StreamSnapshot:
         stream=name,
         length=row.length,
         first_id=_text_or_none(row.first_id),
-        first_at=_time_of(row.first_id),
+        first_at=_time_or_none(row.first_id),
         last_id=_text_or_none(row.last_id),
-        last_at=_time_of(row.last_id),
+        last_at=_time_or_none(row.last_id),
         entries_added=row.entries_added,
         groups=row.groups,
         memory=row.memory,
@@ -51,13 +49,13 @@ def stream(name: str, row: StreamRow) -> StreamSnapshot:
 def group(stream: str, found: GroupRows, row: GroupRow) -> GroupSnapshot:
     behind, exact = lag(found, row)
     last_delivered = row.last_delivered_id.decode()
-    oldest = min(filter(None, (row.oldest_id, row.next_id)), key=_order, default=None)
+    oldest = min(filter(None, (row.oldest_id, row.next_id)), key=order, default=None)
     return GroupSnapshot(
         at=server_time(found.now_ms),
         stream=stream,
         group=_text(row.name),
         last_delivered_id=last_delivered,
-        last_delivered_at=None if last_delivered == START else _time_of(row.last_delivered_id),
+        last_delivered_at=None if last_delivered == FIRST_ID else time_of(row.last_delivered_id),
         entries_read=row.entries_read,
         lag=behind,
         lag_exact=exact,
@@ -66,7 +64,7 @@ def group(stream: str, found: GroupRows, row: GroupRow) -> GroupSnapshot:
         waiting=row.due,
         parked=row.parked,
         oldest_unsettled_id=_text_or_none(oldest),
-        oldest_unsettled_ms=None if oldest is None else max(found.now_ms - _order(oldest)[0], 0),
+        oldest_unsettled_ms=None if oldest is None else max(found.now_ms - order(oldest)[0], 0),
         replays=row.replays,
         consumers=row.consumers,
         consumers_alive=row.living,
@@ -80,7 +78,7 @@ def lag(found: GroupRows, row: GroupRow) -> tuple[int, bool]:
     """
     if found.first_id is None or found.last_id is None or row.next_id is None:
         return 0, True
-    delivered, first, last = _order(row.last_delivered_id), _order(found.first_id), _order(found.last_id)
+    delivered, first, last = order(row.last_delivered_id), order(found.first_id), order(found.last_id)
     if delivered < first:
         return found.length, True
     if row.lag is not None:
@@ -96,7 +94,7 @@ def consumer(now_ms: int, row: ConsumerRow) -> ConsumerSnapshot:
     return ConsumerSnapshot(
         consumer=_text(row.name),
         alive=row.token is not None,
-        alive_since=None if since is None else _moment(since),
+        alive_since=None if since is None else moment(since),
         seen_at=server_time(now_ms - row.idle_ms),
         idle_ms=row.idle_ms,
         # Redis says -1 where it never got anything.
@@ -107,7 +105,7 @@ def consumer(now_ms: int, row: ConsumerRow) -> ConsumerSnapshot:
 
 def pending(row: PendingRow) -> PendingEntry:
     state = {WAITING: "waiting", PARKED: "parked"}.get(row.consumer, "held")
-    entry_id, at, ledger = row.entry_id.decode(), _time_of(row.entry_id), _ledger(row.ledger)
+    entry_id, at, ledger = row.entry_id.decode(), time_of(row.entry_id), _ledger(row.ledger)
     attempts = _attempts(ledger)
     match state:
         case "waiting":
@@ -138,7 +136,7 @@ def waiting(row: WaitingRow) -> PendingEntry | None:
     ledger = _ledger(row.ledger)
     return PendingEntry(
         entry_id=row.entry_id.decode(),
-        appended_at=_time_of(row.entry_id),
+        appended_at=time_of(row.entry_id),
         state="waiting",
         consumer=None,
         consumer_alive=False,
@@ -155,27 +153,15 @@ def server_time(now_ms: int) -> datetime:
     return datetime.fromtimestamp(now_ms / 1000, UTC)
 
 
-def _moment(ms: int) -> datetime | None:
-    """A time that somebody told, if there is such a time."""
-    try:
-        return server_time(ms)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _time_of(entry_id: bytes | None) -> datetime | None:
-    return None if entry_id is None else _moment(_order(entry_id)[0])
+def _time_or_none(entry_id: bytes | None) -> datetime | None:
+    return None if entry_id is None else time_of(entry_id)
 
 
 def _time_of_score(score: bytes) -> datetime | None:
     try:
-        return _moment(round(float(score)))
+        return moment(round(float(score)))
     except (ValueError, OverflowError):
         return None
-
-
-def _order(entry_id: bytes) -> tuple[int, int]:
-    return order(entry_id.decode())
 
 
 def _text(name: bytes) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from redis.asyncio import Redis, RedisCluster
 
+from rapids._core.entry_id import FIRST_ID, numbers, order
 from rapids._storage import trace_queries
 from rapids._storage.archive import HISTORY
 from rapids._storage.client.connections import SharedPool
@@ -80,7 +81,7 @@ class Tracer:
         letters = await self._letters([*of["letters"], *of["archive"]])
         traces = {search.key: await self._groups(search) for search in (*of["events"], *of["replays"])}
         found = [(search, one) for search in of["events"] for one in search.found]
-        found.sort(key=lambda pair: _order(pair[1].entry_id))
+        found.sort(key=lambda pair: order(pair[1].entry_id))
         events = linked([event(search.key, one, traces[search.key], letters) for search, one in found])
         replays = [_replay(search, one, traces[search.key]) for search in of["replays"] for one in search.found]
         following = cursor_of(searches, end)
@@ -178,7 +179,7 @@ class Tracer:
             for letter_, one in await self._read(search):
                 read[search.owner, letter_.id] = letter_, one
         told: list[TracedLetter] = []
-        for (dlq, _), (letter_, one) in sorted(read.items(), key=lambda item: _order(item[0][1])):
+        for (dlq, _), (letter_, one) in sorted(read.items(), key=lambda item: numbers(item[0][1]) or (0, 0)):
             if outcomes and len(told) < MOST_LETTERS:
                 letter_ = await with_replays(self.redis, dlq, letter_)
             elif outcomes:
@@ -247,8 +248,4 @@ def _behind(until: int | None) -> str:
     """Where events are to end; nothing is before 0-0, and Redis takes that for an error."""
     if until is None:
         return "+"
-    return f"({until}-0" if until else "0-0"
-
-
-def _order(entry_id: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in entry_id.split("-") if part.isdecimal())
+    return f"({until}-0" if until else FIRST_ID

@@ -1,8 +1,8 @@
 """From what the server sent of a correlation id's entries to the parts of its tree: plain functions."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
+from rapids._core.entry_id import moment, time_of
 from rapids._core.outcomes import Ledger
 from rapids._storage.inspection_queries import PendingRow
 from rapids._storage.trace_queries import Found, GroupTrace
@@ -32,7 +32,7 @@ def event(stream: str, one: Found, groups: Sequence[GroupTrace], letters: Iterab
     return TracedEvent(
         stream=stream,
         entry_id=one.entry_id,
-        appended_at=_appended(one.entry_id),
+        appended_at=time_of(one.entry_id),
         event_id=_text(one, b"id"),
         event_type=_text(one, b"event_type"),
         timestamp=_text(one, b"timestamp"),
@@ -94,7 +94,7 @@ def replay_of(stream: str, group: str, one: Found, made: TracedDelivery) -> Trac
     return TracedReplay(
         stream=stream,
         entry_id=one.entry_id,
-        appended_at=_appended(one.entry_id),
+        appended_at=time_of(one.entry_id),
         group=group,
         handler=_text(one, b"replay_handler"),
         letter_id=_text(one, b"replay_of"),
@@ -125,7 +125,7 @@ def _handlers(row: PendingRow) -> tuple[TracedHandler, ...]:
         *(TracedHandler(name, "gave_up") for name in sorted(ledger.gave_up)),
     )
     waiting = (
-        TracedHandler(wait.handler, "waiting", wait.spent, None if wait.due_ms is None else _moment(wait.due_ms))
+        TracedHandler(wait.handler, "waiting", wait.spent, None if wait.due_ms is None else moment(wait.due_ms))
         for wait in ledger.waits
     )
     return (*finished, *waiting)
@@ -133,14 +133,3 @@ def _handlers(row: PendingRow) -> tuple[TracedHandler, ...]:
 
 def _text(one: Found, name: bytes) -> str:
     return one.values.get(name, b"").decode(errors="replace")
-
-
-def _appended(entry_id: str) -> datetime | None:
-    return _moment(int(entry_id.split("-")[0]))
-
-
-def _moment(ms: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None

@@ -3,17 +3,17 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, cast
 
 import orjson
 
-from rapids._core.settings import parsed_entry_id
+from rapids._core.entry_id import is_before, moment, order, parsed_id
 from rapids._storage.trace_queries import Found, Looked
 from rapids.inspection.causation_tree import ScannedWindow
 from rapids.inspection.cursors import bad
 
-__all__ = ["Search", "cursor_of", "milliseconds", "places_in"]
+__all__ = ["Search", "cursor_of", "places_in"]
 
 Kind = Literal["events", "replays", "letters", "archive"]
 
@@ -48,7 +48,7 @@ class Search:
 
     def window(self) -> ScannedWindow:
         """What was looked at."""
-        further = self.first_id is not None and (self.oldest_id is None or _is_before(self.first_id, self.oldest_id))
+        further = self.first_id is not None and (self.oldest_id is None or is_before(self.first_id, self.oldest_id))
         return ScannedWindow(
             *(self.key, self.kind, self.entries, self.newest_id, self._at(self.newest_id)),
             *(self.oldest_id, self._at(self.oldest_id), self.first_id, further, self.ended),
@@ -56,7 +56,7 @@ class Search:
 
     def _at(self, entry_id: str | None) -> datetime | None:
         # The archive's ids are microseconds.
-        return None if entry_id is None else _moment(int(entry_id.split("-")[0]) // (1_000 if self.is_fine else 1))
+        return None if entry_id is None else moment(order(entry_id)[0] // (1_000 if self.is_fine else 1))
 
     @property
     def is_fine(self) -> bool:
@@ -74,26 +74,9 @@ def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
     try:
         stored: Any = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         places, until = cast(tuple[dict[str, str], str], stored)
-        fine = all(place == "+" or parsed_entry_id(place.lstrip("(")) is not None for place in places.values())
-        if not fine or not (until == "+" or parsed_entry_id(until.lstrip("(")) is not None):
+        fine = all(place == "+" or parsed_id(place.lstrip("(")) is not None for place in places.values())
+        if not fine or not (until == "+" or parsed_id(until.lstrip("(")) is not None):
             raise bad(cursor)
     except (ValueError, TypeError, AttributeError) as error:
         raise bad(cursor) from error
     return places, until
-
-
-def milliseconds(moment: datetime) -> int:
-    """Of a moment, which is UTC where it has no time zone."""
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(round(aware.timestamp() * 1000), 0)
-
-
-def _moment(ms: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _is_before(one: str, other: str) -> bool:
-    return tuple(map(int, one.split("-"))) < tuple(map(int, other.split("-")))
