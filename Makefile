@@ -65,6 +65,9 @@ lint: $(INSTALLED) ## Check style, imports between layers, and module sizes
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_house.py
 
+spelling: $(INSTALLED) ## Find misspelt words, and words that the glossary replaces
+	$(BIN)/codespell
+
 figures: $(INSTALLED) ## Count modules, names and lines, and the modules an event passes
 	@$(BIN)/python -m tests.house.figures
 
@@ -92,4 +95,4 @@ ci-matrix: servers # the oldest and the Cluster; the newest is what all tests ru
 	$(BIN)/python -m tests.matrix --core redis-6.2 cluster
 
 clean: ## Remove the environment, the servers and caches
-	rm -rf $(VENV) .bench .servers .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .nox .servers .pytest_cache .ruff_cache .hypothesis
