@@ -25,8 +25,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("rapids", "rapids_fastapi", "example_app")
 LONGEST_MODULE = 400
 
-OURS = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "pyproject.toml", ".gitignore"}
-FOLDERS = (*PACKAGES, "tests", ".ci", "docs")
+OURS = {
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "noxfile.py",
+    "pyproject.toml",
+}
+FOLDERS = (*PACKAGES, "tests", ".ci", ".github", "docs")
 GENERATED = {"__pycache__", ".pytest_cache", ".hypothesis", "node_modules"}
 
 
