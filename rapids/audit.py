@@ -8,18 +8,17 @@ from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import at_least
 from rapids._core.entry_id import moment_or_last, order
+from rapids._core.paging import Listing
 from rapids._core.settings import stream_name
 from rapids._storage import audit_record
 from rapids._storage.client.connections import SharedPool
 from rapids._wire.entry_format import Fields, pairs
-from rapids.dead_letters.cursors import entry_behind, entry_cursor
 
-__all__ = ["AuditEntry", "AuditLog", "AuditPage"]
+__all__ = ["AuditEntry", "AuditLog", "AuditPage", "cursor_after"]
+
+LISTING = Listing("audit")
 
 LARGEST_PAGE = 500
-
-LATEST = 253_402_300_799_000
-"""Milliseconds: time stamps end with the year 9999."""
 
 TARGETS = ("letter", "operation", "group")
 """What may have been changed. A letter that an operation moved has no entry of its own."""
@@ -74,10 +73,15 @@ class AuditLog:
         """
         if at_least("limit", limit, 1) > LARGEST_PAGE:
             raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
-        before = None if cursor is None else entry_behind(cursor)
+        before = None if cursor is None else LISTING.entry_ids(cursor, 1)[0]
         rows = await audit_record.page(self._commands, self.stream, before=before, count=limit + 1)
         items = tuple(_entry(entry_id.decode(), fields) for entry_id, fields in rows[:limit])
-        return AuditPage(items, entry_cursor(items[-1].id) if len(rows) > limit else None)
+        return AuditPage(items, cursor_after(items[-1].id) if len(rows) > limit else None)
+
+
+def cursor_after(entry_id: str) -> str:
+    """The cursor of the page that begins after an entry of the log: with what is older."""
+    return LISTING.entry_cursor(entry_id)
 
 
 def _entry(entry_id: str, fields: Fields) -> AuditEntry:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rapids._core.entry_id import moment_or_last, order
+from rapids._core.paging import Listing
 from rapids._storage import letter_index
 from rapids._storage.client.connections import Commands
 from rapids._storage.letter_index import IndexedFingerprint, IndexState
 from rapids._wire.fingerprints import Fingerprint
-from rapids.dead_letters.cursors import place_behind, place_cursor
 from rapids.dead_letters.find import choose
 from rapids.dead_letters.letter import LetterFilter
 
 __all__ = ["LetterGroup", "LetterGroups", "QueueStanding", "groups_of", "standing_of"]
+
+LISTING = Listing("causes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,11 @@ def _order(row: IndexedFingerprint) -> tuple[int, str]:
 
 
 def _cursor(row: IndexedFingerprint) -> str:
-    return place_cursor("groups", f"{row.count}:{row.name}")
+    return LISTING.cursor(f"{row.count}:{row.name}")
 
 
 def _behind(cursor: str) -> tuple[int, str]:
-    count, _, name = place_behind("groups", cursor).partition(":")
+    count, _, name = LISTING.text(cursor).partition(":")
     if not count.isdigit() or len(count) > 20:
-        raise ValueError("cursor must be one that a page of groups gave out")
+        raise LISTING.bad(cursor)
     return -int(count), name

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rapids._core.entry_id import FIRST_ID, LAST_ID, is_before, next_id
+from rapids._core.paging import Listing
 from rapids._storage import letter_index, letters
 from rapids._storage.client.connections import Commands
 from rapids._storage.letter_index import IndexState
-from rapids.dead_letters.cursors import entry_behind, entry_cursor
 from rapids.dead_letters.find import Choice, Span, choose, span_of
 from rapids.dead_letters.letter import DeadLetter, LetterFilter, LetterPage
 from rapids.dead_letters.reading import read_letters
 
 __all__ = ["page_of"]
+
+LISTING = Listing("letters")
 
 SCAN_LIMIT = 2_000
 """Letters looked at for one page, so that a filter that matches few never makes one request read everything."""
@@ -24,7 +26,7 @@ ENOUGH_BYTES = 16_000_000
 
 async def page_of(commands: Commands, dlq: str, wanted: LetterFilter, *, cursor: str | None, limit: int) -> LetterPage:
     """A page of letters that match. Raises `ValueError` for a cursor that no page gave out."""
-    behind = LAST_ID if cursor is None else entry_behind(cursor)
+    behind = LAST_ID if cursor is None else LISTING.entry_ids(cursor, 1)[0]
     span = span_of(wanted)
     if wanted == LetterFilter():
         page = _Page(commands, dlq, wanted, limit, behind)
@@ -128,5 +130,5 @@ class _Page:
                 return
 
     def finished(self, total: int, *, exact: bool) -> LetterPage:
-        cursor = entry_cursor(self.behind) if self.more else None
+        cursor = LISTING.entry_cursor(self.behind) if self.more else None
         return LetterPage(tuple(self.found), cursor, total, exact, self.scanned)

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 from rapids._core.checks import at_least, note, one_of, positive_seconds
 from rapids._core.operation_outages import Outage, Patience
+from rapids._core.paging import Listing
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
-from rapids.dead_letters.cursors import place_behind, place_cursor
 from rapids.dead_letters.letter import DeadLetter, Scope
 from rapids.dead_letters.moves import Letters
 from rapids.dead_letters.operating import Operating
@@ -26,6 +26,8 @@ LONGEST_REASON = 1_000
 
 SAMPLE = 20
 MOST_CHECKED = 200
+LISTING = Listing("operations")
+
 LARGEST_CHECKED = 1024 * 1024
 """Bytes of a letter's data and metadata; to read more by its class can hold up the process."""
 PREVIEW_LOOKS = 10
@@ -114,10 +116,10 @@ class Operations:
         """
         if at_least("limit", limit, 1) > stored.MOST_KEPT:
             raise ValueError(f"limit must be a whole number from 1 to {stored.MOST_KEPT}, not {limit!r}")
-        behind = "" if cursor is None else place_behind("operation", cursor)
+        behind = "" if cursor is None else LISTING.text(cursor)
         rows, last = await stored.page(self._commands, self._dlq, behind=behind, count=limit)
         items = tuple(read_operation(operation_id, fields) for operation_id, fields in rows)
-        return OperationPage(items, None if last is None else place_cursor("operation", last))
+        return OperationPage(items, None if last is None else LISTING.cursor(last))
 
     async def pause(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
         """Hold it until `resume`: what its present step moves, a few hundred letters at the most, is the last.

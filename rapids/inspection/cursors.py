@@ -1,79 +1,60 @@
-"""Where the next page of a listing starts, as text that says nothing to anybody else.
+"""Places in the listings of the inspector.
 
-A listing of entries also keeps where it ends: behind what was there when it began. So it comes to an end however fast
+A listing of entries also keeps where it ends: after what was there when it began. So it comes to an end however fast
 entries are added while others are settled.
 """
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from math import isnan
 
 from rapids._core.entry_id import next_id, parsed_id
+from rapids._core.paging import Listing
 
-__all__ = ["EntryCursor", "TimeCursor", "name_after", "name_cursor"]
+__all__ = ["EntryPlace", "TimePlace", "name_after"]
 
-SHOWN = 100
-"""Characters of a bad cursor that an error quotes."""
-
-
-def bad(cursor: object) -> ValueError:
-    return ValueError(f"cursor must be one that a page of this listing gave out, not {repr(cursor)[:SHOWN]}")
-
-
-def parts_of(cursor: str, count: int) -> list[str]:
-    parts = cursor.split("_") if isinstance(cursor, str) else []  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-    if len(parts) != count:
-        raise bad(cursor)
-    return parts
+WAITING_ENTRIES = Listing("waiting")
 
 
 @dataclass(frozen=True, slots=True)
-class EntryCursor:
+class EntryPlace:
     """A place in a listing by entry id: the id to begin at and the one to end at."""
 
     start: str = "-"
     until: str = ""
 
     @classmethod
-    def read(cls, cursor: str | None) -> "EntryCursor":
+    def read(cls, listing: Listing, cursor: str | None) -> "EntryPlace":
         """Raises `ValueError` for a cursor that no page gave out."""
-        if cursor is None:
-            return cls()
-        start, until = parts_of(cursor, 2)
-        if parsed_id(start) is None or parsed_id(until) is None:
-            raise bad(cursor)
-        return cls(start, until)
+        return cls() if cursor is None else cls(*listing.entry_ids(cursor, 2))
 
-    @classmethod
-    def behind(cls, entry_id: str, until: str) -> str | None:
-        """The place behind an entry, None where it is the end."""
-        if entry_id == until:
-            return None
-        return f"{next_id(entry_id)}_{until}"
+    @staticmethod
+    def after(listing: Listing, entry_id: str, until: str) -> str | None:
+        """The cursor for the place after an entry, None where that is the end."""
+        return None if entry_id == until else listing.entry_cursor(next_id(entry_id), until)
 
 
 @dataclass(frozen=True, slots=True)
-class TimeCursor:
-    """A place in a listing by time: the entry to begin behind, as its time and id, and the time to end at."""
+class TimePlace:
+    """A place in the listing of waiting entries: the time and id of the entry to begin after, and the last time."""
 
     after: tuple[str, str] = ("", "")
     until: str = ""
 
     @classmethod
-    def read(cls, cursor: str | None) -> "TimeCursor":
+    def read(cls, cursor: str | None) -> "TimePlace":
         """Raises `ValueError` for a cursor that no page gave out."""
         if cursor is None:
             return cls()
-        due, entry_id, until = parts_of(cursor, 3)
-        if not (_is_score(due) and _is_score(until)) or parsed_id(entry_id) is None:
-            raise bad(cursor)
-        return cls((due, entry_id), until)
+        parts = WAITING_ENTRIES.text(cursor).split("_")
+        if len(parts) != 3 or not (_is_score(parts[0]) and _is_score(parts[2])) or parsed_id(parts[1]) is None:
+            raise WAITING_ENTRIES.bad(cursor)
+        return cls((parts[0], parts[1]), parts[2])
 
-    @classmethod
-    def behind(cls, due: str, entry_id: str, until: str) -> str:
-        """The place behind an entry."""
-        return f"{due}_{entry_id}_{until}"
+    @property
+    def cursor(self) -> str:
+        """The cursor for this place."""
+        return WAITING_ENTRIES.cursor("_".join((*self.after, self.until)))
 
 
 def _is_score(text: str) -> bool:
@@ -88,19 +69,6 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def name_cursor(name: bytes) -> str:
-    """The place behind a name, in a listing by name."""
-    return urlsafe_b64encode(b"." + name).decode()
-
-
-def name_after(cursor: str | None) -> bytes:
-    """The first name there can be behind a cursor's. Raises `ValueError` for a cursor that no page gave out."""
-    if cursor is None:
-        return b""
-    try:
-        name = urlsafe_b64decode(cursor)
-    except (ValueError, TypeError) as error:
-        raise bad(cursor) from error
-    if name_cursor(name[1:]) != cursor:
-        raise bad(cursor)
-    return name[1:] + b"\0"
+def name_after(listing: Listing, cursor: str | None) -> bytes:
+    """The first name there can be after a cursor's. Raises `ValueError` for a cursor that no page gave out."""
+    return b"" if cursor is None else listing.place(cursor) + b"\0"

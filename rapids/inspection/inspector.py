@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 
 from rapids._core.checks import at_least, flag, note, text
 from rapids._core.entry_id import milliseconds
+from rapids._core.paging import Listing
 from rapids._core.settings import stream_name
 from rapids._storage import inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client, is_no_group
@@ -16,11 +17,14 @@ from rapids._storage.keys import PARKED, Source
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import reading
 from rapids.inspection.causation_tree import CausationTree, LettersFound
-from rapids.inspection.cursors import EntryCursor, TimeCursor, name_after, name_cursor
+from rapids.inspection.cursors import EntryPlace, TimePlace, name_after
 from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
 from rapids.inspection.trace import LARGEST_WINDOW, WINDOW, Tracer
 
 __all__ = ["Inspector"]
+
+GROUPS, CONSUMERS = Listing("groups"), Listing("consumers")
+PENDING, PARKED_ENTRIES = Listing("pending"), Listing("parked")
 
 LARGEST_PAGE = 500
 LONGEST_ID = 1_000
@@ -52,13 +56,14 @@ class Inspector:
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
         """A page of a stream's groups, by name. It is shorter where the groups have thousands of consumers."""
-        source, most, start = Source(stream_name("stream", stream), ""), _limit(limit), name_after(cursor)
+        source, most, start = Source(stream_name("stream", stream), ""), _limit(limit), name_after(GROUPS, cursor)
         with _named(stream):
             found = await inspection_queries.groups(
                 self._commands(stream), source, names_of=source, start=start, most=most
             )
         groups = tuple(reading.group(stream, found, row) for row in found.rows)
-        return Page(reading.server_time(found.now_ms), groups, name_cursor(found.rows[-1].name) if found.more else None)
+        following = GROUPS.cursor(found.rows[-1].name) if found.more else None
+        return Page(reading.server_time(found.now_ms), groups, following)
 
     async def group(self, stream: str, group: str, *, replays: bool = False) -> GroupSnapshot:
         """A group: how far it is, what is pending, whether anybody is at work.
@@ -77,13 +82,13 @@ class Inspector:
     ) -> Page[ConsumerSnapshot]:
         """A page of a group's consumers, by name."""
         main, source = _sources(stream, group, replays=replays)
-        start, most = name_after(cursor), _limit(limit)
+        start, most = name_after(CONSUMERS, cursor), _limit(limit)
         with _named(source.stream, group):
             found = await inspection_queries.consumers(
                 self._commands(stream), source, names_of=main, start=start, most=most
             )
         consumers = tuple(reading.consumer(found.now_ms, row) for row in found.rows)
-        following = name_cursor(found.rows[-1].name) if found.more else None
+        following = CONSUMERS.cursor(found.rows[-1].name) if found.more else None
         return Page(reading.server_time(found.now_ms), consumers, following)
 
     async def pending(
@@ -98,20 +103,20 @@ class Inspector:
     ) -> Page[PendingEntry]:
         """A page of a group's pending entries in any state, oldest first; only a consumer's, if one is given."""
         wanted = b"" if consumer is None else text("consumer", consumer).encode()
-        return await self._pending(stream, group, wanted, replays=replays, cursor=cursor, limit=limit)
+        return await self._pending(PENDING, stream, group, wanted, replays=replays, cursor=cursor, limit=limit)
 
     async def parked(
         self, stream: str, group: str, *, replays: bool = False, cursor: str | None = None, limit: int = 50
     ) -> Page[PendingEntry]:
         """A page of a group's parked entries, oldest first, and why they are parked."""
-        return await self._pending(stream, group, PARKED, replays=replays, cursor=cursor, limit=limit)
+        return await self._pending(PARKED_ENTRIES, stream, group, PARKED, replays=replays, cursor=cursor, limit=limit)
 
     async def waiting(
         self, stream: str, group: str, *, replays: bool = False, cursor: str | None = None, limit: int = 50
     ) -> Page[PendingEntry]:
         """A page of a group's waiting entries, the one that is due next first."""
         _, source = _sources(stream, group, replays=replays)
-        place, most = TimeCursor.read(cursor), _limit(limit)
+        place, most = TimePlace.read(cursor), _limit(limit)
         with _named(source.stream, group):
             found = await inspection_queries.waiting(
                 self._commands(stream), source, after=place.after, until=place.until, most=most
@@ -120,7 +125,7 @@ class Inspector:
         following = None
         if found.more:
             last = found.rows[-1]
-            following = TimeCursor.behind(last.due.decode(), last.entry_id.decode(), found.until.decode())
+            following = TimePlace((last.due.decode(), last.entry_id.decode()), found.until.decode()).cursor
         return Page(reading.server_time(found.now_ms), entries, following)
 
     async def trace(
@@ -162,10 +167,18 @@ class Inspector:
         return await Tracer(self._redis, _wanted(correlation_id), _window(window)).letters(names)
 
     async def _pending(
-        self, stream: str, group: str, consumer: bytes, *, replays: bool, cursor: str | None, limit: int
+        self,
+        listing: Listing,
+        stream: str,
+        group: str,
+        consumer: bytes,
+        *,
+        replays: bool,
+        cursor: str | None,
+        limit: int,
     ) -> Page[PendingEntry]:
         main, source = _sources(stream, group, replays=replays)
-        place, most = EntryCursor.read(cursor), _limit(limit)
+        place, most = EntryPlace.read(listing, cursor), _limit(limit)
         with _named(source.stream, group):
             found = await inspection_queries.pending(
                 *(self._commands(stream), source),
@@ -177,7 +190,7 @@ class Inspector:
             )
         following = None
         if len(found.rows) == most:
-            following = EntryCursor.behind(found.rows[-1].entry_id.decode(), found.until.decode())
+            following = EntryPlace.after(listing, found.rows[-1].entry_id.decode(), found.until.decode())
         return Page(reading.server_time(found.now_ms), tuple(map(reading.pending, found.rows)), following)
 
     def _commands(self, stream: str) -> Commands:

@@ -1,6 +1,5 @@
 """How far a search has come in each stream, and where the next one goes on."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,11 +8,13 @@ from typing import Any, Literal, cast
 import orjson
 
 from rapids._core.entry_id import is_before, moment, order, parsed_id
+from rapids._core.paging import Listing
 from rapids._storage.trace_queries import Found, Looked
 from rapids.inspection.causation_tree import ScannedWindow
-from rapids.inspection.cursors import bad
 
 __all__ = ["Search", "cursor_of", "places_in"]
+
+EVENTS = Listing("events")
 
 Kind = Literal["events", "replays", "letters", "archive"]
 
@@ -66,17 +67,17 @@ class Search:
 def cursor_of(searches: Iterable[Search], until: str) -> str | None:
     """Where to go on in those that have not ended; None where all have."""
     places = {search.key: search.start for search in searches if not search.ended}
-    return urlsafe_b64encode(orjson.dumps([places, until])).decode().rstrip("=") if places else None
+    return EVENTS.cursor(orjson.dumps([places, until])) if places else None
 
 
 def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
     """The places by stream, and where events are to end, as `cursor_of` was given them. Raises `ValueError`."""
     try:
-        stored: Any = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        stored: Any = orjson.loads(EVENTS.place(cursor))
         places, until = cast(tuple[dict[str, str], str], stored)
         fine = all(place == "+" or parsed_id(place.lstrip("(")) is not None for place in places.values())
         if not fine or not (until == "+" or parsed_id(until.lstrip("(")) is not None):
-            raise bad(cursor)
+            raise EVENTS.bad(cursor)
     except (ValueError, TypeError, AttributeError) as error:
-        raise bad(cursor) from error
+        raise EVENTS.bad(cursor) from error
     return places, until

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from rapids.audit import AuditEntry, AuditLog
-from rapids.dead_letters.cursors import entry_cursor
+from rapids.audit import AuditEntry, AuditLog, cursor_after
 from rapids_fastapi.admin import audit_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
@@ -41,7 +40,7 @@ class Place:
     def cursor(self) -> str:
         """For any of the logs: what is not newer than this entry, itself and its contemporaries included."""
         ms, seq = map(int, self.entry_id.split("-"))
-        return entry_cursor(f"{ms}-{seq + 1}" if seq < _LAST else f"{ms + 1}-0")
+        return cursor_after(f"{ms}-{seq + 1}" if seq < _LAST else f"{ms + 1}-0")
 
     def __str__(self) -> str:
         return f"{self.entry_id} {self.stream}"

@@ -12,7 +12,7 @@ from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.editing import replay_as, shown_diff
 from rapids_fastapi.admin.event_schemas import LinkedDeadLetter
 from rapids_fastapi.admin.letters import detail_of, summary_of
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on, path_of
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.searching import find
@@ -28,7 +28,6 @@ _REPLAY = (*_CHANGE, "letter-unreadable", "data-invalid")
 
 router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
-_LETTERS = Listing("letters")
 
 LetterId = Annotated[
     str, Path(min_length=1, max_length=200, description="As lists show it.", examples=["1763932000000-0"])
@@ -52,15 +51,14 @@ async def list_dead_letters(
 ) -> schemas.DeadLetterPage:
     """Dead letters, newest first, a page at a time. `Link: rel="next"` and `next_cursor` lead on."""
     try:
-        page = await find(queue, wanted, parts.redactor, cursor=_LETTERS.place(cursor), limit=limit)
+        page = await find(queue, wanted, parts.redactor, cursor=cursor or None, limit=limit)
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
-    following = _LETTERS.cursor(page.cursor)
-    lead_on(request, response, following)
+    lead_on(request, response, page.cursor)
     return schemas.DeadLetterPage(
         dlq=queue.stream,
         items=await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in page.items]),
-        next_cursor=following,
+        next_cursor=page.cursor,
         total=page.total,
         total_exact=page.total_exact,
         scanned=page.scanned,

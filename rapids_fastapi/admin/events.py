@@ -9,7 +9,7 @@ from rapids.inspection import Inspector
 from rapids_fastapi.admin import event_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
-from rapids_fastapi.admin.paging import CursorQuery, Listing, lead_on, path_of
+from rapids_fastapi.admin.paging import CursorQuery, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.query import Moment
 from rapids_fastapi.admin.scope import streams_of
@@ -18,7 +18,6 @@ from rapids_fastapi.admin.traced import tree_of
 __all__ = ["router"]
 
 _PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running")
-_EVENTS = Listing("events")
 
 router = APIRouter(prefix="/api/events", route_class=AdminRoute, dependencies=CREDENTIALS)
 
@@ -58,11 +57,10 @@ async def trace_events(
             dlqs=sorted(parts.queues),
             since=since,
             until=until,
-            cursor=_EVENTS.place(cursor),
+            cursor=cursor or None,
         )
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
-    following = _EVENTS.cursor(tree.cursor)
-    lead_on(request, response, following)
+    lead_on(request, response, tree.cursor)
     base = path_of(request).removesuffix("/events")
-    return await run_in_threadpool(tree_of, tree, parts.redactor, base, following)
+    return await run_in_threadpool(tree_of, tree, parts.redactor, base, tree.cursor)

@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.documented import documented
 from rapids_fastapi.admin.exporting import Export
-from rapids_fastapi.admin.paging import CursorQuery, Listing
+from rapids_fastapi.admin.paging import CursorQuery
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.schemas import WHOLE_EXAMPLE
@@ -19,8 +19,6 @@ __all__ = ["router"]
 MOST_LETTERS = 1_000_000
 
 router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
-
-_LETTERS = Listing("letters")
 
 
 class JsonLines(StreamingResponse):
@@ -71,9 +69,7 @@ async def export_dead_letters(
     Where they are not all, the last line has `next_cursor` and no `id`: it says where to go on, because there are more
     than `max_items`; or it is a problem, too, where Redis went away meanwhile.
     """
-    export = Export(
-        queue, wanted, parts.redactor, _LETTERS, _LETTERS.place(cursor), left=max_items, path=request.scope["path"]
-    )
+    export = Export(queue, wanted, parts.redactor, cursor or None, left=max_items, path=request.scope["path"])
     try:
         first = await export.first()
     except ValueError as error:

@@ -9,7 +9,6 @@ from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids_fastapi.admin.letters import exported_of
-from rapids_fastapi.admin.paging import Listing
 from rapids_fastapi.admin.problems import problem_of
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.admin.searching import find
@@ -33,9 +32,8 @@ class Export:
     queue: DeadLetterQueue
     wanted: LetterFilter
     redactor: Redactor
-    listing: Listing
-    """What the cursors are of that say where to go on."""
-    place: str | None
+    cursor: str | None
+    """Where to go on."""
     left: int
     """Letters that may still be written."""
     path: str
@@ -55,8 +53,8 @@ class Export:
             for some in _in_pieces(page.items):
                 yield await run_in_threadpool(self._written, some)
             self.left -= len(page.items)
-            self.place = page.cursor
-            if self.place is None:
+            self.cursor = page.cursor
+            if self.cursor is None:
                 return
             if self.left <= 0:
                 yield self._last({})
@@ -71,7 +69,7 @@ class Export:
 
     async def _page(self) -> LetterPage:
         limit = min(self.page_size, self.left)
-        return await find(self.queue, self.wanted, self.redactor, cursor=self.place, limit=limit)
+        return await find(self.queue, self.wanted, self.redactor, cursor=self.cursor, limit=limit)
 
     def _written(self, letters: Sequence[DeadLetter]) -> bytes:
         exported = (exported_of(letter, self.queue.stream, self.redactor) for letter in letters)
@@ -81,7 +79,7 @@ class Export:
         self.page_size = max(self.page_size // 2, 1) if size > LARGE else min(self.page_size * 2, LARGEST_PAGE)
 
     def _last(self, told: dict[str, object]) -> bytes:
-        return json.dumps({**told, "next_cursor": self.listing.cursor(self.place)}).encode() + b"\n"
+        return json.dumps({**told, "next_cursor": self.cursor}).encode() + b"\n"
 
 
 def _in_pieces(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:

@@ -10,7 +10,7 @@ from rapids.inspection import GroupSnapshot, HandlerAttempts, Inspector, Page, P
 from rapids_fastapi.admin import stream_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.documented import NEXT_LINK, documented
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on
 from rapids_fastapi.admin.problems import Problem, understood
 from rapids_fastapi.admin.redaction import MASK, Redactor
 from rapids_fastapi.admin.scope import LONGEST_NAME, StreamDep, check_stream
@@ -25,8 +25,6 @@ _CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", *_OUTAGE)
 
 router = APIRouter(prefix="/api/groups", route_class=AdminRoute, dependencies=CREDENTIALS)
 
-_GROUPS, _CONSUMERS = Listing("groups"), Listing("consumers")
-_PENDING = {state: Listing(state or "pending") for state in (None, "waiting", "parked")}
 
 GroupName = Annotated[
     str, Query(min_length=1, max_length=LONGEST_NAME, description="The group.", examples=["payments"])
@@ -111,7 +109,7 @@ async def list_pending(
     """
     if state is not None and consumer is not None:
         raise Problem("invalid", "What waits or is parked is nobody's: say either ?state= or ?consumer=.")
-    inspector, place = Inspector(parts.redis), _PENDING[state].place(cursor)
+    inspector, place = Inspector(parts.redis), cursor or None
     with understood():
         match state:
             case "waiting":
@@ -122,7 +120,7 @@ async def list_pending(
                 page = await inspector.pending(
                     stream, group, consumer=consumer, replays=replays, cursor=place, limit=limit
                 )
-    found = _pending(page, stream, group, parts.redactor, _PENDING[state])
+    found = _pending(page, stream, group, parts.redactor)
     lead_on(request, response, found.next_cursor)
     return found
 
@@ -153,22 +151,22 @@ async def resume_group(parts: RunningDep, user: UserDep, body: schemas.ResumeReq
 
 async def _page(parts: Running, stream: str, cursor: str | None, limit: int) -> schemas.GroupPage:
     with understood():
-        page = await Inspector(parts.redis).groups(stream, cursor=_GROUPS.place(cursor), limit=limit)
+        page = await Inspector(parts.redis).groups(stream, cursor=cursor or None, limit=limit)
     items = [await _group(parts, stream, snapshot) for snapshot in page.items]
-    return schemas.GroupPage(stream=stream, items=items, next_cursor=_GROUPS.cursor(page.cursor))
+    return schemas.GroupPage(stream=stream, items=items, next_cursor=page.cursor)
 
 
 async def _detail(
     parts: Running, stream: str, group: str, *, replays: bool, cursor: str | None, limit: int
 ) -> schemas.GroupDetail:
-    inspector, place = Inspector(parts.redis), _CONSUMERS.place(cursor)
+    inspector = Inspector(parts.redis)
     with understood():
         snapshot = await inspector.group(stream, group, replays=replays)
-        page = await inspector.consumers(stream, group, replays=replays, cursor=place, limit=limit)
+        page = await inspector.consumers(stream, group, replays=replays, cursor=cursor or None, limit=limit)
     return schemas.GroupDetail(
         group=await _group(parts, stream, snapshot),
         consumers=[schemas.Consumer.model_validate(consumer) for consumer in page.items],
-        next_cursor=_CONSUMERS.cursor(page.cursor),
+        next_cursor=page.cursor,
     )
 
 
@@ -184,15 +182,13 @@ async def _group(parts: Running, stream: str, snapshot: GroupSnapshot) -> schema
     return shown
 
 
-def _pending(
-    page: Page[PendingEntry], stream: str, group: str, redactor: Redactor, listing: Listing
-) -> schemas.PendingPage:
+def _pending(page: Page[PendingEntry], stream: str, group: str, redactor: Redactor) -> schemas.PendingPage:
     return schemas.PendingPage(
         at=page.at,
         stream=stream,
         group=group,
         items=[schemas.PendingEntry.model_validate(_redacted(entry, redactor)) for entry in page.items],
-        next_cursor=listing.cursor(page.cursor),
+        next_cursor=page.cursor,
     )
 
 

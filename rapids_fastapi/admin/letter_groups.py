@@ -9,7 +9,7 @@ from rapids.dead_letters import QueueStanding
 from rapids_fastapi.admin import letter_group_schemas as schemas
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, UserDep, needs
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on
 from rapids_fastapi.admin.problems import understood
 from rapids_fastapi.admin.query import KindDep, QueueDep
 
@@ -18,7 +18,6 @@ __all__ = ["router"]
 _DOOR = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
 
-_GROUPS = Listing("letter-groups")
 
 router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
@@ -43,13 +42,12 @@ async def list_letter_groups(
     `Link: rel="next"` and `next_cursor` lead on.
     """
     with understood():
-        found = await queue.groups(wanted, cursor=_GROUPS.place(cursor), limit=limit)
-    following = _GROUPS.cursor(found.cursor)
-    lead_on(request, response, following)
+        found = await queue.groups(wanted, cursor=cursor or None, limit=limit)
+    lead_on(request, response, found.cursor)
     return schemas.LetterGroupPage(
         dlq=queue.stream,
         items=[schemas.LetterGroup.model_validate(group) for group in found.items],
-        next_cursor=following,
+        next_cursor=found.cursor,
         total=found.total,
         letters=found.letters,
         standing=_standing(queue, found.standing),

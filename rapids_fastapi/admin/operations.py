@@ -15,7 +15,7 @@ from rapids_fastapi.admin.auth import AdminUser, Permission
 from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
 from rapids_fastapi.admin.letters import summary_of
 from rapids_fastapi.admin.operations_shown import operation_of
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on, path_of
+from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem, understood
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progress
 from rapids_fastapi.admin.query import QueueDep
@@ -32,7 +32,6 @@ _START = (*_DOOR, "cross-origin", "not-json", "too-large", "operation-running", 
 MOST_KEPT = 100
 """Operations of a queue; older ones are forgotten."""
 
-_OPERATIONS = Listing("operations")
 _PERMISSIONS: dict[str, Permission] = {"replay": "replay", "discard": "discard", "restore": "discard"}
 
 router = APIRouter(prefix="/api/operations", route_class=AdminRoute, dependencies=CREDENTIALS)
@@ -130,11 +129,10 @@ async def list_operations(
     `Link: rel="next"` and `next_cursor` lead on.
     """
     with understood():
-        page = await queue.operations.list(cursor=_OPERATIONS.place(cursor), limit=min(limit, MOST_KEPT))
-    following = _OPERATIONS.cursor(page.cursor)
-    lead_on(request, response, following)
+        page = await queue.operations.list(cursor=cursor or None, limit=min(limit, MOST_KEPT))
+    lead_on(request, response, page.cursor)
     items = [operation_of(operation, queue.stream, parts.redactor) for operation in page.items]
-    return schemas.OperationPage(dlq=queue.stream, items=items, next_cursor=following)
+    return schemas.OperationPage(dlq=queue.stream, items=items, next_cursor=page.cursor)
 
 
 @router.get(
