@@ -59,11 +59,12 @@ soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and 
 bench: $(INSTALLED) ## Measure next to a hand-written floor, rapids-streams 0.3.0 and FastStream, BENCH_ROUNDS (5) times; BENCH_ARGS="--contenders ours,before" compares with an earlier commit
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-lint: $(INSTALLED) ## Check style, imports between layers, and module sizes
+lint: $(INSTALLED) ## Check style, imports between layers, the rules of the house, and that every exported symbol has a type
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_house.py
+	$(BIN)/python -m tests.house.symbols
 
 spelling: $(INSTALLED) ## Find misspelt words, and words that the glossary replaces
 	$(BIN)/codespell

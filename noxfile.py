@@ -14,10 +14,12 @@ def install(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, or those that are named after `--`."""
+    """Run all tests but the slow ones, or what is named after `--`."""
     install(session)
     session.run("python", "-m", "tests.servers.unpack", success_codes=[0, 1])
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run(
+        "python", "-m", "pytest", "-n", "4", "--dist", "loadgroup", *(session.posargs or ["-m", "not slow or smoke"])
+    )
 
 
 @nox.session(python=PYTHONS)

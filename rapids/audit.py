@@ -62,7 +62,7 @@ class AuditLog:
     """
 
     def __init__(self, redis: Redis | RedisCluster, stream: str) -> None:
-        self.stream = stream_name("stream", stream)
+        self.stream: str = stream_name("stream", stream)
         self._commands = SharedPool(redis, self.stream)
 
     async def list(self, *, cursor: str | None = None, limit: int = 50) -> AuditPage:

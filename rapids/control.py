@@ -18,7 +18,7 @@ from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 
 __all__ = ["GroupControl", "Pause"]
 
-logger = logging.getLogger("rapids.control")
+logger: logging.Logger = logging.getLogger("rapids.control")
 
 LONGEST_ACTOR = 200
 LONGEST_REASON = 1_000

@@ -44,8 +44,8 @@ class CorrelationScope:
     __slots__ = ("_tokens", "causation_id", "correlation_id")
 
     def __init__(self, correlation_id: str, causation_id: str | None = None) -> None:
-        self.correlation_id = correlation_id
-        self.causation_id = causation_id
+        self.correlation_id: str = correlation_id
+        self.causation_id: str | None = causation_id
         self._tokens: list[tuple[Token[str | None], Token[str | None]]] = []
 
     def __enter__(self) -> str:

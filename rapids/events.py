@@ -45,7 +45,7 @@ class Event(BaseModel):
     `timestamp` is in UTC; one given without a time zone is taken as UTC.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     id: str = Field(default_factory=_new_id)
     timestamp: Annotated[datetime, AfterValidator(_in_utc)] = Field(default_factory=_now)

@@ -143,7 +143,8 @@ class HandlerTimeoutError(RapidsError, TimeoutError):
 
     def __init__(self, handler_name: str, timeout: float, event_id: str) -> None:
         super().__init__()
-        self.args = (handler_name, timeout, event_id)  # an OSError would take the first two for errno and strerror
+        # Not by `super().__init__`: an OSError would take the first two for errno and strerror.
+        self.args: tuple[object, ...] = (handler_name, timeout, event_id)
         self.handler_name = handler_name
         self.timeout = timeout
         self.event_id = event_id
@@ -183,7 +184,7 @@ class NonRetryableError(RapidsError):
     def __init__(self, handler_name: str, cause: BaseException, event_id: str) -> None: ...
     def __init__(self, handler_name: str, cause: BaseException | None = None, event_id: str = "") -> None:
         super().__init__(*((handler_name,) if cause is None else (handler_name, cause, event_id)))
-        self.handler_name = "" if cause is None else handler_name
+        self.handler_name: str = "" if cause is None else handler_name
         self.cause = cause
         self.event_id = event_id
 

@@ -29,7 +29,7 @@ __all__ = [
     "Trimmed",
 ]
 
-logger = logging.getLogger("rapids.observers")
+logger: logging.Logger = logging.getLogger("rapids.observers")
 
 LOG_INTERVAL = 60.0
 """Seconds between two log lines about the same observer."""

@@ -22,7 +22,7 @@ from rapids.exceptions import OperationNotFoundError
 
 __all__ = ["Operating"]
 
-logger = logging.getLogger("rapids.operations")
+logger: logging.Logger = logging.getLogger("rapids.operations")
 
 CHUNK = 5 * LARGEST_BATCH
 RENEWAL_PAUSE = LEASE_MS / 3000

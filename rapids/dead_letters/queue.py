@@ -65,7 +65,7 @@ class DeadLetterQueue:
         dlq_maxlen: int | None = None,
         maxlen: int | None = None,
     ) -> None:
-        self.stream = stream_name("stream", stream)
+        self.stream: str = stream_name("stream", stream)
         self._redis = redis
         self._commands = SharedPool(redis, self.stream)
         self._retention_ms = round(positive_seconds("retention", retention) * 1000)
@@ -75,7 +75,7 @@ class DeadLetterQueue:
 
         bounds = Bounds(self._retention_ms, self._archive_maxlen, self._dlq_maxlen, self._maxlen)
         operated = QueueLetters(redis, self.stream, bounds, self._move_for)
-        self.operations = Operations(self._commands, self.stream, operated)
+        self.operations: Operations = Operations(self._commands, self.stream, operated)
         """Bulk replays, discards and restores."""
 
     async def list(

@@ -20,7 +20,7 @@ __all__ = ["Place", "router"]
 _AUDIT = Listing("audit")
 _LAST = 2**64 - 1
 
-router = APIRouter(prefix="/api/audit", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/audit", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -29,7 +29,7 @@ _ENTRY: dict[str, Any] = {
 class AuditEntry(BaseModel):
     """Something somebody did. Letters that an operation moved have no entries of their own: the operation has."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _ENTRY})
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"example": _ENTRY})
 
     id: str = Field(description="Its own within the log of its stream.")
     at: datetime = Field(description="When, by the server's clock.")
@@ -48,7 +48,7 @@ class AuditEntry(BaseModel):
 class AuditPage(BaseModel):
     """What was done to the application's dead letters, operations and groups, newest first."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
             "example": {"items": [_ENTRY], "next_cursor": "YXVkaXQ6MTc2MzkzMjIwMDAwMC0wIHtvcmRlcnN9OmRscQ"}
         }

@@ -15,7 +15,7 @@ from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/capabilities", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/capabilities", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 @router.get(

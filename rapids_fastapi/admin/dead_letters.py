@@ -26,7 +26,7 @@ _OUTAGE = ("redis-unavailable", "not-running")
 _CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", "letter-not-found", "letter-state", *_OUTAGE)
 _REPLAY = (*_CHANGE, "letter-unreadable", "data-invalid")
 
-router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 LetterId = Annotated[

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -129,7 +129,7 @@ def _shown(example: dict[str, Any]) -> ConfigDict:
 class HandlerState(BaseModel):
     """What is recorded of a handler of a pending event that failed before."""
 
-    model_config = _shown(_HANDLER)
+    model_config: ClassVar[ConfigDict] = _shown(_HANDLER)
 
     handler: Name
     state: Literal["done", "dead", "gave_up", "waiting"] = Field(
@@ -145,7 +145,7 @@ class HandlerState(BaseModel):
 class Pending(BaseModel):
     """Who has a pending event, since when, until when."""
 
-    model_config = _shown(_PENDING)
+    model_config: ClassVar[ConfigDict] = _shown(_PENDING)
 
     consumer: Name | None = Field(default=None, description="Who holds it; null unless it is held.")
     consumer_alive: bool
@@ -163,7 +163,7 @@ class Pending(BaseModel):
 class Delivery(BaseModel):
     """What a group has made of an event."""
 
-    model_config = _shown(_DELIVERY)
+    model_config: ClassVar[ConfigDict] = _shown(_DELIVERY)
 
     group: Name
     state: DeliveryState = Field(
@@ -182,7 +182,7 @@ class Delivery(BaseModel):
 class Event(BaseModel):
     """An event as one entry of a stream."""
 
-    model_config = _shown(_EVENT)
+    model_config: ClassVar[ConfigDict] = _shown(_EVENT)
 
     stream: Name
     entry_id: str
@@ -206,7 +206,7 @@ class Event(BaseModel):
 class LetterLink(BaseModel):
     """A dead letter of the same correlation id."""
 
-    model_config = _shown(_LETTER)
+    model_config: ClassVar[ConfigDict] = _shown(_LETTER)
 
     dlq: Name
     id: Id
@@ -231,7 +231,7 @@ class LetterLink(BaseModel):
 class ReplayUnderWay(BaseModel):
     """A replay that is not settled yet."""
 
-    model_config = _shown(_REPLAY)
+    model_config: ClassVar[ConfigDict] = _shown(_REPLAY)
 
     stream: Name
     entry_id: str
@@ -248,7 +248,7 @@ class ReplayUnderWay(BaseModel):
 class Window(BaseModel):
     """What was looked at of a stream, from its newest entry on."""
 
-    model_config = _shown(_WINDOW)
+    model_config: ClassVar[ConfigDict] = _shown(_WINDOW)
 
     stream: Name
     kind: Literal["events", "replays", "letters", "archive"]
@@ -265,7 +265,7 @@ class Window(BaseModel):
 class CausationTree(BaseModel):
     """Everything found with a correlation id, as of one moment."""
 
-    model_config = _shown(
+    model_config: ClassVar[ConfigDict] = _shown(
         {
             "at": _AT,
             "correlation_id": "web-1",
@@ -299,7 +299,7 @@ class CausationTree(BaseModel):
 class Links(BaseModel):
     """What else has the correlation id of a dead letter."""
 
-    model_config = _shown(_LINKS)
+    model_config: ClassVar[ConfigDict] = _shown(_LINKS)
 
     causation_tree: str | None = Field(description="Where the causation tree is; null without a correlation id.")
     letters: list[LetterLink] = Field(description="Other letters, of all queues, as far as `windows` reach.")
@@ -310,7 +310,7 @@ class Links(BaseModel):
 class LinkedDeadLetter(DeadLetter):
     """A dead letter with all there is to know of it, and what else has its correlation id."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
             "example": {**cast(dict[str, Any], DeadLetter.model_json_schema()["example"]), "links": _LINKS}
         }

@@ -19,7 +19,7 @@ __all__ = ["router"]
 
 _PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running")
 
-router = APIRouter(prefix="/api/events", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/events", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 @router.get(

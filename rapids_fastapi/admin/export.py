@@ -18,7 +18,7 @@ __all__ = ["router"]
 
 MOST_LETTERS = 1_000_000
 
-router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 class JsonLines(StreamingResponse):

@@ -23,7 +23,7 @@ _OUTAGE = ("redis-unavailable", "not-running")
 _LOOK = (*_DOOR, "stream-needed", *_OUTAGE)
 _CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", *_OUTAGE)
 
-router = APIRouter(prefix="/api/groups", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/groups", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 GroupName = Annotated[

@@ -9,7 +9,7 @@ from rapids_fastapi.admin.problems import Problem, ProblemRoute
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/health", route_class=ProblemRoute)
+router: APIRouter = APIRouter(prefix="/health", route_class=ProblemRoute)
 
 
 @router.get("/live", summary="Whether the process answers", responses=documented())

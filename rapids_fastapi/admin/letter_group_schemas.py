@@ -1,7 +1,7 @@
 """What goes over HTTP of dead letters by what they have in common, and of how their queue stands."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,7 +38,7 @@ def _shown(example: dict[str, Any]) -> ConfigDict:
 class LetterGroup(BaseModel):
     """Dead letters of one cause. Names are cut where they are very long."""
 
-    model_config = _shown(_GROUP)
+    model_config: ClassVar[ConfigDict] = _shown(_GROUP)
 
     fingerprint: str = Field(
         description="For `fingerprint`, to list or to select these letters; `others` for those of causes that were too "
@@ -58,7 +58,7 @@ class LetterGroup(BaseModel):
 class QueueStanding(BaseModel):
     """How a dead-letter queue stands."""
 
-    model_config = _shown(_STANDING)
+    model_config: ClassVar[ConfigDict] = _shown(_STANDING)
 
     dlq: Name
     length: int = Field(description="Letters in it.")
@@ -71,7 +71,7 @@ class QueueStanding(BaseModel):
 class LetterGroupPage(BaseModel):
     """Groups of dead letters, the largest first."""
 
-    model_config = _shown(
+    model_config: ClassVar[ConfigDict] = _shown(
         {
             "dlq": "{orders}:dlq",
             "items": [_GROUP],
@@ -93,6 +93,8 @@ class LetterGroupPage(BaseModel):
 class ReindexRequest(BaseModel):
     """Nothing needs to be said, but for why, for the audit log."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "deleted letters by hand"}})
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"reason": "deleted letters by hand"}}
+    )
 
     reason: str = Field(default="", max_length=1_000, description="Why; kept in the audit log.")

@@ -19,7 +19,7 @@ _DOOR = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-
 _OUTAGE = ("redis-unavailable", "not-running")
 
 
-router = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 @router.get(

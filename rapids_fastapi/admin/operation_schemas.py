@@ -1,7 +1,7 @@
 """What goes over HTTP of operations: many letters replayed, discarded or restored."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,7 +67,7 @@ def _asked(example: dict[str, Any]) -> ConfigDict:
 class Filter(BaseModel):
     """Which letters, as in lists: what is not said does not restrict, the rest must all hold."""
 
-    model_config = _asked(_FILTER)
+    model_config: ClassVar[ConfigDict] = _asked(_FILTER)
 
     event_type: Asked | None = Field(default=None, description="A type, or a pattern such as order.*")
     handler: Asked | None = None
@@ -87,7 +87,7 @@ class Filter(BaseModel):
 class Selector(BaseModel):
     """Which letters: exactly one of the three. Letters written later are not selected, whatever they are like."""
 
-    model_config = _asked({"filter": _FILTER})
+    model_config: ClassVar[ConfigDict] = _asked({"filter": _FILTER})
 
     ids: list[Asked] | None = Field(default=None, min_length=1, max_length=MOST_IDS)
     filter: Filter | None = None
@@ -97,7 +97,7 @@ class Selector(BaseModel):
 class OperationRequest(BaseModel):
     """What to do to which letters."""
 
-    model_config = _asked(
+    model_config: ClassVar[ConfigDict] = _asked(
         {
             "kind": "replay",
             "selector": {"fingerprint": _FINGERPRINT},
@@ -126,7 +126,7 @@ class OperationRequest(BaseModel):
 class OperationError(BaseModel):
     """Why a letter was not moved."""
 
-    model_config = _shown(_ERROR)
+    model_config: ClassVar[ConfigDict] = _shown(_ERROR)
 
     letter_id: Name = Field(description="Empty where it is not about one letter but ended the operation.")
     error: Text
@@ -135,7 +135,7 @@ class OperationError(BaseModel):
 class Operation(BaseModel):
     """An operation as it stood when it was looked at. Counts are letters."""
 
-    model_config = _shown(OPERATION_EXAMPLE)
+    model_config: ClassVar[ConfigDict] = _shown(OPERATION_EXAMPLE)
 
     id: str
     dlq: Name
@@ -162,7 +162,7 @@ class Operation(BaseModel):
 class OperationPage(BaseModel):
     """Operations, newest first; the last 100 are kept."""
 
-    model_config = _shown(
+    model_config: ClassVar[ConfigDict] = _shown(
         {"dlq": "{orders}:dlq", "items": [OPERATION_EXAMPLE], "next_cursor": "b3BlcmF0aW9uczowYTRkY2YwZTNmMGY0ZjJi"}
     )
 
@@ -174,7 +174,7 @@ class OperationPage(BaseModel):
 class Preview(BaseModel):
     """What an operation would do, were it started now: nothing was changed."""
 
-    model_config = _shown(
+    model_config: ClassVar[ConfigDict] = _shown(
         {
             "dlq": "{orders}:dlq",
             "total": 4120,
@@ -196,6 +196,6 @@ class Preview(BaseModel):
 class OperationChangeRequest(BaseModel):
     """Why it is paused, goes on or ends."""
 
-    model_config = _asked({"reason": "the bank is down again"})
+    model_config: ClassVar[ConfigDict] = _asked({"reason": "the bank is down again"})
 
     reason: str = Field(default="", max_length=LONGEST_REASON, description="Why; kept in the audit.")

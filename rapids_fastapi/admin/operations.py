@@ -34,7 +34,7 @@ MOST_KEPT = 100
 
 _PERMISSIONS: dict[str, Permission] = {"replay": "replay", "discard": "discard", "restore": "discard"}
 
-router = APIRouter(prefix="/api/operations", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/operations", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 OperationId = Annotated[
     str,

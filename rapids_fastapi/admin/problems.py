@@ -100,7 +100,7 @@ class Problem(HTTPException):
     """Raised to answer with a problem. `more` are members of its own, beside those of the RFC."""
 
     def __init__(self, name: str, detail: str, *, headers: Sequence[tuple[str, str]] = (), **more: object) -> None:
-        self.kind = KINDS[name]
+        self.kind: Kind = KINDS[name]
         super().__init__(self.kind.status, detail, dict(headers))
         self.all_headers = headers
         self.more = more

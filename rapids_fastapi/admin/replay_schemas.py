@@ -1,7 +1,7 @@
 """What goes over HTTP of what became of replays."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,7 @@ REPLAY_EXAMPLE: dict[str, Any] = {
 class ReplayOutcome(BaseModel):
     """What became of a replay."""
 
-    model_config = ConfigDict(json_schema_extra={"example": REPLAY_EXAMPLE})
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"example": REPLAY_EXAMPLE})
 
     at: datetime
     scope: str = Field(description="Who got the event.")

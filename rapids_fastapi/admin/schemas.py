@@ -1,7 +1,7 @@
 """What goes over HTTP."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -98,7 +98,7 @@ ATTEMPT: dict[str, Any] = {
 class Payload(BaseModel):
     """An event's data or metadata, redacted."""
 
-    model_config = _shown(_PAYLOAD)
+    model_config: ClassVar[ConfigDict] = _shown(_PAYLOAD)
 
     encoding: Literal["json", "text", "base64", "omitted"] = Field(
         description="What `value` is: the JSON value itself; text (what is no JSON, or the beginning of what is cut); "
@@ -112,7 +112,7 @@ class Payload(BaseModel):
 class DeadLetterSummary(BaseModel):
     """A dead letter as lists show it: long errors and payloads are cut."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _SUMMARY})
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"example": _SUMMARY})
 
     id: str
     state: State
@@ -135,7 +135,7 @@ class DeadLetterSummary(BaseModel):
 class DeadLetterPage(BaseModel):
     """Dead letters, newest first. A page may be short, even empty, and have a next one."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
             "example": {
                 "dlq": "{orders}:dlq",
@@ -159,7 +159,7 @@ class DeadLetterPage(BaseModel):
 class Difference(BaseModel):
     """One place where changed data differ from those of the letter."""
 
-    model_config = _shown(_DIFFERENCE)
+    model_config: ClassVar[ConfigDict] = _shown(_DIFFERENCE)
 
     pointer: str = Field(
         description="Where: a JSON Pointer (RFC 6901) into the changed data if something was added, else into the "
@@ -174,7 +174,7 @@ class Difference(BaseModel):
 class Change(BaseModel):
     """Something done to a dead letter."""
 
-    model_config = _shown(_CHANGE)
+    model_config: ClassVar[ConfigDict] = _shown(_CHANGE)
 
     action: str
     at: datetime
@@ -194,7 +194,7 @@ class Change(BaseModel):
 class Attempt(BaseModel):
     """A handler's failed attempt. Texts are hostile input, and come as data only."""
 
-    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": ATTEMPT})
+    model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True, json_schema_extra={"example": ATTEMPT})
 
     delivery: int = Field(description="The delivery of the entry on which it was made. Interrupted ones do not count.")
     attempt: int = Field(description="The quick attempt within this delivery, from 1; 0 if nothing was recorded.")
@@ -211,7 +211,7 @@ class Attempt(BaseModel):
 class ParseProblem(BaseModel):
     """One thing that is wrong with an event."""
 
-    model_config = _shown(_PARSE_PROBLEM)
+    model_config: ClassVar[ConfigDict] = _shown(_PARSE_PROBLEM)
 
     pointer: str = Field(
         description="Where: a JSON Pointer (RFC 6901) into the event, its own and the common fields together; empty "
@@ -224,7 +224,7 @@ class ParseProblem(BaseModel):
 class ParseCheck(BaseModel):
     """Whether the event, as stored, would parse today, by the classes of this process."""
 
-    model_config = _shown(_PARSE_CHECK)
+    model_config: ClassVar[ConfigDict] = _shown(_PARSE_CHECK)
 
     outcome: Literal["parses", "invalid", "unknown_type", "unreadable", "too_large"] = Field(
         description="`invalid`: its class refuses it; `unknown_type`: this process has no class for it; `unreadable`: "
@@ -280,7 +280,9 @@ WHOLE_EXAMPLE: dict[str, Any] = {
 class DeadLetter(WholeLetter):
     """A dead letter with all there is to know of it."""
 
-    model_config = _shown({**WHOLE_EXAMPLE, "history": [], "replays": [REPLAY_EXAMPLE], "parse_check": _PARSE_CHECK})
+    model_config: ClassVar[ConfigDict] = _shown(
+        {**WHOLE_EXAMPLE, "history": [], "replays": [REPLAY_EXAMPLE], "parse_check": _PARSE_CHECK}
+    )
 
     history: list[Change] = Field(description="What was done to it, oldest first.")
     replays: list[ReplayOutcome] = Field(description="What became of its replay, once it was replayed.")
@@ -288,7 +290,7 @@ class DeadLetter(WholeLetter):
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     reason: str = Field(default="", max_length=1_000, description="Why; kept in the letter's history.")
 
@@ -296,7 +298,7 @@ class _Request(BaseModel):
 class ReplayRequest(_Request):
     """How to replay."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid",
         json_schema_extra={
             "example": {
@@ -322,19 +324,19 @@ class ReplayRequest(_Request):
 class DiscardRequest(_Request):
     """Why it is discarded."""
 
-    model_config = _shown({"reason": "a test order"})
+    model_config: ClassVar[ConfigDict] = _shown({"reason": "a test order"})
 
 
 class RestoreRequest(_Request):
     """Why it is brought back."""
 
-    model_config = _shown({"reason": "discarded by mistake"})
+    model_config: ClassVar[ConfigDict] = _shown({"reason": "discarded by mistake"})
 
 
 class ReplayResult(BaseModel):
     """Where the event went."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
             "example": {
                 "letter_id": "1763932000000-0",

@@ -1,6 +1,6 @@
 """What goes over HTTP of the admin itself: what it can do, who asks, whether the process is well."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,7 @@ def _shown(example: dict[str, Any]) -> ConfigDict:
 class User(BaseModel):
     """Who asks."""
 
-    model_config = _shown(_USER)
+    model_config: ClassVar[ConfigDict] = _shown(_USER)
 
     name: str
     permissions: list[Permission]
@@ -29,7 +29,7 @@ class User(BaseModel):
 class Queue(BaseModel):
     """A dead-letter queue, and the groups of this process that write to it."""
 
-    model_config = _shown(_QUEUE)
+    model_config: ClassVar[ConfigDict] = _shown(_QUEUE)
 
     name: str
     groups: list[str]
@@ -38,7 +38,7 @@ class Queue(BaseModel):
 class Capabilities(BaseModel):
     """What this admin can do, and what the one who asks may."""
 
-    model_config = _shown(
+    model_config: ClassVar[ConfigDict] = _shown(
         {
             "version": "0.1.0",
             "user": _USER,
@@ -62,6 +62,6 @@ class Capabilities(BaseModel):
 class Health(BaseModel):
     """One word."""
 
-    model_config = _shown({"status": "ok"})
+    model_config: ClassVar[ConfigDict] = _shown({"status": "ok"})
 
     status: Literal["ok"]

@@ -5,7 +5,7 @@ Names of groups, consumers and handlers are hostile text, and come as data only.
 
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -107,7 +107,7 @@ def _shown(example: dict[str, Any]) -> ConfigDict:
 class Stream(BaseModel):
     """A stream as of one moment."""
 
-    model_config = _shown(_STREAM)
+    model_config: ClassVar[ConfigDict] = _shown(_STREAM)
 
     at: datetime = Field(description="When this was so, by the server's clock.")
     stream: Name
@@ -124,7 +124,7 @@ class Stream(BaseModel):
 class Streams(BaseModel):
     """The streams of this application's emitter and routers."""
 
-    model_config = _shown({"items": [_STREAM], "missing": ["invoices"]})
+    model_config: ClassVar[ConfigDict] = _shown({"items": [_STREAM], "missing": ["invoices"]})
 
     items: list[Stream]
     missing: list[Name] = Field(description="Those that are not there yet: nothing was emitted, no router started.")
@@ -133,7 +133,7 @@ class Streams(BaseModel):
 class Pause(BaseModel):
     """Who paused a group, why, and since when. Whoever did so by hand may have left out any of it."""
 
-    model_config = _shown(_PAUSE)
+    model_config: ClassVar[ConfigDict] = _shown(_PAUSE)
 
     actor: Name
     reason: Text
@@ -143,7 +143,7 @@ class Pause(BaseModel):
 class Group(BaseModel):
     """A group as of one moment. Counts are entries, but for the consumers."""
 
-    model_config = _shown(_GROUP)
+    model_config: ClassVar[ConfigDict] = _shown(_GROUP)
 
     at: datetime = Field(description="When this was so, by the server's clock.")
     stream: Name
@@ -168,7 +168,9 @@ class Group(BaseModel):
 class GroupPage(BaseModel):
     """Groups of a stream, by name. A page may be short and have a next one."""
 
-    model_config = _shown({"stream": "orders", "items": [_GROUP], "next_cursor": "Z3JvdXBzOkxuQmhlVzFsYm5Sew"})
+    model_config: ClassVar[ConfigDict] = _shown(
+        {"stream": "orders", "items": [_GROUP], "next_cursor": "Z3JvdXBzOkxuQmhlVzFsYm5Sew"}
+    )
 
     stream: Name
     items: list[Group]
@@ -178,7 +180,7 @@ class GroupPage(BaseModel):
 class Consumer(BaseModel):
     """A consumer of a group."""
 
-    model_config = _shown(_CONSUMER)
+    model_config: ClassVar[ConfigDict] = _shown(_CONSUMER)
 
     consumer: Name
     alive: bool = Field(description="Whether a living process of Rapids holds the name.")
@@ -192,7 +194,9 @@ class Consumer(BaseModel):
 class GroupDetail(BaseModel):
     """One group with a page of its consumers, by name."""
 
-    model_config = _shown({"group": _GROUP, "consumers": [_CONSUMER], "next_cursor": "Y29uc3VtZXJzOkxuZGxZaTB4"})
+    model_config: ClassVar[ConfigDict] = _shown(
+        {"group": _GROUP, "consumers": [_CONSUMER], "next_cursor": "Y29uc3VtZXJzOkxuZGxZaTB4"}
+    )
 
     group: Group
     consumers: list[Consumer]
@@ -202,7 +206,9 @@ class GroupDetail(BaseModel):
 class ParkedFailure(BaseModel):
     """Why an entry is parked."""
 
-    model_config = _shown({"handler": "take_payment", "reason": "max_deliveries_exceeded", "error": "[redacted]"})
+    model_config: ClassVar[ConfigDict] = _shown(
+        {"handler": "take_payment", "reason": "max_deliveries_exceeded", "error": "[redacted]"}
+    )
 
     handler: Name
     reason: Name
@@ -212,7 +218,7 @@ class ParkedFailure(BaseModel):
 class HandlerAttempts(BaseModel):
     """How a handler failed so far on an entry."""
 
-    model_config = _shown(_ATTEMPTS)
+    model_config: ClassVar[ConfigDict] = _shown(_ATTEMPTS)
 
     handler: Name
     attempts: list[Attempt] = Field(
@@ -225,7 +231,7 @@ class HandlerAttempts(BaseModel):
 class PendingEntry(BaseModel):
     """An entry that was delivered to a group and is not acknowledged."""
 
-    model_config = _shown(_PENDING)
+    model_config: ClassVar[ConfigDict] = _shown(_PENDING)
 
     entry_id: str
     appended_at: datetime | None
@@ -246,7 +252,7 @@ class PendingEntry(BaseModel):
 class PendingPage(BaseModel):
     """Pending entries, in the order of the stream; waiting ones alone, the next one due first."""
 
-    model_config = _shown(
+    model_config: ClassVar[ConfigDict] = _shown(
         {"at": _AT, "stream": "orders", "group": "payments", "items": [_PENDING], "next_cursor": _CURSOR}
     )
 
@@ -258,7 +264,7 @@ class PendingPage(BaseModel):
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     stream: str = Field(min_length=1, max_length=LONGEST_NAME)
     group: str = Field(min_length=1, max_length=LONGEST_NAME)
@@ -267,7 +273,7 @@ class _Request(BaseModel):
 class PauseRequest(_Request):
     """Which group to pause, and why."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"example": {"stream": "orders", "group": "payments", "reason": "the bank is down"}}
     )
 
@@ -277,7 +283,7 @@ class PauseRequest(_Request):
 class ResumeRequest(_Request):
     """Which group goes on, and why."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"example": {"stream": "orders", "group": "payments", "reason": "the bank is back"}}
     )
 
@@ -287,7 +293,7 @@ class ResumeRequest(_Request):
 class PauseResult(BaseModel):
     """The pause that holds now, which may be an earlier one; or the one that ended."""
 
-    model_config = _shown({"stream": "orders", "group": "payments", "pause": _PAUSE})
+    model_config: ClassVar[ConfigDict] = _shown({"stream": "orders", "group": "payments", "pause": _PAUSE})
 
     stream: Name
     group: Name

@@ -13,7 +13,7 @@ __all__ = ["router"]
 
 _PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running")
 
-router = APIRouter(prefix="/api/streams", route_class=AdminRoute, dependencies=CREDENTIALS)
+router: APIRouter = APIRouter(prefix="/api/streams", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 @router.get("", summary="List the application's streams", openapi_extra=needs("read"), responses=documented(*_PROBLEMS))

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from redis.asyncio import Redis
 
 from rapids.embedded import embedded_server
 from tests.house import flow, source
 from tests.house.limits import LIMITS
+from tests.house.symbols import exported_symbols
 
 __all__ = ["main"]
 
@@ -49,20 +44,8 @@ def counted() -> list[tuple[str, object]]:
 
 
 def typed(package: str) -> tuple[str, object]:
-    """Exported symbols by pyright, and how many of them have a complete type."""
-    executable = Path(sys.executable)
-    path = os.pathsep.join((str(executable.parent), os.environ.get("PATH", os.defpath)))
-    command = [shutil.which("pyright", path=path) or "pyright", "--verifytypes", package]
-    ran = subprocess.run(
-        [*command, "--ignoreexternal", "--outputjson"],
-        env={**os.environ, "PATH": path},
-        cwd=source.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    found = json.loads(ran.stdout)["typeCompleteness"]
-    symbols = sum(found["exportedSymbolCounts"].values())
-    return f"typed symbols of {package}, complete", f"{symbols:,}, {100 * found['completenessScore']:.1f} %"
+    symbols = exported_symbols(package)
+    return f"exported symbols of {package}, with a complete type", f"{symbols.count:,}, {symbols.complete:.1f} %"
 
 
 async def main() -> None:
