@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 4
+unexport PYTHONDONTWRITEBYTECODE # the tests start many processes, which start sooner from compiled files
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 # Tests wait more than they compute, so there are more workers than most machines have cores.
 

@@ -12,20 +12,18 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from tests.embedded_scripts import private_temp, run_script
+from tests.model.profiles import register_profiles
 from tests.servers.builds import BUILDS, Build
 from tests.servers.choice import DEFAULT, NAMES, Servers, build_of, is_one_machine, servers_named
 from tests.servers.connecting import connected
 
 __all__ = ["private_temp", "run_script"]
 
-settings.register_profile("rapids", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("rapids")
-"""A machine that is busy fails no example: how long one takes is for `make bench`."""
+register_profiles()
 
 NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build"}
 OF_ONE_MACHINE = {"redis_url": "connects to a server by its address", "build": "starts a server of its own"}

@@ -390,7 +390,7 @@ texts = st.text(max_size=20, alphabet=st.characters(codec="utf-8")).map(lambda t
     original=values,
     scope=st.sampled_from(["handler", "group", "everyone"]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_what_is_replayed_with_others_is_what_is_replayed_by_itself(
     redis: Redis,
     stream: str,

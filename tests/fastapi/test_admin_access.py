@@ -15,16 +15,14 @@ from starlette.requests import HTTPConnection
 from rapids import EventEmitter
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
 from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter
-from tests.fastapi.walking import behind_the_door, filled
+from tests.fastapi.walking import filled, guarded
 
 JSON = {"Content-Type": "application/json"}
 
 
 def operations() -> list[tuple[str, str]]:
     """Every route of the admin that needs permission, from the documentation, where none can hide."""
-    app = FastAPI()
-    app.include_router(rapids_admin)
-    return [(method, filled(path)) for method, path in behind_the_door(app)]
+    return [(method, filled(path)) for method, path in guarded()]
 
 
 def rapids_with(url: str, **options: Any) -> Rapids:

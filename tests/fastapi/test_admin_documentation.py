@@ -9,20 +9,12 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
-from rapids_fastapi import rapids_admin
 from rapids_fastapi.admin.problems import KINDS
+from tests.fastapi.walking import document
 
 PROBLEM = "application/problem+json"
 GUIDE = Path(__file__).parents[2] / "docs" / "http.md"
-
-
-def document() -> dict[str, Any]:
-    app = FastAPI()
-    app.include_router(rapids_admin)
-    return TestClient(app).get("/openapi.json").json()
 
 
 DOCUMENT = document()

@@ -11,14 +11,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.fastapi.served import OPERATOR, app_on, fill
-from tests.fastapi.walking import documented, filled
+from tests.fastapi.walking import document, documented, filled
 
 pytestmark = pytest.mark.slow
 
 JSON = {**OPERATOR, "Content-Type": "application/json"}
 PROBLEM = "application/problem+json"
 
-DOCUMENTED = documented(app_on("redis://nowhere"))
+DOCUMENTED = documented()
 WITH_PARAMETERS = [operation for operation, described in DOCUMENTED.items() if described.get("parameters")]
 WITH_BODY = [operation for operation, described in DOCUMENTED.items() if "requestBody" in described]
 
@@ -140,14 +140,14 @@ def test_in_parameters(client: TestClient, operation: tuple[str, str]) -> None:
     for parameter in DOCUMENTED[operation]["parameters"]:
         name, others = parameter["name"], needed(operation, parameter["name"])
         for junk in JUNK:
-            if parameter["in"] == "path":
-                addresses = [f"{filled(path.replace(f'{{{name}}}', junk))}?{others}"] if junk else []
+            if parameter["in"] == "query":
+                address = f"{filled(path)}?{others}&{name}={junk}"
+            elif junk:
+                address = f"{filled(path.replace(f'{{{name}}}', junk))}?{others}"
             else:
-                twice = f"{filled(path)}?{others}&{name}={junk}&{name}={quote(example(parameter))}&{name}={junk}"
-                addresses = [f"{filled(path)}?{others}&{name}={junk}", twice]
-            for address in addresses:
-                answer = client.request(method, address, headers=JSON, content=content)
-                check(answer, operation, address[:300])
+                continue
+            answer = client.request(method, address, headers=JSON, content=content)
+            check(answer, operation, address[:300])
 
 
 def needed(operation: tuple[str, str], but: str) -> str:
@@ -178,7 +178,7 @@ def test_in_bodies(client: TestClient, operation: tuple[str, str]) -> None:
 
 
 def schema_named(reference: str) -> dict[str, Any]:
-    return app_on("redis://nowhere").openapi()["components"]["schemas"][reference.rpartition("/")[2]]
+    return document()["components"]["schemas"][reference.rpartition("/")[2]]
 
 
 @pytest.mark.parametrize("query", [b"q=\xff\xfe&limit=1", b"limit=1&\xff", b"=&=&;", b"limit=1&cursor=\xff", b"%&&&"])

@@ -6,15 +6,16 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import Response
 from fastapi.testclient import TestClient
 from starlette.requests import Request
 
 from rapids import EventEmitter
-from rapids_fastapi import Rapids, rapids_admin
+from rapids_fastapi import Rapids
 from rapids_fastapi.admin.paging import LONGEST_CURSOR, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
 from tests.fastapi.helpers import BEARER, STREAM, admin_app, client, put_letter, token
+from tests.fastapi.walking import document
 
 __all__ = ["client", "token"]
 
@@ -67,17 +68,13 @@ def test_a_link_is_one_line_of_ascii_whatever_the_path() -> None:
 
 
 def test_every_list_says_where_it_goes_on() -> None:
-    app = FastAPI()
-    app.include_router(rapids_admin)
-    document = app.openapi()
-
     def properties(schema: dict[str, Any]) -> set[str]:
         members = [schema, *schema.get("anyOf", ())]
         names = {member["$ref"].rpartition("/")[2] for member in members if "$ref" in member}
-        return {name for schema in names for name in document["components"]["schemas"][schema]["properties"]}
+        return {name for schema in names for name in document()["components"]["schemas"][schema]["properties"]}
 
     lists = 0
-    for methods in document["paths"].values():
+    for methods in document()["paths"].values():
         for operation in methods.values():
             parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", ())}
             answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})

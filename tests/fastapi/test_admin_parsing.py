@@ -14,6 +14,7 @@ from rapids import BaseEvent, EventEmitter
 from rapids_fastapi import Rapids
 from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, put_letter
+from tests.fastapi.walking import document
 
 LETTERS = "/rapids/api/dead-letters"
 
@@ -118,7 +119,7 @@ def test_megabytes_are_not_looked_at(client: TestClient, redis_url: str) -> None
 
 
 def test_the_documented_example_is_an_answer(client: TestClient) -> None:
-    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    schemas = document()["components"]["schemas"]
 
     example = schemas["DeadLetter"]["example"]["parse_check"]
     assert set(example) == set(schemas["ParseCheck"]["required"])

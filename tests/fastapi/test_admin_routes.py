@@ -7,27 +7,20 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from rapids import EventEmitter, EventRouter
-from rapids_fastapi import AdminUser, Permission, Rapids, rapids_admin
+from rapids_fastapi import AdminUser, Permission, Rapids
 from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app
-from tests.fastapi.walking import HEALTH, METHODS, behind_the_door, documented, filled, routed
+from tests.fastapi.walking import HEALTH, METHODS, documented, everything, filled, guarded, routed
 
 JSON = {"Content-Type": "application/json"}
 PROBLEM = "application/problem+json"
 
 
-def everything() -> FastAPI:
-    app = FastAPI()
-    app.include_router(rapids_admin)
-    return app
-
-
-DOCUMENTED = documented(everything())
-GUARDED = behind_the_door(everything())
+DOCUMENTED = documented()
+GUARDED = guarded()
 
 
 @pytest.fixture(autouse=True)

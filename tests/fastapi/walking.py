@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
+
+from rapids_fastapi import rapids_admin
 
 HEALTH = "/rapids/health/"
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
-def documented(app: FastAPI) -> dict[tuple[str, str], dict[str, Any]]:
-    """Every operation of the admin in the application's own documentation, by method and path."""
+def everything() -> FastAPI:
+    """An application with the whole admin and nothing else."""
+    app = FastAPI()
+    app.include_router(rapids_admin)
+    return app
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The admin's OpenAPI document as a client gets it, made once in a run: it takes a second. Do not change it."""
+    return json.loads(json.dumps(everything().openapi()))
+
+
+def documented() -> dict[tuple[str, str], dict[str, Any]]:
+    """Every operation of the admin in the document, by method and path."""
     return {
         (method.upper(), path): operation
-        for path, methods in app.openapi()["paths"].items()
-        if path.startswith("/rapids/")
+        for path, methods in document()["paths"].items()
         for method, operation in methods.items()
     }
 
 
-def behind_the_door(app: FastAPI) -> dict[tuple[str, str], dict[str, Any]]:
+def guarded() -> dict[tuple[str, str], dict[str, Any]]:
     """Those of them that need a permission: all but health."""
-    return {key: operation for key, operation in documented(app).items() if not key[1].startswith(HEALTH)}
+    return {key: operation for key, operation in documented().items() if not key[1].startswith(HEALTH)}
 
 
 def routed(app: FastAPI) -> set[tuple[str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import model_validator
 from redis.asyncio import Redis
@@ -31,7 +31,7 @@ from tests.model.bad_input import (
     nobodys_entries,
     values,
 )
-from tests.model.profiles import THOROUGH
+from tests.model.profiles import by_profile, slow_examples
 from tests.worker.helpers import add, as_text, letters, running, until_settled
 
 pytestmark = pytest.mark.slow
@@ -39,13 +39,10 @@ pytestmark = pytest.mark.slow
 STREAM, GROUP, DLQ = "mo:bad", "mo-bad", "mo:bad-letters"
 
 PROFILE = settings(
-    max_examples=1_000 if THOROUGH else 60,
-    derandomize=not THOROUGH,
-    deadline=None,
-    database=None,
-    phases=[Phase.explicit, Phase.generate, Phase.shrink] if THOROUGH else [Phase.explicit, Phase.generate],
+    slow_examples(quick=15, deep=60, thorough=1_000),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],  # huge entries are the point
 )
+PATIENCE = by_profile(quick=120, deep=300, thorough=1_800)
 
 
 class Bench:
@@ -105,7 +102,7 @@ async def check_mixture(bench: Bench, mixture: Sequence[tuple[str, Flat]]) -> No
         assert (read.group, read.entry_id, read.replay_of) == (GROUP, entry_id, None)
 
 
-@pytest.mark.timeout(1_800 if THOROUGH else 120)
+@pytest.mark.timeout(PATIENCE)
 def test_good_entries_among_bad_ones(redis_url: str) -> None:
     with asyncio.Runner() as runner:
         redis = Redis.from_url(redis_url)
@@ -206,12 +203,12 @@ async def check_migration(redis: Redis, old: dict[int, list[tuple[bytes, bytes]]
 extras = st.lists(st.tuples(hostile_names, values), max_size=4)
 
 
-@pytest.mark.timeout(1_800 if THOROUGH else 120)
+@pytest.mark.timeout(PATIENCE)
 def test_letters_are_replayed_once_a_migration_can_read_them(redis_url: str) -> None:
     with asyncio.Runner() as runner:
         redis = Redis.from_url(redis_url)
 
-        @settings(PROFILE, max_examples=200 if THOROUGH else 15)
+        @slow_examples(quick=5, deep=15, thorough=200)
         @given(old=st.dictionaries(st.integers(0, 10**9), extras, min_size=1, max_size=5))
         def check(old: dict[int, list[tuple[bytes, bytes]]]) -> None:
             runner.run(check_migration(redis, old))

@@ -7,31 +7,21 @@ a failure may not come back, so each says all that happened.
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from rapids.dead_letters import Scope
 from tests.model.events import GROUPS, Script, scripts
 from tests.model.harness import Harness
-from tests.model.profiles import THOROUGH
+from tests.model.profiles import by_profile, slow_examples
 from tests.model.promises import Evidence, Promises
 
 pytestmark = pytest.mark.slow
 
-SLOW = [HealthCheck.too_slow]  # each step waits for a real server, and most for handlers
-PROFILE = (
-    settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=SLOW, print_blob=True)
-    if THOROUGH
-    else settings(
-        max_examples=16,
-        stateful_step_count=25,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],  # shrinking takes as long as hundreds of examples
-        suppress_health_check=SLOW,
-    )
+PROFILE = settings(
+    slow_examples(quick=4, deep=16, thorough=150),
+    stateful_step_count=by_profile(quick=25, deep=25, thorough=40),
 )
 
 any_ = st.integers(0, 100)
@@ -124,7 +114,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             harness.close()
 
 
-@pytest.mark.timeout(3_600 if THOROUGH else 180)
+@pytest.mark.timeout(by_profile(quick=180, deep=400, thorough=3_600))
 def test_the_promises_hold_whatever_happens(redis_url: str) -> None:
     machine = type("Machine", (DeliveryMachine,), {"url": redis_url})
     run_state_machine_as_test(machine, settings=PROFILE)

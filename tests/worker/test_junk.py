@@ -157,7 +157,7 @@ def one_router(redis_url: str) -> Iterator[OneRouter]:
 def test_any_bytes_at_all(one_router: OneRouter) -> None:
     number = 0
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(suppress_health_check=list(HealthCheck))
     @given(st.lists(entries(), min_size=1, max_size=15))
     def check(junk: list[list[bytes]]) -> None:
         nonlocal number
