@@ -19,7 +19,6 @@ SEED = 2980
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(180)
 @pytest.mark.smoke
 async def test_every_promise_is_kept_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(tempfile.mkdtemp(prefix="rc-"))  # short: a unix socket's path has 107 bytes at most

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(120)
 async def test_nothing_grows_and_nothing_is_left() -> None:
     soaked = await soak(seconds=8, rate=250, say=lambda _: None)
 

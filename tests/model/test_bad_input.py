@@ -42,7 +42,7 @@ PROFILE = settings(
     slow_examples(quick=15, deep=60, thorough=1_000),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],  # huge entries are the point
 )
-PATIENCE = by_profile(quick=120, deep=300, thorough=1_800)
+PATIENCE = by_profile(quick=300, deep=600, thorough=1_800)
 
 
 class Bench:

@@ -114,7 +114,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             harness.close()
 
 
-@pytest.mark.timeout(by_profile(quick=180, deep=400, thorough=3_600))
+@pytest.mark.timeout(by_profile(quick=300, deep=600, thorough=3_600))
 def test_the_promises_hold_whatever_happens(redis_url: str) -> None:
     machine = type("Machine", (DeliveryMachine,), {"url": redis_url})
     run_state_machine_as_test(machine, settings=PROFILE)

@@ -37,7 +37,6 @@ async def calls(redis: Redis) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("xinfo|consumers", "xinfo"))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.standalone("weighs all that one server answers")
 async def test_a_hundred_thousand_waiting_or_parked_entries_are_not_looked_at(redis: Redis) -> None:
     await fill(redis)
