@@ -22,7 +22,7 @@ LARGEST_PAGE = 200
 DEEP = 250
 """Pages of the largest size to go down by cursor."""
 PATIENCE = 60.0
-"""Seconds: the server is started meanwhile, and nobody waits for an answer that long."""
+"""Seconds: the server starts during it, and nobody waits for an answer that long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,21 +46,21 @@ class MeasuringLetters:
             await fill(self._redis, count)
 
     async def _index(self, job: Job, environment: Environment) -> Outcome:
-        """What the index takes, by what the server says of its keys, and by what there is less without them; and what
-        it takes to make it anew."""
-        told = await self._told_of_index()
+        """The size of the index, as the server reports it for its keys and as the memory without them shows; and
+        the cost of rebuilding it."""
+        reported = await self._reported_size()
         before = await self._memory()
         await self._redis.delete(*await self._index_keys())
         without = await self._memory()
         outcome = await self._run(job, environment)
-        made_anew = await self._memory()
-        sizes = {"told": told / MB, "used": (before - without) / MB, "anew": (made_anew - without) / MB}
+        rebuilt = await self._memory()
+        sizes = {"reported": reported / MB, "used": (before - without) / MB, "rebuilt": (rebuilt - without) / MB}
         return Outcome({**outcome.metrics, **sizes})
 
     async def _index_keys(self) -> list[bytes]:
         return [key async for key in self._redis.scan_iter(f"{LETTER_INDEX}*", count=1_000)]
 
-    async def _told_of_index(self) -> int:
+    async def _reported_size(self) -> int:
         return sum([await self._redis.memory_usage(key, samples=0) or 0 for key in await self._index_keys()])
 
     async def _memory(self) -> int:

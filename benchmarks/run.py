@@ -22,7 +22,7 @@ from benchmarks.scenario import BEFORE, Scenario
 from benchmarks.servers import private_server
 from benchmarks.stage import Stage, Wrong
 from benchmarks.table import MARK, legend, table
-from benchmarks.table import number as told
+from benchmarks.table import number as formatted
 
 PATIENCE = 120.0
 """Seconds that a command which prepares a measurement may take."""
@@ -45,7 +45,7 @@ class Options:
     server: Path | None = None
     """Another server's executable than the embedded one's."""
 
-    def told(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         return {
             "scenarios": [scenario.name for scenario in self.scenarios],
             "contenders": list(self.contenders),
@@ -114,7 +114,7 @@ class Run:
     def _say(self, scenario: Scenario, contenders: Sequence[str]) -> None:
         for result in row_results([scenario], self._findings, contenders):
             medians = [
-                f"{name} {told(found.median)}" if (found := result.spread_of(name)) else f"{name} n/a"
+                f"{name} {formatted(found.median)}" if (found := result.spread_of(name)) else f"{name} n/a"
                 for name in contenders
             ]
             seconds = time.monotonic() - self._began
@@ -137,7 +137,7 @@ class Run:
         seconds = time.monotonic() - self._began
         folder = self._options.output
         folder.mkdir(parents=True, exist_ok=True)
-        found = as_json(machine, self._options.told(), rows, self._findings, seconds)
+        found = as_json(machine, self._options.describe(), rows, self._findings, seconds)
         (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
         text = f"{machine}\n\n{table(rows, contenders)}\n\n{legend(self._findings)}\n"
         (folder / "table.md").write_text(text)

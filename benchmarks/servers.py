@@ -1,4 +1,4 @@
-"""The private server of a run: the embedded one, or another that is told to be measured."""
+"""The private server of a run: the embedded one, or another that was named."""
 
 from __future__ import annotations
 

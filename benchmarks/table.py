@@ -48,16 +48,16 @@ def _cells(result: RowResult, contenders: Sequence[str]) -> list[str]:
 def _cell(result: RowResult, contender: str) -> str:
     if result.missing.get(contender) == FAILED:
         return "FAILED"
-    return told(result.spread_of(contender)) or "n/a"
+    return formatted(result.spread_of(contender)) or "n/a"
 
 
 def _ratio(result: RowResult, contender: str) -> str:
     ratios = {BEFORE: result.to_before, "floor": result.to_floor, "peer": result.to_peer}
     mark = f" {MARK}" if contender == BEFORE and result.is_slower else ""
-    return told(ratios[contender]) + mark
+    return formatted(ratios[contender]) + mark
 
 
-def told(found: Spread | None) -> str:
+def formatted(found: Spread | None) -> str:
     """The median, and the lowest and highest round."""
     if found is None:
         return ""

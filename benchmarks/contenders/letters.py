@@ -135,11 +135,11 @@ def _after(moment: datetime) -> datetime:
     return moment + timedelta(days=1)
 
 
-# --- the index made anew --------------------------------------------------------------------------------------------
+# --- the index rebuilt --------------------------------------------------------------------------------------------
 
 
 async def _index(queue: DeadLetterQueue, count: int) -> Mapping[str, float]:
-    """Made anew by looks that each catch up with a part."""
+    """Rebuilt by looks that each catch up with a part."""
     looks: list[float] = []
     began = time.perf_counter()
     standing = await queue.reindex()
