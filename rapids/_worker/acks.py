@@ -4,14 +4,12 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import TypeAlias
 
 from rapids._storage.client.connections import Reply
-from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.context import Member
-from rapids._worker.leases import Leases
+from rapids._worker.inflight import HeldEntry, Inflight, State
 
 __all__ = ["Acks", "Batch"]
 
@@ -27,10 +25,10 @@ class Acks:
     A lease is kept until its acknowledgement is confirmed; one that was not is sent again, which does no harm.
     """
 
-    def __init__(self, member: Member, leases: Leases) -> None:
+    def __init__(self, member: Member, inflight: Inflight) -> None:
         self._member = member
-        self._leases = leases
-        self._waiting: dict[Source, dict[bytes, None]] = {source: {} for source in member.sources}
+        self._inflight = inflight
+        self._waiting: dict[Source, list[bytes]] = {source: [] for source in member.sources}
         self._since: float | None = None
         self._under_way: list[Batch] = []
         self.settled_at = -math.inf
@@ -40,9 +38,10 @@ class Acks:
         self.changed = asyncio.Event()
         """Set whenever some were confirmed, or failed."""
 
-    def put(self, entry: RawEntry) -> None:
+    def put(self, held: HeldEntry) -> None:
         """Acknowledge an entry soon."""
-        self._waiting[entry.source][entry.entry_id] = None
+        held.state = State.ACKNOWLEDGING
+        self._waiting[held.entry.source].append(held.entry.entry_id)
         if self._since is None:
             self._since = time.monotonic()
             self.wanted.set()
@@ -66,21 +65,12 @@ class Acks:
         """What is to be sent now; the caller tells what came of it: `answered`, `failed` or `put_back`."""
         if self._since is None:
             return {}
-        taken = {source: list(islice(ids, LARGEST_SEND)) for source, ids in self._waiting.items() if ids}
-        for source, ids in taken.items():
-            waiting = self._waiting[source]
-            if len(ids) == len(waiting):
-                waiting.clear()
-            else:
-                for entry_id in ids:
-                    del waiting[entry_id]
+        taken = {source: ids[:LARGEST_SEND] for source, ids in self._waiting.items() if ids}
+        for source in taken:
+            del self._waiting[source][:LARGEST_SEND]
         self._note_waiting()
         self._under_way.append(taken)
         return taken
-
-    def has(self, source: Source, entry_id: bytes) -> bool:
-        """Whether an entry may be acknowledged at any time now."""
-        return entry_id in self._waiting[source] or any(entry_id in batch.get(source, ()) for batch in self._under_way)
 
     def answered(self, batch: Batch, replies: Sequence[Reply]) -> None:
         """Redis answered: let go of what it acknowledged, and keep what it refused."""
@@ -90,7 +80,7 @@ class Acks:
             return
         self._under_way.remove(batch)
         for source, ids in batch.items():
-            self._member.counts.acked += self._leases.drop_all(source, ids)
+            self._member.counts.acked += self._inflight.drop_all(source, ids)
         self.settled_at = time.monotonic()
         self._member.outages.worked("acknowledging")
         self.changed.set()
@@ -104,7 +94,7 @@ class Acks:
         """They are sent again: it is not known whether they were."""
         self._under_way.remove(batch)
         for source, ids in batch.items():
-            self._waiting[source].update(dict.fromkeys(ids))
+            self._waiting[source].extend(ids)
         self._note_waiting()
         self.changed.set()
 

@@ -31,6 +31,7 @@ from rapids._worker.context import Member
 from rapids._worker.deadlines import Deadlines
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.handler_run import Attempts, Runner
+from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.intake import Abandoned, Intake, Turn
 from rapids._worker.lanes import Lanes
 from rapids._worker.leases import Leases
@@ -62,17 +63,18 @@ class Crew:
     planner: Planner
     runners: Mapping[str, Runner]
     intake: Intake
+    inflight: Inflight
     leases: Leases
-    claim: Callable[[Abandoned], Awaitable[RawEntry | None]]
-    fetch: Callable[[RawEntry], Awaitable[RawEntry | None]]
-    """Brings the payload of an entry back that was held without; None where it is gone."""
+    claim: Callable[[Abandoned], Awaitable[HeldEntry | None]]
+    fetch: Callable[[HeldEntry], Awaitable[bool]]
+    """Brings the payload of an entry back that was held without; False where it is gone."""
     peek: Callable[[Abandoned], Awaitable[RawEntry | None]]
     """Looks at an entry without claiming it; None where it is gone."""
     settler: Settler
     exclusivity: Exclusivity
     stop: Stop
     deadlines: Deadlines
-    lanes: Lanes[RawEntry | Abandoned] = field(default_factory=Lanes[RawEntry | Abandoned])
+    lanes: Lanes[HeldEntry | Abandoned] = field(default_factory=Lanes[HeldEntry | Abandoned])
     abandoned_in_lanes: set[tuple[Source, bytes]] = field(default_factory=set[tuple[Source, bytes]])
     solitude: Solitude = field(default_factory=Solitude)
 
@@ -93,15 +95,15 @@ class Crew:
         self.intake.drain()
         self.lanes.drain()
         self.abandoned_in_lanes.clear()
-        self.leases.lose_all()
+        self.inflight.lose_all()
         self.tell_room()
 
-    def take_back(self) -> list[RawEntry]:
+    def take_back(self) -> list[HeldEntry]:
         """All that was taken and not begun, in the order of the stream, to be handed back."""
-        queued = [item for item in self.lanes.drain() if isinstance(item, RawEntry)]
+        queued = [item for item in self.lanes.drain() if isinstance(item, HeldEntry)]
         self.abandoned_in_lanes.clear()
         self.tell_room()
-        return sorted([*self.intake.drain(), *queued], key=lambda entry: order(entry.entry_id))
+        return sorted([*self.intake.drain(), *queued], key=lambda held: order(held.entry.entry_id))
 
     def go_on(self) -> None:
         """After a pause, in which nothing that lanes wait for could come back."""
@@ -143,7 +145,7 @@ class Executor:
                     if intake.closed.is_set():
                         return
                     await intake.filled()
-                elif isinstance(next_, RawEntry):
+                elif isinstance(next_, HeldEntry):
                     await self._begin(next_)
                 elif isinstance(next_, Turn):
                     await self._run_lane(next_.key, next_.item)
@@ -199,46 +201,46 @@ class Executor:
                 await self._crew.settler.flushed()
         if self._crew.intake.is_shut:
             return None
-        entry = await self._crew.claim(abandoned)
-        if entry is None or not await self._may_begin(entry):
+        held = await self._crew.claim(abandoned)
+        if held is None or not await self._may_begin(held):
             return None
-        _, planned = self._key_of(self._crew.planner.plan(entry))
-        return await self._run(entry, planned)
+        _, planned = self._key_of(self._crew.planner.plan(held.entry))
+        return await self._run(held, planned)
 
-    async def _begin(self, entry: RawEntry) -> None:
-        if not self._is_certain(entry) and not await self._may_begin(entry):
+    async def _begin(self, held: HeldEntry) -> None:
+        if not self._is_certain(held) and not await self._may_begin(held):
             return
-        planned = self._crew.planner.plan(entry)
+        planned = self._crew.planner.plan(held.entry)
         if self._order_by is None or planned is NOTHING:
-            await self._run(entry, planned)
+            await self._run(held, planned)
             return
         key, planned = self._key_of(planned)
         if key is None:
-            await self._run(entry, planned)
-        elif self._crew.lanes.enter(key, entry.entry_id, self._held(entry)):
-            await self._run_lane(key, entry, planned)
+            await self._run(held, planned)
+        elif self._crew.lanes.enter(key, held.entry.entry_id, held):
+            await self._run_lane(key, held, planned)
         else:
-            self._crew.tell_room()
+            self._wait_in_lane(held)
 
-    def _is_certain(self, entry: RawEntry) -> bool:
+    def _is_certain(self, held: HeldEntry) -> bool:
         """Whether an entry may be begun without a question; most may."""
-        return self._crew.leases.certain(entry) and self._crew.exclusivity.lasts and not self._crew.intake.is_shut
+        return self._crew.leases.certain(held) and self._crew.exclusivity.lasts and not self._crew.intake.is_shut
 
-    async def _may_begin(self, entry: RawEntry) -> bool:
+    async def _may_begin(self, held: HeldEntry) -> bool:
         """Whether an entry is still ours, and handlers are still begun. If not, it is handed back like the others."""
         intake, exclusivity = self._crew.intake, self._crew.exclusivity
-        if not self._crew.leases.certain(entry) or not exclusivity.lasts:
+        if not self._crew.leases.certain(held) or not exclusivity.lasts:
             try:
                 if not exclusivity.lasts and not await exclusivity.confirm():
-                    self._crew.leases.give_up(entry)
+                    self._crew.inflight.lose(held)
                     return False
-                if not await self._crew.leases.still_ours(entry):
+                if not await self._crew.leases.still_ours(held):
                     return False
             except BaseException:
-                intake.put((entry,))
+                intake.put((held,))
                 raise
         if intake.is_shut:
-            intake.put((entry,))
+            intake.put((held,))
             return False
         return True
 
@@ -254,14 +256,16 @@ class Executor:
             return None, Unplannable(dead, planned.fields, planned.counts, planned.ledger, planned.replay)
         return key, planned
 
-    def _held(self, entry: RawEntry) -> RawEntry:
-        """An entry as it waits in a lane: without its payload where many do, so that memory holds their ids only."""
-        few = self._settings.batch_size + self._settings.concurrency
-        return entry if self._crew.lanes.queued < few else entry._replace(fields=())
+    def _wait_in_lane(self, held: HeldEntry) -> None:
+        """An entry waits without its payload where many do, so that memory holds their ids only."""
+        held.enter(State.IN_LANE)
+        if self._crew.lanes.queued > self._settings.batch_size + self._settings.concurrency:
+            held.entry = held.entry._replace(fields=())
+        self._crew.tell_room()
 
-    async def _run_lane(self, key: Hashable, entry: RawEntry | Abandoned, planned: Planned | None = None) -> None:
+    async def _run_lane(self, key: Hashable, first: HeldEntry | Abandoned, planned: Planned | None = None) -> None:
         """Run an entry of a lane, and then those that were queued behind it."""
-        lanes, following = self._crew.lanes, entry
+        lanes, following = self._crew.lanes, first
         while True:
             try:
                 settlement = await self._run_in_lane(following, planned)
@@ -270,48 +274,50 @@ class Executor:
                     self._crew.intake.put_turns((Turn(key, next_),))
                 raise
             if isinstance(settlement, Keep) and self._settings.retry_blocks_key:
-                lanes.hold(key, following.entry_id, time.monotonic() + settlement.delay + OVERDUE_GRACE)
+                entry_id = following.entry_id if isinstance(following, Abandoned) else following.entry.entry_id
+                lanes.hold(key, entry_id, time.monotonic() + settlement.delay + OVERDUE_GRACE)
                 return
             if self._crew.intake.closed.is_set() or (next_ := lanes.leave(key)) is None:
                 return
             self._crew.tell_room()
             following, planned = next_, None
 
-    async def _run_in_lane(self, entry: RawEntry | Abandoned, planned: Planned | None) -> Settlement | None:
+    async def _run_in_lane(self, held: HeldEntry | Abandoned, planned: Planned | None) -> Settlement | None:
         """Run an entry whose turn has come; None where it was somebody else's by then, or gone."""
-        if isinstance(entry, Abandoned):
-            return await self._run_abandoned(entry)
+        if isinstance(held, Abandoned):
+            return await self._run_abandoned(held)
         if planned is not None:
-            return await self._run(entry, planned)
-        if not await self._may_begin(entry):
+            return await self._run(held, planned)
+        if not await self._may_begin(held) or not (held.entry.fields or await self._crew.fetch(held)):
             return None
-        whole = entry if entry.fields else await self._crew.fetch(entry)
-        return None if whole is None else await self._run(whole, self._crew.planner.plan(whole))
+        return await self._run(held, self._crew.planner.plan(held.entry))
 
     # --- running it ---
 
-    async def _run(self, entry: RawEntry, planned: Planned) -> Settlement | None:
+    async def _run(self, held: HeldEntry, planned: Planned) -> Settlement | None:
         if isinstance(planned, Plan):
             solitude = self._crew.solitude
             if not solitude.is_free and not self._has_solitude:
                 await solitude.free()  # also for a lane's backlog: somebody is alone, or waits to be
-                if not await self._may_begin(entry):
+                if not await self._may_begin(held):
                     return None
+            held.enter(State.RUNNING)
             solitude.enter()
             try:
-                return await self._deliver(entry, planned)
+                return await self._deliver(held, planned)
             finally:
                 solitude.leave()
         if isinstance(planned, Unplannable):
             attempt = Attempt.of(
-                planned.dead.failure, delivery=entry.deliveries, attempt=1, consumer=self._crew.member.name
+                planned.dead.failure, delivery=held.entry.deliveries, attempt=1, consumer=self._crew.member.name
             )
-            return self._settle(entry, planned, None, [replace(planned.dead, attempts=AttemptLog.of(attempt))])
+            return self._settle(held, planned, None, [replace(planned.dead, attempts=AttemptLog.of(attempt))])
         self._crew.member.counts.ignored += 1
-        self._crew.settler.acknowledge(entry)
+        self._crew.settler.acknowledge(held)
         return ACK
 
-    async def _deliver(self, entry: RawEntry, plan: Plan) -> Settlement:
+    async def _deliver(self, held: HeldEntry, plan: Plan) -> Settlement:
+        entry = held.entry
         event, handlers, attempts = plan.event, plan.handlers, self._attempts
         assert attempts is not None  # noqa: S101 - made when the executor began to run
         correlation.handle(event.correlation_id, event.id)
@@ -325,15 +331,15 @@ class Executor:
         except BaseException:  # what had finished by then is settled as finished
             left = handlers[len(outcomes) :]  # the first of them was at it
             outcomes += [Released(handler.name, attempts.take_failed()) for handler in left]
-            self._settle(entry, plan, event, outcomes)
+            self._settle(held, plan, event, outcomes)
             raise
         if plan.ledger is NO_LEDGER and not failed:
-            self._crew.settler.acknowledge(entry)
+            self._crew.settler.acknowledge(held)
             return ACK
         for name in plan.absent:
             spent = plan.ledger.deliveries_of(name, entry.deliveries)
             outcomes.append(attempts.absent(name, spent, entry))
-        return self._settle(entry, plan, event, outcomes)
+        return self._settle(held, plan, event, outcomes)
 
     def _under_way(self, handler: Handler, plan: Plan, entry: RawEntry) -> UnderWay:
         source, ledger, replay = entry.source, plan.ledger, plan.replay
@@ -351,8 +357,9 @@ class Executor:
         )
 
     def _settle(
-        self, entry: RawEntry, planned: Plan | Unplannable, event: Event | None, outcomes: list[Outcome]
+        self, held: HeldEntry, planned: Plan | Unplannable, event: Event | None, outcomes: list[Outcome]
     ) -> Settlement:
+        entry = held.entry
         settlement = settle(
             *(outcomes, planned.ledger, entry.deliveries),
             dead_letters=self._settings.dlq_stream is not None,
@@ -370,7 +377,7 @@ class Executor:
         )
         self._crew.settler.put(
             Settled(
-                *(entry._replace(fields=planned.fields), settlement, origin),
+                *(held, entry._replace(fields=planned.fields), settlement, origin),
                 event_id=event.id if event else "",
                 correlation_id=(event.correlation_id or event.id) if event else "",
                 counts=planned.counts,

@@ -69,7 +69,7 @@ class Checkup:
 
     def _vitals(self) -> Vitals:
         now, crew, failing = time.monotonic(), self.crew, self.member.outages.longest
-        exclusivity, leases = crew.exclusivity, crew.leases
+        exclusivity, inflight = crew.exclusivity, crew.inflight
         return Vitals(
             consumer=self.member.name,
             ended=self.duties.broken,
@@ -85,8 +85,8 @@ class Checkup:
             reclaimer=now - self.reclaimer.turned_at,
             idle_hands=self.pulse.idle_seconds,
             running=crew.solitude.inside,
-            held=len(leases),
-            lease=now - leases.freshest,
+            held=len(inflight),
+            lease=now - inflight.freshest_lease,
             progress=now - self.acks.settled_at,
             new=now - max(self.duties.started_at, self.pausing.resumed_at, exclusivity.gained_at),
         )

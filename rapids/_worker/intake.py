@@ -6,8 +6,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
+from rapids._worker.inflight import HeldEntry
 
 __all__ = ["Abandoned", "Intake", "Next", "Turn"]
 
@@ -28,10 +28,10 @@ class Turn(NamedTuple):
     """An entry whose turn in its lane has come."""
 
     key: Hashable
-    item: "RawEntry | Abandoned"
+    item: "HeldEntry | Abandoned"
 
 
-Next: TypeAlias = RawEntry | Abandoned | Turn
+Next: TypeAlias = HeldEntry | Abandoned | Turn
 
 
 class Intake:
@@ -44,8 +44,8 @@ class Intake:
         """`in_order`: what is older comes first, instead of taking turns."""
         self._batch_size = batch_size
         self._in_order = in_order
-        self._new: deque[RawEntry] = deque()
-        self._due: deque[RawEntry] = deque()
+        self._new: deque[HeldEntry] = deque()
+        self._due: deque[HeldEntry] = deque()
         self._turns: deque[Turn] = deque()
         self._abandoned: dict[Abandoned, None] = {}
         self._turn = 0
@@ -61,14 +61,14 @@ class Intake:
         self.closed = asyncio.Event()
         """Set once no more entries are given out: the worker stops."""
 
-    def put(self, entries: Iterable[RawEntry]) -> None:
+    def put(self, entries: Iterable[HeldEntry]) -> None:
         """Queue new entries. The caller keeps to the room there is."""
         before = len(self._new)
         self._new.extend(entries)
         self._tell_room()
         self._wake(len(self._new) - before)
 
-    def put_due(self, entries: Iterable[RawEntry]) -> None:
+    def put_due(self, entries: Iterable[HeldEntry]) -> None:
         """Queue entries that were due again, no more than there is `room_for_due`."""
         before = len(self._due)
         self._due.extend(entries)
@@ -185,9 +185,9 @@ class Intake:
         self._has_room.set()
         self._wake(len(self._waiters))
 
-    def drain(self) -> list[RawEntry]:
+    def drain(self) -> list[HeldEntry]:
         """Everything that was taken and never begun."""
-        turns = [turn.item for turn in self._turns if isinstance(turn.item, RawEntry)]
+        turns = [turn.item for turn in self._turns if isinstance(turn.item, HeldEntry)]
         left = [*self._due, *turns, *self._new]
         self._due.clear()
         self._turns.clear()

@@ -14,6 +14,7 @@ from rapids._worker.acks import Acks, Batch
 from rapids._worker.context import Member
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.gaps import Gaps
+from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
 from rapids._worker.leases import Leases
 
@@ -32,6 +33,7 @@ class Reader:
         connection: OwnConnection,
         member: Member,
         intake: Intake,
+        inflight: Inflight,
         leases: Leases,
         acks: Acks,
         exclusivity: Exclusivity,
@@ -41,6 +43,7 @@ class Reader:
         self._member = member
         self._settings = member.settings
         self._intake = intake
+        self._inflight = inflight
         self._leases = leases
         self._acks = acks
         self._exclusivity = exclusivity
@@ -103,13 +106,13 @@ class Reader:
             if name != self._member.name or not self._exclusivity.is_active:
                 continue  # another process is at work in this one's place: for it, they are abandoned
             # An id held already was given out again by a stream that lost its data: the handler runs on it now.
-            self._intake.put(self._leases.take_new(source, entries, since=given_out))
+            self._intake.put(self._inflight.add_new(source, entries, since=given_out))
         if read and self._intake.is_paused:
             self._on_reads()  # to hand them back
 
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
-        acks: Batch = {} if self._leases.is_registering else self._acks.take()
+        acks: Batch = {} if self._inflight.registering else self._acks.take()
         open_, sampling = bool(acks), self._gaps.ahead()
 
         def on_ahead(replies: Sequence[Reply]) -> None:

@@ -13,8 +13,8 @@ from rapids._storage.groups import Claimed, RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.context import Member
 from rapids._worker.exclusivity import Exclusivity
+from rapids._worker.inflight import HeldEntry, Inflight
 from rapids._worker.intake import Abandoned, Intake
-from rapids._worker.leases import Leases
 from rapids._worker.ledger_cleanup import Leftovers
 from rapids._worker.losses import report_lost
 from rapids._worker.pause_state import Pausing
@@ -39,7 +39,7 @@ class Reclaimer:
         self,
         member: Member,
         intake: Intake,
-        leases: Leases,
+        inflight: Inflight,
         exclusivity: Exclusivity,
         pausing: Pausing,
         on_turn: Callable[[], None],
@@ -50,7 +50,7 @@ class Reclaimer:
         self._member = member
         self._settings = member.settings
         self._intake = intake
-        self._leases = leases
+        self._inflight = inflight
         self._leftovers = Leftovers(member)
         self._prune_at = 0.0
         self._turn_at = 0.0
@@ -76,17 +76,17 @@ class Reclaimer:
             left = await groups.entries_of(self._member.commands, source, self._member.name.encode())
             self._intake.announce(Abandoned(source, entry_id, 0, count) for entry_id, count in left)
 
-    async def claim(self, abandoned: Abandoned) -> RawEntry | None:
+    async def claim(self, abandoned: Abandoned) -> HeldEntry | None:
         """Take an abandoned entry over, if nobody was faster."""
         source = abandoned.source
-        if self._leases.holds(source, abandoned.entry_id):
+        if self._inflight.get(source, abandoned.entry_id) is not None:
             return None
         asked_at, claimed = await self._member.outages.ride_out(
             "claiming", lambda: self._claim(source, abandoned), repair=self._member.repair
         )
-        self._leases.take(claimed.entries, since=asked_at)
+        held = self._inflight.add_claimed(claimed.entries, since=asked_at)
         self._report_ghosts(source, claimed.ghosts, "pending")
-        return claimed.entries[0] if claimed.entries else None
+        return held[0] if held else None
 
     async def _claim(self, source: Source, abandoned: Abandoned) -> tuple[float, Claimed]:
         """What the claim brought, and when Redis may have done it: the answer may be found after a standstill."""
@@ -139,7 +139,7 @@ class Reclaimer:
         nothing_is_due = all(0 < wait < NO_ROOM for wait in waits)
         self._pausing.looked(nothing_is_due=nothing_is_due)
         if not self._exclusivity.may_read.is_set():
-            if nothing_is_due and self._intake.is_empty and not len(self._leases):
+            if nothing_is_due and self._intake.is_empty and not len(self._inflight):
                 self._exclusivity.may_read.set()  # everything that others left is worked off
             return SHORTEST_PAUSE
         return wait
@@ -153,7 +153,7 @@ class Reclaimer:
         self._intake.announce(
             Abandoned(source, entry_id, least, count)
             for entry_id, count in idle
-            if not self._leases.holds(source, entry_id)
+            if self._inflight.get(source, entry_id) is None
         )
         if (room := self._intake.room_for_due) == 0:
             return NO_ROOM
@@ -164,8 +164,7 @@ class Reclaimer:
             min_idle_ms=0,
             due=room,
         )
-        self._leases.take(due.entries, since=asked_at)
-        self._intake.put_due(due.entries)
+        self._intake.put_due(self._inflight.add_claimed(due.entries, since=asked_at))
         self._report_ghosts(source, due.ghosts, "pending")
         return LONGEST_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
 
@@ -189,9 +188,10 @@ class Reclaimer:
         )
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
 
-    async def fetch(self, entry: RawEntry) -> RawEntry | None:
-        """An entry that is held, with its payload; None where it was trimmed away meanwhile: then it is lost."""
-        source, member = entry.source, self._member
+    async def fetch(self, held: HeldEntry) -> bool:
+        """Bring the payload of a held entry back. False where it was trimmed away meanwhile: then it is lost."""
+        entry, member = held.entry, self._member
+        source = entry.source
         fields = await member.outages.ride_out(
             "fetching", lambda: streams.entry(member.commands, source.stream, entry.entry_id)
         )
@@ -202,10 +202,11 @@ class Reclaimer:
                 "fetching", lambda: groups.drop_ghost(member.commands, source, entry.entry_id)
             )
         if fields is not None:
-            return entry._replace(fields=fields)
-        self._leases.drop(entry)
+            held.entry = entry._replace(fields=fields)
+            return True
+        self._inflight.drop(held)
         self._report_ghosts(source, [entry.entry_id.decode()], "held")
-        return None
+        return False
 
     def _report_ghosts(self, source: Source, ghosts: Sequence[str], when: Trimmed) -> None:
         if ghosts:

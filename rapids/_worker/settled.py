@@ -8,6 +8,7 @@ from rapids._core.outcomes import Ack, Dead, HandBack, Keep, Park, Settlement
 from rapids._storage.client.connections import Reply
 from rapids._storage.groups import RawEntry
 from rapids._wire.letter_format import Origin
+from rapids._worker.inflight import HeldEntry
 from rapids.observers import DeadLettered, Parked
 
 __all__ = ["Settled", "count"]
@@ -17,7 +18,9 @@ __all__ = ["Settled", "count"]
 class Settled:
     """An entry and what its delivery came to, with what a log line, a letter or a counter says about it."""
 
+    held: HeldEntry
     entry: RawEntry
+    """The same entry, with the fields that a letter of it gets."""
     settlement: Settlement
     origin: Origin
     event_id: str = ""

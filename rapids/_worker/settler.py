@@ -13,11 +13,12 @@ from redis.exceptions import RedisError
 
 from rapids._core.outcomes import ACK, Ack, Dead, HandBack, Keep, Ledger, Park, without_entry
 from rapids._storage.client.connections import Reply
-from rapids._storage.groups import RawEntry, acknowledgement
+from rapids._storage.groups import acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
 from rapids._wire.letter_format import Origin, write_letter
 from rapids._worker.acks import Acks
 from rapids._worker.context import Member
+from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.leases import Leases
 from rapids._worker.losses import report_lost
 from rapids._worker.settled import Settled, count
@@ -43,8 +44,11 @@ class Settler:
     Plain acknowledgements are left to the reader for a moment, to go along with its next read.
     """
 
-    def __init__(self, member: Member, leases: Leases, acks: Acks, on_kept: Callable[[float], None]) -> None:
+    def __init__(
+        self, member: Member, inflight: Inflight, leases: Leases, acks: Acks, on_kept: Callable[[float], None]
+    ) -> None:
         self._member = member
+        self._inflight = inflight
         self._leases = leases
         self._acks = acks
         self._on_kept = on_kept
@@ -57,30 +61,32 @@ class Settler:
 
     def put(self, settled: Settled) -> None:
         """Settle an entry as soon as possible. Its lease is kept until that is written."""
-        self._leases.settling(settled.entry)
+        settled.held.enter(State.SETTLING)
         self._queue.append(settled)
         self._hurry.set()
         self._acks.wanted.set()
 
-    def hand_back(self, entries: Iterable[RawEntry]) -> None:
+    def hand_back(self, entries: Iterable[HeldEntry]) -> None:
         """Give entries back that were not begun: claimable at once, and without spending a delivery."""
         settings = self._member.settings
-        for entry in entries:
+        for held in entries:
+            entry = held.entry
             back = HandBack(Ledger.load(entry.ledger).handed_back(entry.deliveries, entry.taken_ms))
             # A replay that never began has its letter in the archive, whatever becomes of it.
             entry_id = "" if entry.source.is_replay else entry.entry_id.decode()
             origin = Origin(entry_id, settings.stream, settings.group, self._member.name, entry.deliveries)
-            self.put(Settled(entry, back, origin))
+            self.put(Settled(held, entry, back, origin))
 
-    def acknowledge(self, entry: RawEntry) -> None:
+    def acknowledge(self, held: HeldEntry) -> None:
         """Settle an entry that needs nothing else: every handler was done at the first go, or there is none.
 
         Who had it before may have left a ledger meanwhile, of what it had done: only at a first delivery nobody had.
         """
-        if entry.ledger is None and entry.deliveries == 1 and self._leases.holds(entry.source, entry.entry_id):
-            self._acks.put(entry)
+        entry = held.entry
+        if entry.ledger is None and entry.deliveries == 1 and held.state is not State.LOST:
+            self._acks.put(held)
         else:
-            self.put(Settled(entry, ACK, Origin("", "", "", "", 0)))
+            self.put(Settled(held, entry, ACK, Origin("", "", "", "", 0)))
 
     async def flushed(self) -> None:
         """Wait until everything put so far is written."""
@@ -170,7 +176,7 @@ class Settler:
                     reply = b"settled"  # by the write whose answer was lost
                 if reply not in NOT_OURS:
                     self._acks.settled_at = time.monotonic()
-                is_held = self._leases.holds(one.entry.source, one.entry.entry_id)
+                is_held = one.held.state is not State.LOST
                 self._let_go(one, reply)
                 if isinstance(one.settlement, Keep):
                     self._on_kept(one.settlement.delay)
@@ -192,7 +198,7 @@ class Settler:
     def _let_go(self, one: Settled, reply: Reply) -> None:
         """End the lease, unless the entry was delivered to this process again while an answer was on its way."""
         if reply != b"stale":
-            self._leases.drop(one.entry)
+            self._inflight.drop(one.held)
 
     async def _missing(self, one: Settled) -> Settled | None:
         """What is still to be settled of an entry that was not pending; None where nothing is.
@@ -204,7 +210,7 @@ class Settler:
         if one.is_buried or self._unsure.get(_delivery_of(one)) == self._leases.losses:
             return None
         try:
-            match await self._leases.registered(one.entry):
+            match await self._leases.registered(one.held):
                 case "ours":
                     return one
                 case "trimmed" if (left := self._without_entry(one)).settlement is not ACK:

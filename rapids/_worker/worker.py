@@ -33,6 +33,7 @@ from rapids._worker.executor import Crew, Executor
 from rapids._worker.handler_run import runners_of
 from rapids._worker.health_check import Checkup
 from rapids._worker.identity import Identity
+from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
 from rapids._worker.leases import Leases
 from rapids._worker.loop_monitor import Pulse
@@ -203,17 +204,25 @@ class Worker:
 
     def _make_duties(self, member: Member) -> None:
         self._intake = Intake(self._settings.batch_size, in_order=self._settings.exclusive)
-        self._leases = Leases(member)
+        lease_seconds = self._settings.claim_min_idle_ms / 1000
+        self._inflight = Inflight(self._sources, self._counts, lease_seconds=lease_seconds)
+        self._leases = Leases(member, self._inflight)
         self._exclusivity = Exclusivity(member, self._wake_reclaimer, self._let_go)
         self._pausing = Pausing(member, self._intake, self._exclusivity, self._take_back, self._go_on)
         self._reclaimer = Reclaimer(
-            *(member, self._intake, self._leases, self._exclusivity, self._pausing, self._release_overdue)
+            *(member, self._intake, self._inflight, self._exclusivity, self._pausing, self._release_overdue)
         )
-        acks = Acks(member, self._leases)
-        self._leases.is_acked_soon = acks.has
-        self._settler = Settler(member, self._leases, acks, self._reclaimer.expect)
+        acks = Acks(member, self._inflight)
+        self._settler = Settler(member, self._inflight, self._leases, acks, self._reclaimer.expect)
         self._reader = Reader(
-            *(self._reading, member, self._intake, self._leases, acks, self._exclusivity, self._reclaimer.wake)
+            self._reading,
+            member,
+            self._intake,
+            self._inflight,
+            self._leases,
+            acks,
+            self._exclusivity,
+            self._reclaimer.wake,
         )
         self._trimmer = Trimmer(member)
         dlq, most = self._settings.dlq_stream, self._settings.dlq_maxlen
@@ -223,6 +232,7 @@ class Worker:
             planner=Planner(self._handlers, self._counts),
             runners=runners_of(self._handlers, self._middleware),
             intake=self._intake,
+            inflight=self._inflight,
             leases=self._leases,
             claim=self._reclaimer.claim,
             fetch=self._reclaimer.fetch,
@@ -322,7 +332,7 @@ class Worker:
     async def _disconnect(self) -> None:
         self._counts.outage_ended()
         if self._duties.tasks:
-            self._leases.lose_all()
+            self._inflight.lose_all()
         for connection in (self._reading, self._commands, self._letters):
             if connection is not None:
                 await connection.close()

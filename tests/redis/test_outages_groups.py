@@ -13,7 +13,7 @@ from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids._storage import groups
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import Source
-from rapids._worker.leases import Leases
+from rapids._worker.inflight import Inflight
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RetryAfter
 from tests.support import eventually
@@ -110,7 +110,7 @@ async def test_what_a_process_held_whose_leases_lapsed_is_not_taken_for_another_
     async with running(*crew.routers):
         ids = await crew.emit(*range(20))
         await eventually(lambda: _is_held(redis, ids))
-        monkeypatch.setattr(Leases, "lasts", lambda *_: False)
+        monkeypatch.setattr(Inflight, "lease_lasts", lambda *_: False)
         await destroy(redis)
         assert await groups.create_again(SharedPool(redis, STREAM), source, ids[-1], given_out=True)
         await eventually(lambda: _is_held(redis, ids))

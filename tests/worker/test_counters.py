@@ -20,7 +20,7 @@ from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
 from rapids._worker.context import Member
-from rapids._worker.leases import Leases
+from rapids._worker.inflight import Inflight
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
@@ -384,23 +384,23 @@ def member() -> Member:
 
 
 def test_what_was_lost_before_its_acknowledgement_is_confirmed_is_not_acked_as_well(member: Member) -> None:
-    leases, source = Leases(member), member.sources[0]
-    acks = Acks(member, leases)
+    inflight, source = Inflight(member.sources, member.counts, lease_seconds=60), member.sources[0]
+    acks = Acks(member, inflight)
     entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
-    leases.take(entries)
-    for entry in entries:
-        acks.put(entry)
-    leases.give_up(entries[0])
+    held = inflight.add_new(source, entries, since=0.0)
+    for one in held:
+        acks.put(one)
+    inflight.lose(held[0])
     acks.answered(acks.take(), [3])
     assert totals(member.counts.counters()) == {"delivered": 3, "lease_lost": 1, "acked": 2}
 
 
 def test_what_is_held_and_given_out_again_is_no_other_delivery(member: Member) -> None:
-    leases, source = Leases(member), member.sources[0]
+    inflight, source = Inflight(member.sources, member.counts, lease_seconds=60), member.sources[0]
     entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
-    leases.take_new(source, entries[:2], since=0.0)
-    leases.take_new(source, entries, since=0.0)
-    assert in_hand(member.counts.counters()) == len(leases) == 3
+    inflight.add_new(source, entries[:2], since=0.0)
+    inflight.add_new(source, entries, since=0.0)
+    assert in_hand(member.counts.counters()) == len(inflight) == 3
 
 
 # --- lost -----------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ async def _renewed_often(redis: Redis) -> bool:
 
 
 async def test_an_entry_that_is_held_and_given_out_again_runs_once(redis: Redis) -> None:
-    """2g: Reader._turn, `if not self._leases.holds(source, entry.entry_id)`."""
+    """2g: Inflight.add_new, `if entry.entry_id not in held`."""
     router, seen, begun, go_on = make_router(redis), [], asyncio.Event(), asyncio.Event()
 
     @router.on(RmEvent)

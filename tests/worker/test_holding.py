@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from redis.asyncio import Redis
 
@@ -13,9 +14,11 @@ from rapids._storage import scripts
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
+from rapids._worker.acks import Acks
 from rapids._worker.context import Member
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.identity import Identity
+from rapids._worker.inflight import Inflight, State
 from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
 from rapids._worker.pause_state import Pausing
@@ -49,10 +52,12 @@ async def test_a_group_made_again_is_not_told_of_what_is_being_settled(redis: Re
     """Its settlement may be written by now, or its acknowledgement: it would be pending for good."""
     source = Source(STREAM, GROUP)
     entries = await held_by_me(redis, source, 3)
-    leases = Leases(await member_of(redis, source))
-    leases.take(entries)
-    leases.settling(entries[1])
-    leases.is_acked_soon = lambda _, entry_id: entry_id == entries[2].entry_id
+    member = await member_of(redis, source)
+    inflight = Inflight([source], member.counts, lease_seconds=60)
+    leases = Leases(member, inflight)
+    _, settling, acknowledged = inflight.add_new(source, entries, since=time.monotonic())
+    settling.enter(State.SETTLING)
+    Acks(member, inflight).put(acknowledged)
     await redis.xgroup_destroy(STREAM, GROUP)
     await redis.xgroup_create(STREAM, GROUP, "$")
 
@@ -66,21 +71,21 @@ async def test_what_is_held_is_not_claimed_as_abandoned(redis: Redis) -> None:
     source = Source(STREAM, GROUP)
     [entry] = await held_by_me(redis, source, 1)
     member = await member_of(redis, source)
-    leases = Leases(member)
+    inflight = Inflight([source], member.counts, lease_seconds=60)
     exclusivity = Exclusivity(member, lambda: None, lambda: None)
     intake = Intake(10)
     pausing = Pausing(member, intake, exclusivity, lambda: None, lambda: None)
-    reclaimer = Reclaimer(member, intake, leases, exclusivity, pausing, lambda: None)
+    reclaimer = Reclaimer(member, intake, inflight, exclusivity, pausing, lambda: None)
     abandoned = Abandoned(source, entry.entry_id, 0, 1)
-    leases.take([entry])
+    [held] = inflight.add_new(source, [entry], since=time.monotonic())
 
     assert await reclaimer.claim(abandoned) is None
     assert [row["times_delivered"] for row in await pending(redis)] == [1]
 
-    leases.drop(entry)
+    inflight.drop(held)
     claimed = await reclaimer.claim(abandoned)
     assert claimed is not None
-    assert (claimed.entry_id, claimed.deliveries) == (entry.entry_id, 2)
+    assert (claimed.entry.entry_id, claimed.entry.deliveries) == (entry.entry_id, 2)
 
 
 async def test_no_acknowledgement_overtakes_the_registration_of_its_entry(redis: Redis, redis_url: str) -> None:

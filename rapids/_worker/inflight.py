@@ -1,0 +1,150 @@
+"""What this process holds: one record for each entry, from when it was taken until its settlement is written.
+
+Plain state, without I/O: the parts of a worker change it, and ask it instead of one another.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+from rapids._core.counter_state import Counts
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
+
+__all__ = ["HeldEntry", "Inflight", "State"]
+
+
+class State(Enum):
+    """Where a held entry is."""
+
+    QUEUED = "queued"
+    """It waits to be begun."""
+    IN_LANE = "in lane"
+    """It waits for another entry with its key."""
+    RUNNING = "running"
+    """Its handlers run."""
+    ACKNOWLEDGING = "acknowledging"
+    """Its acknowledgement is to be sent, or is sent and not confirmed."""
+    SETTLING = "settling"
+    """Its settlement is to be written, or is written and not confirmed."""
+    LOST = "lost"
+    """Another consumer has it or will have it; this process writes only which handlers are done."""
+
+
+QUEUED = State.QUEUED  # looked up for every entry: a member of an enumeration costs more than a global name
+CLOSING = (State.ACKNOWLEDGING, State.SETTLING)
+
+
+class HeldEntry:
+    """An entry, where it is, and when its lease was last known to be ours (`time.monotonic()`, seconds)."""
+
+    __slots__ = ("entry", "lease_at", "state")
+
+    def __init__(self, entry: RawEntry, lease_at: float) -> None:
+        self.entry = entry
+        self.lease_at = lease_at
+        self.state = QUEUED
+
+    def enter(self, state: State) -> None:
+        """Change the state. A lost entry stays lost."""
+        if self.state is not State.LOST:
+            self.state = state
+
+
+class Inflight:
+    """The held entries of each source, by id."""
+
+    def __init__(self, sources: Sequence[Source], counts: Counts, *, lease_seconds: float) -> None:
+        """`lease_seconds`: after which another consumer may take an entry whose lease was not renewed."""
+        self._held: dict[Source, dict[bytes, HeldEntry]] = {source: {} for source in sources}
+        self._counts = counts
+        self._lease_seconds = lease_seconds
+        self.registering = 0
+        """How many calls register held entries with a recreated group. An acknowledgement that is sent meanwhile could
+        come first, and the entry be registered after it, for good."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._held.values()))
+
+    def add_new(self, source: Source, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
+        """Hold what was read from one source. What is held already is left out: it is at work.
+
+        `since`: when Redis may have given them out (`time.monotonic()`, seconds).
+        """
+        held = self._held[source]
+        new = {entry.entry_id: HeldEntry(entry, since) for entry in entries if entry.entry_id not in held}
+        held.update(new)
+        self._counts.delivered(entries if len(new) == len(entries) else [one.entry for one in new.values()])
+        return list(new.values())
+
+    def add_claimed(self, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
+        """Hold what was claimed. It takes the place of an earlier delivery, which is lost unless it is settled now."""
+        new = [HeldEntry(entry, since) for entry in entries]
+        for one in new:
+            held, entry_id = self._held[one.entry.source], one.entry.entry_id
+            before = held.get(entry_id)
+            if before is not None and before.state not in CLOSING:
+                before.state = State.LOST
+            held[entry_id] = one
+        self._counts.delivered(entries)
+        return new
+
+    def get(self, source: Source, entry_id: bytes) -> HeldEntry | None:
+        """An entry's record; None where it is not held."""
+        return self._held[source].get(entry_id)
+
+    def ids(self, source: Source) -> list[bytes]:
+        """The ids of all held entries of a source."""
+        return list(self._held[source])
+
+    def open(self, source: Source, ids: Iterable[bytes]) -> list[HeldEntry]:
+        """Those of the entries that are held and not about to be settled: what Redis says of the others is old."""
+        held = self._held[source]
+        found = [held[entry_id] for entry_id in ids if entry_id in held]
+        return [one for one in found if one.state not in CLOSING]
+
+    def lease_lasts(self, held: HeldEntry, now: float) -> bool:
+        """Whether no other consumer can have taken the entry."""
+        return now - held.lease_at < self._lease_seconds and held.state is not State.LOST
+
+    @property
+    def freshest_lease(self) -> float:
+        """When any lease was last known to be ours (`time.monotonic()`, seconds); minus infinity where none is held."""
+        return max((one.lease_at for held in self._held.values() for one in held.values()), default=-math.inf)
+
+    def renewed(self, source: Source, ids: Iterable[bytes], at: float) -> None:
+        """Note that leases were ours at that time (`time.monotonic()`, seconds)."""
+        held = self._held[source]
+        for entry_id in ids:
+            if (one := held.get(entry_id)) is not None:
+                one.lease_at = at
+
+    def drop(self, held: HeldEntry) -> None:
+        """Hold an entry no longer, unless a later delivery has its place."""
+        of_source = self._held[held.entry.source]
+        if of_source.get(held.entry.entry_id) is held:
+            del of_source[held.entry.entry_id]
+
+    def drop_all(self, source: Source, ids: Sequence[bytes]) -> int:
+        """Hold entries no longer; how many of them were held until now."""
+        held = self._held[source]
+        before = len(held)
+        for entry_id in ids:
+            held.pop(entry_id, None)
+        return before - len(held)
+
+    def lose(self, held: HeldEntry) -> bool:
+        """Note that an entry is another consumer's; whether it was held until now."""
+        source, entry_id = held.entry.source, held.entry.entry_id
+        if self._held[source].get(entry_id) is not held:
+            return False
+        del self._held[source][entry_id]
+        held.state = State.LOST
+        self._counts.lease_lost(source, entry_id)
+        return True
+
+    def lose_all(self) -> None:
+        """Hold nothing any more: all of it is another consumer's, or will be."""
+        for held in self._held.values():
+            for one in list(held.values()):
+                self.lose(one)
