@@ -155,12 +155,13 @@ def is_private(name: str) -> bool:
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    return {named(path): ast.parse(path.read_text()) for path in modules(*PACKAGES)}
+    example = {named(path): ast.parse(path.read_text()) for path in modules("example_app")}
+    return {module.path: module.tree for module in source.modules()} | example
 
 
 def defined_names(tree: ast.Module) -> Iterator[str]:
     """Private names a module gives to its own modules, classes and instances, and to nothing else."""
-    for node in ast.walk(tree):
+    for node in source.nodes(tree):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.name
@@ -174,7 +175,7 @@ def defined_names(tree: ast.Module) -> Iterator[str]:
 
 def private_uses(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Each use of a private name through an object, by attribute or `getattr`, and each import of one."""
-    for node in ast.walk(tree):
+    for node in source.nodes(tree):
         match node:
             case ast.Attribute() if is_private(node.attr):
                 yield node.lineno, node.attr
@@ -204,7 +205,7 @@ def test_no_private_name_is_imported() -> None:
     imported = [
         f"{path}:{node.lineno}: {alias.name}"
         for path, tree in trees().items()
-        for node in ast.walk(tree)
+        for node in source.nodes(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
         if is_private(alias.name.split(".")[-1])
@@ -237,7 +238,7 @@ def test_the_plug_in_and_the_example_import_only_public_names() -> None:
         f"{path}:{node.lineno}: {node.module}.{alias.name}"
         for path, tree in trees().items()
         if not path.startswith("rapids/")
-        for node in ast.walk(tree)
+        for node in source.nodes(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rapids"
         for alias in node.names
         if alias.name not in getattr(importlib.import_module(str(node.module)), "__all__", ())

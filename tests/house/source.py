@@ -21,6 +21,7 @@ __all__ = [
     "key_names_outside",
     "modules",
     "names_in_ing",
+    "nodes",
     "scripts",
     "small_modules_with_one_importer",
     "wire_names_outside",
@@ -71,9 +72,9 @@ def parsed(path: Path) -> Module:
 
 
 @cache
-def nodes(module: Module) -> tuple[ast.AST, ...]:
-    """Every node of its tree."""
-    return tuple(ast.walk(module.tree))
+def nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Every node of a tree."""
+    return tuple(ast.walk(tree))
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def base_names_used_twice() -> list[str]:
 def is_resource(module: Module) -> bool:
     return any(
         isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "APIRouter"
-        for node in nodes(module)
+        for node in nodes(module.tree)
     ) and module.name.startswith("rapids_fastapi.admin.")
 
 
@@ -116,7 +117,7 @@ def helpers_with_one_caller(*packages: str) -> Share:
     functions = one = 0
     for module in modules():
         if module.package in packages:
-            names = [node.name for node in nodes(module) if isinstance(node, FUNCTIONS)]
+            names = [node.name for node in nodes(module.tree) if isinstance(node, FUNCTIONS)]
             used = Counter(uses(module))
             functions += len(names)
             one += sum(used[name] == 1 for name in names if is_private(name))
@@ -124,7 +125,7 @@ def helpers_with_one_caller(*packages: str) -> Share:
 
 
 def uses(module: Module) -> Iterator[str]:
-    for node in nodes(module):
+    for node in nodes(module.tree):
         match node:
             case ast.Name(id=name, ctx=ast.Load()) | ast.Attribute(attr=name):
                 yield name
@@ -154,7 +155,7 @@ def importers() -> Mapping[str, frozenset[str]]:
 def imported(module: Module) -> Iterator[str]:
     """The modules it imports, or imports names from. A package that a module is imported from is not meant."""
     known = {module.name for module in modules()}
-    for node in nodes(module):
+    for node in nodes(module.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -181,7 +182,7 @@ def calls_with_unpacked_tuples() -> list[str]:
     return [
         f"{module.path}:{node.lineno}"
         for module in modules()
-        for node in nodes(module)
+        for node in nodes(module.tree)
         if isinstance(node, ast.Call)
         for argument in node.args
         if isinstance(argument, ast.Starred) and isinstance(argument.value, ast.Tuple)
@@ -190,8 +191,8 @@ def calls_with_unpacked_tuples() -> list[str]:
 
 def texts(module: Module) -> Iterator[tuple[int, str]]:
     """The texts in its code, parts of formatted ones included, docstrings and annotations left out."""
-    silent = {id(node.value) for node in nodes(module) if isinstance(node, ast.Expr)}
-    for node in nodes(module):
+    silent = {id(node.value) for node in nodes(module.tree) if isinstance(node, ast.Expr)}
+    for node in nodes(module.tree):
         if isinstance(node, ast.Constant) and id(node) not in silent:
             if isinstance(node.value, str):
                 yield node.lineno, node.value
@@ -206,7 +207,7 @@ def wire_names_outside(*packages: str) -> list[str]:
         f"{module.path}:{node.lineno}: {node.value.decode(errors='replace')}"
         for module in modules()
         if not module.name.startswith(packages)
-        for node in nodes(module)
+        for node in nodes(module.tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, bytes)
         if node.value.decode(errors="replace") in names or node.value.startswith((b"rapids:history", b"rapids:letter"))
     ]
