@@ -60,7 +60,7 @@ class Script:
         self.process.stdin.flush()
 
     def end(self) -> None:
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
         assert self.process.returncode == 0
 
     def kill(self) -> None:

@@ -93,7 +93,7 @@ async def finishing(task: asyncio.Task[None]) -> AsyncIterator[None]:
     """A task that is to end by itself by the end of the `async with`, and ends in any case."""
     try:
         yield
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 30)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

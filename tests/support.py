@@ -10,8 +10,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 60.0
+"""Seconds until a condition counts as never true: a busy machine is slow, and a test that passes waits no longer."""
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, interval: float = 0.01) -> T:
+SOON = 30.0
+"""Seconds within which something ends, on a busy machine too, that would take a minute or more if it had to wait."""
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE, interval: float = 0.01) -> T:
     """Wait until `condition` (a plain or an async callable) is truthy and return what it gave.
 
     It is asked at once and then every `interval` seconds. After `timeout` seconds an AssertionError

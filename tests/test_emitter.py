@@ -304,7 +304,7 @@ async def test_cancelled_emits_leave_the_connection_usable_and_its_answers_in_st
             await emitter.drain()  # the write goes on without its caller, on the only connection there is
             assert await client.echo("in step") == b"in step"
 
-        entry_id = await asyncio.wait_for(emitter.emit(DvEmitted(number=1)), 5)
+        entry_id = await asyncio.wait_for(emitter.emit(DvEmitted(number=1)), 30)
         assert (await client.xrevrange("events:all", count=1))[0][0].decode() == entry_id
 
 

@@ -148,7 +148,7 @@ async def test_when_nobody_reads_it_asks_to_stop_and_fails_nobody(nobody_reads: 
     try:
         narrator = Narrator(nobody_reads, colour=False)
         await narrator.handler(delivery(), well)
-        await asyncio.wait_for(stopped.wait(), 10)
+        await asyncio.wait_for(stopped.wait(), 30)
         narrator.say("more")
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)

@@ -37,7 +37,7 @@ async def uvicorn(*arguments: str) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)
-        out, errors = await asyncio.wait_for(process.communicate(), 20)
+        out, errors = await asyncio.wait_for(process.communicate(), 30)
     assert b"Traceback" not in out + errors, errors.decode()
 
 
@@ -57,7 +57,7 @@ async def is_ready(address: str) -> bool:
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2"), ("--reload",)], ids=" ".join)
 async def test_orders_are_shipped_and_seen_by_every_worker(private_temp: Path, arguments: tuple[str, ...]) -> None:
     async with uvicorn(*arguments) as address:
-        await eventually(lambda: is_ready(address), timeout=30)
+        await eventually(lambda: is_ready(address))
         answers = [await ask(address, "POST", "/orders", json=ORDER) for _ in range(6)]
         for order_id in [answer.json()["order_id"] for answer in answers]:
 

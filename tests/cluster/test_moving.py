@@ -72,7 +72,7 @@ class Load:
     async def goes_on(self) -> None:
         """Wait until what is emitted from now on is handled, whether replicas confirmed it or not."""
         handled = len(self.handled)
-        await eventually(lambda: len(self.handled) > handled + 5, 30)
+        await eventually(lambda: len(self.handled) > handled + 5)
 
     @property
     def lost(self) -> set[int]:
@@ -128,7 +128,7 @@ async def test_a_master_that_is_gone_is_replaced_and_what_replicas_confirmed_is_
             master.kill()
         else:
             master.pause()
-        await eventually(lambda: _has_another_master(cluster, master), 30)
+        await eventually(lambda: _has_another_master(cluster, master))
     assert load.lost == set()
 
 
@@ -158,7 +158,7 @@ async def test_an_emit_whose_answer_a_failover_took_is_looked_up_at_the_new_mast
     master = await cluster.master_of(STREAM)
     master.pause()
     emitting = asyncio.create_task(emitter.emit(DvOrder(number=2)))
-    await eventually(lambda: emitting.done(), 30)
+    await eventually(lambda: emitting.done())
     master.kill()
     assert emitting.result()
     entries = await client.xrange(STREAM)

@@ -245,7 +245,7 @@ async def test_when_a_process_is_killed_another_one_goes_on(redis: Redis, redis_
     ids = await write_many(redis, 3_000)
     begun = await queue.operations.start("replay", ALL, rate=3_000)
     async with process(redis_address) as one:
-        await eventually(lambda: has_done(queue, begun, 400), 20)
+        await eventually(lambda: has_done(queue, begun, 400))
         os.kill(one.pid, signal.SIGKILL)
         await one.wait()
     before = await queue.operations.get(begun.id)
@@ -267,7 +267,7 @@ async def test_a_process_that_stood_still_moves_nothing_once_another_has_the_ope
     ids = await write_many(redis, 2_000)
     begun = await queue.operations.start("replay", ALL, rate=2_000)
     async with process(redis_address) as one:
-        await eventually(lambda: has_done(queue, begun, 400), 20)
+        await eventually(lambda: has_done(queue, begun, 400))
         os.kill(one.pid, signal.SIGSTOP)
         result = await queue.operations.run_until_ended(begun.id)
         os.kill(one.pid, signal.SIGCONT)

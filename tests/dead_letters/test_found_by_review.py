@@ -109,7 +109,7 @@ async def test_an_operation_is_taken_whose_lease_a_clock_that_went_back_made_lon
     held = {"owner": "a-process-that-died:1", "lease_ms": (seconds + 3600) * 1000}
     await redis.hset(keys.operation(DLQ, operation.id), mapping=held)
 
-    assert (await asyncio.wait_for(queue.operations.run_until_ended(operation.id), 20)).state == "completed"
+    assert (await asyncio.wait_for(queue.operations.run_until_ended(operation.id), 30)).state == "completed"
 
 
 async def test_errors_of_an_operation_name_letters_by_their_own_ids(queue: DeadLetterQueue, redis: Redis) -> None:

@@ -38,7 +38,7 @@ async def run(operations: Operations) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 30)
 
 
 async def ended(operations: Operations, operation_id: str, timeout: float = 20) -> Operation:

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from rapids import EventEmitter
 from rapids_fastapi import Rapids, rapids_admin
+from tests.support import PATIENCE
 
 TOKEN = "s3cret-tökén"
 BEARER = {"Authorization": b"Bearer " + TOKEN.encode()}
@@ -91,7 +92,7 @@ def entries(url: str, stream: str) -> list[dict[str, str]]:
         return [fields for _, fields in client.xrange(stream)]  # type: ignore[union-attr]
 
 
-def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
     """`eventually`, for tests without an event loop."""
     import time
 

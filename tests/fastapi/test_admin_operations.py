@@ -256,7 +256,7 @@ class TestWatching:
         self, client: TestClient, held: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         client.post(f"{OPERATIONS}/{held['id']}/pause", json={})
-        monkeypatch.setattr(progress, "LASTS", 0.3)
+        monkeypatch.setattr(progress, "LASTS", 2.0)
         monkeypatch.setattr(progress, "LOOKS_EVERY", 0.02)
         monkeypatch.setattr(progress, "KEEPS_ALIVE_EVERY", 0.1)
         response = client.get(f"{OPERATIONS}/{held['id']}/events")

@@ -76,7 +76,7 @@ def index(base: str) -> None:
     """Look until all letters are counted in: what others wrote, as this test does, is when somebody looks."""
     until(
         lambda: (
-            httpx.get(f"{base}/rapids/api/dead-letters/standing", headers=READER, timeout=10).json()["unindexed"] == 0
+            httpx.get(f"{base}/rapids/api/dead-letters/standing", headers=READER, timeout=60).json()["unindexed"] == 0
         )
     )
 

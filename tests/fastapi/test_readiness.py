@@ -116,7 +116,7 @@ async def test_with_an_emitter_only_it_is_ready_while_redis_answers(
         pid = (await redis.info("server"))["process_id"]
         os.kill(pid, signal.SIGSTOP)
         try:
-            assert not await asyncio.wait_for(ready(), 10)
+            assert not await asyncio.wait_for(ready(), 30)
         finally:
             os.kill(pid, signal.SIGCONT)
         assert await eventually(ready)
@@ -166,7 +166,7 @@ async def block(event: FaServedNoted) -> None:
 @pytest.mark.usefixtures("private_temp")
 def test_a_handler_that_blocks_the_event_loop_leaves_probes_unanswered_and_is_told_afterwards(tmp_path: Path) -> None:
     with served(tmp_path, more=BLOCKING) as server:
-        until(server.answers, timeout=20)
+        until(server.answers)
         with suppress(httpx.TimeoutException):  # the event may be handled before the answer is sent
             httpx.post(server.url + "/99", timeout=0.5)
 
@@ -177,8 +177,8 @@ def test_a_handler_that_blocks_the_event_loop_leaves_probes_unanswered_and_is_to
                 return None
 
         seen: list[int | None] = []
-        until(lambda: seen.append(probe()) or (503 in seen and seen[-1] == 200), timeout=20)
+        until(lambda: seen.append(probe()) or (503 in seen and seen[-1] == 200))
         assert None in seen
         server.process.terminate()
-        output = server.process.communicate(timeout=15)[0]
+        output = server.process.communicate(timeout=60)[0]
     assert "not ready: the router of group 'default' on stream 'served': loop_blocked: " in output

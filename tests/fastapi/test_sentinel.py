@@ -54,7 +54,7 @@ def sentinel() -> Iterator[str]:
         for arguments in (primary, [str(folder / "sentinel.conf"), "--sentinel"])
     ]
     try:
-        until(lambda: _knows_primary(sentinel_port), timeout=20)
+        until(lambda: _knows_primary(sentinel_port))
         yield f"127.0.0.1:{sentinel_port}"
     finally:
         for process in processes:

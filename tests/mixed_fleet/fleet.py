@@ -79,7 +79,7 @@ class Service:
         """As a roll-out stops it."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(self._process.wait(), 40) == 0, self.complaints
+        assert await asyncio.wait_for(self._process.wait(), 30) == 0, self.complaints
         await self._listening
 
     async def kill(self) -> None:
@@ -174,7 +174,7 @@ class Fleet:
         self.services.append(service)
         if names_itself:
             service.name = f"{socket.gethostname()}-{process.pid}"
-        await eventually(lambda: self._has_joined(service, stream, group), 30)
+        await eventually(lambda: self._has_joined(service, stream, group))
         return service
 
     async def _has_joined(self, service: Service, stream: str, group: str) -> bool:

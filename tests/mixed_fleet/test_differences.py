@@ -22,7 +22,7 @@ def starter(fleet: Fleet, kind: Kind) -> Callable[..., Awaitable[Service]]:
 
 
 async def all_settled(fleet: Fleet) -> None:
-    await eventually(lambda: settled(fleet.redis, STREAM, GROUP), 20)
+    await eventually(lambda: settled(fleet.redis, STREAM, GROUP))
 
 
 @EACH

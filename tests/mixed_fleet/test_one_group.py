@@ -25,7 +25,7 @@ async def test_under_load_nothing_is_lost_and_nothing_repeated(fleet: Fleet) -> 
     count = 500
     for at, service in enumerate(services):
         await service.tasks(*range(at * count, (at + 1) * count), wait=False, star="sleep:0.001")
-    await eventually(lambda: len(fleet.done()) == len(services) * count, 40)
+    await eventually(lambda: len(fleet.done()) == len(services) * count)
     await all_settled(fleet)
 
     assert set(fleet.done()) == set(range(len(services) * count))
@@ -45,7 +45,7 @@ async def test_under_load_and_kills_nothing_is_lost(fleet: Fleet) -> None:
         await eventually(lambda victim=victim: victim.done())
         await victim.kill()
         alive.append(await (fleet.old() if victim.kind == "old" else fleet.new()))
-    await eventually(lambda: len(fleet.done()) == count, 40)
+    await eventually(lambda: len(fleet.done()) == count)
     await all_settled(fleet)
 
     assert set(fleet.done()) == set(range(count))
@@ -63,7 +63,7 @@ async def test_what_a_killed_one_had_is_taken_over(fleet: Fleet, first: Kind, se
     heir = await start[second]()
     await victim.kill()
 
-    await eventually(lambda: len(heir.done()) == 10, 20)
+    await eventually(lambda: len(heir.done()) == 10)
     await all_settled(fleet)
 
     assert sorted(heir.done()) == list(range(10))
@@ -78,7 +78,7 @@ async def test_what_fails_in_one_is_delivered_to_the_other(fleet: Fleet, first: 
     await eventually(failing.began)
     rescuer = await start[second]()
 
-    await eventually(lambda: rescuer.done() == [1], 20)
+    await eventually(lambda: rescuer.done() == [1])
     await all_settled(fleet)
 
     assert await fleet.letters() == []
@@ -159,7 +159,7 @@ async def test_a_new_one_takes_what_an_old_one_still_works_on_after_its_idle_tim
     await old.tasks(*range(5), old="sleep:2", as_list=True)
     await eventually(old.began)
     await fleet.new()
-    await eventually(lambda: len(fleet.done()) == 5 and sum(fleet.done().values()) > 5, 40)
+    await eventually(lambda: len(fleet.done()) == 5 and sum(fleet.done().values()) > 5)
     await all_settled(fleet)
 
     assert set(fleet.done()) == set(range(5))
@@ -170,7 +170,7 @@ async def test_with_an_idle_time_longer_than_a_batch_takes_nothing_is_repeated(f
     await old.tasks(*range(5), old="sleep:0.5", as_list=True)
     await eventually(old.began)
     await fleet.new(claim_min_idle_ms=20_000)
-    await eventually(lambda: len(fleet.done()) == 5, 20)
+    await eventually(lambda: len(fleet.done()) == 5)
     await all_settled(fleet)
 
     assert set(fleet.done().values()) == {1}
@@ -182,7 +182,7 @@ async def test_one_that_stands_still_is_not_waited_for(fleet: Fleet) -> None:
     await new.tasks(*range(20), old="sleep:0.3", wait=False)
     await eventually(old.began)
     old.signal(signal.SIGSTOP)
-    await eventually(lambda: set(new.done()) | set(old.done()) == set(range(20)), 20)
+    await eventually(lambda: set(new.done()) | set(old.done()) == set(range(20)))
     await all_settled(fleet)
     old.signal(signal.SIGCONT)
     await old.tasks(21)

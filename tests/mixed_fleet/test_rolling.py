@@ -14,7 +14,7 @@ BOTH_WAYS = pytest.mark.parametrize(("first", "second"), [("old", "new"), ("new"
 
 
 async def all_settled(fleet: Fleet) -> None:
-    await eventually(lambda: settled(fleet.redis, STREAM, GROUP), 20)
+    await eventually(lambda: settled(fleet.redis, STREAM, GROUP))
 
 
 @BOTH_WAYS
@@ -46,7 +46,7 @@ async def test_a_rollout_under_load_loses_nothing(fleet: Fleet, first: Kind, sec
         await eventually(lambda step=step: len(fleet.done()) > 60 * step)
         await serving.pop(0).stop()
         serving.append(await start[second]())
-    await eventually(lambda: len(fleet.done()) == 300, 30)
+    await eventually(lambda: len(fleet.done()) == 300)
     await all_settled(fleet)
 
     assert set(fleet.done()) == set(range(300))
@@ -208,7 +208,7 @@ async def test_a_new_one_removes_no_old_consumer_that_owns_something(fleet: Flee
     await gone.stop()
     await fleet.new(consumer_ttl=2, claim_min_idle_ms=60_000)
 
-    await eventually(lambda: is_missing(fleet, gone), 20)
+    await eventually(lambda: is_missing(fleet, gone))
 
     assert await fleet.pending() == {owner.name: 1}
 

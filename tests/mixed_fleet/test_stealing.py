@@ -11,7 +11,7 @@ TWO = {"one": "FleetTask", "two": "FleetTask"}
 
 
 async def all_settled(fleet: Fleet) -> None:
-    await eventually(lambda: settled(fleet.redis, STREAM, GROUP), 20)
+    await eventually(lambda: settled(fleet.redis, STREAM, GROUP))
 
 
 async def kept(fleet: Fleet, entry_id: str, by: str = WAITING) -> None:
@@ -43,7 +43,7 @@ async def test_what_an_old_one_took_and_finished_is_not_run_again_when_it_falls_
     await eventually(lambda: old.done() == [1, 1])
     await new.tasks(2)
 
-    await eventually(lambda: is_forgotten(fleet), 20)
+    await eventually(lambda: is_forgotten(fleet))
     await all_settled(fleet)
 
     assert fleet.began()[1] == 4
@@ -61,7 +61,7 @@ async def test_what_an_old_one_took_and_failed_comes_back_with_its_ledger(fleet:
     await eventually(old.began)
     await old.kill()
 
-    [letter] = await eventually(fleet.letters, 30)
+    [letter] = await eventually(fleet.letters)
 
     assert new.done() == [1], "the handler that had finished ran again"
     assert letter[b"handler"] == b"two"
@@ -74,7 +74,7 @@ async def test_an_old_one_with_an_idle_time_above_all_waits_leaves_the_waiting_a
     await kept(fleet, entry_id)
     old = await fleet.old(claim_min_idle_ms=10_000)
 
-    [letter] = await eventually(fleet.letters, 20)
+    [letter] = await eventually(fleet.letters)
 
     assert (new.began(), old.began()) == ([1] * 4, [])
     assert letter[b"deliveries"] == b"4"
@@ -116,4 +116,4 @@ async def test_an_old_one_with_a_dead_letter_stream_makes_a_letter_of_what_is_pa
     [letter] = await fleet.letters()
     assert letter[b"original_msg_id"] == entry_id.encode()
     assert letter[b"reason"] == b"max_deliveries_exceeded"
-    await eventually(lambda: is_forgotten(fleet), 20)
+    await eventually(lambda: is_forgotten(fleet))

@@ -133,9 +133,9 @@ class Process:
 
     async def stop(self) -> None:
         """Stop gracefully."""
-        await asyncio.wait_for(self.router.stop(), 10)
+        await asyncio.wait_for(self.router.stop(), 30)
         if self._main is not None:
-            await asyncio.wait_for(self._main, 5)
+            await asyncio.wait_for(self._main, 30)
         await self._client.aclose()
 
     def cut(self) -> None:

@@ -60,7 +60,7 @@ class Bench:
         return await add(self.redis, raw, STREAM)
 
     async def settled(self) -> None:
-        await until_settled(self.redis, STREAM, GROUP, timeout=20)
+        await until_settled(self.redis, STREAM, GROUP)
 
     async def letters(self) -> dict[str, Any]:
         """For each entry the fields of its letter."""
@@ -193,7 +193,7 @@ async def check_migration(redis: Redis, old: dict[int, list[tuple[bytes, bytes]]
         for letter in found.values():
             await after.queue.replay(as_text(letter[b"letter_id"]))
         replays = f"{{{STREAM}}}:rapids:replay:{GROUP}"
-        await until_settled(redis, replays, GROUP, timeout=20)
+        await until_settled(redis, replays, GROUP)
     assert after.seen == Counter(raw.values())
     assert await after.letters() == {}
     assert await redis.xlen(replays) == 0

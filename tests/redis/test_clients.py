@@ -62,7 +62,7 @@ async def test_a_pool_that_others_keep_busy_is_waited_for(redis: Redis, redis_ur
         await asyncio.sleep(0.1)
         assert not emitting.done()
         await client.connection_pool.release(connection)
-        await asyncio.wait_for(emitting, 2)
+        await asyncio.wait_for(emitting, 30)
     assert await redis.xlen("dv:events") == 1
 
 

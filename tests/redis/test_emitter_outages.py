@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter
 from rapids.exceptions import EmitError
 from tests.redis.proxy import Proxy, proxy_to
+from tests.support import SOON
 from tests.worker.helpers import everywhere
 
 STREAM = "dv:through-proxy"
@@ -90,7 +91,7 @@ async def test_an_emit_survives_an_outage_shorter_than_its_retries(proxy: Proxy,
 
     await proxy.accept()
 
-    entry_id = await asyncio.wait_for(emitting, 10)
+    entry_id = await asyncio.wait_for(emitting, 30)
     assert [stored.decode() for stored, _ in await redis.xrange(STREAM)] == [entry_id]
 
 
@@ -153,7 +154,7 @@ async def test_the_server_s_own_excuses_are_ridden_out(redis: Redis) -> None:
         assert not emitting.done()
     finally:
         await redis.replicaof("NO", "ONE")
-    await asyncio.wait_for(emitting, 10)
+    await asyncio.wait_for(emitting, 30)
     assert await redis.xlen(STREAM) == 1
 
 
@@ -177,6 +178,6 @@ async def test_an_answer_that_takes_too_long_is_an_outage(proxy: Proxy, redis: R
         emitting = asyncio.create_task(emitter.emit(DvProxied(number=1)))
         await asyncio.sleep(0.2)
         proxy.delay = 0
-        await asyncio.wait_for(emitting, 10)
-        assert time.monotonic() - started < 5
+        await asyncio.wait_for(emitting, 30)
+        assert time.monotonic() - started < SOON
     assert set(await numbers(redis)) == {0, 1}

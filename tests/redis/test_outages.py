@@ -15,7 +15,7 @@ from rapids import EventRouter
 from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import proxy_to
 from tests.servers.builds import Build
-from tests.support import eventually
+from tests.support import SOON, eventually
 from tests.troubles import flush_scripts, kill_all, pause, refuse_writes
 from tests.worker.helpers import (
     GROUP,
@@ -74,7 +74,7 @@ async def test_nothing_is_lost_and_it_goes_on(redis: Redis, trouble: Callable[[R
         for round_ in range(4):
             await emitter.emit([DvOrder(number=100 * round_ + number) for number in range(100)])
             await trouble(redis)
-        await eventually(lambda: set(seen) == set(range(400)), timeout=20)
+        await eventually(lambda: set(seen) == set(range(400)))
         await until_settled(redis)
     # A delivery whose answer was lost with its connection, or an acknowledgement, may come again; no more than that.
     assert len(seen) - 400 <= 4 * 30
@@ -97,7 +97,7 @@ async def test_failing_handlers_are_settled_through_it_all(redis: Redis) -> None
             await kill_all(redis)
             await redis.script_flush()
             await asyncio.sleep(0.02)
-        await until_settled(redis, timeout=20)
+        await until_settled(redis)
     events = sorted(letter[b"data"] for letter in await letters(redis))
     assert len(events) == len(set(events)) == 100
     await check_keys(redis)
@@ -124,11 +124,11 @@ async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
 
 async def test_it_stops_in_the_middle_of_an_outage(redis_url: str) -> None:
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
-        async with running(collecting(through, [])):
+        async with running(collecting(through, [], shutdown_timeout=300)):
             await proxy.refuse()
             await asyncio.sleep(0.2)
             started = time.monotonic()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < SOON
 
 
 async def test_an_answer_that_never_comes_is_a_time_out(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ async def test_an_answer_that_never_comes_is_a_time_out(redis: Redis, monkeypatc
     async with running(collecting(redis, seen, block_ms=100)):
         await make_emitter(redis).emit([DvOrder(number=number) for number in range(50)])
         await redis.execute_command("CLIENT", "PAUSE", 800, "ALL", **everywhere(redis))
-        await eventually(lambda: set(seen) == set(range(50)), timeout=15)
+        await eventually(lambda: set(seen) == set(range(50)))
         await until_settled(redis)
 
 
@@ -217,7 +217,7 @@ async def test_a_server_killed_and_started_again_with_its_data(server: OwnServer
                 await asyncio.sleep(0.1)
                 await server.start()
             await emitting
-            await eventually(lambda: set(seen) == set(range(600)), timeout=20)
+            await eventually(lambda: set(seen) == set(range(600)))
             await until_settled(redis)
         await check_keys(redis)
 

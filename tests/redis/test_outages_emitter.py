@@ -85,7 +85,7 @@ async def test_a_first_attempt_that_arrives_after_the_retry_is_not_carried_out(
     await emitter.emit(OuSent(number=0))
     proxy.hold_up(b"XADD")
 
-    entry_id = await asyncio.wait_for(emitter.emit(OuSent(number=1)), 10)
+    entry_id = await asyncio.wait_for(emitter.emit(OuSent(number=1)), 30)
     assert proxy.holds
     proxy.let_through()
 
@@ -101,7 +101,7 @@ async def test_what_others_stored_meanwhile_is_not_taken_for_it(proxy: Proxy, th
     emitting = asyncio.create_task(emitter.emit(OuSent(number=1)))
     await eventually(lambda: proxy.holds)
     await other.emit(events(*range(10, 400)))
-    await asyncio.wait_for(emitting, 10)
+    await asyncio.wait_for(emitting, 30)
     proxy.let_through()
     await emitter.emit(OuSent(number=2))
     assert sorted(await numbers(redis)) == [0, 1, 2, *range(10, 400)]
@@ -118,7 +118,7 @@ async def test_more_entries_than_can_be_looked_at_make_it_unknown(
     await eventually(lambda: proxy.holds)
     await EventEmitter(redis, STREAM).emit(events(*range(10, 400)))
     with pytest.raises(EmitError) as caught:
-        await asyncio.wait_for(emitting, 10)
+        await asyncio.wait_for(emitting, 30)
     assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((), (), (event.id,))
 
 
@@ -149,11 +149,11 @@ async def test_what_was_trimmed_away_meanwhile_is_unknown(
     await eventually(lambda: proxy.holds)
     await EventEmitter(redis, STREAM).emit(events(2, 3, 4))
     if not trimmed:
-        await asyncio.wait_for(emitting, 10)
+        await asyncio.wait_for(emitting, 30)
         return
     await redis.xtrim(STREAM, maxlen=2, approximate=False)
     with pytest.raises(EmitError, match="trimmed") as caught:
-        await asyncio.wait_for(emitting, 10)
+        await asyncio.wait_for(emitting, 30)
     assert (caught.value.stored, caught.value.not_stored, caught.value.unknown) == ((), (), (event.id,))
 
 
@@ -197,7 +197,7 @@ async def test_a_paused_server_is_waited_for_and_stores_once(redis: Redis, redis
         emitter = EventEmitter(hasty, STREAM, max_retries=50, retry_delay=0.01)
         await emitter.emit(OuSent(number=0))
         await redis.execute_command("CLIENT", "PAUSE", 700, "ALL")
-        await asyncio.wait_for(emitter.emit(events(1, 2)), 10)
+        await asyncio.wait_for(emitter.emit(events(1, 2)), 30)
     assert await numbers(redis) == [0, 1, 2]
 
 
@@ -305,5 +305,5 @@ async def test_what_was_trimmed_of_older_ones_is_no_matter(
     emitting = asyncio.create_task(emitter.emit(event))
     await eventually(lambda: proxy.holds)
     await redis.xtrim(STREAM, maxlen=1, approximate=False)
-    assert await asyncio.wait_for(emitting, 10)
+    assert await asyncio.wait_for(emitting, 30)
     assert await numbers(redis) == [2, 1]

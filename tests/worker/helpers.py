@@ -15,7 +15,7 @@ from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids._storage.keys import Source
 from rapids._wire.encoding import encode
 from rapids.backoff import constant
-from tests.support import eventually
+from tests.support import PATIENCE, eventually
 
 STREAM = "dv:events"
 GROUP = "dv-group"
@@ -69,8 +69,8 @@ async def running(*routers: EventRouter, redis: Redis | None = None) -> AsyncIte
     try:
         yield
     finally:
-        await asyncio.wait_for(asyncio.gather(*(router.stop() for router in routers)), 20)
-        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        await asyncio.wait_for(asyncio.gather(*(router.stop() for router in routers)), 30)
+        await asyncio.wait_for(asyncio.gather(*tasks), 30)
 
 
 def fields_of(event: BaseEvent) -> dict[bytes, bytes]:
@@ -101,7 +101,7 @@ async def settled(redis: Redis, stream: str = STREAM, group: str = GROUP) -> boo
     return groups[group]["pending"] == 0 and groups[group]["last-delivered-id"] == last
 
 
-async def until_settled(redis: Redis, stream: str = STREAM, group: str = GROUP, timeout: float = 10.0) -> None:
+async def until_settled(redis: Redis, stream: str = STREAM, group: str = GROUP, timeout: float = PATIENCE) -> None:
     await eventually(lambda: settled(redis, stream, group), timeout)
 
 

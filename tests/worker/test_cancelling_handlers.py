@@ -130,7 +130,7 @@ async def test_a_start_that_is_cancelled_while_it_opens_ends(redis: Redis, steps
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(asyncio.shield(task), 10)
+        await asyncio.wait_for(asyncio.shield(task), 30)
     assert not router.running
 
 

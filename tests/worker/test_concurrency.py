@@ -131,7 +131,7 @@ async def test_one_key_runs_in_order_and_different_keys_side_by_side(redis: Redi
     work = Work(0.001)
     async with running(ordered_router(redis, work)):
         await emit(redis, *((f"k{number % 10}", number) for number in range(300)))
-        await until_settled(redis, timeout=20)
+        await until_settled(redis)
     assert work.most == 8
     assert work.most_of_a_key == 1
     for number in range(10):

@@ -497,8 +497,8 @@ async def test_an_outage_is_over_for_a_router_that_stops_in_it(build: Build) -> 
         await server.kill()
         await eventually(lambda: router.counters.total("outages") == 1)
         go_on.set()
-        await asyncio.wait_for(router.stop(), 20)
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(router.stop(), 30)
+        await asyncio.wait_for(task, 30)
         after = router.counters.total("outage_seconds")
         await asyncio.sleep(0.01)
         assert router.counters.total("outage_seconds") == after > 0

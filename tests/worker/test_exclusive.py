@@ -184,13 +184,13 @@ async def test_within_seconds_of_its_death_another_goes_on_in_order(
     """Though its leases last for a minute."""
     await emit(redis, *range(300))
     first = worker("first")
-    await eventually(lambda: redis.llen("by:first"), 20)
+    await eventually(lambda: redis.llen("by:first"))
     worker("second")
     await eventually(lambda: _more_than(redis, "by:first", 20))
     os.kill(first.pid, blow)
-    await eventually(lambda: redis.llen("by:second"), 20)
+    await eventually(lambda: redis.llen("by:second"))
     os.kill(first.pid, signal.SIGCONT)
-    await until_settled(redis, timeout=30)
+    await until_settled(redis)
     for key in range(3):
         ran = [int(number) for number in await redis.lrange(f"ran:{key}", 0, -1)]
         once = list(dict.fromkeys(ran))

@@ -109,7 +109,7 @@ async def test_a_start_that_redis_cuts_short_at_any_step_says_so(redis_url: str,
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as client:
         proxy.lose_reply_to(command)
         with pytest.raises(RedisUnavailableError):
-            await asyncio.wait_for(make_router(client).start(), 10)
+            await asyncio.wait_for(make_router(client).start(), 30)
 
 
 async def test_an_entry_that_a_master_of_before_does_not_know_is_not_taken_for_trimmed(

@@ -200,7 +200,7 @@ async def test_a_log_filter_that_raises_costs_no_settlement(redis: Redis) -> Non
             await redis.client_pause(500, all=False)
             await redis.client_unpause()
             await emit(redis, *range(10))
-            await until_settled(redis, timeout=6)
+            await until_settled(redis)
     finally:
         log.removeFilter(broken)
 
@@ -215,7 +215,7 @@ async def test_an_entry_of_many_fields_ends_as_a_letter(redis: Redis, fields: in
     junk = [f"f{number}".encode() for number in range(2 * fields - 4)]
     async with running(router):
         await add(redis, [b"event_type", RvEvent.event_type.encode(), b"data", b"{", *junk])
-        await until_settled(redis, timeout=5)
+        await until_settled(redis)
     assert len(await letters(redis)) == 1
 
 
@@ -274,7 +274,7 @@ async def test_a_process_stopped_while_its_read_blocks_runs_nothing_that_others_
     worker = subprocess.Popen([sys.executable, "-c", WORKER, redis_address], cwd=Path(__file__).parents[2])
     try:
         await emit(redis, 100)
-        await eventually(lambda: redis.lrange("ran", 0, -1), 20)
+        await eventually(lambda: redis.lrange("ran", 0, -1))
         await eventually(lambda: _nothing_pending(redis))
         await eventually(lambda: _blocks(redis))
         os.kill(worker.pid, signal.SIGSTOP)
@@ -481,6 +481,6 @@ async def test_one_lane_s_backlog_does_not_hold_up_all_others(redis: Redis) -> N
 
     async with running(router):
         await emit(redis, *([1] * 150), *range(2, 400))
-        await until_settled(redis, timeout=30)
+        await until_settled(redis)
     run = max(len(part) for part in "".join("1" if n == 1 else "." for n in seen).split("."))
     assert run < 75, "half of the backlog was worked off in one go"

@@ -119,7 +119,7 @@ async def test_a_lease_lost_while_the_handler_runs_leaves_it_only_done_to_write(
         await redis.xclaim(STREAM, GROUP, "another", 0, [entry_id])
         go_on.set()
         await eventually(lambda: len(seen) == 2)
-        await asyncio.wait_for(router.stop(), 5)
+        await asyncio.wait_for(router.stop(), 30)
 
     left = {row["consumer"] for row in await pending(redis)}
     assert left == (set() if ends == "done" else {b"another"})
@@ -180,7 +180,7 @@ async def ran(redis: Redis, mode: str) -> list[int]:
 async def test_a_process_stopped_and_continued_takes_nothing_back(redis: Redis, start_worker: Start) -> None:
     worker = start_worker("stopped")
     await emit(redis, *range(10))
-    await eventually(lambda: ran(redis, "stopped"), 20)
+    await eventually(lambda: ran(redis, "stopped"))
     os.kill(worker.pid, signal.SIGSTOP)
     before, seen, under_way, go_on = await ran(redis, "stopped"), [], asyncio.Event(), asyncio.Event()
     router = make_router(redis, claim_min_idle_ms=400, consumer="other")
@@ -193,7 +193,7 @@ async def test_a_process_stopped_and_continued_takes_nothing_back(redis: Redis, 
             await go_on.wait()  # holds it while the stopped one goes on
 
     async with running(router):
-        await asyncio.wait_for(under_way.wait(), 20)
+        await asyncio.wait_for(under_way.wait(), 30)
         os.kill(worker.pid, signal.SIGCONT)
         await eventually(lambda: _runs_new_ones(redis), interval=0.1)
         go_on.set()

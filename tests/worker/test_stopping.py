@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from rapids import current_delivery
 from rapids.backoff import constant
-from tests.support import eventually
+from tests.support import SOON, eventually
 from tests.worker.helpers import (
     DLQ,
     DvOrder,
@@ -53,7 +53,7 @@ async def test_entries_never_begun_are_handed_back_and_cost_no_delivery(redis: R
     started = time.monotonic()
     async with running(second):
         await until_settled(redis)
-    assert time.monotonic() - started < 19 * 0.1 + 2
+    assert time.monotonic() - started < SOON
     assert sorted(seen) == [(number, 1) for number in range(20)]
     await check_keys(redis)
 
@@ -76,14 +76,14 @@ async def test_handed_back_entries_go_to_a_router_that_is_running(redis: Redis) 
         await first.stop()
         stopped = time.monotonic()
         await until_settled(redis)
-        assert time.monotonic() - stopped < 3
+        assert time.monotonic() - stopped < SOON
     await first_task
     assert sorted(seen) == list(range(20))
 
 
 async def test_a_running_handler_may_finish(redis: Redis) -> None:
     begun, seen = asyncio.Event(), []
-    router = make_router(redis, shutdown_timeout=5)
+    router = make_router(redis, shutdown_timeout=300)
 
     @router.on(DvOrder, name="first")
     async def first(event: DvOrder) -> None:
@@ -117,7 +117,7 @@ async def test_after_shutdown_timeout_the_handler_is_interrupted_and_its_deliver
         seen.append(f"slow {delivery.deliveries}")
         if not begun.is_set():
             begun.set()
-            await asyncio.sleep(30)
+            await asyncio.sleep(300)
 
     @router.on(DvOrder, name="never begun")
     async def never_begun(event: DvOrder) -> None:
@@ -127,7 +127,7 @@ async def test_after_shutdown_timeout_the_handler_is_interrupted_and_its_deliver
         await make_emitter(redis).emit(DvOrder())
         await begun.wait()
         started = time.monotonic()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < SOON
 
     # What had finished is not repeated, what was interrupted is no failure: max_deliveries=1 would have killed it.
     async with running(router):
@@ -145,20 +145,20 @@ async def test_a_handler_that_swallows_its_interruption_starts_no_other(redis: R
     async def stubborn(event: DvOrder) -> None:
         begun.set()
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(300)
         except asyncio.CancelledError:
             seen.append("interrupted")
 
     @router.on(DvOrder, name="slow")
     async def slow(event: DvOrder) -> None:
         seen.append("slow")
-        await asyncio.sleep(30)
+        await asyncio.sleep(300)
 
     async with running(router):
         await make_emitter(redis).emit([DvOrder(), DvOrder()])
         await begun.wait()
         started = time.monotonic()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < SOON
     assert seen == ["interrupted"]
 
 
@@ -191,7 +191,7 @@ async def test_a_handler_that_cannot_be_interrupted_is_left_behind_and_nothing_i
 
 async def test_stopping_does_not_wait_out_the_pause_before_a_quick_retry(redis: Redis) -> None:
     begun, seen = asyncio.Event(), []
-    router = make_router(redis, shutdown_timeout=5)
+    router = make_router(redis, shutdown_timeout=300)
 
     @router.on(DvOrder, retries=3, backoff=constant(60))
     async def fail(event: DvOrder) -> None:
@@ -204,7 +204,7 @@ async def test_stopping_does_not_wait_out_the_pause_before_a_quick_retry(redis: 
         await make_emitter(redis).emit(DvOrder())
         await begun.wait()
         started = time.monotonic()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < SOON
     async with running(router):
         await until_settled(redis)
     assert len(seen) == 2

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter, current_delivery
 from rapids.exceptions import RedisUnavailableError
 from tests.redis.proxy import Proxy, proxy_to
-from tests.support import eventually
+from tests.support import SOON, eventually
 from tests.worker.helpers import (
     GROUP,
     STREAM,
@@ -121,7 +121,7 @@ async def test_what_is_given_back_costs_no_delivery_and_runs_at_once_elsewhere(r
         await first.router.stop()
         stopped = time.monotonic()
         await until_settled(redis)
-        assert time.monotonic() - stopped < 2
+        assert time.monotonic() - stopped < SOON
     await task
     assert first.seen == [(0, 1)]
     assert sorted(second.seen) == [(number, 1) for number in range(8)]
@@ -138,8 +138,8 @@ async def test_a_second_stop_waits_for_the_same_end(redis: Redis) -> None:
     await asyncio.wait(stops, timeout=0.05)
     assert not any(stop.done() for stop in stops)
     watched.go_on.set()
-    await asyncio.wait_for(asyncio.gather(*stops), 5)
-    await asyncio.wait_for(watched.router.stop(), 1)
+    await asyncio.wait_for(asyncio.gather(*stops), 30)
+    await asyncio.wait_for(watched.router.stop(), 30)
     await task
     assert await pending(redis) == []
 
@@ -153,7 +153,7 @@ async def test_a_stop_that_is_cancelled_is_still_a_stop(redis: Redis) -> None:
     await asyncio.wait([stopping], timeout=0.05)
     stopping.cancel()
     watched.go_on.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
     assert await pending(redis) == []
 
 
@@ -165,7 +165,7 @@ async def test_cancelling_start_during_a_stop_hurries_it(redis: Redis) -> None:
     stopping = asyncio.create_task(watched.router.stop())
     await asyncio.wait([stopping], timeout=0.05)
     task.cancel()
-    await asyncio.wait_for(stopping, 3)
+    await asyncio.wait_for(stopping, 30)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await consumers(redis) == {"rapids:waiting": 2, **dict.fromkeys(_but_waiting(await consumers(redis)), 0)}
@@ -201,15 +201,15 @@ async def take_down(proxy: Proxy, how: str) -> None:
 async def test_it_ends_within_seconds_and_loses_nothing(
     redis: Redis, proxy: Proxy, through: Redis, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watched = Watched(through, shutdown_timeout=30, claim_min_idle_ms=300)
+    watched = Watched(through, shutdown_timeout=300, claim_min_idle_ms=300)
     task = await start(watched.router)
     await emit(redis, *range(5))
     await watched.begun.wait()
     await take_down(proxy, how)
     watched.go_on.set()
     started = time.monotonic()
-    await asyncio.wait_for(watched.router.stop(), 20)
-    assert time.monotonic() - started < 6
+    await asyncio.wait_for(watched.router.stop(), 30)
+    assert time.monotonic() - started < SOON
     await task
     assert "could not settle everything" in caplog.text
 
@@ -229,15 +229,15 @@ async def test_a_claim_that_waits_for_redis_does_not_hold_it_up(
     await emit(redis, *range(3))
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
-    watched = Watched(through, shutdown_timeout=30, claim_min_idle_ms=600)
+    watched = Watched(through, shutdown_timeout=300, claim_min_idle_ms=600)
     task = await start(watched.router)
     await watched.begun.wait()  # the others were announced by then, and are claimed in their turn
     await take_down(proxy, how)
     watched.go_on.set()
     await eventually(watched.ended.is_set)
     started = time.monotonic()
-    await asyncio.wait_for(watched.router.stop(), 40)
-    assert time.monotonic() - started < 6
+    await asyncio.wait_for(watched.router.stop(), 30)
+    assert time.monotonic() - started < SOON
     await task
     assert watched.seen == [(0, 2)]
 
@@ -250,8 +250,8 @@ async def test_a_start_that_is_stopped_before_redis_answers(proxy: Proxy, throug
     task.cancel()
     started = time.monotonic()
     with pytest.raises((asyncio.CancelledError, RedisUnavailableError)):
-        await asyncio.wait_for(task, 10)
-    assert time.monotonic() - started < 6
+        await asyncio.wait_for(task, 30)
+    assert time.monotonic() - started < SOON
     await router.stop()
 
 
