@@ -37,6 +37,17 @@ test: servers-if-possible ## Run all tests but the slow ones, and one slow test 
 test-all: servers-if-possible ## Run every test
 	$(PYTEST)
 
+test-busy: servers-if-possible ## Run every test three times while four busy loops occupy the cores
+	$(BIN)/python -m tests.busy $(PYTEST) --exitfirst
+
+coverage: servers-if-possible ## Run every test and report the branches they reach; fails below the figure in pyproject.toml
+	$(PYTEST) --cov
+
+coverage-slow: servers-if-possible ## List the lines that only slow tests reach
+	COVERAGE_FILE=.coverage.quick $(PYTEST) -m 'not slow' --cov --cov-report= --cov-fail-under=0
+	COVERAGE_FILE=.coverage.slow $(PYTEST) -m slow --cov --cov-report= --cov-fail-under=0
+	@$(BIN)/python -m tests.slow_coverage .coverage.quick .coverage.slow
+
 test-unit: $(INSTALLED) ## Run the tests that need no server
 	$(PYTEST) -m 'not integration and not slow'
 
@@ -84,10 +95,11 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright
 	$(BIN)/pyright -p tests/typing
 
-ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos, all tests
+ci: export CI = 1
+ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos, all tests with coverage
 	$(BIN)/python -m example_app --once
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target ci-chaos ci-matrix # which wait most of the time
-	$(PYTEST)
+	$(PYTEST) --cov
 
 ci-chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
@@ -97,4 +109,4 @@ ci-matrix: servers # the oldest and the Cluster; the newest is what all tests ru
 	$(BIN)/python -m tests.matrix --core redis-6.2 cluster
 
 clean: ## Remove the environment, the servers and caches
-	rm -rf $(VENV) .bench .nox .servers .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .nox .servers .coverage* .pytest_cache .ruff_cache .hypothesis

@@ -72,7 +72,17 @@ def run_on(server: str, suite: Sequence[str]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         began = time.monotonic()
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", f"--server={server}", f"--junit-xml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "--numprocesses=2",
+            "--dist=loadgroup",
+            f"--server={server}",
+            f"--junit-xml={report}",
+        ]
         code = subprocess.run([*command, *suite], cwd=ROOT, check=False).returncode
         return result_of(server, report, code, time.monotonic() - began)
 
