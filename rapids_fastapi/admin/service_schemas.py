@@ -40,7 +40,7 @@ class Capabilities(BaseModel):
 
     model_config: ClassVar[ConfigDict] = _shown(
         {
-            "version": "0.1.0",
+            "version": "0.2.0",
             "user": _USER,
             "dead_letter_queues": [_QUEUE],
             "streams": ["orders"],
