@@ -54,7 +54,7 @@ class GroupControl:
         logged, kept until `resume`, and in the stream's `rapids.audit.AuditLog`.
 
         Raises `StreamNotFoundError` or `GroupNotFoundError` if no router ever made the group,
-        `redis.exceptions.RedisError` if Redis does not do as asked.
+        `redis.exceptions.RedisError` if Redis is unavailable.
         """
         note("actor", actor, LONGEST_ACTOR)
         note("reason", reason, LONGEST_REASON)
@@ -74,7 +74,7 @@ class GroupControl:
 
         `actor` (200 characters) and `reason` (1,000) are logged, and in the stream's `rapids.audit.AuditLog`.
 
-        Raises `redis.exceptions.RedisError` if Redis does not do as asked.
+        Raises `redis.exceptions.RedisError` if Redis is unavailable.
         """
         note("actor", actor, LONGEST_ACTOR)
         note("reason", reason, LONGEST_REASON)

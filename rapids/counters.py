@@ -42,7 +42,7 @@ _ALL = (
     Counter("failed", "runs", _HANDLER, "A handler's delivery failed, its quick retries included"),
     Counter("retried", "runs", _HANDLER, "A handler that failed is to run again at a later delivery"),
     Counter("dead", "letters", (*_HANDLER, "reason"), "Dead letters written; handler is empty where none was reached"),
-    Counter("outages", "times", _GROUP, "How often Redis did not do as asked"),
+    Counter("outages", "times", _GROUP, "How often Redis was unavailable"),
     Counter("outage_seconds", "seconds", _GROUP, "How long Redis did not, the outage that is going on included"),
     Counter("emitted", "events", ("stream", "event_type"), "Events known to be stored"),
     Counter(

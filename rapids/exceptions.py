@@ -32,6 +32,7 @@ __all__ = [
     "RetryAfter",
     "SerializationError",
     "StreamNotFoundError",
+    "reason",
 ]
 
 

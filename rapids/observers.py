@@ -135,7 +135,7 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class OutageStarted:
-    """Redis does not do as asked. One outage, however many commands fail in it."""
+    """Redis is unavailable. One outage, however many commands fail in it."""
 
     stream: str
     group: str
@@ -145,7 +145,7 @@ class OutageStarted:
 
 @dataclass(frozen=True, slots=True)
 class OutageEnded:
-    """Redis does as asked again, or the router has stopped."""
+    """Redis is available again, or the router has stopped."""
 
     stream: str
     group: str

@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
-from rapids._core.redis_errors import reason
 from rapids.clients import RedisClient, check_url, masked, open_client
-from rapids.exceptions import NotConfiguredError, RedisUnavailableError
+from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
 
 __all__ = ["URL_VARIABLE", "connected", "ping", "reachable", "url_or_environment"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from rapids import EventEmitter, EventRouter, RouterHealth
-from rapids._core.redis_errors import reason
+from rapids.exceptions import reason
 
 __all__ = ["Readiness"]
 

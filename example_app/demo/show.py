@@ -19,9 +19,9 @@ from example_app.demo.narration import Narrator, RequestNarration, narrated_logs
 from example_app.demo.serving import ServingError, listening, serving
 from example_app.demo.story import Story, StoryError
 from example_app.settings import Settings
-from rapids._core.redis_errors import reason
 from rapids.clients import RedisClient, check_url, open_client
 from rapids.embedded import EmbeddedServerError, is_embedded_url, open_embedded
+from rapids.exceptions import reason
 from rapids_fastapi import CorrelationMiddleware
 
 __all__ = ["DemoError", "run"]

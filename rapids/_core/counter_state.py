@@ -156,7 +156,7 @@ class Counts:
             self.observers.tell(LeaseLost(source.stream, source.group, entry_id.decode()))
 
     def outage_started(self, operation: str, error: Exception) -> None:
-        """Redis does not do as asked."""
+        """Redis is unavailable."""
         before, since = self._outage
         if since is not None:
             return
@@ -166,7 +166,7 @@ class Counts:
             self.observers.tell(OutageStarted(self._stream, self._group, operation, error))
 
     def outage_ended(self) -> float:
-        """Redis does as asked again, or nobody asks any more; how long it did not (seconds)."""
+        """Redis is available again, or nobody asks any more; how long it was not (seconds)."""
         before, since = self._outage
         if since is None:
             return 0.0

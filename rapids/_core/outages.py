@@ -1,32 +1,33 @@
-"""Riding out Redis errors: every one of them, for as long as it lasts."""
+"""Retrying while Redis is unavailable, for as long as that lasts."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from logging import Logger
 from typing import TypeVar
 
 from redis.exceptions import RedisError
 
 from rapids._core.counter_state import Counts
-from rapids._core.redis_errors import reason
+from rapids._core.redis_errors import is_outage, reason
 from rapids.backoff import exponential
 
-__all__ = ["Failing", "Outages"]
+__all__ = ["Failing", "HaltedError", "Outages", "Retries"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("rapids.worker")
+MAX_PAUSE = 2.0
+"""Seconds between two attempts, at most."""
+FIRST_PAUSE = 0.05
 
-_pause = exponential(base=1.6, max_delay=30.0)
-_FIRST_PAUSE = 0.05
+_pause = exponential(base=1.6, max_delay=40.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """An operation that Redis does not do."""
+    """An operation that Redis does not carry out."""
 
     operation: str
     since: float
@@ -36,25 +37,27 @@ class Failing:
 
 
 class Outages:
-    """Retries operations, and logs one line when an outage starts and one when it is over, however many they are."""
+    """Retries operations, and logs one line when an outage starts and one when it is over, however many fail in it."""
 
-    def __init__(self, context: Mapping[str, object], counts: Counts) -> None:
+    def __init__(self, logger: Logger, context: Mapping[str, object], counts: Counts | None = None) -> None:
+        self._logger = logger
         self._context = context
         self._counts = counts
         self._failing: dict[str, Failing] = {}
+        self._since = 0.0
 
-    async def ride_out(
+    async def retry(
         self,
         operation: str,
         attempt: Callable[[], Awaitable[T]],
         *,
         repair: Callable[[Exception], Awaitable[None]] | None = None,
-        longest_pause: float = 2.0,
+        max_pause: float = MAX_PAUSE,
     ) -> T:
         """The attempt's result, however many Redis errors come before it.
 
-        `repair` is told each error before the next attempt; it may raise Redis errors too. Pauses between attempts
-        grow up to `longest_pause` seconds.
+        `repair` gets each error before the next attempt; it may raise Redis errors too. Pauses between attempts grow up
+        to `max_pause` seconds.
         """
         failures = 0
         while True:
@@ -66,13 +69,13 @@ class Outages:
                 if repair is not None:
                     with suppress(RedisError, OSError):
                         await repair(error)
-                await asyncio.sleep(self.pause(failures, longest_pause))
+                await asyncio.sleep(self.pause(failures, max_pause))
             else:
                 self.worked(operation)
                 return result
 
     @property
-    def longest(self) -> "Failing | None":
+    def longest(self) -> Failing | None:
         """The operation that has been failing for the longest time; None where none fails now."""
         return min(self._failing.values(), key=lambda failing: failing.since, default=None)
 
@@ -81,24 +84,83 @@ class Outages:
         return operation in self._failing
 
     @staticmethod
-    def pause(failures: int, longest: float = 2.0) -> float:
+    def pause(failures: int, longest: float = MAX_PAUSE) -> float:
         """Seconds to wait after so many failures in a row."""
-        return min(_FIRST_PAUSE * _pause(failures), longest)
+        return min(FIRST_PAUSE * _pause(failures), longest)
 
     def failed(self, operation: str, error: Exception) -> None:
         """Note that an operation failed."""
-        is_first = not self._failing
-        since = self._failing[operation].since if operation in self._failing else time.monotonic()
+        is_first, now = not self._failing, time.monotonic()
+        since = self._failing[operation].since if operation in self._failing else now
         why = reason(error)
         self._failing[operation] = Failing(operation, since, f"{type(error).__name__}: {why}")
         if is_first:
-            logger.error("Redis does not do as asked; waiting for it: %s: %s", operation, why, extra=self._context)
-            self._counts.outage_started(operation, error)
+            self._since = now
+            self._logger.error("Redis unavailable, retrying: %s: %s", operation, why, extra=self._context)
+            if self._counts is not None:
+                self._counts.outage_started(operation, error)
 
     def worked(self, operation: str) -> None:
         """Note that an operation worked."""
-        if operation in self._failing:
-            del self._failing[operation]
-            if not self._failing:
-                lasted = self._counts.outage_ended()
-                logger.warning("Redis is back after %.1f s", lasted, extra={**self._context, "outage_seconds": lasted})
+        if self._failing.pop(operation, None) is not None and not self._failing:
+            lasted = time.monotonic() - self._since if self._counts is None else self._counts.outage_ended()
+            extra = {**self._context, "outage_seconds": lasted}
+            self._logger.warning("Redis is back after %.1f s", lasted, extra=extra)
+
+    def ended(self, operation: str) -> None:
+        """Note that nobody retries an operation any more."""
+        self._failing.pop(operation, None)
+
+
+class HaltedError(Exception):
+    """The work was halted while it waited."""
+
+
+class Retries:
+    """The retries of one operation, which ends with the first error that is no outage, or when it is halted."""
+
+    def __init__(self, outages: Outages, operation: str, halt: asyncio.Event) -> None:
+        self._outages = outages
+        self._operation = operation
+        self._halt = halt
+        self._failures = 0
+
+    async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The attempt's result, however many outages come before it.
+
+        Raises `HaltedError` when halted while Redis is unavailable, and any error that is no outage.
+        """
+        has_failed = False
+        while True:
+            try:
+                result = await attempt()
+            except (RedisError, OSError) as error:
+                has_failed = True
+                await self.failed(error)
+            else:
+                if has_failed:  # a server that takes no writes still answers questions
+                    self.worked()
+                return result
+
+    async def failed(self, error: Exception) -> None:
+        """Wait after an error, longer each time. Raises it if it is no outage, `HaltedError` when halted."""
+        if not is_outage(error):
+            raise error
+        self._failures += 1
+        self._outages.failed(self._operation, error)
+        await self.sleep(self._outages.pause(self._failures))
+
+    def worked(self) -> None:
+        """Note that an attempt worked."""
+        self._failures = 0
+        self._outages.worked(self._operation)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. Raises `HaltedError` when halted before or while it waits."""
+        if not self._halt.is_set() and seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._halt.wait()
+        if self._halt.is_set():
+            self._outages.ended(self._operation)
+            raise HaltedError

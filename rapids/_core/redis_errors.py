@@ -1,9 +1,82 @@
-"""Why Redis did not do as asked, in one line for whoever reads a log."""
+"""Errors of Redis: which kind one is, and its reason in one line for people who read a log."""
 
 from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    MaxConnectionsError,
+    MovedError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["reason"]
+__all__ = ["is_no_group", "is_no_script", "is_no_stream", "is_outage", "is_refused", "reason"]
+
+REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+OUTAGE_KINDS = (
+    "BusyLoadingError",
+    "ReadOnlyError",
+    "ClusterDownError",
+    "MasterDownError",
+    "TryAgainError",
+    "OutOfMemoryError",
+)
+"""Classes of redis-py by name: older releases do not have all of them."""
+
+OUTAGE_ANSWERS = (
+    "LOADING",
+    "READONLY",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "BUSY ",
+    "max number of clients",
+    "non local key in a cluster node",  # a script's, where its slot is on the move
+)
+"""What answers contain when the server cannot do now what it could do later."""
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the error is the server's or the network's present state, so that the same command may work later."""
+    if is_refused(error):
+        return False
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | MaxConnectionsError | OSError):
+        return True
+    if isinstance(error, AskError):  # MOVED is one as well: the nodes do not agree yet on which of them has the slot
+        return True
+    is_answer = type(error).__name__ in OUTAGE_KINDS or any(answer in str(error) for answer in OUTAGE_ANSWERS)
+    return isinstance(error, RedisError) and is_answer
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the server refuses this client: wrong credentials, or a permission that is missing."""
+    return isinstance(error, REFUSALS)
+
+
+def is_no_group(error: BaseException) -> bool:
+    """Whether a stream or its consumer group is gone."""
+    return isinstance(error, ResponseError) and "NOGROUP" in str(error)
+
+
+def is_no_stream(error: BaseException) -> bool:
+    """Whether a stream is not there."""
+    return isinstance(error, ResponseError) and "no such key" in str(error).lower()
+
+
+def is_no_script(error: BaseException) -> bool:
+    """Whether the server forgot a script: restarted, failed over, or SCRIPT FLUSH."""
+    return isinstance(error, ResponseError) and (
+        type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
+    )
 
 
 def reason(error: BaseException) -> str:
@@ -16,6 +89,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, AskError):
         return f"ASK {error}: the key is on its way to another node of the Cluster"
     if isinstance(error, MasterNotFoundError):
-        # What follows is redis-py's inner life, a screenful for each Sentinel.
+        # redis-py's text goes on with its internal state, a screenful for each Sentinel.
         return f"{str(error).partition(' : ')[0]}: no Sentinel that answers knows one"
     return " ".join(str(error).split()) or type(error).__name__

@@ -9,10 +9,11 @@ from typing import NamedTuple, TypeAlias, cast
 
 from redis.exceptions import RedisError
 
+from rapids._core.redis_errors import is_outage
 from rapids._core.settings import EmitterSettings
 from rapids._emit.emit_counts import EmitCounts, OfEmitted
 from rapids._storage import streams
-from rapids._storage.client.connections import AnswerLostError, LentConnection, Reply, ServerClient, is_outage
+from rapids._storage.client.connections import AnswerLostError, LentConnection, Reply, ServerClient
 from rapids.backoff import exponential
 
 __all__ = ["Appended", "Emit", "NotReplicatedError", "Outgoing", "Shortfall", "UnknownOutcomeError", "Write"]

@@ -1,12 +1,10 @@
 """Looking at streams, their groups and what is pending. Nothing here writes.
 
 Each function is one script in the stream's own slot, so one round trip, and two where the server did not know the
-script yet. A stream or group that is not there is an error answer: see `is_no_stream` and `connection.is_no_group`.
+script yet. A stream or group that is not there is an error answer: see `_core.redis_errors`.
 """
 
 from dataclasses import dataclass
-
-from redis.exceptions import ResponseError
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import Command, Commands, Reply, checked, run
@@ -24,7 +22,6 @@ __all__ = [
     "WaitingRows",
     "consumers",
     "groups",
-    "is_no_stream",
     "pending",
     "stream",
     "waiting",
@@ -205,8 +202,3 @@ async def waiting(
 
 async def _run(commands: Commands, script: str, keys: tuple[str, ...], arguments: Command) -> list[Reply]:
     return checked((await run(commands, scripts.load(script), [(keys, arguments)]))[0])
-
-
-def is_no_stream(error: BaseException) -> bool:
-    """Whether a stream is not there."""
-    return isinstance(error, ResponseError) and "no such key" in str(error).lower()

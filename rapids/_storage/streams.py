@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
 
+from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._storage import scripts
 from rapids._storage.client.connections import (
     Commands,
@@ -13,7 +14,6 @@ from rapids._storage.client.connections import (
     ServerClient,
     call,
     checked,
-    is_no_group,
     run,
     run_id_in,
     whole_call,
@@ -91,7 +91,7 @@ async def last_id(commands: Commands, stream: str) -> str | None:
     try:
         info = mapping(await call(commands, "XINFO", "STREAM", stream))
     except ResponseError as error:
-        if "no such key" in str(error).lower():
+        if is_no_stream(error):
             return None
         raise
     return info[b"last-generated-id"].decode()
@@ -122,7 +122,7 @@ async def group_state(commands: Commands, source: Source) -> GroupState:
             ("XINFO", "CONSUMERS", source.stream, source.group),
         ]
     )
-    if isinstance(groups, Exception) and "no such key" in str(groups).lower():
+    if isinstance(groups, Exception) and is_no_stream(groups):
         return GroupState(0, 0, 0, "0-0", None)
     mine = [group for group in map(mapping, checked(groups)) if group[b"name"] == source.group.encode()]
     if not mine:

@@ -63,7 +63,7 @@ class Exclusivity:
     async def confirm(self) -> bool:
         """Whether this consumer is the active one, or has just become it. Waits for Redis where it is away."""
         was_active = self._held_at is not None
-        held = await self._member.outages.ride_out("holding the group", self._hold)
+        held = await self._member.outages.retry("holding the group", self._hold)
         self.looked_at = time.monotonic()
         if held and not was_active:
             logger.info("active: the only consumer of its group that is", extra=self._member.context)

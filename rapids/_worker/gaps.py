@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from redis.exceptions import ResponseError
 
 from rapids._core.entry_id import order
+from rapids._core.redis_errors import is_no_script
 from rapids._storage import read_positions
-from rapids._storage.client.connections import Command, Reply, is_no_script
+from rapids._storage.client.connections import Command, Reply
 from rapids._storage.groups import RawEntry
 from rapids._storage.read_positions import Sample
 from rapids._worker.context import Member

@@ -98,7 +98,7 @@ def _fault(v: Vitals, standing: "Standing | Exception | None", limits: Limits) -
         why = "a handler that does not await, or the process was stopped"
         return "loop_blocked", f"the event loop stood still for {v.stall:.1f} s: {why}"
     if isinstance(standing, Exception):
-        return "redis_unavailable", f"Redis does not do as asked: {type(standing).__name__}: {reason(standing)}"
+        return "redis_unavailable", f"Redis unavailable: {type(standing).__name__}: {reason(standing)}"
     if standing is None:
         return "group_lost", "the stream or its consumer group is gone, and not made again yet"
     if v.failing is not None and v.failing_for > limits.failing:

@@ -48,7 +48,7 @@ class Identity:
         """Keep the name until cancelled."""
         while True:
             await asyncio.sleep(TTL_MS / 3000)
-            await outages.ride_out("keeping the consumer name", keep)
+            await outages.retry("keeping the consumer name", keep)
 
     @property
     def lasts(self) -> bool:

@@ -54,7 +54,7 @@ class Leases:
         That is how a process that was stopped and continued does not run what others took over meanwhile.
         """
         if not self._member.identity.lasts:
-            await self._member.outages.ride_out("keeping the consumer name", self.keep_name)
+            await self._member.outages.retry("keeping the consumer name", self.keep_name)
         if held.state is not State.LOST and not self._inflight.lease_lasts(held, time.monotonic()):
             await self._renew_chunk(held.entry.source, [held.entry.entry_id])
         return held.state is not State.LOST
@@ -144,17 +144,17 @@ class Leases:
 
     async def _renew_chunk(self, source: Source, ids: Sequence[bytes]) -> None:
         asked_at = time.monotonic()
-        refused = await self._member.outages.ride_out(
+        refused = await self._member.outages.retry(
             "renewing leases",
             lambda: groups.renew(self._member.commands, source, self._member.name, ids),
             repair=self._member.repair,
-            longest_pause=self._interval,
+            max_pause=self._interval,
         )
         self.renewed_at = time.monotonic()
         # What is being settled may have been acknowledged by that, though no answer has come yet.
         lost = self._inflight.open(source, refused)
-        missing = await self._member.outages.ride_out(
-            "renewing leases", lambda: self._missing(source, lost), longest_pause=self._interval
+        missing = await self._member.outages.retry(
+            "renewing leases", lambda: self._missing(source, lost), max_pause=self._interval
         )
         self.losses += bool(missing)
         kept = set(ids).difference(refused).union(missing)

@@ -69,7 +69,7 @@ class Reader:
                 return
             if not self._exclusivity.lasts and not await self._exclusivity.confirm():
                 continue
-            await self._member.outages.ride_out("reading", self._turn, repair=self._member.repair)
+            await self._member.outages.retry("reading", self._turn, repair=self._member.repair)
             self._turned_at = time.monotonic()
             reads += 1
             if reads % self._settings.claim_interval == 0:

@@ -81,7 +81,7 @@ class Reclaimer:
         source = abandoned.source
         if self._inflight.get(source, abandoned.entry_id) is not None:
             return None
-        asked_at, claimed = await self._member.outages.ride_out(
+        asked_at, claimed = await self._member.outages.retry(
             "claiming", lambda: self._claim(source, abandoned), repair=self._member.repair
         )
         held = self._inflight.add_claimed(claimed.entries, since=asked_at)
@@ -105,7 +105,7 @@ class Reclaimer:
         """Look until cancelled."""
         while True:
             self._turn_at = math.inf
-            pause = await self._member.outages.ride_out("reclaiming", self._turn, repair=self._member.repair)
+            pause = await self._member.outages.retry("reclaiming", self._turn, repair=self._member.repair)
             self.turned_at = time.monotonic()
             self._turn_at = min(self._turn_at, time.monotonic() + pause)
             await asyncio.sleep(SHORTEST_PAUSE)
@@ -183,7 +183,7 @@ class Reclaimer:
     async def peek(self, abandoned: Abandoned) -> RawEntry | None:
         """An abandoned entry as it is, without claiming it; None where it is not in the stream any more."""
         source, entry_id, member = abandoned.source, abandoned.entry_id, self._member
-        fields = await member.outages.ride_out(
+        fields = await member.outages.retry(
             "looking at an entry", lambda: streams.entry(member.commands, source.stream, entry_id)
         )
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
@@ -192,13 +192,13 @@ class Reclaimer:
         """Bring the payload of a held entry back. False where it was trimmed away meanwhile: then it is lost."""
         entry, member = held.entry, self._member
         source = entry.source
-        fields = await member.outages.ride_out(
+        fields = await member.outages.retry(
             "fetching", lambda: streams.entry(member.commands, source.stream, entry.entry_id)
         )
         if (
             fields is None
         ):  # not there, or not where it was looked for: the master of before a failover may have answered
-            fields = await member.outages.ride_out(
+            fields = await member.outages.retry(
                 "fetching", lambda: groups.drop_ghost(member.commands, source, entry.entry_id)
             )
         if fields is not None:

@@ -6,8 +6,8 @@ import random
 
 from redis.exceptions import ResponseError
 
+from rapids._core.redis_errors import is_no_group, is_outage
 from rapids._storage import stream_trim
-from rapids._storage.client.connections import is_no_group, is_outage
 from rapids._worker.context import Member
 from rapids.trimming import HeldBack, Trimming
 
@@ -50,7 +50,7 @@ class Trimmer:
         """Trim until cancelled."""
         await asyncio.sleep(random.uniform(0, PAUSE))  # noqa: S311 - not a secret
         while True:
-            await self._member.outages.ride_out("trimming", self._attempt, repair=self._member.repair)
+            await self._member.outages.retry("trimming", self._attempt, repair=self._member.repair)
             await asyncio.sleep(PAUSE * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
 
     async def _attempt(self) -> None:

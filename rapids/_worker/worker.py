@@ -11,7 +11,7 @@ from rapids._core.counter_state import Counts
 from rapids._core.entry_id import order
 from rapids._core.handlers import Handlers
 from rapids._core.outages import Outages
-from rapids._core.redis_errors import reason
+from rapids._core.redis_errors import is_no_group, is_outage, reason
 from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Duties, Stop
 from rapids._storage import groups, streams
@@ -20,8 +20,6 @@ from rapids._storage.client.connections import (
     Commands,
     OwnConnection,
     connection_elsewhere,
-    is_no_group,
-    is_outage,
 )
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
@@ -179,7 +177,7 @@ class Worker:
             await groups.join(self._commands, self._sources[0], consumer)
             settings = self._settings
             self._context |= {"stream": settings.stream, "group": settings.group, "consumer": consumer}
-            self._outages = Outages(self._context, self._counts)
+            self._outages = Outages(logger, self._context, self._counts)
             member = Member(
                 *(self._commands, self._letters, self._sources, settings, self._identity),
                 *(self._outages, self._repair, self._context, self._counts),

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
-from rapids._core.operation_outages import HaltedError, Patience
+from rapids._core.outages import HaltedError, Retries
+from rapids._core.redis_errors import is_outage, is_refused
 from rapids._storage import operation_records as stored
-from rapids._storage.client.connections import Commands, is_outage
+from rapids._storage.client.connections import Commands
 from rapids._storage.letter_moves import NoRoomError, WorkStoppedError
 from rapids.dead_letters.moves import Letters, Step
 from rapids.dead_letters.pacing import Pace
@@ -17,18 +18,15 @@ __all__ = ["Batches"]
 
 MOST_SINGLY = 100
 
-REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
-"""What no letter is to blame for."""
-
 
 class Batches:
     """Moves letters in order, as many in one step as may be; those that others may not be moved with, by themselves."""
 
-    def __init__(self, commands: Commands, letters: Letters, step: Step, patience: Patience, pace: Pace) -> None:
+    def __init__(self, commands: Commands, letters: Letters, step: Step, retries: Retries, pace: Pace) -> None:
         self._commands = commands
         self._letters = letters
         self._step = step
-        self._patience = patience
+        self._retries = retries
         self._pace = pace
         self._singly = 0
         """How many of the next letters to move by themselves: more each time that one after another has to be."""
@@ -42,15 +40,15 @@ class Batches:
         """
         try:
             while places:
-                await self._patience.sleep(self._pace.wait)
+                await self._retries.sleep(self._pace.wait)
                 count = await (self._one(places[0]) if self._singly else self._many(places))
-                self._patience.worked()
+                self._retries.worked()
                 self._pace.took(count)
                 places = places[count:]
         except WorkStoppedError:
             raise HaltedError from None
         except (RedisError, OSError) as error:
-            await self._patience.failed(error)
+            await self._retries.failed(error)
             return False
         return True
 
@@ -99,4 +97,4 @@ def _is_of_all(error: Exception) -> bool:
     """Whether another letter would meet the same."""
     if isinstance(error, NoRoomError):
         return True
-    return isinstance(error, RedisError | OSError) and (is_outage(error) or isinstance(error, REFUSED))
+    return isinstance(error, RedisError | OSError) and (is_outage(error) or is_refused(error))

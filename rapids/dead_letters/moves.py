@@ -48,7 +48,7 @@ class Selected(Protocol):
 
 
 class Letters(Protocol):
-    """A queue's letters, as operations see them. Each method raises `RedisError` if Redis does not do as asked."""
+    """A queue's letters, as operations see them. Each method raises `RedisError` if Redis is unavailable."""
 
     def select(self, kind: OperationKind, selector: Selector) -> Selected:
         """The letters of a selector that an operation of this kind is for."""

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 
 from redis.exceptions import RedisError
 
-from rapids._core.operation_outages import HaltedError, Outage, Patience
+from rapids._core.outages import HaltedError, Outages, Retries
 from rapids._core.redis_errors import reason
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
@@ -38,13 +38,13 @@ class Operating:
     that moves letters, so that whoever goes on with the operation begins where this process ended.
     """
 
-    def __init__(self, commands: Commands, letters: Letters, claim: Claim, outage: Outage) -> None:
+    def __init__(self, commands: Commands, letters: Letters, claim: Claim, outages: Outages) -> None:
         self._commands = commands
         self._letters = letters
         self._claim = claim
         self._halt = asyncio.Event()
         self._context = {"dlq": claim.dlq, "operation": claim.operation_id, "kind": claim.kind}
-        self._patience = Patience(self._halt, outage)
+        self._retries = Retries(outages, f"operation {claim.operation_id}", self._halt)
         self._pace: Pace | None = None
 
     def halt(self) -> None:
@@ -74,7 +74,7 @@ class Operating:
         """Whether it is over; not so if another process has it by now."""
         try:
             logger.info("operation %s is begun, or gone on with", self._claim.operation_id, extra=self._context)
-            while not await self._dealt_with_all(*await self._patience.wait_out(self._look)):
+            while not await self._dealt_with_all(*await self._retries.run(self._look)):
                 pass  # Redis was away: how far it is, is what Redis says by now
         except (HaltedError, OperationNotFoundError):
             raise
@@ -92,7 +92,7 @@ class Operating:
         return read_operation(claim.operation_id, fields, errors), fields["cursor"] or "0-0"
 
     async def _end(self, state: str, error: str = "") -> bool:
-        ended = await self._patience.wait_out(lambda: stored.leave(self._commands, self._claim, state, error=error))
+        ended = await self._retries.run(lambda: stored.leave(self._commands, self._claim, state, error=error))
         if ended:
             logger.info("operation %s has ended: %s", self._claim.operation_id, state, extra=self._context)
         return ended
@@ -121,7 +121,7 @@ class Operating:
         self._pace = self._pace or Pace(operation.rate)
         selected = self._letters.select(operation.kind, operation.selector)
         step = Step(claim, operation.kind, operation.scope, operation.actor, operation.reason)
-        batches = Batches(self._commands, self._letters, step, self._patience, self._pace)
+        batches = Batches(self._commands, self._letters, step, self._retries, self._pace)
         async with aclosing(self._chunks(selected, after, operation.upto)) as chunks:
             async for chunk in chunks:
                 places = chunk.entry_ids if left is None else chunk.entry_ids[:left]
@@ -136,7 +136,7 @@ class Operating:
         """What is selected, chunk by chunk, each asked for while the one before it is dealt with."""
 
         def asked_for(behind: str) -> "asyncio.Task[Chunk]":
-            asking = self._patience.wait_out(lambda: selected.following(behind, upto, CHUNK))
+            asking = self._retries.run(lambda: selected.following(behind, upto, CHUNK))
             return asyncio.create_task(asking, name=f"rapids-operation-selection:{self._claim.operation_id}")
 
         ahead = asked_for(after)

@@ -1,12 +1,13 @@
 """`Operations`: bulk replay, discard and restore of a dead-letter queue's letters."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import get_args
 from uuid import uuid4
 
 from rapids._core.checks import at_least, note, one_of, positive_seconds
-from rapids._core.operation_outages import Outage, Patience
+from rapids._core.outages import Outages, Retries
 from rapids._core.paging import Listing
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
@@ -26,6 +27,8 @@ LONGEST_REASON = 1_000
 
 SAMPLE = 20
 MOST_CHECKED = 200
+logger = logging.getLogger("rapids.operations")
+
 LISTING = Listing("operations")
 
 LARGEST_CHECKED = 1024 * 1024
@@ -39,7 +42,7 @@ class Operations:
     An operation is carried out by any process that runs `run` (the FastAPI plug-in does) or `run_until_ended`; when
     that process dies another one goes on with it within about ten seconds, and no letter is moved twice.
 
-    Every method but the last two raises `redis.exceptions.RedisError` if Redis does not do as asked.
+    Every method but the last two raises `redis.exceptions.RedisError` if Redis is unavailable.
     """
 
     def __init__(self, commands: Commands, dlq: str, letters: Letters) -> None:
@@ -173,16 +176,16 @@ class Operations:
 
         Outages of Redis are waited out. Raises `OperationNotFoundError`.
         """
-        outage = Outage({"dlq": self._dlq, "operation": operation_id})
-        patience = Patience(asyncio.Event(), outage)
+        outages = Outages(logger, {"dlq": self._dlq, "operation": operation_id})
+        retries = Retries(outages, "waiting for the operation", asyncio.Event())
         while True:
-            operation = await patience.wait_out(lambda: self.get(operation_id))
+            operation = await retries.run(lambda: self.get(operation_id))
             if operation.is_ended:
                 return operation
             kinds, token = [operation.kind], new_token()
             take = stored.claim
-            claim = await patience.wait_out(lambda: take(self._commands, self._dlq, kinds, token, only=operation_id))  # noqa: B023 - awaited here
-            if claim is None or not await Operating(self._commands, self._letters, claim, outage).run():
+            claim = await retries.run(lambda: take(self._commands, self._dlq, kinds, token, only=operation_id))  # noqa: B023 - awaited here
+            if claim is None or not await Operating(self._commands, self._letters, claim, outages).run():
                 await asyncio.sleep(POLL_PAUSE / 4)
 
     async def _change(

@@ -1,6 +1,7 @@
 """Taking operations that no process has, and carrying them out."""
 
 import asyncio
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -9,7 +10,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from rapids._core.operation_outages import HaltedError, Outage, Patience
+from rapids._core.outages import HaltedError, Outages, Retries
 from rapids._storage import letter_index
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
@@ -19,6 +20,8 @@ from rapids.dead_letters.operating import Operating
 from rapids.dead_letters.operation import OperationKind
 
 __all__ = ["POLL_PAUSE", "Runner", "new_token"]
+
+logger = logging.getLogger("rapids.operations")
 
 POLL_PAUSE = 2.0
 """Seconds between two looks for operations that nobody runs: what all this costs while there are none."""
@@ -42,8 +45,8 @@ class Runner:
         self._dlq = dlq
         self._letters = letters
         self._stop = stop
-        self._outage = Outage({"dlq": dlq})
-        self._patience = Patience(stop, self._outage)
+        self._outages = Outages(logger, {"dlq": dlq})
+        self._retries = Retries(self._outages, "taking operations", stop)
         self._wake = asyncio.Event()
         self._running: dict[str, tuple[Operating, asyncio.Task[bool]]] = {}
 
@@ -83,9 +86,9 @@ class Runner:
             try:
                 claim = await stored.claim(self._commands, self._dlq, kinds, new_token())
             except (RedisError, OSError) as error:
-                await self._patience.failed(error)
+                await self._retries.failed(error)
                 continue
-            self._patience.worked()
+            self._retries.worked()
             if claim is None:
                 return
             self._begin(claim)
@@ -98,7 +101,7 @@ class Runner:
             return True
 
     def _begin(self, claim: Claim) -> None:
-        operating = Operating(self._commands, self._letters, claim, self._outage)
+        operating = Operating(self._commands, self._letters, claim, self._outages)
         task = asyncio.create_task(operating.run(), name=f"rapids-operation:{claim.operation_id}")
         task.add_done_callback(lambda _: self.wake())  # it, or another of its kind, may be there to be taken
         self._running[claim.kind] = operating, task

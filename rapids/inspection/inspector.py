@@ -10,9 +10,10 @@ from redis.exceptions import ResponseError
 from rapids._core.checks import at_least, flag, note, text
 from rapids._core.entry_id import milliseconds
 from rapids._core.paging import Listing
+from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._core.settings import stream_name
 from rapids._storage import inspection_queries
-from rapids._storage.client.connections import Commands, SharedPool, check_client, is_no_group
+from rapids._storage.client.connections import Commands, SharedPool, check_client
 from rapids._storage.keys import PARKED, Source
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import reading
@@ -231,6 +232,6 @@ def _named(stream: str, group: str = "") -> Generator[None]:
     except ResponseError as error:
         if is_no_group(error):  # said of a stream that is there, since each script looks for that first
             raise GroupNotFoundError(stream, group) from error
-        if inspection_queries.is_no_stream(error):
+        if is_no_stream(error):
             raise StreamNotFoundError(stream) from error
         raise

@@ -108,7 +108,7 @@ class Notes(logging.Handler):
         now = time.monotonic()
         if (late := getattr(record, "standstill_seconds", None)) is not None:
             self._record("standstill", now, late)
-        elif str(record.msg).startswith("Redis does not do as asked"):
+        elif str(record.msg).startswith("Redis unavailable, retrying"):
             self._record("outage", now)
         elif hasattr(record, "outage_seconds"):
             self._record("back", now)

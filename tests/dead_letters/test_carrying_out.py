@@ -462,7 +462,7 @@ async def test_it_goes_on_when_the_server_is_killed_and_started_again(
             await eventually(lambda: has_done(queue, begun, 800))
             with caplog.at_level(logging.WARNING, "rapids"):
                 await server.kill()
-                await eventually(lambda: "waiting for it" in caplog.text)
+                await eventually(lambda: "unavailable, retrying" in caplog.text)
                 await server.start()
                 result = await ended(queue.operations, begun.id)
                 await eventually(lambda: "Redis is back" in caplog.text)
@@ -489,12 +489,12 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
         async with run(queue.operations):
             await eventually(lambda: has_done(queue, begun, 400))
             await redis.config_set("maxmemory", "1", **everywhere(redis))
-            await eventually(lambda: "waiting for it" in caplog.text)
+            await eventually(lambda: "unavailable, retrying" in caplog.text)
             await asyncio.sleep(0.5)
             await redis.config_set("maxmemory", "0", **everywhere(redis))
             await ended(queue.operations, begun.id)
     told = [record.getMessage() for record in caplog.records]
-    assert len([line for line in told if "waiting for it" in line]) == 1, told
+    assert len([line for line in told if "unavailable, retrying" in line]) == 1, told
     assert len([line for line in told if "Redis is back" in line]) == 1, told
 
 

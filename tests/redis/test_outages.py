@@ -118,7 +118,7 @@ async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
                 await eventually(lambda: seen == [1])
                 await eventually(lambda: "Redis is back" in caplog.text)
     told = [record.getMessage() for record in caplog.records]
-    assert len([line for line in told if "waiting for it" in line]) == 1, told
+    assert len([line for line in told if "unavailable, retrying" in line]) == 1, told
     assert len([line for line in told if "Redis is back" in line]) == 1, told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -379,7 +380,7 @@ def member() -> Member:
     """One that never asks Redis anything."""
     source, counts = Source(STREAM, GROUP), Counts(STREAM, GROUP)
     nothing: Any = None
-    outages = Outages({}, counts)
+    outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
     return Member(nothing, None, (source, source.replays()), RouterSettings(), nothing, outages, nothing, {}, counts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 from redis.asyncio import Redis
@@ -38,7 +39,8 @@ async def member_of(redis: Redis, source: Source) -> Member:
         raise error
 
     settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
-    return Member(commands, None, [source], settings, identity, Outages({}, counts), repair, {}, counts)
+    outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
+    return Member(commands, None, [source], settings, identity, outages, repair, {}, counts)
 
 
 async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]:

@@ -291,7 +291,7 @@ async def test_it_stays_paused_while_redis_is_away(
         await paused(caplog)
         await proxy.refuse()
         await emit(redis, 1)
-        await eventually(lambda: said(caplog, "waiting for it"))
+        await eventually(lambda: said(caplog, "unavailable, retrying"))
         await proxy.accept()
         await eventually(lambda: said(caplog, "Redis is back"))
         await looks(redis)

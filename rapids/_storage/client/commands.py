@@ -4,18 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    MaxConnectionsError,
-    NoPermissionError,
-    RedisError,
-    ResponseError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ResponseError
 
+from rapids._core.redis_errors import is_no_script
 from rapids._storage.client.protocol import Command
 from rapids._storage.scripts import Script
 
@@ -26,29 +18,11 @@ __all__ = [
     "ServerClient",
     "call",
     "checked",
-    "is_no_group",
-    "is_outage",
     "run",
     "run_id_in",
 ]
 
 Reply: TypeAlias = Any
-
-OUTAGE_ANSWERS = (
-    "LOADING",
-    "READONLY",
-    "MISCONF",
-    "NOREPLICAS",
-    "OOM",
-    "CLUSTERDOWN",
-    "MASTERDOWN",
-    "TRYAGAIN",
-    "UNBLOCKED",
-    "BUSY ",
-    "max number of clients",
-    "non local key in a cluster node",  # a script's, where its slot is on the move
-)
-"""How answers begin, or what they contain, when the server cannot do now what it could do later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,36 +106,3 @@ def run_id_in(info: Reply) -> bytes:
     """What tells a server's run from its next one, in its answer to INFO; empty where it does not say."""
     lines: list[bytes] = info.splitlines() if isinstance(info, bytes) else []
     return next((line.removeprefix(b"run_id:") for line in lines if line.startswith(b"run_id:")), b"")
-
-
-def is_no_script(error: ResponseError) -> bool:
-    """Whether the server forgot a script: restarted, failed over, or SCRIPT FLUSH."""
-    return type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
-
-
-def is_no_group(error: BaseException) -> bool:
-    """Whether a stream or its consumer group is gone."""
-    return isinstance(error, ResponseError) and "NOGROUP" in str(error)
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether the error is the server's or the network's present state, so that the same command may work later."""
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return False
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | MaxConnectionsError | OSError):
-        return True
-    return isinstance(error, RedisError) and _is_outage_answer(error)
-
-
-def _is_outage_answer(error: RedisError) -> bool:
-    if isinstance(error, AskError):  # MOVED is one as well: the nodes do not agree yet on which of them has the slot
-        return True
-    kinds = (
-        "BusyLoadingError",
-        "ReadOnlyError",
-        "ClusterDownError",
-        "MasterDownError",
-        "TryAgainError",
-        "OutOfMemoryError",
-    )
-    return type(error).__name__ in kinds or any(answer in str(error) for answer in OUTAGE_ANSWERS)
