@@ -1,4 +1,4 @@
-"""Duties: the tasks of a router, each started again when it fails, and ended when the router wants it."""
+"""Long-lived tasks: each restarted when it fails, and ended by its owner; and cancellations of them by others."""
 
 import asyncio
 import logging
@@ -6,20 +6,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from rapids._core.cancellations import forget_cancellations
-
-__all__ = ["Duties", "Stop"]
-
-logger = logging.getLogger("rapids.worker")
+__all__ = ["Stop", "TaskSupervisor", "end_task", "raise_if_cancelled", "shed_cancellations"]
 
 RESTART_PAUSE = 0.5
-"""Seconds before a duty that failed starts again."""
+"""Seconds before a task that failed is restarted."""
 
 OFTEN = 3
 OFTEN_WITHIN = 10.0
-"""A duty that failed so often in so many seconds does not do its work."""
+"""A task that failed so often in so many seconds does not do its work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,76 +30,117 @@ class Stop:
     """Their time is over: they are cancelled, and that is no failure of theirs."""
 
 
-class Duties:
-    """Named tasks, supervised."""
+class TaskSupervisor:
+    """Named tasks: one that fails is restarted, until it ends by itself or its owner ends it.
 
-    def __init__(self, prefix: str, stop: Stop, context: Mapping[str, object]) -> None:
+    `stopping`: once it is set, a task that others cancelled goes on at once, and says nothing of it.
+    """
+
+    def __init__(
+        self, prefix: str, stopping: asyncio.Event, logger: logging.Logger, context: Mapping[str, object]
+    ) -> None:
         self.prefix = prefix
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.started_at = 0.0
-        """When the last of them was begun (`time.monotonic()`, seconds)."""
-        self._stop = stop
+        """When the last of them was started (`time.monotonic()`, seconds)."""
+        self._stopping = stopping
+        self._logger = logger
         self._context = context
         self._ending: set[str] = set()
         self._failures: dict[str, deque[float]] = {}
 
-    def start(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
-        """Begin a duty."""
+    def start(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
+        """Start a task."""
         self.started_at = time.monotonic()
-        self.tasks[duty] = asyncio.create_task(self._supervised(duty, body), name=f"{self.prefix}:{duty}")
+        self.tasks[name] = asyncio.create_task(self._supervised(name, body), name=f"{self.prefix}:{name}")
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Those that have ended, or fail again and again, without the router's wanting it."""
+        """Those that have ended, or fail again and again, though their owner did not end them."""
         since = time.monotonic() - OFTEN_WITHIN
-        failing = {duty for duty, at in self._failures.items() if len(at) == OFTEN and at[0] > since}
+        failing = {name for name, at in self._failures.items() if len(at) == OFTEN and at[0] > since}
         return tuple(
-            duty for duty, task in self.tasks.items() if duty in failing or (task.done() and duty not in self._ending)
+            name for name, task in self.tasks.items() if name in failing or (task.done() and name not in self._ending)
         )
 
-    async def _supervised(self, duty: str, body: Callable[[], Awaitable[None]]) -> None:
-        """Run a duty to its end. An error in it is our bug: it is logged with its trace, and the duty starts anew.
+    async def _supervised(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
+        """Run a task to its end. An error in it is our bug: it is logged with its trace, and the task restarted.
 
-        So does one that was cancelled by anybody but us: a handler can reach the executor's task, and an event loop
-        that goes down cancels everything, while settlements are still to be written.
+        So is one that was cancelled by anybody but us: a handler can reach the executor's task, and an event loop that
+        goes down cancels everything, while settlements are still to be written.
         """
         while True:
             try:
                 return await body()
             except asyncio.CancelledError as error:
-                if duty in self._ending:
+                if name in self._ending:
                     raise
-                forget_cancellations()
-                if self._stop.asked.is_set():
+                _forget_cancellations()
+                if self._stopping.is_set():
                     continue
-                self._report(duty, error)
+                self._report(name, error)
             except Exception as error:
-                self._report(duty, error)
+                self._report(name, error)
             await asyncio.sleep(RESTART_PAUSE)
 
-    def _report(self, duty: str, error: BaseException) -> None:
-        self._failures.setdefault(duty, deque(maxlen=OFTEN)).append(time.monotonic())
-        extra = {**self._context, "duty": duty}
+    def _report(self, name: str, error: BaseException) -> None:
+        self._failures.setdefault(name, deque(maxlen=OFTEN)).append(time.monotonic())
+        extra = {**self._context, "task": name}
         try:
-            logger.error("the %s failed and is started again", duty, exc_info=error, extra=extra)
+            self._logger.error("the %s failed and is restarted", name, exc_info=error, extra=extra)
         except Exception:
-            sys.stderr.write(f"rapids: the {duty} failed, and so did the log handlers: {error!r}\n")
+            sys.stderr.write(f"rapids: the {name} failed, and so did the log handlers: {error!r}\n")
 
-    def ending(self, duties: Iterable[str]) -> None:
-        """Cancelling these is the router's own doing from now on."""
-        self._ending.update(duties)
+    def ending(self, names: Iterable[str]) -> None:
+        """Note that these are ended by their owner from now on."""
+        self._ending.update(names)
 
-    async def end(self, duty: str) -> None:
-        """Cancel a duty, if this router has it, and wait for its end."""
-        self._ending.add(duty)
-        task = self.tasks.get(duty)
-        while task is not None and not task.done():
-            # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
-            task.cancel()
-            await asyncio.wait([task], timeout=0.05)
+    async def end(self, name: str) -> None:
+        """Cancel a task, if there is one of that name, and wait for its end."""
+        self._ending.add(name)
+        if (task := self.tasks.get(name)) is not None:
+            await end_task(task)
 
     async def end_all(self) -> None:
         """End all of them, one after another."""
         self.ending(self.tasks)
-        for duty in self.tasks:
-            await self.end(duty)
+        for name in self.tasks:
+            await self.end(name)
+
+
+async def end_task(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end; what it raised is not raised here."""
+    while not task.done():
+        # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
+        task.cancel()
+        await asyncio.wait([task], timeout=0.05)
+    if not task.cancelled():
+        task.exception()  # else asyncio reports that nobody looked at it
+
+
+def raise_if_cancelled() -> None:
+    """Before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow a cancellation; its count stays."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _forget_cancellations() -> None:
+    """Go on as if nobody had cancelled the current task."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+async def shed_cancellations() -> None:
+    """Remove the cancellations a handler left on its task, which is ours: else they would end what comes after it.
+
+    A TaskGroup leaves one when a child of it fails, before Python 3.13; a `cancel()` of the current task may not even
+    have been thrown yet.
+    """
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    _forget_cancellations()

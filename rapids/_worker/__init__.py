@@ -1,1 +1,1 @@
-"""What runs between `start()` and `stop()`: one small object, file and named task for each duty."""
+"""What runs between `start()` and `stop()`: each task has a small object, a file and a name of its own."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from rapids._core.settings import RouterSettings
-from rapids._core.supervision import Duties, Stop
+from rapids._core.supervision import Stop, TaskSupervisor
 from rapids._storage import group_control
 from rapids._storage.client.connections import Commands
 from rapids._storage.group_control import Standing
@@ -40,7 +40,7 @@ class Checkup:
     """Looks at the parts of a running router."""
 
     member: Member
-    duties: Duties
+    supervisor: TaskSupervisor
     stop: Stop
     pulse: Pulse
     reader: Reader
@@ -72,7 +72,7 @@ class Checkup:
         exclusivity, inflight = crew.exclusivity, crew.inflight
         return Vitals(
             consumer=self.member.name,
-            ended=self.duties.broken,
+            ended=self.supervisor.broken,
             is_stopping=self.stop.asked.is_set(),
             stall=self.pulse.stall,
             failing=failing,
@@ -88,7 +88,7 @@ class Checkup:
             held=len(inflight),
             lease=now - inflight.freshest_lease,
             progress=now - self.acks.settled_at,
-            new=now - max(self.duties.started_at, self.pausing.resumed_at, exclusivity.gained_at),
+            new=now - max(self.supervisor.started_at, self.pausing.resumed_at, exclusivity.gained_at),
         )
 
 

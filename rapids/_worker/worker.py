@@ -1,4 +1,4 @@
-"""One run of a router: opens, starts the duties, waits, and stops them in order."""
+"""One run of a router: opens, starts the tasks, waits, and stops them in order."""
 
 import asyncio
 import logging
@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
 
-from rapids._core.cancellations import raise_if_cancelled
 from rapids._core.counter_state import Counts
 from rapids._core.entry_id import order
 from rapids._core.handlers import Handlers
 from rapids._core.outages import Outages
 from rapids._core.redis_errors import is_no_group, is_outage, reason
 from rapids._core.settings import RouterSettings
-from rapids._core.supervision import Duties, Stop
+from rapids._core.supervision import Stop, TaskSupervisor, raise_if_cancelled
 from rapids._storage import groups, streams
 from rapids._storage.client.connections import (
     Client,
@@ -98,7 +97,8 @@ class Worker:
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
-        self._duties = Duties(f"rapids:{settings.stream}:{settings.group}", self._stop, self._context)
+        prefix = f"rapids:{settings.stream}:{settings.group}"
+        self._supervisor = TaskSupervisor(prefix, self._stop.asked, logger, self._context)
         self._executors: dict[str, Executor] = {}
 
     @property
@@ -136,7 +136,7 @@ class Worker:
         try:
             await self._open()
             raise_if_cancelled()
-            self._start_duties()
+            self._start_tasks()
             self.started.set()
             logger.info("started", extra=self._context)
             await self._stop.asked.wait()
@@ -146,7 +146,7 @@ class Worker:
     async def _closed(self) -> None:
         """Close, however often this task is cancelled meanwhile; being cancelled again only cuts the waiting short."""
         self._stop.asked.set()
-        closing = asyncio.create_task(self._close(), name=f"{self._duties.prefix}:closing")
+        closing = asyncio.create_task(self._close(), name=f"{self._supervisor.prefix}:closing")
         cancelled = False
         while not closing.done():
             try:
@@ -163,7 +163,7 @@ class Worker:
     async def _abandon(self) -> None:
         """The closing itself was cancelled: by an event loop that goes down, and waits for every task of ours."""
         self._stop.interrupts.set()
-        await self._duties.end_all()
+        await self._supervisor.end_all()
         await self._disconnect()
 
     async def _open(self) -> None:
@@ -182,7 +182,7 @@ class Worker:
                 *(self._commands, self._letters, self._sources, settings, self._identity),
                 *(self._outages, self._repair, self._context, self._counts),
             )
-            self._make_duties(member)
+            self._make_tasks(member)
             await self._find_place()
         except (RedisError, OSError) as error:
             if is_outage(error):
@@ -200,7 +200,7 @@ class Worker:
         if not self._settings.exclusive:  # then the active consumer takes what is pending, of whomever
             await self._reclaimer.recall()
 
-    def _make_duties(self, member: Member) -> None:
+    def _make_tasks(self, member: Member) -> None:
         self._intake = Intake(self._settings.batch_size, in_order=self._settings.exclusive)
         lease_seconds = self._settings.claim_min_idle_ms / 1000
         self._inflight = Inflight(self._sources, self._counts, lease_seconds=lease_seconds)
@@ -242,7 +242,7 @@ class Worker:
         )
         self._pulse = Pulse(self._crew, acks)
         self._checkup = Checkup(
-            *(member, self._duties, self._stop, self._pulse, self._reader, self._reclaimer, self._pausing),
+            *(member, self._supervisor, self._stop, self._pulse, self._reader, self._reclaimer, self._pausing),
             *(self._crew, acks),
         )
         count = self._settings.concurrency
@@ -268,8 +268,8 @@ class Worker:
     def _go_on(self) -> None:
         self._crew.go_on()
 
-    def _start_duties(self) -> None:
-        duties: dict[str, Callable[[], Awaitable[None]]] = {
+    def _start_tasks(self) -> None:
+        tasks: dict[str, Callable[[], Awaitable[None]]] = {
             "pulse": self._pulse.run,
             "settler": self._settler.run,
             "leases": self._leases.run,
@@ -281,8 +281,8 @@ class Worker:
             "reclaimer": self._reclaimer.run,
             "reader": self._reader.run,
         }
-        for duty, body in duties.items():
-            self._duties.start(duty, body)
+        for name, body in tasks.items():
+            self._supervisor.start(name, body)
 
     async def _repair(self, error: Exception) -> None:
         """Make the groups again if they are gone, where this reader left off, with what this process holds.
@@ -312,24 +312,24 @@ class Worker:
 
     async def _close(self) -> None:
         """The order matters: each step may still need the ones after it."""
-        if self._duties.tasks:
+        if self._supervisor.tasks:
             self._intake.close()
             await self._end_reading()
             await self._end_handling()
             self._crew.deadlines.close()
             self._settler.hand_back(self._crew.take_back())
             await self._flush()
-            await self._duties.end("pulse")
-            await self._duties.end("leases")
-            await self._duties.end("identity")
-            await self._duties.end("exclusivity")
+            await self._supervisor.end("pulse")
+            await self._supervisor.end("leases")
+            await self._supervisor.end("identity")
+            await self._supervisor.end("exclusivity")
             await self._let_name_go()
             logger.info("stopped", extra=self._context)
         await self._disconnect()
 
     async def _disconnect(self) -> None:
         self._counts.outage_ended()
-        if self._duties.tasks:
+        if self._supervisor.tasks:
             self._inflight.lose_all()
         for connection in (self._reading, self._commands, self._letters):
             if connection is not None:
@@ -337,30 +337,30 @@ class Worker:
         self.stopped.set()
 
     async def _end_reading(self) -> None:
-        for duty in ("trimmer", "letter room"):
-            await self._duties.end(duty)
-        await self._duties.end("reclaimer")
+        for name in ("trimmer", "letter room"):
+            await self._supervisor.end(name)
+        await self._supervisor.end("reclaimer")
         self._reader.stop()
-        reading = self._duties.tasks["reader"]
+        reading = self._supervisor.tasks["reader"]
         try:
             async with asyncio.timeout(UNBLOCK_TIME):
                 while not reading.done():
                     await self._reader.unblock(self._commands)
                     await asyncio.wait([reading], timeout=0.02)
         except (TimeoutError, RedisError, OSError):
-            await self._duties.end("reader")
+            await self._supervisor.end("reader")
 
     async def _end_handling(self) -> None:
-        executing = [self._duties.tasks[name] for name in self._executors]
+        executing = [self._supervisor.tasks[name] for name in self._executors]
         if not self._crew.solitude.is_occupied:  # then they wait for Redis, if for anything, which may be away for long
             await asyncio.wait(executing, timeout=CLAIM_TIME)
             for name in self._executors:
-                await self._duties.end(name)
+                await self._supervisor.end(name)
             return
         if not await self._ended_in_time(executing):
             logger.warning("shutdown_timeout is over: interrupting the running handlers", extra=self._context)
             self._stop.interrupts.set()
-            self._duties.ending(self._executors)
+            self._supervisor.ending(self._executors)
             for task in executing:
                 task.cancel()
             await asyncio.wait(executing, timeout=CANCEL_GRACE)
@@ -370,8 +370,8 @@ class Worker:
             )
 
     async def _ended_in_time(self, executing: Sequence[asyncio.Task[None]]) -> bool:
-        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._duties.prefix}:hurry")
-        handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._duties.prefix}:handling")
+        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._supervisor.prefix}:hurry")
+        handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._supervisor.prefix}:handling")
         await asyncio.wait(
             [handling, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
         )
@@ -386,7 +386,7 @@ class Worker:
                 await self._settler.flushed()
         except TimeoutError:
             logger.error("could not settle everything before stopping: it is delivered again", extra=self._context)
-        await self._duties.end("settler")
+        await self._supervisor.end("settler")
 
     async def _let_name_go(self) -> None:
         try:

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from rapids._core.outages import HaltedError, Outages, Retries
 from rapids._core.redis_errors import reason
+from rapids._core.supervision import TaskSupervisor, end_task
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
 from rapids._storage.operation_records import LEASE_MS, Claim
@@ -45,6 +46,7 @@ class Operating:
         self._halt = asyncio.Event()
         self._context = {"dlq": claim.dlq, "operation": claim.operation_id, "kind": claim.kind}
         self._retries = Retries(outages, f"operation {claim.operation_id}", self._halt)
+        self._supervisor = TaskSupervisor(f"rapids-operation:{claim.operation_id}", self._halt, logger, self._context)
         self._pace: Pace | None = None
 
     def halt(self) -> None:
@@ -54,7 +56,7 @@ class Operating:
     async def run(self) -> bool:
         """Carry it out; whether it has ended here. What stops it is kept with it, and logged."""
         has_ended = False
-        renewing = asyncio.create_task(self._renew(), name=f"rapids-operation-lease:{self._claim.operation_id}")
+        self._supervisor.start("lease", self._renew)
         try:
             has_ended = await self._carried_out()
         except HaltedError:
@@ -64,8 +66,7 @@ class Operating:
         except Exception:  # ending it failed as well: another process is to find it as it is
             logger.exception("operation %s is left as it is", self._claim.operation_id, extra=self._context)
         finally:
-            renewing.cancel()
-            await asyncio.wait({renewing})
+            await self._supervisor.end_all()
             if not has_ended:
                 await self._let_go()
         return has_ended
@@ -146,7 +147,4 @@ class Operating:
                 yield chunk
             yield chunk
         finally:
-            ahead.cancel()
-            await asyncio.wait({ahead})
-            if not ahead.cancelled():
-                ahead.exception()  # it is known, or of no interest any more
+            await end_task(ahead)

@@ -11,6 +11,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from rapids._core.outages import HaltedError, Outages, Retries
+from rapids._core.supervision import end_task
 from rapids._storage import letter_index
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
@@ -71,8 +72,7 @@ class Runner:
         except HaltedError:
             pass
         finally:
-            stopping.cancel()
-            await asyncio.wait({stopping})
+            await end_task(stopping)
             await self._finish()
 
     async def _until_stopped(self) -> None:
@@ -115,5 +115,4 @@ class Runner:
                 await asyncio.wait(tasks)
             finally:
                 for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
+                    await end_task(task)

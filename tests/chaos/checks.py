@@ -146,7 +146,7 @@ def bad_ends(evidence: Evidence) -> Iterable[str]:
 
 
 def bugs(evidence: Evidence) -> Iterable[str]:
-    """No duty of a router fails, and an emit raises nothing but `EmitError`."""
+    """No task of a router fails, and an emit raises nothing but `EmitError`."""
     for note in evidence.notes:
         if note.kind == "bug":
             yield f"process {note.pid}: {note.text}"

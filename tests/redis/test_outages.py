@@ -111,7 +111,7 @@ async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
         with caplog.at_level(logging.WARNING, "rapids"):
             async with running(collecting(through, seen, claim_min_idle_ms=60_000)):
                 await proxy.refuse()
-                await asyncio.sleep(1.3)  # so long that every duty has met it
+                await asyncio.sleep(1.3)  # so long that every task has met it
                 await make_emitter(redis).emit(DvOrder(number=1))
                 assert seen == []
                 await proxy.accept()

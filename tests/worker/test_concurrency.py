@@ -365,4 +365,4 @@ async def test_a_fault_of_ours_in_the_middle_of_a_lane_does_not_stop_the_lane(
         await eventually(lambda: work.begun["a"] == [0])
         gate.set()
         await eventually(lambda: work.ended[:2] == [0, 2])
-    assert "failed and is started again" in caplog.text
+    assert "failed and is restarted" in caplog.text
