@@ -13,7 +13,7 @@ from rapids._core.server_warnings import Precautions
 from rapids._core.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
 from rapids._core.settings import order_by as as_order_by
 from rapids._storage import streams
-from rapids._storage.client.connections import Commands, SharedPool, check_client
+from rapids._storage.client.connections import Commands, SharedPool, check_client, share_a_slot
 from rapids._storage.keys import Source, default_dlq
 from rapids._worker.health_check import not_running
 from rapids._worker.worker import Worker
@@ -57,7 +57,8 @@ class EventRouter(HandlerRegistry):
       it over. `claim_interval` (reads): look for such entries after so many reads; once a second in any case.
     - `redelivery_backoff`: the wait before an entry is delivered again after a handler failed; by default exponential
       and at most `claim_min_idle_ms`. `max_deliveries`: after how many failed deliveries a handler's entry is dead.
-    - `dlq_stream`: where dead letters go; None parks such entries. `dlq_maxlen` (letters): what it is trimmed to.
+    - `dlq_stream`: where dead letters go; None parks such entries. On a Cluster it must be in the stream's own slot, as
+      `{<stream>}:dlq` is. `dlq_maxlen` (letters): what it is trimmed to.
     - `shutdown_timeout` (seconds): how long `stop` lets running handlers finish.
     - `consumer_ttl` (seconds): after how long a consumer that is gone and owns nothing is removed from the group.
     - `concurrency` (entries): how many run at the same time. With the default, 1, they run one after another in the
@@ -213,8 +214,9 @@ class EventRouter(HandlerRegistry):
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this stops gracefully, too.
 
-        Raises `NotConfiguredError` without a client, `ValueError` where `renamed_handlers` does not fit the handlers,
-        `RedisUnavailableError` if Redis cannot be reached now; once it runs, outages are ridden out.
+        Raises `NotConfiguredError` without a client, `ValueError` where `renamed_handlers` does not fit the handlers or
+        `dlq_stream` is in another slot of a Cluster than the stream, `RedisUnavailableError` if Redis cannot be reached
+        now; once it runs, outages are ridden out.
         """
         client = redis or self._redis
         if client is None:
@@ -222,6 +224,7 @@ class EventRouter(HandlerRegistry):
                 "the router has no Redis client: give EventRouter(redis=...) one, or call router.start(redis)"
             )
         self._only_before_start("start()")
+        self._check_slot(client)
         handlers = Handlers(self._registered, self._settings.renamed_handlers)
         look_around = partial(self._look_around, client)
         worker = self._worker = Worker(client, self._settings, handlers, self._middleware, self._counts, look_around)
@@ -308,6 +311,16 @@ class EventRouter(HandlerRegistry):
         ended = await self._control("resume()").resume(actor=actor, reason=reason)
         self._look_at_pause()
         return ended
+
+    def _check_slot(self, client: Redis | RedisCluster) -> None:
+        """One script writes a dead letter and settles its entry, so a Cluster must have both streams in one slot."""
+        dlq = self.dlq_stream
+        if dlq is not None and not share_a_slot(client, self.stream, dlq):
+            raise ValueError(
+                f"dlq_stream {dlq!r} is in another slot of the Cluster than stream {self.stream!r}, so no script can "
+                f"write to both: name it {default_dlq(self.stream)!r}, or leave it out for that name in the FastAPI "
+                "plug-in"
+            )
 
     async def _look_around(self, client: Redis | RedisCluster, commands: Commands) -> None:
         """Warn of what endangers the promises, before anything else is asked of the server."""

@@ -13,10 +13,7 @@ __all__ = [
     "Source",
     "audit_log",
     "default_dlq",
-    "letter_appended",
     "letter_index",
-    "letter_mover",
-    "letter_written",
     "letters_archive",
     "letters_archived",
     "letters_failed_again",
@@ -76,21 +73,6 @@ def letter_index(dlq: str) -> str:
 def letters_archived(dlq: str) -> str:
     """Sorted set with a TTL: the ids of archived letters by their places in the archive (microseconds)."""
     return _beside(dlq, "archived")
-
-
-def letter_mover(dlq: str, letter_id: str) -> str:
-    """String with a TTL: the process that replays a letter into another slot of a Cluster just now."""
-    return _beside(dlq, f"moving:{letter_id}")
-
-
-def letter_appended(stream: str, dlq: str, letter_id: str) -> str:
-    """String with a TTL: the id of the entry that a letter of another slot was replayed as."""
-    return _beside(stream, f"replayed:{dlq}:{letter_id}")
-
-
-def letter_written(dlq: str, entry: str) -> str:
-    """String with a TTL: the id of the letter written for a handler's failure in another slot of a Cluster."""
-    return _beside(dlq, f"written:{entry}")
 
 
 def letters_restored(dlq: str) -> str:

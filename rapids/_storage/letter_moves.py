@@ -1,27 +1,21 @@
 """Moving dead letters: out of their stream into the archive, with a replay or without, and back."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from uuid import uuid4
+from dataclasses import dataclass
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, checked, run
 from rapids._storage.keys import (
     audit_log,
-    letter_appended,
     letter_index,
-    letter_mover,
     letters_archive,
     letters_archived,
     letters_failed_again,
     letters_restored,
 )
-from rapids._storage.letters import read_letter
 
 __all__ = [
     "Append",
-    "BeingMovedError",
     "Move",
     "MoveMany",
     "Moved",
@@ -29,7 +23,6 @@ __all__ = [
     "WorkStoppedError",
     "Working",
     "move",
-    "move_after_append",
     "move_many",
     "restore",
     "restore_many",
@@ -37,12 +30,6 @@ __all__ = [
 
 MOST_AT_ONCE = 5_000
 """Letters of one step; Lua hands a command no more than 8,000 values."""
-
-MOVING_MS = 5_000
-"""How long a process has to replay a letter into another slot before another one may try."""
-
-APPENDED_MS = 7 * 24 * 3_600_000
-"""For how long it is known that a letter was replayed into another slot, if it could not be moved then."""
 
 ENOUGH_BYTES = 4_000_000
 """Bytes of letters after which a step that moves many ends: the server does nothing else meanwhile."""
@@ -106,14 +93,6 @@ class Moved:
     """One that must be moved by itself, and why."""
 
 
-EDIT_FIELDS = ("data", "diff")
-"""What a change says of the data a letter was replayed with, if they were not its own."""
-
-
-class BeingMovedError(Exception):
-    """Another process moves the letter just now."""
-
-
 class NoRoomError(Exception):
     """The dead-letter stream is full: to restore more would cut away letters that nobody has looked at."""
 
@@ -135,62 +114,23 @@ class WorkStoppedError(Exception):
 async def move(commands: Commands, dlq: str, one: Move, append: Append | None) -> str | None:
     """Move a letter to its archive, appending an entry in the same step: that entry's id, or "" without one.
 
-    None if the letter was not in the stream any more; then nothing was done. Raises `BeingMovedError`,
-    `WorkStoppedError`.
+    None if the letter was not in the stream any more; then nothing was done. Raises `WorkStoppedError`.
     """
-    return await _moved(commands, dlq, one, append)
-
-
-async def move_after_append(commands: Commands, dlq: str, one: Move, append: Append, elsewhere: Commands) -> str | None:
-    """The same where the entry is to be appended in another slot of a Cluster: that comes first, and only once.
-
-    Whoever dies in between leaves a letter that is still there, and replayed again it is only moved. If that first
-    replay was with other data than this one, those were sent, and they are what the letter's history tells: but for an
-    operation, that is None, too.
-    """
-    token, mover = uuid4().hex, letter_mover(dlq, one.letter_id)
-    hold, hold_call = scripts.load("hold"), ((mover,), (token, MOVING_MS))
-    if checked((await run(commands, hold, [hold_call]))[0]) != 1:
-        raise BeingMovedError
-    try:
-        if await read_letter(commands, dlq, one.entry_id) is None:
-            return None
-        keys = (append.stream, letter_appended(append.stream, dlq, one.letter_id))
-        edit = json.dumps({name: one.change[name] for name in EDIT_FIELDS if name in one.change})
-        once = (keys, (APPENDED_MS, append.maxlen or 0, edit, *append.fields))
-        appended, sent = checked((await run(elsewhere, scripts.load("append_once"), [once]))[0])
-        done = replace(one, change={**_without_edit(one.change), **json.loads(sent)})
-        moved = await _moved(commands, dlq, done, None, token=token, appended=appended)
-        return moved if sent == edit.encode() or one.working else None
-    finally:
-        checked((await run(commands, scripts.load("release"), [((mover,), (token,))]))[0])
-
-
-def _without_edit(change: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in change.items() if name not in EDIT_FIELDS}
-
-
-async def _moved(
-    commands: Commands, dlq: str, one: Move, append: Append | None, *, token: str = "", appended: bytes = b""
-) -> str | None:
     working = one.working
     keys = (
         *_letter_keys(dlq),
         letters_failed_again(dlq),
         audit_log(dlq),
         append.stream if append else dlq,
-        letter_mover(dlq, one.letter_id),
         working.key if working else dlq,
     )
     fields = append.fields if append else ()
     arguments = [
-        *(one.letter_id, one.entry_id, one.retention_ms, one.archive_maxlen, token, appended),
+        *(one.letter_id, one.entry_id, one.retention_ms, one.archive_maxlen),
         *(working.owner if working else "", (append.maxlen if append else None) or 0, len(fields), *fields),
         *_flat(one.change),
     ]
     found = checked((await run(commands, scripts.load("move_letter"), [(keys, arguments)]))[0])
-    if found == b"busy":
-        raise BeingMovedError
     if found == b"stopped":
         raise WorkStoppedError
     return None if found is None else found.decode()
@@ -204,7 +144,7 @@ async def move_many(commands: Commands, dlq: str, many: MoveMany, entry_ids: Seq
     change = _flat(many.change)
     keys = (*_letter_keys(dlq), letters_failed_again(dlq), many.working.key)
     arguments = (
-        *(many.working.owner, many.retention_ms, many.archive_maxlen, ENOUGH_BYTES, many.tag, letter_mover(dlq, "")),
+        *(many.working.owner, many.retention_ms, many.archive_maxlen, ENOUGH_BYTES, many.tag),
         *(many.maxlen or 0, many.scope, len(change), *change, *entry_ids[:MOST_AT_ONCE]),
     )
     return _many(checked((await run(commands, scripts.load("move_letters"), [(keys, arguments)]))[0]))

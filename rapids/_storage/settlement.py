@@ -19,15 +19,6 @@ class Letter:
 
     handler: str
     fields: Sequence[bytes]
-    is_written: bool | None = None
-    """Where letters are in another slot: whether it is written by now. None for one to be written by the script."""
-    former: Sequence[str] = ()
-    """What the handler was called before: its letter may have been written under such a name."""
-
-    @property
-    def values(self) -> int:
-        """How many names and values the script is to write: 0 for none, -1 if it must not go on without them."""
-        return len(self.fields) if self.is_written is None else 0 if self.is_written else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +61,5 @@ def _arguments(one: SettleCall, consumer: str, dlq_maxlen: int | None) -> list[b
         *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters), one.delivery, one.taken_with),
     ]
     for letter in one.letters:
-        arguments += [letter.handler, letter.values, *letter.fields]
+        arguments += [letter.handler, len(letter.fields), *letter.fields]
     return arguments

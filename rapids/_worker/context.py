@@ -19,8 +19,6 @@ class Member:
 
     commands: Commands
     """The connection for all but reading."""
-    letters: Commands | None
-    """The connection to the dead-letter stream, where that is in another slot of a Cluster."""
     sources: Sequence[Source]
     """The stream, and the group's replay stream."""
     settings: RouterSettings

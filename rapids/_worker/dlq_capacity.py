@@ -46,7 +46,7 @@ class LetterRoom:
     async def _look(self) -> None:
         """A look. Where it fails that is no outage, and keeps nobody from handling what there is."""
         try:
-            self._tell(await letter_index.room(self._member.letters or self._member.commands, self._dlq))
+            self._tell(await letter_index.room(self._member.commands, self._dlq))
         except (RedisError, OSError) as error:
             logger.debug("dead letters were not looked at: %s", error, extra=self._context)
 

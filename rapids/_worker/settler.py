@@ -12,6 +12,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from rapids._core.outcomes import ACK, Ack, Dead, HandBack, Keep, Ledger, Park, without_entry
+from rapids._storage import settlement
 from rapids._storage.client.connections import Reply
 from rapids._storage.groups import acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
@@ -22,7 +23,6 @@ from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.leases import Leases
 from rapids._worker.losses import report_lost
 from rapids._worker.settled import Settled, count
-from rapids._worker.settling import settle_all
 
 __all__ = ["Settler"]
 
@@ -149,7 +149,7 @@ class Settler:
             return []
         replies: list[Reply]
         try:
-            replies = await settle_all(self._member, [_call_for(one) for one in batch])
+            replies = await self._settle_by_script(batch)
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
             self._note_unsure(batch)
@@ -161,8 +161,6 @@ class Settler:
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
                 self._member.outages.failed("settling", reply)
-                failed.append(one)
-            elif reply == b"unwritten":
                 failed.append(one)
             elif reply == b"trimmed":
                 trimmed.append(self._without_entry(one))
@@ -183,6 +181,13 @@ class Settler:
                 self._log(one, reply)
                 count(self._member.counts, one, reply, is_held=is_held)
         return failed + await self._settle(trimmed)
+
+    async def _settle_by_script(self, batch: Sequence[Settled]) -> list[Reply]:
+        """What the script did for each, or the error. Raises `RedisError` if no answer came."""
+        member = self._member
+        dlq, dlq_maxlen = member.settings.dlq_stream, member.settings.dlq_maxlen
+        calls = [_call_for(one) for one in batch]
+        return await settlement.settle(member.commands, member.name, calls, dlq=dlq, dlq_maxlen=dlq_maxlen)
 
     def _note_unsure(self, batch: Sequence[Settled]) -> None:
         self._unsure.update((_delivery_of(one), self._leases.losses) for one in batch)

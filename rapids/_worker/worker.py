@@ -18,7 +18,6 @@ from rapids._storage.client.connections import (
     Client,
     Commands,
     OwnConnection,
-    connection_elsewhere,
 )
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
@@ -88,7 +87,6 @@ class Worker:
         self._look_around = look_around
         self._reading = OwnConnection(client, settings.stream, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
         self._commands = OwnConnection(client, settings.stream, timeout=ANSWER_TIMEOUT)
-        self._letters = connection_elsewhere(client, settings.dlq_stream, settings.stream, timeout=ANSWER_TIMEOUT)
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
         self._identity = Identity(self._commands, main)
@@ -179,7 +177,7 @@ class Worker:
             self._context |= {"stream": settings.stream, "group": settings.group, "consumer": consumer}
             self._outages = Outages(logger, self._context, self._counts)
             member = Member(
-                *(self._commands, self._letters, self._sources, settings, self._identity),
+                *(self._commands, self._sources, settings, self._identity),
                 *(self._outages, self._repair, self._context, self._counts),
             )
             self._make_tasks(member)
@@ -331,9 +329,8 @@ class Worker:
         self._counts.outage_ended()
         if self._supervisor.tasks:
             self._inflight.lose_all()
-        for connection in (self._reading, self._commands, self._letters):
-            if connection is not None:
-                await connection.close()
+        for connection in (self._reading, self._commands):
+            await connection.close()
         self.stopped.set()
 
     async def _end_reading(self) -> None:

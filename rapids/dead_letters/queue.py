@@ -11,8 +11,8 @@ from rapids._core.entry_id import parsed_id
 from rapids._core.settings import stream_name
 from rapids._storage import archive, letter_index, letter_moves, letters
 from rapids._storage.client.connections import SharedPool, share_a_slot
-from rapids._storage.keys import replay_stream
-from rapids._storage.letter_moves import Append, BeingMovedError, Move
+from rapids._storage.keys import default_dlq, replay_stream
+from rapids._storage.letter_moves import Append, Move
 from rapids._wire.entry_format import Fields
 from rapids._wire.letter_format import LetterRead, completed, is_complete, original_fields, replay_fields
 from rapids.dead_letters.causes import LetterGroups, QueueStanding, groups_of, standing_of
@@ -31,9 +31,6 @@ __all__ = ["DeadLetterQueue"]
 LARGEST_PAGE = 500
 LOOKS = 10
 """How often a letter is looked for that others move about meanwhile."""
-MOVER_PAUSE = 0.1
-MOVER_LOOKS = 60
-"""How often, after such pauses (seconds), to see whether another process is done with a letter: longer than it has."""
 
 MOST_VALUES = 7_000
 """Names and values of an entry that can be replayed; Lua's `unpack` gives up before 8,000."""
@@ -157,7 +154,8 @@ class DeadLetterQueue:
 
         Raises `LetterNotFoundError`; `LetterStateError` unless it is dead; `ValueError` for another scope;
         `EditRefusedError` for data that make no event of its class, or where there is none; `DeserializationError` if
-        the letter was tampered with, or, with `data`, is none of an event in other ways.
+        the letter was tampered with, is of a stream in another slot of a Cluster, or, with `data`, is none of an event
+        in other ways.
         """
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, not {scope!r}")
@@ -208,7 +206,7 @@ class DeadLetterQueue:
             append = self._append(letter, await self._completed(letter, fields), step.scope)
             change |= {"stream": append.stream}
         move = Move(letter.id, entry_id, change, self._retention_ms, self._archive_maxlen, step.working)
-        if await self._moved(move, append) is None:
+        if await letter_moves.move(self._commands, self.stream, move, append) is None:
             raise LetterNotFoundError(letter.id)
 
     async def _completed(self, letter: DeadLetter, fields: Fields) -> Fields:
@@ -227,6 +225,13 @@ class DeadLetterQueue:
             raise DeserializationError(
                 letter.event_type, f"the letter does not say where it is from: {error}"
             ) from error
+        if not share_a_slot(self._redis, self.stream, letter.stream):
+            raise DeserializationError(
+                letter.event_type,
+                f"its stream {letter.stream!r} is in another slot of the Cluster than the dead-letter stream "
+                f"{self.stream!r}, so the letter cannot be replayed from here; name dead-letter streams as in "
+                f"{default_dlq(letter.stream)!r}",
+            )
         if scope == "everyone":
             return Append(letter.stream, _bounded(letter, original_fields(fields)), self._maxlen)
         handler = letter.handler if scope == "handler" else ""
@@ -238,22 +243,10 @@ class DeadLetterQueue:
     async def _move(self, entry_id: str, letter: DeadLetter, change: dict[str, str], append: Append | None) -> str:
         _check_is_dead(letter)
         move = Move(letter.id, entry_id, change, self._retention_ms, self._archive_maxlen)
-        appended = await self._moved(move, append)
+        appended = await letter_moves.move(self._commands, self.stream, move, append)
         if appended is None:  # somebody was faster, between our look and the move
             raise LetterStateError(letter.id, (await self.get(letter.id)).state, "dead")
         return appended
-
-    async def _moved(self, move: Move, append: Append | None) -> str | None:
-        """Move a letter, waiting if need be for another process that replays it into another slot, or died doing so."""
-        for _ in range(MOVER_LOOKS):
-            try:
-                if append is None or share_a_slot(self._redis, self.stream, append.stream):
-                    return await letter_moves.move(self._commands, self.stream, move, append)
-                elsewhere = SharedPool(self._redis, append.stream)
-                return await letter_moves.move_after_append(self._commands, self.stream, move, append, elsewhere)
-            except BeingMovedError:
-                await asyncio.sleep(MOVER_PAUSE)
-        raise LetterStateError(move.letter_id, "being replayed", "dead")
 
     async def _find(self, letter_id: str) -> tuple[str, DeadLetter, Fields]:
         """Where a letter is: its entry id in the stream (or "" in the archive), itself, its fields.

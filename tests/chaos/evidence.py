@@ -49,8 +49,6 @@ class Evidence:
     notes: Sequence[Note] = ()
     seconds: float = 0.0
     drain_seconds: float = 0.0
-    letters_elsewhere: bool = False
-    """Whether the dead letters are on another master than the stream."""
     faults: Mapping[str, int] = field(default_factory=dict[str, int])
     """How often each kind of fault struck."""
 

@@ -2,9 +2,8 @@
 
 An event that replicas confirmed is not lost. But that an entry was given out, settled, or became a dead letter may
 never have reached the replica that is the master now. So it is given out again, by somebody else perhaps while the
-first process still holds it: both may handle it, and both may write its dead letter. Where the dead letters are on
-another master than the stream, one of the two may be undone without the other. None of that can be known in advance;
-it is counted and shown.
+first process still holds it: both may handle it, and both may write its dead letter. None of that can be known in
+advance; it is counted and shown.
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from tests.chaos.events import MAX_DELIVERIES_EXCEEDED, expected_letters
+from tests.chaos.events import MAX_DELIVERIES_EXCEEDED
 from tests.chaos.evidence import Evidence, Letter
 from tests.chaos.flight import FAILOVERS, failed_over, in_flight
 from tests.chaos.settings import MAX_DELIVERIES
-
-OF_LETTERS = ("other master ",)
-"""Faults in which another takes the place of the master that has the dead letters, if that is not the stream's."""
 
 Key = tuple[str, str]
 """An entry's id and a handler's name."""
@@ -26,8 +22,7 @@ Key = tuple[str, str]
 
 def touched(evidence: Evidence) -> Collection[Key]:
     """The handlers of entries that processes held, or had just settled, when a master was replaced."""
-    kinds = (*FAILOVERS, *OF_LETTERS) if evidence.letters_elsewhere else FAILOVERS
-    return {(run.entry_id, run.handler) for flight in failed_over(evidence, kinds) for run in flight.runs}
+    return {(run.entry_id, run.handler) for flight in failed_over(evidence, FAILOVERS) for run in flight.runs}
 
 
 def letters_twice(evidence: Evidence) -> Sequence[Key]:
@@ -40,17 +35,6 @@ def letters_twice(evidence: Evidence) -> Sequence[Key]:
             twice.append(key)
         seen.add(key)
     return twice
-
-
-def letters_gone(evidence: Evidence) -> Sequence[Key]:
-    """Dead letters that are not there, though their entries are settled: only where they are on another master."""
-    if not evidence.letters_elsewhere:
-        return []
-    known, found = touched(evidence), {(letter.entry_id, letter.handler) for letter in evidence.stored.letters}
-    expected = [
-        (entry, handler) for entry, number in evidence.stored.entries.items() for handler in expected_letters(number)
-    ]
-    return [key for key in expected if key in known and key not in found]
 
 
 def letters_of_nothing(evidence: Evidence) -> Sequence[Letter]:

@@ -23,7 +23,7 @@ from tests.chaos.fleets import ClusterServers, Fleet, SentinelServers
 from tests.chaos.kinds import draw
 from tests.chaos.processes import Slot
 from tests.chaos.server import Server
-from tests.chaos.settings import DLQ_ELSEWHERE, STOP_PATIENCE, Options
+from tests.chaos.settings import DLQ, STOP_PATIENCE, Options
 
 EMITTER_STOP_PATIENCE = 20.0
 ASK_PATIENCE = 30.0
@@ -132,7 +132,7 @@ class Run:
 
     async def _gather(self, drain_seconds: float) -> Evidence:
         async with opened(self.servers.url) as client:
-            stored = await read_stored(client, self._options.dlq)
+            stored = await read_stored(client, DLQ)
         return Evidence(
             stored=stored,
             emits=records.read_emits(self._folder),
@@ -144,11 +144,10 @@ class Run:
             seconds=time.monotonic() - self._began,
             drain_seconds=drain_seconds,
             faults=self._struck,
-            letters_elsewhere=self._options.dlq == DLQ_ELSEWHERE,
         )
 
     def _worker_command(self, _: int) -> list[str]:
-        return ["tests.chaos.worker", self.servers.url, str(self._folder), self._options.dlq]
+        return ["tests.chaos.worker", self.servers.url, str(self._folder), DLQ]
 
     def _emitter_command(self, emitter: int) -> Callable[[int], list[str]]:
         def command(started: int) -> list[str]:

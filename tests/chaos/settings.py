@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 STREAM = "chaos:events"
 GROUP = "chaos-group"
-DLQ = "chaos:dlq"
-DLQ_IN_SLOT = "{chaos:events}:dlq"
-DLQ_ELSEWHERE = "chaos:letters"
-"""In the slot of the stream, and on a master of its own: a Cluster's runs have the one or the other by their seed."""
+DLQ = "{chaos:events}:dlq"
+"""In the slot of the stream, as it must be on a Cluster."""
 
 CLAIM_MIN_IDLE_MS = 1_500
 BLOCK_MS = 500
@@ -57,9 +55,3 @@ class Options:
     @property
     def replicas(self) -> int:
         return TOPOLOGIES[self.topology]
-
-    @property
-    def dlq(self) -> str:
-        if self.topology != "cluster":
-            return DLQ
-        return DLQ_ELSEWHERE if self.seed % 2 else DLQ_IN_SLOT

@@ -7,12 +7,10 @@ from collections import Counter
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, Event, current_delivery
-from rapids._storage import scripts
-from rapids._storage.client.connections import SharedPool, checked, run
-from rapids._storage.keys import Source, letter_index, letters_archive, letters_archived
+from rapids._storage.keys import Source, letters_archive, letters_archived
 from rapids.dead_letters.operation import Operation
 from tests.cluster.operating import ARCHIVED
-from tests.dead_letters.helpers import letter_fields
+from tests.dead_letters.helpers import letter_fields, write_flat
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_router, running
 
@@ -24,12 +22,8 @@ async def write(redis: Redis, dlq: str, count: int) -> list[str]:
     """Write so many letters by the script that writes them; their ids, oldest first."""
     letter_ids: list[str] = []
     for first in range(0, count, AT_ONCE):
-        calls = [
-            ((dlq, f"{letter_index(dlq)}:test:{number}", letter_index(dlq)), (1, 0, *letter_fields(number=number)))
-            for number in range(first, min(first + AT_ONCE, count))
-        ]
-        replies = await run(SharedPool(redis, dlq), scripts.load("write_letter"), calls)
-        letter_ids += [checked(reply).decode() for reply in replies]
+        numbers = range(first, min(first + AT_ONCE, count))
+        letter_ids += await write_flat(redis, dlq, [letter_fields(number=number) for number in numbers])
     return letter_ids
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 from redis.asyncio import RedisCluster
 
-from tests.servers.cluster import Cluster, slot_of
-from tests.worker.helpers import STREAM
+from tests.servers.cluster import Cluster
+from tests.worker.helpers import DLQ
 
 CLUSTER = (pytest.mark.slow, pytest.mark.xdist_group("cluster"))
 
@@ -58,20 +58,11 @@ class Place:
     dlq: str
 
 
-@pytest.fixture(
-    params=[
-        "one server",
-        *(pytest.param(name, marks=CLUSTER) for name in ("Cluster", "Cluster, letters in another slot")),
-    ]
-)
+@pytest.fixture(params=["one server", pytest.param("Cluster", marks=CLUSTER)])
 def place(request: pytest.FixtureRequest) -> Place:
-    """One after another, each place where letters are moved in a way of its own."""
-    same_slot, other_slot = f"{{{STREAM}}}:dlq", "dv:dlq"
+    """One after the other, each kind of server."""
     if request.param == "one server":
-        return Place(request.getfixturevalue("redis_address"), same_slot)
+        return Place(request.getfixturevalue("redis_address"), DLQ)
     cluster: Cluster = request.getfixturevalue("shared_cluster")
     cluster.flush_now()
-    if request.param == "Cluster":
-        return Place(cluster.url, same_slot)
-    assert slot_of(other_slot) != slot_of(STREAM)
-    return Place(cluster.url, other_slot)
+    return Place(cluster.url, DLQ)

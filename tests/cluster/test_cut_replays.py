@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 from tests.cluster.bank import Bank
 from tests.cluster.replaying import apart
 from tests.servers.builds import Build
 from tests.servers.cluster import Cluster
-from tests.worker.helpers import STREAM
+from tests.worker.helpers import DLQ
 
 SYNCED = {"appendfsync": "always"}
 
@@ -62,28 +60,27 @@ def ends_of_commands(file: Path, after: int) -> Iterator[int]:
         yield after
 
 
-@pytest.mark.parametrize("dlq", [f"{{{STREAM}}}:dlq", "dv:dlq"], ids=["same slot", "another slot"])
 async def test_wherever_the_file_of_a_server_ends_the_letter_is_dead_or_replayed_and_in_the_end_replayed_once(
-    build: Build, dlq: str
+    build: Build,
 ) -> None:
     async with OneNode(build) as original:
         async with original.client() as redis:
-            bank = Bank(redis, dlq)
+            bank = Bank(redis, DLQ)
             [letter_id] = await bank.letters(1)
             before = original.file.stat().st_size
             await bank.queue.replay(letter_id)
         original.nodes[0].kill()
         sizes = list(ends_of_commands(original.file, before))
         assert sizes[-1] == original.file.stat().st_size
-        states = await asyncio.gather(*(in_copy(Copy(build, original, size), dlq, letter_id) for size in sizes))
+        states = await asyncio.gather(*(in_copy(Copy(build, original, size), letter_id) for size in sizes))
     changes = sum(one != other for one, other in pairwise(states))
     assert (states[0], changes, states[-1]) == ("dead", 1, "replayed")
 
 
-async def in_copy(copy: Copy, dlq: str, letter_id: str) -> str:
+async def in_copy(copy: Copy, letter_id: str) -> str:
     """The letter's state once a server has come up with what is in the file. What is promised of it is looked at."""
     async with copy, copy.client() as redis:
-        bank = Bank(redis, dlq)
+        bank = Bank(redis, DLQ)
         state, times = (await bank.queue.get(letter_id)).state, await bank.times_replayed()
         assert await bank.listed() == ({letter_id} if state == "dead" else set())
         assert times in ({letter_id: 1}, *([{}] if state == "dead" else []))

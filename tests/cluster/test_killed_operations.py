@@ -20,11 +20,11 @@ from tests.servers.connecting import connected
 from tests.servers.node import Node, patient
 from tests.servers.standalone import Standalone
 from tests.support import eventually
+from tests.worker.helpers import DLQ
 
-DLQ = "dv:dlq"
 SYNCED = {"appendonly": "yes", "appendfsync": "always"}
-SIZES = {"one server": (50_000, 4), "Cluster": (10_000, 4), "Cluster, letters in another slot": (500, 2)}
-"""Letters, and kills. Those in another slot go one by one, and who dies at one holds it for five seconds."""
+SIZES = {"one server": (50_000, 4), "Cluster": (10_000, 4)}
+"""Letters, and kills."""
 
 
 class Bulk:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import get_args
 
 import pytest
 from redis.asyncio import RedisCluster
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids._core.settings import hash_tag
-from rapids._storage.client.connections import SharedPool, run
-from rapids._storage.keys import default_dlq, letter_mover, letters_archived
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.keys import default_dlq, letters_archived
 from rapids._storage.letter_moves import Moved, MoveMany, Working, move_many, restore_many
-from rapids.dead_letters import Selector
+from rapids.dead_letters import Scope, Selector
+from rapids.exceptions import DeserializationError
 from tests.dead_letters.helpers import letter_fields
-from tests.worker.helpers import DLQ as ELSEWHERE
-from tests.worker.helpers import STREAM, as_text, check_keys, replay_stream
+from tests.worker.helpers import DLQ, STREAM, as_text, replay_stream
 
-DLQ = default_dlq(STREAM)
 TAG = hash_tag(DLQ) or DLQ
 OPERATION = f"{DLQ}:rapids:operation:test"
 WORKING = Working(OPERATION, "me")
@@ -64,48 +62,33 @@ async def test_many_are_discarded_restored_and_replayed(client: RedisCluster, qu
     assert actions == [["discarded", "restored", "replayed"]] * 40
 
 
-@pytest.mark.parametrize("stream", ["dv:others", "{dv}:events", "dv:events{x}", "{dv:dlq}:x"])
-async def test_one_of_another_slot_must_be_replayed_by_itself(
+OTHERS = ["dv:others", "{dv}:events", "dv:events{x}", "{dv:dlq}:x"]
+"""Streams in another slot."""
+
+
+@pytest.mark.parametrize("stream", OTHERS)
+async def test_a_letter_of_another_slot_is_not_replayed_and_the_error_names_the_right_stream(
     client: RedisCluster, queue: DeadLetterQueue, stream: str
 ) -> None:
     ids = [await write(client), await write(client, stream), await write(client)]
-    assert await moved(client, REPLAYING, ids) == Moved(1, 0, ids[0], (ids[1], "elsewhere"))
-    await queue.replay(ids[1])
-    assert await moved(client, REPLAYING, ids[1:]) == Moved(1, 1, ids[2], None)
-    assert [(await queue.get(one)).state for one in ids] == ["replayed"] * 3
-    [(_, fields)] = await client.xrange(replay_stream(stream))
-    assert as_text(fields[b"replay_of"]) == ids[1]
+    assert await moved(client, REPLAYING, ids) == Moved(1, 0, ids[0], (ids[1], "another slot"))
+    for scope in get_args(Scope):
+        with pytest.raises(DeserializationError, match="another slot of the Cluster") as refused:
+            await queue.replay(ids[1], scope=scope)
+        assert repr(default_dlq(stream)) in str(refused.value)
+    assert [(await queue.get(one)).state for one in ids] == ["replayed", "dead", "dead"]
+    assert await client.exists(stream, replay_stream(stream)) == 0
+    assert (await queue.discard(ids[1])).state == "discarded"
+    assert (await queue.restore(ids[1])).state == "dead"
 
 
-async def test_one_that_another_process_replays_just_now_is_left_to_it(
+async def test_an_operation_replays_the_others_and_says_why_not_that_one(
     client: RedisCluster, queue: DeadLetterQueue
 ) -> None:
-    ids = [await write(client) for _ in range(3)]
-    await client.set(letter_mover(DLQ, ids[1]), "another's", px=60_000)
-    for many in (REPLAYING, DISCARDING):
-        assert (await moved(client, many, ids[1:])) == Moved(0, 0, None, (ids[1], "busy"))
-    assert (await queue.get(ids[1])).state == "dead"
-
-
-async def test_an_operation_replays_letters_into_another_slot_once_though_it_breaks_off(
-    client: RedisCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The letter's slot and the replay's differ: the event is sent first, and the operation counts where it moves."""
-    queue = DeadLetterQueue(client, ELSEWHERE)
-    flat = letter_fields()
-    ids = [as_text(await client.execute_command("XADD", ELSEWHERE, "*", *flat)) for _ in range(30)]
-    breaks = iter([*(False, True) * 3, *(False,) * 1_000])
-
-    async def breaks_off(commands: Any, script: Any, calls: Any) -> Any:
-        if b"Move a dead letter" in script.source and next(breaks):
-            raise RedisConnectionError("gone")
-        return await run(commands, script, calls)
-
-    monkeypatch.setattr("rapids._storage.letter_moves.run", breaks_off)
+    ids = [await write(client, stream) for stream in (STREAM, "dv:others", STREAM)]
     started = await queue.operations.start("replay", Selector(filter=LetterFilter()))
     ended = await queue.operations.run_until_ended(started.id)
-
-    assert (ended.state, ended.done, ended.skipped, ended.failed) == ("completed", 30, 0, 0)
-    assert [as_text(fields[b"replay_of"]) for _, fields in await client.xrange(replay_stream())] == ids
-    assert [(await queue.get(one)).history[-1].operation for one in ids] == [started.id] * 30
-    await check_keys(client)
+    assert (ended.state, ended.done, ended.skipped, ended.failed) == ("completed", 2, 0, 1)
+    (error,) = ended.errors
+    assert error.letter_id == ids[1]
+    assert "another slot of the Cluster" in error.error

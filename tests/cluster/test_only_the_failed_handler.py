@@ -1,7 +1,7 @@
 """The show: two groups and three handlers on one event. One handler fails; a replay reaches it, and nobody else.
 
-On one server, on a Cluster, and on a Cluster whose dead letters are in another slot; by Python and by HTTP; and where
-the handler was renamed between its failure and the replay.
+On one server and on a Cluster; by Python and by HTTP; and where the handler was renamed between its failure and the
+replay.
 """
 
 from __future__ import annotations

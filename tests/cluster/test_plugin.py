@@ -27,8 +27,8 @@ class ClPluggedIn(BaseEvent):
     n: int
 
 
-def failing_once(stream: str, dlq: str | None = None) -> tuple[EventRouter, list[int]]:
-    router, ran = EventRouter(stream=stream, group="cl", max_deliveries=1, dlq_stream=dlq), list[int]()
+def failing_once(stream: str) -> tuple[EventRouter, list[int]]:
+    router, ran = EventRouter(stream=stream, group="cl", max_deliveries=1), list[int]()
 
     @router.on(ClPluggedIn)
     async def handle(event: ClPluggedIn) -> None:
@@ -39,9 +39,8 @@ def failing_once(stream: str, dlq: str | None = None) -> tuple[EventRouter, list
     return router, ran
 
 
-@pytest.mark.parametrize("dlq", [None, "cl:letters"])
-async def test_a_failure_is_listed_and_replayed_over_http(cluster: Cluster, dlq: str | None) -> None:
-    router, ran = failing_once("cl:events", dlq)
+async def test_a_failure_is_listed_and_replayed_over_http(cluster: Cluster) -> None:
+    router, ran = failing_once("cl:events")
     rapids = Rapids(routers=[router], url=cluster.url, admin_auth=TokenAuth(TOKEN))
     app = admin_app(rapids)
     transport = httpx.ASGITransport(app)
@@ -64,9 +63,8 @@ async def test_a_failure_is_listed_and_replayed_over_http(cluster: Cluster, dlq:
                 assert (await http.get(letters)).json()["items"] == []
 
 
-@pytest.mark.parametrize("dlq", [None, "cl:letters"])
-async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluster, dlq: str | None) -> None:
-    router, ran = failing_once("cl:events", dlq)
+async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluster) -> None:
+    router, ran = failing_once("cl:events")
     rapids = Rapids(routers=[router], url=cluster.url, admin_auth=TokenAuth(TOKEN))
     app = admin_app(rapids)
     headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,15 @@ from rapids._storage.client.connections import SharedPool, checked, run
 from rapids._storage.keys import letter_index
 from rapids._wire.letter_format import Origin, write_letter
 from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, as_text, fields_of
+
+WRITE = scripts.assemble(
+    "write.lua",
+    """-- include: lib/letters.lua
+local time = redis.call('TIME')
+return add_letter(KEYS[1], KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1], ARGV, 2, #ARGV)
+""",
+)
+"""Writes a letter as the script does that settles its entry. Its keys: a dead-letter stream and its index."""
 
 
 def letter_fields(
@@ -83,11 +93,10 @@ def ms(moment: datetime) -> int:
 async def write_through_script(redis: Redis, count: int = 1, *, maxlen: int = 0, **parts: Any) -> list[str]:
     """Letters written by the script that writes them, so that they are indexed; their ids."""
     flat = letter_fields(**parts)
-    keys = (DLQ, f"{letter_index(DLQ)}:test-written", letter_index(DLQ))
-    written = []
-    for _ in range(count):
-        await redis.delete(keys[1])
-        calls = [(keys, (1_000, maxlen, *flat))]
-        written.append(checked((await run(SharedPool(redis, DLQ), scripts.load("write_letter"), calls))[0]).decode())
-    await redis.delete(keys[1])
-    return written
+    return await write_flat(redis, DLQ, [flat] * count, maxlen=maxlen)
+
+
+async def write_flat(redis: Redis, dlq: str, letters: Sequence[Sequence[bytes]], *, maxlen: int = 0) -> list[str]:
+    """Letters, each its names and values, written and indexed as a router does it; their ids."""
+    calls = [((dlq, letter_index(dlq)), (maxlen, *flat)) for flat in letters]
+    return [checked(reply).decode() for reply in await run(SharedPool(redis, dlq), WRITE, calls)]

@@ -17,7 +17,7 @@ from rapids.dead_letters.selection import Selection, Selector
 from rapids.exceptions import LetterNotFoundError
 from tests.worker.helpers import DLQ, as_text
 
-MOVED = "{dv:dlq}:moved"
+MOVED = f"{DLQ}:moved"
 
 MOVE = """
 local held = redis.call('HMGET', KEYS[1], 'state', 'owner')

@@ -30,7 +30,7 @@ from rapids.exceptions import DeserializationError
 from tests.dead_letters.helpers import REFERENCE_FIELDS, letter_fields, write, write_through_script
 from tests.worker.helpers import DLQ, GROUP, STREAM, all_keys, as_text, check_keys, replay_stream
 
-OPERATION = "{dv:dlq}:rapids:operation:test"
+OPERATION = f"{DLQ}:rapids:operation:test"
 WORKING = Working(OPERATION, "me")
 DISCARD = {"action": "discarded", "actor": "ada", "reason": "noise", "operation": "test"}
 REPLAY = {"action": "replayed", "scope": "handler", "actor": "ada", "reason": "fixed", "operation": "test"}
@@ -375,7 +375,7 @@ async def test_a_spoilt_history_stops_nothing(queue: DeadLetterQueue, redis: Red
 
 # --- what Lua sends and what Python sends -----------------------------------------------------------------------------
 
-streams = st.sampled_from([STREAM, "{dv:dlq}:more", "a{dv:dlq}b}", "dv:dlq", "x}y{dv:dlq}"])
+streams = st.sampled_from([STREAM, "{dv:events}:more", "a{dv:events}b}", DLQ, "x}y{dv:events}"])
 counts = st.sampled_from(["", "0", "7", "007", "x", "-1", "1.5", "\u0663", "9" * 15])
 values = st.binary(max_size=20)
 texts = st.text(max_size=20, alphabet=st.characters(codec="utf-8")).map(lambda text: text.encode())

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
-from rapids._storage.keys import letter_mover, letters_failed_again
+from rapids._storage.keys import letters_failed_again
 from rapids.dead_letters.letter import ReplayOutcome
 from rapids.exceptions import LetterNotFoundError
 from tests.dead_letters.helpers import write
@@ -114,33 +114,16 @@ async def test_a_replay_that_failed_again_names_the_letter_it_became(queue: Dead
     await check_keys(redis)
 
 
-async def test_a_replay_that_fails_before_its_letter_is_moved_is_not_forgotten(
+async def test_a_failed_replay_is_linked_only_to_a_letter_that_is_archived(
     queue: DeadLetterQueue, redis: Redis
 ) -> None:
-    """As where the dead-letter stream is in another slot of a Cluster: a worker may be faster than the move."""
-    first = await write(redis)
-    letter = (await redis.xrange(DLQ))[0][1]
-    await add_replay(redis, first, {name: letter[name] for name in EVENT_FIELDS})
-    async with running(failing(redis, "pay")):
-        await eventually(lambda: redis.hexists(letters_failed_again(DLQ), first))
-    [second, _] = (await queue.list()).items
-    assert second.replay_of == first
-    await check_keys(redis)
-
-    await queue.replay(first)
-    assert (await outcome_of(queue, first)).letters == (second.id,)
-    await check_keys(redis)
-
-
-async def test_only_of_letters_that_there_are_or_that_are_being_moved_a_failed_replay_is_told(redis: Redis) -> None:
-    """A restored letter is in its stream under another id than its own: what tells of it is who moves it."""
-    await write(redis)
-    await redis.set(letter_mover(DLQ, "5-5"), "who")
-    for claimed in ("1-1", "", "x", "1-1 2-2", "5-5"):
+    dead, archived = await write(redis), await write(redis)
+    await queue.discard(archived)
+    for claimed in ("1-1", "", "x", f"1-1 {archived}", dead, archived):
         await add_replay(redis, claimed, dict.fromkeys(EVENT_FIELDS, "") | {b"event_type": "dv.order", b"data": "{"})
     async with running(failing(redis, "pay")):
-        await eventually(lambda: has_length(redis, 6))
-    assert await redis.hkeys(letters_failed_again(DLQ)) == [b"5-5"]
+        await eventually(lambda: has_length(redis, 7))
+    assert await redis.hkeys(letters_failed_again(DLQ)) == [archived.encode()]
 
 
 async def has_length(redis: Redis, letters: int) -> bool:

@@ -25,7 +25,7 @@ def queue(redis: Redis) -> DeadLetterQueue:
     return DeadLetterQueue(redis, DLQ)
 
 
-ARCHIVE = "{dv:dlq}:rapids:archive"
+ARCHIVE = f"{DLQ}:rapids:archive"
 DAY_MS = 86_400_000
 
 # --- one after another ----------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ async def test_a_restored_letter_goes_through_it_all_again(queue: DeadLetterQueu
     assert (last.scope, last.stream, last.entry_id) == ("handler", replay.stream, replay.entry_id)
     assert (last.actor, last.reason) == ("eve", "fixed")
     assert await all_ids(queue) == []
-    assert await redis.zcard("{dv:dlq}:rapids:restored") == 0
+    assert await redis.zcard(f"{DLQ}:rapids:restored") == 0
     await check_keys(redis)
 
 
@@ -235,7 +235,7 @@ async def test_the_archive_expires(redis: Redis, change: str) -> None:
     queue = DeadLetterQueue(redis, DLQ, retention=3_600)
     letter_id = await write(redis)
     await getattr(queue, change)(letter_id)
-    for key in (ARCHIVE, "{dv:dlq}:rapids:archived"):
+    for key in (ARCHIVE, f"{DLQ}:rapids:archived"):
         assert 3_500_000 < await redis.pttl(key) <= 3_600_000
     await check_keys(redis)
 
@@ -261,7 +261,7 @@ async def test_the_archive_holds_no_more_than_its_cap(redis: Redis) -> None:
     ids = [await write(redis) for _ in range(12)]
     for letter_id in ids:
         await queue.discard(letter_id)
-    assert await redis.zcard("{dv:dlq}:rapids:archived") == 5
+    assert await redis.zcard(f"{DLQ}:rapids:archived") == 5
     assert await redis.xlen(ARCHIVE) == 5
     for gone in ids[:7]:
         with pytest.raises(LetterNotFoundError):
@@ -276,10 +276,10 @@ async def test_letters_past_their_retention_leave_an_archive_that_lives_on(redis
 
     async def is_dropped() -> bool:
         await queue.discard(await write(redis))  # which drops what is past its time, and lets the archive live on
-        return await redis.zscore("{dv:dlq}:rapids:archived", first) is None
+        return await redis.zscore(f"{DLQ}:rapids:archived", first) is None
 
     await eventually(is_dropped)
-    assert await redis.xlen(ARCHIVE) == await redis.zcard("{dv:dlq}:rapids:archived") > 1
+    assert await redis.xlen(ARCHIVE) == await redis.zcard(f"{DLQ}:rapids:archived") > 1
     with pytest.raises(LetterNotFoundError):
         await queue.get(first)
 

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from rapids._core.attempt_log import Attempt, AttemptLog
 from rapids._core.outcomes import Ledger
@@ -319,13 +320,13 @@ async def test_who_lost_the_entry_leaves_the_attempts_that_are_known(redis: Redi
     )
 
 
-async def test_a_letter_whose_entry_could_not_be_settled_behind_it_leaves_them(redis: Redis) -> None:
+async def test_the_ledger_keeps_them_where_a_letter_is_written_and_the_next_one_cannot_be(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     await redis.hset(SOURCE.ledger, entry_id, Ledger(recorded=1, attempts=LOGS).dump())
     ledger = Ledger(recorded=2, attempts=LOGS[:1])
-    await settle(
-        redis, entry_id, "keep", ledger=ledger, letters=[letter("ship"), replace(letter("mail"), is_written=False)]
-    )
+    too_many = Letter("mail", [b"x"] * 20_000)
+    with pytest.raises(ResponseError):
+        await settle(redis, entry_id, "keep", ledger=ledger, letters=[letter("ship"), too_many])
     stored = Ledger.load(await redis.hget(SOURCE.ledger, entry_id))
     assert (stored.dead, stored.attempts) == ({"ship"}, LOGS)
 

@@ -12,14 +12,14 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 
 from rapids import BaseEvent, EventEmitter, EventRouter
-from rapids._storage.keys import Source
+from rapids._storage.keys import Source, default_dlq
 from rapids._wire.encoding import encode
 from rapids.backoff import constant
 from tests.support import PATIENCE, eventually
 
 STREAM = "dv:events"
 GROUP = "dv-group"
-DLQ = "dv:dlq"
+DLQ = default_dlq(STREAM)
 
 
 class DvOrder(BaseEvent):
@@ -134,26 +134,23 @@ def replay_stream(stream: str = STREAM, group: str = GROUP) -> str:
 
 
 EXPECTED_KEYS = (
-    r"dv:(events|dlq)|\{dv:events\}:dlq",
+    r"dv:events|\{dv:events\}:dlq",
     r"\{dv:events\}:rapids:replay:dv-group\w*",
     r"\{dv:events\}:rapids:consumer:dv-group\w*:.+",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
     r"\{dv:events\}:rapids:trimming",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:made-again:dv-group\w*",  # likewise
     r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while somebody has it paused
-    r"\{dv:dlq\}:rapids:(archive|archived|failed-again|audit)",  # capped, and has a TTL
-    r"\{dv:dlq\}:rapids:(operations|operating:(replay|discard|restore))",  # has a TTL
-    r"\{dv:dlq\}:rapids:operation:[0-9a-f]{32}(:errors)?",  # a hundred of them, with a TTL
-    r"\{dv:dlq\}:rapids:restored",  # no more than there are letters
+    r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit)",  # capped, and has a TTL
+    r"\{dv:events\}:dlq:rapids:(operations|operating:(replay|discard|restore))",  # has a TTL
+    r"\{dv:events\}:dlq:rapids:operation:[0-9a-f]{32}(:errors)?",  # a hundred of them, with a TTL
+    r"\{dv:events\}:dlq:rapids:restored",  # no more than there are letters
     r"\{dv:events\}:rapids:audit",  # capped, and has a TTL
-    r"\{dv:dlq\}:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # at most twice the letters, 1,000 fingerprints
-    r"\{dv:dlq\}:rapids:(written|moving):.*",  # has a TTL; on a Cluster, where this is in another slot
-    r"\{dv:events\}:rapids:replay:dv-group\w*:rapids:replayed:dv:dlq:.*",  # likewise
+    r"\{dv:events\}:dlq:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # twice the letters, 1,000 fingerprints
 )
 WITH_TTL = (
     r"\{dv:events\}:rapids:(audit|consumer:.*|trimming|(.*:)?made-again:.*)",
-    r"\{dv:dlq\}:rapids:(archive|archived|failed-again|audit|written:.*|moving:.*|operat.*)",
-    r".*:rapids:replayed:.*",
+    r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit|operat.*)",
 )
 OF_PENDING = r".*:rapids:(ledger|due|parked):.*"
 

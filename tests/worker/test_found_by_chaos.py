@@ -16,6 +16,7 @@ from rapids.exceptions import RedisUnavailableError
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
 from tests.worker.helpers import (
+    DLQ,
     GROUP,
     STREAM,
     DvOrder,
@@ -56,7 +57,7 @@ async def test_what_ran_before_an_abandoned_entry_is_settled_before_it_begins(re
 
 
 async def test_a_settlement_that_is_refused_does_not_keep_abandoned_entries_waiting(redis: Redis) -> None:
-    await redis.set("dv:dlq", "no stream")
+    await redis.set(DLQ, "no stream")
     await leave(redis, 3)
     router, seen = make_router(redis, claim_min_idle_ms=300, max_deliveries=2), []
 
@@ -68,7 +69,7 @@ async def test_a_settlement_that_is_refused_does_not_keep_abandoned_entries_wait
 
     async with running(router):
         await eventually(lambda: seen == [0, 1, 2])
-        await redis.delete("dv:dlq")
+        await redis.delete(DLQ)
         await until_settled(redis)
 
 

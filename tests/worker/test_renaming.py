@@ -19,6 +19,7 @@ from rapids.counters import OTHER
 from rapids.exceptions import NotConfiguredError
 from tests.support import eventually
 from tests.worker.helpers import (
+    DLQ,
     GROUP,
     STREAM,
     DvOrder,
@@ -225,7 +226,7 @@ async def test_an_entry_that_waits_for_a_handler_that_is_no_more_ends_as_its_let
 
     charged.clear()
     async with running(router_of(redis, ("take money", noting(taken)), renamed_handlers={"charge": "take money"})):
-        await DeadLetterQueue(redis, "dv:dlq").replay(letter[b"letter_id"].decode())
+        await DeadLetterQueue(redis, DLQ).replay(letter[b"letter_id"].decode())
         await eventually(lambda: taken == [7, 7])
     await check_keys(redis)
 
@@ -242,7 +243,7 @@ async def test_an_entry_that_waits_for_a_handler_of_other_types_by_now_ends_as_i
             b"charge",
             b"the handler 'charge' is not for its type any more",
         )
-        await DeadLetterQueue(redis, "dv:dlq").replay(letter[b"letter_id"].decode())
+        await DeadLetterQueue(redis, DLQ).replay(letter[b"letter_id"].decode())
         await eventually(lambda: charged == [7, 7])  # it was asked for by name
 
 

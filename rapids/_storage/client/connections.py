@@ -45,7 +45,6 @@ __all__ = [
     "call",
     "check_client",
     "checked",
-    "connection_elsewhere",
     "run",
     "run_id_in",
     "share_a_slot",
@@ -279,13 +278,6 @@ class OwnConnection:
                 self._place.doubt()
                 raise
         return connection
-
-
-def connection_elsewhere(client: Client, key: str | None, than: str, *, timeout: float) -> OwnConnection | None:
-    """One to where a key is; None where that is no other slot than the one of `than`, whose connection will do."""
-    if key is None or share_a_slot(client, key, than):
-        return None
-    return OwnConnection(client, key, timeout=timeout)
 
 
 def _sends_on(replies: Sequence[Reply]) -> bool:

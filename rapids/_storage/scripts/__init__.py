@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["Script", "load"]
+__all__ = ["Script", "assemble", "load"]
 
 _INCLUDE = re.compile(r"-- include: (lib/\w+\.lua)")
 """A line that stands for the text of another file. A file that is included twice is there once, where it is first."""
@@ -37,24 +37,29 @@ class Script:
 @cache
 def load(name: str) -> Script:
     """The script in `<name>.lua`. Raises `ValueError` for an include line that names no file of `lib/`."""
-    lines = list(_lines(f"{name}.lua", set()))
+    return assemble(f"{name}.lua", _text(f"{name}.lua"))
+
+
+def assemble(file: str, text: str) -> Script:
+    """A script from its text and from the files it includes. Raises `ValueError` for one that is not in `lib/`."""
+    lines = list(_lines(file, text, set()))
     source = "".join(f"{text}\n" for _, text in lines).encode()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
     return Script(source, sha, tuple(position for position, _ in lines))
 
 
-def _lines(file: str, included: set[str]) -> Iterator[tuple[str, str]]:
+def _lines(file: str, text: str, included: set[str]) -> Iterator[tuple[str, str]]:
     """The position and the text of each line of a file, and of the files it includes."""
-    for number, text in enumerate(_text(file).splitlines(), 1):
-        if not text.startswith("-- include"):
-            yield f"{file}:{number}", text
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.startswith("-- include"):
+            yield f"{file}:{number}", line
             continue
-        include = _INCLUDE.fullmatch(text)
+        include = _INCLUDE.fullmatch(line)
         if include is None or not files(__name__).joinpath(include[1]).is_file():
-            raise ValueError(f"{file}:{number} includes a file that is not there: {text}")
+            raise ValueError(f"{file}:{number} includes a file that is not there: {line}")
         if include[1] not in included:
             included.add(include[1])
-            yield from _lines(include[1], included)
+            yield from _lines(include[1], _text(include[1]), included)
 
 
 def _text(file: str) -> str:

@@ -4,15 +4,14 @@
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, letters that failed again,
 --       the operation
 -- ARGV  the operation's owner, retention in ms, most archived letters to keep, after how many bytes of letters to stop,
---       the only hash tag that streams to replay into may have ('' for any), what mover's keys begin with, maximum length
---       of event streams (0 for none), scope ('' to discard), number of values of the change, those names and values,
---       then entry ids
+--       the only hash tag that streams to replay into may have ('' for any), maximum length of event streams (0 for
+--       none), scope ('' to discard), number of values of the change, those names and values, then entry ids
 -- Returns 'stopped' if the operation is not running, or is another process's; else {moved, skipped since they were gone,
 -- the last entry id dealt with ('' for none), the one that must be moved by itself ('' for none), why}.
 -- include: lib/letter_archive.lua
 local dlq, index, archive, archived, restored, again = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local operation, owner, retention, most, enough = KEYS[7], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local tag, movers, maxlen, scope, values = ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local tag, maxlen, scope, values = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
 
 if not goes_on(operation, owner) then return 'stopped' end
 
@@ -21,7 +20,7 @@ local now = microseconds()
 local place = archive_end(archive, now)
 check_kinds(archived, restored, again)
 local change = {at = milliseconds(now)}
-for i = 10, 9 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
+for i = 9, 8 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
 
 local function tag_of(stream) return string.match(stream, '^[^{]*{([^}]+)}') end
 
@@ -32,7 +31,7 @@ local function target_of(stream, group)
   if not is_plain(stream) or not is_plain(group) then return nil, 'irregular' end
   local stream_tag = tag_of(stream)
   if not stream_tag and string.find(stream, '[{}]') then return nil, 'irregular' end
-  if tag ~= '' and (stream_tag or stream) ~= tag then return nil, 'elsewhere' end
+  if tag ~= '' and (stream_tag or stream) ~= tag then return nil, 'another slot' end
   if scope == 'everyone' then return stream end
   return (stream_tag and stream or '{' .. stream .. '}') .. ':rapids:replay:' .. group
 end
@@ -118,7 +117,7 @@ end
 
 local has, archiving, parts = {}, {'XADD', archive}, 0
 
-for i = 10 + values, #ARGV do
+for i = 9 + values, #ARGV do
   if bytes >= enough then break end
   local entry_id = ARGV[i]
   local letter = read(i)
@@ -140,7 +139,6 @@ for i = 10 + values, #ARGV do
     if has.letter_id ~= entry_id then letter_id, is_restored = identity(restored, entry_id, letter) end
     local target, appended = '', ''
     if parts > MOST_VALUES then why = 'irregular' end
-    if tag ~= '' and redis.call('EXISTS', movers .. letter_id) == 1 then why = 'busy' end
     if why == '' and scope ~= '' then
       local n, reason = fill_replay(letter_id, has)
       if n then

@@ -10,12 +10,10 @@
 --       a delay in ms, or when it is due if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
 --       the ledger as it was when the entry was taken ('' for none),
---       and for each letter: handler, number of values, names and values in turn. Where the dead-letter stream is in
---       another slot: 0 for one that is written there, -1 for one that is not, since this consumer had lost the entry
+--       and for each letter: handler, number of values, names and values in turn.
 -- Returns what was done: acked, kept, parked, handed_back, buried; or gone (it was not pending any more), lost (another
 -- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
--- trimmed (it is no longer in the stream, and could not be given to a consumer again: nothing but letters was written),
--- unwritten (a letter is to be written first after all).
+-- trimmed (it is no longer in the stream, and could not be given to a consumer again: nothing but letters was written).
 -- include: lib/letters.lua
 -- include: lib/fields.lua
 -- include: lib/holding_consumers.lua
@@ -112,17 +110,16 @@ if not buries and pending[1][4] > delivery then return 'stale' end
 local at, dead = 14, known.dead
 for _ = 1, letters do
   local handler, values = ARGV[at], tonumber(ARGV[at + 1])
-  local written = buries and values > 0 and has_letter(handler)
+  local written = buries and has_letter(handler)
   for _, name in ipairs(known.dead) do written = written or name == handler end
-  if values == -1 and not written then return 'unwritten' end
   if not written then
-    if values > 0 then add_letter(dlq, index, now, maxlen, ARGV, at + 2, at + 1 + values) end
+    add_letter(dlq, index, now, maxlen, ARGV, at + 2, at + 1 + values)
     if not buries then
       dead = merged(dead, {handler})
       write_ledger(known.done, dead, known.gave_up, known)
     end
   end
-  at = at + 2 + math.max(values, 0)
+  at = at + 2 + values
 end
 
 if buries then

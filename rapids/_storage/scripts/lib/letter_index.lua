@@ -182,27 +182,20 @@ local function write_letter(dlq, index, maxlen, id, before, letter)
   return entry_id
 end
 
-local UNMOVED_MS = 7 * 24 * 3600000 -- while nothing was ever archived
-
--- A replay that failed again: the letter it was of, if it is archived still, is told what became of it. A letter that is
--- replayed into another slot is moved behind that, and may still be in its stream when its replay has failed.
-local function link_replay(dlq, index, letter_id, letter)
+-- Link a replay that failed again to the letter it was of, if that is still archived.
+local function link_replay(index, letter_id, letter)
   local replay_of
   for i = 1, #letter, 2 do
     if letter[i] == 'replay_of' and not replay_of then replay_of = letter[i + 1] end
   end
   if not replay_of or replay_of == '' then return end
   local beside = string.sub(index, 1, -6) -- without "index"
-  local is_known = redis.call('ZSCORE', beside .. 'archived', replay_of)
-    or redis.call('EXISTS', beside .. 'moving:' .. replay_of) == 1
-    or #redis.call('XRANGE', dlq, replay_of, replay_of) > 0
-  if not is_known then return end
+  if not redis.call('ZSCORE', beside .. 'archived', replay_of) then return end
   local again = beside .. 'failed-again'
   local others = redis.call('HGET', again, replay_of)
   if others and #others > 1000 then return end
   redis.call('HSET', again, replay_of, others and others .. ' ' .. letter_id or letter_id)
-  local left = redis.call('PTTL', beside .. 'archived')
-  redis.call('PEXPIRE', again, left > 0 and left or UNMOVED_MS)
+  redis.call('PEXPIRE', again, math.max(1, redis.call('PTTL', beside .. 'archived')))
 end
 
 local function append_letter(dlq, index, maxlen, id, letter)

@@ -23,6 +23,6 @@ local function add_letter(dlq, index, now, maxlen, values, first, last)
   for i = first, last do letter[#letter + 1] = values[i] end
   letter[#letter + 1] = 'letter_id'; letter[#letter + 1] = letter_id
   write_letter(dlq, index, maxlen, letter_id, before, letter)
-  pcall(link_replay, dlq, index, letter_id, letter)
+  pcall(link_replay, index, letter_id, letter)
   return letter_id
 end
