@@ -16,7 +16,7 @@ README = Path(__file__).parent.parent / "README.md"
 CALLS = {
     "Emitting": "send_invoices(redis)",
     "Dead letters": "replay_declined_payments(redis)",
-    "Edit and replay": "mend(redis, '1-1')",
+    "Edit and replay": "fix(redis, '1-1')",
     "Many dead letters at once": "replay_the_declined(redis)",
     "Seeing what a group is doing": "look(redis)",
     "Following a request": "follow(redis, 'web-1')",

@@ -1,4 +1,4 @@
-"""Other data for a dead letter's event: checked by the class that is registered now, before anything is sent."""
+"""Changed data for a dead letter's event, whole or as a patch, checked by the class that is registered now."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rapids.dead_letters.parse_check import problems_in
 from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError, EditRefusedError
 
-__all__ = ["Edit", "edited"]
+__all__ = ["Edit", "edited", "merge_patch"]
 
 MOST_PROBLEMS = 100
 DEEPEST = 100
@@ -41,18 +41,22 @@ class Edit:
         return {"data": self.data, "diff": write_differences(self.diff)}
 
 
-def edited(letter: Fields, data: Mapping[str, Any]) -> Edit:
-    """A letter, given with all fields of its event, with other data: they replace all the event's own fields.
+def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapping[str, Any] | None = None) -> Edit:
+    """A letter, given with all fields of its event, with changed data: exactly one of `data` and `patch`.
 
-    They are validated by the class registered now for the event's type, in its present schema version, so that no
-    migration runs on them; what they hold beyond its fields is a matter for that class. The common fields, such as the
-    event's id, are not theirs to change.
+    `data` replace all the event's own fields. `patch`, a JSON Merge Patch, changes some of them. The result is
+    validated by the class registered now for the event's type, in its present schema version, so no migration runs on
+    it; what it holds beyond the fields of that class is for the class to accept. The common fields, such as the
+    event's id, cannot be changed.
 
     Raises `EditRefusedError`; `DeserializationError` where the event could not be read whatever its data; `TypeError`
-    for data that are no mapping.
+    for what is no mapping; `ValueError` for both or neither.
     """
-    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-        raise TypeError(f"data must be a mapping of the event's own fields, not a {type(data).__name__}")
+    given, change = ("data", data) if patch is None else ("patch", patch)
+    if data is not None and patch is not None:
+        raise ValueError("give either data or patch, not both")
+    if not isinstance(change, Mapping):
+        raise TypeError(f"{given} must be a mapping of the event's own fields, not a {type(change).__name__}")
     before = original_fields(letter)
     event_type = event_type_in(before)
     if event_type is None:
@@ -61,13 +65,36 @@ def edited(letter: Fields, data: Mapping[str, Any]) -> Edit:
     if cls is None:
         message = "this process has no class for the event's type, so nothing can tell whether other data are valid"
         raise _refused(event_type, [ParseProblem((), message, "unknown_type")])
-    raw = _written(event_type, data)
-    own, stored = from_json(raw), _read(dict(pairs(before)).get(b"data", b""))
+    stored = _read(dict(pairs(before)).get(b"data", b""))
+    raw = _written(event_type, change)
+    if patch is not None:
+        raw = _written(event_type, _patched(event_type, stored, from_json(raw)))
+    own = from_json(raw)
     if locked := list(_locked(cls, own, stored)):
         raise _refused(event_type, locked)
     fields = with_data(letter, raw, cls.schema_version)
     _validate(cls, StoredEvent.read(original_fields(fields)))
     return Edit(fields, raw.decode(), differences(stored, own))
+
+
+def _patched(event_type: str, stored: object, patch: Mapping[str, object]) -> Mapping[str, object]:
+    if not isinstance(stored, dict):
+        message = "the letter's own data are no JSON object, which a patch could change: send whole data"
+        raise _refused(event_type, [ParseProblem((), message, "not_an_object")])
+    return cast("Mapping[str, object]", merge_patch(cast("object", stored), patch))
+
+
+def merge_patch(target: object, patch: object) -> object:
+    """What a JSON Merge Patch (RFC 7396) makes of a JSON value: null removes, what it does not name stays."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(cast("dict[str, object]", target)) if isinstance(target, dict) else {}
+    for name, change in cast("dict[str, object]", patch).items():
+        if change is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), change)
+    return merged
 
 
 def _refused(event_type: str, problems: list[ParseProblem]) -> EditRefusedError:

@@ -138,6 +138,7 @@ class DeadLetterQueue:
         *,
         scope: Scope = "handler",
         data: Mapping[str, Any] | None = None,
+        patch: Mapping[str, Any] | None = None,
         actor: str = "",
         reason: str = "",
     ) -> Replay:
@@ -148,22 +149,28 @@ class DeadLetterQueue:
         for all groups. The event keeps its id, correlation id and causation id. `actor` (200 characters) and `reason`
         (1,000) are kept with it.
 
-        `data` are to replace all the event's own fields, so that it can be mended. They are validated first, in a
-        thread, by the class registered in this process, as of its present schema version: no migration runs on them.
-        The letter keeps its own, and its history has the others and where they differ.
+        Either of two arguments changes the event's own fields, so that it can be fixed. `data` replaces all of them.
+        `patch` is a JSON Merge Patch (RFC 7396): a field that it names gets the value given there, null removes it, and
+        a field that it does not name keeps its stored value. The result is validated first, in a thread, by the class
+        registered in this process, as of its present schema version: no migration runs on it. The letter keeps its own
+        data, and its history has the changed data and where they differ.
 
-        Raises `LetterNotFoundError`; `LetterStateError` unless it is dead; `ValueError` for another scope;
-        `EditRefusedError` for data that make no event of its class, or where there is none; `DeserializationError` if
-        the letter was tampered with, is of a stream in another slot of a Cluster, or, with `data`, is none of an event
-        in other ways.
+        Raises `LetterNotFoundError`; `LetterStateError` unless it is dead; `ValueError` for another scope, or both
+        `data` and `patch`; `EditRefusedError` for data that make no event of its class, or where there is none;
+        `DeserializationError` if the letter was tampered with, is of a stream in another slot of a Cluster, or, with
+        `data`, is none of an event in other ways.
         """
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, not {scope!r}")
+        if data is not None and patch is not None:
+            raise ValueError("give either data or patch, not both")
         change = _change("replayed", actor, reason)
         entry_id, letter, fields = await self._find(letter_id)
         _check_is_dead(letter)
         fields = await self._completed(letter, fields)
-        edit = None if data is None else await asyncio.to_thread(edited, fields, data)
+        edit = None
+        if data is not None or patch is not None:
+            edit = await asyncio.to_thread(edited, fields, data=data, patch=patch)
         append = self._append(letter, edit.fields if edit else fields, scope)
         change |= {"scope": scope, "stream": append.stream} | (edit.change if edit else {})
         appended = await self._move(entry_id, letter, change, append)

@@ -21,7 +21,7 @@ from rapids._wire.encoding import encode
 from rapids._wire.entry_format import decode, event_type_in, pairs
 from rapids._wire.letter_format import Origin, original_fields, write_letter
 from rapids.dead_letters import Difference
-from rapids.dead_letters.edit import Edit, edited
+from rapids.dead_letters.edit import Edit, edited, merge_patch
 from rapids.exceptions import DeserializationError, EditRefusedError, LetterNotFoundError, LetterStateError
 from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.dead_letters.test_replay import Moody, moody_router, replayed
@@ -113,7 +113,7 @@ def event_in(edit: Edit) -> Any:
 
 def refused(letter: list[bytes], data: Any) -> list[tuple[str, str]]:
     with pytest.raises(EditRefusedError) as caught:
-        edited(letter, data)
+        edited(letter, data=data)
     assert caught.value.problem_count >= len(caught.value.problems)
     return [(problem.pointer, problem.type) for problem in caught.value.problems]
 
@@ -123,7 +123,7 @@ def refused(letter: list[bytes], data: Any) -> list[tuple[str, str]]:
 
 def test_the_data_are_sent_as_they_are_given() -> None:
     event = EdCart(total=1, correlation_id="c", causation_id="b", metadata={"m": 1})
-    edit = edited(letter_of(event), {"total": "2.50", "unheard_of": [1]})
+    edit = edited(letter_of(event), data={"total": "2.50", "unheard_of": [1]})
 
     assert event_in(edit) == event.model_copy(update={"total": 2.5})
     assert edit.data == '{"total":"2.50","unheard_of":[1]}'
@@ -137,23 +137,23 @@ def test_the_data_are_sent_as_they_are_given() -> None:
 
 def test_values_that_pydantic_can_write_as_json_are_taken() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    edit = edited(letter_of(), {"total": Decimal("1.10"), "at": at, "lines": (EdGift(to="x"),)})
+    edit = edited(letter_of(), data={"total": Decimal("1.10"), "at": at, "lines": (EdGift(to="x"),)})
     assert (event_in(edit).total, event_in(edit).at, event_in(edit).lines) == (1.1, at, [EdGift(to="x")])
 
 
 def test_data_that_were_no_json_can_be_mended() -> None:
     for broken in (b"{broken", b"", b"[1]", b"\xff", b'{"total": "\\ud800"}'):
-        edit = edited(letter_of(data=broken), {"total": 1})
+        edit = edited(letter_of(data=broken), data={"total": 1})
         assert event_in(edit).total == 1
         [one] = edit.diff
         assert (one.pointer, one.op, one.after) == ("", "replace", {"total": 1})
-    edit = edited(letter_of(data=b'{"total": NaN}'), {"total": 1})
+    edit = edited(letter_of(data=b'{"total": NaN}'), data={"total": 1})
     assert edit.diff == (Difference("/total", "replace", "NaN", 1),)
 
 
 def test_today_s_schema_version_and_no_migration() -> None:
     old = letter_of(EdVersioned(cents=1), schema_version=b"1", data=b'{"price": 1.5}')
-    edit = edited(old, {"cents": 160})
+    edit = edited(old, data={"cents": 160})
     assert event_in(edit).cents == 160
     assert dict(zip(edit.fields[::2], edit.fields[1::2], strict=True))[b"schema_version"] == b"3"
     assert refused(old, {"price": 1.6}) == [("/cents", "missing")]
@@ -167,7 +167,7 @@ def test_entries_that_are_not_as_we_write_them_keep_their_other_fields(without: 
     letter = write_letter(odd, Origin("1-1", STREAM, GROUP, "w", 5), DEAD)
     assert b"original_fields" in letter[::2]
 
-    edit = edited(letter, {"total": 2})
+    edit = edited(letter, data={"total": 2})
 
     sent = original_fields(edit.fields)
     assert set(odd[::2]) - set(sent[::2]) == set()
@@ -177,7 +177,7 @@ def test_entries_that_are_not_as_we_write_them_keep_their_other_fields(without: 
 
 def test_letters_of_rapids_streams() -> None:
     letter = [part.encode() for pair in (REFERENCE_FIELDS | {"event_type": "ed.cart"}).items() for part in pair]
-    edit = edited(letter, {"total": 2})
+    edit = edited(letter, data={"total": 2})
     assert (event_in(edit).total, event_in(edit).id) == (2, "1701234567890-0")
 
 
@@ -206,21 +206,21 @@ def test_every_fault_has_its_place_in_the_data() -> None:
 
 def test_the_first_hundred_faults_and_how_many_there_are() -> None:
     with pytest.raises(EditRefusedError, match=r"/when/0: Input should be .*; and 142 more") as caught:
-        edited(letter_of(), {"when": ["x"] * 150, "total": "y"})
+        edited(letter_of(), data={"when": ["x"] * 150, "total": "y"})
     assert (len(caught.value.problems), caught.value.problem_count) == (100, 152)
 
 
 def test_unknown_names_are_a_matter_for_the_class() -> None:
     assert refused(letter_of(EdClosed(n=1)), {"n": 1, "other": 2}) == [("/other", "extra_forbidden")]
-    edit = edited(letter_of(EdOpen(n=1)), {"n": 1, "twice": 9, "other": 2})
+    edit = edited(letter_of(EdOpen(n=1)), data={"n": 1, "twice": 9, "other": 2})
     assert event_in(edit).model_extra == {"twice": 9, "other": 2}
     assert event_in(edit).twice == 2
 
 
 def test_aliases_are_taken_as_a_worker_takes_them() -> None:
     letter = letter_of(EdAliased.model_validate({"orderNumber": 1}))
-    assert event_in(edited(letter, {"orderNumber": 2})).order_number == 2
-    assert event_in(edited(letter, {"order_number": 3})).order_number == 3
+    assert event_in(edited(letter, data={"orderNumber": 2})).order_number == 2
+    assert event_in(edited(letter, data={"order_number": 3})).order_number == 3
     assert refused(letter, {"order_number": "x"}) == [("/order_number", "int_parsing")]
     # Under an alias too, the id would be read from the data.
     assert refused(letter, {"order_number": 3, "correlationId": "mine"}) == [("/correlationId", "locked")]
@@ -229,7 +229,7 @@ def test_aliases_are_taken_as_a_worker_takes_them() -> None:
 @pytest.mark.parametrize("name", ["id", "timestamp", "correlation_id", "causation_id", "metadata", "_schema_version"])
 def test_common_fields_are_locked(name: str) -> None:
     assert refused(letter_of(), {name: "x"}) == [(f"/{name}", "locked")]
-    edit = edited(letter_of(data=json.dumps({name: "x"}).encode()), {name: "x", "total": 5})
+    edit = edited(letter_of(data=json.dumps({name: "x"}).encode()), data={name: "x", "total": 5})
     assert (event_in(edit).total, event_in(edit).id) == (5, dict_of(edit.fields)[b"id"].decode())
 
 
@@ -249,13 +249,13 @@ def test_what_is_no_json() -> None:
     deep.append(deep)
     assert refused(letter_of(), {"lines": deep}) == [("/lines", "too_deep")]
     with pytest.raises(EditRefusedError, match="/total: NaN and infinities are not JSON"):
-        edited(letter_of(), {"total": nan})
+        edited(letter_of(), data={"total": nan})
 
 
 @pytest.mark.parametrize("data", [[], "x", 1, [("total", 1)]])
 def test_data_must_be_a_mapping(data: Any) -> None:
     with pytest.raises(TypeError, match="data must be a mapping of the event's own fields, not a "):
-        edited(letter_of(), data)
+        edited(letter_of(), data=data)
 
 
 def test_without_a_class_nothing_can_be_checked() -> None:
@@ -274,7 +274,7 @@ def test_without_a_class_nothing_can_be_checked() -> None:
 )
 def test_what_is_wrong_beside_the_data_other_data_cannot_mend(changed: dict[str, bytes], why: str) -> None:
     with pytest.raises(DeserializationError, match=why):
-        edited(letter_of(**changed), {})
+        edited(letter_of(**changed), data={})
 
 
 def test_a_fault_of_a_common_field_says_so() -> None:
@@ -287,13 +287,101 @@ def test_a_fault_of_a_common_field_says_so() -> None:
 @given(st.dictionaries(st.text(max_size=8) | st.sampled_from(["total", "when", "lines", "id"]), st.from_type(object)))
 def test_any_data_are_taken_or_refused(data: dict[str, Any]) -> None:
     try:
-        edit = edited(letter_of(), data)
+        edit = edited(letter_of(), data=data)
     except EditRefusedError:
         return
     assert decode("ed.cart", original_fields(edit.fields)).routing_key == "ed.cart"
 
 
 # --- through the queue ----------------------------------------------------------------------------------------------
+
+
+# --- patches (RFC 7396) -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "result"),
+    [  # the test cases of RFC 7396, appendix A
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        (["a", "b"], ["c", "d"], ["c", "d"]),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"a": "foo"}, None, None),
+        ({"a": "foo"}, "bar", "bar"),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_a_merge_patch_makes_what_the_rfc_says(target: Any, patch: Any, result: Any) -> None:
+    assert merge_patch(target, patch) == result
+
+
+def test_what_a_patch_does_not_name_keeps_its_stored_value() -> None:
+    stored = b'{"lines": [{"kind": "gift", "to": "x"}], "total": 1, "secret": {"a": 1, "b": [null, "\\u00e9"]}}'
+    edit = edited(letter_of(data=stored), patch={"total": 2.5, "secret": {"a": None, "c": 3}})
+    assert json.loads(edit.data) == json.loads(stored) | {"total": 2.5, "secret": {"b": [None, "\u00e9"], "c": 3}}
+    assert [(one.op, one.pointer) for one in edit.diff] == [
+        ("replace", "/total"),
+        ("remove", "/secret/a"),
+        ("add", "/secret/c"),
+    ]
+    event = event_in(edit)
+    assert (event.total, event.lines) == (2.5, [EdGift(to="x")])
+
+
+def test_a_patch_that_changes_nothing_is_taken() -> None:
+    edit = edited(letter_of(EdClosed(n=1)), patch={})
+    assert (event_in(edit).n, edit.diff) == (1, ())
+
+
+def test_the_patched_event_is_checked_by_its_class() -> None:
+    with pytest.raises(EditRefusedError) as refused:
+        edited(letter_of(EdClosed(n=1)), patch={"n": "x", "other": 2})
+    assert sorted(problem.pointer for problem in refused.value.problems) == ["/n", "/other"]
+    with pytest.raises(EditRefusedError) as refused:
+        edited(letter_of(EdClosed(n=1)), patch={"n": None})
+    assert [problem.pointer for problem in refused.value.problems] == ["/n"]
+
+
+@pytest.mark.parametrize("stored", [b"{", b"[1]", b"null", b"\xff", b""])
+def test_data_that_are_no_object_cannot_be_patched(stored: bytes) -> None:
+    with pytest.raises(EditRefusedError, match="no JSON object"):
+        edited(letter_of(data=stored), patch={"total": 1})
+
+
+def test_a_patch_cannot_change_a_common_field() -> None:
+    with pytest.raises(EditRefusedError, match="common field"):
+        edited(letter_of(), patch={"correlation_id": "x"})
+
+
+@pytest.mark.parametrize("patch", ["x", [1], 7, [("total", 1)]])
+def test_a_patch_must_be_a_mapping(patch: Any) -> None:
+    with pytest.raises(TypeError, match="patch must be a mapping"):
+        edited(letter_of(), patch=patch)
+
+
+async def test_a_patched_replay_reaches_the_handler_and_the_history_has_the_whole_data(redis: Redis) -> None:
+    letter_id, queue = await write(redis, number=1, text="kept"), DeadLetterQueue(redis, DLQ)
+    replay = await queue.replay(letter_id, patch={"number": 7})
+    ((_, fields),) = await redis.xrange(replay_stream())
+    assert json.loads(fields[b"data"]) == {"number": 7, "text": "kept"}
+    assert [(one.pointer, one.before, one.after) for one in replay.diff] == [("/number", 1, 7)]
+    (change,) = (await queue.get(letter_id)).history
+    assert json.loads(change.data) == {"number": 7, "text": "kept"}
+
+
+async def test_data_and_a_patch_together_are_refused(redis: Redis) -> None:
+    letter_id, queue = await write(redis), DeadLetterQueue(redis, DLQ)
+    with pytest.raises(ValueError, match="either data or patch"):
+        await queue.replay(letter_id, data={"number": 1}, patch={"number": 2})
+    assert (await queue.get(letter_id)).state == "dead"
 
 
 async def test_the_handler_that_failed_gets_the_changed_event(redis: Redis) -> None:
