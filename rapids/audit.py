@@ -8,6 +8,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import at_least
 from rapids._core.entry_id import moment_or_last, order
+from rapids._core.json_schema import with_json_schema
 from rapids._core.paging import Listing
 from rapids._core.settings import stream_name
 from rapids._storage import audit_record
@@ -24,6 +25,7 @@ TARGETS = ("letter", "operation", "group")
 """What may have been changed. A letter that an operation moved has no entry of its own."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One change. Actor, reason and details are what somebody typed: show them as text only."""

@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 
 from rapids._core.checks import note, text
 from rapids._core.entry_id import moment_or_last
+from rapids._core.json_schema import with_json_schema
 from rapids._core.settings import stream_name
 from rapids._storage import group_control
 from rapids._storage.client.connections import SharedPool
@@ -24,6 +25,7 @@ LONGEST_ACTOR = 200
 LONGEST_REASON = 1_000
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class Pause:
     """A group's pause: who asked for it, why, and since when it holds (UTC, by the server's clock)."""

@@ -1,13 +1,14 @@
 """The failed attempts of a handler at an entry: what is kept of each, how many are kept, and how they are stored."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
 import orjson
 
 from rapids._core.failures import Failure, storable
+from rapids._core.json_schema import with_json_schema
 
 __all__ = ["NO_ATTEMPTS", "Attempt", "AttemptLog"]
 
@@ -36,6 +37,7 @@ Row: TypeAlias = list[int | str] | int
 a delivery of which nothing was recorded only its number. A number by itself says how many are left out there."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A handler's attempt at an entry, and how it failed. Texts are hostile input: show them as data only."""
@@ -52,11 +54,12 @@ class Attempt:
     error: str = ""
     """The error's text, cut at 300 characters."""
 
-    @property
-    def recorded(self) -> bool:
-        """Whether the failure was recorded. If not, whoever had the delivery never said what came of it: its process
-        died, or stood still until another took the entry over. The handler may have run then or not."""
-        return self.attempt > 0
+    recorded: bool = field(init=False, default=False)
+    """Whether the failure was recorded. If not, the process that had the delivery never reported its end: it died, or
+    stood still until another process took the entry over. The handler may have run then or not."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recorded", self.attempt > 0)
 
     @property
     def is_cut(self) -> bool:

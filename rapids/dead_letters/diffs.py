@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from pydantic_core import from_json, to_json
 
+from rapids._core.json_schema import with_json_schema
 from rapids._core.parse_problem import json_pointer
 
 __all__ = ["NO_JSON", "Difference", "canonical", "differences", "read_differences", "write_differences"]
@@ -29,6 +30,7 @@ NO_JSON: Final = _NoJson()
 """Stands for data that are no JSON: all one can say is that they were replaced."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One place where changed data differ from those of the letter. The names are those of JSON Patch (RFC 6902)."""

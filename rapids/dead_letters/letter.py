@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import orjson
+from pydantic import Field
 
 from rapids._core.attempt_log import Attempt
 from rapids._core.checks import instance
+from rapids._core.json_schema import with_json_schema
 from rapids._core.patterns import matches_pattern
 from rapids._wire.entry_format import Fields
 from rapids._wire.fingerprints import Fingerprint, fingerprint_name
@@ -80,6 +82,7 @@ def read_history(stored: bytes) -> tuple[LetterChange, ...]:
     return tuple(LetterChange.read(cast(dict[str, Any], row)) for row in rows if isinstance(row, dict))
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
     """What became of a replay."""
@@ -95,7 +98,7 @@ class ReplayOutcome:
     deliveries are not told apart from others; `unknown`: the stream of the group's replays was deleted."""
     letters: tuple[str, ...] = ()
     """The ids of the dead letters it became, of a thousand characters' worth at the most."""
-    is_inferred: bool = False
+    is_inferred: Annotated[bool, Field(serialization_alias="inferred")] = False
     """Whether that is concluded from its having been acknowledged, as for `handled`: nobody says that it went well."""
 
 
@@ -292,6 +295,7 @@ class LetterPage:
     """Letters looked at for this page."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class Replay:
     """A replay under way: the entry that brings the event back."""

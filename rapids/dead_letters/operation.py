@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from rapids._core.json_schema import with_json_schema
 from rapids.dead_letters.letter import DeadLetter, Scope
 from rapids.dead_letters.selection import Selector
 
@@ -13,6 +14,7 @@ OperationKind: TypeAlias = Literal["replay", "discard", "restore"]
 OperationState: TypeAlias = Literal["running", "paused", "completed", "cancelled", "failed"]
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class OperationError:
     """Why a letter of an operation was not moved. The text is hostile input, as the letter's are."""

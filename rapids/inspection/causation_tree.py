@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from rapids._core.json_schema import with_json_schema
 from rapids.dead_letters.letter import LetterChange, ReplayOutcome
 from rapids.inspection.snapshots import PendingEntry
 
@@ -38,6 +39,7 @@ Limit: TypeAlias = Literal["entries", "seconds", "events", "letters", "groups"]
 groups that some were left out."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class TracedHandler:
     """What the ledger of a pending entry has of a handler."""
@@ -143,6 +145,7 @@ class TracedLetter:
     """The payload the error may quote; None where it was too large to be fetched."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class ScannedWindow:
     """What was looked at of a stream."""

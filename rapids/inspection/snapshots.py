@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from rapids._core.attempt_log import Attempt
+from rapids._core.json_schema import with_json_schema
 
 __all__ = [
     "ConsumerSnapshot",
@@ -28,6 +29,7 @@ is due. `parked`: it failed for good where there is no dead-letter stream, and i
 Item = TypeVar("Item", covariant=True)
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class StreamSnapshot:
     """A stream."""
@@ -52,6 +54,7 @@ class StreamSnapshot:
     """Bytes it takes on the server, as MEMORY USAGE estimates; None where that command is not allowed."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class GroupSnapshot:
     """A consumer group of a stream. Counts are entries, but for the consumers."""
@@ -92,6 +95,7 @@ class GroupSnapshot:
     """Those of them whose name a living Rapids process holds."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class ConsumerSnapshot:
     """A consumer of a group."""
@@ -112,6 +116,7 @@ class ConsumerSnapshot:
     """Entries it holds."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class ParkedFailure:
     """Why an entry is parked: a handler that gave up. Texts are hostile input."""
@@ -121,6 +126,7 @@ class ParkedFailure:
     error: str
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class HandlerAttempts:
     """How a handler failed so far on an entry that is not acknowledged."""
@@ -133,6 +139,7 @@ class HandlerAttempts:
     """How many are left out between the fifth and the sixth."""
 
 
+@with_json_schema
 @dataclass(frozen=True, slots=True)
 class PendingEntry:
     """An entry that was delivered to a group and is not acknowledged."""

@@ -13,10 +13,13 @@ from rapids_fastapi.admin.origin import is_foreign, needs_origin_check
 from rapids_fastapi.admin.problems import Problem, ProblemRoute
 from rapids_fastapi.state import Running, running
 
-__all__ = ["CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "needs"]
+__all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "needs"]
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body."""
+
+BODY_NEEDED: dict[str, Any] = {"requestBody": {"required": True}}
+"""For the `openapi_extra` of a change where every field has a default: it must send JSON, `{}` at least."""
 
 _PERMISSION = "x-rapids-permission"
 _USER = "rapids.admin_user"

@@ -1,26 +1,44 @@
 """The audit over HTTP: the logs of all the application's dead-letter queues and streams as one, by time."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fastapi import APIRouter, Request, Response
 
+from rapids._core.json_schema import with_json_schema
 from rapids.audit import AuditEntry, AuditLog, cursor_after
-from rapids_fastapi.admin import audit_schemas as schemas
+from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.documented import NEXT_LINK, documented
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, Listing, lead_on
-from rapids_fastapi.admin.problems import Problem
-from rapids_fastapi.admin.scope import streams_of
-from rapids_fastapi.state import Running
+from rapids_fastapi.admin.models import Answer
+from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, Listing, lead_on
+from rapids_fastapi.admin.payload import cleaned
+from rapids_fastapi.admin.problems import Problem, answers
+from rapids_fastapi.admin.query import streams_of
 
 __all__ = ["Place", "router"]
 
 _AUDIT = Listing("audit")
 _LAST = 2**64 - 1
+_PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running")
 
 router: APIRouter = APIRouter(prefix="/api/audit", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+
+@with_json_schema
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedChange(AuditEntry):
+    """Something somebody did. Letters that an operation moved have no entries of their own: the operation has."""
+
+    stream: str
+    """The dead-letter queue or the stream whose log has the entry."""
+
+
+class AuditPage(Answer):
+    """What was done to the application's dead letters, operations and groups, newest first."""
+
+    items: list[LoggedChange]
+    next_cursor: str | None
+    """For `cursor`, to get the next page; null on the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +56,7 @@ class Place:
 
     @property
     def cursor(self) -> str:
-        """For any of the logs: what is not newer than this entry, itself and its contemporaries included."""
+        """For any of the logs: what is not newer than this entry, itself and others of its time included."""
         ms, seq = map(int, self.entry_id.split("-"))
         return cursor_after(f"{ms}-{seq + 1}" if seq < _LAST else f"{ms + 1}-0")
 
@@ -59,52 +77,31 @@ class Place:
     "",
     summary="Who did what, when and why",
     openapi_extra=needs("read"),
-    responses={
-        200: NEXT_LINK,
-        **documented("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running"),
-    },
+    responses=answers(*_PROBLEMS, example=examples.AUDIT_PAGE, headers=NEXT_LINK),
 )
 async def list_audit(
     request: Request, response: Response, parts: RunningDep, cursor: CursorQuery = None, limit: LimitQuery = 50
-) -> schemas.AuditPage:
+) -> AuditPage:
     """What was done to dead letters, operations and groups of this application, newest first.
 
-    Some 10,000 entries are kept of each dead-letter queue and stream, until 90 days after the last one. Those of one
-    Redis server are in order; of several, as far as their clocks agree. `Link: rel="next"` and `next_cursor` lead on.
+    About 10,000 entries are kept of each dead-letter queue and stream, until 90 days after the last one. Those of one
+    Redis server are in order; of several, as far as their clocks agree. `Link: rel="next"` and `next_cursor` lead to
+    the next page.
     """
     place = _AUDIT.place(cursor)
-    behind = None if place is None else Place.read(place)
-    found = sorted([one for log in _logs(parts) for one in await _of(log, behind, limit + 1)], key=_order)
-    following = _AUDIT.cursor(str(found[limit - 1][0])) if len(found) > limit else None
+    after = None if place is None else Place.read(place)
+    logs = [AuditLog(parts.redis, name) for name in sorted({*parts.queues, *streams_of(parts)})]
+    entries = [entry for log in logs for entry in await _entries_of(log, after, limit + 1)]
+    found = sorted(entries, key=lambda entry: Place(entry.id, entry.stream).order)
+    shown = found[:limit]
+    following = _AUDIT.cursor(str(Place(shown[-1].id, shown[-1].stream))) if len(found) > limit else None
     lead_on(request, response, following)
-    return schemas.AuditPage(items=[_shown(*one) for one in found[:limit]], next_cursor=following)
+    return AuditPage(items=[cleaned(entry) for entry in shown], next_cursor=following)
 
 
-def _logs(parts: Running) -> Sequence[AuditLog]:
-    return [AuditLog(parts.redis, name) for name in sorted({*parts.queues, *streams_of(parts)})]
-
-
-async def _of(log: AuditLog, behind: Place | None, count: int) -> list[tuple[Place, AuditEntry]]:
-    """Up to so many of a log's entries that come behind a place."""
-    # One more: the entry at the place itself is asked for, too, as others of its time may come behind it.
-    page = await log.list(cursor=None if behind is None else behind.cursor, limit=count + 1)
-    found = [(Place(entry.id, log.stream), entry) for entry in page.items]
-    return [one for one in found if behind is None or one[0].order > behind.order]
-
-
-def _order(one: tuple[Place, AuditEntry]) -> tuple[int, int, str]:
-    return one[0].order
-
-
-def _shown(place: Place, entry: AuditEntry) -> schemas.AuditEntry:
-    return schemas.AuditEntry(
-        id=entry.id,
-        at=entry.at,
-        stream=place.stream,
-        actor=entry.actor,
-        action=entry.action,
-        reason=entry.reason,
-        operation=entry.operation,
-        target=entry.target,
-        details=dict(entry.details),
-    )
+async def _entries_of(log: AuditLog, after: Place | None, count: int) -> list[LoggedChange]:
+    """Up to so many of a log's entries that come after a place."""
+    # One more: the entry at the place itself is read, too, as others of its time may come after it.
+    page = await log.list(cursor=None if after is None else after.cursor, limit=count + 1)
+    entries = [LoggedChange(**asdict(entry), stream=log.stream) for entry in page.items]
+    return [entry for entry in entries if after is None or Place(entry.id, entry.stream).order > after.order]

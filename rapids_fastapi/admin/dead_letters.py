@@ -1,44 +1,98 @@
 """Dead letters over HTTP: find, read, replay, discard and restore them, one at a time."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Path, Request, Response
+from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue
-from rapids_fastapi.admin import schemas
-from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
-from rapids_fastapi.admin.editing import replay_as, shown_diff
-from rapids_fastapi.admin.event_schemas import LinkedDeadLetter
-from rapids_fastapi.admin.letters import detail_of, summary_of
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on, path_of
-from rapids_fastapi.admin.problems import Problem
+from rapids.dead_letters import Replay, Scope
+from rapids_fastapi.admin import examples, models
+from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.editing import replay_as
+from rapids_fastapi.admin.events import Links, links_of
+from rapids_fastapi.admin.letter_search import find
+from rapids_fastapi.admin.models import Answer, Reason, example
+from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
+from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import FilterDep, QueueDep
-from rapids_fastapi.admin.searching import find
-from rapids_fastapi.admin.traced import links_of
+from rapids_fastapi.admin.redacted_letter import DeadLetterDetail, DeadLetterSummary, detail_of, summary_of
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
-_DOOR = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
+_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
-_CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", "letter-not-found", "letter-state", *_OUTAGE)
-_REPLAY = (*_CHANGE, "letter-unreadable", "data-invalid")
+_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", "letter-not-found", "letter-state", *_OUTAGE)
 
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
-
 
 LetterId = Annotated[
     str, Path(min_length=1, max_length=200, description="As lists show it.", examples=["1763932000000-0"])
 ]
 
 
+class DeadLetterPage(Answer):
+    """Dead letters, newest first. A page may be short, even empty, and have a next one."""
+
+    dlq: str
+    items: list[DeadLetterSummary]
+    next_cursor: str | None
+    """For `cursor`, to get the next page; null on the last one."""
+    total: int
+    """How many letters match; where it is not exact, how many may match at most."""
+    total_exact: bool
+    """Whether `total` is exact: so without `q`, `since` and `until`."""
+    scanned: int
+    """How many letters were read for this page."""
+
+
+class LinkedDeadLetter(DeadLetterDetail):
+    """A dead letter with everything that is known of it, and what else has its correlation id."""
+
+    links: Links
+
+
+class _LetterRequest(models.Request):
+    reason: Reason = ""
+    """Why; kept in the letter's history."""
+
+
+class ReplayRequest(_LetterRequest):
+    """How to replay."""
+
+    model_config: ClassVar[ConfigDict] = example(
+        scope="handler",
+        data={"order_id": "A-17", "total": 12.5, "card_number": "[redacted]"},
+        reason="the total was a text",
+    )
+
+    scope: Scope = "handler"
+    """Who gets the event again: the handler that failed, all matching handlers of its group, or every group that reads
+    the stream."""
+    data: dict[str, Any] | None = None
+    """Send the event with these data instead of the stored ones (permission `edit`): all of its own fields, as its
+    class has them now. `[redacted]`, where it was shown, keeps what is stored."""
+
+
+class DiscardRequest(_LetterRequest):
+    """Why it is discarded."""
+
+    model_config: ClassVar[ConfigDict] = example(reason="a test order")
+
+
+class RestoreRequest(_LetterRequest):
+    """Why it is restored."""
+
+    model_config: ClassVar[ConfigDict] = example(reason="discarded by mistake")
+
+
 @router.get(
     "",
     summary="List dead letters",
     openapi_extra=needs("read"),
-    responses={200: NEXT_LINK, **documented(*_DOOR, *_OUTAGE)},
+    responses=answers(*_ACCESS, *_OUTAGE, example=examples.DEAD_LETTER_PAGE, headers=NEXT_LINK),
 )
 async def list_dead_letters(
     request: Request,
@@ -48,14 +102,14 @@ async def list_dead_letters(
     wanted: FilterDep,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
-) -> schemas.DeadLetterPage:
-    """Dead letters, newest first, a page at a time. `Link: rel="next"` and `next_cursor` lead on."""
+) -> DeadLetterPage:
+    """Dead letters, newest first, a page at a time. `Link: rel="next"` and `next_cursor` lead to the next page."""
     try:
         page = await find(queue, wanted, parts.redactor, cursor=cursor or None, limit=limit)
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
     lead_on(request, response, page.cursor)
-    return schemas.DeadLetterPage(
+    return DeadLetterPage(
         dlq=queue.stream,
         items=await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in page.items]),
         next_cursor=page.cursor,
@@ -67,9 +121,9 @@ async def list_dead_letters(
 
 @router.get(
     "/{letter_id}",
-    summary="Look at a dead letter",
+    summary="Read a dead letter",
     openapi_extra=needs("read"),
-    responses=documented(*_DOOR, "letter-not-found", *_OUTAGE),
+    responses=answers(*_ACCESS, "letter-not-found", *_OUTAGE, example=examples.LINKED_DEAD_LETTER),
 )
 async def get_dead_letter(
     request: Request, letter_id: LetterId, parts: RunningDep, queue: QueueDep
@@ -88,45 +142,38 @@ async def get_dead_letter(
     "/{letter_id}/replay",
     summary="Replay a dead letter",
     openapi_extra={**needs("replay"), **BODY_NEEDED},
-    responses=documented(*_REPLAY),
+    responses=answers(*_CHANGE, "letter-unreadable", "data-invalid", example=examples.REPLAY),
 )
 async def replay_dead_letter(
     letter_id: LetterId,
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: schemas.ReplayRequest = schemas.ReplayRequest(),  # noqa: B008 - never changed
-) -> schemas.ReplayResult:
+    body: ReplayRequest = ReplayRequest(),  # noqa: B008 - never changed
+) -> Replay:
     """Send the event back, exactly as stored, or with other `data`. 409 unless the letter is dead.
 
     Other data need the permission `edit` as well. They replace all of the event's own fields; what is left as it was
     shown, `[redacted]`, keeps what is stored. The event's class validates them before anything is sent: 422 with a
     pointer into `data` for everything that is wrong. The event's id and the other common fields cannot be changed.
     """
-    replay = await replay_as(body, letter_id, queue, user, parts.redactor)
-    return schemas.ReplayResult(
-        letter_id=replay.letter_id,
-        scope=body.scope,
-        stream=replay.stream,
-        entry_id=replay.entry_id,
-        diff=shown_diff(replay.diff, parts.redactor),
-    )
+    return await replay_as(body, letter_id, queue, user, parts.redactor)
 
 
 @router.delete(
     "/{letter_id}",
     summary="Discard a dead letter",
     openapi_extra=needs("discard"),
-    responses=documented(*_CHANGE, "letter-unreadable"),
+    responses=answers(*_CHANGE, "letter-unreadable", example=examples.DEAD_LETTER),
 )
 async def discard_dead_letter(
     letter_id: LetterId,
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: schemas.DiscardRequest = schemas.DiscardRequest(),  # noqa: B008
-) -> schemas.DeadLetter:
-    """Put the letter away; it can be restored until retention ends. 409 unless the letter is dead."""
+    body: DiscardRequest = DiscardRequest(),  # noqa: B008
+) -> DeadLetterDetail:
+    """Discard the letter; it can be restored until retention ends. 409 unless the letter is dead."""
     letter = await queue.discard(letter_id, actor=user.name, reason=body.reason)
     return await _shown(letter, queue, parts)
 
@@ -135,20 +182,20 @@ async def discard_dead_letter(
     "/{letter_id}/restore",
     summary="Restore a discarded dead letter",
     openapi_extra={**needs("discard"), **BODY_NEEDED},
-    responses=documented(*_CHANGE),
+    responses=answers(*_CHANGE, example=examples.DEAD_LETTER),
 )
 async def restore_dead_letter(
     letter_id: LetterId,
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: schemas.RestoreRequest = schemas.RestoreRequest(),  # noqa: B008
-) -> schemas.DeadLetter:
-    """Bring a discarded letter back. 409 unless the letter is discarded."""
+    body: RestoreRequest = RestoreRequest(),  # noqa: B008
+) -> DeadLetterDetail:
+    """Restore a discarded letter. 409 unless the letter is discarded."""
     letter = await queue.restore(letter_id, actor=user.name, reason=body.reason)
     return await _shown(letter, queue, parts)
 
 
-async def _shown(letter: DeadLetter, queue: DeadLetterQueue, parts: Running) -> schemas.DeadLetter:
+async def _shown(letter: DeadLetter, queue: DeadLetterQueue, parts: Running) -> DeadLetterDetail:
     # In a thread, since megabytes of JSON take their time.
     return await run_in_threadpool(detail_of, letter, queue.stream, parts.redactor)

@@ -1,32 +1,39 @@
 """Replaying a letter with other data: what is hidden in it stays hidden, and is kept where it was not changed."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue
-from rapids._core.parse_problem import ParseProblem, json_pointer, pointer_parts
-from rapids.dead_letters import Difference, Replay
+from rapids._core.parse_problem import ParseProblem
+from rapids.dead_letters import Replay, Scope
 from rapids.exceptions import EditRefusedError, LetterStateError
-from rapids_fastapi.admin import schemas
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.keeping import ABSENT, Keeper
-from rapids_fastapi.admin.parsing import shown_problem
-from rapids_fastapi.admin.payloads import clean
+from rapids_fastapi.admin.payload import clean
 from rapids_fastapi.admin.problems import Problem
-from rapids_fastapi.admin.redaction import MASK, Redactor, TooDeepError
+from rapids_fastapi.admin.redacted_letter import MAX_POINTER, redacted_diff, redacted_problem
+from rapids_fastapi.admin.redacted_letter import ParseProblem as ShownProblem
+from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 
-__all__ = ["replay_as", "shown_diff"]
+__all__ = ["replay_as"]
+
+
+class Asked(Protocol):
+    """How to replay."""
+
+    scope: Scope
+    data: dict[str, Any] | None
+    reason: str
+
 
 _MOST_ERRORS = 100
-_LONGEST_POINTER = 4_000
 
 
-async def replay_as(
-    body: schemas.ReplayRequest, letter_id: str, queue: DeadLetterQueue, user: AdminUser, redactor: Redactor
-) -> Replay:
+async def replay_as(body: Asked, letter_id: str, queue: DeadLetterQueue, user: AdminUser, redactor: Redactor) -> Replay:
     """Replay a letter as asked for. Raises `Problem`, and what `DeadLetterQueue.replay` raises."""
     if body.data is None:
         return await queue.replay(letter_id, scope=body.scope, actor=user.name, reason=body.reason)
@@ -37,15 +44,16 @@ async def replay_as(
         raise LetterStateError(letter_id, letter.state, "dead")
     data = await run_in_threadpool(_meant, body.data, letter, redactor)
     try:
-        return await queue.replay(letter_id, scope=body.scope, data=data, actor=user.name, reason=body.reason)
+        replay = await queue.replay(letter_id, scope=body.scope, data=data, actor=user.name, reason=body.reason)
     except EditRefusedError as error:
         raise await run_in_threadpool(_refusal, error, data, letter, redactor) from None
+    return replace(replay, diff=redacted_diff(replay.diff, redactor))
 
 
 def _meant(sent: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> dict[str, Any]:
     """The data with what was hidden in them. Raises `Problem` where that is not clear."""
     if _secrets(redactor, [sent]) is None:
-        raise _invalid([schemas.ParseProblem(pointer="", message="nested too deep", type="too_deep")], 1)
+        raise _invalid([ShownProblem(pointer="", message="nested too deep", type="too_deep")], 1)
     keeper = Keeper(redactor)
     data = keeper.kept(sent, _stored(letter.data, redactor))
     if keeper.problems:  # they tell of nothing but names, which are shown
@@ -82,10 +90,10 @@ def _secrets(redactor: Redactor, values: Iterable[object]) -> frozenset[str] | N
 
 def _refusal(error: EditRefusedError, data: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> Problem:
     secrets = _secrets(redactor, [data, _read(letter.metadata or b"{}")])
-    return _invalid([shown_problem(problem, redactor, secrets) for problem in error.problems], error.problem_count)
+    return _invalid([redacted_problem(problem, redactor, secrets) for problem in error.problems], error.problem_count)
 
 
-def _invalid(errors: Sequence[schemas.ParseProblem], count: int) -> Problem:
+def _invalid(errors: Sequence[ShownProblem], count: int) -> Problem:
     return Problem(
         "data-invalid",
         "Nothing was sent. `errors` has what is wrong, with pointers into the event: its own and the common fields.",
@@ -94,35 +102,5 @@ def _invalid(errors: Sequence[schemas.ParseProblem], count: int) -> Problem:
     )
 
 
-def _plain(problem: ParseProblem) -> schemas.ParseProblem:
-    return schemas.ParseProblem(
-        pointer=clean(problem.pointer, _LONGEST_POINTER), message=problem.message, type=problem.type
-    )
-
-
-def shown_diff(diff: Sequence[Difference], redactor: Redactor) -> list[schemas.Difference]:
-    """The differences, without what is hidden: of that, only whether it was changed."""
-    shown: dict[str, schemas.Difference] = {}
-    for one in diff:
-        location = pointer_parts(one.pointer)
-        hidden = redactor.hidden_at(location)
-        if hidden is None:
-            shown[one.pointer] = _difference(one, redactor)
-        else:
-            pointer = json_pointer(location[: hidden + 1])
-            shown[pointer] = _changed(pointer, one.op if pointer == one.pointer else "replace")
-    return list(shown.values())
-
-
-def _changed(pointer: str, op: Any) -> schemas.Difference:
-    before, after = None if op == "add" else MASK, None if op == "remove" else MASK
-    return schemas.Difference(pointer=clean(pointer, _LONGEST_POINTER), op=op, before=before, after=after, cut=False)
-
-
-def _difference(one: Difference, redactor: Redactor) -> schemas.Difference:
-    pointer = clean(one.pointer, _LONGEST_POINTER)
-    try:
-        before, after = (redactor.value(value, set()) for value in (one.before, one.after))
-    except TooDeepError:
-        return schemas.Difference(pointer=pointer, op=one.op, before=None, after=None, cut=True)
-    return schemas.Difference(pointer=pointer, op=one.op, before=before, after=after, cut=one.cut)
+def _plain(problem: ParseProblem) -> ShownProblem:
+    return ShownProblem(pointer=clean(problem.pointer, MAX_POINTER), message=problem.message, type=problem.type)

@@ -1,40 +1,201 @@
-"""Events over HTTP: the causation tree of a correlation id."""
+"""Events over HTTP: the causation tree of a correlation id. What an event says of itself is hostile text."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from rapids.inspection import Inspector
-from rapids_fastapi.admin import event_schemas as schemas
+from rapids import DeadLetter, inspection
+from rapids.dead_letters import ReplayOutcome
+from rapids.inspection import (
+    DeliveryState,
+    HandlerAttempts,
+    Inspector,
+    Limit,
+    ParkedFailure,
+    ScannedWindow,
+    TracedDelivery,
+    TracedEvent,
+    TracedHandler,
+    TracedLetter,
+)
+from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.documented import NEXT_LINK, documented
-from rapids_fastapi.admin.paging import CursorQuery, lead_on, path_of
-from rapids_fastapi.admin.problems import Problem
-from rapids_fastapi.admin.query import Moment
-from rapids_fastapi.admin.scope import streams_of
-from rapids_fastapi.admin.traced import tree_of
+from rapids_fastapi.admin.models import Answer
+from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, lead_on, path_of
+from rapids_fastapi.admin.payload import MAX_IN_LIST, Payload, Shown, cleaned, filled, show
+from rapids_fastapi.admin.problems import Problem, answers
+from rapids_fastapi.admin.query import Moment, streams_of
+from rapids_fastapi.admin.redaction import Redactor
+from rapids_fastapi.state import Running
 
-__all__ = ["router"]
+__all__ = ["Links", "links_of", "router"]
+
+MAX_ID = 1_000
 
 _PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running")
-
 router: APIRouter = APIRouter(prefix="/api/events", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+
+class Pending(Answer):
+    """Who has a pending event, since when, until when."""
+
+    consumer: str | None = None
+    """Who holds it; null unless it is held."""
+    consumer_alive: bool
+    idle_ms: int | None = None
+    """Since when it is held without a renewed lease, waits or is parked."""
+    deliveries: int
+    due_at: datetime | None = None
+    """When it is to be delivered again, if it waits."""
+    failures: tuple[ParkedFailure, ...]
+    """Why, if it is parked, redacted as the payload is."""
+    attempts: tuple[HandlerAttempts, ...]
+    """The failed attempts of the handlers that are to run again or gave up, redacted as the payload is."""
+
+
+class Delivery(Answer):
+    """What a group has made of an event."""
+
+    group: str
+    state: DeliveryState
+    """`undelivered`; pending: `held`, `waiting` or `parked`; settled: `dead`, `replayed` or `discarded` by the state of
+    its letters, or `handled`; `group_unknown`: the stream has no such group, letters name it."""
+    inferred: bool
+    """Whether success is inferred from the acknowledgement: the group has read past the event, it is not pending, and
+    no letter was found. True for `handled`, which is also seen where the group began later."""
+    pending: Pending | None = None
+    handlers: tuple[TracedHandler, ...]
+    letters: tuple[str, ...]
+    """The ids of its dead letters."""
+
+
+class Event(Answer):
+    """An event as one entry of a stream."""
+
+    stream: str
+    entry_id: str
+    appended_at: datetime | None
+    event_id: str
+    event_type: str
+    timestamp: str
+    """When it happened, as it says itself."""
+    causation_id: str
+    schema_version: str
+    parent: int | None = None
+    """The place, in `events`, of the event that caused it."""
+    depth: int
+    """How many causes lead to a root."""
+    children: tuple[int, ...]
+    """The places of those it caused."""
+    missing_parent: bool
+    """Whether it names a cause that was not found."""
+    in_cycle: bool
+    """Whether its causes lead back to itself; the first of a cycle is a root."""
+    copies: int
+    """How many entries with this event's id were found."""
+    data: Payload
+    metadata: Payload
+    deliveries: list[Delivery]
+    """One for each group of its stream."""
+
+
+class LetterLink(Answer):
+    """A dead letter of the same correlation id."""
+
+    dlq: str
+    id: str
+    href: str
+    """The address of the whole letter."""
+    state: Literal["dead", "replayed", "discarded"]
+    stream: str
+    entry_id: str
+    group: str
+    handler: str
+    event_id: str
+    event_type: str
+    reason: str
+    error_type: str
+    error: str
+    deliveries: int
+    failed_at: datetime | None
+    replay_of: str | None = None
+    """The letter whose replay failed here, if it was one."""
+    replay_count: int
+    replays: tuple[ReplayOutcome, ...]
+    """What became of its replay; not filled in a letter's `links`."""
+
+
+class ReplayUnderWay(Answer):
+    """A replay that is not settled yet."""
+
+    stream: str
+    entry_id: str
+    appended_at: datetime | None
+    group: str
+    handler: str
+    """The only handler to run; empty for all of the group's."""
+    letter_id: str
+    count: int
+    """How often the letter was replayed, this time included."""
+    event_id: str
+    original_entry_id: str
+    delivery: Delivery
+
+
+class CausationTree(Answer):
+    """Everything found with a correlation id, as of one moment."""
+
+    at: datetime
+    correlation_id: str
+    began_at: datetime | None
+    """When the first event that was found was appended."""
+    roots: tuple[int, ...]
+    """The places of events without a cause that was found."""
+    events: list[Event]
+    """In the order they were appended."""
+    replays: list[ReplayUnderWay]
+    """Those that are not settled yet."""
+    letters: list[LetterLink]
+    """Oldest first, those of events that were not found included."""
+    windows: tuple[ScannedWindow, ...]
+    """What was read."""
+    complete: bool
+    """Whether everything that was asked for was read, and nothing was left out."""
+    limits: tuple[Limit, ...]
+    """What stopped the search before that."""
+    next_cursor: str | None
+    """For `cursor`, to continue with what is older, in a tree of its own; null where nothing is left."""
+
+
+class Links(Answer):
+    """What else has the correlation id of a dead letter."""
+
+    causation_tree: str | None
+    """The address of the causation tree; null without a correlation id."""
+    letters: list[LetterLink]
+    """Other letters, of all queues, as far as `windows` reach."""
+    windows: tuple[ScannedWindow, ...]
+    complete: bool
+    """Whether these are all there are."""
 
 
 @router.get(
     "",
     summary="Trace a correlation id",
     openapi_extra=needs("read"),
-    responses={200: NEXT_LINK, **documented(*_PROBLEMS)},
+    responses=answers(*_PROBLEMS, example=examples.CAUSATION_TREE, headers=NEXT_LINK),
 )
 async def trace_events(
     request: Request,
     response: Response,
     parts: RunningDep,
     correlation_id: Annotated[
-        str,
-        Query(min_length=1, max_length=schemas.LONGEST_ID, description="What they have in common.", examples=["web-1"]),
+        str, Query(min_length=1, max_length=MAX_ID, description="What the events have in common.", examples=["web-1"])
     ],
     since: Annotated[
         Moment | None, Query(description="Appended then or later. ISO 8601.", examples=["2025-11-23T20:00:00Z"])
@@ -43,12 +204,12 @@ async def trace_events(
         Moment | None, Query(description="Appended before. ISO 8601.", examples=["2025-11-24T00:00:00Z"])
     ] = None,
     cursor: CursorQuery = None,
-) -> schemas.CausationTree:
+) -> CausationTree:
     """The causation tree: the events with a correlation id, and what every group has made of each.
 
-    Looks at the newest 10,000 entries of the application's streams, replay streams, dead-letter queues and archives,
-    for 2 seconds at the most; `windows` says at what, and `next_cursor` goes on with what is older. That an event was
-    handled is inferred from its acknowledgement.
+    Reads the newest 10,000 entries of the application's streams, replay streams, dead-letter queues and archives, for
+    2 seconds at most; `windows` says which, and `next_cursor` continues with what is older. That an event was handled
+    is inferred from its acknowledgement.
     """
     try:
         tree = await Inspector(parts.redis).trace(
@@ -63,4 +224,67 @@ async def trace_events(
         raise Problem("invalid", str(error)) from error
     lead_on(request, response, tree.cursor)
     base = path_of(request).removesuffix("/events")
-    return await run_in_threadpool(tree_of, tree, parts.redactor, base, tree.cursor)
+    return await run_in_threadpool(_tree, tree, parts.redactor, base)
+
+
+async def links_of(parts: Running, letter: DeadLetter, dlq: str, base: str) -> Links:
+    """What else has the letter's correlation id, among the newest letters of all queues."""
+    wanted = letter.correlation_id or letter.event_id
+    if not 0 < len(wanted) <= MAX_ID:
+        return Links(causation_tree=None, letters=[], windows=(), complete=False)
+    found = await Inspector(parts.redis).letters_of(wanted, dlqs=sorted(parts.queues))
+    others = [one for one in found.letters if (one.dlq, one.id) != (dlq, letter.id)]
+    return Links(
+        causation_tree=f"{base}/events?{urlencode({'correlation_id': wanted})}",
+        letters=await run_in_threadpool(lambda: [_link(one, parts.redactor, base) for one in others]),
+        windows=cleaned(found.windows),
+        complete=found.complete,
+    )
+
+
+def _tree(tree: inspection.CausationTree, redactor: Redactor, base: str) -> CausationTree:
+    """The tree; `base` is the path of the API."""
+    replays = [replace(replay, delivery=_redacted(replay.delivery, redactor, None)) for replay in tree.replays]
+    return filled(
+        CausationTree,
+        tree,
+        events=[_event(event, redactor) for event in tree.events],
+        replays=[filled(ReplayUnderWay, replay) for replay in replays],
+        letters=[_link(letter, redactor, base) for letter in tree.letters],
+        next_cursor=tree.cursor,
+    )
+
+
+def _event(event: TracedEvent, redactor: Redactor) -> Event:
+    data = show(event.data, redactor, MAX_IN_LIST, size=event.data_size)
+    metadata = show(event.metadata, redactor, MAX_IN_LIST, size=event.metadata_size)
+    secrets = Shown.known(data, metadata)
+    return filled(
+        Event,
+        event,
+        data=data.payload,
+        metadata=metadata.payload,
+        deliveries=[cleaned(_redacted(delivery, redactor, secrets)) for delivery in event.deliveries],
+    )
+
+
+def _link(letter: TracedLetter, redactor: Redactor, base: str) -> LetterLink:
+    payloads = [show(raw, redactor, MAX_IN_LIST) for raw in (letter.data, letter.metadata)]
+    return filled(
+        LetterLink,
+        letter,
+        href=f"{base}/dead-letters/{quote(letter.id, safe='')}?{urlencode({'dlq': letter.dlq})}",
+        error=cleaned(redactor.redacted(letter.error, Shown.known(*payloads))),
+    )
+
+
+def _redacted(delivery: TracedDelivery, redactor: Redactor, secrets: Iterable[str] | None) -> TracedDelivery:
+    """The delivery without the secrets in errors; None where those are not known."""
+    if (entry := delivery.pending) is None:
+        return delivery
+    failures = [replace(one, error=redactor.redacted(one.error, secrets)) for one in entry.failures]
+    attempts = [
+        replace(of, attempts=tuple(replace(one, error=redactor.redacted(one.error, secrets)) for one in of.attempts))
+        for of in entry.attempts
+    ]
+    return replace(delivery, pending=replace(entry, failures=tuple(failures), attempts=tuple(attempts)))

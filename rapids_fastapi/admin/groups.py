@@ -1,48 +1,130 @@
 """Groups over HTTP: how far they are, who is at work, what is pending; and pausing and resuming them."""
 
-from dataclasses import replace
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import ConfigDict, Field
 
 from rapids import GroupControl
-from rapids.inspection import GroupSnapshot, HandlerAttempts, Inspector, Page, PendingEntry
-from rapids_fastapi.admin import stream_schemas as schemas
+from rapids._core.json_schema import with_json_schema
+from rapids.control import Pause
+from rapids.inspection import ConsumerSnapshot, GroupSnapshot, Inspector, PendingEntry
+from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.documented import NEXT_LINK, documented
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on
-from rapids_fastapi.admin.problems import Problem, understood
+from rapids_fastapi.admin.models import MAX_NAME, Answer, Reason, example
+from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.payload import cleaned
+from rapids_fastapi.admin.problems import Problem, answers, understood
+from rapids_fastapi.admin.query import StreamDep, check_stream
 from rapids_fastapi.admin.redaction import MASK, Redactor
-from rapids_fastapi.admin.scope import LONGEST_NAME, StreamDep, check_stream
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
-_DOOR = ("admin-closed", "unauthenticated", "forbidden", "stream-not-found", "group-not-found", "invalid")
+_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "stream-not-found", "group-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
-_LOOK = (*_DOOR, "stream-needed", *_OUTAGE)
-_CHANGE = (*_DOOR, "cross-origin", "not-json", "too-large", *_OUTAGE)
+_READ = (*_ACCESS, "stream-needed", *_OUTAGE)
+_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", *_OUTAGE)
 
 router: APIRouter = APIRouter(prefix="/api/groups", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
-GroupName = Annotated[
-    str, Query(min_length=1, max_length=LONGEST_NAME, description="The group.", examples=["payments"])
-]
-# No alternative of a parameter has a `Query` of its own: Pydantic warns of its alias, and FastAPI hides that from the
-# thread that makes the routes only.
+_LISTED = answers(example=examples.GROUP_PAGE, headers=NEXT_LINK)[200]
+_LISTED["content"]["application/json"] = {
+    "examples": {"a page": {"value": examples.GROUP_PAGE}, "one group": {"value": examples.GROUP_DETAIL}}
+}
+
+
+@with_json_schema
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group(GroupSnapshot):
+    """A group as of one moment. Counts are entries, but for the consumers."""
+
+    pause: Pause | None = None
+    """The pause that holds; null while the group is not paused."""
+
+
+class GroupPage(Answer):
+    """Groups of a stream, by name. A page may be short and have a next one."""
+
+    stream: str
+    items: list[Group]
+    next_cursor: str | None
+    """For `cursor`, to get the next page; null on the last one."""
+
+
+class GroupDetail(Answer):
+    """One group with a page of its consumers, by name."""
+
+    group: Group
+    consumers: tuple[ConsumerSnapshot, ...]
+    next_cursor: str | None
+    """For `cursor`, to get more consumers; null where there are none."""
+
+
+class PendingPage(Answer):
+    """Pending entries, in the order of the stream; waiting ones alone, the next one due first.
+
+    Errors of handlers are hidden unless redaction is off: only the payload would say what to hide in them.
+    """
+
+    at: datetime
+    stream: str
+    group: str
+    items: list[PendingEntry]
+    next_cursor: str | None
+    """For `cursor`, to get the next page; null on the last one."""
+
+
+class _GroupRequest(models.Request):
+    stream: str = Field(min_length=1, max_length=MAX_NAME)
+    group: str = Field(min_length=1, max_length=MAX_NAME)
+
+
+class PauseRequest(_GroupRequest):
+    """Which group to pause, and why."""
+
+    model_config: ClassVar[ConfigDict] = example(stream="orders", group="payments", reason="the bank is down")
+
+    reason: Reason = ""
+    """Why; kept and shown until it is resumed."""
+
+
+class ResumeRequest(_GroupRequest):
+    """Which group to resume, and why."""
+
+    model_config: ClassVar[ConfigDict] = example(stream="orders", group="payments", reason="the bank is back")
+
+    reason: Reason = ""
+    """Why; kept in the audit log."""
+
+
+class PauseResult(Answer):
+    """The pause that holds now, which may be an earlier one; or the one that ended."""
+
+    stream: str
+    group: str
+    pause: Pause | None
+    """Null where there was none to end."""
+
+
+GroupName = Annotated[str, Query(min_length=1, max_length=MAX_NAME, description="The group.", examples=["payments"])]
+# No alternative of a parameter has a `Query` of its own: Pydantic warns about its alias, and FastAPI hides the warning
+# only in the thread that makes the routes.
 OnlyGroup = Annotated[
     str | None,
     Query(
         min_length=1,
-        max_length=LONGEST_NAME,
+        max_length=MAX_NAME,
         description="Only this one, with its consumers.",
         examples=["payments"],
     ),
 ]
 ConsumerName = Annotated[
     str | None,
-    Query(min_length=1, max_length=LONGEST_NAME, description="Only what this consumer holds.", examples=["web-1-4711"]),
+    Query(min_length=1, max_length=MAX_NAME, description="Only what this consumer holds.", examples=["web-1-4711"]),
 ]
 Replays = Annotated[
     bool,
@@ -55,9 +137,9 @@ Replays = Annotated[
 
 @router.get(
     "",
-    summary="List groups, or look at one",
+    summary="List groups, or read one",
     openapi_extra=needs("read"),
-    responses={200: NEXT_LINK, **documented(*_LOOK)},
+    responses={**answers(*_READ, example=None), 200: _LISTED},
 )
 async def list_groups(
     request: Request,
@@ -68,17 +150,28 @@ async def list_groups(
     replays: Replays = False,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
-) -> schemas.GroupPage | schemas.GroupDetail:
+) -> GroupPage | GroupDetail:
     """A page of a stream's groups, those of other services included; or with `group`, that one and its consumers.
 
-    `Link: rel="next"` and `next_cursor` lead on.
+    `Link: rel="next"` and `next_cursor` lead to the next page.
     """
     if group is None and replays:
-        raise Problem("invalid", "A replay stream belongs to one group: say ?group= as well.")
-    if group is None:
-        found = await _page(parts, stream, cursor, limit)
-    else:
-        found = await _detail(parts, stream, group, replays=replays, cursor=cursor, limit=limit)
+        raise Problem("invalid", "A replay stream belongs to one group: give ?group= as well.")
+    inspector = Inspector(parts.redis)
+    with understood():
+        if group is None:
+            page = await inspector.groups(stream, cursor=cursor or None, limit=limit)
+            items = [await _with_pause(parts, stream, snapshot) for snapshot in page.items]
+            found = GroupPage(stream=stream, items=items, next_cursor=page.cursor)
+        else:
+            place = cursor or None
+            snapshot = await inspector.group(stream, group, replays=replays)
+            shown = await inspector.consumers(stream, group, replays=replays, cursor=place, limit=limit)
+            found = GroupDetail(
+                group=await _with_pause(parts, stream, snapshot),
+                consumers=cleaned(shown.items),
+                next_cursor=shown.cursor,
+            )
     lead_on(request, response, found.next_cursor)
     return found
 
@@ -87,7 +180,7 @@ async def list_groups(
     "/pending",
     summary="List what is pending in a group",
     openapi_extra=needs("read"),
-    responses={200: NEXT_LINK, **documented(*_LOOK)},
+    responses=answers(*_READ, example=examples.PENDING_PAGE, headers=NEXT_LINK),
 )
 async def list_pending(
     request: Request,
@@ -102,13 +195,13 @@ async def list_pending(
     replays: Replays = False,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
-) -> schemas.PendingPage:
+) -> PendingPage:
     """A page of what was delivered to a group and is not acknowledged: who has it, for how long, how often delivered.
 
-    `Link: rel="next"` and `next_cursor` lead on, for the same `state`.
+    `Link: rel="next"` and `next_cursor` lead to the next page, for the same `state`.
     """
     if state is not None and consumer is not None:
-        raise Problem("invalid", "What waits or is parked is nobody's: say either ?state= or ?consumer=.")
+        raise Problem("invalid", "No consumer holds what waits or is parked: give either ?state= or ?consumer=.")
     inspector, place = Inspector(parts.redis), cursor or None
     with understood():
         match state:
@@ -120,13 +213,24 @@ async def list_pending(
                 page = await inspector.pending(
                     stream, group, consumer=consumer, replays=replays, cursor=place, limit=limit
                 )
-    found = _pending(page, stream, group, parts.redactor)
+    found = PendingPage(
+        at=page.at,
+        stream=stream,
+        group=group,
+        items=[cleaned(_redacted(entry, parts.redactor)) for entry in page.items],
+        next_cursor=page.cursor,
+    )
     lead_on(request, response, found.next_cursor)
     return found
 
 
-@router.post("/pause", summary="Pause a group", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
-async def pause_group(parts: RunningDep, user: UserDep, body: schemas.PauseRequest) -> schemas.PauseResult:
+@router.post(
+    "/pause",
+    summary="Pause a group",
+    openapi_extra=needs("edit"),
+    responses=answers(*_CHANGE, example=examples.PAUSE_RESULT),
+)
+async def pause_group(parts: RunningDep, user: UserDep, body: PauseRequest) -> PauseResult:
     """Pause a group in all its processes: within about a second none begins anything more, until it is resumed.
 
     A pause that holds already stays as it is, and is the answer.
@@ -134,75 +238,40 @@ async def pause_group(parts: RunningDep, user: UserDep, body: schemas.PauseReque
     with understood():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         paused = await control.pause(actor=user.name, reason=body.reason)
-    return schemas.PauseResult(stream=body.stream, group=body.group, pause=schemas.Pause.model_validate(paused))
+    return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(paused))
 
 
-@router.post("/resume", summary="Resume a group", openapi_extra=needs("edit"), responses=documented(*_CHANGE))
-async def resume_group(parts: RunningDep, user: UserDep, body: schemas.ResumeRequest) -> schemas.PauseResult:
-    """End a group's pause: within about a second all its processes go on. The answer is the pause that ended."""
+@router.post(
+    "/resume",
+    summary="Resume a group",
+    openapi_extra=needs("edit"),
+    responses=answers(*_CHANGE, example=examples.PAUSE_RESULT),
+)
+async def resume_group(parts: RunningDep, user: UserDep, body: ResumeRequest) -> PauseResult:
+    """End a group's pause: within about a second all its processes continue. The answer is the pause that ended."""
     with understood():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         if (ended := await control.resume(actor=user.name, reason=body.reason)) is None:
             await Inspector(parts.redis).group(body.stream, body.group)  # not paused, or not there at all?
-    return schemas.PauseResult(
-        stream=body.stream, group=body.group, pause=None if ended is None else schemas.Pause.model_validate(ended)
-    )
+    return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(ended))
 
 
-async def _page(parts: Running, stream: str, cursor: str | None, limit: int) -> schemas.GroupPage:
-    with understood():
-        page = await Inspector(parts.redis).groups(stream, cursor=cursor or None, limit=limit)
-    items = [await _group(parts, stream, snapshot) for snapshot in page.items]
-    return schemas.GroupPage(stream=stream, items=items, next_cursor=page.cursor)
-
-
-async def _detail(
-    parts: Running, stream: str, group: str, *, replays: bool, cursor: str | None, limit: int
-) -> schemas.GroupDetail:
-    inspector = Inspector(parts.redis)
-    with understood():
-        snapshot = await inspector.group(stream, group, replays=replays)
-        page = await inspector.consumers(stream, group, replays=replays, cursor=cursor or None, limit=limit)
-    return schemas.GroupDetail(
-        group=await _group(parts, stream, snapshot),
-        consumers=[schemas.Consumer.model_validate(consumer) for consumer in page.items],
-        next_cursor=page.cursor,
-    )
-
-
-async def _group(parts: Running, stream: str, snapshot: GroupSnapshot) -> schemas.Group:
+async def _with_pause(parts: Running, stream: str, snapshot: GroupSnapshot) -> Group:
     """The group and its pause, which is one for the stream and the replay stream."""
-    shown = schemas.Group.model_validate(snapshot, from_attributes=True)
     try:
-        control = GroupControl(parts.redis, stream, snapshot.group)
-    except ValueError:  # a name that Rapids does not take, so that none of its routers is of that group
-        return shown
-    if (paused := await control.paused()) is not None:
-        shown.pause = schemas.Pause.model_validate(paused)
-    return shown
-
-
-def _pending(page: Page[PendingEntry], stream: str, group: str, redactor: Redactor) -> schemas.PendingPage:
-    return schemas.PendingPage(
-        at=page.at,
-        stream=stream,
-        group=group,
-        items=[schemas.PendingEntry.model_validate(_redacted(entry, redactor)) for entry in page.items],
-        next_cursor=page.cursor,
-    )
+        paused = await GroupControl(parts.redis, stream, snapshot.group).paused()
+    except ValueError:  # a name that Rapids does not accept, so that none of its routers is in that group
+        paused = None
+    return cleaned(Group(**asdict(snapshot), pause=paused))
 
 
 def _redacted(entry: PendingEntry, redactor: Redactor) -> PendingEntry:
     """Without the errors of its handlers: they may quote what is to be hidden in the payload, which is not at hand."""
     if not redactor.names:
         return entry
-    return replace(
-        entry,
-        failures=tuple(replace(failure, error=MASK) for failure in entry.failures),
-        attempts=tuple(map(_without_errors, entry.attempts)),
-    )
-
-
-def _without_errors(of: HandlerAttempts) -> HandlerAttempts:
-    masked = (replace(attempt, error=MASK if attempt.error else "") for attempt in of.attempts)
-    return replace(of, attempts=tuple(masked))
+    attempts = [
+        replace(of, attempts=tuple(replace(one, error=MASK if one.error else "") for one in of.attempts))
+        for of in entry.attempts
+    ]
+    failures = [replace(failure, error=MASK) for failure in entry.failures]
+    return replace(entry, failures=tuple(failures), attempts=tuple(attempts))

@@ -1,45 +1,142 @@
-"""Operations over HTTP: many letters at once, with progress; started, watched, held and ended."""
+"""Operations over HTTP: many letters replayed, discarded or restored, with progress."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from rapids import DeadLetterQueue, LetterFilter
-from rapids.dead_letters import Operation, Selector
-from rapids_fastapi.admin import operation_schemas as schemas
-from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids import DeadLetterQueue, LetterFilter, dead_letters
+from rapids.dead_letters import OperationKind, Scope
+from rapids_fastapi.admin import examples, models
+from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import AdminUser, Permission
-from rapids_fastapi.admin.documented import BODY_NEEDED, NEXT_LINK, documented
-from rapids_fastapi.admin.letters import summary_of
-from rapids_fastapi.admin.operations_shown import operation_of
-from rapids_fastapi.admin.paging import CursorQuery, LimitQuery, lead_on, path_of
-from rapids_fastapi.admin.problems import Problem, understood
+from rapids_fastapi.admin.models import Answer, Reason, example
+from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
+from rapids_fastapi.admin.payload import filled
+from rapids_fastapi.admin.problems import Problem, answers, understood
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progress
-from rapids_fastapi.admin.query import QueueDep
+from rapids_fastapi.admin.query import MAX_QUERY_TEXT, Moment, QueueDep
+from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
+from rapids_fastapi.admin.redacted_operation import Operation, operation_of
+from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
-_DOOR = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
-_OUTAGE = ("redis-unavailable", "not-running")
-_LOOK = (*_DOOR, "operation-not-found", *_OUTAGE)
-_CHANGE = (*_LOOK, "cross-origin", "not-json", "too-large", "operation-state")
-_START = (*_DOOR, "cross-origin", "not-json", "too-large", "operation-running", *_OUTAGE)
-
-MOST_KEPT = 100
+MAX_IDS = 1_000
+MAX_RATE = 1_000_000
+MAX_ITEMS = 1_000_000_000
+MAX_KEPT = 100
 """Operations of a queue; older ones are forgotten."""
+
+_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
+_OUTAGE = ("redis-unavailable", "not-running")
+_READ = (*_ACCESS, "operation-not-found", *_OUTAGE)
+_CHANGE = (*_READ, "cross-origin", "not-json", "too-large", "operation-state")
+_START = (*_ACCESS, "cross-origin", "not-json", "too-large", "operation-running", *_OUTAGE)
 
 _PERMISSIONS: dict[str, Permission] = {"replay": "replay", "discard": "discard", "restore": "discard"}
 
 router: APIRouter = APIRouter(prefix="/api/operations", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 OperationId = Annotated[
-    str,
-    Path(min_length=1, max_length=100, description="As starting it answered.", examples=["0a4dcf0e3f0f4f2b"]),
+    str, Path(min_length=1, max_length=100, description="As the start answered.", examples=["0a4dcf0e3f0f4f2b"])
 ]
+QueryText = Annotated[str, Field(max_length=MAX_QUERY_TEXT)]
+Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+
+
+class Filter(models.Request):
+    """Which letters, as in lists: a field that is not set does not restrict, the others must all match."""
+
+    model_config: ClassVar[ConfigDict] = example(event_type="order.*", handler="take_payment")
+
+    event_type: QueryText | None = None
+    """A type, or a pattern such as order.*"""
+    handler: QueryText | None = None
+    group: QueryText | None = None
+    reason: QueryText | None = None
+    error_type: QueryText | None = None
+    fingerprint: Fingerprint | None = None
+    q: QueryText | None = None
+    """Text in data, error or ids. Refused while anything is hidden: how many letters have a text would reveal what is
+    hidden. List by it, and select by `ids`."""
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class Selector(models.Request):
+    """Which letters: exactly one of the three. Letters written later are never selected."""
+
+    model_config: ClassVar[ConfigDict] = example(filter={"event_type": "order.*", "handler": "take_payment"})
+
+    ids: Annotated[list[QueryText], Field(min_length=1, max_length=MAX_IDS)] | None = None
+    filter: Filter | None = None
+    fingerprint: Fingerprint | None = None
+    """The `fingerprint` of a cause."""
+
+
+class OperationRequest(models.Request):
+    """What to do to which letters."""
+
+    model_config: ClassVar[ConfigDict] = example(
+        kind="replay",
+        selector={"fingerprint": "9f2c4b7d0a1e6f38"},
+        rate=200,
+        max_items=5000,
+        dry_run=True,
+        reason="the bank is back",
+    )
+
+    kind: OperationKind
+    """`replay` needs that permission; `discard` and `restore` need `discard`."""
+    selector: Selector
+    scope: Scope = "handler"
+    """For a replay: who gets the events, as for a single one."""
+    rate: float | None = Field(default=None, strict=True, gt=0, le=MAX_RATE)
+    """Letters a second at most; by default, as fast as possible."""
+    max_items: int | None = Field(default=None, strict=True, ge=1, le=MAX_ITEMS)
+    """Letters at most."""
+    dry_run: bool = Field(default=False, strict=True)
+    """Change nothing, and report what would be done."""
+    reason: Reason = ""
+    """Why; kept with it, and in the audit."""
+
+
+class OperationChangeRequest(models.Request):
+    """Why it is paused, resumed or cancelled."""
+
+    model_config: ClassVar[ConfigDict] = example(reason="the bank is down again")
+
+    reason: Reason = ""
+    """Why; kept in the audit."""
+
+
+class OperationPage(Answer):
+    """Operations, newest first; the last 100 are kept."""
+
+    dlq: str
+    items: list[Operation]
+    next_cursor: str | None
+    """For `cursor`, to get the next page; null on the last one."""
+
+
+class Preview(Answer):
+    """What an operation would do if it started now: nothing was changed."""
+
+    dlq: str
+    total: int
+    """Letters it would process."""
+    total_exact: bool
+    sample: list[DeadLetterSummary]
+    """The first of them, oldest first."""
+    checked: int
+    """How many of the first were read by today's classes, to see whether they parse."""
+    unparseable: int
+    """How many of those would not parse."""
 
 
 def _check(user: AdminUser, kind: str) -> None:
@@ -52,29 +149,35 @@ def _need(user: AdminUser, permission: Permission) -> None:
         raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
 
 
-async def _changeable(operation_id: OperationId, user: UserDep, queue: QueueDep) -> Operation:
+async def _changeable(operation_id: OperationId, user: UserDep, queue: QueueDep) -> dead_letters.Operation:
     operation = await queue.operations.get(operation_id)
     _check(user, operation.kind)
     return operation
 
 
-ChangeableDep = Annotated[Operation, Depends(_changeable)]
-"""An operation that whoever asks may start, and so may change."""
+ChangeableDep = Annotated[dead_letters.Operation, Depends(_changeable)]
+"""An operation that the user may start, and so may change."""
 
 
 @router.post(
     "",
-    summary="Start an operation, or see what it would do",
+    summary="Start an operation, or preview it",
     status_code=202,
-    response_model=schemas.Operation,
+    response_model=Operation,
     openapi_extra=needs("replay", "discard"),
     responses={
-        202: {
-            "description": "It was started",
-            "headers": {"Location": {"description": "Where it is looked at.", "schema": {"type": "string"}}},
+        **answers(
+            *_START,
+            status=202,
+            description="It was started",
+            example=examples.OPERATION,
+            headers={"Location": "Where to read it."},
+        ),
+        200: {
+            "description": "A dry run: nothing was changed",
+            "model": Preview,
+            "content": {"application/json": {"example": examples.PREVIEW}},
         },
-        200: {"description": "A dry run: nothing was changed", "model": schemas.Preview},
-        **documented(*_START),
     },
 )
 async def start_operation(
@@ -83,12 +186,12 @@ async def start_operation(
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: schemas.OperationRequest,
-) -> schemas.Operation | Response:
+    body: OperationRequest,
+) -> Operation | Response:
     """Replay, discard or restore all selected letters; one such operation of a queue and kind runs at a time.
 
-    It is carried out by whichever process of the application takes it, and goes on when that one dies. With `dry_run`,
-    the answer is what would be done; as it shows letters, that needs the permission `read` as well.
+    Any process of the application may run it; when that process dies, another one continues. With `dry_run`, the answer
+    is what would be done; as it shows letters, that needs the permission `read` as well.
     """
     _check(user, body.kind)
     if body.dry_run:  # which shows letters
@@ -96,7 +199,8 @@ async def start_operation(
     with understood():
         selector = _selector(body.selector, parts)
         if body.dry_run:
-            return await _previewed(queue, parts, body, selector)
+            preview = await queue.operations.preview(body.kind, selector, scope=body.scope, max_items=body.max_items)
+            return JSONResponse(await run_in_threadpool(_preview, preview, queue.stream, parts.redactor))
         started = await queue.operations.start(
             body.kind,
             selector,
@@ -114,7 +218,7 @@ async def start_operation(
     "",
     summary="List operations",
     openapi_extra=needs("read"),
-    responses={200: NEXT_LINK, **documented(*_DOOR, *_OUTAGE)},
+    responses=answers(*_ACCESS, *_OUTAGE, example=examples.OPERATION_PAGE, headers=NEXT_LINK),
 )
 async def list_operations(
     request: Request,
@@ -123,23 +227,26 @@ async def list_operations(
     queue: QueueDep,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
-) -> schemas.OperationPage:
+) -> OperationPage:
     """The last 100 operations of a dead-letter queue, newest first, without their errors.
 
-    `Link: rel="next"` and `next_cursor` lead on.
+    `Link: rel="next"` and `next_cursor` lead to the next page.
     """
     with understood():
-        page = await queue.operations.list(cursor=cursor or None, limit=min(limit, MOST_KEPT))
+        page = await queue.operations.list(cursor=cursor or None, limit=min(limit, MAX_KEPT))
     lead_on(request, response, page.cursor)
     items = [operation_of(operation, queue.stream, parts.redactor) for operation in page.items]
-    return schemas.OperationPage(dlq=queue.stream, items=items, next_cursor=page.cursor)
+    return OperationPage(dlq=queue.stream, items=items, next_cursor=page.cursor)
 
 
 @router.get(
-    "/{operation_id}", summary="Look at an operation", openapi_extra=needs("read"), responses=documented(*_LOOK)
+    "/{operation_id}",
+    summary="Read an operation",
+    openapi_extra=needs("read"),
+    responses=answers(*_READ, example=examples.OPERATION),
 )
-async def get_operation(operation_id: OperationId, parts: RunningDep, queue: QueueDep) -> schemas.Operation:
-    """How far it is, and why letters could not be moved."""
+async def get_operation(operation_id: OperationId, parts: RunningDep, queue: QueueDep) -> Operation:
+    """Its progress, and why letters could not be moved."""
     return operation_of(await queue.operations.get(operation_id), queue.stream, parts.redactor)
 
 
@@ -148,7 +255,7 @@ async def get_operation(operation_id: OperationId, parts: RunningDep, queue: Que
     summary="Watch an operation",
     openapi_extra=needs("read"),
     response_class=EventStream,
-    responses={200: EventStream.DOCUMENTED, 204: SEEN, **documented(*_LOOK)},
+    responses={**answers(*_READ, example=None), 200: EventStream.DOCUMENTED, 204: SEEN},
 )
 async def watch_operation(
     operation_id: OperationId,
@@ -159,8 +266,8 @@ async def watch_operation(
 ) -> Response:
     """Its progress as server-sent events: `progress` when something has changed, `ended` at the end.
 
-    The stream ends then, or after 15 s; browsers connect again by themselves, and are told only what is new. 204 says
-    that there is nothing more to come: they stop.
+    The stream ends then, or after 15 s. Browsers reconnect by themselves, and get only what is new. 204 says that
+    nothing more will come: browsers stop.
     """
     operation = await queue.operations.get(operation_id)
     return progress(queue.operations, operation, queue.stream, parts.redactor, last_event_id, request.scope["path"])
@@ -170,16 +277,16 @@ async def watch_operation(
     "/{operation_id}/pause",
     summary="Pause an operation",
     openapi_extra={**needs("replay", "discard"), **BODY_NEEDED},
-    responses=documented(*_CHANGE),
+    responses=answers(*_CHANGE, example=examples.OPERATION),
 )
 async def pause_operation(
     operation: ChangeableDep,
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: schemas.OperationChangeRequest = schemas.OperationChangeRequest(),  # noqa: B008 - never changed
-) -> schemas.Operation:
-    """Hold it until it is resumed. It still counts as the one of its kind. 409 if it has ended."""
+    body: OperationChangeRequest = OperationChangeRequest(),  # noqa: B008 - never changed
+) -> Operation:
+    """Stop it until it is resumed. It still counts as the one of its kind. 409 if it has ended."""
     changed = await queue.operations.pause(operation.id, actor=user.name, reason=body.reason)
     return operation_of(changed, queue.stream, parts.redactor)
 
@@ -188,16 +295,16 @@ async def pause_operation(
     "/{operation_id}/resume",
     summary="Resume an operation",
     openapi_extra={**needs("replay", "discard"), **BODY_NEEDED},
-    responses=documented(*_CHANGE),
+    responses=answers(*_CHANGE, example=examples.OPERATION),
 )
 async def resume_operation(
     operation: ChangeableDep,
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: schemas.OperationChangeRequest = schemas.OperationChangeRequest(),  # noqa: B008
-) -> schemas.Operation:
-    """Let a paused one go on. 409 if it has ended."""
+    body: OperationChangeRequest = OperationChangeRequest(),  # noqa: B008
+) -> Operation:
+    """Continue a paused operation. 409 if it has ended."""
     changed = await queue.operations.resume(operation.id, actor=user.name, reason=body.reason)
     return operation_of(changed, queue.stream, parts.redactor)
 
@@ -206,48 +313,36 @@ async def resume_operation(
     "/{operation_id}/cancel",
     summary="Cancel an operation",
     openapi_extra={**needs("replay", "discard"), **BODY_NEEDED},
-    responses=documented(*_CHANGE),
+    responses=answers(*_CHANGE, example=examples.OPERATION),
 )
 async def cancel_operation(
     operation: ChangeableDep,
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: schemas.OperationChangeRequest = schemas.OperationChangeRequest(),  # noqa: B008
-) -> schemas.Operation:
-    """End it where it is; what it moved stays moved. 409 if it has ended otherwise."""
+    body: OperationChangeRequest = OperationChangeRequest(),  # noqa: B008
+) -> Operation:
+    """End it now; what it moved stays moved. 409 if it has ended otherwise."""
     changed = await queue.operations.cancel(operation.id, actor=user.name, reason=body.reason)
     return operation_of(changed, queue.stream, parts.redactor)
 
 
-async def _previewed(
-    queue: DeadLetterQueue, parts: Running, body: schemas.OperationRequest, selector: Selector
-) -> Response:
-    preview = await queue.operations.preview(body.kind, selector, scope=body.scope, max_items=body.max_items)
-    sample = await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in preview.sample])
-    shown = schemas.Preview(
-        dlq=queue.stream,
-        total=preview.total,
-        total_exact=preview.total_exact,
-        sample=sample,
-        checked=preview.checked,
-        unparseable=preview.unparseable,
-    )
-    return JSONResponse(shown.model_dump(mode="json"))
+def _preview(preview: dead_letters.Preview, dlq: str, redactor: Redactor) -> dict[str, Any]:
+    sample = [summary_of(letter, redactor) for letter in preview.sample]
+    return filled(Preview, preview, dlq=dlq, sample=sample).model_dump(mode="json")
 
 
-def _selector(asked: schemas.Selector, parts: Running) -> Selector:
-    """Raises `ValueError` for no selector, and `Problem` for a text to search for that would tell what is hidden."""
+def _selector(asked: Selector, parts: Running) -> dead_letters.Selector:
+    """Raises `ValueError` for no selector, and `Problem` for a text to search that would reveal what is hidden."""
     wanted = None
     if asked.filter is not None:
         if asked.filter.q and parts.redactor.names:
-            raise Problem(
-                "invalid", "q cannot select letters while anything is hidden: list by it, and give their ids."
-            )
+            raise Problem("invalid", "q cannot select letters while anything is hidden: list by it, and select by ids.")
         wanted = LetterFilter(**asked.filter.model_dump())
-    return Selector(ids=None if asked.ids is None else tuple(asked.ids), filter=wanted, fingerprint=asked.fingerprint)
+    ids = None if asked.ids is None else tuple(asked.ids)
+    return dead_letters.Selector(ids=ids, filter=wanted, fingerprint=asked.fingerprint)
 
 
-def _location(request: Request, operation: Operation, queue: DeadLetterQueue, parts: Running) -> str:
+def _location(request: Request, operation: dead_letters.Operation, queue: DeadLetterQueue, parts: Running) -> str:
     path = f"{quote(path_of(request))}/{quote(operation.id, safe='')}"
     return path if len(parts.queues) == 1 else f"{path}?{urlencode({'dlq': queue.stream})}"

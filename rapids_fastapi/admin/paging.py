@@ -9,28 +9,31 @@ from fastapi import Query, Request, Response
 
 from rapids_fastapi.admin.problems import Problem
 
-__all__ = ["MAX_PAGE", "CursorQuery", "LimitQuery", "Listing", "lead_on", "path_of"]
+__all__ = ["MAX_PAGE", "NEXT_LINK", "CursorQuery", "LimitQuery", "Listing", "lead_on", "path_of"]
 
 MAX_PAGE = 200
 
-LONGEST_CURSOR = 16_384
-"""Characters: a place may be behind a name of any length that somebody else's client has given to a group."""
+MAX_CURSOR = 16_384
+"""Characters: a place may contain a name of any length that a foreign client has given to a group."""
+
+NEXT_LINK = {"Link": 'Where the next page is, as `<...>; rel="next"`; not on the last one.'}
+"""The headers of a list's answer, for OpenAPI."""
 
 CursorQuery = Annotated[
     str | None,
     Query(
-        max_length=LONGEST_CURSOR,
+        max_length=MAX_CURSOR,
         pattern=r"^[A-Za-z0-9_-]*$",
-        description="`next_cursor` of the page before, of the same list; it says nothing to anybody else.",
+        description="`next_cursor` of the page before, of the same list. Its content is internal.",
         examples=["bGV0dGVyczoxNzYzOTMyMDAwMDAwLTA"],
     ),
 ]
-LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of a page, at the most.", examples=[50])]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of a page, at most.", examples=[50])]
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list that is given out in pages. Cursors are places in it, which are Rapids' own business, and no other's."""
+    """A list that is shown in pages. A cursor is a place in it; what it contains is internal."""
 
     name: str
 

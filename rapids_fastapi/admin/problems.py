@@ -32,7 +32,7 @@ from rapids.exceptions import (
     StreamNotFoundError,
 )
 
-__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "problem_of", "understood"]
+__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "answers", "problem_of", "understood"]
 
 _logger = logging.getLogger("rapids")
 
@@ -236,3 +236,88 @@ def _plain(error: HTTPException, request: Request) -> Response:
         "instance": request.scope["path"],
     }
     return JSONResponse(body, error.status_code, dict(error.headers or {}), media_type=MEDIA_TYPE)
+
+
+# --- what OpenAPI says ----------------------------------------------------------------------------------------------
+
+_MEMBERS: dict[str, dict[str, Any]] = {
+    "forbidden": {"permission": "replay"},
+    "invalid": {"errors": [{"where": "query.limit", "message": "Input should be greater than or equal to 1"}]},
+    "data-invalid": {
+        "errors": [{"pointer": "/total", "message": "Input should be a valid number", "type": "float_type"}],
+        "error_count": 1,
+    },
+    "dlq-needed": {"allowed": ["{invoices}:dlq", "{orders}:dlq"]},
+    "dlq-not-found": {"allowed": ["{orders}:dlq"]},
+    "stream-needed": {"allowed": ["invoices", "orders"]},
+    "stream-not-found": {"allowed": ["orders"]},
+    "letter-state": {"state": "replayed", "needed": "dead"},
+    "operation-running": {"operation": "0a4dcf0e3f0f4f2b", "kind": "replay"},
+    "operation-state": {"state": "completed"},
+}
+"""Examples of the members that a kind of problem has beside those of the RFC."""
+
+_STRING = {"type": "string"}
+_NAMES = {"type": "array", "items": {"type": "string"}}
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "Problem",
+    "description": "A problem by RFC 9457. Its `type` is stable; the texts are for people.",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string", "format": "uri", "description": "Which kind of problem."},
+        "title": {"type": "string", "description": "The kind in a few words, always the same."},
+        "status": {"type": "integer", "description": "The status of the answer."},
+        "detail": {"type": "string", "description": "What happened this time."},
+        "instance": {"type": "string", "description": "The path of the request."},
+        "permission": {"type": "string", "description": "Of `forbidden`: what is missing."},
+        "allowed": {
+            **_NAMES,
+            "description": "Where the name of a stream or queue is missing or wrong: the known ones.",
+        },
+        "state": {"type": "string", "description": "Of `letter-state` and `operation-state`: what it is."},
+        "operation": {
+            "type": "string",
+            "description": "Of `operation-running`: the id of the running one.",
+        },
+        "kind": {"type": "string", "description": "Of `operation-running`: `replay`, `discard` or `restore`."},
+        "needed": {"type": "string", "description": "Of `letter-state`: what it would have to be."},
+        "errors": {
+            "type": "array",
+            "description": "Of `invalid`: what is wrong `where` in the request, the first 20; of `data-invalid`: what "
+            "is wrong in the changed data, with a JSON `pointer` (RFC 6901), the first 100. Without the values.",
+            "items": {
+                "type": "object",
+                "required": ["message"],
+                "properties": {name: {"type": "string"} for name in ("where", "pointer", "message", "type")},
+            },
+        },
+        "error_count": {"type": "integer", "description": "Of `data-invalid`: how many errors there are in all."},
+    },
+}
+
+_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"description": "How to authenticate.", "schema": _STRING}},
+    415: {"Accept": {"description": "The media type that is accepted.", "schema": _STRING}},
+    503: {"Retry-After": {"description": "Seconds after which to try again.", "schema": _STRING}},
+}
+
+
+def answers(
+    *problems: str, example: object, status: int = 200, description: str = "", headers: Mapping[str, str] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: an example of its answer, the answer's headers, and the problems it may answer with.
+
+    Every route may answer with the problem `internal`.
+    """
+    documented = {name: {"description": text, "schema": _STRING} for name, text in (headers or {}).items()}
+    answer = {"content": {"application/json": {"example": example}}, "headers": documented}
+    found: dict[int | str, dict[str, Any]] = {status: {**answer, "description": description} if description else answer}
+    for kind in (KINDS[name] for name in (*problems, "internal")):
+        blank = {"description": "", "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}}
+        problem = found.setdefault(kind.status, {**blank, "headers": _HEADERS.get(kind.status, {})})
+        problem["description"] = "; or: ".join(filter(None, [problem["description"], kind.title]))
+        value = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": "…", "instance": "/rapids/…"}
+        examples = problem["content"][MEDIA_TYPE]["examples"]
+        examples[kind.name] = {"summary": kind.title, "value": {**value, **_MEMBERS.get(kind.name, {})}}
+    return found

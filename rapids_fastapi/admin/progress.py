@@ -10,10 +10,10 @@ from fastapi import Header
 from starlette.responses import Response, StreamingResponse
 
 from rapids.dead_letters import Operation, Operations
-from rapids_fastapi.admin.operation_schemas import OPERATION_EXAMPLE
-from rapids_fastapi.admin.operation_schemas import Operation as Shown
-from rapids_fastapi.admin.operations_shown import operation_of
+from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.problems import problem_of
+from rapids_fastapi.admin.redacted_operation import Operation as Shown
+from rapids_fastapi.admin.redacted_operation import operation_of
 from rapids_fastapi.admin.redaction import Redactor
 
 __all__ = ["SEEN", "EventStream", "LastEventId", "progress"]
@@ -59,7 +59,7 @@ class EventStream(StreamingResponse):
                 "examples": {
                     "progress": {
                         "value": f"retry: {RECONNECT_MS}\n\nid: running-5b2e91c0\nevent: progress\n"
-                        f"data: {json.dumps(OPERATION_EXAMPLE)}\n\n"
+                        f"data: {json.dumps(examples.OPERATION)}\n\n"
                     }
                 },
             }

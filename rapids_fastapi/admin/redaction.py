@@ -100,7 +100,7 @@ class Redactor:
 
         return self.in_bytes.sub(masked, data)
 
-    def told(self, text: str, secrets: Iterable[str] | None, *, was_cut: bool = False) -> str:
+    def redacted(self, text: str, secrets: Iterable[str] | None, *, was_cut: bool = False) -> str:
         """A text without the secrets, as `text`; nothing of it where those are None: not known."""
         if secrets is None:
             return MASK if text and self.names else text

@@ -3,11 +3,13 @@
 from fastapi import APIRouter
 
 from rapids.exceptions import StreamNotFoundError
-from rapids.inspection import Inspector
-from rapids_fastapi.admin import stream_schemas as schemas
+from rapids.inspection import Inspector, StreamSnapshot
+from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.documented import documented
-from rapids_fastapi.admin.scope import streams_of
+from rapids_fastapi.admin.models import Answer
+from rapids_fastapi.admin.payload import cleaned
+from rapids_fastapi.admin.problems import answers
+from rapids_fastapi.admin.query import streams_of
 
 __all__ = ["router"]
 
@@ -16,14 +18,28 @@ _PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-u
 router: APIRouter = APIRouter(prefix="/api/streams", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
-@router.get("", summary="List the application's streams", openapi_extra=needs("read"), responses=documented(*_PROBLEMS))
-async def list_streams(parts: RunningDep) -> schemas.Streams:
+class Streams(Answer):
+    """The streams of this application's emitter and routers."""
+
+    items: list[StreamSnapshot]
+    missing: list[str]
+    """Those that do not exist yet: nothing was emitted, no router started."""
+
+
+@router.get(
+    "",
+    summary="List the application's streams",
+    openapi_extra=needs("read"),
+    responses=answers(*_PROBLEMS, example=examples.STREAMS),
+)
+async def list_streams(parts: RunningDep) -> Streams:
     """The streams of this application's emitter and routers: how long, since when, how large."""
     inspector = Inspector(parts.redis)
-    found = schemas.Streams(items=[], missing=[])
+    items: list[StreamSnapshot] = []
+    missing: list[str] = []
     for name in streams_of(parts):  # one after the other, so that a request takes one connection
         try:
-            found.items.append(schemas.Stream.model_validate(await inspector.stream(name)))
+            items.append(cleaned(await inspector.stream(name)))
         except StreamNotFoundError:
-            found.missing.append(name)
-    return found
+            missing.append(name)
+    return Streams(items=items, missing=missing)

@@ -86,20 +86,54 @@ def problems(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def examples_of(described: dict[str, Any]) -> Iterator[Any]:
     """The examples of a content: its own, or those of the schemas it may have."""
     yield from (example["value"] for example in described.get("examples", {}).values())
+    if "example" in described:
+        yield described["example"]
     for schema in (described["schema"], *described["schema"].get("anyOf", ())):
-        if "$ref" in schema:
-            yield SCHEMAS[schema["$ref"].rpartition("/")[2]]["example"]
-        elif "example" in schema:
+        if "example" in (schema := resolved(schema)):
             yield schema["example"]
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    return SCHEMAS[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+
+def examples_by_schema() -> dict[str, list[Any]]:
+    """Every example of a named schema: of a request's or an answer's body, or a part of one."""
+    found = {name: [schema["example"]] if "example" in schema else [] for name, schema in SCHEMAS.items()}
+
+    def walk(schema: dict[str, Any], example: Any) -> None:
+        for one in schema.get("anyOf", ()):
+            if validator(one).is_valid(example):
+                walk(one, example)
+        if "$ref" in schema:
+            found[schema["$ref"].rpartition("/")[2]].append(example)
+        schema = resolved(schema)
+        for name, member in example.items() if isinstance(example, dict) else ():
+            walk(schema.get("properties", {}).get(name, {}), member)
+        for member in example if isinstance(example, list) else ():
+            walk(schema.get("items", {}), member)
+
+    for operation in OPERATIONS.values():
+        for content in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for kind, described in content.get("content", {}).items():
+                for example in examples_of(described) if kind == "application/json" else ():
+                    validator(described["schema"]).validate(example)
+                    walk(described["schema"], example)
+    return found
+
+
+EXAMPLES = examples_by_schema()
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 class TestEverySchema:
-    def test_it_has_a_description_and_a_fitting_example(self, name: str) -> None:
+    def test_it_has_a_description_and_fitting_examples(self, name: str) -> None:
         assert SCHEMAS[name]["description"]
-        validator({"$ref": f"#/components/schemas/{name}"}).validate(SCHEMAS[name]["example"])
+        assert EXAMPLES[name]
+        for example in EXAMPLES[name]:
+            validator({"$ref": f"#/components/schemas/{name}"}).validate(example)
 
-    def test_its_example_shows_every_field_that_can_be_shown(self, name: str) -> None:
+    def test_its_examples_show_every_field_that_can_be_shown(self, name: str) -> None:
         """A field that is null is left out of examples; none else is."""
         may_be_null = {
             field
@@ -107,7 +141,8 @@ class TestEverySchema:
             if {"type": "null"} in schema.get("anyOf", ()) or (not schema.get("type", "") and "anyOf" not in schema)
         }
         fields = set(SCHEMAS[name]["properties"])
-        assert fields - may_be_null <= set(SCHEMAS[name]["example"]) <= fields or name.endswith("Request")
+        for example in EXAMPLES[name]:
+            assert fields - may_be_null <= set(example) <= fields or name.endswith(("Request", "Filter", "Selector"))
 
 
 def test_every_operation_has_an_id_of_its_own() -> None:

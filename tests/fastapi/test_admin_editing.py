@@ -376,8 +376,6 @@ def test_a_history_that_somebody_else_wrote(client: TestClient, redis_url: str, 
     assert "hunter2" not in response.text
 
 
-def test_the_documented_examples_are_taken_and_given(client: TestClient) -> None:
+def test_the_documented_example_has_every_field(client: TestClient) -> None:
     schemas = document()["components"]["schemas"]
     assert set(schemas["ReplayRequest"]["example"]) == set(schemas["ReplayRequest"]["properties"])
-    assert set(schemas["Difference"]["example"]) == set(schemas["Difference"]["required"])
-    assert set(schemas["ReplayResult"]["example"]) == set(schemas["ReplayResult"]["required"])

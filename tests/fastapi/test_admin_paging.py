@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from rapids import EventEmitter
 from rapids_fastapi import Rapids
-from rapids_fastapi.admin.paging import LONGEST_CURSOR, Listing, lead_on
+from rapids_fastapi.admin.paging import MAX_CURSOR, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
 from tests.fastapi.helpers import BEARER, STREAM, admin_app, client, put_letter, token
 from tests.fastapi.walking import document
@@ -91,7 +91,7 @@ def test_a_letters_id_is_no_cursor(client: TestClient, redis_url: str) -> None:
     assert put[2] not in page["next_cursor"]
     assert client.get(LETTERS, params={"cursor": put[2]}).status_code == 422
     assert client.get(LETTERS, params={"cursor": page["next_cursor"]}).json()["items"][0]["id"] == put[1]
-    assert client.get(LETTERS, params={"cursor": "A" * (LONGEST_CURSOR + 1)}).status_code == 422
+    assert client.get(LETTERS, params={"cursor": "A" * (MAX_CURSOR + 1)}).status_code == 422
 
 
 @pytest.mark.parametrize("prefix", ["/behind", "/behind/"])

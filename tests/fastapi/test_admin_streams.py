@@ -238,7 +238,7 @@ class TestHostile:
             make_group(raw, name)
         raw.xreadgroup(GROUP, HOSTILE, {STREAM: ">"}, count=1)
         found = all_items(client, f"{GROUPS}?limit=1", lambda page: page["items"])
-        assert [group["group"] for group in found] == [HOSTILE, GROUP, "x" * 511 + "…", "\\xff\x00"]
+        assert [group["group"] for group in found] == [HOSTILE, GROUP, "x" * 999 + "…", "\\xff\x00"]
         detail = client.get(GROUPS, params={"group": GROUP})
         assert detail.headers["content-type"] == "application/json"
         assert detail.json()["consumers"][0]["consumer"] == HOSTILE

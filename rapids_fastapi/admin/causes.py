@@ -1,0 +1,123 @@
+"""Dead letters over HTTP by cause: counts, and the state of the queue and its index."""
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ConfigDict
+
+from rapids import DeadLetterQueue
+from rapids._core.json_schema import with_json_schema
+from rapids.dead_letters import LetterGroup
+from rapids.dead_letters import QueueStanding as Stats
+from rapids_fastapi.admin import examples
+from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, UserDep, needs
+from rapids_fastapi.admin.models import Answer, Reason, example
+from rapids_fastapi.admin.models import Request as Body
+from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.payload import cleaned
+from rapids_fastapi.admin.problems import answers, understood
+from rapids_fastapi.admin.query import CauseFilterDep, QueueDep
+
+__all__ = ["router"]
+
+_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
+_OUTAGE = ("redis-unavailable", "not-running")
+
+router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+
+@with_json_schema
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStanding(Stats):
+    """The state of a dead-letter queue."""
+
+    dlq: str
+
+
+class LetterGroupPage(Answer):
+    """Groups of dead letters, the largest first."""
+
+    dlq: str
+    items: tuple[LetterGroup, ...]
+    next_cursor: str | None
+    """For `cursor`, to get the next page; null on the last one."""
+    total: int
+    """How many causes match, on all pages."""
+    letters: int
+    """How many letters these have."""
+    standing: QueueStanding
+
+
+class ReindexRequest(Body):
+    """Nothing is needed; a reason goes into the audit log."""
+
+    model_config: ClassVar[ConfigDict] = example(reason="deleted letters by hand")
+
+    reason: Reason = ""
+    """Why; kept in the audit log."""
+
+
+@router.get(
+    "/groups",
+    summary="Count dead letters by cause",
+    openapi_extra=needs("read"),
+    responses=answers(*_ACCESS, *_OUTAGE, example=examples.CAUSE_PAGE, headers=NEXT_LINK),
+)
+async def list_letter_groups(
+    request: Request,
+    response: Response,
+    queue: QueueDep,
+    wanted: CauseFilterDep,
+    cursor: CursorQuery = None,
+    limit: LimitQuery = 50,
+) -> LetterGroupPage:
+    """Dead letters by group, handler, event type, reason, error type and position of the error, the largest first.
+
+    Counted by an index that is kept as letters are written and moved, so no letters are read.
+    `Link: rel="next"` and `next_cursor` lead to the next page.
+    """
+    with understood():
+        found = await queue.groups(wanted, cursor=cursor or None, limit=limit)
+    lead_on(request, response, found.cursor)
+    return LetterGroupPage(
+        dlq=queue.stream,
+        items=cleaned(found.items),
+        next_cursor=found.cursor,
+        total=found.total,
+        letters=found.letters,
+        standing=_stats(queue, found.standing),
+    )
+
+
+@router.get(
+    "/standing",
+    summary="Count the letters of a dead-letter queue",
+    openapi_extra=needs("read"),
+    responses=answers(*_ACCESS, *_OUTAGE, example=examples.QUEUE_STATS),
+)
+async def get_standing(queue: QueueDep) -> QueueStanding:
+    """How many letters there are, how many there may be, and how many were trimmed before anybody processed them."""
+    return _stats(queue, await queue.standing())
+
+
+@router.post(
+    "/reindex",
+    summary="Rebuild the index of a dead-letter queue",
+    openapi_extra={**needs("edit"), **BODY_NEEDED},
+    responses=answers(*(*_ACCESS, "cross-origin", "not-json", "too-large", *_OUTAGE), example=examples.QUEUE_STATS),
+)
+async def reindex(
+    user: UserDep,
+    queue: QueueDep,
+    body: ReindexRequest = ReindexRequest(),  # noqa: B008 - never changed
+) -> QueueStanding:
+    """Drop the index and start to rebuild it: for counts that are wrong after letters were deleted by hand.
+
+    The answer says how many letters are not indexed yet; each request for causes or counts indexes more of them.
+    """
+    return _stats(queue, await queue.reindex(actor=user.name, reason=body.reason))
+
+
+def _stats(queue: DeadLetterQueue, stats: Stats) -> QueueStanding:
+    return QueueStanding(**asdict(stats), dlq=queue.stream)

@@ -1,0 +1,83 @@
+"""Searching dead letters without revealing what redaction hides."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+
+from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
+from rapids_fastapi.admin.payload import MAX_IN_PART
+from rapids_fastapi.admin.redaction import Redactor, TooDeepError
+
+__all__ = ["find"]
+
+MAX_SCANNED = 1_000
+"""Letters read for one page of a search; the next page continues from there."""
+
+MIN_READ = 10
+"""Letters read at a time, so that a page of one letter does not take a thousand round trips; few, as each may be
+large."""
+
+
+async def find(
+    queue: DeadLetterQueue, wanted: LetterFilter, redactor: Redactor, *, cursor: str | None, limit: int
+) -> LetterPage:
+    """A page of letters. Text is searched in what may be shown of them, and only there.
+
+    The queue would find it in hidden values as well, and then not only the letters found but also how far it had to
+    search would reveal them; so with a text, the queue is asked without it.
+
+    Raises `ValueError` for a cursor that no page gave out.
+    """
+    if wanted.q is None or not redactor.names:
+        return await queue.list(wanted, cursor=cursor, limit=limit)
+    found: list[DeadLetter] = []
+    scanned = 0
+    while True:
+        room = limit - len(found)
+        count = max(room, MIN_READ)
+        while True:
+            page = await queue.list(replace(wanted, q=None), cursor=cursor, limit=count)
+            matching = await run_in_threadpool(_matching, page.items, wanted.q, redactor)
+            if len(matching) <= room:
+                break
+            # Read again, fewer, so that this page ends, and the next one begins, after the last letter to be shown.
+            count = matching[room - 1] + 1
+        found += [page.items[at] for at in matching]
+        scanned += page.scanned
+        cursor = page.cursor
+        if cursor is None or len(found) == limit or scanned >= MAX_SCANNED:
+            return LetterPage(tuple(found), cursor, page.total, False, scanned)
+
+
+def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> list[int]:
+    """The places of the letters that show the text.
+
+    Payloads over `MAX_IN_PART` are not searched: a thousand of them would take minutes. Then the error is not searched
+    either, as what is to be hidden in it is not known.
+    """
+    return [at for at, letter in enumerate(letters) if _has_text(letter, text.casefold(), redactor)]
+
+
+def _has_text(letter: DeadLetter, wanted: str, redactor: Redactor) -> bool:
+    secrets: set[str] = set()
+    data = _searchable(letter.data, redactor, secrets)
+    _searchable(letter.metadata, redactor, secrets)
+    is_known = max(len(letter.data), len(letter.metadata)) <= MAX_IN_PART
+    error = redactor.text(letter.error, secrets, shortest=1) if is_known else ""
+    names = [letter.error_type, letter.id, letter.entry_id, letter.event_id, letter.correlation_id]
+    places = [data, error, *names, letter.event_type, letter.handler]
+    return any(wanted in place.casefold() for place in places)
+
+
+def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:
+    if len(raw) > MAX_IN_PART:
+        return ""
+    try:
+        value = redactor.value(orjson.loads(raw), secrets)
+    except (orjson.JSONDecodeError, TooDeepError):
+        return redactor.raw(raw, secrets).decode(errors="replace")
+    # As Rapids writes it, and as others do, with spaces after separators.
+    return f"{orjson.dumps(value).decode()}\n{json.dumps(value, ensure_ascii=False)}"

@@ -1,0 +1,138 @@
+"""Data of any kind and size as they may be shown: redacted, cut, and nothing that JSON cannot hold."""
+
+import base64
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, cast
+
+import orjson
+
+from rapids_fastapi.admin.models import Answer
+from rapids_fastapi.admin.redaction import Redactor, TooDeepError
+
+__all__ = [
+    "MAX_IN_DETAIL",
+    "MAX_IN_LIST",
+    "MAX_IN_PART",
+    "MAX_TEXT",
+    "Payload",
+    "Shown",
+    "clean",
+    "cleaned",
+    "filled",
+    "show",
+]
+
+MAX_IN_LIST = 4 * 1024
+"""Bytes of a payload that a list shows whole."""
+
+MAX_IN_DETAIL = 16 * 1024 * 1024
+
+MAX_IN_PART = 64 * 1024
+"""Bytes of a payload that is searched where not all of it is needed, or where it is no JSON: that takes longer."""
+
+MAX_TEXT = 1_000
+"""Characters of a name, a reason or an error in an answer."""
+
+Value = TypeVar("Value")
+Model = TypeVar("Model", bound=Answer)
+
+
+class Payload(Answer):
+    """An event's data or metadata, redacted."""
+
+    encoding: Literal["json", "text", "base64", "omitted"]
+    """What `value` is: the JSON value itself; text (what is no JSON, or the beginning of what is cut); base64 of what
+    is not UTF-8 either; or null for what is too large to be shown here."""
+    value: Any
+    size: int
+    """Bytes as stored."""
+    truncated: bool
+    """Whether `value` is not all of it."""
+
+    @classmethod
+    def omitted(cls, size: int) -> "Payload":
+        """What stands for a payload that is too large."""
+        return cls(encoding="omitted", value=None, size=size, truncated=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A payload to show, and what had to be hidden in it."""
+
+    payload: Payload
+    secrets: frozenset[str] = frozenset()
+    is_searched: bool = True
+    """Whether all of it was searched: if not, there may be more to hide than is known."""
+
+    @classmethod
+    def known(cls, *parts: "Shown") -> frozenset[str] | None:
+        """What had to be hidden in all the parts; None where not all of one was searched."""
+        if not all(part.is_searched for part in parts):
+            return None
+        return frozenset[str]().union(*(part.secrets for part in parts))
+
+
+def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0) -> Shown:
+    """The payload, redacted; cut where it has more than `longest` bytes. One of `size` that was not read is omitted."""
+    size = size if raw is None else len(raw)
+    if raw is None or size > max(longest, MAX_IN_PART):
+        # To parse it and then show its first lines would cost more than they are worth.
+        return Shown(Payload.omitted(size), is_searched=False)
+    try:
+        secrets: set[str] = set()
+        value = redactor.value(orjson.loads(raw), secrets)
+    except (orjson.JSONDecodeError, TooDeepError):
+        return _other(raw, redactor, min(longest, MAX_IN_PART))
+    if size <= longest:
+        return Shown(Payload(encoding="json", value=value, size=size, truncated=False), frozenset(secrets))
+    start = orjson.dumps(value)[:longest].decode(errors="ignore")
+    return Shown(Payload(encoding="text", value=start, size=size, truncated=True), frozenset(secrets))
+
+
+def _other(raw: bytes, redactor: Redactor, longest: int) -> Shown:
+    """What is no JSON."""
+    size, truncated = len(raw), len(raw) > longest
+    start = raw[:longest]
+    secrets: set[str] = set()
+    masked = redactor.raw(start, secrets)
+    if truncated and size <= MAX_IN_PART:  # an error may quote what is not shown
+        redactor.raw(raw, secrets)
+    try:  # a cut may have left a part of the last character
+        codecs.getincrementaldecoder("utf-8")().decode(start, final=not truncated)
+    except UnicodeDecodeError:
+        payload = Payload(encoding="base64", value=base64.b64encode(masked).decode(), size=size, truncated=truncated)
+    else:
+        payload = Payload(encoding="text", value=masked.decode(errors="ignore"), size=size, truncated=truncated)
+    return Shown(payload, frozenset(secrets), is_searched=size <= MAX_IN_PART)
+
+
+def clean(text: str, longest: int = MAX_TEXT) -> str:
+    """Text that any JSON writer can write, cut at `longest` characters."""
+    cut = text if len(text) <= longest else text[: longest - 1] + "…"
+    return cut.encode(errors="replace").decode()
+
+
+def cleaned(value: Value) -> Value:
+    """The value with every text in it `clean`, also in tuples, mappings and frozen dataclasses."""
+    return cast("Value", _cleaned(value))
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, tuple):
+        return tuple(map(_cleaned, cast("tuple[Any, ...]", value)))
+    if isinstance(value, Mapping):
+        return {_cleaned(name): _cleaned(member) for name, member in cast("Mapping[Any, Any]", value).items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        members = {field.name: _cleaned(getattr(value, field.name)) for field in fields(value) if field.init}
+        return replace(value, **members)
+    return value
+
+
+def filled(model: type[Model], value: object, **redacted: Any) -> Model:
+    """An answer with the given fields, and the others as the value has them, `cleaned`."""
+    same = {name: cleaned(getattr(value, name)) for name in model.model_fields if name not in redacted}
+    return model(**same, **redacted)
