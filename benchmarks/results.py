@@ -76,7 +76,12 @@ class Findings:
 
 
 def row_results(scenarios: Sequence[Scenario], findings: Findings, contenders: Sequence[str]) -> list[RowResult]:
-    return [_result(scenario, row, findings, contenders) for scenario in scenarios for row in scenario.rows]
+    return [
+        _result(scenario, row, findings, contenders)
+        for scenario in scenarios
+        for row in scenario.rows
+        if row.is_shown(contenders)
+    ]
 
 
 def _result(scenario: Scenario, row: Row, findings: Findings, contenders: Sequence[str]) -> RowResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,11 @@ class Row:
     budgets: tuple[Budget, ...] = ()
     lower_is_better: bool = True
     charted: bool = True
+    only_with: str | None = None
+    """The contender without which this row is left out."""
+
+    def is_shown(self, contenders: Collection[str]) -> bool:
+        return self.only_with is None or self.only_with in contenders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,17 @@ from typing import Any
 
 from benchmarks.budgets import AtLeast, AtMost, AtMostTimes, Budget, Flat, TimesFaster
 from benchmarks.letter_scenarios import LETTERS
-from benchmarks.scenario import ALL, Row, Scenario
+from benchmarks.scenario import ALL, BEFORE, Row, Scenario
 
 WITHOUT_FASTSTREAM = ("ours", "floor", "peer")
 OWN_AND_PEER = ("ours", "peer")
 
 
 def _per_event(name: str, title: str, *budgets: Budget) -> tuple[Row, ...]:
-    return (Row(name, title, "us", "µs/event", budgets),)
+    """The time of an event. Next to an earlier commit also the computing time of the measured process, which other work
+    on the machine changes less."""
+    cpu = Row(f"{name}-cpu", f"{title}: CPU", "cpu_us", "µs/event", charted=False, only_with=BEFORE)
+    return (Row(name, title, "us", "µs/event", budgets), cpu)
 
 
 def _uvloop(scenario: Scenario, *budgets: Budget) -> Scenario:

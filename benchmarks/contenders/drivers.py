@@ -45,10 +45,10 @@ async def _emit(contender: Contender, job: Job) -> Outcome:
     async with contender.emitting(job) as emitting:
         await shape(emitting, range(FIRST, FIRST + job.warm))
         gc.collect()
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         await shape(emitting, range(FIRST + job.warm, FIRST + job.warm + job.count))
-        seconds = time.perf_counter() - began
-    return Outcome(_speed(job.count, seconds))
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    return Outcome(_speed(job.count, seconds, cpu_seconds))
 
 
 async def _one_at_a_time(emitting: Emitting, numbers: range) -> None:
@@ -74,8 +74,8 @@ _SHAPES: dict[str, Callable[[Emitting, range], Awaitable[None]]] = {
 }
 
 
-def _speed(count: int, seconds: float) -> dict[str, float]:
-    return {"us": seconds / count * 1e6, "per_second": count / seconds}
+def _speed(count: int, seconds: float, cpu_seconds: float) -> dict[str, float]:
+    return {"us": seconds / count * 1e6, "cpu_us": cpu_seconds / count * 1e6, "per_second": count / seconds}
 
 
 # --- consuming ------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ async def _consume(contender: Contender, job: Job) -> Outcome:
     if job.memory_mark:
         memory["mib_last"] = resident_mib()
         memory["growth"] = memory["mib_last"] / memory["mib_first"]
-    speed = _speed(tally.timed // job.handlers, tally.seconds)
+    speed = _speed(tally.timed // job.handlers, tally.seconds, tally.cpu_seconds)
     return Outcome({**speed, **memory}, tally.count, tally.checksum)
 
 

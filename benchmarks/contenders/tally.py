@@ -20,20 +20,27 @@ class Tally:
         self._warm = warm
         self._began = 0.0
         self._ended = 0.0
+        self._cpu_began = 0.0
+        self._cpu_ended = 0.0
 
     def note(self, number: int) -> None:
         """A handler returns."""
         self.count += 1
         self.checksum += number
         if self.count == self._warm:
-            self._began = time.perf_counter()
+            self._began, self._cpu_began = time.perf_counter(), time.process_time()
         elif self.count == self.expected:
-            self._ended = time.perf_counter()
+            self._ended, self._cpu_ended = time.perf_counter(), time.process_time()
             self.done.set()
 
     @property
     def seconds(self) -> float:
         return self._ended - self._began
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What this process computed while the clock ran."""
+        return self._cpu_ended - self._cpu_began
 
     @property
     def timed(self) -> int:

@@ -73,14 +73,15 @@ def test_a_failure_shows_and_takes_the_other_rounds_with_it(findings: Findings) 
 
 def test_a_row_that_is_more_than_three_percent_worse_than_before_is_marked(findings: Findings) -> None:
     for round_, (cost, rate) in enumerate([(14.5, 9_300.0), (15.5, 9_290.0), (16.5, 9_310.0)]):
-        findings.add(CONSUME_BATCH, "before", round_, {"us": cost})
+        findings.add(CONSUME_BATCH, "before", round_, {"us": cost, "cpu_us": cost})
         findings.add(SLOW, "before", round_, {"per_second": rate})
 
-    cost, rate = row_results([CONSUME_BATCH, SLOW], findings, ("ours", "before"))
+    cost, cpu, rate = row_results([CONSUME_BATCH, SLOW], findings, ("ours", "before"))
 
     head, _, first, second = table([cost, rate], ("ours", "before")).splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")][2:5] == ["Rapids", "before", "Rapids / before"]
     assert (cost.is_slower, rate.is_slower) == (True, True)
+    assert (cpu.row.name, cpu.is_slower) == ("consume-batch-cpu", False), "ours has not measured it"
     assert "1.03 (1.03-1.03) WORSE" in first
     assert "0.97 (0.97-0.97) WORSE" in second
 
@@ -92,8 +93,20 @@ def test_a_row_that_is_as_fast_as_before_or_nearly_is_not_marked(findings: Findi
 
     found = row_results([CONSUME_BATCH, SLOW], findings, ("ours", "before"))
 
-    assert [row.is_slower for row in found] == [False, False]
+    assert not any(row.is_slower for row in found)
     assert "WORSE" not in table(found, ("ours", "before"))
+
+
+def test_computing_time_is_shown_only_next_to_an_earlier_commit(findings: Findings) -> None:
+    findings.add(CONSUME_BATCH, "ours", 0, {"cpu_us": 12.0})
+    findings.add(CONSUME_BATCH, "before", 0, {"cpu_us": 10.0})
+
+    alone = [result.row.name for result in row_results([CONSUME_BATCH], findings, CONTENDERS)]
+    _, cpu = row_results([CONSUME_BATCH], findings, ("ours", "before"))
+
+    assert alone == ["consume-batch"]
+    assert cpu.is_slower
+    assert "1.20 (1.20-1.20) WORSE" in table([cpu], ("ours", "before"))
 
 
 def test_the_legend_says_what_a_contender_lacks(findings: Findings) -> None:
