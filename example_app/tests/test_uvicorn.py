@@ -54,7 +54,7 @@ async def is_ready(address: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("arguments", [(), ("--workers", "2"), ("--reload",)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=" ".join)
 async def test_orders_are_shipped_and_seen_by_every_worker(private_temp: Path, arguments: tuple[str, ...]) -> None:
     async with uvicorn(*arguments) as address:
         await eventually(lambda: is_ready(address))

@@ -22,6 +22,8 @@ from tests.servers.standalone import Standalone
 from tests.support import eventually
 from tests.worker.helpers import DLQ
 
+pytestmark = pytest.mark.slow
+
 SYNCED = {"appendonly": "yes", "appendfsync": "always"}
 SIZES = {"one server": (50_000, 4), "Cluster": (10_000, 4)}
 """Letters, and kills."""

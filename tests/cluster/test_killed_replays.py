@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from tests.cluster.bank import Bank
 from tests.cluster.conftest import Place
 from tests.cluster.replaying import Ended, Job, replay
 from tests.servers.connecting import connected
+
+pytestmark = pytest.mark.slow
 
 NUMBER = 10_000
 OTHER_DATA = {"number": NUMBER}

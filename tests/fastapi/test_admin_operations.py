@@ -255,15 +255,18 @@ class TestWatching:
     def test_it_ends_in_time_and_goes_on_where_it_was(
         self, client: TestClient, held: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        client.post(f"{OPERATIONS}/{held['id']}/pause", json={})
-        monkeypatch.setattr(progress, "LASTS", 2.0)
+        path = f"{OPERATIONS}/{held['id']}"
+        until(lambda: client.get(path).json()["done"] == 1)  # the first is moved at once
+        client.post(f"{path}/pause", json={})
+        until(lambda: client.get(path).json()["owner"] == "")  # the process that had it has seen the pause
+        monkeypatch.setattr(progress, "LASTS", 1.0)
         monkeypatch.setattr(progress, "LOOKS_EVERY", 0.02)
         monkeypatch.setattr(progress, "KEEPS_ALIVE_EVERY", 0.1)
-        response = client.get(f"{OPERATIONS}/{held['id']}/events")
+        response = client.get(f"{path}/events")
         assert ": nothing new\n\n" in response.text
         (event,) = [event for event in events(response.text) if "data" in event]
         assert (event["event"], json.loads(event["data"])["state"]) == ("progress", "paused")
-        again = client.get(f"{OPERATIONS}/{held['id']}/events", headers={"Last-Event-ID": event["id"]})
+        again = client.get(f"{path}/events", headers={"Last-Event-ID": event["id"]})
         assert again.status_code == 200
         assert "data:" not in again.text
 
