@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rapids.embedded_supervisor import die_with_parent
+from rapids.embedded.supervisor import die_with_parent
 
 LAST_WORDS = 2_000
 

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from tests.embedded_scripts import private_temp, run_script
+from tests.embedded.scripts import private_temp, run_script
 from tests.model.profiles import register_profiles
 from tests.servers.builds import BUILDS, Build
 from tests.servers.choice import DEFAULT, NAMES, Servers, build_of, is_one_machine, servers_named

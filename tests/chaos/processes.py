@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rapids.embedded_supervisor import die_with_parent
+from rapids.embedded.supervisor import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 NICENESS = 5

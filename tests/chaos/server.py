@@ -8,7 +8,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from rapids.embedded import find_server_binary
+from rapids.embedded.server import find_server_binary
 from tests.chaos.processes import Process
 
 START_PATIENCE = 60.0

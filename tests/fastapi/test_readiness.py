@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from rapids import EventEmitter, EventRouter, RouterHealth
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi import Rapids, readiness
-from tests.embedded_scripts import private_temp
+from tests.embedded.scripts import private_temp
 from tests.fastapi.helpers import STREAM, admin_app, until
 from tests.fastapi.test_uvicorn import served
 from tests.redis.own_server import own_server

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.embedded_scripts import is_gone, private_temp
+from tests.embedded.scripts import is_gone, private_temp
 from tests.fastapi.helpers import until
 from tests.support import SOON
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from rapids._storage.keys import Source
-from rapids.embedded_supervisor import die_with_parent
+from rapids.embedded.supervisor import die_with_parent
 from tests.mixed_fleet import environment
 from tests.support import eventually
 from tests.worker.helpers import consumers

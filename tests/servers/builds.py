@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rapids.embedded import find_server_binary
+from rapids.embedded.server import find_server_binary
 
 FOLDER = Path(__file__).parents[2] / ".servers"
 EXECUTABLE = "redis-server"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.embedded_scripts import ScriptRunner, is_gone
+from tests.embedded.scripts import ScriptRunner, is_gone
 from tests.servers import site
 from tests.servers.builds import NEWEST
 from tests.servers.node import KEEPS_NOTHING, Node

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids.embedded import embedded_server
-from tests.embedded_scripts import USER, ScriptRunner, is_gone
+from tests.embedded.scripts import USER, ScriptRunner, is_gone
 from tests.support import SOON, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
@@ -56,7 +56,7 @@ async def test_kill_9_of_all_that_share_it_ends_it(
         assert await client.ping()
     other.kill()
     await eventually(lambda: all(is_gone(pid) for pid in seen[1:]) and not list(private_temp.iterdir()))
-    assert not (tmp_path / "data" / "rapids.lock").exists()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["appendonlydir"]
 
 
 async def test_the_terminal_does_not_end_it(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ async def test_a_cancelled_start_leaves_nothing(private_temp: Path) -> None:
             await asyncio.sleep(60)
 
     def server_folders() -> list[Path]:
-        return list(private_temp.glob("rapids-*/server-*"))
+        return list(private_temp.glob("rapids-*/own-*"))
 
     for begun in (lambda: True, server_folders):
         using = asyncio.create_task(use())

