@@ -43,7 +43,8 @@ class Outages:
         self._logger = logger
         self._context = context
         self._counts = counts
-        self._failing: dict[str, Failing] = {}
+        self.failing: dict[str, Failing] = {}
+        """What failed when it was tried last, by operation."""
         self._since = 0.0
 
     async def retry(
@@ -51,17 +52,21 @@ class Outages:
         operation: str,
         attempt: Callable[[], Awaitable[T]],
         *,
+        after: Exception | None = None,
         repair: Callable[[Exception], Awaitable[None]] | None = None,
         max_pause: float = MAX_PAUSE,
     ) -> T:
         """The attempt's result, however many Redis errors come before it.
 
-        `repair` gets each error before the next attempt; it may raise Redis errors too. Pauses between attempts grow up
-        to `max_pause` seconds.
+        `after`: the error of an attempt that was made already. `repair` gets each error before the next attempt; it may
+        raise Redis errors too. Pauses between attempts grow up to `max_pause` seconds.
         """
         failures = 0
         while True:
             try:
+                if after is not None:
+                    error, after = after, None
+                    raise error
                 result = await attempt()
             except (RedisError, OSError) as error:
                 failures += 1
@@ -77,11 +82,7 @@ class Outages:
     @property
     def longest(self) -> Failing | None:
         """The operation that has been failing for the longest time; None where none fails now."""
-        return min(self._failing.values(), key=lambda failing: failing.since, default=None)
-
-    def is_failing(self, operation: str) -> bool:
-        """Whether an operation failed when it was tried last."""
-        return operation in self._failing
+        return min(self.failing.values(), key=lambda failing: failing.since, default=None)
 
     @staticmethod
     def pause(failures: int, longest: float = MAX_PAUSE) -> float:
@@ -90,10 +91,10 @@ class Outages:
 
     def failed(self, operation: str, error: Exception) -> None:
         """Note that an operation failed."""
-        is_first, now = not self._failing, time.monotonic()
-        since = self._failing[operation].since if operation in self._failing else now
+        is_first, now = not self.failing, time.monotonic()
+        since = self.failing[operation].since if operation in self.failing else now
         why = reason(error)
-        self._failing[operation] = Failing(operation, since, f"{type(error).__name__}: {why}")
+        self.failing[operation] = Failing(operation, since, f"{type(error).__name__}: {why}")
         if is_first:
             self._since = now
             self._logger.error("Redis unavailable, retrying: %s: %s", operation, why, extra=self._context)
@@ -102,14 +103,14 @@ class Outages:
 
     def worked(self, operation: str) -> None:
         """Note that an operation worked."""
-        if self._failing.pop(operation, None) is not None and not self._failing:
+        if self.failing.pop(operation, None) is not None and not self.failing:
             lasted = time.monotonic() - self._since if self._counts is None else self._counts.outage_ended()
             extra = {**self._context, "outage_seconds": lasted}
             self._logger.warning("Redis is back after %.1f s", lasted, extra=extra)
 
     def ended(self, operation: str) -> None:
         """Note that nobody retries an operation any more."""
-        self._failing.pop(operation, None)
+        self.failing.pop(operation, None)
 
 
 class HaltedError(Exception):

@@ -8,12 +8,14 @@ from typing import TypeAlias
 
 from rapids._storage.client.connections import Reply
 from rapids._storage.keys import Source
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.inflight import HeldEntry, Inflight, State
 
 __all__ = ["Acks", "Batch"]
 
-LARGEST_SEND = 1_000
+ACKNOWLEDGING = State.ACKNOWLEDGING
+
+MAX_SENT = 1_000
 """Entries acknowledged by one command."""
 
 Batch: TypeAlias = Mapping[Source, Sequence[bytes]]
@@ -25,10 +27,10 @@ class Acks:
     A lease is kept until its acknowledgement is confirmed; one that was not is sent again, which does no harm.
     """
 
-    def __init__(self, member: Member, inflight: Inflight) -> None:
-        self._member = member
+    def __init__(self, context: WorkerContext, inflight: Inflight) -> None:
+        self._context = context
         self._inflight = inflight
-        self._waiting: dict[Source, list[bytes]] = {source: [] for source in member.sources}
+        self._waiting: dict[Source, list[bytes]] = {source: [] for source in context.sources}
         self._since: float | None = None
         self._under_way: list[Batch] = []
         self.settled_at = -math.inf
@@ -40,7 +42,7 @@ class Acks:
 
     def put(self, held: HeldEntry) -> None:
         """Acknowledge an entry soon."""
-        held.state = State.ACKNOWLEDGING
+        held.state = ACKNOWLEDGING
         self._waiting[held.entry.source].append(held.entry.entry_id)
         if self._since is None:
             self._since = time.monotonic()
@@ -62,35 +64,36 @@ class Acks:
         return self._since is not None
 
     def take(self) -> Batch:
-        """What is to be sent now; the caller tells what came of it: `answered`, `failed` or `put_back`."""
+        """What is to be sent now; the caller reports what came of it: `answered`, `failed` or `requeue`."""
         if self._since is None:
             return {}
-        taken = {source: ids[:LARGEST_SEND] for source, ids in self._waiting.items() if ids}
+        taken = {source: ids[:MAX_SENT] for source, ids in self._waiting.items() if ids}
         for source in taken:
-            del self._waiting[source][:LARGEST_SEND]
+            del self._waiting[source][:MAX_SENT]
         self._note_waiting()
         self._under_way.append(taken)
         return taken
 
     def answered(self, batch: Batch, replies: Sequence[Reply]) -> None:
-        """Redis answered: let go of what it acknowledged, and keep what it refused."""
+        """Redis answered: drop what it acknowledged, and send again what it refused."""
         fault = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if fault is not None:
             self.failed(batch, fault)
             return
         self._under_way.remove(batch)
         for source, ids in batch.items():
-            self._member.counts.acked += self._inflight.drop_all(source, ids)
+            self._context.counts.acked += self._inflight.drop_all(source, ids)
         self.settled_at = time.monotonic()
-        self._member.outages.worked("acknowledging")
+        if self._context.outages.failing:
+            self._context.outages.worked("acknowledging")
         self.changed.set()
 
     def failed(self, batch: Batch, error: Exception) -> None:
         """Redis did not answer, or refused: they are sent again."""
-        self._member.outages.failed("acknowledging", error)
-        self.put_back(batch)
+        self._context.outages.failed("acknowledging", error)
+        self.requeue(batch)
 
-    def put_back(self, batch: Batch) -> None:
+    def requeue(self, batch: Batch) -> None:
         """They are sent again: it is not known whether they were."""
         self._under_way.remove(batch)
         for source, ids in batch.items():

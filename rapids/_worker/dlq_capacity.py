@@ -8,9 +8,9 @@ from redis.exceptions import RedisError
 
 from rapids._storage import letter_index
 from rapids._storage.letter_index import Room
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 
-__all__ = ["LetterRoom"]
+__all__ = ["DlqCapacity"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -21,20 +21,20 @@ NEAR, FAR = 0.8, 0.6
 """The share of `dlq_maxlen` at which it is told that letters may be cut, and that below which it may be told again."""
 
 
-class LetterRoom:
+class DlqCapacity:
     """Looks every few seconds at how many dead letters there are, where their number has a limit.
 
     A letter that is cut away was neither replayed nor discarded by anybody: those are not in the stream any more.
     """
 
-    def __init__(self, member: Member, dlq: str, maxlen: int) -> None:
-        self._member = member
+    def __init__(self, context: WorkerContext, dlq: str, maxlen: int) -> None:
+        self._context = context
         self._dlq = dlq
         self._maxlen = maxlen
         self._cut: int | None = None
         """How many were cut by the last look; None before the first."""
         self._is_told = False
-        self._context = {**member.context, "dlq": dlq}
+        self._log = {**context.log, "dlq": dlq}
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -46,9 +46,9 @@ class LetterRoom:
     async def _look(self) -> None:
         """A look. Where it fails that is no outage, and keeps nobody from handling what there is."""
         try:
-            self._tell(await letter_index.room(self._member.commands, self._dlq))
+            self._tell(await letter_index.room(self._context.commands, self._dlq))
         except (RedisError, OSError) as error:
-            logger.debug("dead letters were not looked at: %s", error, extra=self._context)
+            logger.debug("dead letters were not looked at: %s", error, extra=self._log)
 
     def _tell(self, room: Room) -> None:
         """Log when the limit is near, when that is over, and what was cut since the last look."""
@@ -59,15 +59,15 @@ class LetterRoom:
                 "%d dead letters wait for somebody, and dlq_maxlen is %d: soon the oldest are cut away for newer ones, "
                 "and with them what failed and why. Replay or discard some, or raise dlq_maxlen",
                 *(room.length, self._maxlen),
-                extra={**self._context, "letters": room.length},
+                extra={**self._log, "letters": room.length},
             )
         elif self._is_told and share < FAR:
             self._is_told = False
-            logger.info("there is room for dead letters again: %d", room.length, extra=self._context)
+            logger.info("there is room for dead letters again: %d", room.length, extra=self._log)
         if self._cut is not None and room.cut > self._cut:
             logger.error(
                 "%d dead letters were cut away, since dlq_maxlen is %d, and nobody had replayed or discarded them",
                 *(room.cut - self._cut, self._maxlen),
-                extra={**self._context, "lost_count": room.cut - self._cut},
+                extra={**self._log, "lost_count": room.cut - self._cut},
             )
         self._cut = room.cut

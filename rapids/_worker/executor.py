@@ -1,14 +1,13 @@
-"""The executor: takes one delivery after another, runs its handlers, and says what became of each."""
+"""The executor: takes one delivery after another, runs its handlers, and decides what becomes of each."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from rapids import correlation
 from rapids._core.attempt_log import Attempt, AttemptLog
-from rapids._core.entry_id import order
 from rapids._core.handlers import Handler
 from rapids._core.outcomes import (
     ACK,
@@ -25,124 +24,81 @@ from rapids._core.outcomes import (
 )
 from rapids._core.supervision import Stop
 from rapids._storage.groups import RawEntry
-from rapids._storage.keys import Source
 from rapids._wire.letter_format import Origin
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
 from rapids._worker.exclusivity import Exclusivity
-from rapids._worker.handler_run import Attempts, Runner
+from rapids._worker.gate import Answer, Gate
+from rapids._worker.handler_run import HandlerRunner, Runner, handler_runner
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.intake import Abandoned, Intake, Turn
-from rapids._worker.lanes import Lanes
 from rapids._worker.leases import Leases
-from rapids._worker.observed import attempts_of
 from rapids._worker.plan import NOTHING, Plan, Planned, Planner, Unplannable
-from rapids._worker.run_alone import Solitude
-from rapids._worker.settled import Settled
-from rapids._worker.settler import Settler
+from rapids._worker.reclaimer import Reclaimer
+from rapids._worker.settler import Settled, Settler
 from rapids.delivery import UnderWay
 from rapids.events import Event
 
-__all__ = ["Crew", "Executor"]
+__all__ = ["Executor", "ExecutorContext"]
 
-SETTLE_PATIENCE = 1.0
+MAX_SETTLE_WAIT = 1.0
 """Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
 
-OVERDUE_GRACE = 2.0
-"""Seconds after which an entry that was due again and did not come back is another consumer's."""
 
-LANES_LIMIT = 10_000
-"""Entries that wait in lanes, above which no more are read."""
+BEGIN = Answer.BEGIN
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class ExecutorContext:
     """What the executors of a worker share."""
 
-    member: Member
+    worker: WorkerContext
+    gate: Gate
+    inflight: Inflight
+    intake: Intake
+    leases: Leases
+    exclusivity: Exclusivity
+    reclaimer: Reclaimer
+    settler: Settler
     planner: Planner
     runners: Mapping[str, Runner]
-    intake: Intake
-    inflight: Inflight
-    leases: Leases
-    claim: Callable[[Abandoned], Awaitable[HeldEntry | None]]
-    fetch: Callable[[HeldEntry], Awaitable[bool]]
-    """Brings the payload of an entry back that was held without; False where it is gone."""
-    peek: Callable[[Abandoned], Awaitable[RawEntry | None]]
-    """Looks at an entry without claiming it; None where it is gone."""
-    settler: Settler
-    exclusivity: Exclusivity
     stop: Stop
     deadlines: Deadlines
-    lanes: Lanes[HeldEntry | Abandoned] = field(default_factory=Lanes[HeldEntry | Abandoned])
-    abandoned_in_lanes: set[tuple[Source, bytes]] = field(default_factory=set[tuple[Source, bytes]])
-    solitude: Solitude = field(default_factory=Solitude)
-
-    @property
-    def has_idle_hands(self) -> bool:
-        """Whether something is there to be begun, and no handler runs."""
-        return not (self.intake.is_empty or self.intake.is_shut or self.solitude.is_occupied)
-
-    def release_overdue(self) -> None:
-        """Let lanes go on that waited too long for an entry to come back."""
-        turns = [Turn(key, entry) for key, entry in self.lanes.overdue(time.monotonic())]
-        if turns:
-            self.intake.put_turns(turns)
-            self.tell_room()
-
-    def let_go(self) -> None:
-        """Forget all that was not begun: another consumer is active now, and has taken it."""
-        self.intake.drain()
-        self.lanes.drain()
-        self.abandoned_in_lanes.clear()
-        self.inflight.lose_all()
-        self.tell_room()
-
-    def take_back(self) -> list[HeldEntry]:
-        """All that was taken and not begun, in the order of the stream, to be handed back."""
-        queued = [item for item in self.lanes.drain() if isinstance(item, HeldEntry)]
-        self.abandoned_in_lanes.clear()
-        self.tell_room()
-        return sorted([*self.intake.drain(), *queued], key=lambda held: order(held.entry.entry_id))
-
-    def go_on(self) -> None:
-        """After a pause, in which nothing that lanes wait for could come back."""
-        self.lanes.postpone(time.monotonic() + OVERDUE_GRACE)
-
-    def tell_room(self) -> None:
-        """See whether more may be read, as the lanes are."""
-        self.intake.hold_up(self.lanes.queued >= LANES_LIMIT)
 
 
 class Executor:
     """Takes entries from the intake in order; handlers of one entry run in order of registration, each for itself."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self._settings = crew.member.settings
-        self._order_by = crew.member.settings.order_by
-        self._is_alone = crew.member.settings.concurrency == 1
-        self._has_solitude = False
-        self._attempts: Attempts | None = None
+    def __init__(self, context: ExecutorContext) -> None:
+        self._context = context
+        self._gate = context.gate
+        self._intake = context.intake
+        self._settler = context.settler
+        self._planner = context.planner
+        self._settings = context.worker.settings
+        self._identity = context.worker.identity
+        self._order_by = self._settings.order_by
+        self._runs_alone = False
+        """Whether its entry runs alone now."""
+        self._runner: HandlerRunner | None = None
 
     def is_handling(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
-        return self._attempts is not None and self._attempts.is_under_way(under_way)
+        return self._runner is not None and self._runner.is_under_way(under_way)
 
     async def run(self) -> None:
         """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
-        crew = self._crew
-        deadline = crew.deadlines.of_current_task()
-        self._attempts = attempts_of(crew.member, crew.runners, crew.stop, deadline)
-        intake, solitude = crew.intake, crew.solitude
+        context, intake, gate = self._context, self._intake, self._gate
+        deadline = context.deadlines.of_current_task()
+        self._runner = handler_runner(context.worker, context.runners, context.stop, deadline)
         try:
             while True:
-                if not solitude.is_free:
-                    await solitude.free()
+                if not gate.is_free:
+                    await gate.free()
                     continue
                 next_ = intake.pop()
                 if next_ is None:
-                    if intake.closed.is_set():
+                    if gate.closed.is_set():
                         return
                     await intake.filled()
                 elif isinstance(next_, HeldEntry):
@@ -152,7 +108,7 @@ class Executor:
                 else:
                     await self._take_over(next_)
         finally:
-            crew.deadlines.forget(deadline)
+            context.deadlines.forget(deadline)
 
     # --- what may begin, and when ---
 
@@ -161,87 +117,91 @@ class Executor:
         if self._order_by is None:
             await self._run_abandoned(abandoned)
             return
-        place = (abandoned.source, abandoned.entry_id)
-        if place in self._crew.abandoned_in_lanes:
+        if self._intake.is_in_lane(abandoned):
             return  # found again, for nobody has claimed it yet
-        seen = await self._crew.peek(abandoned)
-        key = None if seen is None else self._key_of(self._crew.planner.plan(seen))[0]
+        seen = await self._context.reclaimer.peek(abandoned)
+        key = None if seen is None else self._key_of(self._planner.plan(seen))[0]
         if key is None:
             await self._run_abandoned(abandoned)
-        elif self._crew.lanes.enter(key, abandoned.entry_id, abandoned):
+        elif self._intake.enter_lane_abandoned(key, abandoned):
             await self._run_lane(key, abandoned)
-        else:
-            self._crew.abandoned_in_lanes.add(place)
-            self._crew.tell_room()
 
     async def _run_abandoned(self, abandoned: Abandoned) -> Settlement | None:
         """Claim an abandoned entry and run it; None where another consumer was faster.
 
-        It may be what kills processes. At its second crash, or before its last chance, it runs with nothing beside it;
-        the first time it does not hold up the others, which could fall with it only once.
+        It may be what kills processes. At its second crash, or before its last chance, it runs alone; the first time it
+        does not hold up the others, which could fall with it only once.
         """
-        self._crew.abandoned_in_lanes.discard((abandoned.source, abandoned.entry_id))
+        self._intake.forget_in_lane(abandoned)
         may_have_killed_twice = abandoned.deliveries >= 2
         is_last_chance = abandoned.deliveries + 1 >= self._settings.max_deliveries
-        stands_in_line = self._settings.exclusive  # nothing newer is to overtake it
-        if not self._is_alone and (may_have_killed_twice or is_last_chance or stands_in_line):
-            async with self._crew.solitude:
-                self._has_solitude = True
+        must_be_next = self._settings.exclusive  # nothing newer is to overtake it
+        if self._settings.concurrency > 1 and (may_have_killed_twice or is_last_chance or must_be_next):
+            async with self._gate.alone():
+                self._runs_alone = True
                 try:
                     return await self._claim_and_run(abandoned)
                 finally:
-                    self._has_solitude = False
+                    self._runs_alone = False
         return await self._claim_and_run(abandoned)
 
     async def _claim_and_run(self, abandoned: Abandoned) -> Settlement | None:
         # What has run by then must be settled, or it would be delivered again with it, each time. A settlement that
         # Redis goes on refusing is no reason to wait for longer.
         with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_PATIENCE):
-                await self._crew.settler.flushed()
-        if self._crew.intake.is_shut:
+            async with asyncio.timeout(MAX_SETTLE_WAIT):
+                await self._settler.flushed()
+        if self._gate.is_shut:
             return None
-        held = await self._crew.claim(abandoned)
+        held = await self._context.reclaimer.claim(abandoned)
         if held is None or not await self._may_begin(held):
             return None
-        _, planned = self._key_of(self._crew.planner.plan(held.entry))
+        _, planned = self._key_of(self._planner.plan(held.entry))
         return await self._run(held, planned)
 
     async def _begin(self, held: HeldEntry) -> None:
-        if not self._is_certain(held) and not await self._may_begin(held):
+        if self._gate.ask(held) is not BEGIN and not await self._may_begin(held):
             return
-        planned = self._crew.planner.plan(held.entry)
+        planned = self._planner.plan(held.entry)
         if self._order_by is None or planned is NOTHING:
             await self._run(held, planned)
             return
         key, planned = self._key_of(planned)
         if key is None:
             await self._run(held, planned)
-        elif self._crew.lanes.enter(key, held.entry.entry_id, held):
+        elif self._intake.enter_lane(key, held):
             await self._run_lane(key, held, planned)
-        else:
-            self._wait_in_lane(held)
-
-    def _is_certain(self, held: HeldEntry) -> bool:
-        """Whether an entry may be begun without a question; most may."""
-        return self._crew.leases.certain(held) and self._crew.exclusivity.lasts and not self._crew.intake.is_shut
 
     async def _may_begin(self, held: HeldEntry) -> bool:
-        """Whether an entry is still ours, and handlers are still begun. If not, it is handed back like the others."""
-        intake, exclusivity = self._crew.intake, self._crew.exclusivity
-        if not self._crew.leases.certain(held) or not exclusivity.lasts:
-            try:
-                if not exclusivity.lasts and not await exclusivity.confirm():
-                    self._crew.inflight.lose(held)
+        """Whether an entry begins, once that is known. If not, it is released like the others, or another's."""
+        is_confirmed = False
+        while True:
+            match self._gate.ask(held, is_confirmed=is_confirmed, is_alone=self._runs_alone):
+                case Answer.BEGIN:
+                    return True
+                case Answer.WAIT:
+                    is_confirmed = await self._wait(held, is_confirmed=is_confirmed)
+                case Answer.GIVE_BACK:
+                    if held.state is not State.LOST:
+                        self._intake.put((held,))
                     return False
-                if not await self._crew.leases.still_ours(held):
-                    return False
-            except BaseException:
-                intake.put((held,))
-                raise
-        if intake.is_shut:
-            intake.put((held,))
-            return False
+
+    async def _wait(self, held: HeldEntry, *, is_confirmed: bool) -> bool:
+        """Wait until the gate may answer otherwise; whether Redis was asked just now whether the entry is ours.
+
+        That is how a process that was stopped and continued does not run what others took over meanwhile.
+        """
+        try:
+            if is_confirmed or self._gate.is_sure_of(held):
+                await self._gate.free()
+                return False
+            if time.monotonic() >= self._gate.active_until and not await self._context.exclusivity.confirm():
+                self._context.inflight.lose(held)
+            else:
+                await self._context.leases.confirm(held)
+        except BaseException:
+            self._intake.put((held,))
+            raise
         return True
 
     def _key_of(self, planned: Planned) -> tuple[Hashable, Planned]:
@@ -256,30 +216,21 @@ class Executor:
             return None, Unplannable(dead, planned.fields, planned.counts, planned.ledger, planned.replay)
         return key, planned
 
-    def _wait_in_lane(self, held: HeldEntry) -> None:
-        """An entry waits without its payload where many do, so that memory holds their ids only."""
-        held.enter(State.IN_LANE)
-        if self._crew.lanes.queued > self._settings.batch_size + self._settings.concurrency:
-            held.entry = held.entry._replace(fields=())
-        self._crew.tell_room()
-
     async def _run_lane(self, key: Hashable, first: HeldEntry | Abandoned, planned: Planned | None = None) -> None:
-        """Run an entry of a lane, and then those that were queued behind it."""
-        lanes, following = self._crew.lanes, first
+        """Run an entry of a lane, and then those that wait for it there."""
+        intake, following = self._intake, first
         while True:
             try:
                 settlement = await self._run_in_lane(following, planned)
-            except BaseException:  # whatever ends this executor, the lane goes on with another, or is handed back
-                if (next_ := lanes.leave(key)) is not None:
-                    self._crew.intake.put_turns((Turn(key, next_),))
+            except BaseException:  # whatever ends this executor, the lane goes on with another, or is released
+                intake.pass_lane_on(key)
                 raise
             if isinstance(settlement, Keep) and self._settings.retry_blocks_key:
                 entry_id = following.entry_id if isinstance(following, Abandoned) else following.entry.entry_id
-                lanes.hold(key, entry_id, time.monotonic() + settlement.delay + OVERDUE_GRACE)
+                intake.hold_lane(key, entry_id, settlement.delay)
                 return
-            if self._crew.intake.closed.is_set() or (next_ := lanes.leave(key)) is None:
+            if self._gate.closed.is_set() or (next_ := intake.leave_lane(key)) is None:
                 return
-            self._crew.tell_room()
             following, planned = next_, None
 
     async def _run_in_lane(self, held: HeldEntry | Abandoned, planned: Planned | None) -> Settlement | None:
@@ -288,57 +239,54 @@ class Executor:
             return await self._run_abandoned(held)
         if planned is not None:
             return await self._run(held, planned)
-        if not await self._may_begin(held) or not (held.entry.fields or await self._crew.fetch(held)):
+        if not await self._may_begin(held) or not (held.entry.fields or await self._context.reclaimer.fetch(held)):
             return None
-        return await self._run(held, self._crew.planner.plan(held.entry))
+        return await self._run(held, self._planner.plan(held.entry))
 
     # --- running it ---
 
     async def _run(self, held: HeldEntry, planned: Planned) -> Settlement | None:
         if isinstance(planned, Plan):
-            solitude = self._crew.solitude
-            if not solitude.is_free and not self._has_solitude:
-                await solitude.free()  # also for a lane's backlog: somebody is alone, or waits to be
-                if not await self._may_begin(held):
-                    return None
-            held.enter(State.RUNNING)
-            solitude.enter()
+            gate = self._gate
+            if not (gate.is_free or self._runs_alone or await self._may_begin(held)):
+                return None
+            gate.begin(held)
             try:
                 return await self._deliver(held, planned)
             finally:
-                solitude.leave()
+                gate.end()
         if isinstance(planned, Unplannable):
             attempt = Attempt.of(
-                planned.dead.failure, delivery=held.entry.deliveries, attempt=1, consumer=self._crew.member.name
+                planned.dead.failure, delivery=held.entry.deliveries, attempt=1, consumer=self._identity.name
             )
             return self._settle(held, planned, None, [replace(planned.dead, attempts=AttemptLog.of(attempt))])
-        self._crew.member.counts.ignored += 1
-        self._crew.settler.acknowledge(held)
+        self._context.worker.counts.ignored += 1
+        self._settler.acknowledge(held)
         return ACK
 
     async def _deliver(self, held: HeldEntry, plan: Plan) -> Settlement:
         entry = held.entry
-        event, handlers, attempts = plan.event, plan.handlers, self._attempts
-        assert attempts is not None  # noqa: S101 - made when the executor began to run
+        event, handlers, runner = plan.event, plan.handlers, self._runner
+        assert runner is not None  # noqa: S101 - made when the executor began to run
         correlation.handle(event.correlation_id, event.id)
         outcomes: list[Outcome] = []
         failed = False
         try:
             for handler in handlers:
-                outcome = await attempts.run(handler, self._under_way(handler, plan, entry), plan.counts)
+                outcome = await runner.run(handler, self._under_way(handler, plan, entry), plan.counts)
                 outcomes.append(outcome)
                 failed = failed or outcome is not handler.done
         except BaseException:  # what had finished by then is settled as finished
             left = handlers[len(outcomes) :]  # the first of them was at it
-            outcomes += [Released(handler.name, attempts.take_failed()) for handler in left]
+            outcomes += [Released(handler.name, runner.take_failed()) for handler in left]
             self._settle(held, plan, event, outcomes)
             raise
         if plan.ledger is NO_LEDGER and not failed:
-            self._crew.settler.acknowledge(held)
+            self._settler.acknowledge(held)
             return ACK
         for name in plan.absent:
             spent = plan.ledger.deliveries_of(name, entry.deliveries)
-            outcomes.append(attempts.absent(name, spent, entry))
+            outcomes.append(runner.absent(name, spent, entry))
         return self._settle(held, plan, event, outcomes)
 
     def _under_way(self, handler: Handler, plan: Plan, entry: RawEntry) -> UnderWay:
@@ -348,7 +296,7 @@ class Executor:
             handler.name,
             source.stream,
             source.group,
-            self._crew.member.name,
+            self._identity.name,
             entry.entry_id,
             entry.deliveries,
             1,
@@ -361,7 +309,9 @@ class Executor:
     ) -> Settlement:
         entry = held.entry
         settlement = settle(
-            *(outcomes, planned.ledger, entry.deliveries),
+            outcomes,
+            planned.ledger,
+            entry.deliveries,
             dead_letters=self._settings.dlq_stream is not None,
             now_ms=entry.taken_ms,
         )
@@ -370,14 +320,17 @@ class Executor:
             entry_id=(replay.original_entry_id if replay else "") or entry.entry_id.decode(),
             stream=self._settings.stream,
             group=entry.source.group,
-            consumer=self._crew.member.name,
+            consumer=self._identity.name,
             deliveries=entry.deliveries,
             replay_of=replay.letter_id if replay else "",
             replay_count=replay.count if replay else 0,
         )
-        self._crew.settler.put(
+        self._settler.put(
             Settled(
-                *(held, entry._replace(fields=planned.fields), settlement, origin),
+                held=held,
+                entry=entry._replace(fields=planned.fields),
+                settlement=settlement,
+                origin=origin,
                 event_id=event.id if event else "",
                 correlation_id=(event.correlation_id or event.id) if event else "",
                 counts=planned.counts,

@@ -14,7 +14,7 @@ from rapids._storage import read_positions
 from rapids._storage.client.connections import Command, Reply
 from rapids._storage.groups import RawEntry
 from rapids._storage.read_positions import Sample
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.losses import report_lost
 
 __all__ = ["Gap", "Gaps"]
@@ -53,10 +53,10 @@ class Gaps:
     """Decides when to sample, and what a sample shows. What is lost is told by the consumer whose read goes across it,
     so that a group tells it once."""
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self._source = member.sources[0]
-        self._batch_size = member.settings.batch_size
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._source = context.sources[0]
+        self._batch_size = context.settings.batch_size
         self._knows_script = False
         self._sampled_at = -math.inf
         self._was_cut = False
@@ -135,20 +135,20 @@ class Gaps:
             logger.warning(
                 "the group is %s%.0f %% of the stream behind, which is cut at about %d entries: it may lose some",
                 *(behind, share * 100, sample.length),
-                extra={**self._member.context, "lag": sample.lag, "length": sample.length},
+                extra={**self._context.log, "lag": sample.lag, "length": sample.length},
             )
 
     def _report(self, gap: Gap) -> None:
         how_many = "how many is not known" if gap.estimated is None else f"about {gap.estimated} of them"
         report_lost(
-            self._member,
+            self._context,
             gap.estimated,
             "entries were cut from the stream before the group had read them: lost, %s, between %s and %s",
             *(how_many, gap.after, gap.before or "the next one"),
             after=gap.after,
             before=gap.before,
         )
-        self._member.counts.lost(gap.estimated, "unread")
+        self._context.counts.lost(gap.estimated, "unread")
 
 
 def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -17,14 +18,15 @@ from rapids._core.renames import no_handler
 from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Stop, shed_cancellations
 from rapids._storage.groups import RawEntry
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadline
 from rapids.backoff import Backoff
 from rapids.delivery import CallNext, Delivery, HandlerMiddleware, UnderWay, current_delivery, under_way_variable
 from rapids.events import Event
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter, without_input
+from rapids.observers import HandlerFailed, HandlerSucceeded, Observers
 
-__all__ = ["Attempts", "Runner", "runners_of"]
+__all__ = ["HandlerRunner", "Runner", "handler_runner", "runners_of"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -37,14 +39,14 @@ LONGEST_DELAY = 10 * 365 * 86_400.0
 Runner: TypeAlias = Callable[[Event], Awaitable[object]]
 
 
-class Attempts:
+class HandlerRunner:
     """Runs handlers, one at a time, in the task of one executor."""
 
-    def __init__(self, member: Member, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline) -> None:
-        self._settings = member.settings
+    def __init__(self, context: WorkerContext, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline) -> None:
+        self._settings = context.settings
         self._runners = runners
         self._stop = stop
-        self._context = member.context
+        self._log = context.log
         self._deadline = deadline
         self._under_way: UnderWay | None = None
         self._failed = NO_ATTEMPTS
@@ -69,7 +71,7 @@ class Attempts:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
         if self._stop.interrupts.is_set():
             raise asyncio.CancelledError
-        # The way of nearly all: one attempt, without another coroutine around it.
+        # The fast path: one attempt, without another coroutine around it.
         self._begin(handler, under_way)
         try:
             await self._runners[handler.name](under_way.event)
@@ -103,11 +105,11 @@ class Attempts:
         """
         why = f"the handler {name!r} is not for its type any more" if name in self._runners else no_handler(name)
         failure, entry_id = Failure("", why), entry.entry_id.decode()
-        consumer = str(self._context["consumer"])
+        consumer = str(self._log["consumer"])
         log = AttemptLog.of(Attempt.of(failure, delivery=entry.deliveries, attempt=1, consumer=consumer))
         if spent >= self._settings.max_deliveries:
             return Dead(name, Reason.NON_RETRYABLE, failure, log)
-        extra = {**self._context, "entry_id": entry_id, "handler": name}
+        extra = {**self._log, "entry_id": entry_id, "handler": name}
         logger.warning("entry %s waits for %r: %s", entry_id, name, failure.message, extra=extra)
         return RetryAt(name, _seconds(self._settings.redelivery_delay, spent), failure, log)
 
@@ -227,7 +229,7 @@ class Attempts:
 
     def _extra(self, delivery: UnderWay, error_type: str) -> dict[str, object]:
         return {
-            **self._context,
+            **self._log,
             "stream": delivery.stream,
             "entry_id": delivery.entry_id.decode(),
             "event_id": delivery.event.id,
@@ -236,6 +238,54 @@ class Attempts:
             "deliveries": delivery.deliveries,
             "error_type": error_type,
         }
+
+
+class ObservedHandlerRunner(HandlerRunner):
+    """Reports to observers how each handler's delivery ended, and how long it took. Apart, so that routers without
+    observers pay nothing for them."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        runners: Mapping[str, Runner],
+        stop: Stop,
+        deadline: Deadline,
+        observers: Observers,
+    ) -> None:
+        super().__init__(context, runners, stop, deadline)
+        self._observers = observers
+        self._began = 0.0
+        self._is_reported = False
+
+    async def run(self, handler: Handler, under_way: UnderWay, counts: OfType) -> Outcome:
+        """As without observers, and reported."""
+        self._is_reported = False
+        self._began = time.monotonic()
+        outcome = await super().run(handler, under_way, counts)
+        if outcome is handler.done and not self._is_reported:
+            self._observers.tell(HandlerSucceeded(under_way.delivery(), self._seconds))
+        return outcome
+
+    def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
+        self._is_reported = True
+        if isinstance(outcome, Done):
+            self._observers.tell(HandlerSucceeded(last.delivery(), self._seconds))
+        elif error is not None and not isinstance(outcome, Released):
+            retry_in = outcome.delay if isinstance(outcome, RetryAt) else None
+            self._observers.tell(HandlerFailed(last.delivery(), self._seconds, error, retry_in))
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def handler_runner(
+    context: WorkerContext, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline
+) -> HandlerRunner:
+    """Runs handlers for one executor, and reports to observers if there are any."""
+    if (observers := context.counts.observers) is None:
+        return HandlerRunner(context, runners, stop, deadline)
+    return ObservedHandlerRunner(context, runners, stop, deadline, observers)
 
 
 def runners_of(handlers: Iterable[Handler], middleware: Sequence[HandlerMiddleware]) -> dict[str, Runner]:

@@ -1,4 +1,4 @@
-"""The consumer's name: one that no other living process goes by."""
+"""The consumer's name: one that no other living process has."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from rapids._core.outages import Outages
 from rapids._storage import groups, tokens
 from rapids._storage.client.connections import Commands
 from rapids._storage.keys import Source
+from rapids._worker.gate import Gate
 
 __all__ = ["Identity"]
 
@@ -25,19 +26,19 @@ class Identity:
     """Holds a consumer name by a key with a TTL, renewed while the process lives.
 
     A process that stood still for longer than that may find its name taken. Whoever took it runs what this one held, so
-    this one lets go of all that and goes by another name.
+    this one drops all of that and takes another name.
     """
 
-    def __init__(self, commands: Commands, source: Source) -> None:
+    def __init__(self, commands: Commands, source: Source, gate: Gate) -> None:
         self._commands = commands
+        self._gate = gate
         self._source = source
         self._token = tokens.new()
         self._base = ""
-        self._held_at = 0.0
         self.name = ""
 
     async def acquire(self, wanted: str | None) -> str:
-        """Take the wanted name, or `hostname-pid`, or the first of them with a number behind it that is free."""
+        """Take the wanted name, or `hostname-pid`, or the first of them with a number after it that is free."""
         self._base = wanted or f"{socket.gethostname()}-{os.getpid()}"
         self.name = name = await self._first_free()
         if wanted and name != wanted:
@@ -50,26 +51,17 @@ class Identity:
             await asyncio.sleep(TTL_MS / 3000)
             await outages.retry("keeping the consumer name", keep)
 
-    @property
-    def lasts(self) -> bool:
-        """Whether no other process can have taken the name."""
-        return self.lasts_at(time.monotonic())
-
-    def lasts_at(self, now: float) -> bool:
-        """The same for a moment (`time.monotonic()`, seconds)."""
-        return now - self._held_at < TTL_MS / 1000
-
     async def keep(self) -> bool:
         """Hold the name for longer. False if another process has taken it. Raises `RedisError`."""
         return await self._hold(self.name)
 
     async def change(self) -> str:
-        """Go by another name: the taken one with a number behind it. Raises `RedisError`."""
+        """Take another name: the wanted one with a number after it. Raises `RedisError`."""
         self.name = await self._first_free()
         return self.name
 
     async def release(self) -> None:
-        """Let the name go at once."""
+        """Release the name, so that another process can take it at once."""
         await groups.release(self._commands, self._source.consumer(self.name), self._token)
 
     async def _first_free(self) -> str:
@@ -84,5 +76,5 @@ class Identity:
         asked_at = time.monotonic()
         held = await groups.hold(self._commands, self._source.consumer(name), self._token, ttl_ms=TTL_MS)
         if held:
-            self._held_at = asked_at
+            self._gate.keep_name(asked_at + TTL_MS / 1000)
         return held

@@ -4,6 +4,7 @@ Plain state, without I/O: the parts of a worker change it, and ask it instead of
 """
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
@@ -62,9 +63,26 @@ class Inflight:
         self.registering = 0
         """How many calls register held entries with a recreated group. An acknowledgement that is sent meanwhile could
         come first, and the entry be registered after it, for good."""
+        self.last_read: dict[Source, str] = {}
+        """Up to which id each source was read."""
+        self.tick_interval = math.inf
+        self.ticked_at = 0.0
+        """When the leases were last to be renewed, which is once in `tick_interval` seconds (`time.monotonic()`)."""
+        self.stood_still_at = -math.inf
+        """When it was last noticed that this process had stood still (`time.monotonic()`, seconds)."""
 
     def __len__(self) -> int:
         return sum(map(len, self._held.values()))
+
+    def given_out(self, asked_at: float) -> float:
+        """When Redis may have given out what an answer found just now brings (`time.monotonic()`, seconds).
+
+        A moment ago; but if this process stood still meanwhile, the answer may have been waiting ever since it was
+        asked for.
+        """
+        now = time.monotonic()
+        is_late = now - self.ticked_at > 1.5 * self.tick_interval
+        return asked_at if is_late or self.stood_still_at >= asked_at else now
 
     def add_new(self, source: Source, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
         """Hold what was read from one source. What is held already is left out: it is at work.

@@ -2,16 +2,16 @@
 
 import logging
 
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 
 __all__ = ["report_lost"]
 
 logger = logging.getLogger("rapids.worker")
 
 
-def report_lost(member: Member, count: int | None, message: str, *args: object, **extra: object) -> None:
+def report_lost(context: WorkerContext, count: int | None, message: str, *args: object, **extra: object) -> None:
     """Log a loss of so many entries, at ERROR; None where it is not known how many.
 
-    `extra` is what the record says beside the context of the member.
+    `extra` is what the record says beside the context of the context.
     """
-    logger.error(message, *args, extra={**member.context, "lost_count": count, **extra})
+    logger.error(message, *args, extra={**context.log, "lost_count": count, **extra})

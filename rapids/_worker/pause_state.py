@@ -1,87 +1,70 @@
-"""Pausing: nothing is begun while the group is paused, by whomever and for however long."""
+"""The pause of a group: nothing begins while it lasts, however long that is."""
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
 from rapids._storage import group_control
 from rapids._storage.client.connections import Reply
 from rapids._storage.group_control import Paused
-from rapids._worker.context import Member
-from rapids._worker.exclusivity import Exclusivity
+from rapids._worker.context import WorkerContext
 from rapids._worker.intake import Intake
+from rapids._worker.reader import Reader
+from rapids._worker.settler import Settler
 
-__all__ = ["Pausing"]
+__all__ = ["PauseState"]
 
 logger = logging.getLogger("rapids.worker")
 
-LONGEST_WAIT = 10.0
+MAX_WAIT = 10.0
 """Seconds after a pause in which what is due comes before what is new."""
 
 
-class Pausing:
+class PauseState:
     """Looks whether the group is paused together with the reclaimer's look at its consumers: once a second.
 
-    While Redis does not answer it stays as it was last known to be. What had not begun is handed back, and so is what
-    a read that was blocked brings meanwhile; running handlers finish and are settled.
+    While Redis does not answer it stays as it was last known to be. What had not begun is released, and so is what a
+    read that was blocked brings meanwhile; running handlers finish and are settled.
     """
 
-    def __init__(
-        self,
-        member: Member,
-        intake: Intake,
-        exclusivity: Exclusivity,
-        take_back: Callable[[], Awaitable[None]],
-        on_resumed: Callable[[], None],
-    ) -> None:
-        """`take_back`: ends a blocked read, and hands back what was taken and not begun."""
-        self._member = member
+    def __init__(self, context: WorkerContext, intake: Intake, settler: Settler, reader: Reader) -> None:
+        self._context = context
         self._intake = intake
-        self._exclusivity = exclusivity
-        self._take_back = take_back
-        self._on_resumed = on_resumed
-        self._seen_at = 0.0
-        self.paused: Paused | None = None
+        self._settler = settler
+        self._reader = reader
+        self._paused: Paused | None = None
         """The pause, as far as this process knows."""
+        self._seen_at = 0.0
         self.resumed_at = 0.0
         """When a pause ended (`time.monotonic()`, seconds)."""
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether the group is paused, as far as this process knows."""
-        return self.paused is not None
-
     async def look(self) -> list[Reply]:
         """See whether the group is paused; each source's consumers, which come with the answer. Raises `RedisError`."""
-        paused, consumers = await group_control.look(self._member.commands, self._member.sources)
+        paused, consumers = await group_control.look(self._context.commands, self._context.sources)
         if paused is not None:
-            if not self.is_paused:
+            if self._paused is None:
                 self._begin(paused)
-            self.paused = paused
-            await self._take_back()
-        elif self.is_paused:
-            self._end()
+            self._paused = paused
+            self._settler.release(self._intake.drain())
+            await self._reader.unblock()
+        elif self._paused is not None:
+            self._end(self._paused)
         return consumers
 
     def looked(self, *, nothing_is_due: bool) -> None:
         """Entries that were due have been taken. After a pause, new ones are read once nothing is due any more."""
-        is_long_ago = time.monotonic() - self.resumed_at > LONGEST_WAIT
+        is_long_ago = time.monotonic() - self.resumed_at > MAX_WAIT
         if self._intake.waits_for_due and (nothing_is_due or is_long_ago):
             self._intake.read_on()
 
     def _begin(self, paused: Paused) -> None:
         self._intake.pause()
-        self._exclusivity.hold_reading()
         self._seen_at = time.monotonic()
-        extra = {**self._member.context, "actor": paused.actor, "reason": paused.reason}
+        extra = {**self._context.log, "actor": paused.actor, "reason": paused.reason}
         logger.warning("the group is paused %s", paused.told, extra=extra)
 
-    def _end(self) -> None:
-        was = self.paused
-        self.paused, self.resumed_at = None, time.monotonic()
-        self._on_resumed()
+    def _end(self, was: Paused) -> None:
+        self._paused, self.resumed_at = None, time.monotonic()
         self._intake.resume()
-        assert was is not None  # noqa: S101 - it was paused
         lasted = self.resumed_at - self._seen_at
-        extra = {**self._member.context, "actor": was.actor, "reason": was.reason, "paused_seconds": lasted}
+        extra = {**self._context.log, "actor": was.actor, "reason": was.reason, "paused_seconds": lasted}
         logger.warning("the group goes on; it was paused %s", was.told, extra=extra)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
@@ -11,9 +11,10 @@ from rapids._storage.client.connections import OwnConnection, Reply
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks, Batch
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.gaps import Gaps
+from rapids._worker.gate import Gate
 from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
 from rapids._worker.leases import Leases
@@ -31,24 +32,25 @@ class Reader:
     def __init__(
         self,
         connection: OwnConnection,
-        member: Member,
-        intake: Intake,
+        context: WorkerContext,
+        gate: Gate,
         inflight: Inflight,
+        intake: Intake,
         leases: Leases,
         acks: Acks,
         exclusivity: Exclusivity,
-        on_reads: Callable[[], None],
     ) -> None:
         self._connection = connection
-        self._member = member
-        self._settings = member.settings
-        self._intake = intake
+        self._context = context
+        self._identity = context.identity
+        self._settings = context.settings
+        self._gate = gate
         self._inflight = inflight
+        self._intake = intake
         self._leases = leases
         self._acks = acks
         self._exclusivity = exclusivity
-        self._on_reads = on_reads
-        self._gaps = Gaps(member)
+        self._gaps = Gaps(context)
         self._stopping = asyncio.Event()
         self._client_id: int | None = None
         self._turned_at = time.monotonic()
@@ -58,25 +60,27 @@ class Reader:
         """Whether nothing is to be read: there is no room, or what is older comes first."""
         self.reads_as: str | None = None
         """The consumer's name in the latest read."""
-        self.last_read: dict[Source, str] = {}
 
     async def run(self) -> None:
-        """Read until told to stop."""
-        reads = 0
+        """Read until stopped."""
+        outages, reads = self._context.outages, 0
         while not self._stopping.is_set():
             await self._may_read()
             if self._stopping.is_set():
                 return
-            if not self._exclusivity.lasts and not await self._exclusivity.confirm():
+            if time.monotonic() >= self._gate.active_until and not await self._exclusivity.confirm():
                 continue
-            await self._member.outages.retry("reading", self._turn, repair=self._member.repair)
+            try:
+                await self._turn()
+            except (RedisError, OSError) as error:
+                await outages.retry("reading", self._turn, after=error, repair=self._leases.repair)
             self._turned_at = time.monotonic()
             reads += 1
             if reads % self._settings.claim_interval == 0:
-                self._on_reads()
+                self._context.next_look.now()
 
     async def _may_read(self) -> None:
-        may_read, intake = self._exclusivity.may_read, self._intake
+        may_read, intake = self._gate.may_read, self._intake
         if may_read.is_set() and intake.has_room:
             return
         self.is_waiting = True
@@ -93,22 +97,22 @@ class Reader:
             self._client_id = await groups.client_id(self._connection)
         if self._stopping.is_set():
             return
-        asked_at, name = time.monotonic(), self._member.name
+        asked_at, name = time.monotonic(), self._identity.name
         self._asked_at, self.reads_as = asked_at, name
         try:
             read = await self._read(name)
         finally:
             self._asked_at = None
-        self._gaps.read(read.get(self._member.sources[0], ()))
-        given_out = self._leases.given_out(asked_at)
+        self._gaps.read(read.get(self._context.sources[0], ()))
+        given_out = self._inflight.given_out(asked_at)
         for source, entries in read.items():
-            self.last_read[source] = entries[-1].entry_id.decode()
-            if name != self._member.name or not self._exclusivity.is_active:
+            self._inflight.last_read[source] = entries[-1].entry_id.decode()
+            if name != self._identity.name or not self._gate.is_active:
                 continue  # another process is at work in this one's place: for it, they are abandoned
             # An id held already was given out again by a stream that lost its data: the handler runs on it now.
             self._intake.put(self._inflight.add_new(source, entries, since=given_out))
-        if read and self._intake.is_paused:
-            self._on_reads()  # to hand them back
+        if read and self._gate.is_paused:
+            self._context.next_look.now()  # to release them
 
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
@@ -132,25 +136,25 @@ class Reader:
             raise
         finally:
             if open_:  # interrupted
-                self._acks.put_back(acks)
+                self._acks.requeue(acks)
 
     def _reading(self, name: str) -> groups.Reading:
         """The read of this consumer: another one from when it goes by another name."""
         block_ms = self._settings.block_ms
-        if block_ms > BLOCK_AFTER_ERROR and self._member.outages.is_failing("reading"):
+        if block_ms > BLOCK_AFTER_ERROR and "reading" in self._context.outages.failing:
             return self._new_reading(name, BLOCK_AFTER_ERROR)
         if self._last_reading is None or self._last_reading.consumer != name:
             self._last_reading = self._new_reading(name, block_ms)
         return self._last_reading
 
     def _new_reading(self, name: str, block_ms: int) -> groups.Reading:
-        return groups.Reading(self._member.sources, name, count=self._settings.batch_size, block_ms=block_ms)
+        return groups.Reading(self._context.sources, name, count=self._settings.batch_size, block_ms=block_ms)
 
     @property
     def turned_at(self) -> float:
         """When it last took a turn (`time.monotonic()`, seconds): now, while a read waits no longer than it may."""
         now = time.monotonic()
-        if not self._exclusivity.may_read.is_set():
+        if not self._gate.may_read.is_set():
             return now  # on standby, or what others left comes first
         is_waiting = self._asked_at is not None and now - self._asked_at <= self._settings.block_ms / 1000
         return now if is_waiting else self._turned_at
@@ -158,10 +162,11 @@ class Reader:
     def stop(self) -> None:
         """Read no more. A blocked read goes on until `unblock`."""
         self._stopping.set()
-        self._exclusivity.may_read.set()
+        self._gate.may_read.set()
 
-    async def unblock(self, commands: OwnConnection) -> None:
+    async def unblock(self) -> None:
         """Let a blocked read come back at once. Cancelling it could lose what the server has just given out."""
+        commands = self._context.commands
         blocked = self._client_id if self._asked_at is not None else None
         # Another node of a Cluster would take the number for another's connection.
         if blocked is not None and commands.server == self._connection.server:

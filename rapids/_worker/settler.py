@@ -4,27 +4,28 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import orjson
 from redis.exceptions import RedisError
 
-from rapids._core.outcomes import ACK, Ack, Dead, HandBack, Keep, Ledger, Park, without_entry
+from rapids._core.counter_state import Counts, OfType
+from rapids._core.outcomes import ACK, Ack, Dead, HandBack, Keep, Ledger, Park, Settlement, without_entry
 from rapids._storage import settlement
 from rapids._storage.client.connections import Reply
-from rapids._storage.groups import acknowledgement
+from rapids._storage.groups import RawEntry, acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
 from rapids._wire.letter_format import Origin, write_letter
 from rapids._worker.acks import Acks
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.leases import Leases
 from rapids._worker.losses import report_lost
-from rapids._worker.settled import Settled, count
+from rapids.observers import DeadLettered, Parked
 
-__all__ = ["Settler"]
+__all__ = ["Settled", "Settler"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -38,20 +39,38 @@ RIDE_TIME = 0.005
 """Seconds an acknowledgement waits for a read to go along with; half of what is promised, since a loop may be busy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An entry and what its delivery came to, with what a log line, a letter or a counter says about it."""
+
+    held: HeldEntry
+    entry: RawEntry
+    """The same entry, with the fields that a letter of it gets."""
+    settlement: Settlement
+    origin: Origin
+    event_id: str = ""
+    correlation_id: str = ""
+    counts: OfType | None = None
+    """What is counted for its type; None where no handler was begun."""
+    retried: tuple[str, ...] = ()
+    """The handlers that failed and are to run again."""
+    is_buried: bool = False
+    """Whether the entry was found to be neither pending nor in the stream: what is to be written are its letters."""
+    is_lost: bool = False
+    """Whether it was trimmed from the stream, and no letter can be written for it."""
+
+
 class Settler:
     """Takes settlements at any time; one task writes them. What arrives during a write goes with the next.
 
     Plain acknowledgements are left to the reader for a moment, to go along with its next read.
     """
 
-    def __init__(
-        self, member: Member, inflight: Inflight, leases: Leases, acks: Acks, on_kept: Callable[[float], None]
-    ) -> None:
-        self._member = member
+    def __init__(self, context: WorkerContext, inflight: Inflight, leases: Leases, acks: Acks) -> None:
+        self._context = context
         self._inflight = inflight
         self._leases = leases
         self._acks = acks
-        self._on_kept = on_kept
         self._queue: deque[Settled] = deque()
         self._unsure: dict[tuple[bytes, int], int] = {}
         """Deliveries for which a write went out and its answer was lost, and how often the group had been lost by then.
@@ -66,16 +85,16 @@ class Settler:
         self._hurry.set()
         self._acks.wanted.set()
 
-    def hand_back(self, entries: Iterable[HeldEntry]) -> None:
-        """Give entries back that were not begun: claimable at once, and without spending a delivery."""
-        settings = self._member.settings
+    def release(self, entries: Iterable[HeldEntry]) -> None:
+        """Release entries that were not begun: claimable at once, and without spending a delivery."""
+        settings = self._context.settings
         for held in entries:
             entry = held.entry
-            back = HandBack(Ledger.load(entry.ledger).handed_back(entry.deliveries, entry.taken_ms))
+            released = HandBack(Ledger.load(entry.ledger).handed_back(entry.deliveries, entry.taken_ms))
             # A replay that never began has its letter in the archive, whatever becomes of it.
             entry_id = "" if entry.source.is_replay else entry.entry_id.decode()
-            origin = Origin(entry_id, settings.stream, settings.group, self._member.name, entry.deliveries)
-            self.put(Settled(held, entry, back, origin))
+            origin = Origin(entry_id, settings.stream, settings.group, self._context.name, entry.deliveries)
+            self.put(Settled(held, entry, released, origin))
 
     def acknowledge(self, held: HeldEntry) -> None:
         """Settle an entry that needs nothing else: every handler was done at the first go, or there is none.
@@ -107,7 +126,7 @@ class Settler:
                 failures = 0
             else:
                 failures += 1
-                await asyncio.sleep(self._member.outages.pause(failures))
+                await asyncio.sleep(self._context.outages.pause(failures))
             self._acks.changed.set()
 
     async def _let_ride(self) -> None:
@@ -129,7 +148,7 @@ class Settler:
             self._queue.extendleft(reversed(failed))
             self._under_way = 0
         if taken and not failed:
-            self._member.outages.worked("settling")
+            self._context.outages.worked("settling")
         return acked and not failed
 
     async def _acknowledge(self) -> bool:
@@ -137,7 +156,7 @@ class Settler:
             return True
         commands = [command for source, ids in batch.items() for command in acknowledgement(source, ids)]
         try:
-            replies = await self._member.commands.send(commands)
+            replies = await self._context.commands.send(commands)
         except (RedisError, OSError) as error:
             self._acks.failed(batch, error)
             return False
@@ -160,7 +179,7 @@ class Settler:
         trimmed: list[Settled] = []
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
-                self._member.outages.failed("settling", reply)
+                self._context.outages.failed("settling", reply)
                 failed.append(one)
             elif reply == b"trimmed":
                 trimmed.append(self._without_entry(one))
@@ -175,19 +194,19 @@ class Settler:
                 if reply not in NOT_OURS:
                     self._acks.settled_at = time.monotonic()
                 is_held = one.held.state is not State.LOST
-                self._let_go(one, reply)
+                self._drop(one, reply)
                 if isinstance(one.settlement, Keep):
-                    self._on_kept(one.settlement.delay)
+                    self._context.next_look.within(one.settlement.delay)
                 self._log(one, reply)
-                count(self._member.counts, one, reply, is_held=is_held)
+                _count(self._context.counts, one, reply, is_held=is_held)
         return failed + await self._settle(trimmed)
 
     async def _settle_by_script(self, batch: Sequence[Settled]) -> list[Reply]:
         """What the script did for each, or the error. Raises `RedisError` if no answer came."""
-        member = self._member
-        dlq, dlq_maxlen = member.settings.dlq_stream, member.settings.dlq_maxlen
+        context = self._context
+        dlq, dlq_maxlen = context.settings.dlq_stream, context.settings.dlq_maxlen
         calls = [_call_for(one) for one in batch]
-        return await settlement.settle(member.commands, member.name, calls, dlq=dlq, dlq_maxlen=dlq_maxlen)
+        return await settlement.settle(context.commands, context.name, calls, dlq=dlq, dlq_maxlen=dlq_maxlen)
 
     def _note_unsure(self, batch: Sequence[Settled]) -> None:
         self._unsure.update((_delivery_of(one), self._leases.losses) for one in batch)
@@ -195,12 +214,12 @@ class Settler:
     def _without_entry(self, one: Settled) -> Settled:
         """What there is to settle of an entry that was trimmed from the stream: the letters of what it was to be kept
         for, while there is a payload to put into them and a stream to write them to. Else it is lost."""
-        if self._member.settings.dlq_stream is not None and one.entry.fields and one.origin.entry_id:
+        if self._context.settings.dlq_stream is not None and one.entry.fields and one.origin.entry_id:
             return replace(one, settlement=without_entry(one.settlement), retried=())
         self._log(one, b"trimmed")
         return replace(one, settlement=ACK, retried=(), is_lost=True)
 
-    def _let_go(self, one: Settled, reply: Reply) -> None:
+    def _drop(self, one: Settled, reply: Reply) -> None:
         """End the lease, unless the entry was delivered to this process again while an answer was on its way."""
         if reply != b"stale":
             self._inflight.drop(one.held)
@@ -209,7 +228,7 @@ class Settler:
         """What is still to be settled of an entry that was not pending; None where nothing is.
 
         All of it where its group was made anew, and the entry is pending now. Its letters where it was trimmed, and
-        somebody let go of it for that. Not if it may have been settled by a write whose answer was lost, unless the
+        somebody dropped it for that. Not if it may have been settled by a write whose answer was lost, unless the
         group was lost since: then rather once too often than not at all.
         """
         if one.is_buried or self._unsure.get(_delivery_of(one)) == self._leases.losses:
@@ -223,13 +242,13 @@ class Settler:
                 case _:
                     return None
         except (RedisError, OSError) as error:
-            self._member.outages.failed("settling", error)
+            self._context.outages.failed("settling", error)
             return one
 
     def _log(self, one: Settled, reply: Reply) -> None:
         entry_id = one.entry.entry_id.decode()
         extra = {
-            **self._member.context,
+            **self._context.log,
             "stream": one.entry.source.stream,
             "entry_id": entry_id,
             "event_id": one.event_id,
@@ -243,7 +262,7 @@ class Settler:
                 logger.warning("entry %s is another consumer's now: wrote only what is done", entry_id, extra=extra)
             case b"trimmed", _:
                 message = "entry %s was trimmed from the stream while it was handled: lost"
-                report_lost(self._member, 1, message, entry_id, **extra)
+                report_lost(self._context, 1, message, entry_id, **extra)
             case _, Ack(letters=letters) | HandBack(letters=letters):
                 self._log_letters(letters, extra)
             case _, Keep(delay=delay, ledger=ledger, letters=letters):
@@ -306,3 +325,57 @@ def _why(failures: Sequence[Dead]) -> bytes:
         {"handler": failure.handler, "reason": failure.reason, "error": failure.failure.message} for failure in failures
     ]
     return orjson.dumps(told)
+
+
+def _count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
+    """Count what the settling script did. `is_held`: whether the lease had not been counted as lost before."""
+    letters = () if isinstance(one.settlement, Park) else one.settlement.letters
+    if reply in (b"gone", b"lost"):
+        if is_held:
+            counts.lease_lost(one.entry.source, one.entry.entry_id)
+        return
+    if one.counts is not None:
+        _count_letters(counts, one, one.counts, letters)
+    if one.is_lost:
+        if is_held:
+            counts.lost(1, "held", entry_ids=(one.entry.entry_id.decode(),), stream=one.entry.source.stream)
+        return
+    if one.counts is not None:
+        for handler in one.retried:
+            one.counts.retried[counts.handler(handler)] += 1
+    if is_held:
+        _count_entry(counts, one)
+
+
+def _count_entry(counts: Counts, one: Settled) -> None:
+    match one.settlement:
+        case Ack():
+            counts.acked += 1
+        case Keep():
+            counts.kept += 1
+        case HandBack():
+            counts.handed_back += 1
+        case Park(ledger=ledger):
+            of_type = counts.of_type(None) if one.counts is None else one.counts
+            of_type.parked += 1
+            if counts.observers is not None:
+                source, entry_id, handlers = one.entry.source, one.entry.entry_id.decode(), sorted(ledger.gave_up)
+                counts.observers.tell(
+                    Parked(
+                        *(source.stream, source.group, entry_id, one.event_id, of_type.event_type),
+                        *(tuple(handlers), one.entry.deliveries),
+                    )
+                )
+
+
+def _count_letters(counts: Counts, one: Settled, of_type: OfType, letters: Sequence[Dead]) -> None:
+    for letter in letters:
+        of_type.dead[counts.handler(letter.handler), letter.reason.value] += 1
+        if counts.observers is not None:
+            source, entry_id = one.entry.source, one.entry.entry_id.decode()
+            counts.observers.tell(
+                DeadLettered(
+                    *(source.stream, source.group, entry_id, one.event_id, of_type.event_type),
+                    *(letter.handler, letter.reason, letter.failure, one.entry.deliveries),
+                )
+            )

@@ -8,7 +8,8 @@ from redis.exceptions import ResponseError
 
 from rapids._core.redis_errors import is_no_group, is_outage
 from rapids._storage import stream_trim
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
+from rapids._worker.leases import Leases
 from rapids.trimming import HeldBack, Trimming
 
 __all__ = ["Trimmer"]
@@ -37,8 +38,9 @@ MANY_HELD = 120.0
 class Trimmer:
     """Looks every few seconds. A script decides and trims in one step, so that any number of routers may do so."""
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(self, context: WorkerContext, leases: Leases) -> None:
+        self._context = context
+        self._leases = leases
         self._removed = 0
         self._told: str | None = None
         """The group that was said to hold the trimming back."""
@@ -50,7 +52,7 @@ class Trimmer:
         """Trim until cancelled."""
         await asyncio.sleep(random.uniform(0, PAUSE))  # noqa: S311 - not a secret
         while True:
-            await self._member.outages.retry("trimming", self._attempt, repair=self._member.repair)
+            await self._context.outages.retry("trimming", self._attempt, repair=self._leases.repair)
             await asyncio.sleep(PAUSE * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
 
     async def _attempt(self) -> None:
@@ -61,15 +63,15 @@ class Trimmer:
             if is_outage(error) or is_no_group(error):
                 raise
             if not self._is_refused:
-                logger.error("the stream is not trimmed, since Redis refuses: %s", error, extra=self._member.context)
+                logger.error("the stream is not trimmed, since Redis refuses: %s", error, extra=self._context.log)
             self._is_refused = True
         else:
             self._is_refused = False
 
     async def _turn(self) -> None:
-        source = self._member.sources[0]
+        source = self._context.sources[0]
         while True:
-            trim = await stream_trim.trim(self._member.commands, source, least_age_ms=LEAST_AGE_MS, most=LARGEST_TRIM)
+            trim = await stream_trim.trim(self._context.commands, source, least_age_ms=LEAST_AGE_MS, most=LARGEST_TRIM)
             self._removed += trim.removed
             oldest = trim.unsettled
             held = None if oldest is None else HeldBack(oldest.group, oldest.entry_id, oldest.age, oldest.consumer)
@@ -85,7 +87,7 @@ class Trimmer:
             logger.info(
                 "group %r does not hold back the trimming any more",
                 self._told,
-                extra={**self._member.context, "held_back_by": self._told},
+                extra={**self._context.log, "held_back_by": self._told},
             )
             self._told = None
         if self._told is None and held is not None and _is_long(seen):
@@ -94,7 +96,7 @@ class Trimmer:
                 "group %r holds back the trimming: %s since %.0f s; %d entries are in the stream. A group that nobody "
                 "needs any more is removed by XGROUP DESTROY",
                 *(held.group, _state_of(held), held.age, seen.left),
-                extra={**self._member.context, "held_back_by": held.group, "entry_id": held.entry_id},
+                extra={**self._context.log, "held_back_by": held.group, "entry_id": held.entry_id},
             )
 
 

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from redis.exceptions import RedisError
 
 from rapids._core.counter_state import Counts
-from rapids._core.entry_id import order
 from rapids._core.handlers import Handlers
 from rapids._core.outages import Outages
-from rapids._core.redis_errors import is_no_group, is_outage, reason
+from rapids._core.redis_errors import is_outage, reason
 from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Stop, TaskSupervisor, raise_if_cancelled
 from rapids._storage import groups, streams
@@ -21,19 +20,19 @@ from rapids._storage.client.connections import (
 )
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
-from rapids._worker.dlq_capacity import LetterRoom
+from rapids._worker.dlq_capacity import DlqCapacity
 from rapids._worker.exclusivity import Exclusivity
-from rapids._worker.executor import Crew, Executor
+from rapids._worker.executor import Executor, ExecutorContext
+from rapids._worker.gate import Gate
 from rapids._worker.handler_run import runners_of
-from rapids._worker.health_check import Checkup
+from rapids._worker.health_check import HealthCheck, LoopMonitor
 from rapids._worker.identity import Identity
 from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
 from rapids._worker.leases import Leases
-from rapids._worker.loop_monitor import Pulse
-from rapids._worker.pause_state import Pausing
+from rapids._worker.pause_state import PauseState
 from rapids._worker.plan import Planner
 from rapids._worker.reader import Reader
 from rapids._worker.reclaimer import Reclaimer
@@ -61,7 +60,7 @@ CLAIM_TIME = 1.0
 """Seconds a claim under way has to be answered, when no handler is to be waited for."""
 
 RELEASE_TIME = 1.0
-"""Seconds the consumer name has to be let go; else it is free when its time to live is over."""
+"""Seconds the release of the consumer name may take; else it is free when its time to live is over."""
 
 FLUSH_TIME = 2.0
 """Seconds the last settlements have when Redis does not take them; what is not written is delivered again."""
@@ -89,7 +88,8 @@ class Worker:
         self._commands = OwnConnection(client, settings.stream, timeout=ANSWER_TIMEOUT)
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
-        self._identity = Identity(self._commands, main)
+        self._gate = Gate(lease_seconds=settings.claim_min_idle_ms / 1000, exclusive=settings.exclusive)
+        self._identity = Identity(self._commands, main, self._gate)
         self._stop = Stop()
         self._context: dict[str, object] = {}
         self._hurry = asyncio.Event()
@@ -111,12 +111,12 @@ class Worker:
 
     async def health(self, commands: Commands) -> RouterHealth:
         """How it is, in one round trip and within seconds. `commands`: not those that it works with itself."""
-        return await self._checkup.run(commands)
+        return await self._health_check.run(commands)
 
     def look_at_pause(self) -> None:
         """Look now whether the group is paused, rather than within a second."""
         if self.started.is_set():
-            self._reclaimer.wake()
+            self._worker_context.next_look.now()
 
     def is_handling(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
@@ -176,11 +176,16 @@ class Worker:
             settings = self._settings
             self._context |= {"stream": settings.stream, "group": settings.group, "consumer": consumer}
             self._outages = Outages(logger, self._context, self._counts)
-            member = Member(
-                *(self._commands, self._sources, settings, self._identity),
-                *(self._outages, self._repair, self._context, self._counts),
+            self._worker_context = WorkerContext(
+                commands=self._commands,
+                sources=self._sources,
+                settings=settings,
+                identity=self._identity,
+                outages=self._outages,
+                log=self._context,
+                counts=self._counts,
             )
-            self._make_tasks(member)
+            self._make_parts(self._worker_context)
             await self._find_place()
         except (RedisError, OSError) as error:
             if is_outage(error):
@@ -193,120 +198,81 @@ class Worker:
             if await groups.misses_parked(self._commands, source):
                 await groups.create_again(self._commands, source, "0-0", given_out=False)
             state = await streams.group_state(self._commands, source)
-            self._reader.last_read[source] = state.last_delivered_id
-        await self._pausing.look()
+            self._inflight.last_read[source] = state.last_delivered_id
+        await self._pause_state.look()
         if not self._settings.exclusive:  # then the active consumer takes what is pending, of whomever
             await self._reclaimer.recall()
 
-    def _make_tasks(self, member: Member) -> None:
-        self._intake = Intake(self._settings.batch_size, in_order=self._settings.exclusive)
-        lease_seconds = self._settings.claim_min_idle_ms / 1000
-        self._inflight = Inflight(self._sources, self._counts, lease_seconds=lease_seconds)
-        self._leases = Leases(member, self._inflight)
-        self._exclusivity = Exclusivity(member, self._wake_reclaimer, self._let_go)
-        self._pausing = Pausing(member, self._intake, self._exclusivity, self._take_back, self._go_on)
-        self._reclaimer = Reclaimer(
-            *(member, self._intake, self._inflight, self._exclusivity, self._pausing, self._release_overdue)
+    def _make_parts(self, context: WorkerContext) -> None:
+        """Each part is given those that it uses, all of them made before it."""
+        settings, gate = self._settings, self._gate
+        self._inflight = inflight = Inflight(
+            self._sources, self._counts, lease_seconds=settings.claim_min_idle_ms / 1000
         )
-        acks = Acks(member, self._inflight)
-        self._settler = Settler(member, self._inflight, self._leases, acks, self._reclaimer.expect)
-        self._reader = Reader(
-            self._reading,
-            member,
-            self._intake,
-            self._inflight,
-            self._leases,
-            acks,
-            self._exclusivity,
-            self._reclaimer.wake,
+        self._leases = leases = Leases(context, gate, inflight)
+        self._intake = intake = Intake(
+            gate,
+            settings.batch_size,
+            few=settings.batch_size + settings.concurrency,
+            in_order=settings.exclusive,
         )
-        self._trimmer = Trimmer(member)
-        dlq, most = self._settings.dlq_stream, self._settings.dlq_maxlen
-        self._letter_room = None if dlq is None or most is None else LetterRoom(member, dlq, most)
-        self._crew = Crew(
-            member=member,
+        self._exclusivity = exclusivity = Exclusivity(context, gate, inflight, intake)
+        acks = Acks(context, inflight)
+        self._settler = Settler(context, inflight, leases, acks)
+        self._reader = Reader(self._reading, context, gate, inflight, intake, leases, acks, exclusivity)
+        self._pause_state = PauseState(context, intake, self._settler, self._reader)
+        self._reclaimer = Reclaimer(context, gate, inflight, intake, leases, self._pause_state)
+        self._trimmer = Trimmer(context, leases)
+        dlq, most = settings.dlq_stream, settings.dlq_maxlen
+        self._dlq_capacity = None if dlq is None or most is None else DlqCapacity(context, dlq, most)
+        self._deadlines = Deadlines()
+        executor_context = ExecutorContext(
+            worker=context,
+            gate=gate,
+            inflight=inflight,
+            intake=intake,
+            leases=leases,
+            exclusivity=exclusivity,
+            reclaimer=self._reclaimer,
+            settler=self._settler,
             planner=Planner(self._handlers, self._counts),
             runners=runners_of(self._handlers, self._middleware),
-            intake=self._intake,
-            inflight=self._inflight,
-            leases=self._leases,
-            claim=self._reclaimer.claim,
-            fetch=self._reclaimer.fetch,
-            peek=self._reclaimer.peek,
-            settler=self._settler,
-            exclusivity=self._exclusivity,
             stop=self._stop,
-            deadlines=Deadlines(),
+            deadlines=self._deadlines,
         )
-        self._pulse = Pulse(self._crew, acks)
-        self._checkup = Checkup(
-            *(member, self._supervisor, self._stop, self._pulse, self._reader, self._reclaimer, self._pausing),
-            *(self._crew, acks),
-        )
-        count = self._settings.concurrency
+        count = settings.concurrency
         names = ["executor"] if count == 1 else [f"executor {number}" for number in range(1, count + 1)]
-        self._executors.update({name: Executor(self._crew) for name in names})
-
-    # The parts refer to one another in a circle; these close it.
-
-    def _wake_reclaimer(self) -> None:
-        self._reclaimer.wake()
-
-    def _let_go(self) -> None:
-        self._crew.let_go()
-
-    def _release_overdue(self) -> None:
-        if not self._pausing.is_paused:
-            self._crew.release_overdue()
-
-    async def _take_back(self) -> None:
-        self._settler.hand_back(self._crew.take_back())
-        await self._reader.unblock(self._commands)
-
-    def _go_on(self) -> None:
-        self._crew.go_on()
+        self._executors.update({name: Executor(executor_context) for name in names})
+        self._loop_monitor = LoopMonitor(gate, intake, acks)
+        self._health_check = HealthCheck(
+            context=context,
+            supervisor=self._supervisor,
+            stop=self._stop,
+            gate=gate,
+            inflight=inflight,
+            acks=acks,
+            loop_monitor=self._loop_monitor,
+            reader=self._reader,
+            reclaimer=self._reclaimer,
+            exclusivity=exclusivity,
+            pause_state=self._pause_state,
+        )
 
     def _start_tasks(self) -> None:
         tasks: dict[str, Callable[[], Awaitable[None]]] = {
-            "pulse": self._pulse.run,
+            "loop monitor": self._loop_monitor.run,
             "settler": self._settler.run,
             "leases": self._leases.run,
             "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
             **{name: executor.run for name, executor in self._executors.items()},
             **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
             **({"trimmer": self._trimmer.run} if self._settings.trim else {}),
-            **({} if self._letter_room is None else {"letter room": self._letter_room.run}),
+            **({} if self._dlq_capacity is None else {"dlq capacity": self._dlq_capacity.run}),
             "reclaimer": self._reclaimer.run,
             "reader": self._reader.run,
         }
         for name, body in tasks.items():
             self._supervisor.start(name, body)
-
-    async def _repair(self, error: Exception) -> None:
-        """Make the groups again if they are gone, where this reader left off, with what this process holds.
-
-        Whichever process is the first to make them: each of them tells what it holds itself.
-        """
-        if not is_no_group(error):
-            return
-        for source in self._sources:
-            start, given_out = await self._where_to_resume(source)
-            if await groups.create_again(self._commands, source, start, given_out=given_out):
-                logger.error(
-                    "the group was gone and is made again at %s; entries before it that processes now gone had not "
-                    "finished may be missing, and so may ledgers and waiting times where the server lost its data",
-                    *(start,),
-                    extra={**self._context, "stream": source.stream},
-                )
-            await self._leases.register_again(source)
-
-    async def _where_to_resume(self, source: Source) -> tuple[str, bool]:
-        """The entry id to resume behind, and whether all up to it had been given out to the lost group."""
-        own, last = self._reader.last_read.get(source), await streams.last_id(self._commands, source.stream)
-        if own is None or last is None:
-            return "0-0", False
-        start = min(own, last, key=order)
-        return start, start == own
 
     async def _close(self) -> None:
         """The order matters: each step may still need the ones after it."""
@@ -314,14 +280,14 @@ class Worker:
             self._intake.close()
             await self._end_reading()
             await self._end_handling()
-            self._crew.deadlines.close()
-            self._settler.hand_back(self._crew.take_back())
+            self._deadlines.close()
+            self._settler.release(self._intake.drain())
             await self._flush()
-            await self._supervisor.end("pulse")
+            await self._supervisor.end("loop monitor")
             await self._supervisor.end("leases")
             await self._supervisor.end("identity")
             await self._supervisor.end("exclusivity")
-            await self._let_name_go()
+            await self._release_name()
             logger.info("stopped", extra=self._context)
         await self._disconnect()
 
@@ -334,7 +300,7 @@ class Worker:
         self.stopped.set()
 
     async def _end_reading(self) -> None:
-        for name in ("trimmer", "letter room"):
+        for name in ("trimmer", "dlq capacity"):
             await self._supervisor.end(name)
         await self._supervisor.end("reclaimer")
         self._reader.stop()
@@ -342,14 +308,14 @@ class Worker:
         try:
             async with asyncio.timeout(UNBLOCK_TIME):
                 while not reading.done():
-                    await self._reader.unblock(self._commands)
+                    await self._reader.unblock()
                     await asyncio.wait([reading], timeout=0.02)
         except (TimeoutError, RedisError, OSError):
             await self._supervisor.end("reader")
 
     async def _end_handling(self) -> None:
         executing = [self._supervisor.tasks[name] for name in self._executors]
-        if not self._crew.solitude.is_occupied:  # then they wait for Redis, if for anything, which may be away for long
+        if not self._gate.running:  # then they wait for Redis, if for anything, which may be away for long
             await asyncio.wait(executing, timeout=CLAIM_TIME)
             for name in self._executors:
                 await self._supervisor.end(name)
@@ -385,10 +351,10 @@ class Worker:
             logger.error("could not settle everything before stopping: it is delivered again", extra=self._context)
         await self._supervisor.end("settler")
 
-    async def _let_name_go(self) -> None:
+    async def _release_name(self) -> None:
         try:
             async with asyncio.timeout(RELEASE_TIME):
                 await self._exclusivity.release()
                 await self._identity.release()
         except (RedisError, OSError):
-            logger.info("could not let the consumer name go; it does by itself", extra=self._context)
+            logger.info("could not release the consumer name; it expires by itself", extra=self._context)

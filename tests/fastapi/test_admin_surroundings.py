@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 
 from rapids import EventEmitter, EventRouter
-from rapids._worker.health_decision import Limits
+from rapids._worker.health_check import Limits
 from rapids_fastapi import Rapids, rapids_admin
 from rapids_fastapi.admin import health
 from rapids_fastapi.admin.access import AdminRoute

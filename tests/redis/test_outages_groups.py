@@ -83,7 +83,7 @@ async def ids_held(redis: Redis) -> set[str]:
 async def test_every_process_registers_again_what_it_holds(
     redis: Redis, caplog: pytest.LogCaptureFixture, size: int
 ) -> None:
-    """Else only the one that made the group again would: what the others had buffered was never run by anybody."""
+    """Else only the one that recreated the group would: what the others had buffered was never run by anybody."""
     crew, count = Crew(redis, size), 10 * size
     async with running(*crew.routers):
         ids = await crew.emit(*range(count))
@@ -93,7 +93,7 @@ async def test_every_process_registers_again_what_it_holds(
         crew.go_on.set()
         await until_settled(redis)
     crew.check(count)
-    assert [record.levelno for record in caplog.records if "made again" in record.getMessage()] == [logging.ERROR]
+    assert [record.levelno for record in caplog.records if "recreated" in record.getMessage()] == [logging.ERROR]
     await check_keys(redis)
 
 
@@ -177,7 +177,7 @@ async def test_a_flushed_stream_is_read_from_its_beginning(redis: Redis, caplog:
             await at_once.execute()
         await eventually(lambda: sorted(crew.seen) == list(range(15)))
         await until_settled(redis)
-    assert len([record for record in caplog.records if "made again" in record.getMessage()]) <= 2  # events, replays
+    assert len([record for record in caplog.records if "recreated" in record.getMessage()]) <= 2  # events, replays
 
 
 async def test_what_was_emitted_before_it_came_back_is_read(redis: Redis) -> None:

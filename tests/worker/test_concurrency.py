@@ -258,7 +258,7 @@ async def test_a_retry_holds_up_nothing_if_that_is_asked_for(redis: Redis) -> No
 async def test_a_retry_that_another_consumer_takes_is_not_waited_for_longer_than_that(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids._worker.executor.OVERDUE_GRACE", 0.2)
+    monkeypatch.setattr("rapids._worker.intake.OVERDUE_GRACE", 0.2)
     work = Work()
     work.fails[0] = 1
     async with running(ordered_router(redis, work, redelivery_backoff=constant(0.3))):
@@ -298,7 +298,7 @@ async def test_a_stop_hands_back_what_waits_in_lanes_unspent(redis: Redis) -> No
 async def test_of_many_that_wait_in_a_lane_only_ids_are_kept(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids._worker.executor.LANES_LIMIT", 60)
+    monkeypatch.setattr("rapids._worker.intake.MAX_IN_LANES", 60)
     work = Work()
     gate = work.hold(0)
     async with running(ordered_router(redis, work, concurrency=2, batch_size=5)):

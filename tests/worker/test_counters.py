@@ -20,7 +20,7 @@ from rapids._core.settings import RouterSettings
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
-from rapids._worker.context import Member
+from rapids._worker.context import WorkerContext
 from rapids._worker.inflight import Inflight
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters
 from tests.redis.own_server import own_server
@@ -376,32 +376,33 @@ async def test_one_active_consumer_that_loses_its_place_loses_what_it_held(redis
 
 
 @pytest.fixture
-def member() -> Member:
+def context() -> WorkerContext:
     """One that never asks Redis anything."""
     source, counts = Source(STREAM, GROUP), Counts(STREAM, GROUP)
     nothing: Any = None
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
-    return Member(nothing, None, (source, source.replays()), RouterSettings(), nothing, outages, nothing, {}, counts)
+    sources = (source, source.replays())
+    return WorkerContext(nothing, sources, RouterSettings(), nothing, outages, {}, counts)
 
 
-def test_what_was_lost_before_its_acknowledgement_is_confirmed_is_not_acked_as_well(member: Member) -> None:
-    inflight, source = Inflight(member.sources, member.counts, lease_seconds=60), member.sources[0]
-    acks = Acks(member, inflight)
+def test_what_was_lost_before_its_acknowledgement_is_confirmed_is_not_acked_as_well(context: WorkerContext) -> None:
+    inflight, source = Inflight(context.sources, context.counts, lease_seconds=60), context.sources[0]
+    acks = Acks(context, inflight)
     entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
     held = inflight.add_new(source, entries, since=0.0)
     for one in held:
         acks.put(one)
     inflight.lose(held[0])
     acks.answered(acks.take(), [3])
-    assert totals(member.counts.counters()) == {"delivered": 3, "lease_lost": 1, "acked": 2}
+    assert totals(context.counts.counters()) == {"delivered": 3, "lease_lost": 1, "acked": 2}
 
 
-def test_what_is_held_and_given_out_again_is_no_other_delivery(member: Member) -> None:
-    inflight, source = Inflight(member.sources, member.counts, lease_seconds=60), member.sources[0]
+def test_what_is_held_and_given_out_again_is_no_other_delivery(context: WorkerContext) -> None:
+    inflight, source = Inflight(context.sources, context.counts, lease_seconds=60), context.sources[0]
     entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
     inflight.add_new(source, entries[:2], since=0.0)
     inflight.add_new(source, entries, since=0.0)
-    assert in_hand(member.counts.counters()) == len(inflight) == 3
+    assert in_hand(context.counts.counters()) == len(inflight) == 3
 
 
 # --- lost -----------------------------------------------------------------------------------------------------------
@@ -498,8 +499,8 @@ async def test_an_outage_is_over_for_a_router_that_stops_in_it(build: Build) -> 
         await server.kill()
         await eventually(lambda: router.counters.total("outages") == 1)
         go_on.set()
-        await asyncio.wait_for(router.stop(), 30)
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(router.stop(), 20)
+        await asyncio.wait_for(task, 5)
         after = router.counters.total("outage_seconds")
         await asyncio.sleep(0.01)
         assert router.counters.total("outage_seconds") == after > 0

@@ -153,8 +153,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, counted: Counts) -> Gaps:
     """One that is given samples as they are, as the answers of a server, and takes none for reasons of time."""
     monkeypatch.setattr(read_positions, "sample_in", lambda sample: sample)
     settings = RouterSettings(stream=STREAM, group=GROUP)
-    member: Any = SimpleNamespace(sources=[SOURCE], settings=settings, context={}, counts=counted)
-    return Gaps(member)
+    context: Any = SimpleNamespace(sources=[SOURCE], settings=settings, log={}, counts=counted)
+    return Gaps(context)
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from redis.exceptions import ResponseError
 from rapids import BaseEvent, EventRouter, GroupControl, HealthReason, RouterHealth
 from rapids._core.settings import RouterSettings
 from rapids._storage.keys import Source
-from rapids._worker.health_decision import READY, Limits
-from rapids._worker.loop_monitor import Pulse
+from rapids._worker.health_check import READY, Limits, LoopMonitor
 from rapids.exceptions import NonRetryableError, RetryAfter
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
@@ -82,10 +81,10 @@ async def forever(*_: object, **__: object) -> Any:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may take longer than moments: stuck is what has not moved for 1.6 s, or 0.9 s for the reader."""
-    monkeypatch.setattr("rapids._worker.health_decision.ANSWER_TIME", 0.5)
-    monkeypatch.setattr("rapids._worker.health_decision.LONGEST_PAUSE", 0.3)
-    monkeypatch.setattr("rapids._worker.reclaimer.LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr("rapids._worker.loop_monitor.INTERVAL", 0.05)
+    monkeypatch.setattr("rapids._worker.health_check.ANSWER_TIME", 0.5)
+    monkeypatch.setattr("rapids._worker.health_check.MAX_PAUSE", 0.3)
+    monkeypatch.setattr("rapids._worker.reclaimer.MAX_PAUSE", 0.1)
+    monkeypatch.setattr("rapids._worker.health_check.INTERVAL", 0.05)
 
 
 LONGER_THAN_ANY = 3.0
@@ -303,8 +302,8 @@ async def test_there_is_more_to_read_and_the_reader_waits_for_room_that_nobody_m
 
 
 async def test_a_handler_blocked_the_event_loop(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapids._worker.loop_monitor.STALL", 0.5)
-    monkeypatch.setattr("rapids._worker.loop_monitor.MEMORY", 1.0)
+    monkeypatch.setattr("rapids._worker.health_check.STALL", 0.5)
+    monkeypatch.setattr("rapids._worker.health_check.MEMORY", 1.0)
     router, blocked = make_router(redis), asyncio.Event()
 
     @router.on(HeTask)
@@ -452,17 +451,17 @@ async def test_its_name_could_not_be_kept(redis: Redis, monkeypatch: pytest.Monk
 
 async def test_handlers_that_come_to_an_end_between_two_beats_are_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though at each beat something was there, and nobody at work."""
-    monkeypatch.setattr("rapids._worker.loop_monitor.INTERVAL", 0.01)
-    crew, acks = SimpleNamespace(has_idle_hands=True), SimpleNamespace(settled_at=0.0)
-    pulse = Pulse(cast(Any, crew), cast(Any, acks))
-    beating = asyncio.create_task(pulse.run())
+    monkeypatch.setattr("rapids._worker.health_check.INTERVAL", 0.01)
+    gate, acks = SimpleNamespace(is_shut=False, running=0), SimpleNamespace(settled_at=0.0)
+    monitor = LoopMonitor(cast(Any, gate), cast(Any, SimpleNamespace(is_empty=False)), cast(Any, acks))
+    beating = asyncio.create_task(monitor.run())
     for _ in range(20):
         acks.settled_at += 1
         await asyncio.sleep(0.02)
-        assert pulse.idle_seconds < 0.5
-    await eventually(lambda: pulse.idle_seconds > 0.6)
-    crew.has_idle_hands = False
-    await eventually(lambda: pulse.idle_seconds == 0)
+        assert monitor.idle_seconds < 0.5
+    await eventually(lambda: monitor.idle_seconds > 0.6)
+    gate.running = 1
+    await eventually(lambda: monitor.idle_seconds == 0)
     beating.cancel()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -16,31 +17,29 @@ from rapids._storage.client.connections import SharedPool
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
-from rapids._worker.context import Member
-from rapids._worker.exclusivity import Exclusivity
+from rapids._worker.context import WorkerContext
+from rapids._worker.gate import Gate
 from rapids._worker.identity import Identity
 from rapids._worker.inflight import Inflight, State
 from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
-from rapids._worker.pause_state import Pausing
+from rapids._worker.pause_state import PauseState
 from rapids._worker.reclaimer import Reclaimer
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_router, pending, running
 
 
-async def member_of(redis: Redis, source: Source) -> Member:
+async def context_of(redis: Redis, source: Source, gate: Gate) -> WorkerContext:
     """This process as the consumer `me`, without a worker around it."""
     commands, counts = SharedPool(redis, STREAM), Counts(STREAM, GROUP, ())
-    identity = Identity(commands, source)
+    identity = Identity(commands, source, gate)
     await identity.acquire("me")
 
-    async def repair(error: Exception) -> None:
-        raise error
-
     settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
+    connection: Any = commands
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
-    return Member(commands, None, [source], settings, identity, outages, repair, {}, counts)
+    return WorkerContext(connection, [source], settings, identity, outages, {}, counts)
 
 
 async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]:
@@ -54,12 +53,13 @@ async def test_a_group_made_again_is_not_told_of_what_is_being_settled(redis: Re
     """Its settlement may be written by now, or its acknowledgement: it would be pending for good."""
     source = Source(STREAM, GROUP)
     entries = await held_by_me(redis, source, 3)
-    member = await member_of(redis, source)
-    inflight = Inflight([source], member.counts, lease_seconds=60)
-    leases = Leases(member, inflight)
+    gate = Gate(lease_seconds=60)
+    context = await context_of(redis, source, gate)
+    inflight = Inflight([source], context.counts, lease_seconds=60)
+    leases = Leases(context, gate, inflight)
     _, settling, acknowledged = inflight.add_new(source, entries, since=time.monotonic())
     settling.enter(State.SETTLING)
-    Acks(member, inflight).put(acknowledged)
+    Acks(context, inflight).put(acknowledged)
     await redis.xgroup_destroy(STREAM, GROUP)
     await redis.xgroup_create(STREAM, GROUP, "$")
 
@@ -72,12 +72,11 @@ async def test_what_is_held_is_not_claimed_as_abandoned(redis: Redis) -> None:
     """It was found abandoned before this process came to hold it. Claimed again, it would run twice."""
     source = Source(STREAM, GROUP)
     [entry] = await held_by_me(redis, source, 1)
-    member = await member_of(redis, source)
-    inflight = Inflight([source], member.counts, lease_seconds=60)
-    exclusivity = Exclusivity(member, lambda: None, lambda: None)
-    intake = Intake(10)
-    pausing = Pausing(member, intake, exclusivity, lambda: None, lambda: None)
-    reclaimer = Reclaimer(member, intake, inflight, exclusivity, pausing, lambda: None)
+    gate, nothing = Gate(lease_seconds=60), cast(Any, None)
+    context = await context_of(redis, source, gate)
+    inflight = Inflight([source], context.counts, lease_seconds=60)
+    intake, leases = Intake(gate, 10), Leases(context, gate, inflight)
+    reclaimer = Reclaimer(context, gate, inflight, intake, leases, PauseState(context, intake, nothing, nothing))
     abandoned = Abandoned(source, entry.entry_id, 0, 1)
     [held] = inflight.add_new(source, [entry], since=time.monotonic())
 

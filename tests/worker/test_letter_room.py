@@ -73,9 +73,9 @@ async def test_how_many_were_cut_is_told(redis: Redis, caplog: pytest.LogCapture
 @pytest.mark.parametrize("options", [{"dlq_maxlen": None}, {"dlq_stream": None}])
 async def test_without_a_limit_nobody_looks(redis: Redis, options: dict[str, None]) -> None:
     async with running(make_router(redis, **options)):
-        assert not [task for task in asyncio.all_tasks() if task.get_name().endswith("letter room")]
+        assert not [task for task in asyncio.all_tasks() if task.get_name().endswith("dlq capacity")]
     async with running(make_router(redis)):
-        assert [task for task in asyncio.all_tasks() if task.get_name().endswith("letter room")]
+        assert [task for task in asyncio.all_tasks() if task.get_name().endswith("dlq capacity")]
 
 
 async def test_what_is_no_index_disturbs_nobody(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:

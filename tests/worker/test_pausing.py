@@ -80,7 +80,7 @@ def everything(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Routers look ten times a second, so that tests need not wait for that."""
-    monkeypatch.setattr("rapids._worker.reclaimer.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("rapids._worker.reclaimer.MAX_PAUSE", 0.1)
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ async def test_it_outlives_a_restart_of_the_server_and_of_the_router(
 async def test_exclusive_routers_go_on_in_order_however_much_is_due(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids._worker.pause_state.LONGEST_WAIT", 0)
+    monkeypatch.setattr("rapids._worker.pause_state.MAX_WAIT", 0)
     seen = Seen(redis, exclusive=True)
     seen.gates[0] = asyncio.Event()
     async with running(seen.router("one")):
@@ -349,7 +349,7 @@ async def test_exclusive_routers_go_on_in_order_however_much_is_due(
 async def test_a_key_goes_on_waiting_for_the_entry_that_is_to_be_delivered_again(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids._worker.executor.OVERDUE_GRACE", 0.3)
+    monkeypatch.setattr("rapids._worker.intake.OVERDUE_GRACE", 0.3)
     count = 350  # more than are looked at to find the oldest of those that are due
     seen = Seen(redis, order_by="key", concurrency=4, batch_size=100)
     seen.failing, seen.gates[0] = {0}, asyncio.Event()
@@ -374,7 +374,7 @@ async def _pend(redis: Redis, count: int) -> bool:
 async def test_retries_without_end_do_not_keep_new_entries_from_being_read_for_long(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids._worker.pause_state.LONGEST_WAIT", 0.2)
+    monkeypatch.setattr("rapids._worker.pause_state.MAX_WAIT", 0.2)
     handled: list[int] = []
     router = make_router(redis, redelivery_backoff=constant(0), max_deliveries=10**6, batch_size=1)
 
