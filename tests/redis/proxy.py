@@ -27,6 +27,9 @@ class Proxy:
         """Whether replies get lost on the way, while the connections stay as they are."""
         self.requests = 0
         """Chunks of requests seen."""
+        self.words: tuple[bytes, ...] = ()
+        self.requests_with_words = 0
+        """Chunks of requests seen that contain one of the `words`."""
         self.connections = 0
         """Connections accepted."""
 
@@ -143,6 +146,7 @@ class _Link:
         with suppress(OSError):
             while chunk := await reader.read(65_536):
                 self._proxy.requests += 1
+                self._proxy.requests_with_words += any(word in chunk for word in self._proxy.words)
                 self._loses_reply = self._loses_reply or self._proxy.loses_reply_to(chunk)
                 self._rewriter = self._proxy.rewriter_of(chunk) or self._rewriter
                 await self._proxy.forwards(chunk)
