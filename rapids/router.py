@@ -1,7 +1,7 @@
 """The router: what to run for which event, and the running of it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -67,9 +67,6 @@ class EventRouter(HandlerRegistry):
       are kept in order: those of one key run one after another. Events without the field, or whose key is None, need no
       order. `retry_blocks_key`: whether those behind an entry that is to be delivered again wait for it.
     - `exclusive`: only one consumer of the group is active at a time; another takes over within seconds of its death.
-    - `renamed_handlers`: from names that handlers had before to those they have now. What is stored under an old name,
-      such as a dead letter to be replayed, or who is done with an entry that is pending, counts for the handler of the
-      new one.
     - `trim`: "acknowledged" removes from the stream what every group of it has settled; None removes nothing.
     - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
     - `observers`: plain functions of one detail (see `rapids.observers`), told what this router does.
@@ -104,7 +101,6 @@ class EventRouter(HandlerRegistry):
         exclusive: bool = False,
         observers: Sequence[Observer] = (),
         trim: Trim | None = None,
-        renamed_handlers: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings = RouterSettings(
             stream=stream,
@@ -130,7 +126,6 @@ class EventRouter(HandlerRegistry):
             exclusive=exclusive,
             observers=observers,
             trim=trim,
-            renamed_handlers=renamed_handlers,
         )
         super().__init__(
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
@@ -214,9 +209,8 @@ class EventRouter(HandlerRegistry):
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this stops gracefully, too.
 
-        Raises `NotConfiguredError` without a client, `ValueError` where `renamed_handlers` does not fit the handlers or
-        `dlq_stream` is in another slot of a Cluster than the stream, `RedisUnavailableError` if Redis cannot be reached
-        now; once it runs, outages are ridden out.
+        Raises `NotConfiguredError` without a client, `ValueError` where `dlq_stream` is in another slot of a Cluster
+        than the stream, `RedisUnavailableError` if Redis cannot be reached now; once it runs, outages are ridden out.
         """
         client = redis or self._redis
         if client is None:
@@ -225,7 +219,7 @@ class EventRouter(HandlerRegistry):
             )
         self._only_before_start("start()")
         self._check_slot(client)
-        handlers = Handlers(self._registered, self._settings.renamed_handlers)
+        handlers = Handlers(self._registered)
         look_around = partial(self._look_around, client)
         worker = self._worker = Worker(client, self._settings, handlers, self._middleware, self._counts, look_around)
         self._started_with = client

@@ -13,8 +13,7 @@ from pydantic import BaseModel
 
 import rapids.events
 from rapids import BaseEvent, Event, GenericEvent
-from rapids._core.handlers import Handler, HandlerRegistry, Handlers
-from rapids._core.patterns import Pattern, matches, matches_pattern, targets_of
+from rapids._core.handlers import Handler, HandlerRegistry, Handlers, Pattern, matches, matches_pattern, targets_of
 
 
 @pytest.fixture(autouse=True)

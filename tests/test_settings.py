@@ -71,11 +71,6 @@ ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {
     "retry_blocks_key": ("must be True or False", [0, 1, None, "yes"], []),
     "exclusive": ("must be True or False", [0, 1, None, "yes"], []),
     "observers": OBSERVERS,
-    "renamed_handlers": (
-        "must be a dictionary from old names to new ones",
-        ["old", 5, [("old", "new")], {"old": 5}, {5: "new"}, {"old": None}],
-        [{"": "new"}, {"old": ""}, {"a\nb": "new"}, {"a": "a"}, {"a": "b", "b": "c", "c": "b"}],
-    ),
     "trim": ("must be 'acknowledged' or None", [True, 1, b"acknowledged"], ["", "all", "Acknowledged"]),
     "shutdown_timeout": (
         "must be a finite number of seconds, 0 or more",
@@ -175,7 +170,6 @@ def test_the_defaults_are_the_references() -> None:
         (RouterSettings, {"observers": [print]}),
         (EmitterSettings, {"observers": (print, list)}),
         (RouterSettings, {"trim": "acknowledged"}),
-        (RouterSettings, {"renamed_handlers": {"a": "b", "b": "c"}}),
     ],
 )
 def test_the_bounds_themselves_are_allowed(settings: type, options: dict[str, Any]) -> None:
@@ -188,13 +182,6 @@ def test_settings_do_not_change_after_the_check() -> None:
         EmitterSettings().maxlen = 0  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         RouterSettings().batch_size = 0  # type: ignore[misc]
-
-
-def test_what_is_renamed_does_not_change_with_the_dictionary_that_was_given() -> None:
-    given = {"old": "new"}
-    made = RouterSettings(renamed_handlers=given)
-    given["new"] = "old"
-    assert made.renamed_handlers == {"old": "new"}
 
 
 def test_the_names_of_the_options_are_known() -> None:

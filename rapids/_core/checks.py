@@ -1,7 +1,7 @@
 """Checks for options: each raises `ValueError` or `TypeError` naming the option, the value and what is allowed."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -14,7 +14,6 @@ __all__ = [
     "observers",
     "one_of",
     "positive_seconds",
-    "renamed",
     "seconds",
     "text",
 ]
@@ -111,27 +110,6 @@ def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[C
         if not callable(one) or iscoroutinefunction(one) or iscoroutinefunction(getattr(one, "__call__", None)):  # noqa: B004 - asks what calling it gives
             raise TypeError(f"{option} must be {allowed}, not {value!r}")
     return value
-
-
-def renamed(option: str, value: Mapping[str, str]) -> Mapping[str, str]:
-    """From old names to new ones, which may be old ones in turn; following them must come to an end."""
-    allowed = "a dictionary from old names to new ones, both non-empty and printable, that goes in no circle, or None"
-    if not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-        raise TypeError(f"{option} must be {allowed}, not {value!r}")
-    names = [name for pair in value.items() for name in pair]
-    if not all(isinstance(name, str) for name in names):  # pyright: ignore[reportUnnecessaryIsInstance] - likewise
-        raise TypeError(f"{option} must be {allowed}, not {value!r}")
-    if not all(name and name.isprintable() for name in names) or any(_goes_round(value, name) for name in value):
-        raise ValueError(f"{option} must be {allowed}, not {value!r}")
-    return value
-
-
-def _goes_round(renamed: Mapping[str, str], name: str) -> bool:
-    met = set[str]()
-    while name in renamed and name not in met:
-        met.add(name)
-        name = renamed[name]
-    return name in met
 
 
 def note(option: str, value: str, most: int) -> str:

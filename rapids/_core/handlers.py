@@ -1,22 +1,33 @@
-"""Registering handlers: `on` and what it makes."""
+"""Handlers: registering them with `on`, and which of them are for an event."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, overload
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union, cast, get_args, get_origin, overload
 
 from rapids._core.checks import at_least, positive_seconds, text
 from rapids._core.checks import backoff as check_backoff
-from rapids._core.outcomes import Done
-from rapids._core.patterns import Target, matches, targets_of
-from rapids._core.renames import Renames
+from rapids._core.outcomes import Done, Ledger
 from rapids.backoff import Backoff
-from rapids.events import Event, get_event_class
+from rapids.events import Event, GenericEvent, get_event_class, same_class
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm  # what a union of classes is to a type checker
 
-__all__ = ["Handler", "HandlerFunction", "HandlerRegistry", "Handlers"]
+__all__ = [
+    "Handler",
+    "HandlerFunction",
+    "HandlerRegistry",
+    "Handlers",
+    "Pattern",
+    "Target",
+    "matches",
+    "matches_pattern",
+    "no_handler",
+    "targets_of",
+]
 
 E = TypeVar("E", bound=Event)
 HandlerFunction: TypeAlias = Callable[[E], Awaitable[object]]
@@ -34,6 +45,65 @@ MEMO_LIMIT = 4_096
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """A glob over event types: `*` stands for one segment, `**` for any number of them, a lone `*` for everything."""
+
+    text: str
+
+    def matches(self, event_type: str) -> bool:
+        return matches_pattern(self.text, event_type)
+
+
+Target: TypeAlias = type[Event] | Pattern
+
+
+def matches_pattern(pattern: str, event_type: str) -> bool:
+    """Whether a glob pattern matches an event type. Segments are what stands between dots."""
+    if pattern == "*":
+        return True
+    return _match(pattern.split("."), event_type.split("."))
+
+
+def _match(patterns: list[str], segments: list[str]) -> bool:
+    # One row of the usual table at a time: after[i] is whether what was read of the pattern matches segments[:i].
+    # Unlike backtracking, this takes no longer for a hostile event type.
+    after = [True] + [False] * len(segments)
+    for pattern in patterns:
+        if pattern == "**":
+            first = after.index(True) if True in after else len(after)
+            after = [at >= first for at in range(len(after))]
+        else:
+            matched = [was and fnmatchcase(segment, pattern) for was, segment in zip(after, segments, strict=False)]
+            after = [False, *matched]
+    return after[-1]
+
+
+def targets_of(target: object) -> tuple[Target, ...]:
+    """What `on` was given, as classes and patterns.
+
+    Raises `TypeError` for anything but an event class, a union of them, or a pattern, `ValueError` for an empty one.
+    """
+    if isinstance(target, str):
+        if not target or any(not segment for segment in target.split(".")):
+            raise ValueError(f"a pattern must be segments with dots between them, such as 'order.*', not {target!r}")
+        return (Pattern(target),)
+    if get_origin(target) in (Union, UnionType):
+        members: tuple[Any, ...] = get_args(target)
+        return tuple(single for member in members for single in targets_of(member))
+    if isinstance(target, type) and issubclass(target, Event):
+        return (target,)
+    raise TypeError(f"on() takes an event class, a union of event classes, or a pattern, not {target!r}")
+
+
+def matches(target: Target, event_type: str) -> bool:
+    """Whether events of this type are for the target. A type without a class makes `GenericEvent`s."""
+    if isinstance(target, Pattern):
+        return target.matches(event_type)
+    cls = get_event_class(event_type) or GenericEvent
+    return any(same_class(base, target) for base in cls.__mro__)
+
+
+@dataclass(frozen=True, slots=True)
 class Handler:
     """One registered coroutine function with its policy and a stable name. Options that are None are the router's."""
 
@@ -47,6 +117,8 @@ class Handler:
     backoff: Backoff
     retryable_exceptions: tuple[type[BaseException], ...]
     """What to try again after; empty for every error."""
+    aliases: tuple[str, ...] = ()
+    """Names it had before: what is stored under one of them counts for it."""
     done: Done = field(init=False, repr=False, compare=False)
     """What becomes of it most of the time."""
 
@@ -58,18 +130,23 @@ class Handler:
 
 
 class Handlers:
-    """The handlers of a group, in order of registration; those for an event type are looked up once.
+    """The handlers of a group, in order of registration; those for an event type are looked up once."""
 
-    `renamed` is from the names that some had before to those they have now. Raises `ValueError` where it does not fit.
-    """
-
-    def __init__(self, handlers: Iterable[Handler], renamed: Mapping[str, str] | None = None) -> None:
+    def __init__(self, handlers: Iterable[Handler]) -> None:
         self._handlers = tuple(handlers)
-        self.renames = Renames(renamed or {}, (handler.name for handler in self._handlers))
+        self._by_alias = {alias: handler.name for handler in self._handlers for alias in handler.aliases}
         self._by_type: dict[tuple[str, type[Event] | None], tuple[Handler, ...]] = {}
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._handlers)
+
+    def present_name(self, name: str) -> str:
+        """The name of the handler that has this name or alias; the name itself where none has it."""
+        return self._by_alias.get(name, name)
+
+    def present_ledger(self, ledger: Ledger) -> Ledger:
+        """A ledger with the present names of handlers instead of their aliases."""
+        return ledger.under(self._by_alias) if self._by_alias else ledger
 
     def for_type(self, event_type: str) -> tuple[Handler, ...]:
         """The handlers for events of this type."""
@@ -89,6 +166,8 @@ class HandlerRegistry:
     def __init__(self, *, timeout: float, retries: int, backoff: Backoff) -> None:
         self._registered: list[Handler] = []
         self._names: set[str] = set()
+        self._aliases: dict[str, str] = {}
+        """From aliases to the names of their handlers."""
         self._defaults = (timeout, retries, backoff)
 
     @overload
@@ -101,6 +180,7 @@ class HandlerRegistry:
         backoff: Backoff | None = None,
         retryable_exceptions: tuple[type[BaseException], ...] = (),
         name: str | None = None,
+        aliases: Sequence[str] = (),
     ) -> Decorator[E]: ...
     @overload
     def on(
@@ -112,6 +192,7 @@ class HandlerRegistry:
         backoff: Backoff | None = None,
         retryable_exceptions: tuple[type[BaseException], ...] = (),
         name: str | None = None,
+        aliases: Sequence[str] = (),
     ) -> Decorator[E]: ...
     @overload
     def on(
@@ -123,6 +204,7 @@ class HandlerRegistry:
         backoff: Backoff | None = None,
         retryable_exceptions: tuple[type[BaseException], ...] = (),
         name: str | None = None,
+        aliases: Sequence[str] = (),
     ) -> Decorator[Any]: ...
     def on(
         self,
@@ -133,6 +215,7 @@ class HandlerRegistry:
         backoff: Backoff | None = None,
         retryable_exceptions: tuple[type[BaseException], ...] = (),
         name: str | None = None,
+        aliases: Sequence[str] = (),
     ) -> Decorator[Any]:
         """Run the decorated coroutine function for matching events.
 
@@ -140,8 +223,11 @@ class HandlerRegistry:
         `timeout` (seconds), `retries` (quick attempts after the first) and `backoff` override the router's defaults.
         `retryable_exceptions`: with any listed, another exception makes a dead letter at once; empty restricts
         nothing. `name` is what dead letters and the ledger call the handler; the function's own name by default.
+        `aliases` are names that it had before: what is stored under one of them, such as a dead letter to be replayed
+        or who is done with a pending entry, counts for this handler.
 
-        Raises `TypeError` or `ValueError` for options that make no sense, `ValueError` for a `name` taken twice.
+        Raises `TypeError` or `ValueError` for options that make no sense, `ValueError` for a `name` or an alias that
+        another handler of the router has as its name or alias.
         """
         default_timeout, default_retries, default_backoff = self._defaults
         targets = targets_of(target)
@@ -151,11 +237,13 @@ class HandlerRegistry:
         retryable = _exceptions(retryable_exceptions)
         if name is not None:
             text("name", name)
+        former = _names("aliases", aliases)
 
         def register(function: Callable[[Any], A]) -> Callable[[Any], A]:
             _check_is_async(function)
             named = self._name_for(function, name)
-            self._register(Handler(named, function, targets, limit, attempts, pause, retryable))
+            self._check_aliases(named, former)
+            self._register(Handler(named, function, targets, limit, attempts, pause, retryable, former))
             return function
 
         return register
@@ -163,20 +251,52 @@ class HandlerRegistry:
     def _register(self, handler: Handler) -> None:
         self._registered.append(handler)
         self._names.add(handler.name)
+        self._aliases.update(dict.fromkeys(handler.aliases, handler.name))
+
+    def _check_aliases(self, name: str, aliases: Sequence[str]) -> None:
+        for alias in aliases:
+            owner = alias if alias in self._names or alias == name else self._aliases.get(alias)
+            if owner is not None:
+                whose = "the name of a handler" if owner == alias else f"an alias of {owner!r}"
+                raise ValueError(f"aliases must be names that no handler of the router has, not {alias!r}, {whose}")
 
     def _name_for(self, function: HandlerFunction[Any], name: str | None) -> str:
         taken = self._names
+        if (owner := self._aliases.get(name or _name_of(function))) is not None:
+            raise ValueError(
+                f"name must be one that no other handler of the router has, not {name or _name_of(function)!r}, "
+                f"which is an alias of {owner!r}"
+            )
         if name is not None:
             if name in taken:
                 raise ValueError(f"name must be one that no other handler of the router has, not {name!r}")
             return name
-        short = getattr(function, "__name__", type(function).__name__)
+        short = _name_of(function)
         if short not in taken:
             return short
         module = getattr(function, "__module__", type(function).__module__)
         long = f"{module}.{getattr(function, '__qualname__', short)}"
         candidates = (long if number == 1 else f"{long}#{number}" for number in range(1, len(taken) + 2))
         return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def no_handler(name: str) -> str:
+    """What to say where something is for a handler that is not there."""
+    return f"the group has no handler {name!r}; if it was renamed, give the handler on(..., aliases=({name!r},))"
+
+
+def _name_of(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(names, tuple | list):  # a string alone would be taken for its characters
+        raise TypeError(f"{option} must be a tuple of names, not {names!r}")
+    for name in names:
+        text(option, name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"{option} must name each alias once, not {names!r}")
+    return tuple(names)
 
 
 def _check_is_async(function: object) -> None:

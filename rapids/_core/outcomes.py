@@ -160,6 +160,29 @@ class Ledger:
         }
         return replace(self, recorded=deliveries - 1, waits=waits, attempts=_by_name(logs))
 
+    def under(self, names: Mapping[str, str]) -> "Ledger":
+        """The same ledger, each handler under its present name. `names` is from aliases to present names."""
+        done, dead, gave_up = (
+            frozenset(names.get(name, name) for name in handlers) for handlers in (self.done, self.dead, self.gave_up)
+        )
+        waits: dict[str, Wait] = {}
+        # Processes with different names may have left two for one handler: the one that has spent more counts.
+        for wait in sorted(self.waits, key=lambda one: (one.spent, one.due_ms or 0)):
+            name = names.get(wait.handler, wait.handler)
+            waits[name] = replace(wait, handler=name)
+        logs: dict[str, AttemptLog] = {}
+        for name, log in sorted(self.attempts, key=lambda one: one[0] not in names):  # those under aliases first
+            present = names.get(name, name)
+            logs[present] = logs.get(present, NO_ATTEMPTS).then(log)
+        return replace(
+            self,
+            done=done,
+            dead=dead,
+            gave_up=gave_up,
+            waits=tuple(waits[name] for name in sorted(waits)),
+            attempts=_by_name(logs),
+        )
+
     def dump(self) -> bytes:
         """The ledger as it is stored: JSON, since the settling script reads it too."""
         names = {"done": sorted(self.done), "dead": sorted(self.dead), "gave_up": sorted(self.gave_up)}

@@ -1,12 +1,11 @@
 """The options of the emitter and the router, checked once, where they are given."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
-from rapids._core.checks import at_least, backoff, flag, observers, one_of, positive_seconds, renamed, seconds, text
+from rapids._core.checks import at_least, backoff, flag, observers, one_of, positive_seconds, seconds, text
 from rapids._core.entry_id import numbers
 from rapids.backoff import Backoff, exponential
 from rapids.events import Event, GenericEvent
@@ -82,7 +81,6 @@ class RouterSettings:
     exclusive: bool = False
     observers: Sequence[Observer] = ()
     trim: Trim | None = None
-    renamed_handlers: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -118,9 +116,6 @@ class RouterSettings:
         observers("observers", self.observers)
         if self.trim is not None:
             one_of("trim", self.trim, get_args(Trim), or_none=True)
-        if self.renamed_handlers is not None:
-            checked = MappingProxyType(dict(renamed("renamed_handlers", self.renamed_handlers)))
-            object.__setattr__(self, "renamed_handlers", checked)
 
     def redelivery_delay(self, deliveries: int) -> float:
         """Seconds to wait after the `deliveries`-th failed delivery.

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.counter_state import OfType
-from rapids._core.handlers import Handler
+from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
-from rapids._core.renames import no_handler
 from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Stop, shed_cancellations
 from rapids._storage.groups import RawEntry

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rapids._core.counter_state import Counts, OfType
-from rapids._core.handlers import MEMO_LIMIT, Handler, Handlers
+from rapids._core.handlers import MEMO_LIMIT, Handler, Handlers, no_handler
 from rapids._core.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
-from rapids._core.renames import no_handler
 from rapids._storage.groups import RawEntry
 from rapids._wire.entry_format import Fields, Replay, decode, decode_regular, event_type_in, regular_values
 from rapids._wire.letter_format import taken_apart
@@ -141,12 +140,12 @@ class Planner:
 
     def _taken_apart(self, fields: Fields) -> tuple[Fields, Replay | None]:
         fields, replay = taken_apart(fields)
-        return fields, replay and replace(replay, handler=self._handlers.renames.now(replay.handler))
+        return fields, replay and replace(replay, handler=self._handlers.present_name(replay.handler))
 
     def _ledger_of(self, entry: RawEntry) -> Ledger:
         if entry.ledger is None:
             return NO_LEDGER
-        return self._handlers.renames.in_ledger(Ledger.load(entry.ledger))
+        return self._handlers.present_ledger(Ledger.load(entry.ledger))
 
     def _named(self, name: str) -> Sequence[Handler]:
         handlers = [handler for handler in self._handlers if handler.name == name]

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from rapids._core.attempt_log import Attempt
 from rapids._core.checks import instance
+from rapids._core.handlers import matches_pattern
 from rapids._core.json_schema import with_json_schema
-from rapids._core.patterns import matches_pattern
 from rapids._wire.entry_format import Fields
 from rapids._wire.fingerprints import Fingerprint, fingerprint_name
 from rapids._wire.letter_format import LetterRead

@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import AuditLog, DeadLetterQueue, LetterFilter
+from rapids._core.handlers import matches_pattern
 from rapids._core.outcomes import Reason
-from rapids._core.patterns import matches_pattern
 from rapids._storage.keys import letter_index
 from rapids._wire.fingerprints import fingerprint_name
 from rapids._wire.letter_format import LetterRead

@@ -1,4 +1,4 @@
-"""Handlers that get another name: what is stored under the old one counts for the new one, where the router is told."""
+"""Handlers that get another name: what is stored under the old one, an alias, counts for the handler."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from redis.asyncio import Redis
 from rapids import DeadLetterQueue, EventRouter, NonRetryableError
 from rapids._core.attempt_log import Attempt, AttemptLog
 from rapids._core.outcomes import Ledger, Wait
-from rapids._core.renames import Renames, former_names
 from rapids._storage.keys import Source
 from rapids.backoff import constant
 from rapids.counters import OTHER
-from rapids.exceptions import NotConfiguredError
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,
@@ -35,15 +33,10 @@ from tests.worker.helpers import (
 # --- the rules ------------------------------------------------------------------------------------------------------
 
 
-def test_an_old_name_leads_to_the_last_new_one() -> None:
-    renames = Renames({"a": "b", "b": "c", "x": "y"}, ["c", "y", "z"])
-    assert [renames.now(name) for name in ("a", "b", "c", "x", "z", "unknown")] == ["c", "c", "c", "y", "z", "unknown"]
-    assert former_names({"a": "b", "b": "c", "x": "y"}, "c") == ("a", "b")
-    assert former_names({"a": "b", "b": "c", "x": "y"}, "z") == ()
+NAMES = {"old": "new", "older": "new"}
 
 
-def test_a_ledger_is_read_with_the_names_of_today() -> None:
-    renames = Renames({"old": "new"}, ["new", "other"])
+def test_a_ledger_is_read_with_present_names() -> None:
     of_old, of_new = (
         Ledger(*(frozenset({name}), frozenset({"other"}), 3, frozenset({name}), (Wait(name, 2, due_ms=5),), logs))
         for name, logs in (
@@ -51,8 +44,8 @@ def test_a_ledger_is_read_with_the_names_of_today() -> None:
             ("new", (("new", attempts(1, 2, 3)), ("other", attempts(4)))),
         )
     )
-    assert renames.in_ledger(of_old) == of_new
-    assert renames.in_ledger(of_new) == of_new
+    assert of_old.under(NAMES) == of_new
+    assert of_new.under(NAMES) == of_new
 
 
 def attempts(*deliveries: int) -> AttemptLog:
@@ -60,34 +53,59 @@ def attempts(*deliveries: int) -> AttemptLog:
 
 
 def test_of_two_waits_for_one_handler_the_one_that_has_spent_more_counts() -> None:
-    renames = Renames({"old": "new"}, ["new", "first"])
     waits = (Wait("first", 1, due_ms=1), Wait("new", 1, due_ms=9), Wait("old", 2, due_ms=5))
     expected = (Wait("first", 1, due_ms=1), Wait("new", 2, due_ms=5))
-    assert renames.in_ledger(Ledger(recorded=2, waits=waits)).waits == expected
+    assert Ledger(recorded=2, waits=waits).under(NAMES).waits == expected
+
+
+def router_with(*handlers: tuple[str, tuple[str, ...]]) -> EventRouter:
+    router = make_router(None)
+    for name, aliases in handlers:
+        router.on(DvOrder, name=name, aliases=aliases)(noting([]))
+    return router
 
 
 @pytest.mark.parametrize(
-    ("renamed", "message"),
+    ("aliases", "whose"),
     [
-        ({"a": "pay"}, r"^renamed_handlers must be to .*'charge', 'ship'.*, not from 'a' to 'pay'"),
-        ({"a": "b", "b": "pay"}, r"^renamed_handlers must be to .*'charge', 'ship'.*, not from 'a' to 'pay'"),
-        ({"ship": "charge"}, r"^renamed_handlers must be from .*, not from 'ship', which one has"),
+        (("charge",), "'charge', the name of a handler"),
+        (("collect", "pay"), "'pay', an alias of 'charge'"),
+        (("take_payment",), "'take_payment', the name of a handler"),
     ],
+    ids=["another's name", "another's alias", "its own name"],
 )
-async def test_what_does_not_fit_the_handlers_is_refused_at_the_start(
-    redis: Redis, renamed: dict[str, str], message: str
-) -> None:
-    router = make_router(redis, renamed_handlers=renamed)
-    for name in ("charge", "ship"):
-        router.on(DvOrder, name=name)(noting([]))
-    with pytest.raises(ValueError, match=message):
-        await router.start()
-    assert not router.running
+def test_an_alias_that_is_taken_is_refused_where_it_is_given(aliases: tuple[str, ...], whose: str) -> None:
+    router = router_with(("charge", ("pay",)))
+    with pytest.raises(ValueError, match=f"^aliases must be names that no handler of the router has, not {whose}$"):
+        router.on(DvOrder, name="take_payment", aliases=aliases)(noting([]))
+    router.on(DvOrder, name="take_payment", aliases=("collect",))(noting([]))  # nothing of the other was kept
 
 
-async def test_a_client_is_missed_before_a_name(redis: Redis) -> None:
-    with pytest.raises(NotConfiguredError):
-        await EventRouter(renamed_handlers={"a": "b"}).start()
+@pytest.mark.parametrize("name", ["pay", None])
+def test_a_handler_cannot_have_the_alias_of_another_one_as_its_name(name: str | None) -> None:
+    router = router_with(("charge", ("pay",)))
+
+    async def pay(event: DvOrder) -> None: ...
+
+    with pytest.raises(ValueError, match=r"not 'pay', which is an alias of 'charge'$"):
+        router.on(DvOrder, name=name)(pay)
+
+
+@pytest.mark.parametrize("aliases", ["old", 5, {"old": "new"}, ("old", 5), (None,)])
+def test_aliases_must_be_a_tuple_of_names(aliases: Any) -> None:
+    with pytest.raises(TypeError, match=r"^aliases must be a"):
+        make_router(None).on(DvOrder, aliases=aliases)
+
+
+@pytest.mark.parametrize("aliases", [("",), ("a\nb",), ("a", "a")])
+def test_aliases_must_be_printable_and_different(aliases: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^aliases must "):
+        make_router(None).on(DvOrder, aliases=aliases)
+
+
+def test_two_routers_may_have_the_same_aliases() -> None:
+    for _ in range(2):
+        router_with(("charge", ("pay",)))
 
 
 # --- a rename while entries are pending -----------------------------------------------------------------------------
@@ -102,10 +120,11 @@ def noting(seen: list[Any], error: Exception | None = None) -> Any:
     return handle
 
 
-def router_of(redis: Redis, *handlers: tuple[str, Any], **options: Any) -> EventRouter:
+def router_of(redis: Redis, *handlers: tuple[Any, ...], **options: Any) -> EventRouter:
+    """`handlers`: each a name, a function, and its aliases, if it has any."""
     router = make_router(redis, **options)
-    for name, handler in handlers:
-        router.on(DvOrder, name=name)(handler)
+    for name, handler, *aliases in handlers:
+        router.on(DvOrder, name=name, aliases=aliases)(handler)
     return router
 
 
@@ -121,8 +140,8 @@ async def test_who_was_done_under_the_old_name_does_not_run_again(redis: Redis) 
     charged, shipped = list[Any](), list[Any]()
     await left_behind(redis, ("charge", noting(charged)), ("ship", noting(shipped, ValueError("no van"))))
 
-    handlers = ("take money", noting(charged)), ("ship", noting(shipped))
-    async with running(router_of(redis, *handlers, renamed_handlers={"charge": "take money"})):
+    handlers = ("take money", noting(charged), "charge"), ("ship", noting(shipped))
+    async with running(router_of(redis, *handlers)):
         await until_settled(redis)
 
     assert (charged, shipped) == ([7], [7, 7])
@@ -134,8 +153,8 @@ async def test_who_was_dead_under_the_old_name_gets_no_second_letter(redis: Redi
     refused = noting(charged, NonRetryableError("no money"))
     await left_behind(redis, ("charge", refused), ("ship", noting(shipped, ValueError("no van"))))
 
-    handlers = ("take money", noting(charged)), ("ship", noting(shipped))
-    async with running(router_of(redis, *handlers, renamed_handlers={"charge": "take money"})):
+    handlers = ("take money", noting(charged), "charge"), ("ship", noting(shipped))
+    async with running(router_of(redis, *handlers)):
         await until_settled(redis)
 
     assert (charged, shipped) == ([7], [7, 7])
@@ -146,8 +165,7 @@ async def test_who_waited_under_the_old_name_runs_in_its_own_time_with_what_it_h
     charged, refused = list[Any](), ValueError("no money")
     await left_behind(redis, ("charge", noting(charged, refused)), max_deliveries=2)
 
-    renamed = {"charge": "pay", "pay": "take money"}
-    router = router_of(redis, ("take money", noting(charged, refused)), max_deliveries=2, renamed_handlers=renamed)
+    router = router_of(redis, ("take money", noting(charged, refused), "pay", "charge"), max_deliveries=2)
     async with running(router):
         await until_settled(redis)
 
@@ -167,8 +185,8 @@ async def test_who_gave_up_under_the_old_name_while_there_was_no_dead_letter_str
     refused = noting(charged, NonRetryableError("no money"))
     await left_behind(redis, ("charge", refused), ("ship", noting(shipped, late)), dlq_stream=None)
 
-    handlers = ("take money", noting(charged)), ("ship", noting(shipped))
-    async with running(router_of(redis, *handlers, renamed_handlers={"charge": "take money"})):
+    handlers = ("take money", noting(charged), "charge"), ("ship", noting(shipped))
+    async with running(router_of(redis, *handlers)):
         await until_settled(redis)
 
     assert (charged, shipped) == ([7], [7, 7])
@@ -185,12 +203,8 @@ async def test_services_that_know_both_names_share_a_group_while_they_are_rolled
             raise ValueError("no van")
 
     options: dict[str, Any] = {"max_deliveries": 1_000, "claim_min_idle_ms": 200}
-    before = router_of(
-        redis, ("charge", noting(charged)), ("ship", ship), renamed_handlers={"take money": "charge"}, **options
-    )
-    after = router_of(
-        redis, ("take money", noting(charged)), ("ship", ship), renamed_handlers={"charge": "take money"}, **options
-    )
+    before = router_of(redis, ("charge", noting(charged), "take money"), ("ship", ship), **options)
+    after = router_of(redis, ("take money", noting(charged), "charge"), ("ship", ship), **options)
     async with running(before, after):
         await make_emitter(redis).emit([DvOrder(number=number) for number in range(20)])
         await eventually(lambda: before.counters.total("retried") > 50 and after.counters.total("retried") > 50)
@@ -200,7 +214,7 @@ async def test_services_that_know_both_names_share_a_group_while_they_are_rolled
     assert await letters(redis) == []
 
 
-# --- without being told ---------------------------------------------------------------------------------------------
+# --- without an alias -----------------------------------------------------------------------------------------------
 
 
 async def test_an_entry_that_waits_for_a_handler_that_is_no_more_ends_as_its_letter(
@@ -218,14 +232,14 @@ async def test_an_entry_that_waits_for_a_handler_that_is_no_more_ends_as_its_let
     [letter] = await letters(redis)
     assert (letter[b"handler"], letter[b"reason"]) == (b"charge", b"non_retryable")
     assert b"the group has no handler 'charge'" in letter[b"error"]
-    assert b"renamed_handlers={'charge': ...}" in letter[b"error"]
+    assert b"aliases=('charge',)" in letter[b"error"]
     assert len([one for one in caplog.messages if "waits for 'charge'" in one]) == 2
     errors = [attempt.error for attempt in AttemptLog.load(letter[b"attempts"]).kept]
     assert errors == ["no money", *(3 * [letter[b"error"].decode()])]
     assert router.counters.total("dead", handler=OTHER) == router.counters.total("dead") == 1
 
     charged.clear()
-    async with running(router_of(redis, ("take money", noting(taken)), renamed_handlers={"charge": "take money"})):
+    async with running(router_of(redis, ("take money", noting(taken), "charge"))):
         await DeadLetterQueue(redis, DLQ).replay(letter[b"letter_id"].decode())
         await eventually(lambda: taken == [7, 7])
     await check_keys(redis)
