@@ -1,16 +1,15 @@
 """Dead letters over HTTP: find, read, replay, discard and restore them, one at a time."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue
-from rapids.dead_letters import Replay, Scope
+from rapids.dead_letters import Replay
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.editing import replay_as
 from rapids_fastapi.admin.events import Links, links_of
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.models import Answer, Reason, example
@@ -18,6 +17,7 @@ from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterDetail, DeadLetterSummary, detail_of, summary_of
+from rapids_fastapi.admin.replay_request import ReplayRequest, replayed
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
@@ -57,23 +57,6 @@ class LinkedDeadLetter(DeadLetterDetail):
 class _LetterRequest(models.Request):
     reason: Reason = ""
     """Why; kept in the letter's history."""
-
-
-class ReplayRequest(_LetterRequest):
-    """How to replay."""
-
-    model_config: ClassVar[ConfigDict] = example(
-        scope="handler",
-        data={"order_id": "A-17", "total": 12.5, "card_number": "[redacted]"},
-        reason="the total was a text",
-    )
-
-    scope: Scope = "handler"
-    """Who gets the event again: the handler that failed, all matching handlers of its group, or every group that reads
-    the stream."""
-    data: dict[str, Any] | None = None
-    """Send the event with these data instead of the stored ones (permission `edit`): all of its own fields, as its
-    class has them now. `[redacted]`, where it was shown, keeps what is stored."""
 
 
 class DiscardRequest(_LetterRequest):
@@ -151,13 +134,15 @@ async def replay_dead_letter(
     queue: QueueDep,
     body: ReplayRequest = ReplayRequest(),  # noqa: B008 - never changed
 ) -> Replay:
-    """Send the event back, exactly as stored, or with other `data`. 409 unless the letter is dead.
+    """Send the event back, exactly as stored, or with changed data. 409 unless the letter is dead.
 
-    Other data need the permission `edit` as well. They replace all of the event's own fields; what is left as it was
-    shown, `[redacted]`, keeps what is stored. The event's class validates them before anything is sent: 422 with a
-    pointer into `data` for everything that is wrong. The event's id and the other common fields cannot be changed.
+    To change data needs the permission `edit` as well. `patch` is a JSON Merge Patch (RFC 7396) of the event's own
+    fields; what it does not name keeps its stored value, also where that is hidden. `data` replaces all of them; it is
+    refused where it has the mask `[redacted]` in the place of a hidden value. The event's class validates the result
+    before anything is sent: 422 with a pointer into the data for everything that is wrong. The event's id and the other
+    common fields cannot be changed.
     """
-    return await replay_as(body, letter_id, queue, user, parts.redactor)
+    return await replayed(body, letter_id, queue, user, parts.redactor)
 
 
 @router.delete(

@@ -1,0 +1,124 @@
+"""A replay as it is requested: also with a patch of the data, or with other data, without revealing what is hidden."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeAlias, cast
+
+from pydantic import ConfigDict
+from pydantic_core import from_json
+from starlette.concurrency import run_in_threadpool
+
+from rapids import DeadLetter, DeadLetterQueue
+from rapids._core.parse_problem import json_pointer
+from rapids.dead_letters import Replay, Scope
+from rapids.exceptions import EditRefusedError, LetterStateError
+from rapids_fastapi.admin.auth import AdminUser
+from rapids_fastapi.admin.models import Reason, Request, example
+from rapids_fastapi.admin.payload import clean
+from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.redacted_letter import MAX_POINTER, ParseProblem, redacted_diff, redacted_problem
+from rapids_fastapi.admin.redaction import MASK, Redactor, TooDeepError
+
+__all__ = ["ReplayRequest", "replayed"]
+
+MAX_ERRORS = 100
+
+Location: TypeAlias = tuple[str | int, ...]
+
+
+class ReplayRequest(Request):
+    """How to replay."""
+
+    model_config: ClassVar[ConfigDict] = example(scope="handler", patch={"total": 12.5}, reason="the total was a text")
+
+    scope: Scope = "handler"
+    """Who gets the event again: the handler that failed, all matching handlers of its group, or every group that reads
+    the stream."""
+    patch: dict[str, Any] | None = None
+    """Change some of the event's own fields (permission `edit`): a JSON Merge Patch (RFC 7396). A field that it names
+    gets the value given there, null removes it, and a field that it does not name keeps its stored value, hidden or
+    not."""
+    data: dict[str, Any] | None = None
+    """Replace all of the event's own fields by these (permission `edit`), instead of a `patch`."""
+    reason: Reason = ""
+    """Why; kept in the letter's history."""
+
+
+async def replayed(
+    body: ReplayRequest, letter_id: str, queue: DeadLetterQueue, user: AdminUser, redactor: Redactor
+) -> Replay:
+    """Replay a letter as requested. Raises `Problem`, and what `DeadLetterQueue.replay` raises."""
+    if (change := body.data if body.patch is None else body.patch) is None:
+        return await queue.replay(letter_id, scope=body.scope, actor=user.name, reason=body.reason)
+    if not user.may("edit"):
+        raise Problem("forbidden", "To change data needs the permission 'edit'.", permission="edit")
+    if body.data is not None and body.patch is not None:
+        raise Problem("invalid", "Give either patch or data, not both.")
+    letter = await queue.get(letter_id)
+    if letter.state != "dead":
+        raise LetterStateError(letter_id, letter.state, "dead")
+    await run_in_threadpool(_check_masks, change, redactor)
+    try:
+        replay = await queue.replay(
+            letter_id, scope=body.scope, data=body.data, patch=body.patch, actor=user.name, reason=body.reason
+        )
+    except EditRefusedError as error:
+        raise await run_in_threadpool(_refusal, error, body, letter, redactor) from None
+    return replace(replay, diff=redacted_diff(replay.diff, redactor))
+
+
+def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
+    """Raises `Problem` where a hidden value is the mask: nobody means to store that."""
+    if _secrets(redactor, [change]) is None:
+        raise _invalid([ParseProblem(pointer="", message="nested too deep", type="too_deep")], 1)
+    message = "this is the mask of a hidden value: leave the field out of a patch to keep it, or write the value"
+    errors = [
+        ParseProblem(pointer=clean(json_pointer(location), MAX_POINTER), message=message, type="hidden_value")
+        for location in _masks(change, redactor, ())
+    ]
+    if errors:
+        raise _invalid(errors[:MAX_ERRORS], len(errors))
+
+
+def _masks(value: object, redactor: Redactor, location: Location) -> Iterator[Location]:
+    """Where in the value a mask is in the place of a hidden one."""
+    if isinstance(value, dict):
+        for name, member in cast("dict[str, object]", value).items():
+            if member == MASK and redactor.hides(name):
+                yield (*location, name)
+            else:
+                yield from _masks(member, redactor, (*location, name))
+    elif isinstance(value, list):
+        for at, member in enumerate(cast("list[object]", value)):
+            yield from _masks(member, redactor, (*location, at))
+
+
+def _secrets(redactor: Redactor, values: Iterable[object]) -> frozenset[str] | None:
+    """What is to be hidden in the values, None where one is nested too deep to be searched."""
+    found: set[str] = set()
+    try:
+        for value in values:
+            redactor.value(value, found)
+    except TooDeepError:
+        return None
+    return frozenset(found)
+
+
+def _refusal(error: EditRefusedError, body: ReplayRequest, letter: DeadLetter, redactor: Redactor) -> Problem:
+    """What is wrong with the changed data, without the secrets of the event: validators may quote them."""
+    try:
+        kept = [] if body.patch is None else [from_json(letter.data)]
+        secrets = _secrets(redactor, [body.patch, body.data, *kept, from_json(letter.metadata or b"{}")])
+    except ValueError:  # what is no JSON was not searched
+        secrets = None
+    errors = [redacted_problem(problem, redactor, secrets) for problem in error.problems]
+    return _invalid(errors, error.problem_count)
+
+
+def _invalid(errors: Sequence[ParseProblem], count: int) -> Problem:
+    return Problem(
+        "data-invalid",
+        "Nothing was sent. `errors` has what is wrong, with pointers into the event: its own and the common fields.",
+        errors=[error.model_dump() for error in errors],
+        error_count=count,
+    )
