@@ -145,9 +145,9 @@ async def _install(contender: str, interpreter: str, requirements: list[str]) ->
 
 
 def _stamp(python: Python, requirements: list[str], constraints: Path | None) -> str:
-    project = (ROOT / "pyproject.toml").read_text()
-    shared = constraints.read_text() if constraints else ""
-    return hashlib.sha256(json.dumps([str(python), python.path, requirements, project, shared]).encode()).hexdigest()
+    """Ours depends on what the project asks for, the others on the versions that ours got."""
+    given = (constraints or ROOT / "pyproject.toml").read_text()
+    return hashlib.sha256(json.dumps([str(python), python.path, requirements, given]).encode()).hexdigest()
 
 
 async def _packages(interpreter: str) -> dict[str, str]:
