@@ -10,9 +10,8 @@ from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_deliv
 from rapids.emitter import EventEmitter
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
-from rapids.health import HealthReason, RouterHealth
+from rapids.health import HealthReason, HeldBack, RouterHealth, Trimming
 from rapids.router import ConsumerLag, EventRouter
-from rapids.trimming import HeldBack, Trimming
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # Events

@@ -11,8 +11,8 @@ from rapids._core.entry_id import moment_or_last, order
 from rapids._core.json_schema import with_json_schema
 from rapids._core.paging import Listing
 from rapids._core.settings import stream_name
-from rapids._storage import audit_record
-from rapids._storage.client.connections import SharedPool
+from rapids._storage.client.connections import SharedPool, call
+from rapids._storage.keys import audit_log
 from rapids._wire.entry_format import Fields, pairs
 
 __all__ = ["AuditEntry", "AuditLog", "AuditPage", "cursor_after"]
@@ -76,7 +76,8 @@ class AuditLog:
         if at_least("limit", limit, 1) > LARGEST_PAGE:
             raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
         before = None if cursor is None else LISTING.entry_ids(cursor, 1)[0]
-        rows = await audit_record.page(self._commands, self.stream, before=before, count=limit + 1)
+        newest = "+" if before is None else f"({before}"
+        rows = await call(self._commands, "XREVRANGE", audit_log(self.stream), newest, "-", "COUNT", limit + 1)
         items = tuple(_entry(entry_id.decode(), fields) for entry_id, fields in rows[:limit])
         return AuditPage(items, cursor_after(items[-1].id) if len(rows) > limit else None)
 

@@ -6,9 +6,8 @@ from typing import cast, overload
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.settings import EmitterSettings
-from rapids._emit.emit_counts import EmitCounts
 from rapids._emit.group_commit import Appender
-from rapids._emit.write import Outgoing, Shortfall
+from rapids._emit.write import EmitCounts, Outgoing, Shortfall
 from rapids._storage import streams
 from rapids._storage.client.connections import SharedPool
 from rapids._wire.encoding import encode_values

@@ -4,12 +4,13 @@ Constructor arguments become attributes of the same name, so logs and tests need
 pickling (their `args` are the constructor's arguments).
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import overload
 
 from pydantic import ValidationError
 
 from rapids._core.checks import seconds as seconds_option
-from rapids._core.parse_problem import ParseProblem
 from rapids._core.redis_errors import reason
 
 __all__ = [
@@ -27,13 +28,43 @@ __all__ = [
     "OperationNotFoundError",
     "OperationRunningError",
     "OperationStateError",
+    "ParseProblem",
     "RapidsError",
     "RedisUnavailableError",
     "RetryAfter",
     "SerializationError",
     "StreamNotFoundError",
+    "json_pointer",
+    "pointer_parts",
     "reason",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ParseProblem:
+    """One thing that is wrong with an event. Its texts are hostile input, as the letter's are."""
+
+    location: tuple[str | int, ...]
+    """Names of fields and places in lists; empty for the event as a whole. The first 32, then `…`, of a longer one."""
+    message: str
+    """At most 500 characters. Pydantic's own messages repeat no input; those of your validators may."""
+    type: str
+    """What kind: Pydantic's name for it (`missing`), or the name of the class of another error."""
+
+    @property
+    def pointer(self) -> str:
+        """The location as a JSON Pointer (RFC 6901)."""
+        return json_pointer(self.location)
+
+
+def json_pointer(location: Iterable[str | int]) -> str:
+    """A location as a JSON Pointer (https://www.rfc-editor.org/rfc/rfc6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def pointer_parts(pointer: str) -> tuple[str, ...]:
+    """The parts of a JSON Pointer: names, and places in lists as text."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
 
 
 class RapidsError(Exception):

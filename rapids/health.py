@@ -1,9 +1,9 @@
-"""Health of a router, as whoever is on call reads it."""
+"""How a router is: its health, and how the trimming of its stream goes."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["HealthReason", "RouterHealth"]
+__all__ = ["HealthReason", "HeldBack", "RouterHealth", "Trimming"]
 
 HealthReason: TypeAlias = Literal[
     # ready
@@ -77,3 +77,28 @@ class RouterHealth:
     """The last id the stream gave out."""
     seconds_since_progress: float | None = None
     """Since something was settled, or the router started, became active or came out of a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """The group that is furthest behind, and the oldest entry of the stream that it has not settled."""
+
+    group: str
+    entry_id: str
+    age: float
+    """Seconds since that entry was appended, by its id and the server's clock."""
+    consumer: str | None
+    """Who has it (`rapids:waiting`: it waits to be delivered again, `rapids:parked`: it is not run again); None where
+    the group has not read it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trimming:
+    """How the trimming of a stream goes, as one router saw it last. Counts are entries."""
+
+    removed: int
+    """By this router, since it started."""
+    left: int
+    """In the stream."""
+    held_back_by: HeldBack | None
+    """None where every group has settled everything."""

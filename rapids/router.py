@@ -22,9 +22,8 @@ from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
 from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
-from rapids.health import RouterHealth
+from rapids.health import RouterHealth, Trimming
 from rapids.observers import Observer
-from rapids.trimming import Trimming
 
 __all__ = ["ConsumerLag", "EventRouter"]
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from rapids import exceptions
-from rapids._core.parse_problem import ParseProblem
 from rapids.exceptions import (
     DeserializationError,
     DuplicateEventTypeError,
@@ -25,6 +24,7 @@ from rapids.exceptions import (
     OperationNotFoundError,
     OperationRunningError,
     OperationStateError,
+    ParseProblem,
     RapidsError,
     RedisUnavailableError,
     RetryAfter,
@@ -163,7 +163,10 @@ def test_an_error_survives_a_journey(error: RapidsError, travel: Any) -> None:
 
 def test_every_public_error_is_a_rapids_error_and_has_an_example_above() -> None:
     shown = {type(example[0]) for example in EXAMPLES}
-    for name in exceptions.__all__:
+    public = {name: getattr(exceptions, name) for name in exceptions.__all__}
+    errors = {name for name, value in public.items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert errors == set(public) - {"ParseProblem", "json_pointer", "pointer_parts", "reason"}
+    for name in errors:
         assert issubclass(getattr(exceptions, name), RapidsError)
         assert getattr(exceptions, name) in shown
 

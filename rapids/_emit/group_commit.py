@@ -9,8 +9,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from rapids._core.settings import EmitterSettings
-from rapids._emit.emit_counts import EmitCounts
-from rapids._emit.write import Appended, Emit, Outgoing, Shortfall, Write
+from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, Write
 from rapids._storage.client.connections import Client, LentConnection
 from rapids._storage.client.protocol import EntryPacker
 from rapids._wire.entry_format import EVENT_FIELDS

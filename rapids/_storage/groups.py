@@ -2,9 +2,12 @@
 
 import asyncio
 import math
+import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from uuid import uuid4
 
 from redis.exceptions import AskError, ResponseError
 
@@ -22,10 +25,13 @@ __all__ = [
     "claim",
     "consumers",
     "create",
+    "forget_settled",
     "hold",
     "idle_entries",
+    "new_token",
     "release",
     "renew",
+    "token_made_at",
 ]
 
 TIES = 200
@@ -33,6 +39,9 @@ TIES = 200
 
 PAGE = 100
 """Entries asked for at once when looking for abandoned ones."""
+
+LEDGER_PAGE = 500
+"""Ledgers looked at in one step, about: of a small hash all are returned."""
 
 MOVING_PAUSE = 0.1
 """Seconds between reads of a stream that moves from one node of a Cluster to another: those do not block."""
@@ -288,3 +297,28 @@ async def hold(commands: Commands, key: str, token: str, *, ttl_ms: int) -> bool
 async def release(commands: Commands, key: str, token: str) -> None:
     """Let go of a key, if it is still held with this token."""
     checked((await run(commands, scripts.load("release"), [((key,), (token,))]))[0])
+
+
+def new_token() -> str:
+    """A token no other process has."""
+    return f"{uuid4().hex}@{time.time_ns() // 1_000_000}"
+
+
+def token_made_at(token: bytes) -> int | None:
+    """When a token was made (milliseconds since 1970, by its process's clock); None where it does not say."""
+    told = re.fullmatch(rb"[0-9a-f]{32}@([0-9]{1,16})", token)
+    return int(told[1]) if told else None
+
+
+async def forget_settled(commands: Commands, source: Source, cursor: int) -> tuple[int, list[str]]:
+    """Look at a page of the ledger, and forget what is not pending any more. Of a parked entry there is a ledger too.
+
+    Returns where the next page starts, 0 after the last one, and the ids forgotten.
+    """
+    after, ledgers = await call(commands, "HSCAN", source.ledger, cursor, "COUNT", LEDGER_PAGE)
+    ids: list[bytes] = ledgers[::2]
+    if not ids:
+        return int(after), []
+    keys = (source.stream, source.ledger, source.due, source.parked)
+    forgotten = checked((await run(commands, scripts.load("forget_settled"), [(keys, (source.group, *ids))]))[0])
+    return int(after), [entry_id.decode() for entry_id in forgotten]

@@ -1,12 +1,12 @@
-"""What dead letters of one cause have in common, as the scripts that write letters work it out (`indexing.lua`)."""
+"""What dead letters of one cause have in common, as scripts work it out, too (`lib/letter_index.lua`)."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rapids._wire.entry_format import Fields, pairs
-from rapids._wire.netstrings import netstrings, unpack_netstrings
 
-__all__ = ["LONGEST_PART", "Fingerprint", "fingerprint_name"]
+__all__ = ["LONGEST_PART", "Fingerprint", "fingerprint_name", "netstrings", "unpack_netstrings"]
 
 LONGEST_PART = 200
 """Bytes of each part that count."""
@@ -49,3 +49,22 @@ def fingerprint_name(letter: Fields) -> str:
         values.setdefault(name, value)
     described = netstrings([values.get(name, b"")[:LONGEST_PART] for name in _PARTS])
     return hashlib.sha1(described, usedforsecurity=False).hexdigest()[:16]
+
+
+def netstrings(parts: Sequence[bytes]) -> bytes:
+    """The parts one after another, each with its length before it (https://cr.yp.to/proto/netstrings.txt)."""
+    return b"".join(b"%d:%b," % (len(part), part) for part in parts)
+
+
+def unpack_netstrings(packed: bytes) -> Iterator[bytes]:
+    """The parts. Raises `ValueError` where they were not packed so."""
+    at = 0
+    while at < len(packed):
+        colon = packed.index(b":", at)
+        if not packed[at:colon].isdigit():
+            raise ValueError(f"no length at byte {at}")
+        end = colon + 1 + int(packed[at:colon])
+        if packed[end : end + 1] != b",":
+            raise ValueError(f"no comma at byte {end}")
+        yield packed[colon + 1 : end]
+        at = end + 1

@@ -8,7 +8,7 @@ from rapids._core.attempt_log import AttemptLog
 from rapids._core.entry_id import moment_or_last, time_of
 from rapids._core.outcomes import Dead
 from rapids._wire.entry_format import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
-from rapids._wire.netstrings import netstrings, unpack_netstrings
+from rapids._wire.fingerprints import netstrings, unpack_netstrings
 from rapids.exceptions import DeserializationError
 
 __all__ = [

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 
 from rapids._core.outages import Outages
-from rapids._storage import groups, tokens
+from rapids._storage import groups
 from rapids._storage.client.connections import Commands
 from rapids._storage.keys import Source
 from rapids._worker.gate import Gate
@@ -33,7 +33,7 @@ class Identity:
         self._commands = commands
         self._gate = gate
         self._source = source
-        self._token = tokens.new()
+        self._token = groups.new_token()
         self._base = ""
         self.name = ""
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from rapids._core.entry_id import order
 from rapids._storage import groups, streams
 from rapids._storage.client.connections import Reply
-from rapids._storage.groups import Claimed, RawEntry
+from rapids._storage.groups import Claimed, RawEntry, forget_settled
 from rapids._storage.keys import Source
-from rapids._storage.orphaned_ledgers import forget_settled
 from rapids._worker.context import WorkerContext
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight

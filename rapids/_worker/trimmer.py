@@ -7,10 +7,10 @@ import random
 from redis.exceptions import ResponseError
 
 from rapids._core.redis_errors import is_no_group, is_outage
-from rapids._storage import stream_trim
+from rapids._storage import streams
 from rapids._worker.context import WorkerContext
 from rapids._worker.leases import Leases
-from rapids.trimming import HeldBack, Trimming
+from rapids.health import HeldBack, Trimming
 
 __all__ = ["Trimmer"]
 
@@ -71,7 +71,7 @@ class Trimmer:
     async def _turn(self) -> None:
         source = self._context.sources[0]
         while True:
-            trim = await stream_trim.trim(self._context.commands, source, least_age_ms=LEAST_AGE_MS, most=LARGEST_TRIM)
+            trim = await streams.trim(self._context.commands, source, least_age_ms=LEAST_AGE_MS, most=LARGEST_TRIM)
             self._removed += trim.removed
             oldest = trim.unsettled
             held = None if oldest is None else HeldBack(oldest.group, oldest.entry_id, oldest.age, oldest.consumer)

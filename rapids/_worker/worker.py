@@ -40,8 +40,7 @@ from rapids._worker.settler import Settler
 from rapids._worker.trimmer import Trimmer
 from rapids.delivery import HandlerMiddleware, UnderWay
 from rapids.exceptions import RedisUnavailableError
-from rapids.health import RouterHealth
-from rapids.trimming import Trimming
+from rapids.health import RouterHealth, Trimming
 
 __all__ = ["Worker"]
 

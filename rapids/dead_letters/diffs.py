@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from pydantic_core import from_json, to_json
 
 from rapids._core.json_schema import with_json_schema
-from rapids._core.parse_problem import json_pointer
+from rapids.exceptions import json_pointer
 
 __all__ = ["NO_JSON", "Difference", "canonical", "differences", "read_differences", "write_differences"]
 

@@ -7,13 +7,12 @@ from typing import Any, TypeAlias, cast
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from rapids._core.parse_problem import ParseProblem
 from rapids._wire.entry_format import Fields, StoredEvent, event_type_in, pairs, reserved_names, told, validated
 from rapids._wire.letter_format import original_fields, with_data
 from rapids.dead_letters.diffs import NO_JSON, Difference, differences, write_differences
 from rapids.dead_letters.parse_check import problems_in
 from rapids.events import BaseEvent, get_event_class
-from rapids.exceptions import DeserializationError, EditRefusedError
+from rapids.exceptions import DeserializationError, EditRefusedError, ParseProblem
 
 __all__ = ["Edit", "edited", "merge_patch"]
 

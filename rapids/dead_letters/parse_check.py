@@ -7,11 +7,10 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from rapids._core.parse_problem import ParseProblem
 from rapids._wire.entry_format import MOST_FAULTS, Fields, StoredEvent, faults_in, told, validated
 from rapids._wire.letter_format import original_fields
 from rapids.events import BaseEvent, get_event_class
-from rapids.exceptions import DeserializationError
+from rapids.exceptions import DeserializationError, ParseProblem
 
 __all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "problems_in"]
 

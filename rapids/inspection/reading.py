@@ -8,7 +8,7 @@ import orjson
 
 from rapids._core.entry_id import FIRST_ID, moment, order, time_of
 from rapids._core.outcomes import Ledger
-from rapids._storage import tokens
+from rapids._storage import groups
 from rapids._storage.inspection_queries import (
     COUNTED,
     ConsumerRow,
@@ -90,7 +90,7 @@ def lag(found: GroupRows, row: GroupRow) -> tuple[int, bool]:
 
 
 def consumer(now_ms: int, row: ConsumerRow) -> ConsumerSnapshot:
-    since = None if row.token is None else tokens.made_at(row.token)
+    since = None if row.token is None else groups.token_made_at(row.token)
     return ConsumerSnapshot(
         consumer=_text(row.name),
         alive=row.token is not None,

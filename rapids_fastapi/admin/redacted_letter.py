@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rapids import Attempt, DeadLetter
-from rapids._core.parse_problem import json_pointer, pointer_parts
 from rapids.dead_letters import Difference, LetterChange, ReplayOutcome
 from rapids.dead_letters import ParseProblem as Problem
 from rapids.dead_letters.letter import State
 from rapids.dead_letters.parse_check import ELLIPSIS
+from rapids.exceptions import json_pointer, pointer_parts
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.payload import MAX_IN_DETAIL, MAX_IN_LIST, Payload, Shown, clean, cleaned, filled, show
 from rapids_fastapi.admin.redaction import MASK, Redactor, TooDeepError

@@ -9,9 +9,8 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue
-from rapids._core.parse_problem import json_pointer
 from rapids.dead_letters import Replay, Scope
-from rapids.exceptions import EditRefusedError, LetterStateError
+from rapids.exceptions import EditRefusedError, LetterStateError, json_pointer
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.models import Reason, Request, example
 from rapids_fastapi.admin.payload import clean

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids._core.outcomes import Ledger
-from rapids._storage import groups, orphaned_ledgers, settlement
+from rapids._storage import groups, settlement
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import Source
 from rapids._storage.settlement import SettleCall
@@ -131,7 +131,7 @@ async def test_what_is_kept_of_entries_that_strangers_settled_is_forgotten(redis
         await steal(redis, entry_id)
     await redis.zrem(SOURCE.due, ids[2])  # it fell due while the stranger had it
 
-    after, forgotten = await orphaned_ledgers.forget_settled(SharedPool(redis, STREAM), SOURCE, 0)
+    after, forgotten = await groups.forget_settled(SharedPool(redis, STREAM), SOURCE, 0)
 
     assert (after, sorted(forgotten)) == (0, sorted(entry_id.decode() for entry_id in (ids[0], ids[2])))
     assert set(await redis.hkeys(SOURCE.ledger)) == {ids[1], ids[3], ids[4]}
@@ -145,7 +145,7 @@ async def test_many_ledgers_are_looked_through_in_pages(redis: Redis) -> None:
 
     commands, cursor, pages, forgotten = SharedPool(redis, STREAM), 0, 0, list[str]()
     while pages == 0 or cursor:
-        cursor, some = await orphaned_ledgers.forget_settled(commands, SOURCE, cursor)
+        cursor, some = await groups.forget_settled(commands, SOURCE, cursor)
         pages, forgotten = pages + 1, forgotten + some
 
     assert pages > 2
@@ -159,7 +159,7 @@ async def test_what_was_parked_in_a_lost_group_is_not_forgotten_before_it_is_giv
     await redis.xgroup_destroy(STREAM, GROUP)
     await redis.xgroup_create(STREAM, GROUP, "$")
 
-    assert await orphaned_ledgers.forget_settled(SharedPool(redis, STREAM), SOURCE, 0) == (0, [])
+    assert await groups.forget_settled(SharedPool(redis, STREAM), SOURCE, 0) == (0, [])
     assert await groups.misses_parked(SharedPool(redis, STREAM), SOURCE) is True
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from rapids._storage import stream_trim
+from rapids._storage import streams
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import Source
-from rapids._storage.stream_trim import Trim
+from rapids._storage.streams import Trim
 from tests.worker.helpers import GROUP, STREAM, as_text, everywhere
 
 SOURCE = Source(STREAM, GROUP)
@@ -47,7 +47,7 @@ async def left(redis: Redis) -> list[str]:
 
 
 async def trim(redis: Redis, *, least_age_ms: int = 60_000, most: int = 1_000) -> Trim:
-    return await stream_trim.trim(SharedPool(redis, SOURCE.stream), SOURCE, least_age_ms=least_age_ms, most=most)
+    return await streams.trim(SharedPool(redis, SOURCE.stream), SOURCE, least_age_ms=least_age_ms, most=most)
 
 
 IDS = ("1-1", "2-1", "3-1", "4-1", "5-1")
@@ -188,4 +188,4 @@ async def test_that_it_was_trimmed_is_told_for_a_while(redis: Redis) -> None:
     assert not await redis.exists(MARK), "there was nothing to remove"
     await redis.xreadgroup(GROUP, "worker", {STREAM: ">"}, noack=True)
     await trim(redis)
-    assert 0 < await redis.pttl(MARK) <= stream_trim.MARK_MS
+    assert 0 < await redis.pttl(MARK) <= streams.MARK_MS
