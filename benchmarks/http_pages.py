@@ -17,7 +17,7 @@ from benchmarks.memory import most_mib
 REPEATS = 5
 """How often a page is asked for: the median is what it takes."""
 LETTERS = "/rapids/api/dead-letters"
-GROUPS = f"{LETTERS}/groups"
+CAUSES = f"{LETTERS}/causes"
 LARGEST_PAGE = 200
 DEEP = 250
 """Pages of the largest size to go down by cursor."""
@@ -70,15 +70,15 @@ class _Admin:
 
 def look(looking: Looking) -> Mapping[str, float]:
     admin = _Admin(looking)
-    groups = admin.get(GROUPS, limit=LARGEST_PAGE)["items"]
+    groups = admin.get(CAUSES, limit=LARGEST_PAGE)["items"]
     rare = admin.get(LETTERS, error_type=RARE_ERROR)["items"]
     assert len(rare) == RARE_LETTERS, f"{len(rare)} letters of the rarest error"
     found = {name: admin.median(LETTERS, **query) for name, query in _queries(groups[0]).items()}
     first = most_mib(looking.server)
     found.update(_deep(admin))
     found["letter"] = admin.median(f"{LETTERS}/{rare[0]['id']}")
-    found["groups"] = admin.median(GROUPS)
-    found["all_groups"] = admin.median(GROUPS, limit=LARGEST_PAGE)
+    found["groups"] = admin.median(CAUSES)
+    found["all_groups"] = admin.median(CAUSES, limit=LARGEST_PAGE)
     return {**found, "growth": most_mib(looking.server) / first}
 
 

@@ -6,10 +6,8 @@ from typing import ClassVar
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from rapids import DeadLetterQueue
+from rapids import DeadLetterQueue, dead_letters
 from rapids._core.json_schema import with_json_schema
-from rapids.dead_letters import LetterGroup
-from rapids.dead_letters import QueueStanding as Stats
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, UserDep, needs
 from rapids_fastapi.admin.models import Answer, Reason, example
@@ -29,24 +27,24 @@ router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute
 
 @with_json_schema
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueStanding(Stats):
+class QueueStats(dead_letters.QueueStanding):
     """The state of a dead-letter queue."""
 
     dlq: str
 
 
-class LetterGroupPage(Answer):
-    """Groups of dead letters, the largest first."""
+class CausePage(Answer):
+    """Causes of dead letters, the largest first."""
 
     dlq: str
-    items: tuple[LetterGroup, ...]
+    items: tuple[dead_letters.LetterGroup, ...]
     next_cursor: str | None
     """For `cursor`, to get the next page; null on the last one."""
     total: int
     """How many causes match, on all pages."""
     letters: int
     """How many letters these have."""
-    standing: QueueStanding
+    stats: QueueStats
 
 
 class ReindexRequest(Body):
@@ -59,19 +57,19 @@ class ReindexRequest(Body):
 
 
 @router.get(
-    "/groups",
+    "/causes",
     summary="Count dead letters by cause",
     openapi_extra=needs("read"),
     responses=answers(*_ACCESS, *_OUTAGE, example=examples.CAUSE_PAGE, headers=NEXT_LINK),
 )
-async def list_letter_groups(
+async def list_causes(
     request: Request,
     response: Response,
     queue: QueueDep,
     wanted: CauseFilterDep,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
-) -> LetterGroupPage:
+) -> CausePage:
     """Dead letters by group, handler, event type, reason, error type and position of the error, the largest first.
 
     Counted by an index that is kept as letters are written and moved, so no letters are read.
@@ -80,23 +78,23 @@ async def list_letter_groups(
     with understood():
         found = await queue.groups(wanted, cursor=cursor or None, limit=limit)
     lead_on(request, response, found.cursor)
-    return LetterGroupPage(
+    return CausePage(
         dlq=queue.stream,
         items=cleaned(found.items),
         next_cursor=found.cursor,
         total=found.total,
         letters=found.letters,
-        standing=_stats(queue, found.standing),
+        stats=_stats(queue, found.standing),
     )
 
 
 @router.get(
-    "/standing",
+    "/stats",
     summary="Count the letters of a dead-letter queue",
     openapi_extra=needs("read"),
     responses=answers(*_ACCESS, *_OUTAGE, example=examples.QUEUE_STATS),
 )
-async def get_standing(queue: QueueDep) -> QueueStanding:
+async def get_queue_stats(queue: QueueDep) -> QueueStats:
     """How many letters there are, how many there may be, and how many were trimmed before anybody processed them."""
     return _stats(queue, await queue.standing())
 
@@ -107,11 +105,11 @@ async def get_standing(queue: QueueDep) -> QueueStanding:
     openapi_extra={**needs("edit"), **BODY_NEEDED},
     responses=answers(*(*_ACCESS, "cross-origin", "not-json", "too-large", *_OUTAGE), example=examples.QUEUE_STATS),
 )
-async def reindex(
+async def reindex_dead_letters(
     user: UserDep,
     queue: QueueDep,
     body: ReindexRequest = ReindexRequest(),  # noqa: B008 - never changed
-) -> QueueStanding:
+) -> QueueStats:
     """Drop the index and start to rebuild it: for counts that are wrong after letters were deleted by hand.
 
     The answer says how many letters are not indexed yet; each request for causes or counts indexes more of them.
@@ -119,5 +117,5 @@ async def reindex(
     return _stats(queue, await queue.reindex(actor=user.name, reason=body.reason))
 
 
-def _stats(queue: DeadLetterQueue, stats: Stats) -> QueueStanding:
-    return QueueStanding(**asdict(stats), dlq=queue.stream)
+def _stats(queue: DeadLetterQueue, stats: dead_letters.QueueStanding) -> QueueStats:
+    return QueueStats(**asdict(stats), dlq=queue.stream)

@@ -244,7 +244,7 @@ CAUSE_PAGE: Example = {
     "next_cursor": "bGV0dGVyLWdyb3Vwczo0MTIwOjlmMmM0YjdkMGExZTZmMzg",
     "total": 3,
     "letters": 4377,
-    "standing": QUEUE_STATS,
+    "stats": QUEUE_STATS,
 }
 
 # --- operations -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,6 @@ rapids_admin: APIRouter = APIRouter(
 )
 """`app.include_router(rapids_admin)`: the admin under `/rapids`. Closed until it is configured; see `Rapids`."""
 
-# A fixed path comes before one with a parameter: /dead-letters/groups before /dead-letters/{letter_id}.
+# A fixed path comes before one with a parameter: /dead-letters/causes before /dead-letters/{letter_id}.
 for _resource in (causes, export, dead_letters, operations, events, streams, groups, audit, capabilities, health):
     rapids_admin.include_router(_resource.router)

@@ -74,8 +74,8 @@ async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluste
             transport=transport, base_url="http://cluster/rapids/api", headers=headers
         ) as http:
             await rapids.emitter.emit(ClPluggedIn(n=1))
-            await eventually(lambda: _has_items(http, "/dead-letters/groups"))
-            (group,) = (await http.get("/dead-letters/groups")).json()["items"]
+            await eventually(lambda: _has_items(http, "/dead-letters/causes"))
+            (group,) = (await http.get("/dead-letters/causes")).json()["items"]
             assert (group["handler"], group["count"]) == ("handle", 1)
             (line,) = (await http.get("/dead-letters/export")).text.splitlines()
             assert json.loads(line)["fingerprint"] == group["fingerprint"]

@@ -165,6 +165,6 @@ def test_it_stops_when_the_client_goes(large: str, monkeypatch: pytest.MonkeyPat
         next(response.iter_raw())
     before = asked
     # Whoever asks next is answered, and nobody is reading the queue any more.
-    until(lambda: httpx.get(f"{large}{LETTERS}/standing", headers=OPERATOR).status_code == 200)
+    until(lambda: httpx.get(f"{large}{LETTERS}/stats", headers=OPERATOR).status_code == 200)
     assert asked <= before + 1
     assert asked < MANY // 5

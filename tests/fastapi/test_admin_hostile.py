@@ -127,8 +127,8 @@ class TestLarge:
             f"{LETTERS}?limit=1&q=alert": 100_000,
             f"{LETTERS}/{letter}": 30_000_000,
             f"{LETTERS}/export": 30_000_000,
-            f"{LETTERS}/groups": 20_000,
-            f"{LETTERS}/standing": 1_000,
+            f"{LETTERS}/causes": 20_000,
+            f"{LETTERS}/stats": 1_000,
         }
         for address, most in bounds.items():
             tracemalloc.start()

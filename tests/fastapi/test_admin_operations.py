@@ -77,10 +77,10 @@ class TestStarting:
         assert ended(client, start(client, "discard", {"ids": put[:2]}))["done"] == 2
         restored = ended(client, start(client, "restore", {"ids": put[:2]}))
         assert restored["done"] == 2
-        fingerprint = client.get(f"{LETTERS}/groups").json()["items"][0]["fingerprint"]
+        fingerprint = client.get(f"{LETTERS}/causes").json()["items"][0]["fingerprint"]
         replay = ended(client, start(client, "replay", {"fingerprint": fingerprint}, rate=1_000, max_items=3))
         assert (replay["done"], replay["rate"], replay["max_items"], replay["scope"]) == (3, 1_000, 3, "handler")
-        assert client.get(f"{LETTERS}/standing").json()["length"] == 1
+        assert client.get(f"{LETTERS}/stats").json()["length"] == 1
 
     def test_a_dry_run_changes_nothing_and_says_what_would_be_done(self, client: TestClient, redis_url: str) -> None:
         put = put_many(redis_url, 30, data='{"password": "hunter2"}')
@@ -91,7 +91,7 @@ class TestStarting:
         assert [letter["id"] for letter in preview["sample"]] == put[:20]
         assert (preview["checked"], preview["unparseable"]) == (25, 25)  # no class is registered for them
         assert "hunter2" not in response.text
-        assert client.get(f"{LETTERS}/standing").json()["length"] == 30
+        assert client.get(f"{LETTERS}/stats").json()["length"] == 30
         assert client.get(OPERATIONS).json()["items"] == []
 
     @pytest.mark.parametrize(

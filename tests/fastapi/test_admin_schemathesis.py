@@ -75,9 +75,7 @@ def busy(server: str) -> Iterator[str]:
 def index(base: str) -> None:
     """Look until all letters are counted in: what others wrote, as this test does, is when somebody looks."""
     until(
-        lambda: (
-            httpx.get(f"{base}/rapids/api/dead-letters/standing", headers=READER, timeout=60).json()["unindexed"] == 0
-        )
+        lambda: httpx.get(f"{base}/rapids/api/dead-letters/stats", headers=READER, timeout=60).json()["unindexed"] == 0
     )
 
 

@@ -1,4 +1,4 @@
-"""Dead letters by cause over HTTP: counted, filtered, in pages; and how their queue stands."""
+"""Dead letters by cause over HTTP: counted, filtered, in pages; and the counts of their queue."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, t
 __all__ = ["client", "token"]
 
 LETTERS = "/rapids/api/dead-letters"
-GROUPS = f"{LETTERS}/groups"
+CAUSES = f"{LETTERS}/causes"
 HOSTILE = "<script>\x00\u202e" + "x" * 2_000
 
 pytestmark = pytest.mark.usefixtures("token")
 
 
-def groups(client: TestClient, **query: Any) -> dict[str, Any]:
-    response = client.get(GROUPS, params=query)
+def causes(client: TestClient, **query: Any) -> dict[str, Any]:
+    response = client.get(CAUSES, params=query)
     assert response.status_code == 200, response.text
     return response.json()
 
 
-class TestGroups:
+class TestCauses:
     @pytest.fixture
     def letters(self, redis_url: str) -> None:
         for n in range(6):
@@ -34,8 +34,8 @@ class TestGroups:
 
     @pytest.mark.usefixtures("letters")
     def test_the_largest_come_first_with_counts_and_times(self, client: TestClient) -> None:
-        found = groups(client)
-        counts = [(group["handler"], group["event_type"], group["count"]) for group in found["items"]]
+        found = causes(client)
+        counts = [(cause["handler"], cause["event_type"], cause["count"]) for cause in found["items"]]
         assert sorted(counts) == [
             *(("a", "order.0", 2), ("a", "order.1", 1), ("b", "order.0", 1)),
             *(("b", "order.1", 1), ("c", "order.1", 1)),
@@ -45,66 +45,66 @@ class TestGroups:
         largest = found["items"][0]
         assert largest["first_at"] <= largest["last_at"]
         assert (largest["group"], largest["reason"]) == ("group", "max_deliveries_exceeded")
-        assert found["standing"] == client.get(f"{LETTERS}/standing").json()
+        assert found["stats"] == client.get(f"{LETTERS}/stats").json()
 
     @pytest.mark.usefixtures("letters")
     def test_filters_and_pages(self, client: TestClient) -> None:
-        assert groups(client, handler="a")["letters"] == 3
-        assert groups(client, event_type="order.*", handler="c")["total"] == 1
-        assert groups(client, group="nobody")["items"] == []
+        assert causes(client, handler="a")["letters"] == 3
+        assert causes(client, event_type="order.*", handler="c")["total"] == 1
+        assert causes(client, group="nobody")["items"] == []
         seen: list[str] = []
-        url = f"{GROUPS}?limit=2&event_type=order.*"
+        url = f"{CAUSES}?limit=2&event_type=order.*"
         while True:
             response = client.get(url)
-            seen += [group["fingerprint"] for group in response.json()["items"]]
+            seen += [cause["fingerprint"] for cause in response.json()["items"]]
             if response.json()["next_cursor"] is None:
                 break
             url = response.links["next"]["url"]
         assert len(seen) == len(set(seen)) == 5
-        assert client.get(GROUPS, params={"cursor": "bGV0dGVyczoxLTE"}).status_code == 422
+        assert client.get(CAUSES, params={"cursor": "bGV0dGVyczoxLTE"}).status_code == 422
 
     @pytest.mark.usefixtures("letters")
-    def test_a_groups_letters_are_listed_by_its_fingerprint(self, client: TestClient) -> None:
-        for group in groups(client)["items"]:
-            page = client.get(LETTERS, params={"fingerprint": group["fingerprint"]}).json()
-            assert len(page["items"]) == page["total"] == group["count"]
+    def test_the_letters_of_a_cause_are_listed_by_its_fingerprint(self, client: TestClient) -> None:
+        for cause in causes(client)["items"]:
+            page = client.get(LETTERS, params={"fingerprint": cause["fingerprint"]}).json()
+            assert len(page["items"]) == page["total"] == cause["count"]
             assert page["total_exact"] is True
-            assert {item["fingerprint"] for item in page["items"]} == {group["fingerprint"]}
-            assert groups(client, fingerprint=group["fingerprint"])["total"] == 1
+            assert {item["fingerprint"] for item in page["items"]} == {cause["fingerprint"]}
+            assert causes(client, fingerprint=cause["fingerprint"])["total"] == 1
         for junk in ("", "x", "others", "0" * 17, "ABCDEF0123456789"):
             assert client.get(LETTERS, params={"fingerprint": junk}).status_code == 422
 
     def test_names_of_any_kind_are_shown_and_cut(self, client: TestClient, redis_url: str) -> None:
         put_letter(redis_url, handler=HOSTILE, event_type=HOSTILE, original_group=HOSTILE, error_type=HOSTILE)
-        (group,) = groups(client)["items"]
+        (cause,) = causes(client)["items"]
         for name in ("handler", "event_type", "group", "error_type"):
-            assert group[name].startswith("<script>\x00\u202e")
-            assert len(group[name]) <= 1_000
+            assert cause[name].startswith("<script>\x00\u202e")
+            assert len(cause[name]) <= 1_000
 
 
-class TestStanding:
+class TestStats:
     def test_how_many_there_are_and_may_be(self, client: TestClient, redis_url: str) -> None:
-        empty = client.get(f"{LETTERS}/standing").json()
+        empty = client.get(f"{LETTERS}/stats").json()
         assert (empty["length"], empty["unindexed"], empty["cut"], empty["cut_at"]) == (0, 0, 0, None)
         assert empty["maxlen"] == 10_000
         put_letter(redis_url)
-        assert client.get(f"{LETTERS}/standing").json()["length"] == 1
+        assert client.get(f"{LETTERS}/stats").json()["length"] == 1
 
-    def test_reindexing_counts_anew(self, client: TestClient, redis_url: str) -> None:
+    def test_reindexing_counts_again(self, client: TestClient, redis_url: str) -> None:
         for _ in range(3):
             put_letter(redis_url)
-        assert groups(client)["letters"] == 3
+        assert causes(client)["letters"] == 3
         with redis_sync.Redis.from_url(redis_url) as raw:
             raw.xtrim(DLQ, maxlen=1, approximate=False)
         answer = client.post(f"{LETTERS}/reindex", json={})
         assert answer.status_code == 200
         assert (answer.json()["length"], answer.json()["unindexed"]) == (1, 0)
-        assert groups(client)["letters"] == 1
+        assert causes(client)["letters"] == 1
 
     def test_one_of_several_must_be_named(self, redis_url: str) -> None:
         routers = [EventRouter(stream=STREAM, group=group, dlq_stream=f"fa:{group}") for group in ("a", "b")]
         with client_for(redis_url, routers=routers, emitter=None) as client:
-            for path in (GROUPS, f"{LETTERS}/standing"):
+            for path in (CAUSES, f"{LETTERS}/stats"):
                 assert client.get(path).json()["type"] == "urn:rapids:problem:dlq-needed"
                 assert client.get(path, params={"dlq": "fa:a"}).json()["dlq"] == "fa:a"
 
@@ -118,4 +118,4 @@ def test_the_queue_is_bounded_as_its_routers_have_it(
     """It was 10,000 whatever they had: one restored letter cut away all beyond that."""
     routers = [EventRouter(stream=STREAM, group=f"g{n}", dlq_maxlen=maxlen) for n, maxlen in enumerate(maxlens)]
     with client_for(redis_url, routers=routers) as client:
-        assert client.get(f"{LETTERS}/standing").json()["maxlen"] == told
+        assert client.get(f"{LETTERS}/stats").json()["maxlen"] == told
