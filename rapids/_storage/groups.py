@@ -141,7 +141,8 @@ class Reading:
             reply = await connection.read_elsewhere(reply, self._at_once)
             if not reply:
                 await asyncio.sleep(MOVING_PAUSE)
-        checked(reply)
+        if isinstance(reply, Exception):
+            raise reply
         return {
             source: [RawEntry(source, entry_id, fields or ()) for entry_id, fields in entries]
             for name, entries in _answered(reply)

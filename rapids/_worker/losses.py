@@ -1,12 +1,44 @@
-"""Telling what is lost: entries that the stream had and that nobody of the group has handled."""
+"""Losses: entries that the stream had and that nobody of the group has handled.
+
+What was cut away before the group had read it is found by samples that go ahead of reads: once a second, and ahead of
+every read where more may be lost within the second. A group that had read everything, and loses entries of a short
+stream that was never cut before, may not see the first of them.
+"""
 
 import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from redis.exceptions import ResponseError
+
+from rapids._core.entry_id import order
+from rapids._core.redis_errors import is_no_script
+from rapids._storage import read_positions
+from rapids._storage.client.connections import Command, Reply
+from rapids._storage.groups import RawEntry
+from rapids._storage.read_positions import Sample
 from rapids._worker.context import WorkerContext
 
-__all__ = ["report_lost"]
+__all__ = ["Gap", "Gaps", "report_lost"]
 
 logger = logging.getLogger("rapids.worker")
+
+INTERVAL = 1.0
+"""Seconds between samples while nothing is at risk."""
+
+RISK = 0.5
+"""Of a stream that is being cut, the share the group has not read from which on every read is preceded by a sample."""
+
+SMALL = 1_000
+"""Entries in a stream that may be cut from one end to the other between two samples."""
+
+NEAR, FAR = 0.8, 0.6
+"""The share at which it is told that the group may lose entries, and that below which it may be told again."""
+
+NODE = 200
+"""Entries by which the length of a stream that is cut to a length may change: it is cut in whole nodes."""
 
 
 def report_lost(context: WorkerContext, count: int | None, message: str, *args: object, **extra: object) -> None:
@@ -15,3 +47,166 @@ def report_lost(context: WorkerContext, count: int | None, message: str, *args: 
     `extra` is what the record says beside the context of the context.
     """
     logger.error(message, *args, extra={**context.log, "lost_count": count, **extra})
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Entries that are gone from the stream and were never delivered to the group."""
+
+    after: str
+    """The id last delivered before it."""
+    before: str | None
+    """The first entry behind it; None where there is none yet."""
+    estimated: int | None
+    """How many they were, by the server's counts; None where it does not know."""
+
+
+class Gaps:
+    """Decides when to sample, and what a sample shows. What is lost is told by the consumer whose read goes across it,
+    so that a group tells it once."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._source = context.sources[0]
+        self._batch_size = context.settings.batch_size
+        self._knows_script = False
+        self.next_at = -math.inf
+        """When the next sample is due (`time.monotonic()`, seconds): at once while something is at risk."""
+        self._was_cut = False
+        self._is_small = False
+        self._is_near = False
+        self._last: Sample | None = None
+        self.open: Gap | None = None
+        """What the read under way goes across, unless another consumer is faster."""
+        self._uncounted = 0
+        """By how many the group's count of what it has read falls short: Redis 7.0 leaves out what it lost."""
+        self._place: tuple[str, int] | None = None
+        """An id this consumer has read, and how many entries were ever added up to it."""
+
+    def ahead(self) -> Sequence[Command]:
+        """The commands to send ahead of a read: mostly none."""
+        if time.monotonic() < self.next_at:
+            return ()
+        return read_positions.commands(self._source, batch_size=self._batch_size, with_script=not self._knows_script)
+
+    def sampled(self, replies: Sequence[Reply]) -> None:
+        """Take in the answers to what went ahead; the read itself comes next."""
+        self.open = None
+        if not replies:
+            return
+        self.next_at, reply = time.monotonic() + INTERVAL, replies[-1]
+        if isinstance(reply, ResponseError):
+            self._knows_script = not is_no_script(reply)
+            if not self._knows_script:
+                self.next_at = -math.inf
+        else:
+            self._knows_script = True
+            self._take(read_positions.sample_in(reply))
+
+    def read(self, entries: Sequence[RawEntry]) -> None:
+        """Take in what a read brought. Needed where a gap is open, or the batch is full, so that more may follow."""
+        gap, self.open = self.open, None
+        if not entries:
+            return
+        if self._is_small and len(entries) >= self._batch_size:
+            self.next_at = -math.inf
+        sample = self._last
+        first = entries[0].entry_id.decode()
+        if gap is not None and sample is not None and (gap.before is None or gap.before == first):
+            self._report(gap)
+            if sample.added is not None:
+                self._place = entries[-1].entry_id.decode(), sample.added - sample.length + len(entries)
+
+    def _take(self, sample: Sample | None) -> None:
+        before, self._last = self._last, sample
+        if sample is None or before is None or order(sample.delivered) < order(before.delivered):
+            before = None  # the group is lost, was made again, or is to read anew: what was known of it is of no use
+        if sample is None:
+            return
+        self._note_uncounted(sample)
+        self.open = gap_in(sample, before, self._uncounted)
+        share = unread_share(sample)
+        if sample.added is not None:
+            self._was_cut = sample.added > sample.length
+        elif before is not None and before.first != sample.first:
+            self._was_cut = before.first is not None
+        self._is_small = sample.length <= SMALL
+        if (self._is_small and (share > 0 or self._was_cut)) or (share >= RISK and self._was_cut):
+            self.next_at = -math.inf
+        self._warn(sample, before, share)
+
+    def _note_uncounted(self, sample: Sample) -> None:
+        if sample.added is None or sample.read is None:
+            self._uncounted = 0
+        elif sample.delivered == sample.given_out:
+            self._uncounted = max(sample.added - sample.read, 0)
+        elif self._place is not None and self._place[0] == sample.delivered:
+            self._uncounted = max(self._place[1] - sample.read, 0)
+
+    def _warn(self, sample: Sample, before: Sample | None, share: float) -> None:
+        if share < FAR:
+            self._is_near = False
+        elif share >= NEAR and not self._is_near and before is not None and is_being_cut(sample, before):
+            self._is_near = True
+            behind = "" if sample.lag is None else f"{sample.lag} entries, "
+            logger.warning(
+                "the group is %s%.0f %% of the stream behind, which is cut at about %d entries: it may lose some",
+                *(behind, share * 100, sample.length),
+                extra={**self._context.log, "lag": sample.lag, "length": sample.length},
+            )
+
+    def _report(self, gap: Gap) -> None:
+        how_many = "how many is not known" if gap.estimated is None else f"about {gap.estimated} of them"
+        report_lost(
+            self._context,
+            gap.estimated,
+            "entries were cut from the stream before the group had read them: lost, %s, between %s and %s",
+            *(how_many, gap.after, gap.before or "the next one"),
+            after=gap.after,
+            before=gap.before,
+        )
+        self._context.counts.lost(gap.estimated, "unread")
+
+
+def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | None:
+    """What is missing between the entry last delivered and the first that is left, if anything is for certain.
+
+    `before`: an earlier sample. `uncounted` (entries): by how many `sample.read` falls short.
+    """
+    delivered = order(sample.delivered)
+    if sample.first is not None and order(sample.first) <= delivered:
+        return None  # nothing was cut away behind it
+    removed = None if sample.added is None else sample.added - sample.length
+    if removed is not None and sample.read is not None and removed > sample.read + uncounted:
+        return Gap(sample.delivered, sample.first, removed - sample.read - uncounted)
+    if before is None:
+        return None
+    first = (math.inf, 0) if sample.first is None else order(sample.first)
+    known = [order(entry_id) for entry_id in (before.next, before.later, before.last) if entry_id is not None]
+    if not any(delivered < witness < first for witness in known):
+        return None
+    if removed is None or before.added is None or before.next != before.first:
+        return Gap(sample.delivered, sample.first, None)
+    return Gap(sample.delivered, sample.first, removed - (before.added - before.length))
+
+
+def unread_share(sample: Sample) -> float:
+    """How much of what is in the stream the group has not read: 0 to 1. By time, where the server does not count."""
+    if sample.next is None or sample.first is None or sample.last is None:
+        return 0.0
+    if sample.next == sample.first:
+        return 1.0
+    if sample.lag is not None:
+        return min(sample.lag / sample.length, 1.0)
+    begin, end = order(sample.first)[0], order(sample.last)[0]
+    return (end - order(sample.delivered)[0]) / (end - begin) if end > begin else 0.0
+
+
+def is_being_cut(sample: Sample, before: Sample) -> bool:
+    """Whether the stream lost its oldest entries and is as long as before: so somebody keeps it to a length.
+
+    Not if that may have been the trimming of what all groups have settled, which no group loses anything by.
+    """
+    if sample.is_trimmed or sample.first is None or before.first is None:
+        return False
+    return order(sample.first) > order(before.first) and sample.length >= before.length - NODE

@@ -13,11 +13,11 @@ from rapids._storage.keys import Source
 from rapids._worker.acks import Acks, Batch
 from rapids._worker.context import WorkerContext
 from rapids._worker.exclusivity import Exclusivity
-from rapids._worker.gaps import Gaps
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
 from rapids._worker.leases import Leases
+from rapids._worker.losses import Gaps
 
 __all__ = ["Reader"]
 
@@ -103,7 +103,9 @@ class Reader:
             read = await self._read(name)
         finally:
             self._asked_at = None
-        self._gaps.read(read.get(self._context.sources[0], ()))
+        new = read.get(self._context.sources[0], ())
+        if self._gaps.open is not None or len(new) >= self._settings.batch_size:
+            self._gaps.read(new)
         given_out = self._inflight.given_out(asked_at)
         for source, entries in read.items():
             self._inflight.last_read[source] = entries[-1].entry_id.decode()
@@ -117,7 +119,7 @@ class Reader:
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
         acks: Batch = {} if self._inflight.registering else self._acks.take()
-        open_, sampling = bool(acks), self._gaps.ahead()
+        open_, sampling = bool(acks), self._gaps.ahead() if time.monotonic() >= self._gaps.next_at else ()
 
         def on_ahead(replies: Sequence[Reply]) -> None:
             nonlocal open_
@@ -125,7 +127,8 @@ class Reader:
             if open_:
                 open_ = False
                 self._acks.answered(acks, replies[:acked])
-            self._gaps.sampled(replies[acked:])
+            if sampling or self._gaps.open is not None:
+                self._gaps.sampled(replies[acked:])
 
         try:
             return await self._reading(name).read(self._connection, acks, on_ahead, sampling)

@@ -55,7 +55,6 @@ NOT_YET = {
     "key_names": 34,
     "rapids": 21.2,
     "rapids_fastapi": 34.0,
-    "delivery": 30,
     "emit": 12,
     "bulk_replay": 30,
 }

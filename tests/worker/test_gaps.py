@@ -19,8 +19,8 @@ from rapids._storage import read_positions
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._storage.read_positions import Sample
-from rapids._worker import gaps
-from rapids._worker.gaps import Gap, Gaps, gap_in, is_being_cut, unread_share
+from rapids._worker import losses
+from rapids._worker.losses import Gap, Gaps, gap_in, is_being_cut, unread_share
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -395,7 +395,11 @@ async def test_of_several_consumers_one_tells(redis: Redis, told: Any) -> None:
         assert len(told()) <= 1
 
 
-async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_loses(redis: Redis, told: Any) -> None:
+async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_loses(
+    redis: Redis, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From when a look has seen that the stream is cut: from then on, a look goes ahead of every read."""
+    monkeypatch.setattr(losses, "INTERVAL", 0.0)
     router = make_router(redis, batch_size=5)
     seen: list[int] = []
 
@@ -406,8 +410,11 @@ async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_lo
 
     async with running(router):
         emitter = make_emitter(redis, maxlen=50)
-        await emitter.emit(DvOrder())
-        await until_settled(redis)  # of what a group that has read nothing never saw, nothing is known
+        for _ in range(15):
+            await emitter.emit([DvOrder()] * 20)
+            await until_settled(redis)
+        assert told() == []
+        monkeypatch.setattr(losses, "INTERVAL", 1_000.0)
         seen.clear()
         for first in range(0, 1_000, 100):
             await emitter.emit([DvOrder(number=number) for number in range(first, first + 100)])
@@ -465,7 +472,7 @@ async def make_it_again(redis: Redis) -> None:
 async def test_what_is_no_loss_is_not_told(
     redis: Redis, told: Any, monkeypatch: pytest.MonkeyPatch, happens: Quiet
 ) -> None:
-    monkeypatch.setattr(gaps, "INTERVAL", 0.0)  # a sample ahead of every read
+    monkeypatch.setattr(losses, "INTERVAL", 0.0)  # a sample ahead of every read
     router, seen = make_router(redis, block_ms=20), []
 
     @router.on(DvOrder)
@@ -523,7 +530,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_group_that_is_about_to_lose_entries_is_told_once(
     redis: Redis, told: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gaps, "INTERVAL", 0.0)
+    monkeypatch.setattr(losses, "INTERVAL", 0.0)
     router = make_router(redis, batch_size=1)
     slow = Slow(router)
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
@@ -549,7 +556,7 @@ async def test_a_group_that_is_about_to_lose_entries_is_told_once(
 async def test_a_group_that_keeps_up_is_not_warned_of_anything(
     redis: Redis, told: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gaps, "INTERVAL", 0.0)
+    monkeypatch.setattr(losses, "INTERVAL", 0.0)
     router = make_router(redis)
     router.on(DvOrder)(_pass)
     emitter = make_emitter(redis, maxlen=50)
@@ -572,7 +579,7 @@ async def test_reads_of_a_stream_that_nobody_cuts_are_not_preceded_by_samples(
         taken.append(1)
         return commands(*arguments, **options)
 
-    monkeypatch.setattr(gaps, "INTERVAL", 1_000.0)
+    monkeypatch.setattr(losses, "INTERVAL", 1_000.0)
     monkeypatch.setattr(read_positions, "commands", counted)
     await emit(redis, range(3_000))
     router = make_router(redis, batch_size=50)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from rapids._core.redis_errors import is_no_script
-from rapids._storage.client.protocol import Command
+from rapids._storage.client.protocol import Command, Reply
 from rapids._storage.scripts import Script
 
 __all__ = [
@@ -21,8 +21,6 @@ __all__ = [
     "run",
     "run_id_in",
 ]
-
-Reply: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)

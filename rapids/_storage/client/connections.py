@@ -27,9 +27,8 @@ from rapids._storage.client.commands import (
     whole_call,
 )
 from rapids._storage.client.places import Client, Place, PoolPlace
-from rapids._storage.client.protocol import Command, pack
+from rapids._storage.client.protocol import Command, answers, pack, round_trip, time_limit
 from rapids._storage.client.redirects import follow
-from rapids._storage.client.round_trips import answers, round_trip, time_limit
 from rapids._storage.client.servers import ClusterPlace
 
 __all__ = [

@@ -1,23 +1,33 @@
-"""Commands as they go over the wire: arrays of bulk strings, each with its length before it.
+"""Commands as they go over the wire, and their answers back undecoded.
 
-See https://redis.io/docs/latest/develop/reference/protocol-spec/#arrays. Text is UTF-8, whatever a user's client says.
+Commands are arrays of bulk strings, each with its length before it: see
+https://redis.io/docs/latest/develop/reference/protocol-spec/#arrays. Text is UTF-8, whatever a user's client says.
+redis-py's own `execute_command` decodes as the user's client says and repeats commands after a time-out by itself; an
+event must be neither decoded twice nor stored twice, so commands go out on connections directly.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, cast
 
 import hiredis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["Command", "EntryPacker", "pack"]
+__all__ = ["Command", "EntryPacker", "Reply", "answers", "pack", "round_trip", "time_limit"]
 
 Command: TypeAlias = Sequence[bytes | str | int | float]
+Reply: TypeAlias = Any
 
 
 _packed = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType] - typed there as taking one argument
 
 
 def pack(commands: Iterable[Command]) -> bytes:
-    """Commands one behind the other. hiredis packs them in a tenth of the time that redis-py takes for it."""
+    """Commands one after the other. hiredis packs them in a tenth of the time that redis-py takes for it."""
     return b"".join([_packed(tuple(command)) for command in commands])
 
 
@@ -41,3 +51,38 @@ class EntryPacker:
 
 def _bulk(text: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+async def round_trip(
+    connection: AbstractConnection, commands: Sequence[Command], packed: Sequence[bytes] = ()
+) -> list[Reply]:
+    """The answers to commands that are `packed` already, and to `commands` behind them."""
+    await connection.send_packed_command(b"".join([*packed, pack(commands)]) if commands else b"".join(packed))
+    async with time_limit(connection):
+        return await answers(connection, len(packed) + len(commands))
+
+
+@asynccontextmanager
+async def time_limit(connection: AbstractConnection) -> AsyncGenerator[None]:
+    """One time limit for all answers: redis-py's own, one for each of them, takes longer than reading an answer."""
+    try:
+        async with asyncio.timeout(connection.socket_timeout):
+            yield
+    except TimeoutError as error:
+        raise RedisTimeoutError("Redis did not answer in time") from error
+
+
+async def answers(connection: AbstractConnection, count: int) -> list[Reply]:
+    """The next `count` answers, error answers among them."""
+    replies = [await _answer(connection) for _ in range(count)]
+    if any(isinstance(reply, ReadOnlyError) for reply in replies):
+        # This was the master and is a replica now, after a failover: the name may lead elsewhere when asked again.
+        await connection.disconnect(nowait=True)
+    return replies
+
+
+async def _answer(connection: AbstractConnection) -> Reply:
+    try:
+        return cast(Reply, await connection.read_response(disable_decoding=True, timeout=math.inf))
+    except ResponseError as error:
+        return error

@@ -19,8 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._storage.client.commands import AnswerLostError, Reply, checked
 from rapids._storage.client.places import BUSY_POOL_PATIENCE, BUSY_POOL_PAUSE, own_options
-from rapids._storage.client.protocol import pack
-from rapids._storage.client.round_trips import round_trip
+from rapids._storage.client.protocol import pack, round_trip
 
 __all__ = ["ClusterPlace"]
 
