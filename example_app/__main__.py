@@ -1,4 +1,4 @@
-"""`python -m example_app`: see the service at work. `--once`: and check that it worked."""
+"""`python -m example_app` runs the demo. `--once` stops after it and checks the result."""
 
 import argparse
 import sys
@@ -12,8 +12,8 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m example_app", description="Order fulfilment with Rapids, live.")
-    parser.add_argument("--once", action="store_true", help="stop after the story; exit 1 unless all went as it should")
-    parser.add_argument("--port", type=int, default=8000, help="where to serve (%(default)s); a free one if taken")
+    parser.add_argument("--once", action="store_true", help="stop after the demo; exit 1 if a check fails")
+    parser.add_argument("--port", type=int, default=8000, help="the port (%(default)s); a free one if it is in use")
     chosen = parser.parse_args(arguments)
     try:
         return _run(once=chosen.once, port=chosen.port)
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(*, once: bool, port: int) -> int:
-    # Imported here, since this takes the better part of a second, in which Ctrl-C should be no error either.
+    # Imported here, since the import takes time, and Ctrl-C during it must not print a traceback.
     from example_app.demo.show import DemoError, run
 
     try:

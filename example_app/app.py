@@ -26,11 +26,11 @@ Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\r\n]+$")
 class CardIn(BaseModel):
     """A card to pay with, as the token that the payment provider's form gave the customer's browser."""
 
-    card: Name = Field(examples=["visa-4242"], description="Every card is good, but `declined`.")
+    card: Name = Field(examples=["visa-4242"], description="Every card is accepted except `declined`.")
 
 
 class OrderIn(CardIn):
-    """What a customer sends."""
+    """An order as a customer sends it."""
 
     customer: Name = Field(examples=["Ada"])
     items: list[Name] = Field(min_length=1, max_length=50, examples=[["lamp", "bulb"]])
@@ -38,7 +38,7 @@ class OrderIn(CardIn):
 
 
 class OrderAccepted(BaseModel):
-    """The order is stored and `order.placed` is in the stream: the rest happens from there."""
+    """The order is stored, and `order.placed` is in the stream. The handlers do the rest."""
 
     order_id: str
 
@@ -82,7 +82,7 @@ async def place_order(
 ) -> OrderAccepted:
     """Take an order. Payment and shipping follow in the background."""
     order = Order(order_id=uuid4().hex[:12], **wanted.model_dump())
-    # Stored first, so that no handler can be faster; if the emit fails, the customer gets an error and orders again.
+    # Stored first, so that every handler finds it. If the emit fails, the customer gets an error and orders again.
     await orders.add(order)
     await emitter.emit(
         OrderPlaced(order_id=order.order_id, customer=order.customer, items=order.items, total=order.total)
@@ -93,23 +93,23 @@ async def place_order(
 
 @routes.get("/{order_id}")
 async def show_order(order: OrderDep, orders: OrdersDep) -> OrderOut:
-    """How far an order has come."""
+    """The state of an order and its history."""
     history = await orders.history(order.order_id)
     return OrderOut(**order.model_dump(exclude={"card"}), status=order.status, history=history)
 
 
 @routes.put("/{order_id}/card", status_code=204)
 async def change_card(order: OrderDep, new: CardIn, orders: OrdersDep) -> None:
-    """Give another card, as long as the order is not paid. A payment that failed is tried again by replaying it."""
+    """Change the card of an order that is not paid. Replay the dead letter to try a failed payment again."""
     if order.payment_id:
         raise HTTPException(409, f"Order {order.order_id} is paid already")
     await orders.update(order.order_id, card=new.card, declined="")
 
 
 def create_app(settings: Settings | None = None, middleware: Sequence[HandlerMiddleware] = ()) -> FastAPI:
-    """The application. Everything with a state is made when it starts and gone when it stops: no globals.
+    """The application. Everything that holds state is made when it starts and closed when it stops.
 
-    `settings`: by default the environment's. `middleware`: goes around every handler.
+    `settings`: by default those of the environment. `middleware`: runs around every handler.
     """
     chosen = settings or Settings.from_environment()
 

@@ -1,4 +1,4 @@
-"""What happens to an order. Other teams read these from the stream, so they hold what others may know: no cards."""
+"""The events of an order. Other teams read them from the stream, so they contain no card."""
 
 from decimal import Decimal
 from typing import ClassVar
@@ -10,7 +10,7 @@ __all__ = ["OrderEvent", "OrderPlaced", "OrderShipped", "PaymentProcessed", "fol
 
 
 class OrderEvent(BaseEvent):
-    """What all of them have."""
+    """The fields that all events of an order have."""
 
     _skip_registration: ClassVar[bool] = True
 
@@ -18,7 +18,7 @@ class OrderEvent(BaseEvent):
 
 
 class OrderPlaced(OrderEvent):
-    """`order.placed`: a customer wants something."""
+    """`order.placed`: a customer placed an order."""
 
     customer: str
     items: list[str]
@@ -39,9 +39,9 @@ class OrderShipped(OrderEvent):
 
 
 def follow_up_id(cause: OrderEvent, follow_up: type[OrderEvent]) -> str:
-    """The id of the event that handling `cause` leads to: always the same, however often it is handled.
+    """The id of the event that follows from `cause`. It is the same each time `cause` is handled.
 
-    A handler that is repeated after it had emitted emits again. With one id, whoever reads both can tell that they are
-    one event.
+    A handler that runs again after it emitted will emit again. Both events then have the same id, so that a reader can
+    see that they are the same event.
     """
     return str(uuid5(NAMESPACE_OID, f"{cause.id}/{follow_up.event_type}"))

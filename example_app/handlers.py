@@ -1,11 +1,11 @@
-"""What the service does when something happens to an order.
+"""The handlers of the service.
 
-Events are delivered at least once: a process that dies before Redis has its acknowledgement, and every replay, means
-that a handler runs again on the same event. So each handler here may be repeated at any point:
+Events are delivered at least once. A handler runs again on the same event when its process died before the entry was
+acknowledged, and when a dead letter is replayed. So each handler can be repeated at any point:
 
-- what it asks of others carries a key that makes the repetition harmless (`idempotency_key`, or the order id);
-- what it finds done already it does not do again;
-- what it emits has the same id each time (`follow_up_id`), and emitting comes last, so that it cannot be left out.
+- A call to another service carries a key that makes a repetition harmless (`idempotency_key`, or the order id).
+- A step that is already done is not done again.
+- The event it emits has the same id each time (`follow_up_id`), and the emit comes last, so that no crash skips it.
 """
 
 import logging
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Fulfilment:
-    """The handlers, and what they work with."""
+    """The handlers, and the services they use."""
 
     emitter: EventEmitter
     orders: Orders
@@ -51,7 +51,7 @@ class Fulfilment:
         )
 
     async def ship(self, event: PaymentProcessed) -> None:
-        """Hand the parcel to the courier. It may be busy: the router tries again a few times; see below."""
+        """Book a courier. If it is busy, the router tries again; see `fulfilment_router`."""
         order = await self._order(event)
         tracking_number = order.tracking_number
         if not tracking_number:
@@ -65,7 +65,7 @@ class Fulfilment:
         )
 
     async def audit(self, event: Event) -> None:
-        """Keep the order's history. A pattern also brings events that nobody here has a class for."""
+        """Add the event to the order's history. A pattern also matches events that this service has no class for."""
         if isinstance(event, OrderEvent):
             await self.orders.record(event)
         else:
@@ -79,31 +79,31 @@ class Fulfilment:
 
     async def _charge(self, order: Order) -> str:
         try:
-            # A crash after the charge and before the note means a second call: the key keeps it to one payment.
+            # After a crash between the charge and the update, this runs again. The key makes both calls one payment.
             payment_id = await self.payments.charge(order.card, order.total, idempotency_key=order.order_id)
         except CardDeclinedError as error:
             await self.orders.update(order.order_id, declined=str(error))
-            # No retry will change the bank's mind. The dead letter waits until the customer gives another card.
+            # A retry does not help. The dead letter can be replayed after the customer changed the card.
             raise NonRetryableError(f"card declined: {error}") from error
         await self.orders.update(order.order_id, payment_id=payment_id)
         return payment_id
 
 
 def fulfilment_router(work: Fulfilment, stream: str, middleware: Sequence[HandlerMiddleware] = ()) -> EventRouter:
-    """Which handler runs for which event, and how patiently."""
+    """Which handler runs for which event, and how often it is tried."""
     router = EventRouter(
         stream=stream,
         group=GROUP,
         handler_timeout=10.0,
         max_deliveries=3,
-        shutdown_timeout=1.0,  # a demo is left quickly; a service would give its handlers as long as they take
+        shutdown_timeout=1.0,  # the demo stops quickly; a service gives its handlers more time
         middleware=middleware,
     )
     router.on(OrderPlaced)(work.take_payment)
     router.on(
         PaymentProcessed,
         retries=4,
-        backoff=linear(delay=0.2),  # again for the demo's sake; `exponential()` is kinder to a courier in trouble
+        backoff=linear(delay=0.2),  # short for the demo; a service would use `exponential()`
         retryable_exceptions=(CourierBusyError, ConnectionError, TimeoutError),
     )(work.ship)
     router.on("order.*")(work.audit)

@@ -13,11 +13,11 @@ from rapids.clients import RedisClient
 __all__ = ["Happening", "Order", "OrderStatus", "Orders"]
 
 KEPT_FOR = 7 * 24 * 3600
-"""Seconds an order is kept after its last change: nothing the demo writes stays for ever."""
+"""Seconds an order is kept after its last change, so that the demo leaves nothing in Redis."""
 
 
 class OrderStatus(StrEnum):
-    """How far an order has come."""
+    """The state of an order."""
 
     PLACED = "placed"
     PAYMENT_DECLINED = "payment_declined"
@@ -52,7 +52,7 @@ class Order(BaseModel):
 
     @property
     def status(self) -> OrderStatus:
-        """Follows from what is known, so that a repeated or late handler cannot turn it back."""
+        """Derived from the other fields, so that a repeated or late handler cannot set it back."""
         if self.tracking_number:
             return OrderStatus.SHIPPED
         if self.payment_id:
@@ -61,9 +61,9 @@ class Order(BaseModel):
 
 
 class Orders:
-    """Orders in Redis: a hash for each, and one for its history, both forgotten after `KEPT_FOR` seconds.
+    """Orders in Redis: a hash for each, and one for its history. Both expire after `KEPT_FOR` seconds.
 
-    `prefix` is what all its keys begin with.
+    `prefix`: the beginning of all its keys.
     """
 
     def __init__(self, redis: RedisClient, prefix: str) -> None:
@@ -76,18 +76,18 @@ class Orders:
         await self._write(self._key(order.order_id), fields)
 
     async def get(self, order_id: str) -> Order | None:
-        """The order, or None if there is none or it is forgotten."""
+        """The order, or None if it does not exist or has expired."""
         stored = _decoded(await cast(Any, self._redis.hgetall(self._key(order_id))))
         if "order_id" not in stored:
             return None
         return Order.model_validate({**stored, "items": stored["items"].split("\n")})
 
     async def update(self, order_id: str, **fields: str) -> None:
-        """Set fields of an order; the others are left alone, so that two writers do not undo each other's work."""
+        """Set fields of an order. The other fields stay, so that two writers do not undo each other's changes."""
         await self._write(self._key(order_id), fields)
 
     async def record(self, event: OrderEvent) -> None:
-        """Add an event to the history of its order. By its id: added twice, it is there once."""
+        """Add an event to the history of its order, under its id, so that an event added twice is there once."""
         line = Happening(
             event_id=event.id,
             event_type=event.event_type,
@@ -97,7 +97,7 @@ class Orders:
         await self._write(self._history_key(event.order_id), {event.id: line.model_dump_json()})
 
     async def history(self, order_id: str) -> list[Happening]:
-        """What happened to an order, in order."""
+        """The history of an order, oldest first."""
         lines = _decoded(await cast(Any, self._redis.hgetall(self._history_key(order_id))))
         return sorted((Happening.model_validate_json(line) for line in lines.values()), key=lambda line: line.at)
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the world outside: a payment provider and a courier, as slow and as moody as needed for a demo."""
+"""Imitations of other services: a payment provider and a courier, which are slow and fail as the demo needs it."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -11,18 +11,18 @@ DECLINED_CARD = "declined"
 
 
 class CardDeclinedError(Exception):
-    """The bank says no. Asking again does not help."""
+    """The bank declined the card. A retry does not help."""
 
 
 class CourierBusyError(Exception):
-    """No van is free just now. Asking again soon does help."""
+    """No van is free at the moment. A retry helps."""
 
 
 @dataclass(slots=True)
 class PaymentProvider:
-    """Charges every card but `declined`.
+    """Charges every card except `declined`.
 
-    Like real ones it takes an idempotency key: the same key is the same payment, charged once.
+    Like a real provider it takes an idempotency key: calls with the same key are one payment, charged once.
     """
 
     latency: float = 0.08
@@ -42,12 +42,12 @@ class PaymentProvider:
 
 @dataclass(slots=True)
 class Courier:
-    """Takes parcels, and has no van free now and then: at the second request, and then at every third one."""
+    """Takes parcels. It has no van free at the second request, and then at every third one."""
 
     latency: float = 0.05
     """Seconds an answer takes."""
     requests: int = 0
-    """How often it was asked."""
+    """How many times it was called."""
 
     async def book(self, order_id: str) -> str:
         """Book a van for the order and return the tracking number, one per order. Raises `CourierBusyError`."""

@@ -1,4 +1,4 @@
-"""What a deployment chooses."""
+"""The settings of a deployment."""
 
 import os
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ class Settings:
     """The service's settings."""
 
     redis_url: str = "embedded:"
-    """RAPIDS_REDIS_URL. The default starts a private Valkey, which forgets everything when the service stops."""
+    """RAPIDS_REDIS_URL. The default starts a private Valkey, whose data is gone when the service stops."""
     stream: str = "example:orders"
-    """EXAMPLE_STREAM. The keys of the order store begin with it, too."""
+    """EXAMPLE_STREAM. The keys of the orders begin with it too."""
     admin_token: str | None = None
-    """Opens the admin. None leaves it to Rapids, which reads RAPIDS_ADMIN_TOKEN and stays closed without it."""
+    """The token of the admin. With None, Rapids reads RAPIDS_ADMIN_TOKEN; without that the admin stays closed."""
 
     @classmethod
     def from_environment(cls) -> "Settings":

@@ -1,1 +1,1 @@
-"""The demo around the service: plays customers and an operator over HTTP, and tells what can be seen happening."""
+"""The demo: plays customers and an operator over HTTP, and prints what happens in the service."""

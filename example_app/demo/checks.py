@@ -1,4 +1,4 @@
-"""What must be true once the story is told: asked of the service over HTTP, and of Redis behind its back."""
+"""What must be true after the demo: checked over HTTP and directly in Redis."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,13 +20,13 @@ Fields = dict[bytes, bytes]
 
 
 async def end_of(redis: RedisClient, stream: str) -> str:
-    """The id of the stream's last entry: what earlier runs left there comes up to it."""
+    """The id of the stream's last entry. Entries of earlier runs have this id or a smaller one."""
     last = cast(list[tuple[bytes, Fields]], await redis.xrevrange(stream, count=1))
     return last[0][0].decode() if last else "0-0"
 
 
 PATIENCE = 5.0
-"""Seconds a check has to come true."""
+"""Seconds until a check must be true."""
 
 PAUSE = 0.05
 """Seconds between two looks."""
@@ -34,13 +34,13 @@ PAUSE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Where to look. Every check returns what is wrong, or an empty string."""
+    """Where the checks look. Each check returns what is wrong, or an empty string."""
 
     story: Story
     redis: RedisClient
     stream: str
     began_after: str
-    """The id of the last entry from before the story."""
+    """The id of the last entry before the demo began."""
 
     async def every_order_is_shipped(self) -> str:
         """Over HTTP: the status, and a history with each audited event once."""
@@ -54,7 +54,7 @@ class Evidence:
         return "" if self.story.orders else "there are no orders"
 
     async def one_dead_letter_replayed(self) -> str:
-        """Over HTTP: the operator found one, it is replayed, and no other is left."""
+        """Over HTTP: the operator found one dead letter, it is replayed, and no other is left."""
         letters = [await self.story.dead_letter(replay["letter_id"]) for replay in self.story.replayed]
         states = [letter["state"] for letter in letters]
         if states != ["replayed"]:
@@ -76,7 +76,7 @@ class Evidence:
         return ""
 
     async def nothing_is_pending(self) -> str:
-        """In Redis: the group owes no acknowledgement for any entry of the story, nor for a replay."""
+        """In Redis: every entry of the demo and every replay is acknowledged."""
         try:
             await eventually(self._nothing_pending, "there are entries without acknowledgement")
         except StoryError as error:
@@ -105,12 +105,12 @@ def _order_in(fields: Fields) -> object:
     try:
         data: object = orjson.loads(fields.get(b"data", b""))
     except orjson.JSONDecodeError:
-        return None  # somebody else's
+        return None  # not an event of the demo
     return cast(dict[str, object], data).get("order_id") if isinstance(data, dict) else None
 
 
 async def verdict(check: Callable[[Evidence], Awaitable[str]], evidence: Evidence) -> str:
-    """What is wrong, or "". Another process of the group may still be at an event's last handlers: it has its time."""
+    """What is wrong, or "". Asked again for a while, since another process of the group may still run handlers."""
     wrong = ""
     for _ in range(round(PATIENCE / PAUSE)):
         if not (wrong := await check(evidence)):

@@ -1,4 +1,4 @@
-"""Telling what happens, from what can really be observed: HTTP answers, handlers that ran, log records."""
+"""Prints what happens: HTTP answers, handlers that ran, and log records."""
 
 import logging
 import os
@@ -21,43 +21,43 @@ READING = {"GET", "HEAD", "OPTIONS"}
 
 
 def wants_colour(out: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether to use colours: on a terminal, unless the user says no (https://no-color.org)."""
+    """Whether to use colours: on a terminal, unless the user turned them off (https://no-color.org)."""
     return out.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
 class Narrator:
-    """Writes the story, a line at a time."""
+    """Writes the demo's output, line by line."""
 
     def __init__(self, out: TextIO, *, colour: bool) -> None:
         self._out = out
         self._colour = colour
 
     def chapter(self, title: str) -> None:
-        """What comes next."""
+        """A heading for what comes next."""
         self.say(f"\n{self._styled(title, 'bold')}")
 
     def say(self, text: str = "") -> None:
-        """A line of its own."""
+        """A line of text."""
         try:
             self._out.write(f"{text}\n")
             self._out.flush()
         except BrokenPipeError:
-            # Nobody reads any more (`... | head`): stop as for Ctrl-C. Handlers come through here, and shall not fail.
+            # The reader is gone (`... | head`): stop as for Ctrl-C. Handlers call this, and must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
             signal.raise_signal(signal.SIGINT)
 
     def seen(self, correlation_id: str, subject: str, what: str, style: str = "") -> None:
-        """Something that happened: for which request, where, and what."""
+        """An event of the demo: its request, the place, and what happened."""
         mark = self._styled(f"{correlation_id[:ID_WIDTH]:{ID_WIDTH}}", "cyan")
         self.say(f"  {mark}  {subject:{SUBJECT_WIDTH}}  {self._styled(what, style)}")
 
     def verdict(self, what: str, wrong: str) -> None:
-        """What was checked, and what was wrong with it, if anything."""
+        """The result of a check: what was checked, and what is wrong, if anything."""
         mark = self._styled("wrong", "red") if wrong else self._styled("ok", "green")
         self.say(f"  {mark}  {what}{': ' if wrong else ''}{wrong}")
 
     async def handler(self, delivery: Delivery, call_next: CallNext) -> None:
-        """Middleware for the router: tells how each attempt of each handler ended."""
+        """Handler middleware: prints how each attempt of each handler ended."""
         began = time.perf_counter()
         try:
             await call_next(delivery)
@@ -79,9 +79,9 @@ class Narrator:
 
 
 class RequestNarration:
-    """ASGI middleware: tells of answers to requests that change something, whoever sent them.
+    """ASGI middleware: prints the answers to requests that change something.
 
-    It belongs inside `CorrelationMiddleware`, which knows the correlation id.
+    It must run inside `CorrelationMiddleware`, which sets the correlation id.
     """
 
     def __init__(self, app: ASGIApp, narrator: Narrator) -> None:
@@ -89,7 +89,7 @@ class RequestNarration:
         self._narrator = narrator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and listen to the answer."""
+        """Pass the request on and print the status of the answer."""
         if scope["type"] != "http" or scope["method"] in READING:
             await self.app(scope, receive, send)
             return
@@ -107,25 +107,25 @@ class RequestNarration:
 
 
 class LogNarration(logging.Handler):
-    """Tells of log records: dead letters, deliveries put off, outages."""
+    """Prints log records: dead letters, postponed deliveries, outages."""
 
     def __init__(self, narrator: Narrator) -> None:
         super().__init__(logging.WARNING)
         self._narrator = narrator
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell of a record. What Rapids knows of it comes with it, as `extra`."""
+        """Print a record. Rapids adds the handler and the correlation id as `extra`."""
         known = record.__dict__
         handler = str(known.get("handler", ""))
         if handler and record.levelno < logging.ERROR:
-            return  # a failed attempt: the middleware has told of it
+            return  # a failed attempt, which the middleware has printed
         style = "red" if record.levelno >= logging.ERROR else "yellow"
         self._narrator.seen(str(known.get("correlation_id", "")), handler or record.name, record.getMessage(), style)
 
 
 @contextmanager
 def narrated_logs(narrator: Narrator) -> Generator[None]:
-    """Tell of what Rapids and the service log, for as long as the block."""
+    """Print the log records of Rapids and of the service during the block."""
     handler = LogNarration(narrator)
     loggers = [logging.getLogger(name) for name in ("rapids", "example_app")]
     before = [logger.propagate for logger in loggers]

@@ -1,4 +1,4 @@
-"""Serving an application from inside this process."""
+"""Serves an application from inside this process."""
 
 import asyncio
 import logging
@@ -21,26 +21,26 @@ class ServingError(Exception):
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the demo: it has more to put away than the server."""
+        """Leave signals to the demo, which has more to close than the server."""
         yield
 
 
 class _LastWords(logging.Handler):
-    """Why an application did not start: uvicorn has that as a log record only."""
+    """The reason why an application did not start. Uvicorn writes it to its log only."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.first = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Of a traceback, the last line says what it was.
+        # The last line of a traceback is the error.
         self.first = self.first or record.getMessage().strip().rpartition("\n")[2]
 
 
 def listening(port: int) -> socket.socket:
     """A socket on the loopback interface, at the port if it is free, else at another one.
 
-    Raises `ServingError` where there is none to be had.
+    Raises `ServingError` if none can be opened.
     """
     for candidate in (port, 0):
         listener = socket.socket()
@@ -58,7 +58,7 @@ def listening(port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[str]:
-    """Serve the application for as long as the block; yields its address.
+    """Serve the application during the block. Yields its address.
 
     Raises `ServingError` when it does not start.
     """
@@ -82,5 +82,5 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[str]:
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    with suppress(SystemExit):  # how uvicorn says that the application did not start
+    with suppress(SystemExit):  # raised by uvicorn when the application did not start
         await server.serve(sockets=[listener])

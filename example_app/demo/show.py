@@ -1,4 +1,4 @@
-"""The show: start everything, tell the story, check it or stay up, and put everything away again."""
+"""Starts everything, plays the story, checks it or keeps running, and closes everything."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ INTERRUPTED = 130
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message is for whoever started it."""
+    """The demo cannot continue. The message is for the user who started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Show:
     port: int
 
     async def once(self) -> int:
-        """Tell the story and check its outcome: 0 if all is as it should be, else 1."""
+        """Play the story and check the result: 0 if all checks pass, else 1."""
         async with self._playing() as (story, redis):
             began_after = await end_of(redis, self.settings.stream)
             await story.play()
             return await self._check(Evidence(story, redis, self.settings.stream, began_after))
 
     async def until_interrupted(self) -> int:
-        """Tell the story and stay up until cancelled."""
+        """Play the story and keep running until cancelled."""
         async with self._playing() as (story, _):
             await story.play()
             self._invite(str(story.http.base_url))
@@ -90,7 +90,7 @@ class Show:
         token = f"${TOKEN_VARIABLE}" if given else self.token
         order = '{"customer": "You", "items": ["tea"], "total": "4.20", "card": "declined"}'
         tell = self.narrator.say
-        self.narrator.chapter("Your turn; what you do shows up here:")
+        self.narrator.chapter("Your turn. Requests that you send are shown here:")
         tell(f"  docs          {address}/docs")
         tell(f"  admin token   {'the one in ' if given else ''}{token.removeprefix('$')}")
         tell(f'  dead letters  curl -H "Authorization: Bearer {token}" {address}/rapids/api/dead-letters')
@@ -100,7 +100,7 @@ class Show:
 
 def run(*, once: bool, port: int) -> int:
     """Run the demo and return its exit code. Raises `DemoError`."""
-    cast(Any, sys.stdout).reconfigure(errors="replace")  # a terminal that has no arrows shall not stop the demo
+    cast(Any, sys.stdout).reconfigure(errors="replace")  # a terminal without arrows must not stop the demo
     narrator = Narrator(sys.stdout, colour=wants_colour(sys.stdout))
     token = os.environ.get(TOKEN_VARIABLE, "").strip() or secrets.token_urlsafe(16)
     show = Show(_checked(Settings.from_environment()), narrator, token, port)
@@ -112,14 +112,14 @@ def run(*, once: bool, port: int) -> int:
 
 
 async def _interruptible(show: Show, *, once: bool) -> int:
-    """The show, ended tidily by Ctrl-C or SIGTERM. A second one ends it at once."""
+    """The show, stopped gracefully by Ctrl-C or SIGTERM. A second signal ends it at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(show.once() if once else show.until_interrupted())
 
     def interrupt() -> None:
         if task.cancelling():
-            # At once: an exception raised into the middle of the tidying up would only print its traces, and what is
-            # left open here, the embedded server's supervisor ends.
+            # An exception raised while things are closed would only print tracebacks. What stays open here is ended by
+            # the supervisor of the embedded server.
             sys.stdout.flush()
             os._exit(INTERRUPTED)
         show.narrator.say("\nstopping")
@@ -134,7 +134,7 @@ async def _interruptible(show: Show, *, once: bool) -> int:
 
 
 def _checked(settings: Settings) -> Settings:
-    """The settings. Raises `DemoError` for an address that is none."""
+    """The settings. Raises `DemoError` for an invalid address."""
     try:
         check_url("RAPIDS_REDIS_URL", settings.redis_url)
     except ValueError as error:
@@ -144,7 +144,7 @@ def _checked(settings: Settings) -> Settings:
 
 @asynccontextmanager
 async def _address(url: str) -> AsyncGenerator[str]:
-    """An address for the service and for us; for `embedded:` that of a server that runs as long as the block."""
+    """An address for the service and for us; for `embedded:`, that of a server that runs during the block."""
     if is_embedded_url(url):
         async with open_embedded(url) as server:
             yield server.url

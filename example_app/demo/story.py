@@ -1,4 +1,4 @@
-"""The story: a few customers and an operator, who know of the service what its HTTP API tells them."""
+"""The story: a few customers and an operator, who use only the HTTP API of the service."""
 
 import asyncio
 import time
@@ -16,14 +16,14 @@ __all__ = ["Placed", "Story", "StoryError", "eventually"]
 T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds to wait for anything before the story is given up."""
+"""Seconds to wait for each step before the story fails."""
 
 PAUSE = 0.03
 """Seconds between two looks at an order."""
 
 
 class StoryError(Exception):
-    """Something did not happen that should have."""
+    """A step of the story did not happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Placed:
     order_id: str
     customer: str
     correlation_id: str
-    """As the answer's header gave it."""
+    """From the header of the answer."""
 
 
 @dataclass(slots=True)
@@ -50,21 +50,21 @@ class Story:
     """The operator's replays, as the service confirmed them."""
 
     async def play(self) -> None:
-        """All of it. Raises `StoryError` when it does not go on."""
+        """Play the whole story. Raises `StoryError` if a step does not happen."""
         tell = self.narrator.chapter
         tell("Ada orders a lamp. Payment, shipping and the audit follow from events:")
         await self._ends_well(await self.place("Ada", ["lamp"], "48.90"))
-        tell("Grace orders a compiler. The courier has no van free, so the handler quickly tries again:")
+        tell("Grace orders a compiler. The courier has no van free, so the handler is tried again:")
         await self._ends_well(await self.place("Grace", ["compiler"], "120.00"))
-        tell("Edsger's card is declined. No retry will help with that, so it becomes a dead letter:")
+        tell("Edsger's card is declined. A retry does not help, so it becomes a dead letter:")
         declined = await self.place("Edsger", ["chalk", "blackboard"], "75.50", card="declined")
         await self._is(declined, "payment_declined")
         letter = await self._letter_of(declined)
-        tell("Edsger gives another card, and the operator replays the dead letter:")
+        tell("Edsger changes the card, and the operator replays the dead letter:")
         await self._answer("PUT", f"/orders/{declined.order_id}/card", json={"card": "visa-4242"})
         await self._replay(letter)
         await self._ends_well(declined)
-        tell("Barbara and Donald order at the same moment. The ids on the left tell their requests apart:")
+        tell("Barbara and Donald order at the same time. The ids on the left show which request is which:")
         both = await asyncio.gather(
             self.place("Barbara", ["abstract data"], "19.99"), self.place("Donald", ["volume 4"], "64.00")
         )
@@ -84,7 +84,7 @@ class Story:
         return (await self._answer("GET", f"/orders/{placed.order_id}")).json()
 
     async def dead_letters(self, placed: Placed) -> list[dict[str, Any]]:
-        """What is dead of an order."""
+        """The dead letters of an order."""
         found: list[dict[str, Any]] = []
         query = {"q": placed.order_id, "since": self.began.isoformat()}
         while True:
@@ -108,7 +108,7 @@ class Story:
 
     async def _replay(self, letter: dict[str, Any]) -> None:
         path = f"/rapids/api/dead-letters/{letter['id']}/replay"
-        answer = await self._answer("POST", path, json={"reason": "the customer gave another card"})
+        answer = await self._answer("POST", path, json={"reason": "the customer changed the card"})
         self.replayed.append(answer.json())
 
     async def _ends_well(self, placed: Placed) -> None:
@@ -135,7 +135,7 @@ class Story:
 
 
 async def eventually(look: Callable[[], Awaitable[T | None]], otherwise: str) -> T:
-    """Look until there is something to see, and return it. Raises `StoryError` when patience ends."""
+    """Look until there is a result, and return it. Raises `StoryError` after `PATIENCE` seconds."""
     deadline = time.monotonic() + PATIENCE
     while not (seen := await look()):
         if time.monotonic() > deadline:
