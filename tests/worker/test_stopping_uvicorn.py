@@ -20,6 +20,8 @@ from rapids import BaseEvent
 from tests.support import SOON, eventually, free_port
 from tests.worker.helpers import letters, make_router, running, until_settled
 
+pytestmark = pytest.mark.slow
+
 APP = """
 import asyncio
 import os
@@ -28,8 +30,6 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter
 from rapids_fastapi import EmitterDep, Rapids
 from tests.worker.helpers import STREAM, make_router
-
-pytestmark = pytest.mark.slow
 
 class OuServed(BaseEvent):
     number: int
