@@ -9,7 +9,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.counter_state import Counts
 from rapids._core.handlers import Handler, HandlerRegistry, Handlers
-from rapids._core.server_warnings import Precautions
+from rapids._core.server_warnings import ServerWarnings, check_server, check_timeout
 from rapids._core.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
 from rapids._core.settings import order_by as as_order_by
 from rapids._storage import streams
@@ -25,7 +25,7 @@ from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import RouterHealth, Trimming
 from rapids.observers import Observer
 
-__all__ = ["ConsumerLag", "EventRouter"]
+__all__ = ["ConsumerLag", "EventRouter", "ServerWarnings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class EventRouter(HandlerRegistry):
         self._redis = redis
         self._started_with: Redis | RedisCluster | None = None
         self._middleware = _checked_middleware(middleware)
-        self._precautions = Precautions()
+        self._server_warnings = ServerWarnings()
         self._worker: Worker | None = None
         self._counts = Counts(settings.stream, settings.group, settings.observers)
 
@@ -195,15 +195,15 @@ class EventRouter(HandlerRegistry):
         if self._settings.dlq_stream is None:
             self._settings = replace(self._settings, dlq_stream=default_dlq(self._settings.stream))
 
-    def use_precautions(self, precautions: Precautions) -> None:
+    def use_server_warnings(self, warnings: ServerWarnings) -> None:
         """Share warnings of what endangers the promises with other routers: each is logged once. Before `start`.
 
-        Raises `RapidsError` while it runs, `TypeError` for anything but a `Precautions`.
+        Raises `RapidsError` while it runs, `TypeError` for anything but a `ServerWarnings`.
         """
-        if not isinstance(precautions, Precautions):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-            raise TypeError(f"precautions must be a Precautions, not {precautions!r}")
-        self._only_before_start("use_precautions()")
-        self._precautions = precautions
+        if not isinstance(warnings, ServerWarnings):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            raise TypeError(f"warnings must be a ServerWarnings, not {warnings!r}")
+        self._only_before_start("use_server_warnings()")
+        self._server_warnings = warnings
 
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this stops gracefully, too.
@@ -318,8 +318,8 @@ class EventRouter(HandlerRegistry):
     async def _look_around(self, client: Redis | RedisCluster, commands: Commands) -> None:
         """Warn of what endangers the promises, before anything else is asked of the server."""
         where = {"stream": self.stream, "group": self.group}
-        run_id = await self._precautions.look(commands, where, client)
-        self._precautions.look_at_client(client, self._settings.block_ms, run_id, where)
+        run_id = await check_server(self._server_warnings, commands, client, where)
+        check_timeout(self._server_warnings, run_id, client, self._settings.block_ms, where)
 
     def _control(self, what: str) -> GroupControl:
         return GroupControl(self._client(what), self.stream, self.group)

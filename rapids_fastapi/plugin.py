@@ -7,11 +7,11 @@ from typing import Any
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids._core.checks import positive_seconds
-from rapids._core.server_warnings import Precautions
 from rapids._storage.client.connections import check_client
 from rapids.clients import RedisClient, check_url, disconnect
 from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
+from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.connecting import connected, reachable, url_or_environment
@@ -78,9 +78,9 @@ class Rapids:
         self._admin_auth = admin_auth
         self._redactor = Redactor.of(redact)
         self._connect_timeout = positive_seconds("connect_timeout", connect_timeout)
-        self._precautions = Precautions()
+        self._server_warnings = ServerWarnings()
         for router in self._routers:
-            router.use_precautions(self._precautions)
+            router.use_server_warnings(self._server_warnings)
         self._is_running = False
         self._client_in_use: RedisClient | None = None
         if dead_letters:
@@ -124,7 +124,7 @@ class Rapids:
     async def _start(self, started: AsyncExitStack) -> Running:
         """Start everything, each step after what it needs; `started` ends it in the opposite order."""
         redis = await started.enter_async_context(self._client())
-        await self._precautions.take(redis, self._emitter.stream)
+        await self._server_warnings.check(redis, self._emitter.stream)
         if not self._emitter_has_client:
             self._emitter.configure(redis)
         started.push_async_callback(self._emitter.drain)  # what handlers emit as they end, too

@@ -1,18 +1,18 @@
-"""Precautions: a warning at the start for what endangers the promises."""
+"""Warnings at the start, of what endangers the promises at a server."""
 
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from rapids._storage.client.connections import Client, Commands, SharedPool
 from rapids._storage.server_info import ServerFacts, look_at_server, socket_timeout_of
 
-__all__ = ["Precautions"]
+__all__ = ["ServerWarnings", "check_server", "check_timeout"]
 
-logger = logging.getLogger("rapids.precautions")
+logger = logging.getLogger("rapids.server_warnings")
 
 OLDEST = (6, 2)
 """The oldest server Rapids works with."""
@@ -38,44 +38,56 @@ class Danger:
     message: str
 
 
-class Precautions:
-    """Looks at a server once, and warns of what endangers the promises made of it.
+class ServerWarnings:
+    """Looks at servers, and logs a warning of what endangers the promises made of them.
 
-    Of each danger it warns once for each server (a server started anew is another one), however often it looks: routers
-    that share one object say it once. Nothing is stopped by it, and nothing fails for it.
+    Of each danger it warns once for each server (a server that was restarted is another one), however often it looks:
+    routers that share one object say it once. Nothing is stopped by it, and nothing fails for it.
     """
 
     def __init__(self) -> None:
         self._warned: set[tuple[str, str]] = set()
 
-    async def take(self, redis: Client, stream: str) -> None:
+    async def check(self, redis: Redis | RedisCluster, stream: str) -> None:
         """Look at the server (of a Cluster, the one that has this stream), in one round trip, and warn.
 
         Raises nothing that Redis does.
         """
-        await self.look(SharedPool(redis, stream), {"stream": stream}, redis)
+        await check_server(self, SharedPool(redis, stream), redis, {"stream": stream})
 
-    async def look(self, commands: Commands, context: Mapping[str, object], client: Client) -> str:
-        """The same over these connections of the client; what tells the server's run from others.
+    def is_new(self, server: str, danger: str) -> bool:
+        """Whether nothing was said yet of this danger at a server's run; from now on something was."""
+        is_new = (server, danger) not in self._warned
+        self._warned.add((server, danger))
+        return is_new
 
-        `context`: for the log.
-        """
-        try:
-            facts = await look_at_server(commands)
-        except (RedisError, OSError):  # whatever comes next meets it too, and says so
-            return ""
-        self._warn(facts.run_id, dangers(facts, knows_a_cluster=isinstance(client, RedisCluster)), context)
-        return facts.run_id
 
-    def look_at_client(self, client: Client, block_ms: int, run_id: str, context: Mapping[str, object]) -> None:
-        """Warn of a client whose time limit is below what a read may wait for."""
-        self._warn(run_id, timeout_dangers(socket_timeout_of(client), block_ms), context)
+async def check_server(
+    warnings: ServerWarnings, commands: Commands, client: Client, context: Mapping[str, object]
+) -> str:
+    """Look at the server over these connections of the client, and warn; what tells the server's run from others.
 
-    def _warn(self, run_id: str, found: Iterator[Danger], context: Mapping[str, object]) -> None:
-        for danger in found:
-            if (run_id, danger.kind) not in self._warned:
-                self._warned.add((run_id, danger.kind))
-                logger.warning("%s", danger.message, extra={**context, "danger": danger.kind})
+    `context`: for the log.
+    """
+    try:
+        facts = await look_at_server(commands)
+    except (RedisError, OSError):  # whatever comes next meets it too, and says so
+        return ""
+    _warn(warnings, facts.run_id, dangers(facts, knows_a_cluster=isinstance(client, RedisCluster)), context)
+    return facts.run_id
+
+
+def check_timeout(
+    warnings: ServerWarnings, run_id: str, client: Client, block_ms: int, context: Mapping[str, object]
+) -> None:
+    """Warn of a client whose time limit is below what a read may wait for."""
+    _warn(warnings, run_id, timeout_dangers(socket_timeout_of(client), block_ms), context)
+
+
+def _warn(warnings: ServerWarnings, run_id: str, found: Iterator[Danger], context: Mapping[str, object]) -> None:
+    for danger in found:
+        if warnings.is_new(run_id, danger.kind):
+            logger.warning("%s", danger.message, extra={**context, "danger": danger.kind})
 
 
 def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Danger]:

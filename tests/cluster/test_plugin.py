@@ -105,11 +105,13 @@ async def test_a_client_for_one_server_is_told_that_it_takes_one_for_a_cluster(
     caplog.clear()
     async with Rapids(url=owner.url, emitter=EventEmitter(stream="cl:events")).lifespan():  # as long as that is so
         pass
-    assert [vars(record)["danger"] for record in caplog.records if record.name == "rapids.precautions"] == ["cluster"]
+    assert [vars(record)["danger"] for record in caplog.records if record.name == "rapids.server_warnings"] == [
+        "cluster"
+    ]
     caplog.clear()
     async with Rapids(url=cluster.url, routers=[EventRouter(stream="cl:events", group="cl")]).lifespan():
         pass
-    assert [record for record in caplog.records if record.name == "rapids.precautions"] == []
+    assert [record for record in caplog.records if record.name == "rapids.server_warnings"] == []
 
 
 async def _has_items(http: httpx.AsyncClient, path: str) -> bool:

@@ -43,7 +43,6 @@ MODULES = (
     "rapids.inspection",
     "rapids.logs",
     "rapids.observers",
-    "rapids._core.server_warnings",
     "rapids.router",
     "rapids_fastapi",
 )

@@ -15,8 +15,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from rapids import EventEmitter, EventRouter
-from rapids._core import server_warnings as precautions_module
-from rapids._core.server_warnings import Precautions, dangers, timeout_dangers
+from rapids._core import server_warnings
+from rapids._core.server_warnings import ServerWarnings, check_server, dangers, timeout_dangers
 from rapids._storage import server_info as server_module
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.server_info import ServerFacts, look_at_server, socket_timeout_of
@@ -36,7 +36,7 @@ def kinds(**facts: Any) -> list[str]:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    records = [record for record in caplog.records if record.name == "rapids.precautions"]
+    records = [record for record in caplog.records if record.name == "rapids.server_warnings"]
     assert all(record.levelno == logging.WARNING and "\n" not in record.getMessage() for record in records)
     return [vars(record)["danger"] for record in records]
 
@@ -123,8 +123,8 @@ REFUSED = ResponseError("NOPERM this user has no permissions to run it")
 
 async def test_a_server_that_refuses_to_say_anything_is_no_danger(caplog: pytest.LogCaptureFixture) -> None:
     assert await look_at_server(Canned(*[REFUSED] * 5)) == ServerFacts()
-    await Precautions().look(Canned(*[REFUSED] * 5), {}, Redis())
-    await Precautions().look(Canned(RedisConnectionError("gone")), {}, Redis())
+    await check_server(ServerWarnings(), Canned(*[REFUSED] * 5), Redis(), {})
+    await check_server(ServerWarnings(), Canned(RedisConnectionError("gone")), Redis(), {})
     assert said(caplog) == []
 
 
@@ -173,7 +173,7 @@ async def a_server(build: Build, *options: str) -> AsyncIterator[tuple[OwnServer
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that is on no disk yet is one too many."""
-    monkeypatch.setattr(precautions_module, "UNSAVED_TOLERANCE", -10.0)
+    monkeypatch.setattr(server_warnings, "UNSAVED_TOLERANCE", -10.0)
 
 
 @pytest.mark.usefixtures("private_temp", "at_once")
@@ -198,7 +198,7 @@ async def test_an_eviction_policy_and_no_persistence_and_little_memory(
             async with running(router):
                 pass
     assert said(caplog) == ["eviction", "memory", "persistence"]
-    [record, *_] = [record for record in caplog.records if record.name == "rapids.precautions"]
+    [record, *_] = [record for record in caplog.records if record.name == "rapids.server_warnings"]
     assert {"stream", "group", "danger"} <= set(vars(record))
 
 
@@ -244,14 +244,14 @@ async def test_routers_that_share_them_say_it_once_and_another_server_is_another
     build: Build,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    precautions = Precautions()
+    warnings = ServerWarnings()
     async with a_server(build, *EVICTS) as (server, redis):
         routers = [make_router(redis, group=f"dv-group{number}") for number in range(3)]
         for router in routers:
-            router.use_precautions(precautions)
+            router.use_server_warnings(warnings)
         async with running(*routers):
-            with pytest.raises(RapidsError, match=r"use_precautions\(\) must come before"):
-                routers[0].use_precautions(precautions)
+            with pytest.raises(RapidsError, match=r"use_server_warnings\(\) must come before"):
+                routers[0].use_server_warnings(warnings)
         assert said(caplog) == ["eviction"]
         await server.kill()
         await server.start(*EVICTS)
@@ -260,9 +260,9 @@ async def test_routers_that_share_them_say_it_once_and_another_server_is_another
     assert said(caplog) == ["eviction"] * 2
 
 
-def test_what_are_no_precautions_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"^precautions must be a Precautions, not None"):
-        EventRouter().use_precautions(None)  # type: ignore[arg-type]
+def test_what_are_no_server_warnings_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^warnings must be a ServerWarnings, not None"):
+        EventRouter().use_server_warnings(None)  # type: ignore[arg-type]
 
 
 async def test_the_plug_in_says_each_once_for_all_its_routers(build: Build, caplog: pytest.LogCaptureFixture) -> None:
