@@ -1,14 +1,17 @@
 """The inspector: one round trip for each thing asked, whatever the sizes."""
 
+import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from math import isnan
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from rapids._core.checks import at_least, flag, note, text
-from rapids._core.entry_id import milliseconds
+from rapids._core.entry_id import milliseconds, next_id, parsed_id
 from rapids._core.paging import Listing
 from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._core.settings import stream_name
@@ -16,13 +19,78 @@ from rapids._storage import inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client
 from rapids._storage.keys import PARKED, Source
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
-from rapids.inspection import reading
+from rapids.inspection import snapshots
 from rapids.inspection.causation_tree import CausationTree, LettersFound
-from rapids.inspection.cursors import EntryPlace, TimePlace, name_after
 from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
 from rapids.inspection.trace import LARGEST_WINDOW, WINDOW, Tracer
 
-__all__ = ["Inspector"]
+__all__ = [
+    "EntryPlace",
+    "Inspector",
+    "TimePlace",
+    "name_after",
+]
+
+WAITING_ENTRIES = Listing("waiting")
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPlace:
+    """A place in a listing by entry id: the id to begin at and the one to end at."""
+
+    start: str = "-"
+    until: str = ""
+
+    @classmethod
+    def read(cls, listing: Listing, cursor: str | None) -> "EntryPlace":
+        """Raises `ValueError` for a cursor that no page gave out."""
+        return cls() if cursor is None else cls(*listing.entry_ids(cursor, 2))
+
+    @staticmethod
+    def after(listing: Listing, entry_id: str, until: str) -> str | None:
+        """The cursor for the place after an entry, None where that is the end."""
+        return None if entry_id == until else listing.entry_cursor(next_id(entry_id), until)
+
+
+@dataclass(frozen=True, slots=True)
+class TimePlace:
+    """A place in the listing of waiting entries: the time and id of the entry to begin after, and the last time."""
+
+    after: tuple[str, str] = ("", "")
+    until: str = ""
+
+    @classmethod
+    def read(cls, cursor: str | None) -> "TimePlace":
+        """Raises `ValueError` for a cursor that no page gave out."""
+        if cursor is None:
+            return cls()
+        parts = WAITING_ENTRIES.text(cursor).split("_")
+        if len(parts) != 3 or not (_is_score(parts[0]) and _is_score(parts[2])) or parsed_id(parts[1]) is None:
+            raise WAITING_ENTRIES.bad(cursor)
+        return cls((parts[0], parts[1]), parts[2])
+
+    @property
+    def cursor(self) -> str:
+        """The cursor for this place."""
+        return WAITING_ENTRIES.cursor("_".join((*self.after, self.until)))
+
+
+def _is_score(text: str) -> bool:
+    """Whether Redis takes this for a score. It writes 1e+20 where others write all digits."""
+    return re.fullmatch(r"-?(inf|[0-9.]{1,30}(e[+-]?[0-9]{1,3})?)", text) is not None and _is_number(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not isnan(float(text))
+    except ValueError:
+        return False
+
+
+def name_after(listing: Listing, cursor: str | None) -> bytes:
+    """The first name there can be after a cursor's. Raises `ValueError` for a cursor that no page gave out."""
+    return b"" if cursor is None else listing.place(cursor) + b"\0"
+
 
 GROUPS, CONSUMERS = Listing("groups"), Listing("consumers")
 PENDING, PARKED_ENTRIES = Listing("pending"), Listing("parked")
@@ -53,7 +121,7 @@ class Inspector:
         """A stream: how long, since when, how large."""
         name = stream_name("stream", stream)
         with _named(name):
-            return reading.stream(name, await inspection_queries.stream(self._commands(name), name))
+            return snapshots.stream(name, await inspection_queries.stream(self._commands(name), name))
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
         """A page of a stream's groups, by name. It is shorter where the groups have thousands of consumers."""
@@ -62,9 +130,9 @@ class Inspector:
             found = await inspection_queries.groups(
                 self._commands(stream), source, names_of=source, start=start, most=most
             )
-        groups = tuple(reading.group(stream, found, row) for row in found.rows)
+        groups = tuple(snapshots.group(stream, found, row) for row in found.rows)
         following = GROUPS.cursor(found.rows[-1].name) if found.more else None
-        return Page(reading.server_time(found.now_ms), groups, following)
+        return Page(snapshots.server_time(found.now_ms), groups, following)
 
     async def group(self, stream: str, group: str, *, replays: bool = False) -> GroupSnapshot:
         """A group: how far it is, what is pending, whether anybody is at work.
@@ -76,7 +144,7 @@ class Inspector:
             found = await inspection_queries.groups(self._commands(stream), source, names_of=main)
         if not found.rows:
             raise GroupNotFoundError(source.stream, group)
-        return reading.group(source.stream, found, found.rows[0])
+        return snapshots.group(source.stream, found, found.rows[0])
 
     async def consumers(
         self, stream: str, group: str, *, replays: bool = False, cursor: str | None = None, limit: int = 50
@@ -88,9 +156,9 @@ class Inspector:
             found = await inspection_queries.consumers(
                 self._commands(stream), source, names_of=main, start=start, most=most
             )
-        consumers = tuple(reading.consumer(found.now_ms, row) for row in found.rows)
+        consumers = tuple(snapshots.consumer(found.now_ms, row) for row in found.rows)
         following = CONSUMERS.cursor(found.rows[-1].name) if found.more else None
-        return Page(reading.server_time(found.now_ms), consumers, following)
+        return Page(snapshots.server_time(found.now_ms), consumers, following)
 
     async def pending(
         self,
@@ -122,12 +190,12 @@ class Inspector:
             found = await inspection_queries.waiting(
                 self._commands(stream), source, after=place.after, until=place.until, most=most
             )
-        entries = tuple(entry for row in found.rows if (entry := reading.waiting(row)) is not None)
+        entries = tuple(entry for row in found.rows if (entry := snapshots.waiting(row)) is not None)
         following = None
         if found.more:
             last = found.rows[-1]
             following = TimePlace((last.due.decode(), last.entry_id.decode()), found.until.decode()).cursor
-        return Page(reading.server_time(found.now_ms), entries, following)
+        return Page(snapshots.server_time(found.now_ms), entries, following)
 
     async def trace(
         self,
@@ -192,7 +260,7 @@ class Inspector:
         following = None
         if len(found.rows) == most:
             following = EntryPlace.after(listing, found.rows[-1].entry_id.decode(), found.until.decode())
-        return Page(reading.server_time(found.now_ms), tuple(map(reading.pending, found.rows)), following)
+        return Page(snapshots.server_time(found.now_ms), tuple(map(snapshots.pending, found.rows)), following)
 
     def _commands(self, stream: str) -> Commands:
         """How to reach the server that has a stream and what is kept beside it."""

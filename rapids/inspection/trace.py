@@ -4,23 +4,105 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any, Literal, cast
 
+import orjson
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.entry_id import FIRST_ID, numbers, order
-from rapids._storage import trace_queries
+from rapids._core.entry_id import FIRST_ID, is_before, moment, numbers, order, parsed_id
+from rapids._core.paging import Listing
+from rapids._storage import inspection_queries
 from rapids._storage.archive import HISTORY
 from rapids._storage.client.connections import SharedPool
+from rapids._storage.inspection_queries import Found, GroupTrace, Looked
 from rapids._storage.keys import letters_archive, replay_stream
-from rapids._storage.trace_queries import Found, GroupTrace
 from rapids.dead_letters.letter import DeadLetter, read_history
 from rapids.dead_letters.reading import read_letters
 from rapids.dead_letters.replays import with_replays
-from rapids.inspection.causation_tree import CausationTree, LettersFound, Limit, TracedLetter, TracedReplay, linked
-from rapids.inspection.unfolding import delivery, event, letter, replay_of
-from rapids.inspection.windows import Search, cursor_of, places_in
+from rapids.inspection.causation_tree import (
+    CausationTree,
+    LettersFound,
+    Limit,
+    ScannedWindow,
+    TracedLetter,
+    TracedReplay,
+    delivery,
+    event,
+    letter,
+    linked,
+    replay_of,
+)
 
-__all__ = ["LARGEST_WINDOW", "WINDOW", "Tracer"]
+__all__ = ["LARGEST_WINDOW", "WINDOW", "Search", "Tracer", "cursor_of", "places_in"]
+
+EVENTS = Listing("events")
+
+Kind = Literal["events", "replays", "letters", "archive"]
+
+
+@dataclass(slots=True)
+class Search:
+    """A search of one stream, from its newest entry on."""
+
+    key: str
+    kind: Kind
+    owner: str
+    """For replays, the stream beside which they are; for the archive, the dead-letter stream."""
+    start: str = "+"
+    oldest: str = "-"
+    group: str = ""
+    entries: int = 0
+    newest_id: str | None = None
+    oldest_id: str | None = None
+    first_id: str | None = None
+    ended: bool = False
+    found: list[Found] = field(default_factory=list[Found])
+
+    def take(self, looked: Looked) -> None:
+        """Note what was looked at, and where to go on."""
+        self.entries += looked.entries
+        self.newest_id = self.newest_id or looked.newest
+        self.oldest_id = looked.oldest or self.oldest_id
+        self.first_id, self.ended = looked.first, looked.ended
+        self.found += looked.found
+        if looked.oldest is not None:
+            self.start = f"({looked.oldest}"
+
+    def window(self) -> ScannedWindow:
+        """What was looked at."""
+        further = self.first_id is not None and (self.oldest_id is None or is_before(self.first_id, self.oldest_id))
+        return ScannedWindow(
+            *(self.key, self.kind, self.entries, self.newest_id, self._at(self.newest_id)),
+            *(self.oldest_id, self._at(self.oldest_id), self.first_id, further, self.ended),
+        )
+
+    def _at(self, entry_id: str | None) -> datetime | None:
+        # The archive's ids are microseconds.
+        return None if entry_id is None else moment(order(entry_id)[0] // (1_000 if self.is_fine else 1))
+
+    @property
+    def is_fine(self) -> bool:
+        return self.kind == "archive"
+
+
+def cursor_of(searches: Iterable[Search], until: str) -> str | None:
+    """Where to go on in those that have not ended; None where all have."""
+    places = {search.key: search.start for search in searches if not search.ended}
+    return EVENTS.cursor(orjson.dumps([places, until])) if places else None
+
+
+def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
+    """The places by stream, and where events are to end, as `cursor_of` was given them. Raises `ValueError`."""
+    try:
+        stored: Any = orjson.loads(EVENTS.place(cursor))
+        places, until = cast(tuple[dict[str, str], str], stored)
+        fine = all(place == "+" or parsed_id(place.lstrip("(")) is not None for place in places.values())
+        if not fine or not (until == "+" or parsed_id(until.lstrip("(")) is not None):
+            raise EVENTS.bad(cursor)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EVENTS.bad(cursor) from error
+    return places, until
+
 
 WINDOW = 10_000
 LARGEST_WINDOW = 100_000
@@ -110,7 +192,9 @@ class Tracer:
     async def _sources(self, streams: Sequence[str]) -> list[Search]:
         sources = [Search(stream, "events", stream) for stream in streams]
         for stream in streams:
-            groups, more = await trace_queries.groups(SharedPool(self.redis, stream), stream, (), names_of=stream)
+            groups, more = await inspection_queries.group_traces(
+                SharedPool(self.redis, stream), stream, (), names_of=stream
+            )
             if more:
                 self.limits.add("groups")
             for group in groups:
@@ -157,7 +241,7 @@ class Tracer:
         known = {(other.key, one.entry_id) for other in searches if other.kind == "events" for one in other.found}
         of_letters = search.kind in ("letters", "archive")
         entry_ids = sorted({entry_id for _, entry_id in known}) if of_letters else ()
-        looked = await trace_queries.look(
+        looked = await inspection_queries.look(
             *(SharedPool(self.redis, search.owner), search.key, self.correlation_id, _NAMES[search.kind]),
             start=search.start,
             oldest=search.oldest,
@@ -212,7 +296,7 @@ class Tracer:
         commands, entry_ids = SharedPool(self.redis, search.owner), [one.entry_id for one in search.found]
         merged: dict[bytes, GroupTrace] = {}
         for at in range(0, len(entry_ids), STEP):
-            step, more = await trace_queries.groups(
+            step, more = await inspection_queries.group_traces(
                 commands, search.key, entry_ids[at : at + STEP], names_of=search.owner
             )
             if more:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rapids._storage.inspection_queries import COUNTED, GroupRow, GroupRows
-from rapids.inspection.reading import lag
+from rapids.inspection.snapshots import lag
 
 
 def facts(

@@ -17,7 +17,7 @@ from rapids import inspection
 from rapids._core.paging import Listing
 from rapids._storage.keys import PARKED, WAITING
 from rapids.inspection import Inspector, Page
-from rapids.inspection.cursors import WAITING_ENTRIES, EntryPlace, TimePlace, name_after
+from rapids.inspection.inspector import WAITING_ENTRIES, EntryPlace, TimePlace, name_after
 from tests.inspection.helpers import LISTINGS, SOURCE, add, all_pages, deliver, ids, park, wait
 from tests.redis.proxy import Proxy
 from tests.worker.helpers import GROUP, STREAM
