@@ -2,7 +2,7 @@
 
 from rapids._storage.keys import default_dlq
 from rapids.dead_letters.causes import LetterGroup, LetterGroups, QueueStanding
-from rapids.dead_letters.diffs import Difference
+from rapids.dead_letters.edit import Difference
 from rapids.dead_letters.letter import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, ReplayOutcome, Scope
 from rapids.dead_letters.operation import (
     Operation,

@@ -1,26 +1,179 @@
-"""Changed data for a dead letter's event, whole or as a patch, checked by the class that is registered now."""
+"""Changed data for a dead letter's event, whole or as a patch, and how they differ from the letter's."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from rapids._core.json_schema import with_json_schema
 from rapids._wire.entry_format import Fields, StoredEvent, event_type_in, pairs, reserved_names, told, validated
 from rapids._wire.letter_format import original_fields, with_data
-from rapids.dead_letters.diffs import NO_JSON, Difference, differences, write_differences
 from rapids.dead_letters.parse_check import problems_in
 from rapids.events import BaseEvent, get_event_class
-from rapids.exceptions import DeserializationError, EditRefusedError, ParseProblem
+from rapids.exceptions import DeserializationError, EditRefusedError, ParseProblem, json_pointer
 
-__all__ = ["Edit", "edited", "merge_patch"]
+__all__ = [
+    "NO_JSON",
+    "Difference",
+    "Edit",
+    "canonical",
+    "differences",
+    "edited",
+    "merge_patch",
+    "read_differences",
+    "write_differences",
+]
 
-MOST_PROBLEMS = 100
-DEEPEST = 100
-"""Levels of changed data. Pydantic reads about twice as many, and what shows data goes through so many."""
+MAX_DIFFERENCES = 100
+MAX_POINTER = 1_000
+MAX_SHOWN_BYTES = 4_096
+"""Bytes, as JSON, of a value that a difference shows."""
+MAX_COMPARED_DEPTH = 64
 
+Op: TypeAlias = Literal["add", "remove", "replace"]
 Location: TypeAlias = tuple[str | int, ...]
+
+
+class _NoJson:
+    """A class of its own, so that it equals nothing."""
+
+
+NO_JSON: Final = _NoJson()
+"""Stands for data that are no JSON: all one can say is that they were replaced."""
+
+
+@with_json_schema
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where changed data differ from those of the letter. The names are those of JSON Patch (RFC 6902)."""
+
+    pointer: str
+    """Where: a JSON Pointer (RFC 6901) into the changed data if something was added, else into the letter's."""
+    op: Op
+    before: Any
+    """The letter's value; None if there was none."""
+    after: Any
+    """The changed value; None if there is none any more."""
+    cut: bool = False
+    """Whether `before` or `after` is None because it has more than 4,096 bytes, or is no JSON."""
+
+
+def differences(before: object, after: object) -> tuple[Difference, ...]:
+    """Where two JSON values differ: at most 100 places. Where there would be more, the value around them is one."""
+    return tuple(_difference(*found) for found in _differing(before, after, ()))
+
+
+_Found: TypeAlias = tuple[Location, Op, object, object]
+
+
+def _differing(before: object, after: object, location: Location) -> list[_Found]:
+    whole: list[_Found] = [(location, "replace", before, after)]
+    if type(before) not in (dict, list) or type(before) is not type(after) or len(location) == MAX_COMPARED_DEPTH:
+        return [] if _is_same(before, after) else whole
+    found: list[_Found] = []
+    for one in _differences_inside(before, after, location):
+        if len(found) == MAX_DIFFERENCES or len(json_pointer(one[0])) > MAX_POINTER:
+            return whole
+        found.append(one)
+    return found
+
+
+def _differences_inside(before: object, after: object, location: Location) -> Iterator[_Found]:
+    """Where two objects, or two lists, differ."""
+    if isinstance(before, dict):
+        return _members(cast("dict[str, object]", before), cast("dict[str, object]", after), location)
+    return _places(cast("list[object]", before), cast("list[object]", after), location)
+
+
+def _members(before: dict[str, object], after: dict[str, object], location: Location) -> Iterator[_Found]:
+    for name, value in before.items():
+        if name in after:
+            yield from _differing(value, after[name], (*location, name))
+        else:
+            yield (*location, name), "remove", value, None
+    for name, value in after.items():
+        if name not in before:
+            yield (*location, name), "add", None, value
+
+
+def _places(before: Sequence[object], after: Sequence[object], location: Location) -> Iterator[_Found]:
+    """What both begin and end with aside, place by place."""
+    shorter = min(len(before), len(after))
+    start = next((at for at in range(shorter) if not _is_same(before[at], after[at])), shorter)
+    most_end = shorter - start
+    end = next((at for at in range(most_end) if not _is_same(before[-1 - at], after[-1 - at])), most_end)
+    for at in range(start, shorter - end):
+        yield from _differing(before[at], after[at], (*location, at))
+    for at in range(shorter - end, len(before) - end):
+        yield (*location, at), "remove", before[at], None
+    for at in range(shorter - end, len(after) - end):
+        yield (*location, at), "add", None, after[at]
+
+
+def _is_same(before: object, after: object) -> bool:
+    if _is_number(before) and _is_number(after):
+        return before == after
+    if type(before) is not type(after):
+        return False
+    return canonical(before) == canonical(after) if type(before) in (dict, list) else before == after
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def canonical(value: object) -> str:
+    """A text that is the same for the same JSON value: `1` and `1.0` are one number, which browsers write as `1`."""
+    text = json.dumps(value, sort_keys=True)
+    return json.dumps(json.loads(text, parse_float=_whole)) if "." in text or "e" in text else text
+
+
+def _whole(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def _difference(location: Location, op: Op, before: object, after: object) -> Difference:
+    kept = [_bounded(value) for value in (before, after)]
+    return Difference(json_pointer(location), op, kept[0][0], kept[1][0], cut=kept[0][1] or kept[1][1])
+
+
+def _bounded(value: object) -> tuple[Any, bool]:
+    """The value, and whether it is left out. A NaN of the letter's data becomes a string: it is not JSON."""
+    if value is NO_JSON:
+        return None, True
+    try:
+        raw = to_json(value, inf_nan_mode="strings")
+        return (None, True) if len(raw) > MAX_SHOWN_BYTES else (from_json(raw), False)
+    except ValueError:  # nested deeper than can be written, or read again
+        return None, True
+
+
+def write_differences(found: Sequence[Difference]) -> str:
+    """Differences as JSON text."""
+    return to_json(found).decode()
+
+
+def read_differences(raw: str) -> tuple[Difference, ...]:
+    """What `write_differences` wrote; nothing where somebody else did."""
+    try:
+        return tuple(_read_difference(row) for row in json.loads(raw)) if raw else ()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+
+
+def _read_difference(row: dict[str, Any]) -> Difference:
+    if row["op"] not in get_args(Op):
+        raise ValueError("not something that can be done to a value")
+    return Difference(str(row["pointer"]), row["op"], row["before"], row["after"], row["cut"] is True)
+
+
+MAX_PROBLEMS = 100
+MAX_DEPTH = 100
+"""Levels of changed data. Pydantic reads about twice as many, and what shows data goes through so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +250,7 @@ def merge_patch(target: object, patch: object) -> object:
 
 
 def _refused(event_type: str, problems: list[ParseProblem]) -> EditRefusedError:
-    return EditRefusedError(event_type, tuple(problems[:MOST_PROBLEMS]), len(problems))
+    return EditRefusedError(event_type, tuple(problems[:MAX_PROBLEMS]), len(problems))
 
 
 def _read(data: bytes) -> object:
@@ -121,8 +274,8 @@ def _unwritable(data: object) -> Iterator[ParseProblem]:
     left: list[tuple[object, Location]] = [(data, ())]
     while left:
         value, location = left.pop()
-        if len(location) > DEEPEST:
-            yield ParseProblem(location[:1], f"nested deeper than {DEEPEST} levels", "too_deep")
+        if len(location) > MAX_DEPTH:
+            yield ParseProblem(location[:1], f"nested deeper than {MAX_DEPTH} levels", "too_deep")
             return
         if isinstance(value, float) and not isfinite(value):
             yield ParseProblem(location, "NaN and infinities are not JSON", "not_json")
@@ -170,7 +323,7 @@ def _validate(cls: type[BaseEvent], event: StoredEvent) -> None:
     try:
         validated(cls, document)
     except Exception as error:  # validators are the user's code, and may raise anything
-        problems, count = problems_in(error, most=MOST_PROBLEMS, place=place)
+        problems, count = problems_in(error, most=MAX_PROBLEMS, place=place)
         raise EditRefusedError(event.event_type, problems, count) from error
 
 

@@ -1,4 +1,4 @@
-"""A dead letter, what may be asked of many, and what comes of changing one."""
+"""A dead letter, what restricts a list of them, and what became of changing one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,15 @@ from pydantic import Field
 
 from rapids._core.attempt_log import Attempt
 from rapids._core.checks import instance
+from rapids._core.entry_id import order
 from rapids._core.handlers import matches_pattern
 from rapids._core.json_schema import with_json_schema
+from rapids._storage import letters
+from rapids._storage.client.connections import Commands
 from rapids._wire.entry_format import Fields
 from rapids._wire.fingerprints import Fingerprint, fingerprint_name
 from rapids._wire.letter_format import LetterRead
-from rapids.dead_letters.diffs import Difference, read_differences
+from rapids.dead_letters.edit import Difference, read_differences
 from rapids.dead_letters.parse_check import ParseCheck, check_parsing
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "Scope",
     "State",
     "read_history",
+    "read_letters",
 ]
 
 State: TypeAlias = Literal["dead", "replayed", "discarded"]
@@ -306,3 +310,22 @@ class Replay:
     entry_id: str
     diff: tuple[Difference, ...] = ()
     """Where the event's data differ from the letter's, if others were sent."""
+
+
+async def read_letters(
+    commands: Commands, dlq: str, rows: Sequence[tuple[bytes, Fields]]
+) -> Sequence[tuple[str, DeadLetter]]:
+    """Letters with their entry ids. A letter's id is its entry's, unless it was restored under a new one."""
+    claimed = [LetterRead.of(fields).values.get(b"letter_id", b"") for _, fields in rows]
+    strangers = {claim for (entry_id, _), claim in zip(rows, claimed, strict=True) if claim not in (b"", entry_id)}
+    restored: dict[bytes, int | None] = {}
+    if strangers:
+        names = sorted(strangers)
+        times = await letters.restored_at(commands, dlq, names)
+        restored = dict(zip(names, times, strict=True))
+    read: list[tuple[str, DeadLetter]] = []
+    for (raw_id, fields), claim in zip(rows, claimed, strict=True):
+        entry_id = raw_id.decode()
+        was_restored = restored.get(claim) == order(entry_id)[0]
+        read.append((entry_id, DeadLetter.read(claim.decode() if was_restored else entry_id, fields)))
+    return read

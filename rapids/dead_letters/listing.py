@@ -9,8 +9,7 @@ from rapids._storage import letter_index, letters
 from rapids._storage.client.connections import Commands
 from rapids._storage.letter_index import IndexState
 from rapids.dead_letters.find import Choice, Span, choose, span_of
-from rapids.dead_letters.letter import DeadLetter, LetterFilter, LetterPage
-from rapids.dead_letters.reading import read_letters
+from rapids.dead_letters.letter import DeadLetter, LetterFilter, LetterPage, read_letters
 
 __all__ = ["page_of"]
 

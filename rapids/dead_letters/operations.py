@@ -13,11 +13,17 @@ from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
 from rapids.dead_letters.letter import DeadLetter, Scope
 from rapids.dead_letters.moves import Letters
-from rapids.dead_letters.operating import Operating
-from rapids.dead_letters.operation import Operation, OperationKind, OperationPage, OperationState, Preview
-from rapids.dead_letters.runner import POLL_PAUSE, Runner, new_token
+from rapids.dead_letters.operation import (
+    Operation,
+    OperationKind,
+    OperationPage,
+    OperationState,
+    Preview,
+    read_operation,
+    write_selector,
+)
+from rapids.dead_letters.runner import POLL_PAUSE, Operating, Runner, new_token
 from rapids.dead_letters.selection import Count, Selector
-from rapids.dead_letters.stored_operations import read_operation, write_selector
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
 
 __all__ = ["Operations"]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from redis.asyncio import Redis, RedisCluster
@@ -17,16 +18,22 @@ from rapids._wire.entry_format import Fields
 from rapids._wire.letter_format import LetterRead, completed, is_complete, original_fields, replay_fields
 from rapids.dead_letters.causes import LetterGroups, QueueStanding, groups_of, standing_of
 from rapids.dead_letters.edit import edited
-from rapids.dead_letters.letter import DeadLetter, LetterFilter, LetterPage, Replay, Scope, read_history
+from rapids.dead_letters.letter import (
+    DeadLetter,
+    LetterFilter,
+    LetterPage,
+    Replay,
+    ReplayOutcome,
+    Scope,
+    read_history,
+    read_letters,
+)
 from rapids.dead_letters.listing import page_of
-from rapids.dead_letters.moves import Step
+from rapids.dead_letters.moves import Bounds, QueueLetters, Step
 from rapids.dead_letters.operations import LONGEST_ACTOR, LONGEST_REASON, Operations
-from rapids.dead_letters.queue_letters import Bounds, QueueLetters
-from rapids.dead_letters.reading import read_letters
-from rapids.dead_letters.replays import with_replays
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
 
-__all__ = ["DeadLetterQueue"]
+__all__ = ["DeadLetterQueue", "with_replays"]
 
 LARGEST_PAGE = 500
 LOOKS = 10
@@ -318,3 +325,25 @@ def _page_size(limit: int) -> int:
 def _wanted(filter: LetterFilter | None) -> LetterFilter:
     instance("filter", filter, LetterFilter, "a LetterFilter or None")
     return filter or LetterFilter()
+
+
+async def with_replays(redis: Redis | RedisCluster, dlq: str, letter: DeadLetter) -> DeadLetter:
+    """The letter, with what became of its replay, if it was replayed last. Raises `RedisError`."""
+    if not letter.history or (last := letter.history[-1]).action != "replayed":
+        return letter
+    outcome = ReplayOutcome(last.at, last.scope, last.stream, last.entry_id, "sent")
+    if last.scope != "everyone":
+        commands = SharedPool(redis, last.stream)
+        state = await archive.replay_state(commands, last.stream, letter.group, last.entry_id)
+        # In this order: the letters of an entry are there before it is gone.
+        letters = await archive.failed_again(SharedPool(redis, dlq), dlq, letter.id)
+        match state, letters:
+            case (("undelivered" | "pending"), _):
+                outcome = replace(outcome, outcome=state, letters=letters)
+            case "unknown", ():
+                outcome = replace(outcome, outcome="unknown")
+            case _, ():
+                outcome = replace(outcome, outcome="handled", is_inferred=True)
+            case _:
+                outcome = replace(outcome, outcome="failed_again", letters=letters)
+    return replace(letter, replays=(outcome,))

@@ -16,9 +16,8 @@ from rapids._storage.archive import HISTORY
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.inspection_queries import Found, GroupTrace, Looked
 from rapids._storage.keys import letters_archive, replay_stream
-from rapids.dead_letters.letter import DeadLetter, read_history
-from rapids.dead_letters.reading import read_letters
-from rapids.dead_letters.replays import with_replays
+from rapids.dead_letters.letter import DeadLetter, read_history, read_letters
+from rapids.dead_letters.queue import with_replays
 from rapids.inspection.causation_tree import (
     CausationTree,
     LettersFound,

@@ -11,7 +11,7 @@ sys.path.insert(0, ".")
 
 from rapids import DeadLetterQueue
 from rapids._storage import operation_records
-from rapids.dead_letters import operating
+from rapids.dead_letters import runner
 from tests.servers.connecting import connected
 
 ARCHIVED = 20_000
@@ -28,7 +28,7 @@ async def begin(url: str, dlq: str, operation_id: str) -> Process:
 
 async def main(url: str, dlq: str, operation_id: str) -> None:
     operation_records.LEASE_MS = LEASE_MS
-    operating.RENEWAL_PAUSE = LEASE_MS / 3000
+    runner.RENEWAL_PAUSE = LEASE_MS / 3000
     async with connected(url) as redis:
         await DeadLetterQueue(redis, dlq, archive_maxlen=ARCHIVED).operations.run_until_ended(operation_id)
 

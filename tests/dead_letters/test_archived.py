@@ -11,8 +11,7 @@ from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids._storage.keys import letters_archived
-from rapids.dead_letters.archive_selection import ArchiveSelection
-from rapids.dead_letters.selection import Count, Selector
+from rapids.dead_letters.selection import ArchiveSelection, Count, Selector
 from tests.dead_letters.helpers import write
 from tests.worker.helpers import DLQ
 

@@ -22,7 +22,7 @@ from rapids._storage import keys
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import SharedPool, share_a_slot
 from rapids.dead_letters import Operation, OperationKind, Selector
-from rapids.dead_letters.stored_operations import write_error
+from rapids.dead_letters.operation import write_error
 from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.dead_letters.moved import make_operations, moved
 from tests.dead_letters.test_operations import ended, run

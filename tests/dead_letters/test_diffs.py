@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapids.dead_letters import Difference
-from rapids.dead_letters.diffs import NO_JSON, canonical, differences, read_differences, write_differences
+from rapids.dead_letters.edit import NO_JSON, canonical, differences, read_differences, write_differences
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-2, 2) | st.text(max_size=3),
