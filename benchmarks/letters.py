@@ -152,7 +152,7 @@ async def fill(redis: Redis, count: int) -> None:
             await pipeline.execute()
     queue = DeadLetterQueue(redis, DLQ, dlq_maxlen=None)
     for _ in range(count):  # far more often than needed: each look indexes a thousand
-        state = await queue.standing()
+        state = await (getattr(queue, "stats", None) or queue.standing)()
         if not state.unindexed:
             break
     if (state.length, state.unindexed) != (count, 0):

@@ -1,7 +1,7 @@
 """Dead letters: what failed and why, and putting it right."""
 
 from rapids._storage.keys import default_dlq
-from rapids.dead_letters.causes import LetterGroup, LetterGroups, QueueStanding
+from rapids.dead_letters.causes import Cause, Causes, QueueStats
 from rapids.dead_letters.edit import Difference
 from rapids.dead_letters.letter import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, ReplayOutcome, Scope
 from rapids.dead_letters.operation import (
@@ -18,13 +18,13 @@ from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.dead_letters.selection import Selector
 
 __all__ = [
+    "Cause",
+    "Causes",
     "DeadLetter",
     "DeadLetterQueue",
     "Difference",
     "LetterChange",
     "LetterFilter",
-    "LetterGroup",
-    "LetterGroups",
     "LetterPage",
     "Operation",
     "OperationError",
@@ -35,7 +35,7 @@ __all__ = [
     "ParseCheck",
     "ParseProblem",
     "Preview",
-    "QueueStanding",
+    "QueueStats",
     "Replay",
     "ReplayOutcome",
     "Scope",

@@ -1,4 +1,4 @@
-"""Dead letters counted by what they have in common, and how the stream of them stands."""
+"""The causes of dead letters, with how many letters each has, and figures of their stream."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from rapids._wire.fingerprints import Fingerprint
 from rapids.dead_letters.find import choose
 from rapids.dead_letters.letter import LetterFilter
 
-__all__ = ["LetterGroup", "LetterGroups", "QueueStanding", "groups_of", "standing_of"]
+__all__ = ["Cause", "Causes", "QueueStats", "causes_of", "stats_of"]
 
 LISTING = Listing("causes")
 
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
-class LetterGroup:
-    """Letters of one cause. Texts are hostile input: show them as data only."""
+class Cause:
+    """The dead letters that have one fingerprint. Texts are hostile input: show them as data only."""
 
     fingerprint: str
     """16 hexadecimal digits; `others` for those that were too many to be told apart, whose texts are empty here."""
@@ -41,15 +41,15 @@ class LetterGroup:
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
-class QueueStanding:
-    """How a dead-letter stream stands."""
+class QueueStats:
+    """Figures of a dead-letter stream."""
 
     length: int
     """Letters in it."""
     maxlen: int | None
     """Letters it is trimmed to, as the queue was told."""
     unindexed: int
-    """Letters that no group counts yet: others wrote them. The next looks count them in, a thousand each."""
+    """Letters that no cause counts yet: others wrote them. The next looks count them in, a thousand each."""
     cut: int
     """Letters that were ever trimmed away for newer ones, before anybody replayed or discarded them."""
     cut_at: datetime | None
@@ -57,26 +57,26 @@ class QueueStanding:
 
 
 @dataclass(frozen=True, slots=True)
-class LetterGroups:
-    """Groups of letters, the largest first."""
+class Causes:
+    """Causes, those with the most letters first."""
 
-    items: tuple[LetterGroup, ...]
+    items: tuple[Cause, ...]
     cursor: str | None
     """Where the next page starts; None after the last one."""
     total: int
-    """How many groups match, on all pages."""
+    """How many causes match, on all pages."""
     letters: int
-    """How many letters these have."""
-    standing: QueueStanding
+    """How many letters those causes have."""
+    stats: QueueStats
 
 
-async def groups_of(
+async def causes_of(
     commands: Commands, dlq: str, wanted: LetterFilter, *, cursor: str | None, limit: int, maxlen: int | None
-) -> LetterGroups:
-    """A page of the groups that match. Raises `ValueError` for a cursor that no page gave out, and for a filter by
-    what letters of one group differ in."""
+) -> Causes:
+    """A page of the causes that match. Raises `ValueError` for a cursor that no page gave out, and for a filter by
+    what letters of one cause differ in."""
     if wanted.q is not None or wanted.since is not None or wanted.until is not None:
-        raise ValueError("groups cannot be filtered by q, since or until: their letters differ in that")
+        raise ValueError("causes cannot be filtered by q, since or until: their letters differ in that")
     behind = None if cursor is None else _behind(cursor)
     state = await letter_index.state(commands, dlq)
     choice = choose(state, wanted)
@@ -84,25 +84,25 @@ async def groups_of(
     rows = sorted((row for row in state.fingerprints if row.name in chosen), key=_order)
     left = [row for row in rows if behind is None or _order(row) > behind]
     following = _cursor(left[limit - 1]) if len(left) > limit else None
-    return LetterGroups(_groups(left[:limit]), following, len(rows), choice.count, _standing(state, maxlen))
+    return Causes(_causes(left[:limit]), following, len(rows), choice.count, _stats(state, maxlen))
 
 
-async def standing_of(commands: Commands, dlq: str, *, maxlen: int | None) -> QueueStanding:
-    """How the stream stands, after catching up with what others wrote, up to a thousand."""
-    return _standing(await letter_index.state(commands, dlq), maxlen)
+async def stats_of(commands: Commands, dlq: str, *, maxlen: int | None) -> QueueStats:
+    """Figures of the stream, after the index has caught up with up to a thousand letters that others wrote."""
+    return _stats(await letter_index.state(commands, dlq), maxlen)
 
 
-def _standing(state: IndexState, maxlen: int | None) -> QueueStanding:
+def _stats(state: IndexState, maxlen: int | None) -> QueueStats:
     cut_at = None if state.cut_at_ms is None else moment_or_last(state.cut_at_ms)
-    return QueueStanding(state.length, maxlen, max(state.length - state.entries, 0), state.cut, cut_at)
+    return QueueStats(state.length, maxlen, max(state.length - state.entries, 0), state.cut, cut_at)
 
 
-def _groups(rows: Sequence[IndexedFingerprint]) -> tuple[LetterGroup, ...]:
-    return tuple(_group(row, Fingerprint.read(row.description)) for row in rows)
+def _causes(rows: Sequence[IndexedFingerprint]) -> tuple[Cause, ...]:
+    return tuple(_cause(row, Fingerprint.read(row.description)) for row in rows)
 
 
-def _group(row: IndexedFingerprint, told: Fingerprint) -> LetterGroup:
-    return LetterGroup(
+def _cause(row: IndexedFingerprint, told: Fingerprint) -> Cause:
+    return Cause(
         fingerprint=row.name,
         group=told.group,
         handler=told.handler,

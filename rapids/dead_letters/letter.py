@@ -144,15 +144,15 @@ class DeadLetter:
     replays: tuple[ReplayOutcome, ...] = ()
     """What became of its replays. Only `get` tells it, and of the last one: a letter that was replayed stays so."""
     position: str = ""
-    """Where the error came from, to group letters by: `module:line function` of the innermost frame of the user's
-    code, else of the innermost one. Empty where there was no traceback, and in letters of other versions."""
+    """Where the error came from, and part of the fingerprint: `module:line function` of the innermost frame of
+    the user's code, else of the innermost one. Empty where there was no traceback, and in letters of other versions."""
     stored: Fields = field(default=(), repr=False, compare=False)
     """The letter as Redis has it: names and values in turn."""
 
     @property
     def fingerprint(self) -> str:
         """What it has in common with others of one cause: group, handler, event type, reason, error type and position,
-        as 16 hexadecimal digits. `DeadLetterQueue.groups` counts by it."""
+        as 16 hexadecimal digits. `DeadLetterQueue.causes` counts by it."""
         return fingerprint_name(self.stored)
 
     @property
@@ -222,7 +222,7 @@ class LetterFilter:
     reason: str | None = None
     error_type: str | None = None
     fingerprint: str | None = None
-    """16 hexadecimal digits, as groups have them."""
+    """16 hexadecimal digits, as causes have them."""
     q: str | None = None
     """Text that must occur, in any case, in the payload, the error or one of the ids."""
     since: datetime | None = None

@@ -16,7 +16,7 @@ from rapids._storage.keys import default_dlq, replay_stream
 from rapids._storage.letter_moves import Append, Move
 from rapids._wire.entry_format import Fields
 from rapids._wire.letter_format import LetterRead, completed, is_complete, original_fields, replay_fields
-from rapids.dead_letters.causes import LetterGroups, QueueStanding, groups_of, standing_of
+from rapids.dead_letters.causes import Causes, QueueStats, causes_of, stats_of
 from rapids.dead_letters.edit import edited
 from rapids.dead_letters.letter import (
     DeadLetter,
@@ -95,41 +95,39 @@ class DeadLetterQueue:
         """
         return await page_of(self._commands, self.stream, _wanted(filter), cursor=cursor, limit=_page_size(limit))
 
-    async def groups(
-        self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50
-    ) -> LetterGroups:
-        """Letters counted by what they have in common (`LetterGroup`), the largest groups first, from the index.
+    async def causes(self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50) -> Causes:
+        """The causes of letters (`Cause`) from the index, those with the most letters first.
 
-        At most 1,000 groups are told apart; `limit` of them are on a page (1 to 500).
+        At most 1,000 causes are told apart; `limit` of them are on a page (1 to 500).
 
         Raises `ValueError` for a cursor that no page gave out, a `limit` out of range, or a filter by `q`, `since` or
         `until`, `TypeError` for what is no filter.
         """
-        return await groups_of(
+        return await causes_of(
             *(self._commands, self.stream, _wanted(filter)),
             cursor=cursor,
             limit=_page_size(limit),
             maxlen=self._dlq_maxlen,
         )
 
-    async def standing(self) -> QueueStanding:
+    async def stats(self) -> QueueStats:
         """How many letters there are, how many may be, and how many were ever cut away unattended.
 
         What others wrote past the index is caught up with, up to a thousand letters each time.
         """
-        return await standing_of(self._commands, self.stream, maxlen=self._dlq_maxlen)
+        return await stats_of(self._commands, self.stream, maxlen=self._dlq_maxlen)
 
-    async def reindex(self, *, actor: str = "", reason: str = "") -> QueueStanding:
+    async def reindex(self, *, actor: str = "", reason: str = "") -> QueueStats:
         """Forget the index, and begin to make it anew: by the first thousand letters.
 
         The rest is caught up with by whoever runs operations (the FastAPI plug-in does), writes a letter or looks,
-        `standing` included. Nothing needs it as a rule: it is for counts that are off after somebody deleted letters by
+        `stats` included. Nothing needs it as a rule: it is for counts that are off after somebody deleted letters by
         hand. `actor` (200 characters) and `reason` (1,000) go into the audit log.
         """
         note("actor", actor, LONGEST_ACTOR)
         note("reason", reason, LONGEST_REASON)
         await letter_index.forget(self._commands, self.stream, actor=actor, reason=reason)
-        return await self.standing()
+        return await self.stats()
 
     async def get(self, letter_id: str) -> DeadLetter:
         """One letter, also a replayed or discarded one until its retention ends.

@@ -40,7 +40,7 @@ class Selector:
     """1 to 1,000 ids of letters."""
     filter: LetterFilter | None = None
     fingerprint: str | None = None
-    """16 hexadecimal digits, as `DeadLetterQueue.groups` tells."""
+    """16 hexadecimal digits, as `DeadLetterQueue.causes` gives them."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("ids", "filter", "fingerprint") if getattr(self, name) is not None]
@@ -54,7 +54,7 @@ class Selector:
         instance("fingerprint", self.fingerprint, str, "a string")
         if self.fingerprint is not None and re.fullmatch(r"[0-9a-f]{16}", self.fingerprint) is None:
             raise ValueError(
-                f"fingerprint must be 16 hexadecimal digits, as groups have it, not {self.fingerprint[:50]!r}"
+                f"fingerprint must be 16 hexadecimal digits, as causes have it, not {self.fingerprint[:50]!r}"
             )
 
     @staticmethod

@@ -27,7 +27,7 @@ router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute
 
 @with_json_schema
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueStats(dead_letters.QueueStanding):
+class QueueStats(dead_letters.QueueStats):
     """The state of a dead-letter queue."""
 
     dlq: str
@@ -37,7 +37,7 @@ class CausePage(Answer):
     """Causes of dead letters, the largest first."""
 
     dlq: str
-    items: tuple[dead_letters.LetterGroup, ...]
+    items: tuple[dead_letters.Cause, ...]
     next_cursor: str | None
     """For `cursor`, to get the next page; null on the last one."""
     total: int
@@ -76,7 +76,7 @@ async def list_causes(
     `Link: rel="next"` and `next_cursor` lead to the next page.
     """
     with understood():
-        found = await queue.groups(wanted, cursor=cursor or None, limit=limit)
+        found = await queue.causes(wanted, cursor=cursor or None, limit=limit)
     lead_on(request, response, found.cursor)
     return CausePage(
         dlq=queue.stream,
@@ -84,7 +84,7 @@ async def list_causes(
         next_cursor=found.cursor,
         total=found.total,
         letters=found.letters,
-        stats=_stats(queue, found.standing),
+        stats=_stats(queue, found.stats),
     )
 
 
@@ -96,7 +96,7 @@ async def list_causes(
 )
 async def get_queue_stats(queue: QueueDep) -> QueueStats:
     """How many letters there are, how many there may be, and how many were trimmed before anybody processed them."""
-    return _stats(queue, await queue.standing())
+    return _stats(queue, await queue.stats())
 
 
 @router.post(
@@ -117,5 +117,5 @@ async def reindex_dead_letters(
     return _stats(queue, await queue.reindex(actor=user.name, reason=body.reason))
 
 
-def _stats(queue: DeadLetterQueue, stats: dead_letters.QueueStanding) -> QueueStats:
+def _stats(queue: DeadLetterQueue, stats: dead_letters.QueueStats) -> QueueStats:
     return QueueStats(**asdict(stats), dlq=queue.stream)

@@ -52,7 +52,7 @@ async def test_letters_are_found_moved_and_brought_back(fake: FakeAsyncRedis) ->
 
         assert (ended.state, ended.done, ended.errors) == ("completed", 3, ())
         await eventually(lambda: sorted(handled) == [0, 1, 2, 3])
-    assert (await queue.standing()).length == 0
+    assert (await queue.stats()).length == 0
 
 
 async def _has(queue: DeadLetterQueue, count: int) -> bool:

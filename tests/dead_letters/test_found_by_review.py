@@ -44,11 +44,11 @@ async def test_reading_a_server_that_is_full_leaves_the_index_as_it_is(queue: De
     await redis.config_set("maxmemory", 1, **everywhere(redis))
     try:
         page = await queue.list(LetterFilter(handler="ship"))
-        found = await queue.groups(LetterFilter(handler="pay"))
+        found = await queue.causes(LetterFilter(handler="pay"))
     finally:
         await redis.config_set("maxmemory", 0, **everywhere(redis))
     assert [letter.handler for letter in page.items] == ["ship"]
-    assert (found.letters, found.standing.unindexed) == (3, 1)
+    assert (found.letters, found.stats.unindexed) == (3, 1)
     assert await redis.hget(INDEX, "epoch") == epoch
 
 
@@ -58,7 +58,7 @@ async def test_a_server_that_takes_no_writes_is_read(queue: DeadLetterQueue, red
     await redis.config_set("min-replicas-to-write", 3, **everywhere(redis))
     try:
         page = await queue.list(LetterFilter(handler="ship"))
-        found = await queue.groups(LetterFilter(handler="pay"))
+        found = await queue.causes(LetterFilter(handler="pay"))
     finally:
         await redis.config_set("min-replicas-to-write", 0, **everywhere(redis))
     assert [letter.handler for letter in page.items] == ["ship"]
@@ -77,9 +77,9 @@ async def test_an_index_of_which_a_key_was_lost_is_made_anew(queue: DeadLetterQu
     await write_through_script(redis, 2, handler="ship")
     await lose(redis, what)
     for _ in range(5):
-        await queue.groups()
-    found = await queue.groups()
-    assert (found.letters, found.standing.unindexed) == (5, 0)
+        await queue.causes()
+    found = await queue.causes()
+    assert (found.letters, found.stats.unindexed) == (5, 0)
     assert len((await queue.list(LetterFilter(handler="pay"))).items) == 3
     assert len((await queue.list(LetterFilter(handler="ship"))).items) == 2
 
@@ -196,8 +196,8 @@ async def test_an_index_of_which_a_key_is_something_else_is_made_anew(
     names = [as_text(name) async for name in redis.scan_iter(f"{INDEX}:*")]
     [spoilt, *_] = [name for name in sorted(names) if name.endswith(":fingerprints") == (what == "names")]
     await redis.set(spoilt, "something else")
-    found = await queue.groups()
-    assert (found.letters, found.standing.unindexed) == (5, 0)
+    found = await queue.causes()
+    assert (found.letters, found.stats.unindexed) == (5, 0)
     assert len((await queue.list(LetterFilter(handler="ship"))).items) == 2
 
 

@@ -33,7 +33,7 @@ async def counts(queue: DeadLetterQueue, wanted: LetterFilter | None = None) -> 
     found = Counter[str]()
     cursor: str | None = None
     while True:
-        page = await queue.groups(wanted, cursor=cursor, limit=7)
+        page = await queue.causes(wanted, cursor=cursor, limit=7)
         for group in page.items:
             found[group.handler] += group.count
         if page.cursor is None:
@@ -50,9 +50,9 @@ async def indexed_entries(redis: Redis) -> int:
 
 
 async def test_an_empty_stream_has_no_groups(queue: DeadLetterQueue) -> None:
-    found = await queue.groups()
+    found = await queue.causes()
     assert (found.items, found.cursor, found.total, found.letters) == ((), None, 0, 0)
-    assert (found.standing.length, found.standing.unindexed, found.standing.cut) == (0, 0, 0)
+    assert (found.stats.length, found.stats.unindexed, found.stats.cut) == (0, 0, 0)
 
 
 async def test_letters_are_counted_by_all_they_have_in_common(queue: DeadLetterQueue, redis: Redis) -> None:
@@ -67,7 +67,7 @@ async def test_letters_are_counted_by_all_they_have_in_common(queue: DeadLetterQ
         await write_through_script(redis, **different)
     await write_through_script(redis, error="in other words", number=7, text="with another payload")
 
-    found = await queue.groups()
+    found = await queue.causes()
 
     assert (found.total, found.letters, len(found.items)) == (6, 9, 6)
     largest, *others = found.items
@@ -89,21 +89,21 @@ async def test_groups_come_in_pages_and_by_filter(queue: DeadLetterQueue, redis:
     odd = {handler: count for handler, count in wanted.items() if int(handler[8:]) % 2}
     assert await counts(queue, LetterFilter(group="group-1")) == odd
     assert await counts(queue, LetterFilter(handler="nobody")) == {}
-    sizes = [group.count for group in (await queue.groups()).items]
+    sizes = [group.count for group in (await queue.causes()).items]
     assert sizes == sorted(sizes, reverse=True)
 
 
 @pytest.mark.parametrize("wanted", [LetterFilter(q="x"), LetterFilter(since=None, until=None, q="")])
 async def test_groups_refuse_what_their_letters_differ_in(queue: DeadLetterQueue, wanted: LetterFilter) -> None:
     with pytest.raises(ValueError, match="groups cannot be filtered"):
-        await queue.groups(wanted)
+        await queue.causes(wanted)
 
 
 async def test_groups_refuse_the_cursor_of_another_listing(queue: DeadLetterQueue, redis: Redis) -> None:
     await write_through_script(redis, 3)
     cursor = (await queue.list(limit=1)).cursor
     with pytest.raises(ValueError, match="cursor"):
-        await queue.groups(cursor=cursor)
+        await queue.causes(cursor=cursor)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_the_script_and_the_letter_tell_the_same_fingerprint(
     queue: DeadLetterQueue, redis: Redis, parts: dict[str, Any]
 ) -> None:
     await write_through_script(redis, **parts)
-    [group] = (await queue.groups()).items
+    [group] = (await queue.causes()).items
     assert group.fingerprint == fingerprint_name(letter_fields(**parts)) == (await queue.list()).items[0].fingerprint
     [found] = (await queue.list(LetterFilter(fingerprint=group.fingerprint))).items
     assert (await queue.list(LetterFilter(event_type=found.event_type.replace("*", "?")))).items == (found,)
@@ -153,7 +153,7 @@ async def test_a_backlog_that_nobody_indexed_is_found_before_and_while_it_is_cau
     found = await all_ids(queue, filter=LetterFilter(handler="handler-0"), limit=100)
 
     assert found == [*newest, *ids[::3][::-1]]
-    standing = await queue.standing()
+    standing = await queue.stats()
     assert (standing.length, standing.unindexed) == (3_001, 0)
     assert await counts(queue) == {"handler-0": 1_001, "handler-1": 1_000, "handler-2": 1_000}
 
@@ -164,7 +164,7 @@ async def test_what_dlq_maxlen_cuts_is_counted_and_leaves_the_index(queue: DeadL
     left = [as_text(entry_id) for entry_id, _ in await redis.xrange(DLQ)]
     assert 300 <= len(left) < 500
 
-    standing = await queue.standing()
+    standing = await queue.stats()
 
     assert (standing.length, standing.cut) == (len(left), 650 - len(left))
     assert standing.cut_at is not None
@@ -197,7 +197,7 @@ async def test_letters_cut_or_deleted_while_somebody_pages_are_left_out(queue: D
 async def test_a_stream_that_was_deleted_and_began_anew_is_indexed_anew(queue: DeadLetterQueue, redis: Redis) -> None:
     await write_through_script(redis, 5, handler="old")
     await redis.delete(DLQ)
-    assert (await queue.groups()).items == ()
+    assert (await queue.causes()).items == ()
     letter_id = await write(redis, handler="new", at=1_000)  # the clock was wrong
     assert await counts(queue) == {"new": 1}
     assert await all_ids(queue, filter=LetterFilter(handler="new")) == [letter_id]
@@ -236,7 +236,7 @@ async def test_reindexing_makes_the_index_anew(queue: DeadLetterQueue, redis: Re
         page = await queue.list(LetterFilter(handler="pay"), cursor=page.cursor, limit=500)
         rest += [letter.id for letter in page.items]
     assert rest == ids[:700][::-1]
-    assert (await queue.standing()).unindexed == 0
+    assert (await queue.stats()).unindexed == 0
 
 
 # --- too many, and too long -----------------------------------------------------------------------------------------
@@ -249,8 +249,8 @@ async def test_more_than_a_thousand_fingerprints_are_counted_together_and_still_
         for number in range(1_010):
             pipeline.xadd(DLQ, REFERENCE_FIELDS | {"event_type": f"dv.type-{number}"})
         ids = [as_text(entry_id) for entry_id in await pipeline.execute()]
-    await queue.groups()
-    groups = await queue.groups(limit=500)
+    await queue.causes()
+    groups = await queue.causes(limit=500)
     assert (groups.total, groups.letters) == (1_001, 1_010)
     assert (groups.items[0].fingerprint, groups.items[0].count, groups.items[0].event_type) == ("others", 10, "")
     for number in (3, 999, 1_000, 1_009):
@@ -264,7 +264,7 @@ async def test_names_that_begin_alike_for_long_are_told_apart(queue: DeadLetterQ
     long = "dv." + "x" * 300
     [one] = await write_through_script(redis, fields={b"event_type": f"{long}1".encode()})
     [other] = await write_through_script(redis, fields={b"event_type": f"{long}2".encode()})
-    assert (await queue.groups()).total == 1
+    assert (await queue.causes()).total == 1
     assert await all_ids(queue, filter=LetterFilter(event_type=f"{long}1")) == [one]
     assert await all_ids(queue, filter=LetterFilter(event_type="*2")) == []
     assert await all_ids(queue, filter=LetterFilter(event_type="dv.*2")) == [other]
@@ -312,7 +312,7 @@ async def test_filters_find_what_looking_at_every_letter_finds(queue: DeadLetter
         await _matches_all(queue, redis, chance.choice(FILTERS))
     for wanted in FILTERS:
         await _matches_all(queue, redis, wanted)
-    groups = await queue.groups(limit=500)
+    groups = await queue.causes(limit=500)
     assert sum(group.count for group in groups.items) >= await redis.xlen(DLQ)
 
 

@@ -88,7 +88,7 @@ async def test_many_are_discarded_each_with_what_was_done_to_it(queue: DeadLette
         [change] = letter.history
         assert (change.action, change.actor, change.reason) == ("discarded", "ada", "noise")
         assert (change.operation, change.entry_id, change.stream) == ("test", "", "")
-    assert (await queue.groups()).items == ()
+    assert (await queue.causes()).items == ()
     await redis.delete(OPERATION)
     await check_keys(redis)
 
@@ -262,7 +262,7 @@ async def test_what_is_moved_is_out_of_the_index_and_the_others_are_in_it(queue:
         one for _ in range(10) for name in ("pay", "ship") for one in await write_through_script(redis, handler=name)
     ]
     await moved(redis, DISCARDING, ids[5:12])
-    assert sorted((group.handler, group.count) for group in (await queue.groups()).items) == [("pay", 7), ("ship", 6)]
+    assert sorted((group.handler, group.count) for group in (await queue.causes()).items) == [("pay", 7), ("ship", 6)]
 
 
 async def test_one_step_moves_no_more_than_five_thousand(queue: DeadLetterQueue, redis: Redis) -> None:
@@ -300,7 +300,7 @@ async def test_many_are_restored_with_their_history_and_moved_again(queue: DeadL
         letter = await queue.get(one)
         assert (letter.state, [change.action for change in letter.history]) == ("dead", ["discarded", "restored"])
         assert (letter.history[1].entry_id, letter.history[1].operation) == (entry, "test")
-    assert [group.count for group in (await queue.groups()).items] == [60]
+    assert [group.count for group in (await queue.causes()).items] == [60]
 
     assert await moved(redis, REPLAYING, entries) == Moved(60, 0, entries[-1], None)
     for one in ids:
@@ -332,7 +332,7 @@ async def test_restoring_many_cuts_no_letters_away(queue: DeadLetterQueue, redis
     with pytest.raises(NoRoomError, match="dlq_maxlen=12"):
         await restored(redis, at[7:], maxlen=12)
     assert [(await queue.get(one)).state for one in (*kept, *ids)] == ["dead"] * 12 + ["discarded"] * 13
-    assert (await queue.standing()).cut == 0
+    assert (await queue.stats()).cut == 0
 
 
 async def test_a_forged_history_is_not_believed_and_not_kept(queue: DeadLetterQueue, redis: Redis) -> None:

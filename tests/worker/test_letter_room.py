@@ -62,9 +62,9 @@ async def test_how_many_were_cut_is_told(redis: Redis, caplog: pytest.LogCapture
         looks = await _looks(redis)
         await eventually(lambda: _looked_since(redis, looks))
         assert not told(caplog, CUT)
-        before = (await DeadLetterQueue(redis, DLQ).standing()).cut
+        before = (await DeadLetterQueue(redis, DLQ).stats()).cut
         await write_through_script(redis, 300, maxlen=100)
-        cut = (await DeadLetterQueue(redis, DLQ).standing()).cut - before
+        cut = (await DeadLetterQueue(redis, DLQ).stats()).cut - before
         assert cut > 0
         await eventually(lambda: sum(record.__dict__["lost_count"] for record in told(caplog, CUT)) == cut)
     assert {record.levelname for record in told(caplog, CUT)} == {"ERROR"}
