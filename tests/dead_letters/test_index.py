@@ -94,8 +94,8 @@ async def test_groups_come_in_pages_and_by_filter(queue: DeadLetterQueue, redis:
 
 
 @pytest.mark.parametrize("wanted", [LetterFilter(q="x"), LetterFilter(since=None, until=None, q="")])
-async def test_groups_refuse_what_their_letters_differ_in(queue: DeadLetterQueue, wanted: LetterFilter) -> None:
-    with pytest.raises(ValueError, match="groups cannot be filtered"):
+async def test_causes_refuse_what_their_letters_differ_in(queue: DeadLetterQueue, wanted: LetterFilter) -> None:
+    with pytest.raises(ValueError, match="causes cannot be filtered"):
         await queue.causes(wanted)
 
 
