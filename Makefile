@@ -71,11 +71,17 @@ soak: $(INSTALLED) ## Emit, handle, fail and replay for SOAK_SECONDS (600), and 
 bench: $(INSTALLED) ## Compare with a hand-written loop, rapids-streams 0.3.0 and FastStream in BENCH_ROUNDS (5) rounds; BENCH_ARGS="--contenders ours,before" compares with an earlier commit
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-lint: $(INSTALLED) ## Check style, imports between layers, the house rules, and that every exported symbol has a type
+luacheck: # checks the Lua scripts; no Python package has it
+	@command -v luacheck > /dev/null \
+		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq lua-check > /dev/null; } \
+		|| { echo 'make lint needs luacheck: run "apt-get install lua-check" as root, or "luarocks install luacheck"' >&2; exit 1; }
+
+lint: $(INSTALLED) luacheck ## Check style, imports between layers, the house rules, and that every exported symbol has a type
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_house.py
+	$(BIN)/python -m tests.house.lua
 	$(BIN)/python -m tests.house.symbols
 
 spelling: $(INSTALLED) ## Find misspelt words, and words that the glossary replaces

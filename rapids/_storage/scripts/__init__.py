@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from rapids._storage.keys import PARKED, WAITING
+
 __all__ = ["Script", "assemble", "load"]
 
 _INCLUDE = re.compile(r"-- include: (lib/\w+\.lua)")
@@ -63,4 +65,5 @@ def _lines(file: str, text: str, included: set[str]) -> Iterator[tuple[str, str]
 
 
 def _text(file: str) -> str:
-    return files(__name__).joinpath(file).read_text(encoding="utf-8")
+    text = files(__name__).joinpath(file).read_text(encoding="utf-8")
+    return text.replace("$WAITING", WAITING.decode()).replace("$PARKED", PARKED.decode())

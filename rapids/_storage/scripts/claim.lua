@@ -8,18 +8,14 @@
 --       a living process holds a consumer's name ('': take no notice of it), then ids
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
 -- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
+-- include: lib/time.lua
+-- include: lib/holders.lua
+-- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, min_idle, room, look = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local names = ARGV[6]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = server_ms()
 local taken, ghosts = {}, {}
-
-local function forget(id)
-  redis.call('HDEL', ledger_key, id)
-  redis.call('ZREM', due_key, id)
-  redis.call('HDEL', parked_key, id)
-end
 
 local function is_alive(owner)
   return names ~= '' and owner ~= consumer and redis.call('EXISTS', names .. owner) == 1
@@ -30,7 +26,7 @@ local function take(id, count, owner)
   if #found == 0 then
     if owner and is_alive(owner) then return end
     redis.call('XACK', stream, group, id)
-    forget(id)
+    forget(ledger_key, due_key, parked_key, id)
     ghosts[#ghosts + 1] = id
     return
   end
@@ -39,15 +35,11 @@ local function take(id, count, owner)
   taken[#taken + 1] = {id, found[1][2], count + 1, redis.call('HGET', ledger_key, id)}
 end
 
-local function pending_of(id)
-  return redis.call('XPENDING', stream, group, id, id, 1)[1]
-end
-
 for i = 7, #ARGV do
   local id = ARGV[i]
-  local entry = pending_of(id)
-  if entry and entry[3] >= min_idle and (min_idle > 0 or entry[2] == consumer) and entry[2] ~= 'rapids:parked'
-    and not (entry[2] == 'rapids:waiting' and redis.call('ZSCORE', due_key, id)) then
+  local entry = pending_of(stream, group, id)
+  if entry and entry[3] >= min_idle and (min_idle > 0 or entry[2] == consumer) and entry[2] ~= PARKED
+    and not (entry[2] == WAITING and redis.call('ZSCORE', due_key, id)) then
     take(id, entry[4], entry[2])
   end
 end
@@ -57,9 +49,9 @@ end
 local function was_settled(id)
   -- By somebody who does not know of due times: a consumer on rapids-streams, or one that had lost its lease. A lost
   -- group that was made again without what waited in it has no consumer for that; one is made where it is given back.
-  if #redis.call('XRANGE', stream, id, id) == 0 then return false end
+  if not is_in(stream, id) then return false end
   for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-    if row[2] == 'rapids:waiting' then return true end
+    if row[2] == WAITING then return true end
   end
   return false
 end
@@ -70,14 +62,14 @@ if room > 0 then
   table.sort(due, is_before)
   for i = 1, math.min(room, #due) do
     local id = due[i]
-    local entry = pending_of(id)
+    local entry = pending_of(stream, group, id)
     if not entry and was_settled(id) then
-      forget(id)
+      forget(ledger_key, due_key, parked_key, id)
     elseif not entry then
       -- Its group was lost, and made again without it.
       local stored = redis.call('HGET', ledger_key, id)
       take(id, stored and cjson.decode(stored).n or 0)
-    elseif entry[2] == 'rapids:waiting' then
+    elseif entry[2] == WAITING then
       take(id, entry[4])
     else
       redis.call('ZREM', due_key, id)

@@ -10,6 +10,8 @@
 -- include: lib/entry_id.lua
 -- include: lib/fields.lua
 -- include: lib/holding_consumers.lua
+-- include: lib/time.lua
+-- include: lib/holders.lua
 
 local function go_on_to(id)
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -26,14 +28,13 @@ if made.err then
   if ARGV[3] == '1' then go_on_to(ARGV[2]) end
 end
 if not made.err then
-  local time = redis.call('TIME')
-  redis.call('SET', KEYS[5], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), 'PX', ARGV[4])
+  redis.call('SET', KEYS[5], server_time(), 'PX', ARGV[4])
 end
 -- A consumer that would keep nothing is not made.
 if redis.call('EXISTS', KEYS[3]) == 1 then
-  give_back(KEYS[1], ARGV[1], KEYS[2], 'rapids:waiting', function() return redis.call('ZRANGE', KEYS[3], 0, -1) end)
+  give_back(KEYS[1], ARGV[1], KEYS[2], WAITING, function() return redis.call('ZRANGE', KEYS[3], 0, -1) end)
 end
 if redis.call('EXISTS', KEYS[4]) == 1 then
-  give_back(KEYS[1], ARGV[1], KEYS[2], 'rapids:parked', function() return redis.call('HKEYS', KEYS[4]) end)
+  give_back(KEYS[1], ARGV[1], KEYS[2], PARKED, function() return redis.call('HKEYS', KEYS[4]) end)
 end
 return made.err and 0 or 1

@@ -4,6 +4,7 @@
 -- ARGV  the entry id to start behind, how many entries to look at, then event ids
 -- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was looked at, else 0:
 -- there were more, or some may have been trimmed away.
+-- include: lib/time.lua
 local stream, after, most, age = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, found, looked = {}, {}, 0
 
@@ -17,8 +18,7 @@ local function has_all()
   -- Redis 6.2 does not count what was added: no telling there.
   if after == '0-0' and is['entries-added'] == is.length then return true end
   -- And while something older than the search is there, so is all that came since that began.
-  local first, time = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1], redis.call('TIME')
-  local began = time[1] * 1000 + math.floor(time[2] / 1000) - age
+  local first, began = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1], server_ms() - age
   return first and tonumber(string.match(first[1], '^%d+')) < began
 end
 local complete = has_all() and 1 or 0

@@ -4,17 +4,19 @@
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, then ids
 -- Returns the ids forgotten.
+-- include: lib/holders.lua
+-- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key, group = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 local keepers, forgotten = {}, {}
 for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do keepers[row[2]] = true end
 
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local is_pending = #redis.call('XPENDING', stream, group, id, id, 1) > 0
+  local is_pending = pending_of(stream, group, id) ~= nil
   -- What waits is looked at when it is due. A group that was lost and made again without what was parked in it has no
   -- consumer for that, and is yet to be given it back.
   local waits = redis.call('ZSCORE', due_key, id)
-  local is_parked = redis.call('HEXISTS', parked_key, id) == 1 and not keepers['rapids:parked']
+  local is_parked = redis.call('HEXISTS', parked_key, id) == 1 and not keepers[PARKED]
   if not is_pending and not waits and not is_parked then
     redis.call('HDEL', ledger_key, id)
     redis.call('HDEL', parked_key, id)

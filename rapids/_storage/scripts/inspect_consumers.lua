@@ -4,6 +4,8 @@
 -- ARGV  group, the name to begin at, how many at most, what the keys for names begin with
 -- Returns {now in ms, consumers, more (1 | 0)}. A consumer is {name, pending, idle in ms, inactive in ms or false,
 -- the token of the process that goes by this name or false}.
+-- include: lib/time.lua
+-- include: lib/holders.lua
 local stream, group, from, most, names = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
 -- include: lib/byte_order.lua
@@ -14,7 +16,7 @@ local consumers, more = {}, 0
 for _, row in ipairs(rows) do
   local is = {}
   for i = 1, #row, 2 do is[row[i]] = row[i + 1] end
-  if is.name ~= 'rapids:waiting' and is.name ~= 'rapids:parked' and not is_below(is.name, from) then
+  if is.name ~= WAITING and is.name ~= PARKED and not is_below(is.name, from) then
     if #consumers == most then
       more = 1
       break
@@ -23,5 +25,4 @@ for _, row in ipairs(rows) do
     consumers[#consumers + 1] = {is.name, is.pending, is.idle, is.inactive or false, token}
   end
 end
-local time = redis.call('TIME')
-return {time[1] * 1000 + math.floor(time[2] / 1000), consumers, more}
+return {server_ms(), consumers, more}

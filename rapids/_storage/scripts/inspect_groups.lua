@@ -9,6 +9,8 @@
 -- is {name, last delivered id, entries read or false, lag or false, undelivered entries counted, the first of them or
 -- false, pending, pending of waiting entries, pending of parked ones, oldest pending but for those or false, due
 -- entries, entries to replay, consumers, those that live}.
+-- include: lib/time.lua
+-- include: lib/holders.lua
 local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
 local looked_at, enough = 0, 2000 -- consumers: the server does nothing else meanwhile
@@ -22,10 +24,10 @@ local looked_at, enough = 0, 2000 -- consumers: the server does nothing else mea
 local function oldest_but_parked(group, consumers)
   local first = redis.call('XPENDING', stream, group, '-', '+', 1)[1]
   if not first then return false end
-  if first[2] ~= 'rapids:parked' then return first[1] end
+  if first[2] ~= PARKED then return first[1] end
   local oldest = false
   for _, consumer in ipairs(consumers) do
-    if consumer.pending > 0 and consumer.name ~= 'rapids:parked' then
+    if consumer.pending > 0 and consumer.name ~= PARKED then
       local id = redis.call('XPENDING', stream, group, '-', '+', 1, consumer.name)[1][1]
       if not oldest or is_before(id, oldest) then oldest = id end
     end
@@ -42,13 +44,13 @@ local function seen(is)
     looked_at = looked_at + 1
     living = living + redis.call('EXISTS', names .. is.name .. ':' .. consumer.name)
   end
-  local ours = (held_by['rapids:waiting'] and 1 or 0) + (held_by['rapids:parked'] and 1 or 0)
+  local ours = (held_by[WAITING] and 1 or 0) + (held_by[PARKED] and 1 or 0)
   local count = is.lag and 1 or counted
   -- Nothing is behind the highest id there is, and asking is an error.
   local next_ = redis.pcall('XRANGE', stream, '(' .. is['last-delivered-id'], '+', 'COUNT', count)
   return {
     is.name, is['last-delivered-id'], is['entries-read'] or false, is.lag or false, #next_,
-    next_[1] and next_[1][1] or false, is.pending, held_by['rapids:waiting'] or 0, held_by['rapids:parked'] or 0,
+    next_[1] and next_[1][1] or false, is.pending, held_by[WAITING] or 0, held_by[PARKED] or 0,
     oldest_but_parked(is.name, consumers), redis.call('ZCARD', due .. is.name),
     redis.call('XLEN', replay .. is.name), #consumers - ours, living,
   }
@@ -69,8 +71,7 @@ for _, row in ipairs(rows) do
 end
 local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-local time = redis.call('TIME')
 return {
-  time[1] * 1000 + math.floor(time[2] / 1000), redis.call('XLEN', stream), first and first[1] or false,
+  server_ms(), redis.call('XLEN', stream), first and first[1] or false,
   last and last[1] or false, groups, more,
 }

@@ -5,16 +5,15 @@
 --       the only consumer that is wanted ('' for all), what the keys for names of consumers begin with
 -- Returns {now in ms, the id to end at, entries}. An entry is {id, consumer, idle in ms, delivery count, ledger or
 -- false, when it is due in ms or false, why it is parked or false, whether its consumer lives (1 | 0)}.
+-- include: lib/time.lua
+-- include: lib/holders.lua
+-- include: lib/last_id.lua
 local stream, ledger, due, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, from, until_, most, consumer, names = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local info = redis.pcall('XINFO', 'STREAM', stream)
 if info.err then return info end
-if until_ == '' then
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then until_ = info[i + 1] end
-  end
-end
+if until_ == '' then until_ = last_id_of(stream) end
 local command = {'XPENDING', stream, group, from, until_, most}
 if consumer ~= '' then command[#command + 1] = consumer end
 local rows = redis.pcall(unpack(command))
@@ -26,9 +25,8 @@ for _, row in ipairs(rows) do
   if not lives[name] then lives[name] = redis.call('EXISTS', names .. name) end
   entries[#entries + 1] = {
     id, name, row[3], row[4], redis.call('HGET', ledger, id),
-    name == 'rapids:waiting' and redis.call('ZSCORE', due, id),
-    name == 'rapids:parked' and redis.call('HGET', parked, id), lives[name],
+    name == WAITING and redis.call('ZSCORE', due, id),
+    name == PARKED and redis.call('HGET', parked, id), lives[name],
   }
 end
-local time = redis.call('TIME')
-return {time[1] * 1000 + math.floor(time[2] / 1000), until_, entries}
+return {server_ms(), until_, entries}

@@ -3,6 +3,7 @@
 -- KEYS  stream
 -- Returns {now in ms, length, first id, last id, the last id it gave out, entries ever added, groups, memory in bytes},
 -- with false for what is not there or this server does not tell.
+-- include: lib/time.lua
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 if info.err then return info end
 local is = {}
@@ -12,8 +13,7 @@ local function id_of(entry) return entry and entry[1] end
 local memory = redis.pcall('MEMORY', 'USAGE', KEYS[1]) -- which a managed server, or its ACL, may not allow
 if type(memory) ~= 'number' then memory = false end
 
-local time = redis.call('TIME')
 return {
-  time[1] * 1000 + math.floor(time[2] / 1000), is.length, id_of(is['first-entry']), id_of(is['last-entry']),
+  server_ms(), is.length, id_of(is['first-entry']), id_of(is['last-entry']),
   is['last-generated-id'], is['entries-added'] or false, is.groups, memory,
 }

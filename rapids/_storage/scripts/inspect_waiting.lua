@@ -5,6 +5,8 @@
 --       the latest time to go to ('' for that of the last entry now), how many at most
 -- Returns {now in ms, the latest time, entries, more (1 | 0)}. An entry is {id, when it is due in ms, consumer or false
 -- where it is not pending, idle in ms, delivery count, ledger or false}.
+-- include: lib/time.lua
+-- include: lib/entry.lua
 local stream, ledger, due = KEYS[1], KEYS[2], KEYS[3]
 local group, score, member, until_, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
@@ -33,9 +35,8 @@ if first <= last then
   if first + most <= last then more = 1 end
   for i = 1, #found, 2 do
     local id = found[i]
-    local row = redis.call('XPENDING', stream, group, id, id, 1)[1] or {id, false, 0, 0}
+    local row = pending_of(stream, group, id) or {id, false, 0, 0}
     entries[#entries + 1] = {id, found[i + 1], row[2], row[3], row[4], redis.call('HGET', ledger, id)}
   end
 end
-local time = redis.call('TIME')
-return {time[1] * 1000 + math.floor(time[2] / 1000), until_, entries, more}
+return {server_ms(), until_, entries, more}

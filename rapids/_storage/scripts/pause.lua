@@ -6,6 +6,7 @@
 -- no such stream.
 -- include: lib/fields.lua
 -- include: lib/audit.lua
+-- include: lib/time.lua
 
 local found = false
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -13,8 +14,7 @@ for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
 end
 if not found then return false end
 if redis.call('EXISTS', KEYS[2]) == 0 then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = server_ms()
   redis.call('HSET', KEYS[2], 'actor', ARGV[2], 'reason', ARGV[3], 'since_ms', string.format('%.0f', now))
   audit(KEYS[3], {'action', 'group_paused', 'actor', ARGV[2], 'reason', ARGV[3], 'group', ARGV[1]})
 end

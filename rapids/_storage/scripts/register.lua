@@ -3,14 +3,15 @@
 -- KEYS  stream
 -- ARGV  group, consumer, then ids
 -- Returns {ours, others}: the ids that are this consumer's now, and those that another has.
+-- include: lib/entry.lua
 local ours, others = {}, {}
 for i = 3, #ARGV do
-  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  local pending = pending_of(KEYS[1], ARGV[1], ARGV[i])
   if pending and pending[2] ~= ARGV[2] then
     others[#others + 1] = ARGV[i]
   elseif pending then
     ours[#ours + 1] = ARGV[i]
-  elseif #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) > 0 then
+  elseif is_in(KEYS[1], ARGV[i]) then
     redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'FORCE', 'JUSTID')
     ours[#ours + 1] = ARGV[i]
   end

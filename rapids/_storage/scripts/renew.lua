@@ -3,12 +3,13 @@
 -- KEYS  stream
 -- ARGV  group, consumer, then ids
 -- Returns the ids that this consumer does not have any more.
+-- include: lib/entry.lua
 local lost = {}
 for i = 3, #ARGV do
-  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  local pending = pending_of(KEYS[1], ARGV[1], ARGV[i])
   if pending and pending[2] == ARGV[2] then
     -- JUSTID: the delivery count stays as it is. An entry trimmed meanwhile stays pending until it is settled.
-    if #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) > 0 then
+    if is_in(KEYS[1], ARGV[i]) then
       redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
     end
   else

@@ -30,7 +30,7 @@ for i = 5 + values, #ARGV do
   local entry_id = row and bring_back(keys, row, maxlen, change, before, math.floor(now / 1000) + math.floor(done / 20))
   if entry_id then
     before, done = entry_id, done + 1
-    for _, part in ipairs(row[2]) do bytes = bytes + #part end
+    for _, value in ipairs(row[2]) do bytes = bytes + #value end
   else
     skipped = skipped + 1
   end

@@ -17,22 +17,19 @@
 -- include: lib/letters.lua
 -- include: lib/fields.lua
 -- include: lib/holding_consumers.lua
+-- include: lib/time.lua
+-- include: lib/holders.lua
+-- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local ledger, maxlen, letters = cjson.decode(ARGV[9]), ARGV[10], tonumber(ARGV[11])
 local delivery = tonumber(ARGV[12])
 
-local function forget()
-  redis.call('HDEL', ledger_key, id)
-  redis.call('ZREM', due_key, id)
-  redis.call('HDEL', parked_key, id)
-end
-
 local function acknowledge()
   redis.call('XACK', stream, group, id)
   if delete then redis.call('XDEL', stream, id) end
-  forget()
+  forget(ledger_key, due_key, parked_key, id)
 end
 
 local function merged(into, names)
@@ -45,8 +42,7 @@ local function merged(into, names)
   return all
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = server_ms()
 local due = now + delay
 for _, wait in pairs(ledger.waits or {}) do
   if wait.delay then wait.due, wait.delay = now + wait.delay, nil end
@@ -69,11 +65,11 @@ local function has_letter(handler)
   return false
 end
 
-local pending = redis.call('XPENDING', stream, group, id, id, 1)
-local buries = verb == 'bury' and #pending == 0
-if #pending == 0 and not buries then
+local pending = pending_of(stream, group, id)
+local buries = verb == 'bury' and not pending
+if not pending and not buries then
   -- One that is to be delivered again waits for that, though its group was lost and made again without it.
-  if not redis.call('ZSCORE', due_key, id) then forget() end
+  if not redis.call('ZSCORE', due_key, id) then forget(ledger_key, due_key, parked_key, id) end
   return 'gone'
 end
 
@@ -94,7 +90,7 @@ local function is_undone()
 end
 
 local undone = not buries and is_undone()
-if not buries and (undone or pending[1][2] ~= consumer) then
+if not buries and (undone or pending[2] ~= consumer) then
   -- The lease was lost: another consumer runs this entry now, or will. What this one finished, it need not repeat.
   if verb == 'ack' and letters == 0 and not undone then
     acknowledge()
@@ -105,7 +101,7 @@ if not buries and (undone or pending[1][2] ~= consumer) then
   return 'lost'
 end
 
-if not buries and pending[1][4] > delivery then return 'stale' end
+if not buries and pending[4] > delivery then return 'stale' end
 
 local at, dead = 14, known.dead
 for _ = 1, letters do
@@ -123,7 +119,7 @@ for _ = 1, letters do
 end
 
 if buries then
-  forget()
+  forget(ledger_key, due_key, parked_key, id)
   return 'buried'
 end
 
@@ -132,20 +128,20 @@ if verb == 'ack' or verb == 'bury' then
   return 'acked'
 end
 
-if #redis.call('XRANGE', stream, id, id) == 0 then return 'trimmed' end
+if not is_in(stream, id) then return 'trimmed' end
 write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger)
 if verb == 'park' then
-  give_back(stream, group, ledger_key, 'rapids:parked', function() return redis.call('HKEYS', parked_key) end)
+  give_back(stream, group, ledger_key, PARKED, function() return redis.call('HKEYS', parked_key) end)
   redis.call('HSET', parked_key, id, why)
   redis.call('ZREM', due_key, id)
-  redis.call('XCLAIM', stream, group, 'rapids:parked', 0, id, 'JUSTID')
+  redis.call('XCLAIM', stream, group, PARKED, 0, id, 'JUSTID')
   return 'parked'
 end
-give_back(stream, group, ledger_key, 'rapids:waiting', function() return redis.call('ZRANGE', due_key, 0, -1) end)
+give_back(stream, group, ledger_key, WAITING, function() return redis.call('ZRANGE', due_key, 0, -1) end)
 redis.call('ZADD', due_key, string.format('%.0f', due), id)
 if verb == 'hand_back' then
-  redis.call('XCLAIM', stream, group, 'rapids:waiting', 0, id, 'RETRYCOUNT', count, 'JUSTID')
+  redis.call('XCLAIM', stream, group, WAITING, 0, id, 'RETRYCOUNT', count, 'JUSTID')
   return 'handed_back'
 end
-redis.call('XCLAIM', stream, group, 'rapids:waiting', 0, id, 'JUSTID')
+redis.call('XCLAIM', stream, group, WAITING, 0, id, 'JUSTID')
 return 'kept'

@@ -10,6 +10,7 @@
 -- Returns {now in ms, entries looked at, the first and the last of them or false, whether the range ended (1 | 0), the
 -- stream's oldest entry or false, found}. One that was found is {id, values, lengths of the values}, in the order of the
 -- names; a value is false where there is none.
+-- include: lib/time.lua
 local stream, from, oldest, wanted = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local most, most_bytes, most_back, names = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local of_entries = {}
@@ -55,7 +56,6 @@ while looked < most and bytes < most_bytes and back < most_back and ended == 0 d
 end
 
 local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-local time = redis.call('TIME')
 return {
-  time[1] * 1000 + math.floor(time[2] / 1000), looked, newest, last, ended, first and first[1] or false, found,
+  server_ms(), looked, newest, last, ended, first and first[1] or false, found,
 }

@@ -5,6 +5,8 @@
 --       before the group's name), and names of consumers (before group, colon, name); then the entries
 -- Returns {groups, more (1 | 0)}, nothing where there is no stream. A group is {name, entries}, an entry {state,
 -- pending entry as inspect_pending tells it, or false}. The state is `undelivered`, `pending` or `settled`.
+-- include: lib/holders.lua
+-- include: lib/entry.lua
 local stream, most, ledger, due, parked, names = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 -- include: lib/fields.lua
@@ -12,15 +14,15 @@ local stream, most, ledger, due, parked, names = KEYS[1], tonumber(ARGV[1]), ARG
 -- include: lib/entry_id.lua
 
 local function made_of(id, group)
-  local row = redis.call('XPENDING', stream, group.name, id, id, 1)[1]
+  local row = pending_of(stream, group.name, id)
   if not row then
     return {is_before(group['last-delivered-id'], id) and 'undelivered' or 'settled', false}
   end
   local name = row[2]
   return {'pending', {
     id, name, row[3], row[4], redis.call('HGET', ledger .. group.name, id),
-    name == 'rapids:waiting' and redis.call('ZSCORE', due .. group.name, id),
-    name == 'rapids:parked' and redis.call('HGET', parked .. group.name, id),
+    name == WAITING and redis.call('ZSCORE', due .. group.name, id),
+    name == PARKED and redis.call('HGET', parked .. group.name, id),
     redis.call('EXISTS', names .. group.name .. ':' .. name),
   }}
 end

@@ -6,6 +6,7 @@
 --       from which on entries may be removed, how many to remove at most, how long to leave the mark in ms
 -- Returns {removed, left in the stream, held}: held is false where all groups are done, else the oldest entry that some
 -- group has not settled: {group, entry id, its age in ms, the consumer that has it, or '' if it is not read yet}
+-- include: lib/time.lua
 local stream, mark = KEYS[1], KEYS[2]
 local own, least_age, most, mark_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 
@@ -14,8 +15,7 @@ local own, least_age, most, mark_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[
 -- include: lib/fields.lua
 
 if redis.call('EXISTS', stream) == 0 then return {0, 0, false} end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = server_ms()
 
 -- The last entry that a group has read is kept, and tells whoever looks that nothing behind it was removed.
 local upto, slowest, has_own = nil, nil, false

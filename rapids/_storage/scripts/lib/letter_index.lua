@@ -6,6 +6,7 @@
 -- there are, or somebody looks. Nothing here may keep a letter from being written or moved: what goes wrong in the index
 -- is put right by making it anew.
 -- include: lib/entry_id.lua
+-- include: lib/last_id.lua
 
 local LONGEST_PART, MOST_FINGERPRINTS = 200, 1000
 
@@ -60,14 +61,6 @@ local function fingerprints_of(index)
   return names
 end
 
-local function last_id_of(stream)
-  if redis.call('EXISTS', stream) == 0 then return '0-0' end
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] end
-  end
-end
-
 local function fingerprint_for(index, letter)
   local all, description = index .. ':fingerprints', describe(letter)
   local name = name_of(description)
@@ -117,7 +110,7 @@ local function catch_up(dlq, index, most, most_bytes)
     for _, row in ipairs(rows) do
       redis.call('XADD', index .. ':' .. fingerprint_for(index, row[2]), row[1], 'l', '')
       to = row[1]
-      for _, part in ipairs(row[2]) do bytes = bytes + #part end
+      for _, value in ipairs(row[2]) do bytes = bytes + #value end
     end
     looked = looked + #rows
     complete = #rows < count
