@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from tests.cluster.bank import Bank
+from tests.cluster.replay_service import ReplayService
 from tests.cluster.replaying import apart
 from tests.servers.builds import Build
 from tests.servers.cluster import Cluster
@@ -65,10 +65,10 @@ async def test_wherever_the_file_of_a_server_ends_the_letter_is_dead_or_replayed
 ) -> None:
     async with OneNode(build) as original:
         async with original.client() as redis:
-            bank = Bank(redis, DLQ)
-            [letter_id] = await bank.letters(1)
+            service = ReplayService(redis, DLQ)
+            [letter_id] = await service.letters(1)
             before = original.file.stat().st_size
-            await bank.queue.replay(letter_id)
+            await service.queue.replay(letter_id)
         original.nodes[0].kill()
         sizes = list(ends_of_commands(original.file, before))
         assert sizes[-1] == original.file.stat().st_size
@@ -80,15 +80,15 @@ async def test_wherever_the_file_of_a_server_ends_the_letter_is_dead_or_replayed
 async def in_copy(copy: Copy, letter_id: str) -> str:
     """The letter's state once a server has come up with what is in the file. What is promised of it is looked at."""
     async with copy, copy.client() as redis:
-        bank = Bank(redis, DLQ)
-        state, times = (await bank.queue.get(letter_id)).state, await bank.times_replayed()
-        assert await bank.listed() == ({letter_id} if state == "dead" else set())
+        service = ReplayService(redis, DLQ)
+        state, times = (await service.queue.get(letter_id)).state, await service.times_replayed()
+        assert await service.listed() == ({letter_id} if state == "dead" else set())
         assert times in ({letter_id: 1}, *([{}] if state == "dead" else []))
         if state == "dead":
-            await bank.queue.replay(letter_id)
-        assert await bank.listed() == set()
-        assert await bank.times_replayed() == {letter_id: 1}
-        assert (await bank.queue.get(letter_id)).state == "replayed"
-        await bank.handle_replays()
-        assert bank.handled == Counter([0])
+            await service.queue.replay(letter_id)
+        assert await service.listed() == set()
+        assert await service.times_replayed() == {letter_id: 1}
+        assert (await service.queue.get(letter_id)).state == "replayed"
+        await service.handle_replays()
+        assert service.handled == Counter([0])
         return state

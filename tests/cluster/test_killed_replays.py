@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.cluster.bank import Bank
 from tests.cluster.conftest import Place
+from tests.cluster.replay_service import ReplayService
 from tests.cluster.replaying import Ended, Job, replay
 from tests.servers.connecting import connected
 
@@ -22,15 +22,15 @@ async def test_a_replay_killed_between_any_two_commands_is_dead_or_replayed_and_
     place: Place,
 ) -> None:
     async with connected(place.url) as redis:
-        bank = Bank(redis, place.dlq)
-        cuts = [(*cut, data) for data in (None, OTHER_DATA) for cut in await cuts_of(bank, place, data)]
-        letter_ids = await bank.letters(len(cuts))
+        service = ReplayService(redis, place.dlq)
+        cuts = [(*cut, data) for data in (None, OTHER_DATA) for cut in await cuts_of(service, place, data)]
+        letter_ids = await service.letters(len(cuts))
 
         jobs = [Job(place.url, place.dlq, one, *cut) for one, cut in zip(letter_ids, cuts, strict=True)]
         assert await replay(jobs) == [Ended("killed")] * len(cuts)
 
-        listed, times = await bank.listed(), await bank.times_replayed()
-        states = {one: (await bank.queue.get(one)).state for one in letter_ids}
+        listed, times = await service.listed(), await service.times_replayed()
+        states = {one: (await service.queue.get(one)).state for one in letter_ids}
         assert listed == {one for one in letter_ids if states[one] == "dead"}
         assert {one for one in letter_ids if states[one] == "replayed"} <= set(times)
         assert set(times.values()) == {1}
@@ -38,16 +38,16 @@ async def test_a_replay_killed_between_any_two_commands_is_dead_or_replayed_and_
 
         ended = await replay([replace(job, killed_at=0) for job in jobs])
         assert [one.how for one in ended] == ["replayed"] * len(cuts)
-        assert await bank.times_replayed() == dict.fromkeys(letter_ids, 1)
-        assert await bank.listed() == set()
-        await bank.handle_replays()
+        assert await service.times_replayed() == dict.fromkeys(letter_ids, 1)
+        assert await service.listed() == set()
+        await service.handle_replays()
         numbers = [number if cut[2] is None else NUMBER for number, cut in enumerate(reversed(cuts))]
-        assert bank.handled == Counter([0, 1, NUMBER, NUMBER, *numbers])
+        assert service.handled == Counter([0, 1, NUMBER, NUMBER, *numbers])
 
 
-async def cuts_of(bank: Bank, place: Place, data: dict[str, int] | None) -> list[tuple[int, bool]]:
+async def cuts_of(service: ReplayService, place: Place, data: dict[str, int] | None) -> list[tuple[int, bool]]:
     """Where a replay can be killed: at which command, and whether before it is sent or after it was answered."""
-    for letter_id in await bank.letters(2):  # at the first time the server has yet to be given the scripts
+    for letter_id in await service.letters(2):  # at the first time the server has yet to be given the scripts
         [whole] = await replay([Job(place.url, place.dlq, letter_id, data=data)])
         assert whole.how == "replayed"
     return [(number, answered) for number in range(1, whole.commands + 1) for answered in (False, True)]

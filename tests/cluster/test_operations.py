@@ -6,7 +6,7 @@ from redis.asyncio import RedisCluster
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Operation, Selector
-from tests.dead_letters.test_carrying_out import replayed, write_many
+from tests.dead_letters.test_operation_runs import replayed, write_many
 from tests.dead_letters.test_operations import ended, run
 from tests.servers.cluster import Cluster
 from tests.support import eventually

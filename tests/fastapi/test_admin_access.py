@@ -14,8 +14,8 @@ from starlette.requests import HTTPConnection
 
 from rapids import EventEmitter
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
+from tests.fastapi.admin_paths import filled, guarded
 from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter
-from tests.fastapi.walking import filled, guarded
 
 JSON = {"Content-Type": "application/json"}
 

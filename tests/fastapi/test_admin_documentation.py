@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from rapids_fastapi.admin.problems import KINDS
-from tests.fastapi.walking import document
+from tests.fastapi.admin_paths import document
 
 PROBLEM = "application/problem+json"
 GUIDE = Path(__file__).parents[2] / "docs" / "http.md"

@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError
 from rapids import DeadLetterQueue
 from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import client, client_for, put_letter, token, until
-from tests.fastapi.served import DLQ as SERVED_DLQ
-from tests.fastapi.served import OPERATOR, app_on, letter_fields, serving
+from tests.fastapi.served_admin import DLQ as SERVED_DLQ
+from tests.fastapi.served_admin import OPERATOR, app_on, letter_fields, serving
 
 __all__ = ["client", "token"]
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.fastapi.served import OPERATOR, app_on, fill
-from tests.fastapi.walking import document, documented, filled
+from tests.fastapi.admin_paths import document, documented, filled
+from tests.fastapi.served_admin import OPERATOR, app_on, fill
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from rapids.dead_letters import Operations
 from rapids_fastapi import AdminUser
 from rapids_fastapi.admin import progress
 from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token, until
-from tests.fastapi.served import DLQ as SERVED_DLQ
-from tests.fastapi.served import OPERATOR, Serving, app_on, serving
+from tests.fastapi.served_admin import DLQ as SERVED_DLQ
+from tests.fastapi.served_admin import OPERATOR, Serving, app_on, serving
 
 __all__ = ["client", "token"]
 

@@ -14,8 +14,8 @@ from rapids import EventEmitter
 from rapids_fastapi import Rapids
 from rapids_fastapi.admin.paging import MAX_CURSOR, Listing, lead_on
 from rapids_fastapi.admin.problems import Problem
+from tests.fastapi.admin_paths import document
 from tests.fastapi.helpers import BEARER, STREAM, admin_app, client, put_letter, token
-from tests.fastapi.walking import document
 
 __all__ = ["client", "token"]
 

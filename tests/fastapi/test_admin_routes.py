@@ -12,8 +12,8 @@ from httpx2 import Response
 
 from rapids import EventEmitter, EventRouter
 from rapids_fastapi import AdminUser, Permission, Rapids
+from tests.fastapi.admin_paths import HEALTH, METHODS, documented, everything, filled, guarded, routed
 from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app
-from tests.fastapi.walking import HEALTH, METHODS, documented, everything, filled, guarded, routed
 
 JSON = {"Content-Type": "application/json"}
 PROBLEM = "application/problem+json"

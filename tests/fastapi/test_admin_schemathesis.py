@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from rapids import EventRouter
+from tests.fastapi.admin_paths import document
 from tests.fastapi.helpers import until
-from tests.fastapi.served import GROUP, OPERATOR, READER, STREAM, app_on, contents, fill, letter_id, serving
-from tests.fastapi.walking import document
+from tests.fastapi.served_admin import GROUP, OPERATOR, READER, STREAM, app_on, contents, fill, letter_id, serving
 from tests.model.profiles import slow_examples
 from tests.servers.choice import Servers
 

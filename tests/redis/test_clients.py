@@ -10,8 +10,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
+from tests.every_feature import use_every_feature
 from tests.servers.connecting import connected
-from tests.whole_story import whole_story
 from tests.worker.helpers import (
     DvOrder,
     check_keys,
@@ -41,17 +41,17 @@ ONE_MACHINE = pytest.mark.standalone("a client with one connection of its own kn
     "options",
     [pytest.param(options, id=name, marks=ONE_MACHINE if name in FOR_ONE else ()) for name, options in CLIENTS.items()],
 )
-async def test_the_whole_story_over_a_client(redis: Redis, redis_address: str, options: dict[str, Any]) -> None:
+async def test_every_feature_works_over_a_client(redis: Redis, redis_address: str, options: dict[str, Any]) -> None:
     client_options = {name: value for name, value in options.items() if name != "block_ms"}
     async with connected(redis_address, **client_options) as client:
-        await whole_story(client, redis, block_ms=options.get("block_ms", 500))
+        await use_every_feature(client, redis, block_ms=options.get("block_ms", 500))
     await check_keys(redis)
 
 
-async def test_the_whole_story_over_a_blocking_pool(redis: Redis, redis_url: str) -> None:
+async def test_every_feature_works_over_a_blocking_pool(redis: Redis, redis_url: str) -> None:
     pool = BlockingConnectionPool.from_url(redis_url, max_connections=1, timeout=5)
     async with Redis.from_pool(pool) as client:
-        await whole_story(client, redis)
+        await use_every_feature(client, redis)
     await check_keys(redis)
 
 

@@ -14,9 +14,9 @@ from redis.exceptions import RedisError
 from rapids import EventRouter
 from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import proxy_to
+from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes
 from tests.servers.builds import Build
 from tests.support import SOON, eventually
-from tests.troubles import flush_scripts, kill_all, pause, refuse_writes
 from tests.worker.helpers import (
     GROUP,
     STREAM,

@@ -15,6 +15,7 @@ from rapids.audit import AuditLog
 from rapids.clients import open_client
 from rapids.exceptions import EmitError
 from rapids.inspection import Inspector
+from tests.every_feature import use_every_feature
 from tests.redis.proxy import proxy_to
 from tests.servers.builds import NEWEST, OLDEST, WITH_TLS, Build
 from tests.servers.cluster import Cluster
@@ -24,7 +25,6 @@ from tests.servers.standalone import Standalone
 from tests.support import eventually
 from tests.topologies.commands import commands_sent
 from tests.topologies.pages import console_commands
-from tests.whole_story import whole_story
 from tests.worker.helpers import GROUP, DvOrder, as_text, calls, make_router, replay_stream, running, until_settled
 
 STREAM = "orders:events"
@@ -108,7 +108,7 @@ async def test_on_a_cluster_it_needs_three_more_and_is_refused_nothing_while_slo
         for node in cluster.nodes:
             await node.ask("ACL", "SETUSER", *rules(cluster=True))
         async with cluster.client(**USER) as client:
-            await whole_story(client, client, stream=STREAM, dlq=DLQ)
+            await use_every_feature(client, client, stream=STREAM, dlq=DLQ)
             await handle_while_the_slot_moves(cluster, client)
         async with cluster.client() as admin:
             used = {name for name, count in (await calls(admin)).items() if count}
@@ -127,7 +127,7 @@ async def test_a_sentinel_is_asked_with_the_one_command_the_page_says(build: Bui
             await sentinel.ask("ACL", "SETUSER", "default", "nopass", "-@all")
         named = fleet.url.replace("//", "//rapids:PASSWORD@")
         async with open_client(f"{named}?sentinel_username=rapids&sentinel_password=PASSWORD") as client:
-            await whole_story(client, client, stream=STREAM, dlq=DLQ)
+            await use_every_feature(client, client, stream=STREAM, dlq=DLQ)
         assert [await refused(node) for node in fleet.nodes] == [set()]
 
 
@@ -143,7 +143,7 @@ async def refused(node: Node) -> set[str]:
 
 
 async def everything(server: Standalone, client: Redis) -> None:
-    await whole_story(client, client, stream=STREAM, dlq=DLQ)
+    await use_every_feature(client, client, stream=STREAM, dlq=DLQ)
     await look_at_everything(client)
     await emit_with_answers_lost(server)
     await take_turns(client)

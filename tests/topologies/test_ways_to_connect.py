@@ -11,12 +11,12 @@ from redis.exceptions import ConnectionError
 from rapids import BaseEvent, EventRouter
 from rapids.exceptions import EmitError, RedisUnavailableError
 from rapids_fastapi import Rapids
+from tests.every_feature import use_every_feature
 from tests.servers.builds import NEWEST, OLDEST, WITH_TLS
 from tests.servers.connecting import connected
 from tests.servers.sentinel import SentinelFleet
 from tests.servers.standalone import Standalone
 from tests.support import eventually
-from tests.whole_story import whole_story
 from tests.worker.helpers import STREAM, check_keys, make_emitter
 
 pytestmark = pytest.mark.slow
@@ -36,12 +36,12 @@ class TpNoted(BaseEvent):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.smoke
-async def test_the_whole_story_in_both_protocols(way: str) -> None:
+async def test_every_feature_works_in_both_protocols(way: str) -> None:
     async with WAYS[way]() as servers, connected(servers.url) as redis:
         for protocol in (2, 3):
             await servers.flush()
             async with connected(servers.url, protocol=protocol) as client:
-                await whole_story(client, redis)
+                await use_every_feature(client, redis)
             await check_keys(redis)
 
 
@@ -81,7 +81,7 @@ async def test_a_server_that_knows_its_clients_by_their_certificates() -> None:
         assert server.certificates is not None
         mine = str(server.certificates.client)
         async with connected(f"{server.url}&ssl_certfile={mine}&ssl_keyfile={mine}") as client:
-            await whole_story(client, client)
+            await use_every_feature(client, client)
         async with connected(server.url) as stranger:
             with pytest.raises((ConnectionError, OSError)):
                 await asyncio.wait_for(stranger.ping(), 30)

@@ -24,7 +24,7 @@ from tests.worker.helpers import (
 )
 
 
-async def whole_story(
+async def use_every_feature(
     client: Redis, redis: Redis, *, stream: str = STREAM, dlq: str = DLQ, block_ms: int = 500, **options: Any
 ) -> None:
     """Emit, read, fail, wait, reclaim, dead-letter, list, replay, discard, restore, operate, lag, stop: by one client.

@@ -16,7 +16,7 @@ from tests.worker.helpers import GROUP, STREAM, DvOrder, make_router, running, u
 REPLAYS = Source(STREAM, GROUP).replays().stream
 
 
-class Bank:
+class ReplayService:
     """A service whose one handler refuses every order, and takes it when it is replayed."""
 
     def __init__(self, redis: Redis, dlq: str) -> None:

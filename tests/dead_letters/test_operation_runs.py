@@ -27,9 +27,9 @@ from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.dead_letters.moved import make_operations, moved
 from tests.dead_letters.test_operations import ended, run
 from tests.redis.own_server import own_server
+from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes
 from tests.servers.builds import Build
 from tests.support import eventually
-from tests.troubles import flush_scripts, kill_all, pause, refuse_writes
 from tests.worker.helpers import (
     DLQ,
     STREAM,
