@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.busy import LOOPS, busy
-from tests.embedded_scripts import ScriptRunner, is_gone
+from tests.embedded.scripts import ScriptRunner, is_gone
 from tests.support import eventually
 
 OWNER = """
