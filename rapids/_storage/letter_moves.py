@@ -54,9 +54,8 @@ class Working:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A letter on its way out of its stream: its id, its entry there, and what is done to it."""
+    """A letter on its way out of its stream: its entry there, and what is done to it."""
 
-    letter_id: str
     entry_id: str
     change: Mapping[str, str]
     retention_ms: int
@@ -116,24 +115,16 @@ async def move(commands: Commands, dlq: str, one: Move, append: Append | None) -
 
     None if the letter was not in the stream any more; then nothing was done. Raises `WorkStoppedError`.
     """
-    working = one.working
-    keys = (
-        *_letter_keys(dlq),
-        letters_failed_again(dlq),
-        audit_log(dlq),
-        append.stream if append else dlq,
-        working.key if working else dlq,
+    owner, key = (one.working.owner, one.working.key) if one.working else ("", dlq)
+    keys = (*_letter_keys(dlq), letters_failed_again(dlq), audit_log(dlq), key, append.stream if append else dlq)
+    fields, maxlen = (append.fields, append.maxlen) if append else ((), None)
+    change = _flat(one.change)
+    arguments = (
+        *(owner, 1, one.retention_ms, one.archive_maxlen, ENOUGH_BYTES, "", maxlen or 0, ""),
+        *(len(change), *change, len(fields), *fields, one.entry_id),
     )
-    fields = append.fields if append else ()
-    arguments = [
-        *(one.letter_id, one.entry_id, one.retention_ms, one.archive_maxlen),
-        *(working.owner if working else "", (append.maxlen if append else None) or 0, len(fields), *fields),
-        *_flat(one.change),
-    ]
-    found = checked((await run(commands, scripts.load("move_letter"), [(keys, arguments)]))[0])
-    if found == b"stopped":
-        raise WorkStoppedError
-    return None if found is None else found.decode()
+    found = checked((await run(commands, scripts.load("move_letters"), [(keys, arguments)]))[0])
+    return found[5].decode() if _many(found).done else None
 
 
 async def move_many(commands: Commands, dlq: str, many: MoveMany, entry_ids: Sequence[str]) -> Moved:
@@ -142,22 +133,24 @@ async def move_many(commands: Commands, dlq: str, many: MoveMany, entry_ids: Seq
     Raises `WorkStoppedError`.
     """
     change = _flat(many.change)
-    keys = (*_letter_keys(dlq), letters_failed_again(dlq), many.working.key)
+    keys = (*_letter_keys(dlq), letters_failed_again(dlq), audit_log(dlq), many.working.key, dlq)
+    maxlen = many.maxlen if many.scope == "everyone" else None
     arguments = (
-        *(many.working.owner, many.retention_ms, many.archive_maxlen, ENOUGH_BYTES, many.tag),
-        *(many.maxlen or 0, many.scope, len(change), *change, *entry_ids[:MOST_AT_ONCE]),
+        *(many.working.owner, 0, many.retention_ms, many.archive_maxlen, ENOUGH_BYTES, many.tag, maxlen or 0),
+        *(many.scope, len(change), *change, 0, *entry_ids[:MOST_AT_ONCE]),
     )
     return _many(checked((await run(commands, scripts.load("move_letters"), [(keys, arguments)]))[0]))
 
 
 async def restore(
     commands: Commands, dlq: str, letter_id: str, change: Mapping[str, str], *, dlq_maxlen: int | None
-) -> str | None:
-    """Bring a discarded letter back: its new entry id, or None if it is not in the archive as discarded."""
-    keys = (*_letter_keys(dlq), audit_log(dlq))
-    arguments = (letter_id, dlq_maxlen or 0, *_flat(change))
-    entry_id = checked((await run(commands, scripts.load("restore_letter"), [(keys, arguments)]))[0])
-    return None if entry_id is None else entry_id.decode()
+) -> bool:
+    """Bring a discarded letter back; False if it is not in the archive as discarded."""
+    flat = _flat(change)
+    keys = (*_letter_keys(dlq), audit_log(dlq), dlq)
+    arguments = ("", dlq_maxlen or 0, ENOUGH_BYTES, len(flat), *flat, letter_id)
+    found = checked((await run(commands, scripts.load("restore_letters"), [(keys, arguments)]))[0])
+    return _many(found).done == 1
 
 
 async def restore_many(
@@ -174,7 +167,7 @@ async def restore_many(
     Raises `WorkStoppedError`; `NoRoomError` if there is no room for any.
     """
     flat = _flat(change)
-    keys = (*_letter_keys(dlq), working.key)
+    keys = (*_letter_keys(dlq), audit_log(dlq), working.key)
     arguments = (working.owner, dlq_maxlen or 0, ENOUGH_BYTES, len(flat), *flat, *places[:MOST_AT_ONCE])
     restored = _many(checked((await run(commands, scripts.load("restore_letters"), [(keys, arguments)]))[0]))
     if restored.blocked and restored.last is None:
@@ -189,7 +182,7 @@ def _letter_keys(dlq: str) -> tuple[str, ...]:
 def _many(found: Reply) -> Moved:
     if found == b"stopped":
         raise WorkStoppedError
-    done, skipped, last, blocked, why = found
+    done, skipped, last, blocked, why = found[:5]
     at = (blocked.decode(), why.decode(errors="replace")) if blocked else None
     return Moved(done, skipped, last.decode() or None, at)
 

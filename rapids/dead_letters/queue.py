@@ -203,7 +203,7 @@ class DeadLetterQueue:
         wanted = _checked_id(letter_id)
         restored = await letter_moves.restore(self._commands, self.stream, wanted, change, dlq_maxlen=self._dlq_maxlen)
         letter = await self.get(letter_id)
-        if restored is None:
+        if not restored:
             raise LetterStateError(wanted, letter.state, "discarded")
         return letter
 
@@ -217,7 +217,7 @@ class DeadLetterQueue:
         if step.kind == "replay":
             append = self._append(letter, await self._completed(letter, fields), step.scope)
             change |= {"stream": append.stream}
-        move = Move(letter.id, entry_id, change, self._retention_ms, self._archive_maxlen, step.working)
+        move = Move(entry_id, change, self._retention_ms, self._archive_maxlen, step.working)
         if await letter_moves.move(self._commands, self.stream, move, append) is None:
             raise LetterNotFoundError(letter.id)
 
@@ -254,7 +254,7 @@ class DeadLetterQueue:
 
     async def _move(self, entry_id: str, letter: DeadLetter, change: dict[str, str], append: Append | None) -> str:
         _check_is_dead(letter)
-        move = Move(letter.id, entry_id, change, self._retention_ms, self._archive_maxlen)
+        move = Move(entry_id, change, self._retention_ms, self._archive_maxlen)
         appended = await letter_moves.move(self._commands, self.stream, move, append)
         if appended is None:  # somebody was faster, between our look and the move
             raise LetterStateError(letter.id, (await self.get(letter.id)).state, "dead")

@@ -1,26 +1,32 @@
--- Move many dead letters for an operation, in order: into the archive, for a replay with their events appended. The
--- operation's counts and place are written in the same step, so that they are exactly what was moved.
+-- Move dead letters in order, one or many: into the archive, for a replay with their events appended. Where that is for
+-- an operation, its counts and place are written in the same step, so that they are exactly what was moved.
 --
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, letters that failed again,
---       the operation
--- ARGV  the operation's owner, retention in ms, most archived letters to keep, after how many bytes of letters to stop,
---       the only hash tag that streams to replay into may have ('' for any), maximum length of event streams (0 for
---       none), scope ('' to discard), number of values of the change, those names and values, then entry ids
+--       audit log, the operation (any key for none), the stream that a given event is appended to (any key for none)
+-- ARGV  the operation's owner ('' for no operation), whether this is one letter by itself, which is moved or is an error
+--       (1 | 0), retention in ms, most archived letters to keep, after how many bytes of letters to stop, the only hash
+--       tag that streams to replay into may have ('' for any), maximum length of the streams that are replayed into (0
+--       for none), scope ('' to discard, or where the event is given), number of values of the change, those names and
+--       values, number of values of a given event (0 for none), those names and values, then entry ids
 -- Returns 'stopped' if the operation is not running, or is another process's; else {moved, skipped since they were gone,
--- the last entry id dealt with ('' for none), the one that must be moved by itself ('' for none), why}.
+-- the last entry id processed ('' for none), the one that must be moved by itself ('' for none), why, the id of the
+-- entry appended last ('' for none)}.
 -- include: lib/letter_archive.lua
 local dlq, index, archive, archived, restored, again = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local operation, owner, retention, most, enough = KEYS[7], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local tag, maxlen, scope, values = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local operation, owner, alone = KEYS[8], ARGV[1], ARGV[2] == '1'
+local retention, most, enough = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tag, maxlen, scope, values = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local given = tonumber(ARGV[10 + values])
+local first = 11 + values + given
 
-if not goes_on(operation, owner) then return 'stopped' end
+if owner ~= '' and not goes_on(operation, owner) then return 'stopped' end
 
 local EVENT = {'event_type', 'schema_version', 'data', 'id', 'timestamp', 'correlation_id', 'causation_id', 'metadata'}
 local now = microseconds()
 local place = archive_end(archive, now)
 check_kinds(archived, restored, again)
 local change = {at = milliseconds(now)}
-for i = 9, 8 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
+for i = 10, 9 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
 
 local function tag_of(stream) return string.match(stream, '^[^{]*{([^}]+)}') end
 
@@ -38,9 +44,14 @@ end
 
 -- Tables for each letter are made once and filled anew: a server's allocator takes much of the time of a move.
 local replay = {'XADD', ''}
-if scope == 'everyone' and maxlen ~= '0' then replay[3], replay[4], replay[5] = 'MAXLEN', '~', maxlen end
+if maxlen ~= '0' then replay[3], replay[4], replay[5] = 'MAXLEN', '~', maxlen end
 replay[#replay + 1] = '*'
 local before_event = #replay
+
+if given > 0 then
+  replay[2] = KEYS[9]
+  for i = 11 + values, first - 1 do replay[#replay + 1] = ARGV[i] end
+end
 
 local targets = {}
 
@@ -98,7 +109,7 @@ local function beginning_of(target)
   return beginning
 end
 
-local done, skipped, last, blocked, why, bytes = 0, 0, '', '', '', 0
+local done, skipped, last, blocked, why, bytes, appended = 0, 0, '', '', '', 0, ''
 local moved, was_restored, by_fingerprint = {'XDEL', dlq}, {'ZREM', restored}, {}
 local places = {'ZADD', archived}
 
@@ -115,9 +126,9 @@ local function read(i)
   return ahead[ARGV[i]]
 end
 
-local has, archiving, parts = {}, {'XADD', archive}, 0
+local has, archiving, parts, moved_id = {}, {'XADD', archive}, 0, ''
 
-for i = 9 + values, #ARGV do
+for i = first, #ARGV do
   if bytes >= enough then break end
   local entry_id = ARGV[i]
   local letter = read(i)
@@ -137,10 +148,12 @@ for i = 9 + values, #ARGV do
     end
     local letter_id, is_restored = entry_id, false
     if has.letter_id ~= entry_id then letter_id, is_restored = identity(restored, entry_id, letter) end
-    local target, appended = '', ''
+    local target = ''
+    appended = ''
     if parts > MOST_VALUES then why = 'irregular' end
-    if why == '' and scope ~= '' then
-      local n, reason = fill_replay(letter_id, has)
+    if why == '' and (scope ~= '' or given > 0) then
+      local n, reason = before_event + given, nil
+      if given == 0 then n, reason = fill_replay(letter_id, has) end
       if n then
         target, appended = replay[2], redis.pcall(unpack(replay, 1, n))
         if type(appended) == 'table' then appended, why = '', appended.err end
@@ -149,6 +162,7 @@ for i = 9 + values, #ARGV do
       end
     end
     if why ~= '' then
+      if alone then return redis.error_reply(why == 'irregular' and 'ERR the letter has too many fields to be moved' or why) end
       blocked = entry_id
       break
     end
@@ -173,7 +187,7 @@ for i = 9 + values, #ARGV do
     by_fingerprint[name] = by_fingerprint[name] or {}
     table.insert(by_fingerprint[name], entry_id)
     bytes = bytes + size
-    done = done + 1
+    done, moved_id = done + 1, letter_id
   else
     skipped = skipped + 1
   end
@@ -185,7 +199,20 @@ if #moved > 2 then redis.call(unpack(moved)) end
 if #was_restored > 2 then redis.call(unpack(was_restored)) end
 unindex_letters(index, by_fingerprint)
 bound_archive(archive, archived, again, now, retention, most)
-redis.call('HINCRBY', operation, 'done', done)
-redis.call('HINCRBY', operation, 'skipped', skipped)
-if last ~= '' then redis.call('HSET', operation, 'cursor', last) end
-return {done, skipped, last, blocked, why}
+if owner ~= '' then
+  if done > 0 or not alone then
+    redis.call('HINCRBY', operation, 'done', done)
+    redis.call('HINCRBY', operation, 'skipped', skipped)
+    if last ~= '' then redis.call('HSET', operation, 'cursor', last) end
+  end
+elseif done > 0 then
+  local entry = {
+    'action', 'letter_' .. change.action, 'actor', change.actor, 'reason', change.reason, 'letter', moved_id,
+    'scope', change.scope or '',
+  }
+  if change.data then -- the history of the letter has the changed data
+    entry[#entry + 1] = 'edited'; entry[#entry + 1] = 'true'
+  end
+  audit(KEYS[7], entry)
+end
+return {done, skipped, last, blocked, why, appended}

@@ -1,27 +1,41 @@
--- Bring many discarded letters back for an operation, in the order in which they were archived. The operation's counts
--- and place are written in the same step, so that they are exactly what was restored.
+-- Bring discarded letters back, one or many, in the order in which they were archived. Where that is for an operation, its
+-- counts and place are written in the same step, so that they are exactly what was restored.
 --
--- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, the operation
--- ARGV  the operation's owner, maximum length of the dead-letter stream (0 for none), after how many bytes of letters to
---       stop, number of values of the change, those names and values, then ids of entries of the archive
+-- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, audit log, the operation (any
+--       key for none)
+-- ARGV  the operation's owner ('' for no operation), maximum length of the dead-letter stream (0 for none), after how many
+--       bytes of letters to stop, number of values of the change, those names and values, then ids of entries of the
+--       archive, or without an operation the id of one letter
 -- Returns 'stopped' if the operation is not running, or is another process's; else {restored, skipped since they were
--- gone or not discarded, the last entry id dealt with ('' for none), the one for which the dead-letter stream has no
--- room ('' for none), why}: to restore many is not to cut others away.
+-- gone or not discarded, the last one processed ('' for none), the one for which the dead-letter stream has no room (''
+-- for none), why}. An operation does not cut other letters away to restore many.
 -- include: lib/letters.lua
 -- include: lib/letter_restore.lua
 local keys = {dlq = KEYS[1], index = KEYS[2], archive = KEYS[3], archived = KEYS[4], restored = KEYS[5]}
-local operation, maxlen, enough, values = KEYS[6], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-if not goes_on(operation, ARGV[1]) then return 'stopped' end
+local operation, owner = KEYS[7], ARGV[1]
+local maxlen, enough, values = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+if owner ~= '' and not goes_on(operation, owner) then return 'stopped' end
 
 local now = microseconds()
-local before, room = last_id_of(keys.dlq), maxlen ~= '0' and maxlen - redis.call('XLEN', keys.dlq)
+local before = last_id_of(keys.dlq)
+local room = owner ~= '' and maxlen ~= '0' and maxlen - redis.call('XLEN', keys.dlq)
 check_kinds(keys.archived, keys.restored)
 local change = {at = milliseconds(now)}
 for i = 5, 4 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
 local done, skipped, last, blocked, bytes = 0, 0, '', '', 0
+local function archived_at(one)
+  local place = one
+  if owner == '' then
+    local score = redis.call('ZSCORE', keys.archived, one)
+    if not score then return nil end
+    place = string.format('%.0f-0', score)
+  end
+  return redis.call('XRANGE', keys.archive, place, place)[1]
+end
+
 for i = 5 + values, #ARGV do
   if bytes >= enough then break end
-  local row = redis.call('XRANGE', keys.archive, ARGV[i], ARGV[i])[1]
+  local row = archived_at(ARGV[i])
   if row and room and done >= room then
     blocked = ARGV[i]
     break
@@ -37,7 +51,13 @@ for i = 5 + values, #ARGV do
   last = ARGV[i]
 end
 if done > 0 then bound_restored(keys.dlq, keys.restored) end
-redis.call('HINCRBY', operation, 'done', done)
-redis.call('HINCRBY', operation, 'skipped', skipped)
-if last ~= '' then redis.call('HSET', operation, 'cursor', last) end
+if owner ~= '' then
+  redis.call('HINCRBY', operation, 'done', done)
+  redis.call('HINCRBY', operation, 'skipped', skipped)
+  if last ~= '' then redis.call('HSET', operation, 'cursor', last) end
+elseif done > 0 then
+  audit(KEYS[6], {
+    'action', 'letter_restored', 'actor', change.actor, 'reason', change.reason, 'letter', last,
+  })
+end
 return {done, skipped, last, blocked, blocked ~= '' and 'full' or ''}

@@ -70,18 +70,6 @@ local function store(command, n, letter_id, history)
   redis.call(unpack(command, 1, n + 4))
 end
 
-local function put_away(archive, archived, place, letter_id, letter, history)
-  place = string.format('%.0f', place)
-  local command = {'XADD', archive, place .. '-0'}
-  for i = 1, #letter, 2 do
-    if letter[i] ~= HISTORY and letter[i] ~= LETTER then
-      command[#command + 1] = letter[i]; command[#command + 1] = letter[i + 1]
-    end
-  end
-  store(command, #command, letter_id, history)
-  redis.call('ZADD', archived, place, letter_id)
-end
-
 local function take_out(archive, archived, place, letter_id)
   redis.call('XDEL', archive, string.format('%.0f-0', place))
   redis.call('ZREM', archived, letter_id)

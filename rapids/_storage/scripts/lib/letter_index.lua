@@ -215,7 +215,3 @@ local function unindex_letters(index, by_fingerprint)
     if removed > 0 then redis.call('HINCRBY', index, 'entries', -removed) end
   end)
 end
-
-local function unindex_letter(index, entry_id, letter)
-  unindex_letters(index, {[fingerprint_of(letter)] = {entry_id}})
-end
