@@ -26,10 +26,8 @@ from rapids._storage.client.commands import (
     run_id_in,
     whole_call,
 )
-from rapids._storage.client.places import Client, Place, PoolPlace
-from rapids._storage.client.protocol import Command, answers, pack, round_trip, time_limit
-from rapids._storage.client.redirects import follow
-from rapids._storage.client.servers import ClusterPlace
+from rapids._storage.client.protocol import Command, answers, follow, pack, round_trip, time_limit
+from rapids._storage.client.servers import Client, ClusterPlace, Place, PoolPlace
 
 __all__ = [
     "AnswerLostError",
