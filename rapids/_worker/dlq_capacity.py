@@ -1,4 +1,4 @@
-"""Room for dead letters: warns before the oldest are cut away for newer ones, and tells when they were."""
+"""Room for dead letters: warns before the oldest are cut away for newer ones, and reports when they were."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ PAUSE = 10.0
 """Seconds between two looks of one router, on average."""
 
 NEAR, FAR = 0.8, 0.6
-"""The share of `dlq_maxlen` at which it is told that letters may be cut, and that below which it may be told again."""
+"""The share of `dlq_maxlen` from which a warning says that letters may be cut, and that below which it may recur."""
 
 
 class DlqCapacity:
@@ -33,7 +33,7 @@ class DlqCapacity:
         self._maxlen = maxlen
         self._cut: int | None = None
         """How many were cut by the last look; None before the first."""
-        self._is_told = False
+        self._is_reported = False
         self._log = {**context.log, "dlq": dlq}
 
     async def run(self) -> None:
@@ -46,28 +46,30 @@ class DlqCapacity:
     async def _look(self) -> None:
         """A look. Where it fails that is no outage, and keeps nobody from handling what there is."""
         try:
-            self._tell(await letter_index.room(self._context.commands, self._dlq))
+            self._report(await letter_index.room(self._context.commands, self._dlq))
         except (RedisError, OSError) as error:
             logger.debug("dead letters were not looked at: %s", error, extra=self._log)
 
-    def _tell(self, room: Room) -> None:
+    def _report(self, room: Room) -> None:
         """Log when the limit is near, when that is over, and what was cut since the last look."""
         share = room.length / self._maxlen
-        if not self._is_told and share >= NEAR:
-            self._is_told = True
+        if not self._is_reported and share >= NEAR:
+            self._is_reported = True
             logger.warning(
                 "%d dead letters wait for somebody, and dlq_maxlen is %d: soon the oldest are cut away for newer ones, "
                 "and with them what failed and why. Replay or discard some, or raise dlq_maxlen",
-                *(room.length, self._maxlen),
+                room.length,
+                self._maxlen,
                 extra={**self._log, "letters": room.length},
             )
-        elif self._is_told and share < FAR:
-            self._is_told = False
+        elif self._is_reported and share < FAR:
+            self._is_reported = False
             logger.info("there is room for dead letters again: %d", room.length, extra=self._log)
         if self._cut is not None and room.cut > self._cut:
             logger.error(
                 "%d dead letters were cut away, since dlq_maxlen is %d, and nobody had replayed or discarded them",
-                *(room.cut - self._cut, self._maxlen),
+                room.cut - self._cut,
+                self._maxlen,
                 extra={**self._log, "lost_count": room.cut - self._cut},
             )
         self._cut = room.cut

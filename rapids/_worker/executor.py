@@ -189,7 +189,7 @@ class Executor:
     async def _wait(self, held: HeldEntry, *, is_confirmed: bool) -> bool:
         """Wait until the gate may answer otherwise; whether Redis was asked just now whether the entry is ours.
 
-        That is how a process that was stopped and continued does not run what others took over meanwhile.
+        That is how a process that was stopped and continued does not run what others have taken over.
         """
         try:
             if is_confirmed or self._gate.is_sure_of(held):

@@ -144,13 +144,13 @@ class HandlerRunner:
         raise asyncio.CancelledError  # whatever a handler made of its interruption, that was no failure
 
     def _is_interruption(self, error: BaseException) -> bool:
-        """Whether the router's end is behind the error: interrupting, or going down with its event loop."""
+        """Whether the error comes from the router's end: it interrupts, or its event loop ends."""
         if self._stop.interrupts.is_set():
             return True
         return isinstance(error, asyncio.CancelledError) and self._stop.asked.is_set()
 
     async def _stops_within(self, seconds: float) -> bool:
-        """Wait; whether the router stops meanwhile, which is not to wait for an attempt yet to come."""
+        """Wait; whether the router stops during that, which does not wait for another attempt."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._stop.asked.wait()
@@ -208,8 +208,12 @@ class HandlerRunner:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed)
         logger.warning(
             "handler %r failed on event %s, delivery %d, after %d attempts: %s: %s",
-            *(handler.name, exhausted.event_id, delivery.deliveries, exhausted.max_attempts),
-            *(failure.error_type, _told(error, failure)),
+            handler.name,
+            exhausted.event_id,
+            delivery.deliveries,
+            exhausted.max_attempts,
+            failure.error_type,
+            _message(error, failure),
             extra=self._extra(delivery, failure.error_type),
         )
         if isinstance(error, RetryAfter):
@@ -221,8 +225,12 @@ class HandlerRunner:
     def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure) -> None:
         logger.warning(
             "handler %r: attempt %d of %d failed on event %s: %s: %s",
-            *(handler.name, delivery.attempt, handler.retries + 1, delivery.event.id),
-            *(failure.error_type, _told(error, failure)),
+            handler.name,
+            delivery.attempt,
+            handler.retries + 1,
+            delivery.event.id,
+            failure.error_type,
+            _message(error, failure),
             extra=self._extra(delivery, failure.error_type),
         )
 
@@ -339,8 +347,8 @@ def _abandoned(delivery: UnderWay, settings: RouterSettings) -> Failure:
     )
 
 
-def _told(error: BaseException, failure: Failure) -> str:
-    """The error's text as the log may have it: the dead letter keeps it whole, beside the payload it may quote."""
+def _message(error: BaseException, failure: Failure) -> str:
+    """The error's text for the log: the dead letter keeps all of it, next to the payload that it may quote."""
     return without_input(error) if isinstance(error, ValidationError) else failure.message
 
 

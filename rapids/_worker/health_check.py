@@ -45,7 +45,7 @@ STALL = 3.0
 """Seconds for which the loop may stand still: half of what a consumer's name lasts without being kept."""
 
 MEMORY = 10.0
-"""Seconds for which a stall is remembered. While the loop stands still nobody can be told."""
+"""Seconds for which a stall is remembered. While the loop stands still nothing can be reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _fault(v: HealthSnapshot, standing: Standing | Exception | None, limits: Lim
     if isinstance(standing, Exception):
         return "redis_unavailable", f"Redis unavailable: {type(standing).__name__}: {reason(standing)}"
     if standing is None:
-        return "group_lost", "the stream or its consumer group is gone, and not made again yet"
+        return "group_lost", "the stream or its consumer group is gone, and not recreated yet"
     if v.failing is not None and v.failing_for > limits.failing:
         what, error = v.failing.operation, v.failing.error
         return "redis_unavailable", f"{what} has been failing for {v.failing_for:.0f} s: {error}"

@@ -61,8 +61,8 @@ class Inflight:
         self._counts = counts
         self._lease_seconds = lease_seconds
         self.registering = 0
-        """How many calls register held entries with a recreated group. An acknowledgement that is sent meanwhile could
-        come first, and the entry be registered after it, for good."""
+        """How many calls register held entries with a recreated group. An acknowledgement that is sent before they end
+        could come first, and the entry be registered after it, for good."""
         self.last_read: dict[Source, str] = {}
         """Up to which id each source was read."""
         self.tick_interval = math.inf
@@ -77,8 +77,7 @@ class Inflight:
     def given_out(self, asked_at: float) -> float:
         """When Redis may have given out what an answer found just now brings (`time.monotonic()`, seconds).
 
-        A moment ago; but if this process stood still meanwhile, the answer may have been waiting ever since it was
-        asked for.
+        A moment ago; but if this process stood still since it asked, the answer may have been waiting all that time.
         """
         now = time.monotonic()
         is_late = now - self.ticked_at > 1.5 * self.tick_interval

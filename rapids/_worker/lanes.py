@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 class _Lane(Generic[T]):
-    """One key's entries: one that is under way or awaited, and those behind it."""
+    """One key's entries: one that is under way or awaited, and those after it."""
 
-    __slots__ = ("awaited", "behind", "overdue_at")
+    __slots__ = ("awaited", "overdue_at", "queue")
 
     def __init__(self) -> None:
-        self.behind: deque[T] = deque()
+        self.queue: deque[T] = deque()
         self.awaited: bytes | None = None
         """The entry that waits to be delivered again; nothing of the lane runs until it has."""
         self.overdue_at = math.inf
@@ -46,16 +46,16 @@ class Lanes(Generic[T]):
         if lane.awaited == entry_id:
             self._found(key, lane)
             return True
-        lane.behind.append(item)
+        lane.queue.append(item)
         self.queued += 1
         return False
 
     def leave(self, key: Hashable) -> T | None:
         """What was under way has come to its end: what of this key is to begin now, if anything is."""
         lane = self._lanes[key]
-        if lane.behind:
+        if lane.queue:
             self.queued -= 1
-            return lane.behind.popleft()
+            return lane.queue.popleft()
         del self._lanes[key]
         return None
 
@@ -83,15 +83,15 @@ class Lanes(Generic[T]):
         return begin
 
     def postpone(self, overdue_at: float) -> None:
-        """Wait for what is awaited until then at least: it could not come back meanwhile."""
+        """Wait for what is awaited until then at least: it could not come back before."""
         for key in self._awaiting:
             self._lanes[key].overdue_at = max(self._lanes[key].overdue_at, overdue_at)
 
     def drain(self) -> list[T]:
-        """Everything queued, to be handed back; lanes are empty from then on."""
-        left = [item for lane in self._lanes.values() for item in lane.behind]
+        """Everything queued, to be released; lanes are empty from then on."""
+        left = [item for lane in self._lanes.values() for item in lane.queue]
         for lane in self._lanes.values():
-            lane.behind.clear()
+            lane.queue.clear()
         self.queued = 0
         return left
 

@@ -121,7 +121,9 @@ class Leases:
         self._context.log["consumer"] = await identity.change()
         logger.error(
             "another process took the consumer name %r while this one stood still, and %d entries with it; going by %r",
-            *(taken, lost, identity.name),
+            taken,
+            lost,
+            identity.name,
             extra={**self._context.log, "lost_leases": lost},
         )
 
@@ -143,7 +145,8 @@ class Leases:
         if late + self._interval >= self._duration and len(self._inflight):
             logger.warning(
                 "the event loop stood still for %.1f s: leases of %d entries may have lapsed",
-                *(late, len(self._inflight)),
+                late,
+                len(self._inflight),
                 extra={**self._context.log, "standstill_seconds": late},
             )
 
@@ -177,7 +180,7 @@ class Leases:
         """Those of the entries that are not pending because the group was recreated without them.
 
         Nobody can have taken what our lease lasted for. What it had lapsed for another may have taken and settled; but
-        where the group was made again since, rather once too often than not at all. Raises `RedisError`.
+        where the group was recreated since, rather once too often than not at all. Raises `RedisError`.
         """
         now = time.monotonic()
         lasting = {held.entry.entry_id for held in lost if self._inflight.lease_lasts(held, now)}

@@ -35,7 +35,7 @@ SMALL = 1_000
 """Entries in a stream that may be cut from one end to the other between two samples."""
 
 NEAR, FAR = 0.8, 0.6
-"""The share at which it is told that the group may lose entries, and that below which it may be told again."""
+"""The share from which a warning says that the group may lose entries, and that below which it may be said again."""
 
 NODE = 200
 """Entries by which the length of a stream that is cut to a length may change: it is cut in whole nodes."""
@@ -56,14 +56,14 @@ class Gap:
     after: str
     """The id last delivered before it."""
     before: str | None
-    """The first entry behind it; None where there is none yet."""
+    """The first entry after it; None where there is none yet."""
     estimated: int | None
     """How many they were, by the server's counts; None where it does not know."""
 
 
 class Gaps:
-    """Decides when to sample, and what a sample shows. What is lost is told by the consumer whose read goes across it,
-    so that a group tells it once."""
+    """Decides when to sample, and what a sample shows. What is lost is reported by the consumer whose read goes
+    across it, so that a group reports it once."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -120,7 +120,9 @@ class Gaps:
     def _take(self, sample: Sample | None) -> None:
         before, self._last = self._last, sample
         if sample is None or before is None or order(sample.delivered) < order(before.delivered):
-            before = None  # the group is lost, was made again, or is to read anew: what was known of it is of no use
+            before = (
+                None  # the group is lost, was recreated, or reads from an earlier id: what was known of it is of no use
+            )
         if sample is None:
             return
         self._note_uncounted(sample)
@@ -148,10 +150,12 @@ class Gaps:
             self._is_near = False
         elif share >= NEAR and not self._is_near and before is not None and is_being_cut(sample, before):
             self._is_near = True
-            behind = "" if sample.lag is None else f"{sample.lag} entries, "
+            lag = "" if sample.lag is None else f"{sample.lag} entries, "
             logger.warning(
                 "the group is %s%.0f %% of the stream behind, which is cut at about %d entries: it may lose some",
-                *(behind, share * 100, sample.length),
+                lag,
+                share * 100,
+                sample.length,
                 extra={**self._context.log, "lag": sample.lag, "length": sample.length},
             )
 
@@ -161,7 +165,9 @@ class Gaps:
             self._context,
             gap.estimated,
             "entries were cut from the stream before the group had read them: lost, %s, between %s and %s",
-            *(how_many, gap.after, gap.before or "the next one"),
+            how_many,
+            gap.after,
+            gap.before or "the next one",
             after=gap.after,
             before=gap.before,
         )
@@ -175,7 +181,7 @@ def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | N
     """
     delivered = order(sample.delivered)
     if sample.first is not None and order(sample.first) <= delivered:
-        return None  # nothing was cut away behind it
+        return None  # nothing was cut away after it
     removed = None if sample.added is None else sample.added - sample.length
     if removed is not None and sample.read is not None and removed > sample.read + uncounted:
         return Gap(sample.delivered, sample.first, removed - sample.read - uncounted)

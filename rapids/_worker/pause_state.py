@@ -23,7 +23,7 @@ class PauseState:
     """Looks whether the group is paused together with the reclaimer's look at its consumers: once a second.
 
     While Redis does not answer it stays as it was last known to be. What had not begun is released, and so is what a
-    read that was blocked brings meanwhile; running handlers finish and are settled.
+    read that was blocked brings; running handlers finish and are settled.
     """
 
     def __init__(self, context: WorkerContext, intake: Intake, settler: Settler, reader: Reader) -> None:

@@ -142,7 +142,7 @@ class Reader:
                 self._acks.requeue(acks)
 
     def _reading(self, name: str) -> groups.Reading:
-        """The read of this consumer: another one from when it goes by another name."""
+        """The read of this consumer: another one once it has another name."""
         block_ms = self._settings.block_ms
         if block_ms > BLOCK_AFTER_ERROR and "reading" in self._context.outages.failing:
             return self._new_reading(name, BLOCK_AFTER_ERROR)

@@ -172,7 +172,7 @@ class Reclaimer:
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
 
     async def fetch(self, held: HeldEntry) -> bool:
-        """Bring the payload of a held entry back. False where it was trimmed away meanwhile: then it is lost."""
+        """Bring the payload of a held entry back. False where it was trimmed away: then it is lost."""
         entry, context = held.entry, self._context
         source = entry.source
         fields = await context.outages.retry(

@@ -99,7 +99,7 @@ class Settler:
     def acknowledge(self, held: HeldEntry) -> None:
         """Settle an entry that needs nothing else: every handler was done at the first go, or there is none.
 
-        Who had it before may have left a ledger meanwhile, of what it had done: only at a first delivery nobody had.
+        An earlier consumer may have left a ledger of what it had done: only at a first delivery there was none.
         """
         entry = held.entry
         if entry.ledger is None and entry.deliveries == 1 and held.state is not State.LOST:
@@ -194,7 +194,8 @@ class Settler:
                 if reply not in NOT_OURS:
                     self._acks.settled_at = time.monotonic()
                 is_held = one.held.state is not State.LOST
-                self._drop(one, reply)
+                if reply != b"stale":  # else it was delivered to this process again
+                    self._inflight.drop(one.held)
                 if isinstance(one.settlement, Keep):
                     self._context.next_look.within(one.settlement.delay)
                 self._log(one, reply)
@@ -203,9 +204,8 @@ class Settler:
 
     async def _settle_by_script(self, batch: Sequence[Settled]) -> list[Reply]:
         """What the script did for each, or the error. Raises `RedisError` if no answer came."""
-        context = self._context
-        dlq, dlq_maxlen = context.settings.dlq_stream, context.settings.dlq_maxlen
-        calls = [_call_for(one) for one in batch]
+        calls, context, settings = [_call_for(one) for one in batch], self._context, self._context.settings
+        dlq, dlq_maxlen = settings.dlq_stream, settings.dlq_maxlen
         return await settlement.settle(context.commands, context.name, calls, dlq=dlq, dlq_maxlen=dlq_maxlen)
 
     def _note_unsure(self, batch: Sequence[Settled]) -> None:
@@ -219,15 +219,10 @@ class Settler:
         self._log(one, b"trimmed")
         return replace(one, settlement=ACK, retried=(), is_lost=True)
 
-    def _drop(self, one: Settled, reply: Reply) -> None:
-        """End the lease, unless the entry was delivered to this process again while an answer was on its way."""
-        if reply != b"stale":
-            self._inflight.drop(one.held)
-
     async def _missing(self, one: Settled) -> Settled | None:
         """What is still to be settled of an entry that was not pending; None where nothing is.
 
-        All of it where its group was made anew, and the entry is pending now. Its letters where it was trimmed, and
+        All of it where its group was recreated, and the entry is pending now. Its letters where it was trimmed, and
         somebody dropped it for that. Not if it may have been settled by a write whose answer was lost, unless the
         group was lost since: then rather once too often than not at all.
         """
@@ -257,7 +252,7 @@ class Settler:
         }
         match reply, one.settlement:
             case b"gone", _:
-                logger.warning("entry %s was settled by another consumer meanwhile", entry_id, extra=extra)
+                logger.warning("entry %s was settled by another consumer", entry_id, extra=extra)
             case b"lost", _:
                 logger.warning("entry %s is another consumer's now: wrote only what is done", entry_id, extra=extra)
             case b"trimmed", _:
@@ -273,14 +268,17 @@ class Settler:
                     "delivery %d of entry %s failed; next one in %.1f s"
                     if has_failed
                     else "delivery %d of entry %s was for some of its handlers only; next one in %.1f s",
-                    *(one.entry.deliveries, entry_id, delay),
+                    one.entry.deliveries,
+                    entry_id,
+                    delay,
                     extra=extra,
                 )
             case _, Park(ledger=ledger):
                 handlers = sorted(ledger.gave_up)
                 logger.error(
                     "entry %s parked, as there is no dead-letter stream: failed for good in %s",
-                    *(entry_id, ", ".join(map(repr, handlers))),
+                    entry_id,
+                    ", ".join(map(repr, handlers)),
                     extra={**extra, "handlers": handlers},
                 )
 
@@ -288,7 +286,10 @@ class Settler:
         for letter in letters:
             logger.error(
                 "dead letter of handler %r for entry %s: %s: %s",
-                *(letter.handler, extra["entry_id"], letter.reason, letter.failure.error_type),
+                letter.handler,
+                extra["entry_id"],
+                letter.reason,
+                letter.failure.error_type,
                 extra={**extra, "handler": letter.handler, "error_type": letter.failure.error_type},
             )
 
@@ -301,7 +302,10 @@ def _call_for(one: Settled) -> SettleCall:
     """What the script is to do: one clause for each settlement."""
     entry, settlement_ = one.entry, one.settlement
     call = SettleCall(
-        *(entry.source, entry.entry_id, "ack", settlement_.ledger.dump()),
+        source=entry.source,
+        entry_id=entry.entry_id,
+        verb="ack",
+        ledger=settlement_.ledger.dump(),
         delivery=entry.deliveries,
         taken_with=entry.ledger or b"",
     )
@@ -321,10 +325,10 @@ def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:
 
 
 def _why(failures: Sequence[Dead]) -> bytes:
-    told = [
+    failed = [
         {"handler": failure.handler, "reason": failure.reason, "error": failure.failure.message} for failure in failures
     ]
-    return orjson.dumps(told)
+    return orjson.dumps(failed)
 
 
 def _count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
@@ -362,8 +366,13 @@ def _count_entry(counts: Counts, one: Settled) -> None:
                 source, entry_id, handlers = one.entry.source, one.entry.entry_id.decode(), sorted(ledger.gave_up)
                 counts.observers.tell(
                     Parked(
-                        *(source.stream, source.group, entry_id, one.event_id, of_type.event_type),
-                        *(tuple(handlers), one.entry.deliveries),
+                        stream=source.stream,
+                        group=source.group,
+                        entry_id=entry_id,
+                        event_id=one.event_id,
+                        event_type=of_type.event_type,
+                        handlers=tuple(handlers),
+                        deliveries=one.entry.deliveries,
                     )
                 )
 
@@ -375,7 +384,14 @@ def _count_letters(counts: Counts, one: Settled, of_type: OfType, letters: Seque
             source, entry_id = one.entry.source, one.entry.entry_id.decode()
             counts.observers.tell(
                 DeadLettered(
-                    *(source.stream, source.group, entry_id, one.event_id, of_type.event_type),
-                    *(letter.handler, letter.reason, letter.failure, one.entry.deliveries),
+                    stream=source.stream,
+                    group=source.group,
+                    entry_id=entry_id,
+                    event_id=one.event_id,
+                    event_type=of_type.event_type,
+                    handler=letter.handler,
+                    reason=letter.reason,
+                    failure=letter.failure,
+                    deliveries=one.entry.deliveries,
                 )
             )

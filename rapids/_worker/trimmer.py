@@ -42,7 +42,7 @@ class Trimmer:
         self._context = context
         self._leases = leases
         self._removed = 0
-        self._told: str | None = None
+        self._reported: str | None = None
         """The group that was said to hold the trimming back."""
         self._is_refused = False
         self.seen: Trimming | None = None
@@ -77,31 +77,36 @@ class Trimmer:
             held = None if oldest is None else HeldBack(oldest.group, oldest.entry_id, oldest.age, oldest.consumer)
             self.seen = Trimming(self._removed, trim.left, held)
             if not trim.removed:
-                self._tell(self.seen)
+                self._report(self.seen)
                 return
 
-    def _tell(self, seen: Trimming) -> None:
+    def _report(self, seen: Trimming) -> None:
         """Log when a group begins to hold the trimming back for long, and when that is over."""
         held = seen.held_back_by
-        if self._told is not None and (held is None or held.group != self._told or not _is_long(seen, share=0.5)):
+        if self._reported is not None and (
+            held is None or held.group != self._reported or not _is_long(seen, share=0.5)
+        ):
             logger.info(
                 "group %r does not hold back the trimming any more",
-                self._told,
-                extra={**self._context.log, "held_back_by": self._told},
+                self._reported,
+                extra={**self._context.log, "held_back_by": self._reported},
             )
-            self._told = None
-        if self._told is None and held is not None and _is_long(seen):
-            self._told = held.group
+            self._reported = None
+        if self._reported is None and held is not None and _is_long(seen):
+            self._reported = held.group
             logger.warning(
                 "group %r holds back the trimming: %s since %.0f s; %d entries are in the stream. A group that nobody "
                 "needs any more is removed by XGROUP DESTROY",
-                *(held.group, _state_of(held), held.age, seen.left),
+                held.group,
+                _state_of(held),
+                held.age,
+                seen.left,
                 extra={**self._context.log, "held_back_by": held.group, "entry_id": held.entry_id},
             )
 
 
 def _is_long(seen: Trimming, share: float = 1.0) -> bool:
-    """Whether it is long, or much, that is held back; or this share of it, so that it is not told at every turn."""
+    """Whether it is long, or much, that is held back; or this share of it, so that it is not reported at every turn."""
     if (held := seen.held_back_by) is None:
         return False
     return held.age >= LONG_HELD * share or (seen.left >= MANY_LEFT * share and held.age >= MANY_HELD * share)

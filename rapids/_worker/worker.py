@@ -50,7 +50,7 @@ ANSWER_TIMEOUT = 5.0
 """Seconds a command other than the blocking read may take."""
 
 CANCEL_GRACE = 2.0
-"""Seconds a cancelled handler has to end before it is left behind."""
+"""Seconds a cancelled handler has to end before the stop goes on without it."""
 
 UNBLOCK_TIME = 1.0
 """Seconds a blocked read has to come back before it is cancelled."""
@@ -141,7 +141,7 @@ class Worker:
             await self._closed()
 
     async def _closed(self) -> None:
-        """Close, however often this task is cancelled meanwhile; being cancelled again only cuts the waiting short."""
+        """Close, however often this task is cancelled; being cancelled again only cuts the waiting short."""
         self._stop.asked.set()
         closing = asyncio.create_task(self._close(), name=f"{self._supervisor.prefix}:closing")
         cancelled = False
@@ -199,7 +199,7 @@ class Worker:
             state = await streams.group_state(self._commands, source)
             self._inflight.last_read[source] = state.last_delivered_id
         await self._pause_state.look()
-        if not self._settings.exclusive:  # then the active consumer takes what is pending, of whomever
+        if not self._settings.exclusive:  # then the active consumer takes what is pending for any consumer
             await self._reclaimer.recall()
 
     def _make_parts(self, context: WorkerContext) -> None:
@@ -328,7 +328,9 @@ class Worker:
             await asyncio.wait(executing, timeout=CANCEL_GRACE)
         if left := [task for task in executing if not task.done()]:
             logger.error(
-                "%d handlers do not end though they were cancelled; left behind", len(left), extra=self._context
+                "%d handlers do not end though they were cancelled; the stop goes on without them",
+                len(left),
+                extra=self._context,
             )
 
     async def _ended_in_time(self, executing: Sequence[asyncio.Task[None]]) -> bool:
