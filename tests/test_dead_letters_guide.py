@@ -154,7 +154,7 @@ def test_the_page_has_commands_and_answers() -> None:
     assert sum(bool(step.printed) for step in steps()) > 20
 
 
-@pytest.mark.parametrize("block", python_blocks(), ids=["who", "put_right"])
+@pytest.mark.parametrize("block", python_blocks(), ids=["who", "replay_declined"])
 @pytest.mark.slow
 def test_python_runs_as_printed(block: str, redis_url: str, tmp_path: Path) -> None:
     script = tmp_path / "reader.py"
