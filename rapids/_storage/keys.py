@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rapids._core.settings import hash_tag
 
 __all__ = [
+    "IN_SCRIPTS",
     "PARKED",
     "WAITING",
     "Source",
@@ -20,6 +21,7 @@ __all__ = [
     "letters_restored",
     "operating",
     "operation",
+    "operation_errors",
     "operations",
     "replay_stream",
 ]
@@ -29,6 +31,15 @@ WAITING = b"rapids:waiting"
 
 PARKED = b"rapids:parked"
 """The consumer that holds entries nobody will run again."""
+
+IN_SCRIPTS = {
+    "WAITING": WAITING.decode(),
+    "PARKED": PARKED.decode(),
+    "REPLAY_STREAM": ":rapids:replay:",
+    "FINGERPRINTS": ":fingerprints",
+    "ERRORS": ":errors",
+}
+"""Names, and what names of keys end with or contain, by what the scripts call them."""
 
 
 def _tagged(stream: str) -> str:
@@ -81,8 +92,13 @@ def letters_restored(dlq: str) -> str:
 
 
 def operation(dlq: str, operation_id: str) -> str:
-    """Hash with a TTL: an operation on many letters. Its errors are a list, named `:errors` behind it."""
+    """Hash with a TTL: an operation on many letters. Its errors are in `operation_errors`."""
     return _beside(dlq, f"operation:{operation_id}")
+
+
+def operation_errors(dlq: str, operation_id: str) -> str:
+    """List with a TTL: the errors of an operation."""
+    return f"{operation(dlq, operation_id)}{IN_SCRIPTS['ERRORS']}"
 
 
 def operations(dlq: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
-from rapids._storage.keys import audit_log, operating, operation, operations
+from rapids._storage.keys import audit_log, operating, operation, operation_errors, operations
 
 __all__ = [
     "MOST_ERRORS",
@@ -59,7 +59,7 @@ class Claim:
     @property
     def errors(self) -> str:
         """The key of its errors."""
-        return f"{self.key}:errors"
+        return operation_errors(self.dlq, self.operation_id)
 
     @property
     def operating(self) -> str:
@@ -124,7 +124,9 @@ async def pass_over(commands: Commands, held: Claim, counted_as: str, place: str
 async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredOperation, Sequence[bytes]] | None:
     """An operation and its errors, in one round trip; None if there is none."""
     key = operation(dlq, operation_id)
-    values, errors = await commands.send([("HMGET", key, *NAMES), ("LRANGE", f"{key}:errors", 0, MOST_ERRORS - 1)])
+    values, errors = await commands.send(
+        [("HMGET", key, *NAMES), ("LRANGE", operation_errors(dlq, operation_id), 0, MOST_ERRORS - 1)]
+    )
     fields = _named(checked(values))
     return None if not fields["state"] else (fields, checked(errors))
 

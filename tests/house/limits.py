@@ -52,7 +52,6 @@ NOT_YET = {
     "small_modules": 4,
     "unpacked_tuples": 39,
     "wire_names": 72,
-    "key_names": 10,
     "rapids": 21.2,
     "rapids_fastapi": 34.0,
     "emit": 12,

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from rapids._storage.keys import PARKED, WAITING
+from rapids._storage.keys import IN_SCRIPTS
 
 __all__ = ["Script", "assemble", "load"]
 
 _INCLUDE = re.compile(r"-- include: (lib/\w+\.lua)")
 """A line that stands for the text of another file. A file that is included twice is there once, where it is first."""
+
+_NAME = re.compile(r"\$([A-Z_]+)")
+"""Stands for a name that `keys.py` has for the scripts."""
 
 _POSITION = re.compile(r"@?user_script:(\d+)")
 """Where in a script an error happened, as servers say it: by a line of the text they were sent."""
@@ -66,4 +69,4 @@ def _lines(file: str, text: str, included: set[str]) -> Iterator[tuple[str, str]
 
 def _text(file: str) -> str:
     text = files(__name__).joinpath(file).read_text(encoding="utf-8")
-    return text.replace("$WAITING", WAITING.decode()).replace("$PARKED", PARKED.decode())
+    return _NAME.sub(lambda name: IN_SCRIPTS[name[1]], text)

@@ -9,7 +9,7 @@
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
 -- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
 -- include: lib/time.lua
--- include: lib/holders.lua
+-- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, min_idle, room, look = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -11,7 +11,7 @@
 -- include: lib/fields.lua
 -- include: lib/holding_consumers.lua
 -- include: lib/time.lua
--- include: lib/holders.lua
+-- include: lib/names.lua
 
 local function go_on_to(id)
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do

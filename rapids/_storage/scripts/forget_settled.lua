@@ -4,7 +4,7 @@
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, then ids
 -- Returns the ids forgotten.
--- include: lib/holders.lua
+-- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key, group = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 local keepers, forgotten = {}, {}

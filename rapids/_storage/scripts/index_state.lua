@@ -6,6 +6,7 @@
 -- letters cut away, when last (ms, or false), fingerprints}. A fingerprint is {name, description or false, letters,
 -- first id, last id}.
 -- include: lib/letter_index.lua
+-- include: lib/names.lua
 local dlq, index = KEYS[1], KEYS[2]
 local length, last = redis.call('XLEN', dlq), last_id_of(dlq)
 
@@ -22,7 +23,7 @@ local function look()
     local count = redis.call('XLEN', key)
     if count > 0 then
       rows[#rows + 1] = {
-        name, redis.call('HGET', index .. ':fingerprints', name), count,
+        name, redis.call('HGET', index .. FINGERPRINTS, name), count,
         redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1], redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1][1],
       }
       all = all + count

@@ -5,7 +5,7 @@
 -- Returns {now in ms, consumers, more (1 | 0)}. A consumer is {name, pending, idle in ms, inactive in ms or false,
 -- the token of the process that goes by this name or false}.
 -- include: lib/time.lua
--- include: lib/holders.lua
+-- include: lib/names.lua
 local stream, group, from, most, names = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
 -- include: lib/byte_order.lua

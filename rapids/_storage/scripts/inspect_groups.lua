@@ -10,7 +10,7 @@
 -- false, pending, pending of waiting entries, pending of parked ones, oldest pending but for those or false, due
 -- entries, entries to replay, consumers, those that live}.
 -- include: lib/time.lua
--- include: lib/holders.lua
+-- include: lib/names.lua
 local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
 local looked_at, enough = 0, 2000 -- consumers: the server does nothing else meanwhile

@@ -6,7 +6,7 @@
 -- Returns {now in ms, the id to end at, entries}. An entry is {id, consumer, idle in ms, delivery count, ledger or
 -- false, when it is due in ms or false, why it is parked or false, whether its consumer lives (1 | 0)}.
 -- include: lib/time.lua
--- include: lib/holders.lua
+-- include: lib/names.lua
 -- include: lib/last_id.lua
 local stream, ledger, due, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, from, until_, most, consumer, names = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]

@@ -12,6 +12,7 @@
 -- the last entry id processed ('' for none), the one that must be moved by itself ('' for none), why, the id of the
 -- entry appended last ('' for none)}.
 -- include: lib/letter_archive.lua
+-- include: lib/names.lua
 local dlq, index, archive, archived, restored, again = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local operation, owner, alone = KEYS[8], ARGV[1], ARGV[2] == '1'
 local retention, most, enough = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -39,7 +40,7 @@ local function target_of(stream, group)
   if not stream_tag and string.find(stream, '[{}]') then return nil, 'irregular' end
   if tag ~= '' and (stream_tag or stream) ~= tag then return nil, 'another slot' end
   if scope == 'everyone' then return stream end
-  return (stream_tag and stream or '{' .. stream .. '}') .. ':rapids:replay:' .. group
+  return (stream_tag and stream or '{' .. stream .. '}') .. REPLAY_STREAM .. group
 end
 
 -- Tables for each letter are made once and filled anew: a server's allocator takes much of the time of a move.

@@ -18,7 +18,7 @@
 -- include: lib/fields.lua
 -- include: lib/holding_consumers.lua
 -- include: lib/time.lua
--- include: lib/holders.lua
+-- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

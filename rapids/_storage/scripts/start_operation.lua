@@ -6,6 +6,7 @@
 -- Returns the id of the operation that is in its way, or nothing.
 -- include: lib/audit.lua
 -- include: lib/time.lua
+-- include: lib/names.lua
 local id, ttl, most, prefix = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local other = redis.call('GET', KEYS[2])
 if other and redis.call('EXISTS', prefix .. other) == 1 then return other end
@@ -23,7 +24,7 @@ local over = redis.call('ZCARD', KEYS[3]) - most
 for _, old in ipairs(over > 0 and redis.call('ZRANGE', KEYS[3], 0, most) or {}) do
   local state = redis.call('HGET', prefix .. old, 'state')
   if over > 0 and state ~= 'running' and state ~= 'paused' then -- which are few: one of each kind
-    redis.call('DEL', prefix .. old, prefix .. old .. ':errors')
+    redis.call('DEL', prefix .. old, prefix .. old .. ERRORS)
     redis.call('ZREM', KEYS[3], old)
     over = over - 1
   end

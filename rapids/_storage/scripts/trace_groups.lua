@@ -5,7 +5,7 @@
 --       before the group's name), and names of consumers (before group, colon, name); then the entries
 -- Returns {groups, more (1 | 0)}, nothing where there is no stream. A group is {name, entries}, an entry {state,
 -- pending entry as inspect_pending tells it, or false}. The state is `undelivered`, `pending` or `settled`.
--- include: lib/holders.lua
+-- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, most, ledger, due, parked, names = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 

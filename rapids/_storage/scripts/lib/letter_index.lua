@@ -7,6 +7,7 @@
 -- is put right by making it anew.
 -- include: lib/entry_id.lua
 -- include: lib/last_id.lua
+-- include: lib/names.lua
 
 local LONGEST_PART, MOST_FINGERPRINTS = 200, 1000
 
@@ -56,13 +57,13 @@ local function fingerprint_in(values) return name_of(description_of(values)) end
 local function fingerprint_of(letter) return name_of(describe(letter)) end
 
 local function fingerprints_of(index)
-  local names = redis.call('HKEYS', index .. ':fingerprints')
+  local names = redis.call('HKEYS', index .. FINGERPRINTS)
   names[#names + 1] = OTHERS
   return names
 end
 
 local function fingerprint_for(index, letter)
-  local all, description = index .. ':fingerprints', describe(letter)
+  local all, description = index .. FINGERPRINTS, describe(letter)
   local name = name_of(description)
   if name ~= OTHERS and redis.call('HEXISTS', all, name) == 0 then
     if redis.call('HLEN', all) >= MOST_FINGERPRINTS then return OTHERS end
@@ -79,7 +80,7 @@ local function drop_index(index)
   redis.call('HINCRBY', index, 'epoch', 1)
   local ok, names = pcall(fingerprints_of, index)
   for _, name in ipairs(ok and names or {OTHERS}) do redis.call('UNLINK', index .. ':' .. name) end
-  redis.call('UNLINK', index .. ':fingerprints')
+  redis.call('UNLINK', index .. FINGERPRINTS)
 end
 
 -- Whether an error is one of these answers of the server.
@@ -131,7 +132,7 @@ local function sweep(dlq, index)
     local left = oldest and redis.call('XLEN', key) or 0
     if left == 0 then
       redis.call('UNLINK', key)
-      redis.call('HDEL', index .. ':fingerprints', name)
+      redis.call('HDEL', index .. FINGERPRINTS, name)
     end
     entries = entries + left
   end
@@ -204,7 +205,7 @@ local function unindex_letters(index, by_fingerprint)
       local gone = redis.call('XDEL', key, unpack(ids))
       if gone > 0 and redis.call('XLEN', key) == 0 then
         redis.call('UNLINK', key)
-        redis.call('HDEL', index .. ':fingerprints', name)
+        redis.call('HDEL', index .. FINGERPRINTS, name)
       end
       removed = removed + gone
       return gone
