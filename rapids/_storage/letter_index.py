@@ -55,7 +55,7 @@ class IndexState:
     """The id up to which letters are indexed."""
     entries: int
     epoch: int
-    """Another one each time the index is made anew."""
+    """Another one each time the index is rebuilt."""
     cut: int
     """Letters that were trimmed away unattended, ever."""
     cut_at_ms: int | None
@@ -124,7 +124,7 @@ async def select(
     whole: bool = False,
 ) -> Selected | None:
     """Up to `count` ids of these fingerprints, merged, from the one `behind` an id to the one at `until`; with `whole`,
-    their letters. None if the index was made anew since `epoch`."""
+    their letters. None if the index was rebuilt since `epoch`."""
     names = list(fingerprints)
     if not names:
         return Selected((), 0, behind, True)
@@ -135,6 +135,6 @@ async def select(
 
 
 async def forget(commands: Commands, dlq: str, *, actor: str, reason: str) -> None:
-    """Let the index be made anew, and tell the audit log who wanted that."""
+    """Have the index rebuilt, and note in the audit log who wanted that."""
     call = ((letter_index(dlq), audit_log(dlq)), (actor, reason))
     checked((await run(commands, scripts.load("reindex"), [call]))[0])

@@ -32,7 +32,7 @@ MOST_AT_ONCE = 5_000
 """Letters of one step; Lua hands a command no more than 8,000 values."""
 
 ENOUGH_BYTES = 4_000_000
-"""Bytes of letters after which a step that moves many ends: the server does nothing else meanwhile."""
+"""Bytes of letters after which a step that moves many ends: the server does nothing else in that time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class MoveMany:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What came of moving many letters; the operation was told in the same step."""
+    """What came of moving many letters; the operation counted them in the same step."""
 
     done: int
     skipped: int
     """Those that were gone."""
     last: str | None
-    """The one dealt with last, None for none; what is behind it is yet to be moved."""
+    """The one processed last, None for none; those after it are yet to be moved."""
     blocked: tuple[str, str] | None
     """One that must be moved by itself, and why."""
 

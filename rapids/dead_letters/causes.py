@@ -25,7 +25,7 @@ class Cause:
     """The dead letters that have one fingerprint. Texts are hostile input: show them as data only."""
 
     fingerprint: str
-    """16 hexadecimal digits; `others` for those that were too many to be told apart, whose texts are empty here."""
+    """16 hexadecimal digits; `others` for those beyond the first 1,000 fingerprints, whose texts are empty here."""
     group: str
     handler: str
     event_type: str
@@ -47,7 +47,7 @@ class QueueStats:
     length: int
     """Letters in it."""
     maxlen: int | None
-    """Letters it is trimmed to, as the queue was told."""
+    """Letters it is trimmed to, as the queue was configured."""
     unindexed: int
     """Letters that no cause counts yet: others wrote them. The next looks count them in, a thousand each."""
     cut: int
@@ -101,15 +101,15 @@ def _causes(rows: Sequence[IndexedFingerprint]) -> tuple[Cause, ...]:
     return tuple(_cause(row, Fingerprint.read(row.description)) for row in rows)
 
 
-def _cause(row: IndexedFingerprint, told: Fingerprint) -> Cause:
+def _cause(row: IndexedFingerprint, described: Fingerprint) -> Cause:
     return Cause(
         fingerprint=row.name,
-        group=told.group,
-        handler=told.handler,
-        event_type=told.event_type,
-        reason=told.reason,
-        error_type=told.error_type,
-        position=told.position,
+        group=described.group,
+        handler=described.handler,
+        event_type=described.event_type,
+        reason=described.reason,
+        error_type=described.error_type,
+        position=described.position,
         count=row.count,
         first_at=moment_or_last(order(row.first)[0]),
         last_at=moment_or_last(order(row.last)[0]),

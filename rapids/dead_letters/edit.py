@@ -318,7 +318,7 @@ def _validate(cls: type[BaseEvent], event: StoredEvent) -> None:
     try:
         document = event.document(cls)
         place = _placing(from_json(document))
-    except Exception as error:  # of the event's other fields: no data would mend it
+    except Exception as error:  # of the event's other fields: no data would fix it
         raise DeserializationError(event.event_type, told(error)) from error
     try:
         validated(cls, document)

@@ -317,10 +317,10 @@ async def read_letters(
 ) -> Sequence[tuple[str, DeadLetter]]:
     """Letters with their entry ids. A letter's id is its entry's, unless it was restored under a new one."""
     claimed = [LetterRead.of(fields).values.get(b"letter_id", b"") for _, fields in rows]
-    strangers = {claim for (entry_id, _), claim in zip(rows, claimed, strict=True) if claim not in (b"", entry_id)}
+    foreign = {claim for (entry_id, _), claim in zip(rows, claimed, strict=True) if claim not in (b"", entry_id)}
     restored: dict[bytes, int | None] = {}
-    if strangers:
-        names = sorted(strangers)
+    if foreign:
+        names = sorted(foreign)
         times = await letters.restored_at(commands, dlq, names)
         restored = dict(zip(names, times, strict=True))
     read: list[tuple[str, DeadLetter]] = []

@@ -119,25 +119,25 @@ LONGEST_ERROR = 500
 
 def write_selector(selector: Selector) -> str:
     """As JSON."""
-    told = {
+    parts = {
         "ids": selector.ids,
         "filter": selector.filter and asdict(selector.filter),
         "fingerprint": selector.fingerprint,
     }
-    return json.dumps({name: value for name, value in told.items() if value is not None}, default=_iso)
+    return json.dumps({name: value for name, value in parts.items() if value is not None}, default=_iso)
 
 
 def read_selector(text: str) -> Selector:
     """What `write_selector` wrote. Raises `ValueError` for anything else."""
     try:
-        told: dict[str, Any] = json.loads(text)
-        if (given := told.get("filter")) is not None:
+        parts: dict[str, Any] = json.loads(text)
+        if (given := parts.get("filter")) is not None:
             for name in ("since", "until"):
                 given[name] = given.get(name) and datetime.fromisoformat(given[name])
-            told["filter"] = LetterFilter(**given)
-        if told.get("ids") is not None:
-            told["ids"] = tuple(told["ids"])
-        return Selector(**told)
+            parts["filter"] = LetterFilter(**given)
+        if parts.get("ids") is not None:
+            parts["ids"] = tuple(parts["ids"])
+        return Selector(**parts)
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"the selector of an operation cannot be read: {error}") from error
 

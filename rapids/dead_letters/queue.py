@@ -118,7 +118,7 @@ class DeadLetterQueue:
         return await stats_of(self._commands, self.stream, maxlen=self._dlq_maxlen)
 
     async def reindex(self, *, actor: str = "", reason: str = "") -> QueueStats:
-        """Forget the index, and begin to make it anew: by the first thousand letters.
+        """Forget the index, and begin to rebuild it: with the first thousand letters.
 
         The rest is caught up with by whoever runs operations (the FastAPI plug-in does), writes a letter or looks,
         `stats` included. Nothing needs it as a rule: it is for counts that are off after somebody deleted letters by
