@@ -140,7 +140,7 @@ async def emit_on_success(connection: HTTPConnection) -> AsyncGenerator[OnSucces
 async def _on_success_emitter(connection: HTTPConnection, response: Response) -> AsyncGenerator[OnSuccessEmitter]:
     async with emit_on_success(connection) as collected:
         yield collected
-        # None unless the endpoint set it on the `Response` it asked for.
+        # None unless the endpoint set it on its `Response` parameter.
         if (response.status_code or 0) >= _FIRST_ERROR_STATUS:
             collected.close()
 

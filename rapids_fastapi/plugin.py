@@ -1,26 +1,33 @@
 """`Rapids`: the plug-in object that starts and stops everything with the application."""
 
+import asyncio
+import logging
 import os
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
+
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
-from rapids._core.checks import positive_seconds
+from rapids._core.checks import flag, positive_seconds
 from rapids._storage.client.connections import check_client
-from rapids.clients import RedisClient, check_url, disconnect
+from rapids.clients import RedisClient, check_url, disconnect, masked, open_client
 from rapids.dead_letters import default_dlq
-from rapids.exceptions import NotConfiguredError, RedisUnavailableError
+from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
-from rapids_fastapi.connecting import connected, reachable, url_or_environment
-from rapids_fastapi.operating import operating
+from rapids_fastapi.background import operations_running, routers_running
 from rapids_fastapi.readiness import Readiness
 from rapids_fastapi.state import STATE_KEY, Running
-from rapids_fastapi.supervision import supervised
 
-__all__ = ["Rapids"]
+__all__ = ["URL_VARIABLE", "Rapids"]
+
+URL_VARIABLE = "RAPIDS_REDIS_URL"
+
+_logger = logging.getLogger("rapids")
 
 
 class Rapids:
@@ -33,13 +40,13 @@ class Rapids:
 
     `emitter`: what `EmitterDep` gives. By default one for the routers' stream. One that has a client keeps it.
     `routers`: run while the application runs, each in a task of its own, restarted when it dies, on the client that is
-    said here, whatever they were made with.
+    given here, whatever they were made with.
     `url`: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port,
     embedded: or embedded:path (see `rapids.clients.open_client`).
     `redis`: a client of your own instead; it is never closed. Without either, `RAPIDS_REDIS_URL` is read at start-up.
     `dead_letters`: give every router without a dead-letter stream the default one, `{<stream>}:dlq`.
     `admin_auth`: who may use the admin: a callable, plain or async, from the connection to an `AdminUser` or None.
-    Without it, who has the token in `RAPIDS_ADMIN_TOKEN`; without that either, nobody.
+    Without it, those who have the token in `RAPIDS_ADMIN_TOKEN`; without that either, nobody.
     `redact`: names of fields to hide in the admin, besides the usual ones (`DEFAULT_REDACTED`), at any depth and in
     any case. None hides nothing.
     `connect_timeout`: seconds within which Redis must answer at start-up.
@@ -69,7 +76,7 @@ class Rapids:
         self._redis = redis
         self._emitter = _check_emitter(emitter, self._routers)
         self._emitter_has_client = self._emitter.configured
-        self._dead_letters = _check_flag("dead_letters", dead_letters)
+        self._dead_letters = flag("dead_letters", dead_letters)
         if admin_auth is not None and not callable(admin_auth):
             raise TypeError(
                 "admin_auth must be a callable from the connection to an AdminUser or None, such as TokenAuth(token) "
@@ -106,82 +113,98 @@ class Rapids:
     async def lifespan(self, app: object = None) -> AsyncGenerator[dict[str, Any]]:
         """Run everything for as long as the block; yields the lifespan state, which must be passed on.
 
-        At the end the routers are stopped gracefully and together, then the client we made is closed, then an embedded
-        server let go of.
+        At the end the routers are stopped gracefully and together, then our own client is closed, then an embedded
+        server is released.
 
-        Raises `RedisUnavailableError` when Redis cannot be reached, `NotConfiguredError` when nobody said which Redis,
+        Raises `RedisUnavailableError` when Redis cannot be reached, `NotConfiguredError` when no Redis is configured,
         and what a router raises that does not start. Whatever was started by then is stopped.
         """
-        with self._alone():
-            async with AsyncExitStack() as started:
-                try:
-                    running = await self._start(started)
-                except RedisUnavailableError as error:
-                    # Servers print the trace of what ends a start-up, and the message alone says it all.
-                    raise error.with_traceback(None) from None
-                yield {STATE_KEY: running}
-
-    async def _start(self, started: AsyncExitStack) -> Running:
-        """Start everything, each step after what it needs; `started` ends it in the opposite order."""
-        redis = await started.enter_async_context(self._client())
-        await self._server_warnings.check(redis, self._emitter.stream)
-        if not self._emitter_has_client:
-            self._emitter.configure(redis)
-        started.push_async_callback(self._emitter.drain)  # what handlers emit as they end, too
-        running = Running(
-            emitter=self._emitter,
-            redis=redis,
-            routers=await started.enter_async_context(supervised(self._routers, redis)),
-            queues={
-                # Replays to everyone trim nothing: whoever emits into that stream knows what it is to keep.
-                name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name), maxlen=None)
-                for name in self._queue_names()
-            },
-            admin_auth=self._admin_auth or _token_from_environment(),
-            redactor=self._redactor,
-            readiness=Readiness(self._emitter, self._routers),
-        )
-        await started.enter_async_context(operating(running.queues.values()))
-        started.push_async_callback(running.emitting.finished)
-        return running
-
-    @contextmanager
-    def _alone(self) -> Generator[None]:
         if self._is_running:
             raise NotConfiguredError("this Rapids is running already; give each application one of its own")
         self._is_running = True
         try:
-            yield
+            async with AsyncExitStack() as started:
+                try:
+                    running = await self._start(started)
+                except RedisUnavailableError as error:
+                    # Servers print the trace of what ends a start-up, and the message alone says everything.
+                    raise error.with_traceback(None) from None
+                yield {STATE_KEY: running}
         finally:
             self._is_running = False
+            self._client_in_use = None
+
+    async def _start(self, started: AsyncExitStack) -> Running:
+        """Start everything, each step after what it needs; `started` ends it in the opposite order."""
+        redis = self._client_in_use = await started.enter_async_context(self._client())
+        await self._server_warnings.check(redis, self._emitter.stream)
+        if not self._emitter_has_client:
+            self._emitter.configure(redis)
+        started.push_async_callback(self._emitter.drain)  # what handlers emit as they end, too
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        queues = dict.fromkeys(router.dlq_stream for router in self._routers if router.dlq_stream is not None)
+        if not self._routers and self._dead_letters:
+            queues = {default_dlq(self._emitter.stream): None}
+        running = Running(
+            emitter=self._emitter,
+            redis=redis,
+            routers=await started.enter_async_context(routers_running(self._routers, redis)),
+            queues={
+                # Replays to everyone trim nothing: how much that stream keeps is decided by those who emit into it.
+                name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name), maxlen=None)
+                for name in queues
+            },
+            admin_auth=self._admin_auth or (TokenAuth(token) if token else None),
+            redactor=self._redactor,
+            readiness=Readiness(self._emitter, self._routers),
+        )
+        await started.enter_async_context(operations_running(running.queues.values()))
+        started.push_async_callback(running.emitting.finished)
+        return running
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[RedisClient]:
-        async with self._reached() as client:
-            self._client_in_use = client
-            try:
-                yield client
-            finally:
-                self._client_in_use = None
-
-    @asynccontextmanager
-    async def _reached(self) -> AsyncGenerator[RedisClient]:
+        """The client that was given, or one of our own (with `embedded:`, its server too) that ends with the block."""
         if self._redis is not None:
             try:
-                yield await reachable(self._redis, "the client given as Rapids(redis=...)", self._connect_timeout)
+                yield await self._reachable(self._redis, "the client given as Rapids(redis=...)")
             finally:
                 # Its idle connections belong to this event loop; the next lifespan may run on another. The client
                 # itself stays open: it connects again when it is used.
                 await disconnect(self._redis)
             return
-        async with connected(url_or_environment(self._url), self._connect_timeout) as client:
-            yield client
+        if (url := self._url) is None:
+            if not (found := os.environ.get(URL_VARIABLE, "").strip()):
+                raise NotConfiguredError(
+                    f"Rapids does not know which Redis to use: give Rapids(url=...) or set {URL_VARIABLE}. "
+                    "For development, 'embedded:' starts a server of its own."
+                )
+            url = check_url(URL_VARIABLE, found)
+        async with open_client(url) as client:
+            yield await self._reachable(client, url)
 
-    def _queue_names(self) -> list[str]:
-        names = [router.dlq_stream for router in self._routers if router.dlq_stream is not None]
-        if not self._routers and self._dead_letters:
-            names = [default_dlq(self._emitter.stream)]
-        return list(dict.fromkeys(names))
+    async def _reachable(self, client: RedisClient, where: str) -> RedisClient:
+        """The client, when it (of a Cluster, some node) has answered.
+
+        Raises `RedisUnavailableError`, logged once, when it does not within `connect_timeout`, or refuses us.
+        """
+        timeout = self._connect_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                if isinstance(client, RedisCluster):
+                    await client.initialize()
+                else:
+                    await client.ping()  # pyright: ignore[reportUnknownMemberType] - redis-py leaves its options untyped
+        except TimeoutError as error:
+            why = str(error) or f"no answer within {timeout:g} s"
+        except (RedisError, RedisClusterException, OSError) as error:
+            why = reason(error)
+        else:
+            return client
+        message = f"cannot reach Redis at {masked(where)}: {why}"
+        _logger.critical("%s", message)
+        # Without its chain, so that servers print one short line and not the internals of redis-py.
+        raise RedisUnavailableError(message) from None
 
     def _dlq_maxlen(self, name: str) -> int | None:
         """As its routers have it, so that restoring cuts away nothing that they keep: the largest of several."""
@@ -190,11 +213,6 @@ class Rapids:
         if not given:
             return 10_000
         return None if len(bounds) < len(given) else max(bounds)
-
-
-def _token_from_environment() -> TokenAuth | None:
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    return TokenAuth(token) if token else None
 
 
 def _check_routers(routers: Sequence[EventRouter]) -> tuple[EventRouter, ...]:
@@ -217,9 +235,3 @@ def _check_emitter(emitter: EventEmitter | None, routers: Sequence[EventRouter])
     if len(streams) > 1:
         raise ValueError(f"emitter must be given where routers read several streams, here {', '.join(streams)}")
     return EventEmitter(stream=streams[0]) if streams else EventEmitter()
-
-
-def _check_flag(option: str, value: bool) -> bool:
-    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{option} must be True or False, not {value!r}")
-    return value

@@ -13,8 +13,8 @@ from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi.admin.auth import AdminAuth
 from rapids_fastapi.admin.redaction import Redactor
+from rapids_fastapi.background import SupervisedRouter
 from rapids_fastapi.readiness import Readiness
-from rapids_fastapi.supervision import SupervisedRouter
 
 __all__ = ["STATE_KEY", "Emitting", "Running", "running"]
 
@@ -25,13 +25,13 @@ _logger = logging.getLogger("rapids")
 
 
 class Emitting:
-    """Emits that nobody may be waiting for; the application waits for them before it closes its clients."""
+    """Emits that may have no caller waiting; the application waits for them before it closes its clients."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, emit: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Run the emit in a task of its own. A failure is logged, and raised to whoever awaits the task."""
+        """Run the emit in a task of its own. A failure is logged, and raised where the task is awaited."""
         task = asyncio.create_task(emit, name="rapids-emit")
         self._tasks.add(task)
         task.add_done_callback(self._finish)

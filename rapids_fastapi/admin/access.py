@@ -1,15 +1,24 @@
-"""The door of the admin: every route behind it names the permission it needs, and lets in nobody without."""
+"""Access control of the admin: every route names the permission that it needs, and lets in nobody without it."""
 
 import json
+import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import orjson
 from fastapi import Depends
 from fastapi.security import HTTPBasic, HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
-from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminUser, Permission, TokenAuth, authenticate
-from rapids_fastapi.admin.origin import is_foreign, needs_origin_check
+from rapids_fastapi.admin.auth import (
+    TOKEN_VARIABLE,
+    AdminAuth,
+    AdminUser,
+    Permission,
+    TokenAuth,
+    authenticate,
+    credentials_of,
+)
 from rapids_fastapi.admin.problems import Problem, ProblemRoute
 from rapids_fastapi.state import Running, running
 
@@ -23,13 +32,15 @@ BODY_NEEDED: dict[str, Any] = {"requestBody": {"required": True}}
 
 _PERMISSION = "x-rapids-permission"
 _USER = "rapids.admin_user"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_CHALLENGES = {"Bearer": 'Bearer realm="rapids"', "Basic": 'Basic realm="rapids", charset="UTF-8"'}
 _READING = {"GET", "HEAD", "OPTIONS"}
 
 
 def needs(*permissions: Permission) -> dict[str, Any]:
-    """For a route's `openapi_extra`: the permission it needs, for the door and for the documentation.
+    """For a route's `openapi_extra`: the permission it needs, for access control and for the documentation.
 
-    With several, one of them opens the door, and the route itself must see to which it takes.
+    With several, one of them is enough to get in, and the route itself must check which one it needs.
     """
     return {_PERMISSION: permissions[0] if len(permissions) == 1 else list(permissions)}
 
@@ -47,64 +58,75 @@ class AdminRoute(ProblemRoute):
             raise Problem(
                 "admin-closed",
                 f"Set {TOKEN_VARIABLE} in the service's environment and send its value as a bearer token or as the "
-                "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may come in.",
+                "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may use it.",
             )
         bounded = _BoundedRequest(request)
         user = await authenticate(parts.admin_auth, bounded)
         if user is None:
-            raise Problem(
-                "unauthenticated", "The credentials are missing or wrong.", headers=_challenges(parts.admin_auth)
-            )
+            # Basic makes browsers ask for a password, which is of no use where the application has its own ways.
+            schemes = ["Bearer", "Basic"] if isinstance(parts.admin_auth, TokenAuth) else ["Bearer"]
+            challenges = [("WWW-Authenticate", _CHALLENGES[scheme]) for scheme in schemes]
+            raise Problem("unauthenticated", "The credentials are missing or wrong.", headers=challenges)
         # A route that names none raises KeyError here: closed rather than open.
         needed: Permission | list[Permission] = (self.openapi_extra or {})[_PERMISSION]
         allowed: list[Permission] = [needed] if isinstance(needed, str) else needed
         if not any(user.may(permission) for permission in allowed):
-            told = " or ".join(map(repr, allowed))
-            raise Problem("forbidden", f"This needs the permission {told}.", permission=" or ".join(allowed))
-        _check_query(request)
+            names = " or ".join(map(repr, allowed))
+            raise Problem("forbidden", f"This needs the permission {names}.", permission=" or ".join(allowed))
+        names = [name for name, _ in request.query_params.multi_items()]
+        if len(names) != len(set(names)):  # nothing here takes a parameter twice; to use one of them would be a guess
+            raise Problem("invalid", "A parameter is there more than once.")
         if request.method not in _READING:
             await _check_change(bounded, foreign=needs_origin_check(request, parts.admin_auth) and is_foreign(request))
         request.scope[_USER] = user
         return bounded
 
 
-def _check_query(request: Request) -> None:
-    """Nothing here takes a parameter twice; to go by one of them would be a guess at what was meant."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    if len(names) != len(set(names)):
-        raise Problem("invalid", "A parameter is there more than once.")
-
-
 async def _check_change(request: "_BoundedRequest", *, foreign: bool) -> None:
+    """Raises `Problem` for a change that another site asks for, or whose body is not JSON."""
     if foreign:
         raise Problem("cross-origin", "A page of another origin may not change anything here.")
     body = await request.body()
-    if not _is_json(request.headers.get("content-type", "")) and (body or request.method != "DELETE"):
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = media_type == "application/json" or re.fullmatch(r"application/.*\+json", media_type)
+    if not is_json and (body or request.method != "DELETE"):
         raise Problem("not-json", "Send the body as application/json.", headers=[("Accept", "application/json")])
-    if body and not _can_be_read(body):
-        raise Problem("invalid", "The body is not JSON.")
+    if body:
+        try:
+            orjson.loads(body)
+            json.loads(body)  # FastAPI reads it so, and answers 400 to numbers of thousands of digits
+        except (ValueError, RecursionError) as error:
+            raise Problem("invalid", "The body is not JSON.") from error
 
 
-def _can_be_read(body: bytes) -> bool:
-    """Whether it is JSON in UTF-8 that FastAPI can read, too: it answers 400 to numbers of thousands of digits."""
-    try:
-        orjson.loads(body)
-        json.loads(body)
-    except (ValueError, RecursionError):
+def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:
+    """Whether a browser may have added the credentials by itself, as it does for Basic and cookies, not for Bearer."""
+    if credentials_of(connection)[0] != "bearer":
+        return True
+    # The application's own callable may accept cookies.
+    return not isinstance(auth, TokenAuth) and "cookie" in connection.headers
+
+
+def is_foreign(connection: HTTPConnection) -> bool:
+    """Whether the request says that it comes from another origin. Without such a header, it is not from a browser.
+
+    `Sec-Fetch-Site` decides where there is one; else `Origin` against `Host`.
+    """
+    sites = connection.headers.getlist("sec-fetch-site")
+    if sites:
+        return sites not in (["same-origin"], ["none"])
+    origins = connection.headers.getlist("origin")
+    if not origins:
         return False
-    return True
-
-
-def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
-
-
-def _challenges(auth: object) -> list[tuple[str, str]]:
-    bearer = ("WWW-Authenticate", 'Bearer realm="rapids"')
-    # Basic makes browsers ask for a password, which is of no use where the application has its own ways.
-    basic = ("WWW-Authenticate", 'Basic realm="rapids", charset="UTF-8"')
-    return [bearer, basic] if isinstance(auth, TokenAuth) else [bearer]
+    try:
+        # The scheme is not compared: behind a proxy that ends TLS, the application does not know its own.
+        parts = urlsplit(origins[0])
+        here = urlsplit(f"{parts.scheme}://{connection.headers.get('host', '')}")
+        default = _DEFAULT_PORTS.get(parts.scheme)
+        is_same = (parts.hostname, parts.port or default) == (here.hostname, here.port or default)
+        return len(origins) > 1 or parts.hostname is None or default is None or not is_same
+    except ValueError:
+        return True
 
 
 class _BoundedRequest(Request):
@@ -138,14 +160,14 @@ def _too_large() -> Problem:
 
 
 class _BearerInDocs(HTTPBearer):
-    """Tells OpenAPI of the bearer token; the door does the checking."""
+    """Describes the bearer token in OpenAPI; `AdminRoute` checks it."""
 
     async def __call__(self, request: HTTPConnection) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - its parameter changed its type between versions
         return None
 
 
 class _BasicInDocs(HTTPBasic):
-    """Tells OpenAPI of HTTP Basic; the door does the checking."""
+    """Describes HTTP Basic in OpenAPI; `AdminRoute` checks it."""
 
     async def __call__(self, request: HTTPConnection) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         return None
@@ -158,16 +180,18 @@ CREDENTIALS = [
 """For the routers of admin routes, so that OpenAPI shows what to send."""
 
 
-async def _user(connection: HTTPConnection) -> AdminUser:
+async def user_of(connection: HTTPConnection) -> AdminUser:
+    """The user whom access control let in."""
     return connection.scope[_USER]
 
 
-async def _running(connection: HTTPConnection) -> Running:
+async def running_in(connection: HTTPConnection) -> Running:
+    """The running application's parts. Raises `NotConfiguredError` where there are none."""
     return running(connection)
 
 
-UserDep = Annotated[AdminUser, Depends(_user)]
-"""Whoever the door let in."""
+UserDep = Annotated[AdminUser, Depends(user_of)]
+"""The user of the request."""
 
-RunningDep = Annotated[Running, Depends(_running)]
+RunningDep = Annotated[Running, Depends(running_in)]
 """The running application's parts."""

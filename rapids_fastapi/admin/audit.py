@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from fastapi import APIRouter, Request, Response
 
 from rapids._core.json_schema import with_json_schema
+from rapids._core.paging import Listing
 from rapids.audit import AuditEntry, AuditLog, cursor_after
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.models import Answer
-from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, Listing, lead_on
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on
 from rapids_fastapi.admin.payload import cleaned
-from rapids_fastapi.admin.problems import Problem, answers
+from rapids_fastapi.admin.problems import answers, understood
 from rapids_fastapi.admin.query import streams_of
 
 __all__ = ["Place", "router"]
@@ -65,11 +66,11 @@ class Place:
 
     @classmethod
     def read(cls, text: str) -> "Place":
-        """The place that was written. Raises `Problem` for other text."""
+        """The place that was written. Raises `ValueError` for other text."""
         entry_id, _, stream = text.partition(" ")
         found = re.fullmatch("(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,19})", entry_id)
         if found is None or int(found[2]) > _LAST:
-            raise Problem("invalid", "cursor must be one that a page of this list gave out.")
+            raise _AUDIT.bad(text)
         return cls(entry_id, stream)
 
 
@@ -88,8 +89,8 @@ async def list_audit(
     Redis server are in order; of several, as far as their clocks agree. `Link: rel="next"` and `next_cursor` lead to
     the next page.
     """
-    place = _AUDIT.place(cursor)
-    after = None if place is None else Place.read(place)
+    with understood():
+        after = Place.read(_AUDIT.text(cursor)) if cursor else None
     logs = [AuditLog(parts.redis, name) for name in sorted({*parts.queues, *streams_of(parts)})]
     entries = [entry for log in logs for entry in await _entries_of(log, after, limit + 1)]
     found = sorted(entries, key=lambda entry: Place(entry.id, entry.stream).order)

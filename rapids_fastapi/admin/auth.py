@@ -27,11 +27,11 @@ TOKEN_VARIABLE = "RAPIDS_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
 
 Permission: TypeAlias = Literal["read", "replay", "edit", "discard"]
 """`read` shows; `replay` sends dead letters back; `edit` does so with other data, pauses and resumes groups, and
-makes an index anew; `discard` puts away and restores."""
+rebuilds an index; `discard` discards and restores."""
 
 ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 
-_LONGEST_NAME = 128
+_MAX_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class AdminUser:
     permissions: Iterable[Permission]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= _LONGEST_NAME or not self.name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-            raise ValueError(f"name must be 1 to {_LONGEST_NAME} printable characters, not {self.name!r}")
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= _MAX_NAME or not self.name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            raise ValueError(f"name must be 1 to {_MAX_NAME} printable characters, not {self.name!r}")
         given = {self.permissions} if isinstance(self.permissions, str) else set(self.permissions)
         if unknown := given - ALL_PERMISSIONS:
             allowed = ", ".join(get_args(Permission))
@@ -59,17 +59,17 @@ class AdminUser:
 
 
 AdminAuth: TypeAlias = Callable[[HTTPConnection], AdminUser | Awaitable[AdminUser | None] | None]
-"""From the connection to who it is, or None for somebody who may not come in. A plain function runs in a thread."""
+"""From the connection to its user, or None for one who may not use the admin. A plain function runs in a thread."""
 
 
 def allow_anyone(connection: HTTPConnection) -> AdminUser:
-    """Everything to everybody, for a machine only you can reach: `Rapids(admin_auth=allow_anyone)`."""
+    """Gives everybody every permission, for a machine that only you can reach: `Rapids(admin_auth=allow_anyone)`."""
     return AdminUser("anyone", ALL_PERMISSIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenAuth:
-    """Everything to whoever has the token: as `Authorization: Bearer`, or as the password of HTTP Basic.
+    """Gives every permission to those who have the token: as `Authorization: Bearer`, or as the password of HTTP Basic.
 
     The user name of Basic is free and is what the history shows: with a shared token, it is a claim and no proof.
 
@@ -88,8 +88,12 @@ class TokenAuth:
         if scheme == "bearer":
             return AdminUser("admin", ALL_PERMISSIONS) if self._is_token(value) else None
         if scheme == "basic":
-            name, password = _basic(value)
-            return AdminUser(_printable(name) or "admin", ALL_PERMISSIONS) if self._is_token(password) else None
+            try:
+                name, _, password = base64.b64decode(value, validate=True).partition(b":")
+            except binascii.Error:
+                return None
+            printable = "".join(filter(str.isprintable, name.decode(errors="replace")))[:_MAX_NAME]
+            return AdminUser(printable or "admin", ALL_PERMISSIONS) if self._is_token(password) else None
         return None
 
     def _is_token(self, given: bytes) -> bool:
@@ -105,11 +109,11 @@ def credentials_of(connection: HTTPConnection) -> tuple[str, bytes]:
 
 
 async def authenticate(auth: AdminAuth, connection: HTTPConnection) -> AdminUser | None:
-    """Who it is, by the application's own rules.
+    """The user, by the application's own rules.
 
-    Raises `TypeError` for an answer that is neither a user nor None: nobody comes in by a truthy value.
+    Raises `TypeError` for an answer that is neither a user nor None: a truthy value lets nobody in.
     """
-    call: Any = getattr(auth, "__call__", auth)  # noqa: B004 - an object's own method tells whether it is async
+    call: Any = getattr(auth, "__call__", auth)  # noqa: B004 - an object's own method shows whether it is async
     if isinstance(auth, TokenAuth) or inspect.iscoroutinefunction(auth) or inspect.iscoroutinefunction(call):
         answer = auth(connection)
     else:
@@ -118,15 +122,3 @@ async def authenticate(auth: AdminAuth, connection: HTTPConnection) -> AdminUser
     if user is None or isinstance(user, AdminUser):
         return user
     raise TypeError(f"admin_auth must return an AdminUser or None, not a {type(user).__name__}")
-
-
-def _basic(value: bytes) -> tuple[str, bytes]:
-    try:
-        name, _, password = base64.b64decode(value, validate=True).partition(b":")
-    except binascii.Error:
-        return "", b""
-    return name.decode(errors="replace"), password
-
-
-def _printable(name: str) -> str:
-    return "".join(character for character in name if character.isprintable())[:_LONGEST_NAME]

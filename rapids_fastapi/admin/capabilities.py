@@ -10,7 +10,7 @@ from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import Permission
 from rapids_fastapi.admin.models import Answer
-from rapids_fastapi.admin.paging import MAX_PAGE
+from rapids_fastapi.admin.pages import MAX_PAGE
 from rapids_fastapi.admin.problems import answers
 from rapids_fastapi.admin.query import streams_of
 

@@ -6,13 +6,15 @@ from typing import ClassVar
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from rapids import DeadLetterQueue, dead_letters
+from rapids import DeadLetterQueue
 from rapids._core.json_schema import with_json_schema
+from rapids.dead_letters import Cause
+from rapids.dead_letters import QueueStats as CoreQueueStats
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, UserDep, needs
 from rapids_fastapi.admin.models import Answer, Reason, example
 from rapids_fastapi.admin.models import Request as Body
-from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on
 from rapids_fastapi.admin.payload import cleaned
 from rapids_fastapi.admin.problems import answers, understood
 from rapids_fastapi.admin.query import CauseFilterDep, QueueDep
@@ -27,7 +29,7 @@ router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute
 
 @with_json_schema
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueStats(dead_letters.QueueStats):
+class QueueStats(CoreQueueStats):
     """The state of a dead-letter queue."""
 
     dlq: str
@@ -37,7 +39,7 @@ class CausePage(Answer):
     """Causes of dead letters, the largest first."""
 
     dlq: str
-    items: tuple[dead_letters.Cause, ...]
+    items: tuple[Cause, ...]
     next_cursor: str | None
     """For `cursor`, to get the next page; null on the last one."""
     total: int
@@ -117,5 +119,5 @@ async def reindex_dead_letters(
     return _stats(queue, await queue.reindex(actor=user.name, reason=body.reason))
 
 
-def _stats(queue: DeadLetterQueue, stats: dead_letters.QueueStats) -> QueueStats:
+def _stats(queue: DeadLetterQueue, stats: CoreQueueStats) -> QueueStats:
     return QueueStats(**asdict(stats), dlq=queue.stream)

@@ -13,7 +13,7 @@ from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, Ru
 from rapids_fastapi.admin.events import Links, links_of
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.models import Answer, Reason, example
-from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterDetail, DeadLetterSummary, detail_of, summary_of

@@ -9,8 +9,9 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from rapids import DeadLetter, inspection
+from rapids import DeadLetter
 from rapids.dead_letters import ReplayOutcome
+from rapids.inspection import CausationTree as CoreCausationTree
 from rapids.inspection import (
     DeliveryState,
     HandlerAttempts,
@@ -26,7 +27,7 @@ from rapids.inspection import (
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.models import Answer
-from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, lead_on, path_of
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, lead_on, path_of
 from rapids_fastapi.admin.payload import MAX_IN_LIST, Payload, Shown, cleaned, filled, show
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import Moment, streams_of
@@ -165,7 +166,7 @@ class CausationTree(Answer):
     windows: tuple[ScannedWindow, ...]
     """What was read."""
     complete: bool
-    """Whether everything that was asked for was read, and nothing was left out."""
+    """Whether everything requested was read, and nothing was left out."""
     limits: tuple[Limit, ...]
     """What stopped the search before that."""
     next_cursor: str | None
@@ -242,7 +243,7 @@ async def links_of(parts: Running, letter: DeadLetter, dlq: str, base: str) -> L
     )
 
 
-def _tree(tree: inspection.CausationTree, redactor: Redactor, base: str) -> CausationTree:
+def _tree(tree: CoreCausationTree, redactor: Redactor, base: str) -> CausationTree:
     """The tree; `base` is the path of the API."""
     replays = [replace(replay, delivery=_redacted(replay.delivery, redactor, None)) for replay in tree.replays]
     return filled(

@@ -2,28 +2,6 @@
 
 from typing import Any, TypeAlias
 
-__all__ = [
-    "AUDIT_PAGE",
-    "CAPABILITIES",
-    "CAUSATION_TREE",
-    "CAUSE_PAGE",
-    "DEAD_LETTER",
-    "DEAD_LETTER_PAGE",
-    "GROUP_DETAIL",
-    "GROUP_PAGE",
-    "HEALTH",
-    "LINKED_DEAD_LETTER",
-    "OPERATION",
-    "OPERATION_PAGE",
-    "PAUSE_RESULT",
-    "PENDING_PAGE",
-    "PREVIEW",
-    "QUEUE_STATS",
-    "REPLAY",
-    "STREAMS",
-    "WHOLE_LETTER",
-]
-
 Example: TypeAlias = dict[str, Any]
 
 _AT = "2025-11-23T21:00:00Z"

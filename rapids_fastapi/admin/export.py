@@ -14,7 +14,7 @@ from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.letter_search import find
-from rapids_fastapi.admin.paging import CursorQuery
+from rapids_fastapi.admin.pages import CursorQuery
 from rapids_fastapi.admin.problems import Problem, answers, problem_of
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import whole_of

@@ -14,7 +14,7 @@ from rapids.inspection import ConsumerSnapshot, GroupSnapshot, Inspector, Pendin
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.models import MAX_NAME, Answer, Reason, example
-from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on
 from rapids_fastapi.admin.payload import cleaned
 from rapids_fastapi.admin.problems import Problem, answers, understood
 from rapids_fastapi.admin.query import StreamDep, check_stream

@@ -8,13 +8,16 @@ from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from rapids import DeadLetterQueue, LetterFilter, dead_letters
+from rapids import DeadLetterQueue, LetterFilter
+from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationKind, Scope
+from rapids.dead_letters import Preview as CorePreview
+from rapids.dead_letters import Selector as CoreSelector
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import AdminUser, Permission
 from rapids_fastapi.admin.models import Answer, Reason, example
-from rapids_fastapi.admin.paging import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
 from rapids_fastapi.admin.payload import filled
 from rapids_fastapi.admin.problems import Problem, answers, understood
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progress
@@ -149,13 +152,13 @@ def _need(user: AdminUser, permission: Permission) -> None:
         raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
 
 
-async def _changeable(operation_id: OperationId, user: UserDep, queue: QueueDep) -> dead_letters.Operation:
+async def _changeable(operation_id: OperationId, user: UserDep, queue: QueueDep) -> CoreOperation:
     operation = await queue.operations.get(operation_id)
     _check(user, operation.kind)
     return operation
 
 
-ChangeableDep = Annotated[dead_letters.Operation, Depends(_changeable)]
+ChangeableDep = Annotated[CoreOperation, Depends(_changeable)]
 """An operation that the user may start, and so may change."""
 
 
@@ -327,12 +330,12 @@ async def cancel_operation(
     return operation_of(changed, queue.stream, parts.redactor)
 
 
-def _preview(preview: dead_letters.Preview, dlq: str, redactor: Redactor) -> dict[str, Any]:
+def _preview(preview: CorePreview, dlq: str, redactor: Redactor) -> dict[str, Any]:
     sample = [summary_of(letter, redactor) for letter in preview.sample]
     return filled(Preview, preview, dlq=dlq, sample=sample).model_dump(mode="json")
 
 
-def _selector(asked: Selector, parts: Running) -> dead_letters.Selector:
+def _selector(asked: Selector, parts: Running) -> CoreSelector:
     """Raises `ValueError` for no selector, and `Problem` for a text to search that would reveal what is hidden."""
     wanted = None
     if asked.filter is not None:
@@ -340,9 +343,9 @@ def _selector(asked: Selector, parts: Running) -> dead_letters.Selector:
             raise Problem("invalid", "q cannot select letters while anything is hidden: list by it, and select by ids.")
         wanted = LetterFilter(**asked.filter.model_dump())
     ids = None if asked.ids is None else tuple(asked.ids)
-    return dead_letters.Selector(ids=ids, filter=wanted, fingerprint=asked.fingerprint)
+    return CoreSelector(ids=ids, filter=wanted, fingerprint=asked.fingerprint)
 
 
-def _location(request: Request, operation: dead_letters.Operation, queue: DeadLetterQueue, parts: Running) -> str:
+def _location(request: Request, operation: CoreOperation, queue: DeadLetterQueue, parts: Running) -> str:
     path = f"{quote(path_of(request))}/{quote(operation.id, safe='')}"
     return path if len(parts.queues) == 1 else f"{path}?{urlencode({'dlq': queue.stream})}"

@@ -38,11 +38,11 @@ _logger = logging.getLogger("rapids")
 
 _TYPE = "urn:rapids:problem:"
 MEDIA_TYPE = "application/problem+json"
-_ANSWER_WITHIN = 15.0
-"""Seconds an admin request may take before it is answered that Redis does not."""
+ANSWER_TIMEOUT = 15.0
+"""Seconds after which an admin request is answered that Redis is unavailable."""
 
-_MOST_FAULTS = 20
-_LONGEST_TEXT = 1_000
+MAX_FAULTS = 20
+MAX_DETAIL = 1_000
 """Characters of a detail, and of the place and the message of a fault."""
 
 HEADERS = {
@@ -50,12 +50,12 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "frame-ancestors 'none'",
 }
-"""On every answer: it is about somebody's data, it is nothing but what it says it is, and it stays out of frames."""
+"""On every answer: not cached, only of its own media type, and not in a frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A sort of problem: `name` is the stable end of its `type`."""
+    """A kind of problem: `name` is the stable end of its `type`."""
 
     name: str
     status: int
@@ -72,7 +72,7 @@ _ALL = (
     Kind("unauthenticated", 401, "Authentication is needed"),
     Kind("forbidden", 403, "A permission is missing"),
     Kind("cross-origin", 403, "The request comes from another origin"),
-    Kind("not-json", 415, "Only JSON is taken"),
+    Kind("not-json", 415, "Only JSON is accepted"),
     Kind("too-large", 413, "The request is too large"),
     Kind("invalid", 422, "The request is not valid"),
     Kind("data-invalid", 422, "The changed data make no event"),
@@ -87,17 +87,17 @@ _ALL = (
     Kind("operation-not-found", 404, "There is no such operation"),
     Kind("operation-running", 409, "Another operation of this kind has not ended"),
     Kind("operation-state", 409, "The operation has ended"),
-    Kind("redis-unavailable", 503, "Redis does not answer"),
+    Kind("redis-unavailable", 503, "Redis is unavailable"),
     Kind("not-running", 503, "Rapids is not running"),
     Kind("not-ready", 503, "Not ready"),
     Kind("internal", 500, "Something went wrong"),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
-"""Every sort of problem by its name."""
+"""Every kind of problem by its name."""
 
 
 class Problem(HTTPException):
-    """Raised to answer with a problem. `more` are members of its own, beside those of the RFC."""
+    """Raised to answer with a problem. `more` are members of its own, besides those of the RFC."""
 
     def __init__(self, name: str, detail: str, *, headers: Sequence[tuple[str, str]] = (), **more: object) -> None:
         self.kind: Kind = KINDS[name]
@@ -106,7 +106,7 @@ class Problem(HTTPException):
         self.more = more
 
     def body(self, path: str) -> dict[str, object]:
-        """What it tells of itself where `path` was asked for."""
+        """The body of the answer to a request for `path`."""
         head = {"type": self.kind.type, "title": self.kind.title, "status": self.kind.status}
         # Errors quote what they are about, such as the type of an event, which may be of any kind and length.
         return {**head, "detail": _harmless(str(self.detail)), "instance": path, **self.more}
@@ -121,7 +121,7 @@ class Problem(HTTPException):
 
 @contextmanager
 def understood() -> Generator[None]:
-    """What Rapids takes for no cursor, no name or no selection is the request's fault."""
+    """A value that Rapids refuses, such as a cursor or a name, makes the request invalid."""
     try:
         yield
     except ValueError as error:
@@ -137,11 +137,14 @@ class ProblemRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                async with asyncio.timeout(_ANSWER_WITHIN):
+                async with asyncio.timeout(ANSWER_TIMEOUT):
                     request = await self.admit(request)
                     response = await handle(request)
             except Exception as error:
-                response = _response_to(error, request)
+                if isinstance(error, HTTPException) and not isinstance(error, Problem):
+                    response = _plain(error, request)
+                else:
+                    response = problem_of(error).response(request)
             response.headers.update(HEADERS)
             return response
 
@@ -156,36 +159,30 @@ class ProblemRoute(APIRoute):
                 raise
             response = _plain(error, Request(scope))
             response.headers.update(HEADERS)
-            if allowed := _allowed(scope, self.path_format):
-                response.headers["Allow"] = allowed
+            if isinstance(app := scope.get("app"), FastAPI):
+                # Every method of the path, as documented: Starlette names those of the first route that has it.
+                paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+                found = [methods for path, methods in paths.items() if path.endswith(self.path_format)]
+                response.headers["Allow"] = ", ".join(method.upper() for methods in found for method in methods)
             await response(scope, receive, send)
 
     async def admit(self, request: Request) -> Request:
-        """Let the request in, before anything of its body is looked at. Raises `Problem`."""
+        """Let the request in, before its body is parsed. Raises `Problem`."""
         return request
 
 
-def _allowed(scope: Scope, path: str) -> str:
-    """Every method there is for a path, as documented: of the routes that have it, Starlette names the first one's."""
-    if not isinstance(app := scope.get("app"), FastAPI):
-        return ""
-    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
-    return ", ".join(method.upper() for known, methods in paths.items() if known.endswith(path) for method in methods)
-
-
-def _response_to(error: Exception, request: Request) -> Response:
-    if isinstance(error, HTTPException) and not isinstance(error, Problem):
-        return _plain(error, request)
-    return problem_of(error).response(request)
-
-
 def problem_of(error: Exception) -> Problem:
-    """What an error is to whoever asked; what nobody expected goes to the log."""
+    """The problem that reports an error; an unexpected error goes to the log."""
     match error:
         case Problem():
             return error
         case RequestValidationError():
-            return Problem("invalid", "Some fields are missing or not valid.", errors=_faults(error))
+            # What is wrong and where, without the values: they may be secrets, or anything else.
+            faults = [
+                {"where": _harmless(".".join(map(str, fault["loc"]))), "message": _harmless(str(fault["msg"]))}
+                for fault in error.errors()[:MAX_FAULTS]
+            ]
+            return Problem("invalid", "Some fields are missing or not valid.", errors=faults)
         case LetterNotFoundError():
             return Problem("letter-not-found", str(error))
         case StreamNotFoundError():
@@ -213,21 +210,13 @@ def problem_of(error: Exception) -> Problem:
             return Problem("internal", "The log of the service says more.")
 
 
-def _faults(error: RequestValidationError) -> list[dict[str, str]]:
-    """What is wrong and where, without the values: they may be secrets, or anything else."""
-    return [
-        {"where": _harmless(".".join(str(part) for part in fault["loc"])), "message": _harmless(str(fault["msg"]))}
-        for fault in error.errors()[:_MOST_FAULTS]
-    ]
-
-
 def _harmless(text: str) -> str:
     """Text that JSON can hold, cut where it is very long: it may quote what was sent or stored."""
-    return (text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…").encode(errors="replace").decode()
+    return (text if len(text) <= MAX_DETAIL else text[:MAX_DETAIL] + "…").encode(errors="replace").decode()
 
 
 def _plain(error: HTTPException, request: Request) -> Response:
-    """Somebody else's HTTP error, from a dependency or `admin_auth` of the application."""
+    """An HTTP error of the application, from one of its dependencies or `admin_auth`."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(error.status_code).phrase,
@@ -255,7 +244,7 @@ _MEMBERS: dict[str, dict[str, Any]] = {
     "operation-running": {"operation": "0a4dcf0e3f0f4f2b", "kind": "replay"},
     "operation-state": {"state": "completed"},
 }
-"""Examples of the members that a kind of problem has beside those of the RFC."""
+"""Examples of the members that a kind of problem has besides those of the RFC."""
 
 _STRING = {"type": "string"}
 _NAMES = {"type": "array", "items": {"type": "string"}}

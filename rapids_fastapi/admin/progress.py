@@ -1,4 +1,8 @@
-"""The progress of an operation as server-sent events."""
+"""The progress of an operation as server-sent events.
+
+They are written here, in a plain streaming response: FastAPI has its own only since versions newer than our oldest one,
+and importing `sse-starlette` replaces a method of uvicorn's server in the user's process and keeps state in globals.
+"""
 
 import asyncio
 import json
@@ -12,20 +16,19 @@ from starlette.responses import Response, StreamingResponse
 from rapids.dead_letters import Operation, Operations
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.problems import problem_of
-from rapids_fastapi.admin.redacted_operation import Operation as Shown
 from rapids_fastapi.admin.redacted_operation import operation_of
 from rapids_fastapi.admin.redaction import Redactor
 
 __all__ = ["SEEN", "EventStream", "LastEventId", "progress"]
 
-LASTS = 15.0
-"""Seconds after which a stream ends: one that is open would hold up the server's shutdown."""
-LOOKS_EVERY = 0.5
+MAX_SECONDS = 15.0
+"""Seconds after which a stream ends: an open one would delay the server's shutdown."""
+LOOK_PAUSE = 0.5
 """Seconds between two looks, each of which is one round trip."""
-ANSWER_WITHIN = 5.0
+ANSWER_TIMEOUT = 5.0
 """Seconds for Redis to answer a look; else the stream ends with a problem."""
-KEEPS_ALIVE_EVERY = 5.0
-"""Seconds without news after which a comment shows proxies that somebody is there."""
+KEEP_ALIVE_PAUSE = 5.0
+"""Seconds without news after which a comment keeps the connection open in proxies."""
 RECONNECT_MS = 1_000
 
 LastEventId = Annotated[
@@ -34,7 +37,7 @@ LastEventId = Annotated[
 ]
 
 SEEN: dict[str, Any] = {"description": "It has ended, and the last event was seen"}
-"""For OpenAPI: nothing more to come, which tells a browser not to connect again."""
+"""For OpenAPI: nothing more will come, and browsers do not reconnect."""
 
 
 class EventStream(StreamingResponse):
@@ -70,7 +73,7 @@ class EventStream(StreamingResponse):
 def progress(
     operations: Operations, operation: Operation, dlq: str, redactor: Redactor, last_seen: str | None, path: str
 ) -> Response:
-    """The events from here on, but for what was seen; `path` is what was asked for."""
+    """The events from now on, without what was seen; `path` is the path of the request."""
     if operation.is_ended and _event_id(operation) == last_seen:
         return Response(status_code=204)
     events = _events(operations, operation, dlq, redactor, last_seen, path)
@@ -81,23 +84,24 @@ async def _events(
     operations: Operations, operation: Operation, dlq: str, redactor: Redactor, seen: str | None, path: str
 ) -> AsyncGenerator[str]:
     now = asyncio.get_running_loop().time
-    began = told = now()
+    began = sent = now()
     yield f"retry: {RECONNECT_MS}\n\n"
     while True:
         if (event_id := _event_id(operation)) != seen:
-            seen, told = event_id, now()
-            yield _event(
-                operation_of(operation, dlq, redactor), event_id, "ended" if operation.is_ended else "progress"
-            )
-        elif now() - told >= KEEPS_ALIVE_EVERY:
-            told = now()
+            seen, sent = event_id, now()
+            name = "ended" if operation.is_ended else "progress"
+            # JSON has no line breaks: a text with one cannot end the event, nor begin a field of its own.
+            shown = operation_of(operation, dlq, redactor).model_dump_json()
+            yield f"id: {event_id}\nevent: {name}\ndata: {shown}\n\n"
+        elif now() - sent >= KEEP_ALIVE_PAUSE:
+            sent = now()
             yield ": nothing new\n\n"
-        left = began + LASTS - now()
+        left = began + MAX_SECONDS - now()
         if operation.is_ended or left <= 0:
             return
-        await asyncio.sleep(min(LOOKS_EVERY, left))
+        await asyncio.sleep(min(LOOK_PAUSE, left))
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
                 operation = await operations.get(operation.id)
         except Exception as error:
             yield f"event: problem\ndata: {json.dumps(problem_of(error).body(path))}\n\n"
@@ -105,11 +109,6 @@ async def _events(
 
 
 def _event_id(operation: Operation) -> str:
-    """The same for the same progress, so that whoever connects again is told only what is new."""
+    """The same for the same progress, so that a client that reconnects gets only what is new."""
     counts = (operation.id, operation.done, operation.skipped, operation.failed, operation.total, operation.owner)
     return f"{operation.state}-{crc32(repr(counts).encode()):08x}"
-
-
-def _event(shown: Shown, event_id: str, name: str) -> str:
-    # JSON without line breaks: a text with one cannot end the event, nor begin a field of its own.
-    return f"id: {event_id}\nevent: {name}\ndata: {shown.model_dump_json()}\n\n"

@@ -59,7 +59,7 @@ def check_stream(parts: Running, stream: str) -> str:
     return stream
 
 
-async def _stream(
+async def stream_of(
     parts: RunningDep,
     stream: Annotated[
         str | None,
@@ -70,17 +70,18 @@ async def _stream(
         ),
     ] = None,
 ) -> str:
+    """The stream a request names, or the only one there is. Raises `Problem`."""
     names = streams_of(parts)
     if stream is None and len(names) > 1:
         raise Problem("stream-needed", "Name the stream: ?stream=", allowed=names)
     return check_stream(parts, stream if stream is not None else names[0])
 
 
-StreamDep = Annotated[str, Depends(_stream)]
+StreamDep = Annotated[str, Depends(stream_of)]
 """The stream a request names, or the only one there is."""
 
 
-async def _queue(
+async def queue_of(
     parts: RunningDep,
     dlq: Annotated[
         str | None,
@@ -91,6 +92,7 @@ async def _queue(
         ),
     ] = None,
 ) -> DeadLetterQueue:
+    """The dead-letter queue a request names, or the only one there is. Raises `Problem`."""
     names = sorted(parts.queues)
     if dlq is None and len(names) > 1:
         raise Problem("dlq-needed", "Name the queue: ?dlq=", allowed=names)
@@ -100,11 +102,11 @@ async def _queue(
     return found
 
 
-QueueDep = Annotated[DeadLetterQueue, Depends(_queue)]
+QueueDep = Annotated[DeadLetterQueue, Depends(queue_of)]
 """The dead-letter queue a request names, or the only one there is."""
 
 
-async def _cause_filter(
+async def cause_filter_of(
     event_type: Annotated[str | None, _text("A type, or a pattern such as order.*", "order.*")] = None,
     handler: Annotated[
         str | None, _text("The handler that failed; empty for entries that reached none.", "take_payment")
@@ -117,6 +119,7 @@ async def _cause_filter(
         Query(pattern="^[0-9a-f]{16}$", description="The `fingerprint` of a cause.", examples=["9f2c4b7d0a1e6f38"]),
     ] = None,
 ) -> LetterFilter:
+    """Which letters a request asks for, by what all letters of one cause have in common."""
     return LetterFilter(
         event_type=event_type or None,
         handler=handler,
@@ -127,20 +130,21 @@ async def _cause_filter(
     )
 
 
-CauseFilterDep = Annotated[LetterFilter, Depends(_cause_filter)]
+CauseFilterDep = Annotated[LetterFilter, Depends(cause_filter_of)]
 """Which letters, by what all letters of one cause have in common."""
 
 
-async def _filter(
+async def filter_of(
     causes: CauseFilterDep,
     q: Annotated[str | None, _text("Text in data (of 64 KiB at most), their error, or ids.", "A-17")] = None,
     since: Annotated[Moment | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
     until: Annotated[Moment | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
 ) -> LetterFilter:
+    """Which letters a request asks for."""
     return replace(causes, q=q or None, since=_in_utc(since), until=_in_utc(until))
 
 
-FilterDep = Annotated[LetterFilter, Depends(_filter)]
+FilterDep = Annotated[LetterFilter, Depends(filter_of)]
 """Which letters a request asks for."""
 
 

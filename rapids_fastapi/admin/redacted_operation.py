@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from rapids import dead_letters
+from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationError, OperationKind, OperationState, Scope, Selector
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.payload import cleaned, filled
@@ -47,7 +47,7 @@ class Operation(Answer):
     """The process that runs it, or ran it last; empty where none has."""
 
 
-def operation_of(operation: dead_letters.Operation, dlq: str, redactor: Redactor) -> Operation:
+def operation_of(operation: CoreOperation, dlq: str, redactor: Redactor) -> Operation:
     """The operation for an answer."""
     # Rapids writes these errors; they quote names of the letter. Its payload, which would say what to hide in them, is
     # not at hand, so what looks like a secret is hidden.

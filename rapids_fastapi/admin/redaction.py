@@ -1,4 +1,4 @@
-"""Hiding what is nobody's business in payloads, metadata and error texts.
+"""Hiding secrets in payloads, metadata and error texts.
 
 Only what is shown is changed; a replay sends the bytes that were stored.
 """
@@ -47,9 +47,9 @@ DEFAULT_REDACTED = (
 
 MASK = "[redacted]"
 
-_DEEPEST = 100
-_SHORTEST_IN_TEXT = 3
-_MOST_IN_TEXT = 100
+_MAX_DEPTH = 100
+_MIN_IN_TEXT = 3
+_MAX_IN_TEXT = 100
 _SEPARATORS = dict.fromkeys(map(ord, " \t\r\n_-."))
 
 
@@ -106,9 +106,7 @@ class Redactor:
             return MASK if text and self.names else text
         return self.text(text, secrets, was_cut=was_cut)
 
-    def text(
-        self, text: str, secrets: Iterable[str], shortest: int = _SHORTEST_IN_TEXT, *, was_cut: bool = False
-    ) -> str:
+    def text(self, text: str, secrets: Iterable[str], shortest: int = _MIN_IN_TEXT, *, was_cut: bool = False) -> str:
         """A text, such as an error, without the secrets of the payload it speaks of.
 
         Secrets shorter than `shortest` characters stay: they would be found in every second word. Where there are
@@ -116,7 +114,7 @@ class Redactor:
         in the beginning of one.
         """
         secrets = set(secrets)
-        if len(secrets) > _MOST_IN_TEXT:
+        if len(secrets) > _MAX_IN_TEXT:
             return MASK if text else ""
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= shortest:
@@ -133,24 +131,25 @@ class Redactor:
         return next((at for at, name in names if isinstance(name, str) and self.hides(name)), None)
 
     def _walk(self, value: object, secrets: set[str], depth: int) -> Any:
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             raise TooDeepError
         if isinstance(value, Mapping):
             items = cast(Mapping[str, object], value).items()
-            return {key: self._member(key, member, secrets, depth) for key, member in items}
+            shown: dict[str, Any] = {}
+            for key, member in items:
+                if self.hides(key):
+                    _gather(member, secrets, depth + 1)
+                    shown[key] = MASK
+                else:
+                    shown[key] = self._walk(member, secrets, depth + 1)
+            return shown
         if isinstance(value, list):
             return [self._walk(member, secrets, depth + 1) for member in cast(list[object], value)]
         return value
 
-    def _member(self, key: str, member: object, secrets: set[str], depth: int) -> Any:
-        if not self.hides(key):
-            return self._walk(member, secrets, depth + 1)
-        _gather(member, secrets, depth + 1)
-        return MASK
-
 
 def _gather(value: object, secrets: set[str], depth: int) -> None:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise TooDeepError
     if isinstance(value, Mapping):
         value = list(cast(Mapping[str, object], value).values())
@@ -166,7 +165,7 @@ def _without_end(text: str, secrets: Iterable[str]) -> str:
     ends = (
         length
         for secret in secrets
-        for length in range(_SHORTEST_IN_TEXT, min(len(secret), len(text) + 1))
+        for length in range(_MIN_IN_TEXT, min(len(secret), len(text) + 1))
         if text.endswith(secret[:length])
     )
     length = max(ends, default=0)

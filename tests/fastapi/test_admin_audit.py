@@ -10,7 +10,6 @@ from fastapi.testclient import TestClient
 
 from rapids import EventRouter
 from rapids_fastapi.admin.audit import Place
-from rapids_fastapi.admin.problems import Problem
 from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
 
 __all__ = ["client", "token"]
@@ -91,7 +90,7 @@ def test_text_of_any_kind_is_shown_and_cut(client: TestClient, redis_url: str) -
     "place", ["", "x", "1", "1-1-1 s", "18446744073709551615-0 s", "01-1 s", "1-18446744073709551616 s"]
 )
 def test_a_place_that_is_none(place: str) -> None:
-    with pytest.raises(Problem):
+    with pytest.raises(ValueError, match="cursor must be one"):
         Place.read(place)
 
 

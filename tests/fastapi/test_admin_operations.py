@@ -259,9 +259,9 @@ class TestWatching:
         until(lambda: client.get(path).json()["done"] == 1)  # the first is moved at once
         client.post(f"{path}/pause", json={})
         until(lambda: client.get(path).json()["owner"] == "")  # the process that had it has seen the pause
-        monkeypatch.setattr(progress, "LASTS", 1.0)
-        monkeypatch.setattr(progress, "LOOKS_EVERY", 0.02)
-        monkeypatch.setattr(progress, "KEEPS_ALIVE_EVERY", 0.1)
+        monkeypatch.setattr(progress, "MAX_SECONDS", 1.0)
+        monkeypatch.setattr(progress, "LOOK_PAUSE", 0.02)
+        monkeypatch.setattr(progress, "KEEP_ALIVE_PAUSE", 0.1)
         response = client.get(f"{path}/events")
         assert ": nothing new\n\n" in response.text
         (event,) = [event for event in events(response.text) if "data" in event]
@@ -321,7 +321,7 @@ class TestServed:
             yield f"{path}/events"
 
     def test_a_stream_does_not_hold_up_its_end(self, paused: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(progress, "LASTS", 1.0)
+        monkeypatch.setattr(progress, "MAX_SECONDS", 1.0)
         lines: list[str] = []
         with httpx.stream("GET", paused, headers=OPERATOR) as response:
             for line in response.iter_lines():
@@ -343,7 +343,7 @@ class TestServed:
             return await ask(operations, operation_id)
 
         monkeypatch.setattr(Operations, "get", counted)
-        monkeypatch.setattr(progress, "LOOKS_EVERY", 0.01)
+        monkeypatch.setattr(progress, "LOOK_PAUSE", 0.01)
         with httpx.stream("GET", paused, headers=OPERATOR) as response:
             until(lambda: asked > 2)
             assert response.status_code == 200

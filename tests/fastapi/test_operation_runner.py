@@ -10,8 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from rapids import DeadLetterQueue, EventRouter, LetterFilter
 from rapids.dead_letters import Selector
-from rapids_fastapi import Rapids
-from rapids_fastapi import operating as operating_module
+from rapids_fastapi import Rapids, background
 from rapids_fastapi.state import Running
 from tests.dead_letters.helpers import write
 from tests.support import eventually
@@ -67,10 +66,10 @@ async def test_a_shutdown_lets_go_of_what_is_under_way(redis: Redis, redis_url: 
     assert runners() == []
 
 
-async def test_a_runner_that_dies_is_logged_and_started_again(
+async def test_a_runner_that_fails_is_logged_and_restarted(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(operating_module, "_RESTART_DELAY", lambda failures: 0.01 * failures)
+    monkeypatch.setattr(background, "RESTART_DELAY", lambda failures: 0.01 * failures)
     queue = DeadLetterQueue(redis, DLQ)
     ran: list[asyncio.Event] = []
 
@@ -81,20 +80,20 @@ async def test_a_runner_that_dies_is_logged_and_started_again(
         await stop.wait()
 
     monkeypatch.setattr(queue.operations, "run", run)
-    async with operating_module.operating([queue]):
+    async with background.operations_running([queue]):
         await eventually(lambda: len(ran) == 3)
-    assert caplog.text.count(f"operations on '{DLQ}' are not run") == 2
+    assert caplog.text.count(f"the runner of operations on '{DLQ}' failed, and will be restarted in") == 2
     assert "no right to HINCRBY" in caplog.text
 
 
 async def test_a_runner_that_does_not_stop_is_cut_off(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operating_module, "_STOP_TIMEOUT", 0.01)
+    monkeypatch.setattr(background, "STOP_TIMEOUT", 0.01)
     queue = DeadLetterQueue(redis, DLQ)
 
     async def run(stop: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(queue.operations, "run", run)
-    async with operating_module.operating([queue]):
+    async with background.operations_running([queue]):
         await asyncio.sleep(0)
     assert runners() == []

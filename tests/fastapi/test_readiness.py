@@ -121,8 +121,8 @@ async def test_with_an_emitter_only_it_is_ready_while_redis_answers(
             os.kill(pid, signal.SIGCONT)
         assert await eventually(ready)
     begun, over, begun_again, _ = said(caplog)
-    assert begun.startswith("not ready: Redis does not answer: ")
-    assert begun_again.startswith("not ready: Redis does not answer: ")
+    assert begun.startswith("not ready: Redis unavailable: ")
+    assert begun_again.startswith("not ready: Redis unavailable: ")
     assert over.startswith("ready again after ")
 
 
@@ -152,8 +152,8 @@ async def test_a_paused_group_is_ready(redis: Redis) -> None:
 
 BLOCKING = """
 import time
-from rapids._worker import loop_monitor
-loop_monitor.MEMORY = 2.0
+from rapids._worker import health_check
+health_check.MEMORY = 2.0
 
 @router.on(FaServedNoted, name="blocks")
 async def block(event: FaServedNoted) -> None:

@@ -12,41 +12,13 @@ from starlette.requests import Request
 
 from rapids import EventEmitter
 from rapids_fastapi import Rapids
-from rapids_fastapi.admin.paging import MAX_CURSOR, Listing, lead_on
-from rapids_fastapi.admin.problems import Problem
+from rapids_fastapi.admin.pages import MAX_CURSOR, lead_on
 from tests.fastapi.admin_paths import document
 from tests.fastapi.helpers import BEARER, STREAM, admin_app, client, put_letter, token
 
 __all__ = ["client", "token"]
 
 LETTERS = "/rapids/api/dead-letters"
-
-
-class TestListing:
-    @pytest.mark.parametrize("place", ["1-1", "LnBheQ==", "1-1_2-2", "a:b", "ключ", ""])
-    def test_a_cursor_leads_back_to_its_place(self, place: str) -> None:
-        listing = Listing("letters")
-        cursor = listing.cursor(place)
-        assert cursor is not None
-        assert cursor.isascii()
-        assert quote(cursor) == cursor
-        assert listing.place(cursor) == place
-        with pytest.raises(Problem):
-            Listing("groups").place(cursor)
-
-    def test_the_beginning_and_the_end_have_none(self) -> None:
-        assert Listing("letters").place(None) is None
-        assert Listing("letters").place("") is None
-        assert Listing("letters").cursor(None) is None
-
-    @pytest.mark.parametrize(
-        "cursor", ["1-1", "=", "A", "letters:1-1", "bGV0dGVyczoxLTE=", "bGV0dGVyczoxLTE ", "é", "\0"]
-    )
-    def test_no_other_text_is_one(self, cursor: str) -> None:
-        with pytest.raises(Problem) as raised:
-            Listing("letters").place(cursor)
-        assert raised.value.status_code == 422
-        assert cursor not in raised.value.detail
 
 
 def test_a_link_is_one_line_of_ascii_whatever_the_path() -> None:

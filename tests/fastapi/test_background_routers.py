@@ -1,4 +1,4 @@
-"""Routers that die, and what becomes of them."""
+"""Routers that fail are logged and restarted."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import EventRouter
-from rapids_fastapi import Rapids
-from rapids_fastapi import supervision as supervision_module
+from rapids_fastapi import Rapids, background
 from tests.support import eventually
 
 
-class TestSupervision:
-    async def test_a_router_that_dies_is_logged_and_started_again(
+class TestRouters:
+    async def test_a_router_that_fails_is_logged_and_restarted(
         self, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(supervision_module, "_RESTART_DELAY", lambda failures: 0.01 * failures)
+        monkeypatch.setattr(background, "RESTART_DELAY", lambda failures: 0.01 * failures)
         die = asyncio.Event()
         starts: list[int] = []
 
@@ -43,14 +42,14 @@ class TestSupervision:
                 die.set()
                 await eventually(lambda times=times: len(starts) == times and router.running)
             assert await eventually(state["rapids"].is_ready)
-        assert caplog.text.count("died and is started again") == 2
+        assert caplog.text.count("failed, and will be restarted") == 2
         assert "RuntimeError: struck down" in caplog.text
-        assert "the router of group 'default' on stream 'fa:life' died and is started again in" in caplog.text
+        assert "the router of group 'default' on stream 'fa:life' failed, and will be restarted in" in caplog.text
 
     async def test_stopping_does_not_wait_for_a_restart(
         self, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(supervision_module, "_RESTART_DELAY", lambda failures: 3600.0)
+        monkeypatch.setattr(background, "RESTART_DELAY", lambda failures: 3600.0)
 
         class FaFrail(EventRouter):
             async def start(self, redis: Redis | None = None) -> None:
@@ -62,7 +61,7 @@ class TestSupervision:
 
         router = FaFrail(stream="fa:life")
         async with Rapids(routers=[router], url=redis_url).lifespan() as state:
-            await eventually(lambda: "is started again in 3600" in caplog.text)
+            await eventually(lambda: "will be restarted in 3600" in caplog.text)
             assert not await state["rapids"].is_ready()
 
     async def test_a_router_the_application_stops_stays_stopped(
