@@ -53,6 +53,10 @@ def make_emitter(redis: Redis, **options: Any) -> EventEmitter:
     return EventEmitter(redis, stream=STREAM, **options)
 
 
+async def emit_orders(redis: Redis, *numbers: int) -> list[str]:
+    return await make_emitter(redis).emit([DvOrder(number=number) for number in numbers])
+
+
 async def start(router: EventRouter, redis: Redis | None = None) -> asyncio.Task[None]:
     """Start a router in a task, and return once it runs. Raises what `start` raised if it does not."""
     task = asyncio.create_task(router.start(redis))

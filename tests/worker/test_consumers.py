@@ -15,14 +15,18 @@ from rapids import BaseEvent, EventEmitter, current_delivery
 from rapids._storage import groups
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import Source
+from rapids._worker import identity
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
     STREAM,
+    DvOrder,
     as_text,
     calls,
     check_keys,
     consumers,
+    emit_orders,
+    everywhere,
     make_router,
     pending,
     replay_stream,
@@ -225,3 +229,24 @@ async def test_a_stopped_router_leaves_a_name_that_can_be_used_at_once(redis: Re
         assert seen == [0, 1]
     assert set(await consumers(redis)) == {"mine"}
     await check_keys(redis)
+
+
+async def test_a_server_out_of_memory_for_longer_than_a_name_lasts_does_not_stop_handling(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "TTL_MS", 600)
+    router, seen = make_router(redis), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+        await asyncio.sleep(0.02)
+
+    async with running(router):
+        await emit_orders(redis, *range(1_000))
+        await redis.config_set("maxmemory", "1", **everywhere(redis))
+        try:
+            before = len(seen)
+            await eventually(lambda: len(seen) >= before + 100)  # two seconds, by what the handler takes
+        finally:
+            await redis.config_set("maxmemory", "0", **everywhere(redis))

@@ -21,7 +21,9 @@ from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
     STREAM,
+    DvOrder,
     consumers,
+    emit_orders,
     make_emitter,
     make_router,
     pending,
@@ -200,3 +202,30 @@ async def test_within_seconds_of_its_death_another_goes_on_in_order(
 
 async def _more_than(redis: Redis, key: str, count: int) -> bool:
     return await redis.llen(key) > count
+
+
+async def test_an_exclusive_consumer_claims_abandoned_entries_in_the_order_of_the_stream(redis: Redis) -> None:
+    await emit_orders(redis, *range(5))
+    await redis.xgroup_create(STREAM, GROUP, "0")
+    await redis.xreadgroup(GROUP, "b", {STREAM: ">"}, count=2)
+    await redis.xreadgroup(GROUP, "a", {STREAM: ">"}, count=3)
+    router, seen = make_router(redis, exclusive=True, consumer="c"), []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+
+    async with running(router):
+        await until_settled(redis)
+    assert seen == list(range(5))
+
+
+async def test_a_stop_releases_the_exclusive_key_at_once(redis: Redis) -> None:
+    router = make_router(redis, exclusive=True)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None: ...
+
+    async with running(router):
+        await eventually(lambda: redis.exists(SOURCE.exclusive))
+    assert not await redis.exists(SOURCE.exclusive)

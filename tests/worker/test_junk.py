@@ -185,3 +185,17 @@ def test_any_bytes_at_all(one_router: OneRouter) -> None:
             assert len(types) == 1
 
     check()
+
+
+@pytest.mark.parametrize("fields", [10_000, 60_000])
+async def test_an_entry_of_very_many_fields_becomes_a_dead_letter(redis: Redis, fields: int) -> None:
+    router = make_router(redis)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None: ...
+
+    junk = [f"f{number}".encode() for number in range(2 * fields - 4)]
+    async with running(router):
+        await add(redis, [b"event_type", DvOrder.event_type.encode(), b"data", b"{", *junk])
+        await until_settled(redis)
+    assert len(await letters(redis)) == 1

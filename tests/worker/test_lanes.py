@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
+from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from redis.asyncio import Redis
 
+from rapids._storage import streams
 from rapids._worker.lanes import Lanes
+from tests.support import eventually
+from tests.worker.helpers import (
+    DvOrder,
+    make_emitter,
+    make_router,
+    running,
+    until_settled,
+)
 
 KEYS = ("ann", "bob", "cid")
 
@@ -106,3 +119,33 @@ class LanesModel(RuleBasedStateMachine):
 
 
 TestLanes = LanesModel.TestCase
+
+
+async def test_an_entry_that_the_old_master_does_not_know_is_not_lost(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover a lane's entry was looked up over a connection that still led to the old master, which had never
+    had it; what was not there was acknowledged as lost, over a new connection, at the master that had it."""
+    handled, go_on = list[int](), asyncio.Event()
+    router = make_router(redis, concurrency=2, order_by=lambda event: "one key", batch_size=5)
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        handled.append(event.number)
+        await go_on.wait()
+
+    entry, asked = streams.entry, []
+
+    async def of_before(commands: Any, stream: str, entry_id: bytes) -> Any:
+        asked.append(entry_id)
+        return None if len(asked) <= 3 else await entry(commands, stream, entry_id)
+
+    monkeypatch.setattr(streams, "entry", of_before)
+    async with running(router):
+        await make_emitter(redis).emit([DvOrder(number=number) for number in range(20)])
+        await eventually(lambda: router.counters.total("delivered") == 20)
+        go_on.set()
+        await until_settled(redis)
+    assert asked, "no entry was looked up"
+    assert handled == list(range(20))
+    assert router.counters.total("lost") == 0

@@ -17,6 +17,7 @@ from tests.worker.helpers import (
     DvOrder,
     check_keys,
     consumers,
+    emit_orders,
     letters,
     make_emitter,
     make_router,
@@ -254,3 +255,28 @@ async def _holds(redis: Redis, count: int) -> bool:
 
 async def _waits(redis: Redis) -> bool:
     return (await consumers(redis)).get("rapids:waiting") == 1
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_released_entries_are_delivered_in_the_order_of_the_stream(redis: Redis, exclusive: bool) -> None:
+    router, seen, begun = (
+        make_router(redis, exclusive=exclusive, batch_size=30, shutdown_timeout=0),
+        [],
+        asyncio.Event(),
+    )
+    go_on = asyncio.Event()
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        begun.set()
+        await go_on.wait()
+        seen.append(event.number)
+
+    async with running(router):
+        await emit_orders(redis, *range(25))
+        await begun.wait()
+    assert seen == []
+    go_on.set()
+    async with running(router):
+        await until_settled(redis)
+    assert seen == list(range(25))

@@ -261,3 +261,28 @@ async def test_starting_and_stopping_are_told(redis: Redis, caplog: pytest.LogCa
         pass
     told = [(record.getMessage(), vars(record)["consumer"]) for record in caplog.records]
     assert told == [("started", "w"), ("stopped", "w")]
+
+
+async def test_a_stop_that_is_itself_cancelled_leaves_no_task(redis: Redis) -> None:
+    """As an event loop does that goes down in the middle of a stop: it would wait for what is left for ever."""
+    router, began = make_router(redis, shutdown_timeout=30), asyncio.Event()
+
+    @router.on(OuStopped)
+    async def handle(event: OuStopped) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    await start(router)
+    await emit(redis, 0)
+    await began.wait()
+    stopping = asyncio.create_task(router.stop())
+    while not any(task.get_name().endswith(":closing") for task in asyncio.all_tasks()):
+        await asyncio.sleep(0)
+
+    tasks = asyncio.all_tasks() - before
+    assert stopping in tasks
+    for task in tasks:
+        task.cancel()
+    _, left = await asyncio.wait(tasks, timeout=5)
+    assert left == set()
