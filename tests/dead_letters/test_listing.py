@@ -286,3 +286,20 @@ async def test_an_entry_that_claims_the_id_of_another_letter_does_not_get_it(
     await queue.restore(real)
     assert (await queue.get(real)).handler == "real"
     assert (await queue.get(forged)).handler == "forged"
+
+
+@pytest.mark.parametrize("wanted", [LetterFilter(), LetterFilter(handler="pay"), LetterFilter(q="declined")])
+async def test_a_page_of_large_letters_has_fewer_than_its_limit(
+    queue: DeadLetterQueue, redis: Redis, wanted: LetterFilter
+) -> None:
+    ids = [await write(redis, text="x" * 300_000) for _ in range(100)]
+    found = list[str]()
+    cursor: str | None = None
+    while True:
+        page = await queue.list(wanted, cursor=cursor, limit=500)
+        assert 0 < len(page.items) < 80, "a page ends after some 16 MB"
+        found += [letter.id for letter in page.items]
+        if page.cursor is None:
+            break
+        cursor = page.cursor
+    assert found == ids[::-1]

@@ -10,6 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
+from rapids._storage import archive, keys
+from rapids._storage.client.connections import Commands
 from rapids._storage.keys import letters_failed_again
 from rapids.dead_letters.letter import ReplayOutcome
 from rapids.exceptions import LetterNotFoundError
@@ -187,3 +189,21 @@ async def test_what_a_replay_became_is_forgotten_with_the_letter(redis: Redis) -
     with pytest.raises(LetterNotFoundError):
         await queue.get(first)
     assert not await redis.exists(letters_failed_again(DLQ))
+
+
+async def test_a_replay_that_fails_again_during_the_look_is_not_reported_as_handled(
+    queue: DeadLetterQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter_id = await write(redis)
+    replay = await queue.replay(letter_id)
+    look = archive.replay_state
+    again = "1800000000000-0"
+
+    async def fails_first(commands: Commands, stream: str, group: str, entry_id: str) -> archive.ReplayState:
+        await redis.hset(keys.letters_failed_again(DLQ), letter_id, again)
+        await redis.xdel(replay.stream, replay.entry_id)
+        return await look(commands, stream, group, entry_id)
+
+    monkeypatch.setattr(archive, "replay_state", fails_first)
+    [outcome] = (await queue.get(letter_id)).replays
+    assert (outcome.outcome, outcome.letters) == ("failed_again", (again,))
