@@ -1,4 +1,4 @@
-"""The door of the admin: every route, everybody who may and may not come in."""
+"""Access to the admin: for every route, who is allowed and who is refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
 from rapids import EventEmitter
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
+from rapids_fastapi.admin.access import AdminRoute
 from tests.fastapi.admin_paths import filled, guarded
 from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter
 
@@ -313,3 +314,16 @@ def test_dlq_of_this_module_is_the_default_one(redis_url: str) -> None:
     with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
         queues = client.get("/rapids/api/capabilities").json()["dead_letter_queues"]
     assert queues == [{"name": DLQ, "groups": []}]
+
+
+def test_a_route_that_names_no_permission_serves_nobody(redis_url: str) -> None:
+    router = APIRouter(route_class=AdminRoute)
+
+    @router.get("/forgotten")
+    async def forgotten() -> None:
+        raise AssertionError("never called")
+
+    app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+    app.include_router(router)
+    with TestClient(app) as client:
+        assert client.get("/forgotten", headers=BEARER).status_code == 500

@@ -1,9 +1,8 @@
-"""The admin beside the rest of an application: its health, its errors, its documentation, and Redis going away."""
+"""The health routes of the admin: alive, ready, and not ready while Redis is away or hangs."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import re
 import shutil
 import subprocess
 import tempfile
@@ -14,15 +13,11 @@ from typing import Any
 
 import pytest
 import redis as redis_sync
-from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
-from starlette.applications import Starlette
 
 from rapids import EventEmitter, EventRouter
 from rapids._worker.health_check import Limits
-from rapids_fastapi import Rapids, rapids_admin
-from rapids_fastapi.admin import health
-from rapids_fastapi.admin.access import AdminRoute
+from rapids_fastapi import Rapids
 from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, until
 from tests.support import SOON
 
@@ -30,104 +25,6 @@ from tests.support import SOON
 @pytest.fixture(autouse=True)
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
-
-
-class TestTheApplicationsOwnRoutes:
-    @pytest.fixture
-    def client(self, redis_url: str) -> Iterator[TestClient]:
-        app = admin_app(Rapids(url=redis_url))
-
-        @app.get("/own/{n}")
-        async def own(n: int) -> None:
-            raise HTTPException(418, {"own": "shape"})
-
-        @app.get("/bug")
-        async def bug() -> None:
-            raise KeyError("bug")
-
-        with TestClient(app, raise_server_exceptions=False) as client:
-            yield client
-
-    def test_their_errors_stay_fastapis(self, client: TestClient) -> None:
-        plain = FastAPI()
-
-        @plain.get("/own/{n}")
-        async def own(n: int) -> None:
-            raise HTTPException(418, {"own": "shape"})
-
-        for path in ("/own/1", "/own/x", "/nowhere"):
-            ours, theirs = client.get(path), TestClient(plain).get(path)
-            assert (ours.status_code, ours.json(), dict(ours.headers)) == (
-                theirs.status_code,
-                theirs.json(),
-                dict(theirs.headers),
-            )
-        assert client.get("/bug").text == "Internal Server Error"
-
-    def test_no_exception_handler_is_registered(self) -> None:
-        app, plain = FastAPI(), FastAPI()
-        app.include_router(rapids_admin)
-        assert app.exception_handlers == plain.exception_handlers
-
-
-class TestProblems:
-    def test_their_shape(self, redis_url: str) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url))) as client:
-            for response in (
-                client.get("/rapids/api/dead-letters"),
-                client.get("/rapids/api/dead-letters/1-1", headers=BEARER),
-                client.get("/rapids/api/dead-letters?limit=0", headers=BEARER),
-                client.post("/rapids/api/dead-letters/1-1/replay", headers=BEARER, content=b""),
-            ):
-                assert response.headers["content-type"] == "application/problem+json"
-                problem = response.json()
-                assert re.fullmatch(r"urn:rapids:problem:[a-z-]+", problem["type"])
-                assert problem["status"] == response.status_code
-                assert problem["instance"] == response.request.url.path
-                assert problem["title"]
-                assert problem["detail"]
-
-    def test_a_wrong_method_is_one_too(self, redis_url: str) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url))) as client:
-            for path in ("/rapids/api/dead-letters", "/rapids/health/ready"):
-                response = client.put(path)
-                assert response.status_code == 405
-                assert response.headers["content-type"] == "application/problem+json"
-                assert response.headers["allow"] == "GET"
-                assert response.headers["cache-control"] == "no-store"
-
-    def test_faults_are_named_and_their_values_not_repeated(self, redis_url: str) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
-            response = client.post("/rapids/api/dead-letters/1-1/replay", json={"hunter2": 1, "scope": "hunter2"})
-        assert {fault["where"] for fault in response.json()["errors"]} == {"body.scope", "body.hunter2"}
-        assert response.text.count("hunter2") == 1  # the name of the field, which says where the fault is
-
-    def test_a_mounted_admin_names_its_whole_path(self, redis_url: str) -> None:
-        app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
-        inner = FastAPI()
-        inner.include_router(rapids_admin)
-        app.mount("/ops", inner)
-        with TestClient(app) as client:
-            response = client.get("/ops/rapids/api/capabilities")
-            assert response.json()["instance"] == "/ops/rapids/api/capabilities"
-            link = client.get("/ops/rapids/api/dead-letters?limit=1", headers=BEARER)
-            assert link.status_code == 200
-
-
-class TestTheDoor:
-    def test_a_route_that_names_no_permission_opens_to_nobody(self, redis_url: str) -> None:
-        from fastapi import APIRouter
-
-        router = APIRouter(route_class=AdminRoute)
-
-        @router.get("/forgotten")
-        async def forgotten() -> None:
-            raise AssertionError("never called")
-
-        app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
-        app.include_router(router)
-        with TestClient(app) as client:
-            assert client.get("/forgotten", headers=BEARER).status_code == 500
 
 
 class TestHealth:
@@ -236,10 +133,3 @@ def test_a_server_that_hangs_is_not_ready_within_seconds(own_server: OwnServer) 
         finally:
             os.kill(own_server._process.pid, signal.SIGCONT)
         until(lambda: client.get("/rapids/health/ready").status_code == 200)
-
-
-def test_a_wrong_method_is_a_problem_in_plain_starlette_too() -> None:
-    with TestClient(Starlette(routes=list(health.router.routes))) as client:
-        response = client.post("/health/live")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
-    assert response.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,109 @@
+"""Errors of the admin are problem documents (RFC 9457); an application's own errors stay as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI, HTTPException
+from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+
+from rapids_fastapi import Rapids, rapids_admin
+from rapids_fastapi.admin import health
+from tests.fastapi.helpers import BEARER, TOKEN, admin_app
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+
+
+class TestTheApplicationsOwnRoutes:
+    @pytest.fixture
+    def client(self, redis_url: str) -> Iterator[TestClient]:
+        app = admin_app(Rapids(url=redis_url))
+
+        @app.get("/own/{n}")
+        async def own(n: int) -> None:
+            raise HTTPException(418, {"own": "shape"})
+
+        @app.get("/bug")
+        async def bug() -> None:
+            raise KeyError("bug")
+
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield client
+
+    def test_their_errors_stay_fastapis(self, client: TestClient) -> None:
+        plain = FastAPI()
+
+        @plain.get("/own/{n}")
+        async def own(n: int) -> None:
+            raise HTTPException(418, {"own": "shape"})
+
+        for path in ("/own/1", "/own/x", "/nowhere"):
+            ours, theirs = client.get(path), TestClient(plain).get(path)
+            assert (ours.status_code, ours.json(), dict(ours.headers)) == (
+                theirs.status_code,
+                theirs.json(),
+                dict(theirs.headers),
+            )
+        assert client.get("/bug").text == "Internal Server Error"
+
+    def test_no_exception_handler_is_registered(self) -> None:
+        app, plain = FastAPI(), FastAPI()
+        app.include_router(rapids_admin)
+        assert app.exception_handlers == plain.exception_handlers
+
+
+class TestProblems:
+    def test_their_shape(self, redis_url: str) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url))) as client:
+            for response in (
+                client.get("/rapids/api/dead-letters"),
+                client.get("/rapids/api/dead-letters/1-1", headers=BEARER),
+                client.get("/rapids/api/dead-letters?limit=0", headers=BEARER),
+                client.post("/rapids/api/dead-letters/1-1/replay", headers=BEARER, content=b""),
+            ):
+                assert response.headers["content-type"] == "application/problem+json"
+                problem = response.json()
+                assert re.fullmatch(r"urn:rapids:problem:[a-z-]+", problem["type"])
+                assert problem["status"] == response.status_code
+                assert problem["instance"] == response.request.url.path
+                assert problem["title"]
+                assert problem["detail"]
+
+    def test_a_wrong_method_is_one_too(self, redis_url: str) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url))) as client:
+            for path in ("/rapids/api/dead-letters", "/rapids/health/ready"):
+                response = client.put(path)
+                assert response.status_code == 405
+                assert response.headers["content-type"] == "application/problem+json"
+                assert response.headers["allow"] == "GET"
+                assert response.headers["cache-control"] == "no-store"
+
+    def test_faults_are_named_and_their_values_not_repeated(self, redis_url: str) -> None:
+        with TestClient(admin_app(Rapids(url=redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
+            response = client.post("/rapids/api/dead-letters/1-1/replay", json={"hunter2": 1, "scope": "hunter2"})
+        assert {fault["where"] for fault in response.json()["errors"]} == {"body.scope", "body.hunter2"}
+        assert response.text.count("hunter2") == 1  # the name of the field, which says where the fault is
+
+    def test_a_mounted_admin_names_its_whole_path(self, redis_url: str) -> None:
+        app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+        inner = FastAPI()
+        inner.include_router(rapids_admin)
+        app.mount("/ops", inner)
+        with TestClient(app) as client:
+            response = client.get("/ops/rapids/api/capabilities")
+            assert response.json()["instance"] == "/ops/rapids/api/capabilities"
+            link = client.get("/ops/rapids/api/dead-letters?limit=1", headers=BEARER)
+            assert link.status_code == 200
+
+
+def test_a_wrong_method_is_a_problem_in_plain_starlette_too() -> None:
+    with TestClient(Starlette(routes=list(health.router.routes))) as client:
+        response = client.post("/health/live")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert response.headers["content-type"] == "application/problem+json"
