@@ -146,7 +146,7 @@ def test_a_filter_says_what_is_of_another_type(name: str, value: Any, allowed: s
 
 @pytest.mark.parametrize("other", [{}, {"handler": "ship"}, "ship", Selector(ids=("1-1",))])
 async def test_what_is_no_filter_is_refused_and_selects_nothing(queue: DeadLetterQueue, other: Any) -> None:
-    for look in (queue.list, queue.groups):
+    for look in (queue.list, queue.causes):
         with pytest.raises(TypeError, match=re.escape(f"filter must be a LetterFilter or None, not {other!r}")):
             await look(other)
 
