@@ -66,9 +66,9 @@ class OfType:
         self.parked = 0
         self.handled: dict[str, int] = {}
         """A plain one, as it is in the way of every entry; its handlers are in it before they run: see `expect`."""
-        self.failed = defaultdict[str, int](int)
-        self.retried = defaultdict[str, int](int)
-        self.dead = defaultdict[tuple[str, str], int](int)
+        self.failed: defaultdict[str, int] = defaultdict(int)
+        self.retried: defaultdict[str, int] = defaultdict(int)
+        self.dead: defaultdict[tuple[str, str], int] = defaultdict(int)
         """By handler and reason."""
 
     def expect(self, handlers: Iterable[str]) -> None:
@@ -89,7 +89,7 @@ class Counts:
     ) -> None:
         self._stream = stream
         self._group = group
-        self.observers = Observers(observers) if observers else None
+        self.observers: Observers | None = Observers(observers) if observers else None
         """None where there are none: then no detail need be made."""
         self._clock = clock
         self._types = EventTypes(OfType)
@@ -106,7 +106,7 @@ class Counts:
         self.acked = 0
         self.kept = 0
         self.handed_back = 0
-        self.of_type = self._types.of
+        self.of_type: Callable[[str | None], OfType] = self._types.of
         """What is counted for an event type; None for one that cannot be read."""
 
     def know_handlers(self, names: Sequence[str]) -> None:

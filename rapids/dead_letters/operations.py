@@ -33,7 +33,7 @@ LONGEST_REASON = 1_000
 
 SAMPLE = 20
 MOST_CHECKED = 200
-logger = logging.getLogger("rapids.operations")
+logger: logging.Logger = logging.getLogger("rapids.operations")
 
 LISTING = Listing("operations")
 

@@ -268,7 +268,7 @@ class Operating:
             await end_task(ahead)
 
 
-logger = logging.getLogger("rapids.operations")
+logger: logging.Logger = logging.getLogger("rapids.operations")
 
 POLL_PAUSE = 2.0
 """Seconds between two looks for operations that nobody runs: what all this costs while there are none."""

@@ -79,7 +79,9 @@ class Use:
     """One use of a server, from `acquire` to `release`. Its lock on the server's folder is what keeps the server up."""
 
     def __init__(self, directory: Path | None, *, shared_by_workers: bool) -> None:
-        self.folder, self.pid, self.supervisor_pid = Path(), 0, 0
+        self.folder: Path = Path()
+        self.pid: int = 0
+        self.supervisor_pid: int = 0
         self._directory = None if directory is None else directory.absolute()
         self._shared_by_workers = shared_by_workers
         self._lock: int | None = None
