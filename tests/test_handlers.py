@@ -59,7 +59,7 @@ def another_notify() -> Callable[[RegOrderPlaced], Any]:
 # --- what is registered ---------------------------------------------------------------------------------------------
 
 
-def test_on_gives_the_function_back_as_it_was(router: HandlerRegistry) -> None:
+def test_on_returns_the_function_unchanged(router: HandlerRegistry) -> None:
     assert router.on(RegOrderPlaced)(notify) is notify
     assert registered(router)[0].function is notify
 
@@ -116,7 +116,7 @@ def test_whatever_is_called_asynchronously_is_a_handler(router: HandlerRegistry,
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-def test_handlers_of_one_name_are_told_apart_by_module_and_qualified_name_then_by_number(
+def test_handlers_of_one_name_differ_by_module_and_qualified_name_then_by_number(
     router: HandlerRegistry,
 ) -> None:
     for function in (notify, Service().notify, another_notify(), another_notify(), notify, notify):

@@ -148,7 +148,7 @@ async def test_each_letter_says_which_operation_moved_it(redis: Redis) -> None:
         assert (change.operation, change.stream) == (begun.id, replay_stream())
 
 
-async def test_letters_of_others_go_by_themselves_and_hopeless_ones_are_told(redis: Redis) -> None:
+async def test_letters_of_other_writers_are_moved_one_by_one_and_unusable_ones_are_reported(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     ids = await write_many(redis, 2)
     strange = as_text(await redis.xadd(DLQ, {**REFERENCE_FIELDS, "original_stream": ""}))
@@ -163,7 +163,7 @@ async def test_letters_of_others_go_by_themselves_and_hopeless_ones_are_told(red
     assert [as_text(one) for one, _ in await redis.xrange(DLQ)] == [strange]
 
 
-async def test_a_letter_that_breaks_the_script_is_told_and_the_rest_goes_on(redis: Redis) -> None:
+async def test_a_letter_that_breaks_the_script_is_reported_and_the_rest_is_moved(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     ids = await write_many(redis, 2)
     broken = await write(redis, group="taken")
@@ -298,7 +298,7 @@ async def test_a_process_that_stops_lets_another_go_on_at_once(redis: Redis) -> 
     await outcome(redis, await other.operations.run_until_ended(begun.id), ids)
 
 
-async def test_an_operation_taken_away_is_let_go_of(redis: Redis) -> None:
+async def test_an_operation_that_another_process_took_is_released(redis: Redis) -> None:
     operations, given = make_operations(redis)
     ids = await write_many(redis, 6)
     given.blocked = {ids[2]}
@@ -354,7 +354,7 @@ async def test_nobody_takes_what_another_process_holds(redis: Redis) -> None:
     assert await stored.claim(commands, DLQ, ["replay"], "three:3"), "it waits for a lease that means nothing any more"
 
 
-async def test_a_letter_is_passed_over_once_however_often_that_is_asked_for(redis: Redis) -> None:
+async def test_a_letter_is_skipped_once_however_often_that_is_requested(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     commands = SharedPool(redis, DLQ)
     begun = await operations.start("replay", ALL)
@@ -412,7 +412,7 @@ async def _differs(redis: Redis, key: str, lease: bytes) -> bool:
         refuse_writes,
     ],
 )
-async def test_an_outage_is_waited_out(
+async def test_a_run_waits_until_an_outage_is_over(
     redis: Redis, kind: OperationKind, trouble: Callable[[Redis], Awaitable[None]]
 ) -> None:
     queue = DeadLetterQueue(redis, DLQ)
@@ -499,7 +499,9 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a mistake"), NoPermissionError("no right to XADD")])
-async def test_what_no_letter_is_to_blame_for_ends_it_and_is_told(redis: Redis, error: Exception) -> None:
+async def test_an_error_that_no_letter_caused_ends_the_operation_and_is_reported(
+    redis: Redis, error: Exception
+) -> None:
     operations, given = make_operations(redis)
     await write_many(redis, 3)
 

@@ -1,5 +1,5 @@
-"""Entries that somebody settles who does not know of due times, of ledgers, or of parking: nothing is run again for it,
-and nothing is left behind. What a stranger loses, by making a group again, is found again all the same."""
+"""Entries that a foreign consumer settles, which knows no due times, ledgers or parking: nothing runs twice, and
+nothing is left over. What is lost when a foreign consumer recreates the group is found again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def holders(redis: Redis) -> dict[str, str]:
     return {as_text(row["message_id"]): as_text(row["consumer"]) for row in await pending(redis)}
 
 
-async def test_what_a_stranger_settled_while_it_waited_is_not_given_out_again(redis: Redis) -> None:
+async def test_an_entry_that_a_foreign_consumer_settled_while_it_waited_is_not_delivered_again(redis: Redis) -> None:
     [entry_id] = await given(redis, 1)
     await settle(redis, entry_id, "keep")
     await steal(redis, entry_id)
@@ -73,7 +73,9 @@ async def test_what_a_stranger_settled_while_it_waited_is_not_given_out_again(re
     await check_keys(redis)
 
 
-async def test_what_a_stranger_settled_and_was_trimmed_since_counts_as_lost(redis: Redis) -> None:
+async def test_a_waiting_entry_that_was_trimmed_counts_as_lost_though_a_foreign_consumer_settled_it(
+    redis: Redis,
+) -> None:
     """Nobody can tell it from one that was trimmed first, and that XAUTOCLAIM then let go of."""
     [entry_id] = await given(redis, 1)
     await settle(redis, entry_id, "keep")
@@ -84,7 +86,7 @@ async def test_what_a_stranger_settled_and_was_trimmed_since_counts_as_lost(redi
     await check_keys(redis)
 
 
-async def test_what_a_stranger_still_works_on_when_it_falls_due_is_left_to_it(redis: Redis) -> None:
+async def test_an_entry_that_a_foreign_consumer_still_handles_is_left_to_it_when_it_is_due(redis: Redis) -> None:
     [entry_id] = await given(redis, 1)
     await settle(redis, entry_id, "keep")
     await steal(redis, entry_id, and_ack=False)
@@ -123,7 +125,7 @@ async def test_making_a_group_again_that_is_there_brings_back_nothing_that_was_s
     assert entry_id.decode() not in await holders(redis)
 
 
-async def test_what_is_kept_of_entries_that_strangers_settled_is_forgotten(redis: Redis) -> None:
+async def test_ledgers_of_entries_that_foreign_consumers_settled_are_deleted(redis: Redis) -> None:
     ids = await given(redis, 5)
     for entry_id, verb in zip(ids, ("park", "park", "keep", "keep", "keep"), strict=True):
         await settle(redis, entry_id, verb, delay_ms=60_000)
@@ -138,7 +140,7 @@ async def test_what_is_kept_of_entries_that_strangers_settled_is_forgotten(redis
     assert set(await redis.hkeys(SOURCE.parked)) == {ids[1]}
 
 
-async def test_many_ledgers_are_looked_through_in_pages(redis: Redis) -> None:
+async def test_many_ledgers_are_read_in_pages(redis: Redis) -> None:
     ids = await given(redis, 3_000)
     await redis.hset(SOURCE.ledger, mapping=dict.fromkeys(ids, b"{}"))
     await redis.xack(STREAM, GROUP, *ids[::2])
@@ -163,7 +165,7 @@ async def test_what_was_parked_in_a_lost_group_is_not_forgotten_before_it_is_giv
     assert await groups.misses_parked(SharedPool(redis, STREAM), SOURCE) is True
 
 
-async def test_a_router_forgets_what_strangers_settled(redis: Redis) -> None:
+async def test_a_router_deletes_ledgers_of_entries_that_foreign_consumers_settled(redis: Redis) -> None:
     router = make_router(redis, dlq_stream=None, max_deliveries=1, consumer_ttl=0.2)
 
     @router.on(DvOrder)
@@ -182,7 +184,7 @@ async def _is_forgotten(redis: Redis) -> bool:
     return not await redis.exists(SOURCE.parked, SOURCE.ledger)
 
 
-async def test_a_router_does_not_repeat_what_a_stranger_settled(redis: Redis) -> None:
+async def test_a_router_does_not_repeat_an_entry_that_a_foreign_consumer_settled(redis: Redis) -> None:
     router, seen = make_router(redis, redelivery_backoff=constant(0.3)), list[int]()
 
     @router.on(DvOrder)

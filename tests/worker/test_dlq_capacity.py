@@ -56,7 +56,7 @@ async def test_it_is_told_once_before_letters_are_cut_and_once_there_is_room_aga
     assert not told(caplog, CUT)
 
 
-async def test_how_many_were_cut_is_told(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_number_of_letters_cut_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     await write_through_script(redis, 400, maxlen=100)  # before it was started: whoever ran then has told
     async with running(make_router(redis, dlq_maxlen=100)):
         looks = await _looks(redis)

@@ -95,7 +95,7 @@ async def test_only_one_works_and_another_takes_over_when_it_stops(redis: Redis)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_what_was_handed_back_comes_before_what_is_new(redis: Redis, concurrency: int) -> None:
+async def test_released_entries_are_delivered_before_new_ones(redis: Redis, concurrency: int) -> None:
     seen = Seen(redis, shutdown_timeout=0.05, concurrency=concurrency, order_by=lambda _: "all")
     seen.gates[0] = asyncio.Event()
     first, second = seen.router("first"), seen.router("second")

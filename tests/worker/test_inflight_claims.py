@@ -49,7 +49,7 @@ async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]
     return [RawEntry(source, entry_id, ()) for entry_id, _ in rows]
 
 
-async def test_a_group_made_again_is_not_told_of_what_is_being_settled(redis: Redis) -> None:
+async def test_entries_that_are_being_settled_are_not_registered_with_a_recreated_group(redis: Redis) -> None:
     """Its settlement may be written by now, or its acknowledgement: it would be pending for good."""
     source = Source(STREAM, GROUP)
     entries = await held_by_me(redis, source, 3)
@@ -68,7 +68,7 @@ async def test_a_group_made_again_is_not_told_of_what_is_being_settled(redis: Re
     assert [row["message_id"] for row in await pending(redis)] == [entries[0].entry_id]
 
 
-async def test_what_is_held_is_not_claimed_as_abandoned(redis: Redis) -> None:
+async def test_an_entry_that_is_held_is_not_claimed_as_abandoned(redis: Redis) -> None:
     """It was found abandoned before this process came to hold it. Claimed again, it would run twice."""
     source = Source(STREAM, GROUP)
     [entry] = await held_by_me(redis, source, 1)

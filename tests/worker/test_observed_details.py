@@ -46,7 +46,7 @@ class Told(list[Detail]):
         return [type(detail).__name__ for detail in self]
 
 
-async def test_a_delivery_and_its_handlers_are_told_with_their_time(redis: Redis) -> None:
+async def test_a_delivery_and_its_handlers_are_reported_with_their_time(redis: Redis) -> None:
     router = make_router(redis, observers=[told := Told()], consumer="worker")
 
     @router.on(DvOrder)
@@ -69,7 +69,7 @@ async def test_a_delivery_and_its_handlers_are_told_with_their_time(redis: Redis
     assert first.seconds >= 0.05 > 0 < second.seconds
 
 
-async def test_failures_are_told_with_the_error_and_when_it_runs_again(redis: Redis) -> None:
+async def test_failures_are_reported_with_the_error_and_the_time_of_the_next_run(redis: Redis) -> None:
     told = Told()
     router = make_router(
         redis, observers=[told], max_deliveries=2, default_retries=1, redelivery_backoff=constant(0.125)
@@ -115,7 +115,7 @@ async def test_a_quick_retry_that_works_is_a_success_and_its_time_is_that_of_all
     assert success.seconds >= 0.09
 
 
-async def test_what_is_final_at_once_is_told_by_its_cause(redis: Redis) -> None:
+async def test_a_failure_that_is_final_at_once_is_reported_with_its_reason(redis: Redis) -> None:
     router = make_router(redis, observers=[told := Told()])
 
     @router.on(DvOrder)
@@ -136,7 +136,7 @@ async def test_what_is_final_at_once_is_told_by_its_cause(redis: Redis) -> None:
     assert [one.reason for one in told.of(DeadLettered)] == [Reason.NON_RETRYABLE] * 2
 
 
-async def test_an_entry_that_cannot_be_read_is_told_as_a_letter_of_no_handler(redis: Redis) -> None:
+async def test_an_entry_that_cannot_be_read_is_reported_as_a_letter_of_no_handler(redis: Redis) -> None:
     router = make_router(redis, observers=[told := Told()])
 
     @router.on(DvOrder)
@@ -150,7 +150,7 @@ async def test_an_entry_that_cannot_be_read_is_told_as_a_letter_of_no_handler(re
     assert letter.reason is Reason.DESERIALIZATION_ERROR
 
 
-async def test_what_is_parked_is_told(redis: Redis) -> None:
+async def test_a_parked_entry_is_reported(redis: Redis) -> None:
     router = make_router(redis, observers=[told := Told()], dlq_stream=None, max_deliveries=1)
 
     @router.on(DvOrder)
@@ -163,7 +163,7 @@ async def test_what_is_parked_is_told(redis: Redis) -> None:
     assert told.of(Parked) == [Parked(STREAM, GROUP, entry_id, event.id, "dv.order", ("handle",), 1)]
 
 
-async def test_a_lost_lease_is_told(redis: Redis) -> None:
+async def test_a_lost_lease_is_reported(redis: Redis) -> None:
     router = make_router(redis, observers=[told := Told()], claim_min_idle_ms=300)
     taken, go_on = asyncio.Event(), asyncio.Event()
 
@@ -181,7 +181,7 @@ async def test_a_lost_lease_is_told(redis: Redis) -> None:
     assert told.of(LeaseLost) == [LeaseLost(STREAM, GROUP, entry_id)]
 
 
-async def test_what_was_trimmed_is_told(redis: Redis) -> None:
+async def test_a_trimmed_entry_is_reported(redis: Redis) -> None:
     ids = await make_emitter(redis).emit([DvOrder(), DvOrder()])
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=2)
@@ -193,7 +193,7 @@ async def test_what_was_trimmed_is_told(redis: Redis) -> None:
     assert sorted(entry_id for detail in told.of(Lost) for entry_id in detail.entry_ids) == ids
 
 
-async def test_an_outage_is_told_at_its_start_and_its_end(build: Build) -> None:
+async def test_an_outage_is_reported_at_its_start_and_its_end(build: Build) -> None:
     async with own_server(build) as server, Redis.from_url(server.url) as redis:
         router = make_router(redis, observers=[told := Told()], block_ms=100, claim_min_idle_ms=300)
         async with running(router):

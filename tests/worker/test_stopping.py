@@ -28,7 +28,7 @@ from tests.worker.helpers import (
 )
 
 
-async def test_entries_never_begun_are_handed_back_and_cost_no_delivery(redis: Redis) -> None:
+async def test_entries_never_begun_are_released_and_cost_no_delivery(redis: Redis) -> None:
     begun, seen = asyncio.Event(), []
 
     async def handle(event: DvOrder) -> None:
@@ -59,7 +59,7 @@ async def test_entries_never_begun_are_handed_back_and_cost_no_delivery(redis: R
     await check_keys(redis)
 
 
-async def test_handed_back_entries_go_to_a_router_that_is_running(redis: Redis) -> None:
+async def test_released_entries_go_to_a_router_that_is_running(redis: Redis) -> None:
     begun, seen = asyncio.Event(), []
 
     async def handle(event: DvOrder) -> None:
