@@ -13,11 +13,13 @@ from urllib.parse import urlencode
 
 from benchmarks.jobs import RARE_ERROR, RARE_LETTERS
 from benchmarks.memory import most_mib
+from rapids import DeadLetterQueue
 
 REPEATS = 5
 """How often a page is asked for: the median is what it takes."""
 LETTERS = "/rapids/api/dead-letters"
-CAUSES = f"{LETTERS}/causes"
+CAUSES = f"{LETTERS}/causes" if hasattr(DeadLetterQueue, "causes") else f"{LETTERS}/groups"
+"""Named groups before 0.2.0, which this is measured next to."""
 LARGEST_PAGE = 200
 DEEP = 250
 """Pages of the largest size to go down by cursor."""

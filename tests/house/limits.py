@@ -47,13 +47,12 @@ PASSED = {"delivery": 18, "emit": 8, "bulk_replay": 15}
 """How many modules may run while one entry is delivered, one event emitted, three letters replayed."""
 
 NOT_YET = {
-    "ing": 3,
     "small_modules": 3,
-    "unpacked_tuples": 39,
+    "unpacked_tuples": 20,
     "wire_names": 72,
-    "rapids": 21.2,
+    "rapids": 19.8,
     "rapids_fastapi": 20.3,
-    "emit": 12,
+    "emit": 10,
     "bulk_replay": 24,
 }
 """Limits that are not reached: what was counted last. Lower a number when it falls, remove it when it is the limit."""

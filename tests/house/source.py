@@ -93,8 +93,14 @@ def is_resource(module: Module) -> bool:
     ) and module.name.startswith("rapids_fastapi.admin.")
 
 
+NOUNS_IN_ING = {"encoding", "listing", "paging"}
+"""Nouns of the field itself."""
+
+
 def names_in_ing() -> list[str]:
-    return [module.name for module in modules() if module.base_name.endswith("ing")]
+    return [
+        module.name for module in modules() if module.base_name.endswith("ing") and module.base_name not in NOUNS_IN_ING
+    ]
 
 
 # --- private helpers ------------------------------------------------------------------------------------------------
