@@ -96,6 +96,7 @@ pins: $(INSTALLED) ## Record the public API, the wire format, key names and Open
 format: $(INSTALLED) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m tests.house.tree
 
 typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright

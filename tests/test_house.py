@@ -20,6 +20,7 @@ import pytest
 import rapids
 import rapids_fastapi
 from tests.house import source
+from tests.house import tree as code_map
 from tests.house.limits import HELPERS, LIMITS, NOT_YET, PASSED, limit_of
 
 ROOT = Path(__file__).parent.parent
@@ -327,3 +328,11 @@ def requirements() -> list[str]:
 @pytest.mark.parametrize("requirement", requirements())
 def test_a_dependency_says_from_which_version_on(requirement: str) -> None:
     assert re.search(r">=\s*\d", requirement)
+
+
+# --- the map of the code ----------------------------------------------------------------------------------------------
+
+
+def test_the_map_of_the_code_names_every_module_as_it_describes_itself() -> None:
+    page = code_map.PAGE.read_text()
+    assert code_map.with_tree(page) == page, "run `make format`, which writes the tree in docs/architecture.md again"

@@ -13,6 +13,7 @@ __all__ = ["PAGE", "tree", "with_tree"]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGES = ("rapids", "rapids_fastapi")
+SUFFIXES = (".py", ".lua")
 BEGIN, END = "<!-- tree:", "<!-- end of tree -->"
 
 
@@ -31,14 +32,15 @@ def tree() -> str:
     """A table for each folder."""
     tables: list[str] = []
     for package in PACKAGES:
-        folders = sorted({path.parent for path in (ROOT / package).rglob("*.py")})
+        folders = sorted({path.parent for suffix in SUFFIXES for path in (ROOT / package).rglob(f"*{suffix}")})
         for folder in folders:
             name = folder.relative_to(ROOT).as_posix()
             about = first_line(folder / "__init__.py") if (folder / "__init__.py").exists() else ""
-            modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
-            rows = [f"| `{path.stem}` | {first_line(path)} |" for path in modules]
+            files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name != "__init__.py")
+            rows = [f"| `{path.name.removesuffix('.py')}` | {first_line(path)} |" for path in files]
             if rows:
-                tables.append("\n".join([f"### `{name}/`", "", f"{about}.", "", "| module | |", "|---|---|", *rows]))
+                heading = [f"### `{name}/`", "", *([f"{about}.", ""] if about else [])]
+                tables.append("\n".join([*heading, "| module | |", "|---|---|", *rows]))
     return "\n\n".join(tables)
 
 
