@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis, RedisCluster
 
@@ -15,8 +16,6 @@ from rapids._core.settings import order_by as as_order_by
 from rapids._storage import streams
 from rapids._storage.client.connections import Commands, SharedPool, check_client, share_a_slot
 from rapids._storage.keys import Source, default_dlq
-from rapids._worker.health_check import not_running
-from rapids._worker.worker import Worker
 from rapids.backoff import Backoff, exponential
 from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
@@ -24,6 +23,9 @@ from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import RouterHealth, Trimming
 from rapids.observers import Observer
+
+if TYPE_CHECKING:  # imported when a router starts: a process that only emits does not need it
+    from rapids._worker.worker import Worker
 
 __all__ = ["ConsumerLag", "EventRouter", "ServerWarnings"]
 
@@ -218,6 +220,8 @@ class EventRouter(HandlerRegistry):
             )
         self._only_before_start("start()")
         self._check_slot(client)
+        from rapids._worker.worker import Worker
+
         handlers = Handlers(self._registered)
         look_around = partial(self._look_around, client)
         worker = self._worker = Worker(client, self._settings, handlers, self._middleware, self._counts, look_around)
@@ -282,6 +286,8 @@ class EventRouter(HandlerRegistry):
         progress 14 s. The event loop may stand still for 3 s; what exceeded that is remembered for 10 s. Raises nothing
         that Redis does.
         """
+        from rapids._worker.health_check import not_running
+
         worker, client = self._worker, self._started_with
         if worker is None or client is None or not worker.started.is_set():
             return not_running(self._settings)
