@@ -22,13 +22,13 @@ LISTING = Listing("audit")
 LARGEST_PAGE = 500
 
 TARGETS = ("letter", "operation", "group")
-"""What may have been changed. A letter that an operation moved has no entry of its own."""
+"""The kinds of changes. A letter that an operation moved has no entry of its own."""
 
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One change. Actor, reason and details are what somebody typed: show them as text only."""
+    """One change. Users typed the actor, the reason and the details: show them as text only."""
 
     id: str
     at: datetime
@@ -36,19 +36,19 @@ class AuditEntry:
     actor: str
     action: str
     """`letter_replayed`, `letter_discarded`, `letter_restored`, `letters_reindexed`, `group_paused`, `group_resumed`,
-    or `operation_` and what was done with it or became of it."""
+    or `operation_` followed by what was done with the operation or by its new state."""
     reason: str
     operation: str
-    """The operation's id, empty for none."""
+    """The operation's id; empty if there is none."""
     target: str
     """The id of the letter or operation, or the group."""
     details: Mapping[str, str]
-    """What else the entry tells, by name: the `scope` of a replay, say."""
+    """What else the entry says, by name: for example the `scope` of a replay."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditPage:
-    """Changes, newest first."""
+    """A page of changes, newest first."""
 
     items: tuple[AuditEntry, ...]
     cursor: str | None
@@ -56,9 +56,9 @@ class AuditPage:
 
 
 class AuditLog:
-    """Who changed what, and why: of a dead-letter stream its letters and operations, of an event stream its groups.
+    """Who changed what, and why: letters and operations of a dead-letter stream, or groups of an event stream.
 
-    Each entry is written in the same step as its change. Some 10,000 are kept, until 90 days after the last one.
+    Each entry is written in the same step as its change. About 10,000 entries are kept, until 90 days after the last.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
     """
@@ -83,7 +83,7 @@ class AuditLog:
 
 
 def cursor_after(entry_id: str) -> str:
-    """The cursor of the page that begins after an entry of the log: with what is older."""
+    """The cursor of the page that begins after an entry of the log, with older entries."""
     return LISTING.entry_cursor(entry_id)
 
 

@@ -20,7 +20,7 @@ JITTER = 0.25
 @dataclass(frozen=True, slots=True)
 class _Exponential:
     base: float
-    """Never an int: a power of one is computed to its last digit, which takes seconds for a high attempt."""
+    """Never an int: a power of an int is computed to its last digit, which takes seconds for a high attempt."""
     max_delay: float
     jitter: bool
 
@@ -52,8 +52,8 @@ class _Constant:
 def exponential(base: float = 2.0, max_delay: float = 60.0, jitter: bool = True) -> Backoff:
     """`base` to the power of the attempt, in seconds: 2, 4, 8, 16, 32, 60, 60, ...
 
-    `max_delay` (seconds) caps it. `jitter` takes up to a quarter off at random, so that many consumers which failed
-    together do not come back together; it never adds, so `max_delay` holds.
+    `max_delay` (seconds) is the upper limit. `jitter` subtracts up to a quarter at random, so that many consumers that
+    failed together do not retry together. It never adds, so `max_delay` holds.
 
     Raises `ValueError` for a negative or infinite number.
     """

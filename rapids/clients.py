@@ -1,4 +1,4 @@
-"""Clients by address: one server, Sentinel's master, a Cluster, or a private server of our own.
+"""Redis clients made from an address: of one server, of Sentinel's master, of a Cluster, or of an embedded server.
 
 async with open_client("redis+sentinel://s1:26379,s2:26379/mymaster") as redis:
     emitter = EventEmitter(redis)
@@ -24,7 +24,7 @@ __all__ = ["RedisClient", "check_url", "disconnect", "masked", "open_client"]
 Made = TypeVar("Made")
 
 RedisClient: TypeAlias = Redis | RedisCluster
-"""What Rapids works with: a client for one server or for Sentinel's master, or one for a Cluster."""
+"""A client that Rapids works with: for one server, for Sentinel's master, or for a Cluster."""
 
 _PLAIN = ("redis://", "rediss://", "unix://")
 _SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
@@ -42,20 +42,20 @@ _ANSWER_TIMEOUT = 5.0
 
 
 def check_url(option: str, url: str) -> str:
-    """The address, if it is one of ours. Raises `ValueError` naming the option, the address and what is allowed."""
+    """The address, if Rapids supports it. Raises `ValueError` with the option, the address and what is allowed."""
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"{option} must be an address such as redis://localhost:6379/0, not {url!r}")
     scheme = url.lower()
     if is_embedded_url(url):
-        open_embedded(url)  # makes the object and starts nothing; refuses a malformed one
+        open_embedded(url)  # makes the object and starts nothing; refuses a malformed address
     elif scheme.startswith(_SENTINEL):
         address = _sentinel_parts(option, url)
-        _checked(option, url, lambda: _connections_of(*_sentinel_clients(*address)))  # which connect nowhere yet
+        _checked(option, url, lambda: _connections_of(*_sentinel_clients(*address)))  # they do not connect yet
     elif scheme.startswith(_CLUSTER):
         nodes, options = _cluster_parts(option, url)
         _checked(option, url, lambda: _cluster(nodes, options))
     elif scheme.startswith(_PLAIN):
-        _checked(option, url, lambda: _from_url(url).connection_pool.make_connection())  # which connects nowhere yet
+        _checked(option, url, lambda: _from_url(url).connection_pool.make_connection())  # it does not connect yet
     else:
         raise ValueError(f"{option} must be one of {_ALLOWED}, not {masked(url)!r}")
     return url
@@ -69,18 +69,18 @@ def masked(url: str) -> str:
 
 @asynccontextmanager
 async def open_client(url: str) -> AsyncGenerator[RedisClient]:
-    """A client for an address, closed with the block. It connects when it is first used.
+    """A client for an address, closed at the end of the block. It connects when it is first used.
 
     - `redis://[user:password@]host:port/db`, `rediss://` with TLS, `unix:///path/to.sock`;
     - `redis+sentinel://[user:password@]host:port,host:port/service[/db]`: the master of that name, found through the
       Sentinels; `sentinel_username` and `sentinel_password` in the query are for them;
-    - `redis+cluster://[user:password@]host:port,host:port`: some nodes of a Cluster, which name the others;
+    - `redis+cluster://[user:password@]host:port,host:port`: some nodes of a Cluster, which give the other nodes;
       `rediss+sentinel://` and `rediss+cluster://` with TLS;
     - `embedded:` or `embedded:path/to/dir`: a private server that runs as long as the block.
 
-    Further options as in redis-py's `from_url`, such as `?socket_timeout=10&ssl_ca_certs=ca.pem`. Unless the address
-    says otherwise, connecting may take 5 seconds, and so may each answer; redis-py does not try again by itself, as
-    Rapids rides out outages by its own rules.
+    Other options are those of redis-py's `from_url`, such as `?socket_timeout=10&ssl_ca_certs=ca.pem`. Unless the
+    address says otherwise, connecting may take 5 seconds, and so may each answer. redis-py itself does not retry,
+    since Rapids retries during outages by its own rules.
 
     Raises `ValueError` for an address that is none of these.
     """
@@ -99,12 +99,12 @@ async def open_client(url: str) -> AsyncGenerator[RedisClient]:
 
 
 async def disconnect(client: RedisClient) -> None:
-    """Close a client's connections that are not in use, which belong to this event loop; it connects again when used.
+    """Close the unused connections of a client, which belong to this event loop. The client connects again when used.
 
-    Those of a Cluster's client are closed whether they are in use or not.
+    A Cluster's client closes all its connections, also those in use.
     """
     if isinstance(client, RedisCluster):
-        # The nodes it was started with may have been asked for the others by connections of their own.
+        # The client may have asked its start-up nodes for the other nodes over separate connections.
         for node in [*client.get_nodes(), *client.nodes_manager.startup_nodes.values()]:
             await node.disconnect()
     else:
@@ -119,10 +119,10 @@ def _checked(option: str, url: str, make: Callable[[], Made]) -> Made:
 
 
 def _options() -> dict[str, Any]:
-    """What our clients have unless the address says otherwise.
+    """The options of our clients, unless the address says otherwise.
 
-    redis-py would try again by itself for seconds; Rapids rides out outages by its own rules, and at start-up the
-    reason should be told at once. Before version 8 it would wait for ever for an answer that never comes.
+    redis-py itself would retry for seconds. Rapids retries during outages by its own rules, and at start-up it should
+    report the reason at once. Before version 8, redis-py waits forever for an answer that never comes.
     """
     return {
         "socket_connect_timeout": _CONNECT_TIMEOUT,
@@ -154,7 +154,7 @@ def _cluster_parts(option: str, url: str) -> tuple[list[tuple[str, int]], dict[s
 
 
 def _cluster(nodes: Sequence[tuple[str, int]], options: Mapping[str, Any]) -> RedisCluster:
-    # A slot without a node is nobody's business whose keys are elsewhere.
+    # A slot without a node does not matter to a client whose keys are in other slots.
     own: dict[str, Any] = {**_options(), "require_full_coverage": False}
     return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **own | {**options})
 
@@ -173,7 +173,7 @@ async def _sentinel(url: str) -> AsyncGenerator[Redis]:
 def _sentinel_clients(
     nodes: Sequence[tuple[str, int]], service: str, options: Mapping[str, Any]
 ) -> tuple[Sentinel, Redis]:
-    """What asks the Sentinels, and a client of the master they name."""
+    """A client of the Sentinels, and a client of the master they name."""
     sentinel_options = _options() | {
         name.removeprefix("sentinel_"): value for name, value in options.items() if name.startswith("sentinel_")
     }
@@ -185,7 +185,7 @@ def _sentinel_clients(
 
 
 def _connections_of(sentinel: Sentinel, client: Redis) -> list[object]:
-    """One connection of each client, not connected: what is wrong with an option shows there."""
+    """One unconnected connection of each client: making it shows what is wrong with an option."""
     return [one.connection_pool.make_connection() for one in (*sentinel.sentinels, client)]
 
 
@@ -200,17 +200,17 @@ def _sentinel_parts(option: str, url: str) -> tuple[list[tuple[str, int]], str, 
 
 
 def _parts(option: str, url: str, default_port: int) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
-    """The nodes an address names, its path, and its options as redis-py has them."""
+    """The nodes in an address, its path, and its options as redis-py parses them."""
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     if not hosts:
         raise ValueError(f"{option} must be one of {_ALLOWED}, not {masked(url)!r}")
-    # redis-py reads the rest as if it were an address with one host: it knows its options and their types.
+    # redis-py parses the rest like an address with one host, since it knows the options and their types.
     alone = f"{parts.scheme.partition('+')[0]}://{credentials}@host/?{parts.query}"
     options: dict[str, Any] = {**_checked(option, url, lambda: parse_url(alone))}
     options.pop("host")
     if options.get("connection_class") is SSLConnection:
-        # Clients for many servers make connections of their own class, which this asks to be one with TLS.
+        # Clients for many servers have their own connection class. This option selects the class with TLS.
         del options["connection_class"]
         options["ssl"] = True
     nodes = [_host_and_port(option, url, host, default_port) for host in hosts.split(",")]

@@ -1,4 +1,4 @@
-"""Control of a group: pausing it in all its processes at once, and resuming it."""
+"""Control of a consumer group: pause it in all its processes at once, and resume it."""
 
 import logging
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ LONGEST_REASON = 1_000
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A group's pause: who asked for it, why, and since when it holds (UTC, by the server's clock)."""
+    """The pause of a group: who asked for it, why, and when it began (UTC, by the server's clock)."""
 
     actor: str
     reason: str
@@ -36,7 +36,7 @@ class Pause:
 
 
 class GroupControl:
-    """Pauses and resumes a consumer group, from any process: one with a router of the group, or a tool.
+    """Pauses and resumes a consumer group, from any process: one that runs a router of the group, or a tool.
 
     `redis` is the client to use; `stream` and `group` are those of the group's routers.
 
@@ -48,12 +48,13 @@ class GroupControl:
         self._commands = SharedPool(redis, stream)
 
     async def pause(self, *, actor: str = "", reason: str = "") -> Pause:
-        """Pause the group: within about a second none of its processes begins anything more.
+        """Pause the group: after about a second, none of its processes begins another entry.
 
-        Handlers under way finish, and are settled. What was taken and not begun is handed back without spending a
-        delivery; what failed and falls due waits. The pause outlives restarts, and lasts until `resume`. One that
-        holds already stays as it is, and is what this returns. `actor` (200 characters) and `reason` (1,000) are
-        logged, kept until `resume`, and in the stream's `rapids.audit.AuditLog`.
+        Running handlers finish, and their entries are settled. Entries that were taken and not begun are released, and
+        that delivery does not count. Entries that failed wait, also when they are due. The pause survives restarts and
+        lasts until `resume`. If the group is paused already, that pause stays and is returned. `actor` (200
+        characters) and `reason` (1,000) are logged, kept until `resume`, and written to the stream's
+        `rapids.audit.AuditLog`.
 
         Raises `StreamNotFoundError` or `GroupNotFoundError` if no router ever made the group,
         `redis.exceptions.RedisError` if Redis is unavailable.
@@ -72,9 +73,9 @@ class GroupControl:
         return _told(paused)
 
     async def resume(self, *, actor: str = "", reason: str = "") -> Pause | None:
-        """End the pause: within about a second every process of the group goes on. The pause that ended, or None.
+        """End the pause: after about a second, every process of the group continues. The pause that ended, or None.
 
-        `actor` (200 characters) and `reason` (1,000) are logged, and in the stream's `rapids.audit.AuditLog`.
+        `actor` (200 characters) and `reason` (1,000) are logged, and written to the stream's `rapids.audit.AuditLog`.
 
         Raises `redis.exceptions.RedisError` if Redis is unavailable.
         """
@@ -86,7 +87,7 @@ class GroupControl:
         return _told(ended)
 
     async def paused(self) -> Pause | None:
-        """The pause that holds, or None while the group is not paused.
+        """The current pause, or None if the group is not paused.
 
         Raises `redis.exceptions.RedisError` if Redis does not answer.
         """
@@ -99,5 +100,5 @@ class GroupControl:
 
 
 def _told(paused: Paused) -> Pause:
-    # Whoever paused it by hand may have written any number; time stamps end with the year 9999.
+    # A user who wrote the pause by hand may have written any number. Time stamps end with the year 9999.
     return Pause(paused.actor, paused.reason, moment_or_last(paused.since_ms))

@@ -1,8 +1,8 @@
-"""Which request or event the running code works for.
+"""The correlation and causation ids of the running code: which request or event it works for.
 
-Two ids travel with every event: the *correlation id* is shared by everything that one request or job set off, the
-*causation id* is the id of the event that led to this one. Both live in context variables, so tasks started inside a
-scope inherit them.
+Every event carries two ids. The *correlation id* is shared by everything that one request or job caused. The
+*causation id* is the id of the event that led to this one. Both are kept in context variables, so tasks that are
+started inside a scope inherit them.
 """
 
 from contextvars import ContextVar, Token
@@ -29,10 +29,10 @@ def get_causation_id() -> str | None:
 
 
 def handle(correlation_id: str | None, event_id: str) -> None:
-    """Handle an event from now on: what it leads to is caused by it, and correlated with it.
+    """Set the ids for handling an event: events emitted from now on are caused by it and share its correlation id.
 
-    For a task whose context is its own, since nothing is restored. An event without a correlation id starts a
-    correlation of its own, named by its id.
+    Only for a task with its own context, since nothing is restored. An event without a correlation id starts a new
+    correlation, and the event's id is the correlation id.
     """
     _correlation_id.set(correlation_id or event_id)
     _causation_id.set(event_id)
@@ -70,17 +70,17 @@ class CorrelationScope:
 
     @classmethod
     def handling(cls, correlation_id: str | None, event_id: str) -> Self:
-        """The scope in which an event is handled: what it leads to is caused by it, and correlated with it.
+        """The scope for handling an event: events emitted in it are caused by it and share its correlation id.
 
-        An event without a correlation id starts a correlation of its own, named by its id.
+        An event without a correlation id starts a new correlation, and the event's id is the correlation id.
         """
         return cls(correlation_id or event_id, event_id)
 
 
 def correlation_scope(correlation_id: str | None = None) -> CorrelationScope:
-    """Give every event emitted inside `async with` (or `with`) the same correlation id, and yield it.
+    """Give all events emitted inside `async with` (or `with`) the same correlation id, and yield that id.
 
-    Without an id, a new UUID is made. An id set on an event itself wins over the scope's.
+    Without an id, a new UUID is used. An id that is set on an event has priority over the scope's.
 
     Raises `ValueError` for an empty or unprintable id.
     """

@@ -1,4 +1,4 @@
-"""What a router or an emitter has done, in numbers: snapshots to be handed to whatever collects metrics."""
+"""Counters of routers and emitters: snapshots for any metrics system."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from typing import NamedTuple
 __all__ = ["COUNTERS", "OTHER", "UNREADABLE", "Counter", "Counters", "Sample"]
 
 OTHER = "(other)"
-"""Stands for all event types beyond the first 1,000, and for handlers that are none: labels cost memory."""
+"""The label of all event types after the first 1,000, and of unknown handlers: labels cost memory."""
 
 UNREADABLE = "(unreadable)"
-"""Stands for the type of entries that state none, or none that can be read."""
+"""The label of entries whose event type is missing or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What a counter is: it never falls for as long as its router or emitter lives, started again or not."""
+    """What a counter counts. It never falls while its router or emitter exists, also after a new `start`."""
 
     name: str
     unit: str
@@ -54,7 +54,7 @@ _ALL = (
 )
 
 COUNTERS: Mapping[str, Counter] = MappingProxyType({counter.name: counter for counter in _ALL})
-"""Every counter by name, with its unit, its labels and a line of help."""
+"""All counters by name, each with its unit, its labels and one line of help."""
 
 
 class Sample(NamedTuple):
@@ -67,7 +67,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The counters of a router or an emitter at a moment. Iterating gives its samples, those of a counter together."""
+    """The counters of a router or an emitter at one moment. Iterating gives the samples, grouped by counter."""
 
     samples: tuple[Sample, ...] = ()
 

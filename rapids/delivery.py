@@ -1,4 +1,4 @@
-"""What a handler can know about the delivery it works on, and the middleware around it."""
+"""What a handler can ask about its delivery, and the type of middleware around handlers."""
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -12,7 +12,7 @@ __all__ = ["CallNext", "Delivery", "HandlerMiddleware", "current_delivery"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One entry, as one group got it, on its way into one handler."""
+    """One entry as one group got it, for one handler."""
 
     event: Event
     handler: str
@@ -21,27 +21,27 @@ class Delivery:
     group: str
     consumer: str
     entry_id: str
-    """The entry's id in the stream, or for a replay in the group's replay stream."""
+    """The entry's id in the stream; for a replay, its id in the group's replay stream."""
     deliveries: int
     """How many times the group has been given this entry, this time included."""
     attempt: int
-    """The quick attempt within this delivery, from 1."""
+    """The number of the quick attempt within this delivery, from 1."""
     replay_of: str | None = None
-    """The id of the dead letter this replays, if it does."""
+    """The id of the dead letter that this delivery replays; None if it is no replay."""
     spent: int = 1
-    """How many of `max_deliveries` are used up for this handler, this one included: deliveries that were for other
-    handlers of the event only do not count."""
+    """How many of `max_deliveries` this handler has used up, this one included. Deliveries that were only for other
+    handlers of the event do not count."""
 
 
 CallNext: TypeAlias = Callable[[Delivery], Awaitable[None]]
-"""Goes on to the next middleware, or to the handler; raises what that raises."""
+"""Calls the next middleware or the handler, and raises what that raises."""
 
 HandlerMiddleware: TypeAlias = Callable[[Delivery, CallNext], Awaitable[None]]
-"""`async def middleware(delivery, call_next)`: runs around each attempt of each handler."""
+"""`async def middleware(delivery, call_next)`, which runs around each attempt of each handler."""
 
 
 class UnderWay(NamedTuple):
-    """What a handler is at, as cheap as can be: most handlers never ask for their `Delivery`."""
+    """What a handler works on, as a cheap tuple: most handlers never ask for their `Delivery`."""
 
     event: Event
     handler: str
@@ -62,6 +62,6 @@ under_way_variable: ContextVar[UnderWay | None] = ContextVar("rapids_under_way",
 
 
 def current_delivery() -> Delivery | None:
-    """The delivery the running handler works on, or None outside a handler."""
+    """The delivery that the running handler works on, or None outside a handler."""
     under_way = under_way_variable.get()
     return None if under_way is None else under_way.delivery()

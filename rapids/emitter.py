@@ -22,17 +22,17 @@ __all__ = ["EventEmitter", "ids_for"]
 NO_CLIENT = "the emitter has no Redis client: give EventEmitter(redis=...) one, or call emitter.configure(redis)"
 
 CHUNK = 1_000
-"""Events sent in one round trip."""
+"""How many events are sent in one round trip."""
 
 
 class EventEmitter:
     """Appends events to a Redis stream.
 
-    Options: `redis`, the client to use, or None until `configure`; `stream`, its name; `maxlen` (entries), what the
-    stream is trimmed to in whole nodes as it grows, None for never; `max_retries`, how often an emit is tried in all;
-    `retry_delay` (seconds), the wait after the first failure, doubled after each further one; `replicas`, how many
-    replicas must have confirmed an event (WAIT) before `emit` returns; `observers`, plain functions of one detail (see
-    `rapids.observers`), told what becomes of each event.
+    Options: `redis`, the client to use, or None until `configure`; `stream`, the stream's name; `maxlen` (entries), the
+    length to which the growing stream is trimmed, in whole nodes, or None for no limit; `max_retries`, how often an
+    emit is tried in total; `retry_delay` (seconds), the wait after the first failure, doubled after each further one;
+    `replicas`, how many replicas must confirm an event (WAIT) before `emit` returns; `observers`, plain functions of
+    one detail (see `rapids.observers`), called with the result of each event.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
     """
@@ -73,11 +73,11 @@ class EventEmitter:
 
     @property
     def counters(self) -> Counters:
-        """What this emitter has done since it was made. Costs no round trip; from any thread."""
+        """What this emitter has done since it was created. Needs no round trip. Any thread may call it."""
         return self._counts.counters()
 
     def configure(self, redis: Redis | RedisCluster) -> None:
-        """Use this client from now on. The client stays yours to close.
+        """Use this client from now on. Closing the client remains the caller's task.
 
         Raises `TypeError` for anything but a `redis.asyncio.Redis` or `RedisCluster`.
         """
@@ -85,7 +85,7 @@ class EventEmitter:
         self._redis = redis
 
     async def ping(self) -> None:
-        """Return when the server that has the stream has answered.
+        """Return when the stream's server has answered.
 
         Raises `NotConfiguredError` without a client, `redis.exceptions.RedisError` or `OSError` if it does not answer.
         """
@@ -94,7 +94,7 @@ class EventEmitter:
         await streams.ping(SharedPool(self._redis, self._settings.stream))
 
     async def drain(self) -> None:
-        """Wait until nothing is being written any more: for a shutdown, after the last `emit`."""
+        """Wait until all writes have ended. For a shutdown, after the last `emit`."""
         if self._appender is not None:
             await self._appender.drain()
 
@@ -103,17 +103,18 @@ class EventEmitter:
     @overload
     async def emit(self, event: Sequence[Event], *, caused_by: Event | None = None) -> list[str]: ...
     async def emit(self, event: Event | Sequence[Event], *, caused_by: Event | None = None) -> str | list[str]:
-        """Append one event, or several in one round trip (1,000 at a time); the ids of their entries.
+        """Append one event, or several in one round trip (1,000 at a time). Returns the ids of their entries.
 
-        Returns when Redis has stored them. Emits that arrive while a write is under way go out together in the next
-        one, in the order in which they came. Cancelling one disturbs no other: it is stored if it was being written.
+        It returns when Redis has stored them. Emits that arrive during a write are sent together in the next write, in
+        the order of their arrival. A cancelled emit disturbs no other emit; its event is stored if its write had begun.
 
-        The correlation id is the event's own, else that of `caused_by`, else the scope's; the causation id is the
-        event's own, else the id of `caused_by`, else of the event being handled.
+        The correlation id is the event's own, else that of `caused_by`, else the scope's. The causation id is the
+        event's own, else the id of `caused_by`, else the id of the event being handled.
 
-        An emit whose answer was lost is looked up before it is tried again, so it is not stored twice.
+        If the answer to an emit was lost, the emitter looks for the event before it tries again, so that no event is
+        stored twice.
 
-        Raises `EmitError` when the retries are used up, Redis refuses for a reason that does not pass, or fewer than
+        Raises `EmitError` when the retries are used up, when Redis refuses for a permanent reason, or when fewer than
         `replicas` confirmed in time (the events are stored then, and the error says so);
         `SerializationError` for what JSON cannot hold, before anything is sent; `NotConfiguredError` without a client.
         """
@@ -121,7 +122,7 @@ class EventEmitter:
         if appender is None:
             raise NotConfiguredError(NO_CLIENT)
         if appender.is_full:
-            await appender.room()  # before the event is encoded: what waits here is the caller's, and no copy
+            await appender.room()  # before the event is encoded, so that no copy waits here
         if kind_of(type(event)) is not None:
             event = cast(Event, event)
             appended = await appender.append((self._outgoing(appender, event, caused_by),))
@@ -136,7 +137,7 @@ class EventEmitter:
         for first in range(0, len(outgoing), CHUNK):
             appended = await appender.append(outgoing[first : first + CHUNK])
             if isinstance(appended, Shortfall):
-                for one in outgoing[first + CHUNK :]:  # were never sent
+                for one in outgoing[first + CHUNK :]:  # these were never sent
                     self._counts.failed(one.counts, one.event_id, "not_stored", appended.error)
                 raise self._error(events, first, appended) from appended.error
             ids += appended
@@ -167,10 +168,11 @@ class EventEmitter:
 
 
 def ids_for(event: Event, caused_by: Event | None) -> tuple[str | None, str | None]:
-    """The correlation and causation ids an event would be emitted with here and now.
+    """The correlation and causation ids that `emit` would give an event here and now.
 
     Correlation: the event's own, else that of `caused_by`, else the scope's, else the id of `caused_by`, which then
-    starts a correlation. Causation: the event's own, else the id of `caused_by`, else of the event being handled.
+    starts a correlation. Causation: the event's own, else the id of `caused_by`, else the id of the event being
+    handled.
     """
     inherited = (caused_by and caused_by.correlation_id) or get_correlation_id() or (caused_by and caused_by.id)
     cause = caused_by.id if caused_by else get_causation_id()

@@ -1,6 +1,6 @@
-"""Events: frozen Pydantic models that know their name on the wire.
+"""Event classes: frozen Pydantic models, each with its event type.
 
-The registry maps each `event_type` to its class; it fills itself as classes are defined.
+The registry maps each `event_type` to its class. A class is registered when it is defined.
 """
 
 import re
@@ -22,7 +22,7 @@ _VERSION_4 = 0x00000000_0000_4000_8000_000000000000
 
 
 def _new_id() -> str:
-    """A random UUID (RFC 9562, version 4), as `str(uuid4())` would give it in twice the time."""
+    """A random UUID (RFC 9562, version 4), like `str(uuid4())`, in half the time."""
     digits = f"{int.from_bytes(urandom(16)) & _RANDOM_BITS | _VERSION_4:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -36,11 +36,11 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 TYPE_LIMIT = 512
-"""Characters of an event type. A longer one is not a type anybody declared, and is not matched against patterns."""
+"""The longest event type, in characters. No class can declare a longer one, and no pattern is compared with it."""
 
 
 class Event(BaseModel):
-    """What every event has. Subclass `BaseEvent`, not this.
+    """The fields of every event. Subclass `BaseEvent`, not this class.
 
     `timestamp` is in UTC; one given without a time zone is taken as UTC.
     """
@@ -55,22 +55,22 @@ class Event(BaseModel):
 
     @property
     def routing_key(self) -> str:
-        """What glob patterns are matched against: the event's type on the wire."""
+        """The text that glob patterns are matched against: the event's type on the wire."""
         raise NotImplementedError("an event is a BaseEvent or a GenericEvent")
 
 
 class BaseEvent(Event):
     """The base of your events.
 
-    A subclass is named after its class (`UserCreated` is `user.created`, `S3ObjectUploaded` is `s3_object.uploaded`)
-    unless it sets `event_type: ClassVar[str]`, and is registered under that name when it is defined, unless it is
-    abstract or sets `_skip_registration: ClassVar[bool] = True` itself.
+    The event type comes from the class name (`UserCreated` is `user.created`, `S3ObjectUploaded` is
+    `s3_object.uploaded`) unless the subclass sets `event_type: ClassVar[str]`. A subclass is registered under its event
+    type when it is defined, unless it is abstract or itself sets `_skip_registration: ClassVar[bool] = True`.
 
-    `schema_version` is a whole number to raise on breaking changes; a `model_validator(mode="before")` then finds the
-    stored version as `_schema_version`, and the event's time stamp as `_timestamp`, among its input.
+    `schema_version` is a whole number. Raise it on breaking changes: a `model_validator(mode="before")` then finds the
+    stored version as `_schema_version`, and the event's time stamp as `_timestamp`, in its input.
 
-    Raises `DuplicateEventTypeError` when another class already has the `event_type`. Defining a class again under the
-    same module and name (a reload, a notebook cell) replaces it.
+    Raises `DuplicateEventTypeError` when another class already has the `event_type`. A class that is defined again
+    with the same module and name (a reload, a notebook cell) replaces the earlier one.
     """
 
     event_type: ClassVar[str] = ""
@@ -96,7 +96,7 @@ class BaseEvent(Event):
 
 
 class GenericEvent(Event):
-    """An event whose `raw_type` no class is registered for; `data` holds its fields as JSON gave them."""
+    """An event of a type without a registered class. `raw_type` is the type; `data` holds the fields read from JSON."""
 
     raw_type: str
     data: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -108,7 +108,7 @@ class GenericEvent(Event):
 
 @lru_cache(maxsize=4_096)
 def kind_of(cls: type) -> type[Event] | None:
-    """`BaseEvent`, `GenericEvent`, or None for the class of anything else. Asking each event takes Pydantic longer."""
+    """`BaseEvent`, `GenericEvent`, or None for any other class. Checking each event with Pydantic takes longer."""
     return next((kind for kind in (BaseEvent, GenericEvent) if issubclass(cls, kind)), None)
 
 
@@ -121,7 +121,7 @@ def get_event_class(event_type: str) -> type[BaseEvent] | None:
 
 
 def same_class(one: type, other: type) -> bool:
-    """Whether both are the same class, or one is a later definition of the other."""
+    """Whether both are the same class, or one of them is a later definition of the other."""
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
@@ -136,7 +136,7 @@ def _register(cls: type[BaseEvent]) -> None:
 
 
 def event_type_of(class_name: str) -> str:
-    """The name on the wire for a class name: its words in lower case, a dot before the last, `_` between the rest."""
+    """The event type for a class name: its words in lower case, a dot before the last one, `_` between the others."""
     spaced = re.sub(r"([^_])([A-Z][a-z]+)", r"\1_\2", class_name.strip("_"))
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", spaced).lower().split("_")
     *first, last = [word for word in words if word]

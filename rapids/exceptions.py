@@ -1,7 +1,7 @@
-"""Every error Rapids raises on purpose. All of them are `RapidsError`s.
+"""All errors that Rapids raises on purpose. Each is a `RapidsError`.
 
-Constructor arguments become attributes of the same name, so logs and tests need not parse messages, and errors survive
-pickling (their `args` are the constructor's arguments).
+Constructor arguments become attributes of the same name, so logs and tests do not need to parse messages. Errors can be
+pickled (their `args` are the constructor's arguments).
 """
 
 from collections.abc import Iterable
@@ -42,14 +42,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ParseProblem:
-    """One thing that is wrong with an event. Its texts are hostile input, as the letter's are."""
+    """One problem of an event's data. Its texts are untrusted input, like the letter's."""
 
     location: tuple[str | int, ...]
-    """Names of fields and places in lists; empty for the event as a whole. The first 32, then `…`, of a longer one."""
+    """Field names and list indexes; empty for the event as a whole. Of a longer location the first 32, then `…`."""
     message: str
-    """At most 500 characters. Pydantic's own messages repeat no input; those of your validators may."""
+    """At most 500 characters. Pydantic's own messages do not repeat input; messages of your validators may."""
     type: str
-    """What kind: Pydantic's name for it (`missing`), or the name of the class of another error."""
+    """The kind of problem: Pydantic's name for it (`missing`), or the class name of another error."""
 
     @property
     def pointer(self) -> str:
@@ -63,20 +63,20 @@ def json_pointer(location: Iterable[str | int]) -> str:
 
 
 def pointer_parts(pointer: str) -> tuple[str, ...]:
-    """The parts of a JSON Pointer: names, and places in lists as text."""
+    """The parts of a JSON Pointer: names, and list indexes as text."""
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
 
 
 class RapidsError(Exception):
-    """The base of every error Rapids raises on purpose."""
+    """The base of all errors that Rapids raises on purpose."""
 
 
 class NotConfiguredError(RapidsError, RuntimeError):
-    """An emitter or router was used before it was given what it needs; the message says what to call."""
+    """An emitter or router was used before it was given what it needs. The message says what to call."""
 
 
 class RedisUnavailableError(RapidsError, ConnectionError):
-    """Redis could not be reached at start-up. Outages after that are ridden out and raise nothing."""
+    """Redis could not be reached at start-up. During later outages Rapids retries, and raises nothing."""
 
 
 class DuplicateEventTypeError(RapidsError, TypeError):
@@ -86,9 +86,9 @@ class DuplicateEventTypeError(RapidsError, TypeError):
 class EmitError(RapidsError):
     """An emit failed after its retries.
 
-    `event_type` and `event_id` name the first event concerned, `attempts` counts the tries made. For each event of the
-    emit, its id is in exactly one of `stored` (Redis confirmed it), `not_stored` (Redis refused it, or it was never
-    sent) and `unknown` (it was sent and the answer was lost: it may or may not be in the stream).
+    `event_type` and `event_id` are those of the first event that failed; `attempts` is the number of tries. The id of
+    each event of the emit is in exactly one of `stored` (Redis confirmed it), `not_stored` (Redis refused it, or it was
+    never sent) and `unknown` (it was sent and the answer was lost: it may or may not be in the stream).
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class EmitError(RapidsError):
 
 
 class SerializationError(RapidsError, ValueError):
-    """An event holds something JSON cannot; `field` names where. Nothing was sent."""
+    """An event holds a value that JSON cannot hold; `field` says where. Nothing was sent."""
 
     def __init__(self, event_type: str, field: str, reason: str) -> None:
         super().__init__(event_type, field, reason)
@@ -137,7 +137,7 @@ class SerializationError(RapidsError, ValueError):
 
 
 class DeserializationError(RapidsError):
-    """An entry could not be read as an event. `event_type` is empty where not even that was readable."""
+    """An entry could not be read as an event. `event_type` is empty if the type could not be read either."""
 
     def __init__(self, event_type: str, message: str) -> None:
         super().__init__(event_type, message)
@@ -149,9 +149,9 @@ class DeserializationError(RapidsError):
 
 
 class EditRefusedError(RapidsError, ValueError):
-    """The data a dead letter was to be replayed with make no event of its class. Nothing was changed.
+    """The changed data for a replay of a dead letter are not valid for its event class. Nothing was changed.
 
-    `problems` are the first 100 things that are wrong, each with its place; `problem_count` is how many there are.
+    `problems` are the first 100 problems, each with its location; `problem_count` is the number of all problems.
     """
 
     def __init__(self, event_type: str, problems: tuple[ParseProblem, ...], problem_count: int) -> None:
@@ -170,12 +170,12 @@ class EditRefusedError(RapidsError, ValueError):
 class HandlerTimeoutError(RapidsError, TimeoutError):
     """A handler ran longer than its `timeout` (seconds).
 
-    A `TimeoutError` the handler raised itself is not one of these.
+    A `TimeoutError` that the handler itself raised is not a `HandlerTimeoutError`.
     """
 
     def __init__(self, handler_name: str, timeout: float, event_id: str) -> None:
         super().__init__()
-        # Not by `super().__init__`: an OSError would take the first two for errno and strerror.
+        # Not by `super().__init__`: an OSError would use the first two arguments as errno and strerror.
         self.args: tuple[object, ...] = (handler_name, timeout, event_id)
         self.handler_name = handler_name
         self.timeout = timeout
@@ -204,7 +204,7 @@ class MaxRetriesExceededError(RapidsError):
 
 
 class NonRetryableError(RapidsError):
-    """Running this handler on this event again would not help: it becomes a dead letter at once.
+    """Another run of this handler on this event would not help: the event becomes a dead letter at once.
 
     A handler raises `NonRetryableError("why")`. Rapids builds `NonRetryableError(handler_name, cause, event_id)` around
     an exception that the handler's `retryable_exceptions` do not list.
@@ -228,7 +228,7 @@ class NonRetryableError(RapidsError):
 
 
 class LetterNotFoundError(RapidsError, LookupError):
-    """No dead letter has this id: never written, trimmed by `dlq_maxlen`, or past its retention."""
+    """No dead letter has this id: it was never written, was trimmed by `dlq_maxlen`, or its retention has ended."""
 
     def __init__(self, letter_id: str) -> None:
         super().__init__(letter_id)
@@ -239,7 +239,7 @@ class LetterNotFoundError(RapidsError, LookupError):
 
 
 class LetterStateError(RapidsError):
-    """The dead letter is not in the state the change needs: somebody else was faster. `state` is the one it is in."""
+    """The dead letter is not in the state that the change needs: another user was faster. `state` is its state."""
 
     def __init__(self, letter_id: str, state: str, needed: str) -> None:
         super().__init__(letter_id, state, needed)
@@ -252,7 +252,7 @@ class LetterStateError(RapidsError):
 
 
 class OperationNotFoundError(RapidsError, LookupError):
-    """No operation on dead letters has this id: never started, or forgotten since it ended."""
+    """No operation on dead letters has this id: it was never started, or it ended long ago and was removed."""
 
     def __init__(self, operation_id: str) -> None:
         super().__init__(operation_id)
@@ -263,7 +263,7 @@ class OperationNotFoundError(RapidsError, LookupError):
 
 
 class OperationRunningError(RapidsError):
-    """Another operation of this kind has not ended on this dead-letter stream: there may be one at a time."""
+    """Another operation of this kind has not ended on this dead-letter stream: only one may run at a time."""
 
     def __init__(self, kind: str, operation_id: str) -> None:
         super().__init__(kind, operation_id)
@@ -275,7 +275,7 @@ class OperationRunningError(RapidsError):
 
 
 class OperationStateError(RapidsError):
-    """The operation has ended, so it can be neither paused nor resumed nor cancelled. `state` is the one it is in."""
+    """The operation has ended, so it cannot be paused, resumed or cancelled. `state` is its state."""
 
     def __init__(self, operation_id: str, state: str) -> None:
         super().__init__(operation_id, state)
@@ -287,7 +287,7 @@ class OperationStateError(RapidsError):
 
 
 class StreamNotFoundError(RapidsError, LookupError):
-    """There is no such stream (yet): nothing was emitted to it, and no router has started on it."""
+    """The stream does not exist (yet): no event was emitted to it, and no router has started on it."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -298,7 +298,7 @@ class StreamNotFoundError(RapidsError, LookupError):
 
 
 class GroupNotFoundError(RapidsError, LookupError):
-    """The stream is there and has no such consumer group (yet): no router has started as one of it."""
+    """The stream exists and does not have this consumer group (yet): no router of the group has started."""
 
     def __init__(self, stream: str, group: str) -> None:
         super().__init__(stream, group)
@@ -310,7 +310,7 @@ class GroupNotFoundError(RapidsError, LookupError):
 
 
 class RetryAfter(RapidsError):
-    """Raised by a handler: this delivery failed, try again in `seconds`, whatever the backoff says."""
+    """A handler raises it when this delivery failed and the next should come in `seconds`. It overrides the backoff."""
 
     def __init__(self, seconds: float, why: str = "") -> None:
         super().__init__(seconds_option("seconds", seconds), why)
@@ -322,7 +322,7 @@ class RetryAfter(RapidsError):
 
 
 def without_input(error: BaseException) -> str:
-    """An error's text, fit for a log: pydantic's quotes what was refused, which is part of a payload as a rule."""
+    """An error's text that is safe to log: Pydantic's own text quotes the refused input, usually part of a payload."""
     if not isinstance(error, ValidationError):
         return str(error)
     faults = error.errors(include_url=False, include_context=False, include_input=False)

@@ -1,4 +1,4 @@
-"""How a router is: its health, and how the trimming of its stream goes."""
+"""The health of a router, and the state of its stream's trimming."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -28,77 +28,78 @@ HealthReason: TypeAlias = Literal[
     "leases_lost",
     "no_progress",
 ]
-"""Why a router is ready or not; `RouterHealth` says what each means."""
+"""Why a router is ready or not; `RouterHealth` says what each reason means."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouterHealth:
-    """Whether a router gets its work done, why that is thought, and the figures behind it.
+    """Whether a router does its work, the reason for this judgement, and the figures that support it.
 
     Ready, by `reason`:
 
     - `caught_up`: everything in the stream was delivered to the group, and this router reads.
     - `waiting`: the same, and entries wait for their next delivery.
-    - `working`: there is more to read; this router holds leases that last, or settled something lately.
-    - `starting`: there is more to read, and it has only just started, become active, or come out of a pause.
+    - `working`: there is more to read, and this router holds leases that last, or has settled something recently.
+    - `starting`: there is more to read, and this router has just started, become active, or been resumed.
     - `paused`: somebody paused the group. `standby`: `exclusive=True`, and another consumer is the active one.
 
     Not ready:
 
     - `not_running`, `stopping`: not started, or stopped. `task_ended`: one of its tasks has ended; restart the process.
     - `loop_blocked`: something blocked the event loop, such as a handler that does not `await`.
-    - `redis_unavailable`: Redis does not answer, or goes on refusing what the router asks for.
-    - `group_lost`: the consumer group is gone, and not made again yet.
-    - `name_taken`: another process took the consumer's name, and nothing is read under a new one yet.
-    - `standby_stuck`, `reader_stuck`, `reclaimer_stuck`: this part of it has not come round for longer than it may.
-    - `handlers_stuck`: entries are there to be handled, and no handler is begun.
-    - `leases_lost`: others took all it held. `no_progress`: there is more to read, and nothing of it gets done.
+    - `redis_unavailable`: Redis does not answer, or keeps refusing the router's commands.
+    - `group_lost`: the consumer group was lost, and is not recreated yet.
+    - `name_taken`: another process took the consumer's name, and this router does not yet read under a new name.
+    - `standby_stuck`, `reader_stuck`, `reclaimer_stuck`: this part of the router took no turn for longer than it may.
+    - `handlers_stuck`: entries are ready to be handled, and no handler begins.
+    - `leases_lost`: other consumers took all entries this router held. `no_progress`: there is more to read, and
+      nothing is settled.
     """
 
     ready: bool
     reason: HealthReason
     message: str
-    """One line for whoever is on call."""
+    """One line for the person on call."""
     stream: str
     group: str
     consumer: str | None = None
-    """What this process goes by in the group; None where it does not run."""
+    """The name of this process in the group; None if the router does not run."""
     running: int = 0
-    """Entries in their handlers now."""
+    """Entries whose handlers run now."""
     held: int = 0
-    """Entries this process has taken and not settled yet, those in their handlers among them."""
+    """Entries that this process has taken and not settled yet, including those whose handlers run."""
     pending: int | None = None
-    """Entries the whole group was given and has not settled; None where Redis did not answer."""
+    """Entries that were delivered to the group and are not settled; None if Redis did not answer."""
     waiting: int | None = None
-    """Of those, the ones that wait for their next delivery."""
+    """How many of the pending entries wait for their next delivery."""
     last_delivered_id: str | None = None
-    """Up to where the group was given the stream; None where Redis did not answer."""
+    """The id of the last entry that was delivered to the group; None if Redis did not answer."""
     last_id: str | None = None
-    """The last id the stream gave out."""
+    """The id of the last entry that was added to the stream."""
     seconds_since_progress: float | None = None
-    """Since something was settled, or the router started, became active or came out of a pause."""
+    """Seconds since an entry was settled, or since the router started, became active or was resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """The group that is furthest behind, and the oldest entry of the stream that it has not settled."""
+    """The group that has settled the least of the stream, and the oldest entry that it has not settled."""
 
     group: str
     entry_id: str
     age: float
     """Seconds since that entry was appended, by its id and the server's clock."""
     consumer: str | None
-    """Who has it (`rapids:waiting`: it waits to be delivered again, `rapids:parked`: it is not run again); None where
-    the group has not read it yet."""
+    """The consumer that holds it (`rapids:waiting`: it waits for its next delivery, `rapids:parked`: it is not run
+    again); None if the group has not read it yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trimming:
-    """How the trimming of a stream goes, as one router saw it last. Counts are entries."""
+    """The state of a stream's trimming, as one router last saw it. Counts are in entries."""
 
     removed: int
-    """By this router, since it started."""
+    """Entries that this router has removed since it started."""
     left: int
-    """In the stream."""
+    """Entries that are left in the stream."""
     held_back_by: HeldBack | None
-    """None where every group has settled everything."""
+    """The group that prevents further trimming; None if every group has settled everything."""

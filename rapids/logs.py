@@ -1,4 +1,4 @@
-"""Correlation in any log record, whoever writes it."""
+"""A logging filter that adds correlation and causation ids to log records."""
 
 import logging
 
@@ -8,14 +8,14 @@ __all__ = ["CorrelationLogFilter"]
 
 
 class CorrelationLogFilter(logging.Filter):
-    """Adds `correlation_id` and `causation_id` to every record: those of the running scope or handler, else "-".
+    """Adds `correlation_id` and `causation_id` of the running scope or handler to every record; "-" if there are none.
 
-    Add it to a handler rather than to a logger, so that it sees the records of all loggers:
+    Add it to a log handler, not to a logger, so that it gets the records of all loggers:
 
         handler.addFilter(CorrelationLogFilter())
         handler.setFormatter(logging.Formatter("%(levelname)s [%(correlation_id)s] %(message)s"))
 
-    A record that brings its own id, as Rapids' records about an entry do, keeps it.
+    A record that already has an id, like Rapids' own records about an entry, keeps it.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Observers: functions that are told, one frozen detail at a time, what a router or an emitter does."""
+"""Observers: functions that a router or an emitter calls with a detail of each thing it does."""
 
 import logging
 import time
@@ -35,48 +35,48 @@ LOG_INTERVAL = 60.0
 """Seconds between two log lines about the same observer."""
 
 Trimmed: TypeAlias = Literal["unread", "pending", "held"]
-"""When an entry was trimmed away: before the group read it, while it waited for a consumer, while one held it."""
+"""When an entry was trimmed: before the group read it, while it waited for a consumer, or while a consumer held it."""
 
 NotEmitted: TypeAlias = Literal["not_stored", "unknown", "unreplicated", "unwritable"]
-"""What became of an event whose emit raised: not in the stream; perhaps in it; in it, on fewer replicas than asked for;
-nothing was sent, as JSON cannot hold it."""
+"""The result for an event whose emit raised: it is not in the stream; it may be in the stream; it is in the stream, on
+fewer replicas than required; it was not sent, since JSON cannot hold it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An entry was taken from the group: new, due again, or abandoned by another consumer."""
+    """An entry was delivered to this consumer: a new one, one that is due again, or one that another abandoned."""
 
     stream: str
-    """Where the entry is: the router's stream, or the group's replay stream."""
+    """The stream that has the entry: the router's stream, or the group's replay stream."""
     group: str
     entry_id: str
     event_type: str
     deliveries: int
-    """How many times the group has been given it, this time included."""
+    """How many times the entry was delivered to the group, this time included."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerSucceeded:
-    """A handler finished with a delivery."""
+    """A handler succeeded on a delivery."""
 
     delivery: Delivery
-    """As its last attempt had it."""
+    """The delivery as the last attempt had it."""
     seconds: float
     """How long it took, quick retries and the waits before them included."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailed:
-    """A handler's delivery failed, its quick retries included."""
+    """A handler failed on a delivery, and so did its quick retries."""
 
     delivery: Delivery
-    """As its last attempt had it."""
+    """The delivery as the last attempt had it."""
     seconds: float
     """How long it took, quick retries and the waits before them included."""
     error: BaseException
-    """What the last attempt raised; a `HandlerTimeoutError` where its time was over."""
+    """What the last attempt raised; a `HandlerTimeoutError` if it ran longer than its time limit."""
     retry_in: float | None
-    """Seconds until it is to run again; None where it is not."""
+    """Seconds until the handler runs again; None if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +87,19 @@ class DeadLettered:
     group: str
     entry_id: str
     event_id: str
-    """Empty where the entry could not be read."""
+    """Empty if the entry could not be read."""
     event_type: str
     handler: str
-    """Empty where no handler was reached."""
+    """Empty if no handler was reached."""
     reason: Reason
     failure: Failure
-    """The error as the letter has it."""
+    """The error as it is stored in the letter."""
     deliveries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An entry was parked, as there is no dead-letter stream: it stays pending and is not run again."""
+    """An entry was parked, since there is no dead-letter stream: it stays pending and is not run again."""
 
     stream: str
     group: str
@@ -107,26 +107,26 @@ class Parked:
     event_id: str
     event_type: str
     handlers: tuple[str, ...]
-    """Those that failed for good."""
+    """The handlers that failed for good."""
     deliveries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Entries were trimmed away before the group had finished them."""
+    """Entries were trimmed before the group had finished them."""
 
     stream: str
     group: str
     count: int | None
-    """How many; None where the server cannot tell."""
+    """How many entries; None if the server does not know."""
     when: Trimmed
     entry_ids: tuple[str, ...] = ()
-    """Which, where that is known."""
+    """Their ids, as far as they are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """An entry was not this consumer's any more when it was to settle it: another has it now, or had settled it."""
+    """This consumer could not settle an entry, since the entry was no longer its own: another has it or settled it."""
 
     stream: str
     group: str
@@ -135,7 +135,7 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class OutageStarted:
-    """Redis is unavailable. One outage, however many commands fail in it."""
+    """Redis is unavailable. It is one outage, even if many commands fail in it."""
 
     stream: str
     group: str
@@ -161,12 +161,12 @@ class Emitted:
     event_id: str
     entry_id: str
     seconds: float
-    """Since it was given to the emitter, encoded."""
+    """Seconds from when the encoded event was given to the emitter."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmitFailed:
-    """An event's emit raised."""
+    """`emit` raised for an event."""
 
     stream: str
     event_type: str
@@ -188,14 +188,14 @@ Detail: TypeAlias = (
     | Emitted
     | EmitFailed
 )
-"""What an observer is told: a closed set, fit for `match`."""
+"""What an observer is called with: a closed set, suitable for `match`."""
 
 Observer: TypeAlias = Callable[[Detail], None]
-"""A plain function, called in the event loop right after what it is told about; what it raises is logged, no more."""
+"""A plain function, called in the event loop right after the thing happened. Errors it raises are only logged."""
 
 
 class Observers:
-    """Tells all observers, and keeps what they raise from doing harm."""
+    """Calls all observers, and catches what they raise."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
@@ -203,13 +203,13 @@ class Observers:
         self._failures = [0] * len(self._observers)
 
     def tell(self, detail: Detail) -> None:
-        """Tell all of them, in the order in which they were given."""
+        """Call all observers, in the order in which they were given."""
         for at, observer in enumerate(self._observers):
             try:
                 observer(detail)
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # a CancelledError too: it would end a task of ours
+            except BaseException as error:  # also a CancelledError, which would end a task of Rapids
                 self._log(at, detail, error)
 
     def _log(self, at: int, detail: Detail, error: BaseException) -> None:
@@ -217,7 +217,7 @@ class Observers:
         if time.monotonic() < self._silent_until[at]:
             return
         self._silent_until[at] = time.monotonic() + LOG_INTERVAL
-        with suppress(Exception):  # a log handler may raise, too
+        with suppress(Exception):  # a log handler may raise
             logger.error(
                 "observer %d raised on %s, %d times so far; this is logged once in %d s at the most",
                 *(at + 1, type(detail).__name__, self._failures[at], LOG_INTERVAL),

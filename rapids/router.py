@@ -1,4 +1,4 @@
-"""The router: what to run for which event, and the running of it."""
+"""The router: registers handlers for the events of a stream, and runs them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,45 +32,46 @@ __all__ = ["ConsumerLag", "EventRouter", "ServerWarnings"]
 
 @dataclass(frozen=True, slots=True)
 class ConsumerLag:
-    """How far a group is behind; counts are entries."""
+    """How far a group is behind; counts are in entries."""
 
     stream_length: int
     pending_count: int
-    """Delivered and not yet acknowledged, by the whole group."""
+    """Entries that were delivered to the group and are not yet acknowledged."""
     consumers_count: int
     last_delivered_id: str
     lag: int | None
-    """Not yet delivered to the group; None where the server does not know (before Redis 7.0, and after some trims)."""
+    """Entries not yet delivered to the group; None if the server does not know (before Redis 7.0, after some trims)."""
 
 
 class EventRouter(HandlerRegistry):
     """Runs handlers for the events of one stream, as one consumer of one group.
 
-    Options, beside `redis`, the client to use (or given to `start`):
+    Options, in addition to `redis`, the client to use (or given to `start`):
 
-    - `stream`, `group`: what to read, and as whom. `consumer`: this process's name in the group; by default
-      `hostname-pid`. A name that another live process holds gets a number behind it.
+    - `stream`, `group`: which stream to read, and as which consumer group. `consumer`: this process's name in the
+      group; by default `hostname-pid`. If another live process has the name, a number is added to it.
     - `batch_size` (entries): how many to take in one read. `block_ms` (milliseconds): how long a read waits.
-    - `handler_timeout` (seconds), `default_retries` (quick attempts after the first), `default_backoff`: what handlers
-      have that set none themselves.
-    - `group_start_id`: where a new group starts; an existing one keeps its place.
-    - `claim_min_idle_ms` (milliseconds): how long a consumer must have been silent about an entry before another takes
-      it over. `claim_interval` (reads): look for such entries after so many reads; once a second in any case.
+    - `handler_timeout` (seconds), `default_retries` (quick attempts after the first), `default_backoff`: the values for
+      handlers that set none themselves.
+    - `group_start_id`: where a new group starts; an existing group keeps its place.
+    - `claim_min_idle_ms` (milliseconds): how long a consumer must not have renewed its lease of an entry before another
+      consumer takes the entry over. `claim_interval` (reads): look for such entries after so many reads, and at least
+      once a second.
     - `redelivery_backoff`: the wait before an entry is delivered again after a handler failed; by default exponential
-      and at most `claim_min_idle_ms`. `max_deliveries`: after how many failed deliveries a handler's entry is dead.
-    - `dlq_stream`: where dead letters go; None parks such entries. On a Cluster it must be in the stream's own slot, as
-      `{<stream>}:dlq` is. `dlq_maxlen` (letters): what it is trimmed to.
+      and at most `claim_min_idle_ms`. `max_deliveries`: how many failed deliveries make a handler's entry dead.
+    - `dlq_stream`: the stream for dead letters; None parks such entries. On a Cluster it must be in the stream's own
+      slot, as `{<stream>}:dlq` is. `dlq_maxlen` (letters): the length it is trimmed to.
     - `shutdown_timeout` (seconds): how long `stop` lets running handlers finish.
-    - `consumer_ttl` (seconds): after how long a consumer that is gone and owns nothing is removed from the group.
+    - `consumer_ttl` (seconds): how long after its end a consumer that owns nothing is removed from the group.
     - `concurrency` (entries): how many run at the same time. With the default, 1, they run one after another in the
       order of the stream.
-    - `order_by`: with more than one at a time, a field's name, or a function from an event to its key, by which entries
-      are kept in order: those of one key run one after another. Events without the field, or whose key is None, need no
-      order. `retry_blocks_key`: whether those behind an entry that is to be delivered again wait for it.
-    - `exclusive`: only one consumer of the group is active at a time; another takes over within seconds of its death.
-    - `trim`: "acknowledged" removes from the stream what every group of it has settled; None removes nothing.
+    - `order_by`: with a `concurrency` above 1, a field's name, or a function from an event to its key. Entries of one
+      key run one after another, in the order of the stream. Events without the field, or whose key is None, need no
+      order. `retry_blocks_key`: whether later entries of the key wait for an entry that is to be delivered again.
+    - `exclusive`: only one consumer of the group is active at a time. If it dies, another takes over within seconds.
+    - `trim`: "acknowledged" removes the entries that every group of the stream has settled; None removes nothing.
     - `middleware`: `async def mw(delivery, call_next)`, around each attempt of each handler, the first one outermost.
-    - `observers`: plain functions of one detail (see `rapids.observers`), told what this router does.
+    - `observers`: plain functions of one detail (see `rapids.observers`), called with each thing this router does.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
     """
@@ -152,55 +153,55 @@ class EventRouter(HandlerRegistry):
 
     @property
     def dlq_stream(self) -> str | None:
-        """Where its dead letters go; None where exhausted entries are parked."""
+        """The stream for its dead letters; None if entries that failed for good are parked."""
         return self._settings.dlq_stream
 
     @property
     def dlq_maxlen(self) -> int | None:
-        """What its dead-letter stream is trimmed to, in letters. None for never."""
+        """The length that its dead-letter stream is trimmed to, in letters; None for no limit."""
         return self._settings.dlq_maxlen
 
     @property
     def configured(self) -> bool:
-        """Whether it was made with a client of its own, so that `start` needs none."""
+        """Whether it was created with a client, so that `start` needs none."""
         return self._redis is not None
 
     @property
     def running(self) -> bool:
-        """Whether it has started and not stopped."""
+        """Whether it has started and has not stopped."""
         return self._worker is not None and self._worker.started.is_set()
 
     @property
     def last_progress(self) -> float | None:
-        """When the reader last took a turn or leases were renewed (`time.monotonic()`); None if not running."""
+        """When the reader last took a turn or leases were last renewed (`time.monotonic()`); None if not running."""
         return self._worker.last_progress if self._worker else None
 
     @property
     def counters(self) -> Counters:
-        """What this router has done since it was made, over all its runs. Costs no round trip; from any thread."""
+        """What this router has done since it was created, in all its runs. Needs no round trip; safe in any thread."""
         return self._counts.counters()
 
     @property
     def trimming(self) -> Trimming | None:
-        """How the trimming of the stream goes, and which group holds it back, as of a few seconds ago.
+        """The state of the stream's trimming, and which group prevents more of it, as of a few seconds ago.
 
-        None without `trim`, and until it has looked for the first time.
+        None without `trim`, and until the router has looked for the first time.
         """
         return self._worker.trimming if self._worker else None
 
     def use_default_dlq(self) -> None:
-        """Send dead letters to `{<stream>}:dlq` unless `dlq_stream` was given. Before `start`.
+        """Send dead letters to `{<stream>}:dlq` unless `dlq_stream` was given. Call it before `start`.
 
-        Raises `RapidsError` while it runs.
+        Raises `RapidsError` while the router runs.
         """
         self._only_before_start("use_default_dlq()")
         if self._settings.dlq_stream is None:
             self._settings = replace(self._settings, dlq_stream=default_dlq(self._settings.stream))
 
     def use_server_warnings(self, warnings: ServerWarnings) -> None:
-        """Share warnings of what endangers the promises with other routers: each is logged once. Before `start`.
+        """Share server warnings with other routers, so that each is logged once. Call it before `start`.
 
-        Raises `RapidsError` while it runs, `TypeError` for anything but a `ServerWarnings`.
+        Raises `RapidsError` while the router runs, `TypeError` for anything but a `ServerWarnings`.
         """
         if not isinstance(warnings, ServerWarnings):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
             raise TypeError(f"warnings must be a ServerWarnings, not {warnings!r}")
@@ -208,10 +209,10 @@ class EventRouter(HandlerRegistry):
         self._server_warnings = warnings
 
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
-        """Consume until stopped. Cancelling the task that awaits this stops gracefully, too.
+        """Consume until stopped. Cancelling the task that awaits this method also stops the router gracefully.
 
-        Raises `NotConfiguredError` without a client, `ValueError` where `dlq_stream` is in another slot of a Cluster
-        than the stream, `RedisUnavailableError` if Redis cannot be reached now; once it runs, outages are ridden out.
+        Raises `NotConfiguredError` without a client, `ValueError` if `dlq_stream` is in another slot of a Cluster than
+        the stream, `RedisUnavailableError` if Redis cannot be reached now. During later outages the router retries.
         """
         client = redis or self._redis
         if client is None:
@@ -232,9 +233,9 @@ class EventRouter(HandlerRegistry):
             self._worker = None
 
     async def wait_started(self) -> None:
-        """Wait until it consumes. Raises `RapidsError` if nothing is starting, or the start failed."""
+        """Wait until the router consumes. Raises `RapidsError` if it is not starting, or if the start failed."""
         if self._worker is None:
-            await asyncio.sleep(0)  # a task just made for start() has not had its turn yet
+            await asyncio.sleep(0)  # a new task for start() may not have run yet
         if (worker := self._worker) is None:
             raise RapidsError("the router is not starting: run router.start() in a task first")
         started = asyncio.create_task(worker.started.wait())
@@ -248,17 +249,17 @@ class EventRouter(HandlerRegistry):
             raise RapidsError("the router did not start: see what router.start() raised")
 
     async def stop(self) -> None:
-        """Stop gracefully, and wait until stopped. Harmless where nothing runs.
+        """Stop gracefully, and wait until the router has stopped. Does nothing if it does not run.
 
-        Handlers under way have `shutdown_timeout` seconds to finish. Called from inside a handler it only asks for the
-        stop, since it would wait for itself.
+        Running handlers have `shutdown_timeout` seconds to finish. Called inside a handler, it only requests the stop
+        and does not wait, since it would wait for itself.
         """
         if self._worker is None:
-            await asyncio.sleep(0)  # a task just made for start() has not had its turn yet
+            await asyncio.sleep(0)  # a new task for start() may not have run yet
         if (worker := self._worker) is None:
             return
         worker.ask_to_stop()
-        under_way = under_way_variable.get()  # which tasks that a handler makes inherit
+        under_way = under_way_variable.get()  # tasks that a handler starts inherit it
         if under_way is None or not worker.is_handling(under_way):
             await worker.stopped.wait()
 
@@ -278,13 +279,13 @@ class EventRouter(HandlerRegistry):
         )
 
     async def health(self) -> RouterHealth:
-        """Whether it gets its work done, and why that is thought: see `RouterHealth`. One round trip, 2 s at the most.
+        """Whether the router does its work, and the reason: see `RouterHealth`. One round trip, at most 2 s.
 
-        Ready while Redis answers and the reader turns, and everything was delivered to the group, or the group is
-        paused, or leases are held and last, or something was settled lately. For how long each may take follows from
-        the settings: a turn of the reader `block_ms` and 7 s; a lease `claim_min_idle_ms`, though at least 14 s; other
-        progress 14 s. The event loop may stand still for 3 s; what exceeded that is remembered for 10 s. Raises nothing
-        that Redis does.
+        It is ready if Redis answers, the reader takes its turns, and one of these holds: everything was delivered to
+        the group, the group is paused, held leases last, or something was settled recently. The time limits follow from
+        the settings: `block_ms` plus 7 s for a turn of the reader; `claim_min_idle_ms`, but at least 14 s, for a lease;
+        14 s for other progress. The event loop may be blocked for 3 s; a longer block counts for 10 s. Errors of Redis
+        are not raised.
         """
         from rapids._worker.health_check import not_running
 
@@ -312,7 +313,7 @@ class EventRouter(HandlerRegistry):
         return ended
 
     def _check_slot(self, client: Redis | RedisCluster) -> None:
-        """One script writes a dead letter and settles its entry, so a Cluster must have both streams in one slot."""
+        """Check the slots: one script writes a dead letter and settles its entry, so both streams must be in one slot."""
         dlq = self.dlq_stream
         if dlq is not None and not share_a_slot(client, self.stream, dlq):
             raise ValueError(
@@ -322,7 +323,7 @@ class EventRouter(HandlerRegistry):
             )
 
     async def _look_around(self, client: Redis | RedisCluster, commands: Commands) -> None:
-        """Warn of what endangers the promises, before anything else is asked of the server."""
+        """Log server warnings before any other command is sent to the server."""
         where = {"stream": self.stream, "group": self.group}
         run_id = await check_server(self._server_warnings, commands, client, where)
         check_timeout(self._server_warnings, run_id, client, self._settings.block_ms, where)
