@@ -313,7 +313,7 @@ class EventRouter(HandlerRegistry):
         return ended
 
     def _check_slot(self, client: Redis | RedisCluster) -> None:
-        """Check the slots: one script writes a dead letter and settles its entry, so both streams must be in one slot."""
+        """Check that both streams are in one slot: one script writes a dead letter and settles its entry."""
         dlq = self.dlq_stream
         if dlq is not None and not share_a_slot(client, self.stream, dlq):
             raise ValueError(

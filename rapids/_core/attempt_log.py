@@ -1,4 +1,4 @@
-"""The failed attempts of a handler at an entry: what is kept of each, how many are kept, and how they are stored."""
+"""The failed attempts of a handler at an entry: which of them are kept, and how they are stored."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +16,16 @@ FIRST_KEPT = 5
 """How many of a handler's first attempts are kept."""
 
 LAST_KEPT = 15
-"""How many of its last ones are kept besides."""
+"""How many of a handler's last attempts are kept in addition."""
 
 MESSAGE_LIMIT = 300
-"""Characters of an attempt's error."""
+"""The longest error text of an attempt, in characters."""
 
 NAME_LIMIT = 200
-"""Characters of the name of an error's type, and of a consumer's."""
+"""The longest name of an error's type or of a consumer, in characters."""
 
 LARGEST_STORED = 256 * 1024
-"""Bytes of what is taken for attempts: more than as many as are kept can have."""
+"""The most bytes that are parsed as attempts: more than the kept attempts can need."""
 
 _LARGEST_NUMBER = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,22 +33,22 @@ _MILLISECOND = timedelta(milliseconds=1)
 _PLAIN_ROW = 6
 
 Row: TypeAlias = list[int | str] | int
-"""An attempt as it is stored: delivery, attempt, when (milliseconds since 1970), consumer, type of the error, error. Of
-a delivery of which nothing was recorded only its number. A number by itself says how many are left out there."""
+"""An attempt as it is stored: delivery, attempt, time (milliseconds since 1970), consumer, type of the error, error. Of
+a delivery without a record, only its number. A number without a list says how many attempts are left out there."""
 
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A handler's attempt at an entry, and how it failed. Texts are hostile input: show them as data only."""
+    """A handler's attempt at an entry, and how it failed. Texts are untrusted input: show them as data only."""
 
     delivery: int
-    """The delivery of the entry on which it was made, from 1. One that was interrupted did not count: the next has its
-    number again."""
+    """The number of the delivery in which it was made, from 1. An interrupted delivery does not count: the next
+    delivery has the same number."""
     attempt: int = 0
-    """The quick attempt within this delivery, from 1; 0 for a delivery of which nothing was recorded."""
+    """The number of the quick attempt within this delivery, from 1; 0 for a delivery without a record."""
     at: datetime | None = None
-    """When it failed, by the clock of the process it ran in."""
+    """When it failed, by the clock of the process that ran it."""
     consumer: str = ""
     error_type: str = ""
     error: str = ""
@@ -56,19 +56,19 @@ class Attempt:
 
     recorded: bool = field(init=False, default=False)
     """Whether the failure was recorded. If not, the process that had the delivery never reported its end: it died, or
-    stood still until another process took the entry over. The handler may have run then or not."""
+    was blocked until another process took the entry over. The handler may or may not have run."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recorded", self.attempt > 0)
 
     @property
     def is_cut(self) -> bool:
-        """Whether the error may have had a longer text."""
+        """Whether the error's text may have been longer."""
         return len(self.error) >= MESSAGE_LIMIT
 
     @classmethod
     def of(cls, failure: Failure, *, delivery: int, attempt: int, consumer: str) -> "Attempt":
-        """One that has failed just now."""
+        """An attempt that failed now."""
         now = datetime.now(UTC)
         return cls(
             *(delivery, attempt, now.replace(microsecond=now.microsecond // 1000 * 1000)),
@@ -76,7 +76,7 @@ class Attempt:
         )
 
     def row(self) -> Row:
-        """As it is stored."""
+        """The attempt as it is stored."""
         if not self.recorded:
             return [self.delivery]
         at = 0 if self.at is None else (self.at - _EPOCH) // _MILLISECOND
@@ -85,11 +85,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLog:
-    """Failed attempts, oldest first: of many, the first and the last ones."""
+    """Failed attempts, oldest first. If there are many, only the first and the last are kept."""
 
     kept: tuple[Attempt, ...] = ()
     left_out: int = 0
-    """How many are left out between the fifth and the sixth that are kept."""
+    """How many attempts are left out between the fifth and the sixth kept attempt."""
 
     def __bool__(self) -> bool:
         return bool(self.kept)
@@ -100,30 +100,30 @@ class AttemptLog:
 
     @classmethod
     def unrecorded(cls, first: int, last: int) -> "AttemptLog":
-        """The deliveries from `first` to `last`, of which nothing was recorded."""
+        """The deliveries from `first` to `last`, which have no record."""
         behind = max(first + FIRST_KEPT, last - LAST_KEPT + 1)
         numbers = (*range(first, min(first + FIRST_KEPT, last + 1)), *range(behind, last + 1))
         return cls(tuple(map(Attempt, numbers)), max(last - first + 1, 0) - len(numbers))
 
     def then(self, later: "AttemptLog") -> "AttemptLog":
-        """These and those that came later, which are as bounded."""
+        """These attempts and later ones, within the same limits."""
         both = self.kept + later.kept
         start = min(FIRST_KEPT, len(both))
         end = max(start, len(both) - LAST_KEPT)
         return AttemptLog(both[:start] + both[end:], self.left_out + later.left_out + end - start)
 
     def rows(self) -> list[Row]:
-        """As they are stored."""
+        """The attempts as they are stored."""
         rows = [attempt.row() for attempt in self.kept]
         return [*rows[:FIRST_KEPT], self.left_out, *rows[FIRST_KEPT:]] if self.left_out else rows
 
     def dump(self) -> bytes:
-        """As they are stored by themselves: JSON."""
+        """The attempts as they are stored on their own: JSON."""
         return orjson.dumps(self.rows())
 
     @classmethod
     def read(cls, rows: object) -> "AttemptLog":
-        """Attempts that were stored; whatever else was, is none."""
+        """The stored attempts; an empty log for anything else."""
         if not isinstance(rows, list):
             return NO_ATTEMPTS
         kept, left_out = list[Attempt](), 0
@@ -136,7 +136,7 @@ class AttemptLog:
 
     @classmethod
     def load(cls, raw: bytes) -> "AttemptLog":
-        """What `dump` made; whatever else is there, is none."""
+        """The attempts that `dump` stored; an empty log for anything else."""
         if not raw or len(raw) > LARGEST_STORED:
             return NO_ATTEMPTS
         try:

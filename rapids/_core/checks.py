@@ -1,4 +1,4 @@
-"""Checks for options: each raises `ValueError` or `TypeError` naming the option, the value and what is allowed."""
+"""Checks of options. Each raises `ValueError` or `TypeError` with the option, the value and what is allowed."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 LARGEST = 2**63 - 1
-"""The largest whole number Redis takes."""
+"""The largest whole number that Redis accepts."""
 
 
 def _number(option: str, value: object, allowed: str) -> float:
@@ -31,7 +31,7 @@ def _number(option: str, value: object, allowed: str) -> float:
 def _finite(number: float) -> bool:
     try:
         return math.isfinite(number)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # a whole number too large for a float
         return False
 
 
@@ -52,7 +52,7 @@ def positive_seconds(option: str, value: float) -> float:
 
 
 def at_least(option: str, value: int, least: int, *, or_none: bool = False) -> int:
-    """A whole number of `least` or more that Redis can take.
+    """A whole number of `least` or more that Redis accepts.
 
     `or_none` only completes the message for options that also take None.
     """
@@ -74,7 +74,7 @@ def flag(option: str, value: bool) -> bool:
 
 
 def instance(option: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:
-    """An instance of `kind`, or None. `allowed` tells what that is."""
+    """An instance of `kind`, or None. `allowed` describes it."""
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{option} must be {allowed}, not {value!r}")
 
@@ -102,7 +102,7 @@ def text(option: str, value: str) -> str:
 
 
 def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[Callable[[Any], None]]:
-    """A list or tuple of plain functions. Nothing would await what an async one returns."""
+    """A list or tuple of plain functions. Nothing would await the result of an async function."""
     allowed = "a list of plain functions of one detail"
     if not isinstance(value, list | tuple):
         raise TypeError(f"{option} must be {allowed}, not {value!r}")
@@ -113,7 +113,7 @@ def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[C
 
 
 def note(option: str, value: str, most: int) -> str:
-    """A string that UTF-8 can hold, empty perhaps, of at most so many characters."""
+    """A string that UTF-8 can hold, possibly empty, of at most `most` characters."""
     allowed = f"a string of at most {most} characters"
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"{option} must be {allowed}, not {value!r}")

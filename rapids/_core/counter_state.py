@@ -1,4 +1,4 @@
-"""The numbers behind the counters, as they grow. Added to in one event loop, without locks; read from any thread."""
+"""The growing numbers of the counters: increased in one event loop without locks, read from any thread."""
 
 import time
 from collections import defaultdict
@@ -17,22 +17,22 @@ from rapids.observers import Delivered, LeaseLost, Lost, Observer, Observers, Ou
 __all__ = ["Counts", "EventTypes", "OfType", "labelled"]
 
 MOST_EVENT_TYPES = 1_000
-"""Event types that are counted apart. A stream may hold any number of types, and some are there to do harm."""
+"""How many event types are counted separately. A stream may hold any number of types, also hostile ones."""
 
 C = TypeVar("C")
 
 _fields_of: Callable[[RawEntry], Sequence[bytes]] = itemgetter(2)
-"""The fields of an entry by their place, which for a named tuple is faster than by their name."""
+"""The positions of an entry's fields: access by position is faster than by name in a named tuple."""
 
 
 class EventTypes(Generic[C]):
-    """What is counted for each event type; for all beyond the first 1,000 together."""
+    """What is counted for each event type, and together for all types after the first 1,000."""
 
     def __init__(self, make: Callable[[str], C]) -> None:
         self._make = make
         self._by_type: dict[str, C] = {}
         self.by_raw_type: dict[bytes, C] = {}
-        """The same by the type as it is in an entry, for the way of nearly all."""
+        """The same by the raw type in an entry, for the fast path."""
 
     def of(self, event_type: str | None) -> C:
         """What is counted for a type; None for one that cannot be read."""
@@ -51,12 +51,12 @@ class EventTypes(Generic[C]):
         return made
 
     def all(self) -> list[C]:
-        """All there are, copied at once, since another thread may ask."""
+        """All of them, copied in one step, since another thread may call this."""
         return list(self._by_type.values())
 
 
 class OfType:
-    """What a router counts for one event type. By handler where it is a mapping."""
+    """What a router counts for one event type. Mappings are by handler."""
 
     __slots__ = ("dead", "delivered", "event_type", "failed", "handled", "parked", "retried")
 
@@ -65,20 +65,20 @@ class OfType:
         self.delivered = 0
         self.parked = 0
         self.handled: dict[str, int] = {}
-        """A plain one, as it is in the way of every entry; its handlers are in it before they run: see `expect`."""
+        """A plain dict, since every entry uses it. The handlers are in it before they run: see `expect`."""
         self.failed: defaultdict[str, int] = defaultdict(int)
         self.retried: defaultdict[str, int] = defaultdict(int)
         self.dead: defaultdict[tuple[str, str], int] = defaultdict(int)
         """By handler and reason."""
 
     def expect(self, handlers: Iterable[str]) -> None:
-        """These handlers are going to run for events of the type."""
+        """Prepare for these handlers to run for events of the type."""
         for handler in handlers:
             self.handled.setdefault(handler, 0)
 
 
 class Counts:
-    """What a router has done since it was made, over all its runs."""
+    """What a router has done since it was created, in all its runs."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Counts:
         self._stream = stream
         self._group = group
         self.observers: Observers | None = Observers(observers) if observers else None
-        """None where there are none: then no detail need be made."""
+        """None if there are no observers: then no details are created."""
         self._clock = clock
         self._types = EventTypes(OfType)
         self._handlers = frozenset[str]()
@@ -99,9 +99,9 @@ class Counts:
         self._lease_lost = 0
         self._outages = 0
         self._outage: tuple[float, float | None] = 0.0, None
-        """How long those that are over took (seconds), and since when one is going on (as the clock has it).
+        """The total length of outages that have ended (seconds), and when the current one began (by the clock).
 
-        One value, since it is read from other threads."""
+        It is one value, since other threads read it."""
         self.ignored = 0
         self.acked = 0
         self.kept = 0
@@ -110,17 +110,17 @@ class Counts:
         """What is counted for an event type; None for one that cannot be read."""
 
     def know_handlers(self, names: Sequence[str]) -> None:
-        """Which handlers there are: others, which only a hostile replay can name, are counted as one."""
+        """Set which handlers exist. All others, which only a hostile replay can name, are counted as one."""
         self._handlers |= frozenset(names)
 
     def handler(self, name: str) -> str:
-        """A handler as its label is."""
+        """The label of a handler."""
         return name if not name or name in self._handlers else OTHER
 
     def delivered(self, entries: Sequence[RawEntry]) -> None:
-        """The group gave this consumer entries."""
+        """Count entries that were delivered to this consumer."""
         types, observers = self._types.by_raw_type, self.observers
-        # The type comes first in nearly all entries, and has been met before: those cost a look-up and no more.
+        # In nearly all entries the type is the first field and is known already: they cost only one look-up.
         left, fields = map(_fields_of, entries), list[bytes]()
         while True:
             try:
@@ -143,20 +143,20 @@ class Counts:
         entry_ids: Sequence[str] = (),
         stream: str | None = None,
     ) -> None:
-        """Entries were trimmed away before the group had finished them; `count` is None where not known how many."""
+        """Count entries that were trimmed before the group had finished them; `count` is None if it is unknown."""
         self._gaps += 1
         self._lost[when] += count or 0
         if self.observers is not None:
             self.observers.tell(Lost(stream or self._stream, self._group, count, when, tuple(entry_ids)))
 
     def lease_lost(self, source: Source, entry_id: bytes) -> None:
-        """An entry was not this consumer's any more when it was to settle it."""
+        """Count an entry that this consumer could not settle, since it was no longer its own."""
         self._lease_lost += 1
         if self.observers is not None:
             self.observers.tell(LeaseLost(source.stream, source.group, entry_id.decode()))
 
     def outage_started(self, operation: str, error: Exception) -> None:
-        """Redis is unavailable."""
+        """Note that Redis is unavailable."""
         before, since = self._outage
         if since is not None:
             return
@@ -166,7 +166,7 @@ class Counts:
             self.observers.tell(OutageStarted(self._stream, self._group, operation, error))
 
     def outage_ended(self) -> float:
-        """Redis is available again, or nobody asks any more; how long it was not (seconds)."""
+        """Note that Redis is available again, or that retrying has stopped. The length of the outage in seconds."""
         before, since = self._outage
         if since is None:
             return 0.0
@@ -177,7 +177,7 @@ class Counts:
         return seconds
 
     def counters(self) -> Counters:
-        """What they are now."""
+        """The present values."""
         return Counters(tuple(sorted(self._samples(), key=attrgetter("name"))))
 
     def _samples(self) -> Iterator[Sample]:

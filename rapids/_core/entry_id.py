@@ -1,4 +1,4 @@
-"""Ids of stream entries, `milliseconds-sequence`: read, compared, counted on, and the time in them."""
+"""Ids of stream entries, `milliseconds-sequence`: parsing, order, the next and previous id, and the time in an id."""
 
 import re
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 MAX_PART = 2**64 - 1
-"""Of either number of an id."""
+"""The largest value of each of the two numbers of an id."""
 
 FIRST_ID, LAST_ID = "0-0", f"{MAX_PART}-{MAX_PART}"
 """No entry has an id before or after these."""
@@ -31,7 +31,7 @@ _ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 
 
 def numbers(text: str) -> tuple[int, int] | None:
-    """The two whole numbers of 64 bits of an id in untrusted text; None for any other text."""
+    """The two 64-bit whole numbers of an id in untrusted text; None for any other text."""
     found = _ID.fullmatch(text)
     if found is None:
         return None
@@ -40,13 +40,13 @@ def numbers(text: str) -> tuple[int, int] | None:
 
 
 def parsed_id(text: str) -> str | None:
-    """An id that an entry can have, as Redis writes it: 01-1 is 1-1. None for any other text."""
+    """An id that an entry can have, written as Redis writes it: 01-1 is 1-1. None for any other text."""
     found = numbers(text)
     return f"{found[0]}-{found[1]}" if found is not None and any(found) else None
 
 
 def order(entry_id: str | bytes) -> tuple[int, int]:
-    """What ids are ordered by. Without a sequence, that is 0."""
+    """The sort key of an id. A missing sequence counts as 0."""
     text = entry_id.decode() if isinstance(entry_id, bytes) else entry_id
     ms, _, seq = text.partition("-")
     return int(ms), int(seq or 0)
@@ -58,7 +58,7 @@ def is_before(one: str, other: str) -> bool:
 
 
 def next_id(entry_id: str) -> str:
-    """The id after this one; the last one of all stays."""
+    """The id after this one; for the highest possible id, that id."""
     ms, seq = order(entry_id)
     if seq < MAX_PART:
         return f"{ms}-{seq + 1}"
@@ -66,7 +66,7 @@ def next_id(entry_id: str) -> str:
 
 
 def previous_id(entry_id: str) -> str:
-    """The id before this one; the first one of all stays."""
+    """The id before this one; for the lowest possible id, that id."""
     ms, seq = order(entry_id)
     if seq > 0:
         return f"{ms}-{seq - 1}"
@@ -74,14 +74,14 @@ def previous_id(entry_id: str) -> str:
 
 
 def time_of(entry_id: str | bytes) -> datetime | None:
-    """The time in an id; None for one that a `datetime` cannot hold, and for text that is no id."""
+    """The time in an id; None for text that is no id, and for a time that a `datetime` cannot hold."""
     text = entry_id.decode(errors="replace") if isinstance(entry_id, bytes) else entry_id
     ms = text.partition("-")[0]
     return moment(int(ms)) if ms.isascii() and ms.isdigit() and len(ms) <= 20 else None
 
 
 def moment(ms: int) -> datetime | None:
-    """The time so many milliseconds after 1970; None for one that a `datetime` cannot hold."""
+    """The time `ms` milliseconds after 1970; None for a time that a `datetime` cannot hold."""
     try:
         return datetime.fromtimestamp(ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
@@ -89,11 +89,11 @@ def moment(ms: int) -> datetime | None:
 
 
 def moment_or_last(ms: int) -> datetime:
-    """The time so many milliseconds after 1970; the last one that a `datetime` can hold, if it is later."""
+    """The time `ms` milliseconds after 1970, but at most the last time that a `datetime` can hold."""
     return datetime.fromtimestamp(min(ms, LATEST_MS) / 1000, UTC)
 
 
 def milliseconds(time: datetime) -> int:
-    """Milliseconds since 1970, 0 for what is before. A time without a zone is UTC."""
+    """Milliseconds since 1970; 0 for an earlier time. A time without a zone is taken as UTC."""
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return max(round(aware.timestamp() * 1000), 0)

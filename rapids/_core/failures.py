@@ -1,4 +1,4 @@
-"""A failure: an error as text that can be stored, and the place it came from."""
+"""Failures: errors as text that can be stored, with the position in the code that they came from."""
 
 import sys
 import traceback
@@ -11,31 +11,31 @@ from rapids.exceptions import NonRetryableError
 __all__ = ["Failure", "storable"]
 
 ERROR_LIMIT = 4_096
-"""Characters of an error's text that a dead letter keeps."""
+"""The longest error text in a dead letter, in characters."""
 
 TRACEBACK_LIMIT = 16_384
-"""Characters of a traceback that a dead letter keeps: its end, where the error is."""
+"""The longest traceback in a dead letter, in characters: its end is kept, which has the error."""
 
 POSITION_LIMIT = 200
-"""Characters of a position."""
+"""The longest position, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as text, bounded, fit to be stored."""
+    """An error as text of limited length that can be stored."""
 
     error_type: str
     message: str
     traceback: str = ""
     position: str = ""
-    """Where in the code, to group failures by: `module:line function`, the same in all processes and on all machines
-    that run this code. Empty where there was no traceback."""
+    """The position in the code, by which failures are grouped: `module:line function`. It is the same in all processes
+    and on all machines that run this code. Empty if there was no traceback."""
 
     @classmethod
     def of(cls, error: BaseException, home: str = "") -> "Failure":
-        """What to store of `error`. A `NonRetryableError` around a cause is told by its cause.
+        """The failure to store for `error`. A `NonRetryableError` with a cause is described by its cause.
 
-        `home` is a module that is the user's code wherever it is installed: the handler's.
+        `home` is the handler's module: it counts as the user's code, wherever it is installed.
         """
         if isinstance(error, NonRetryableError) and error.cause is not None:
             error = error.cause
@@ -50,11 +50,11 @@ class Failure:
 
 
 def storable(text: str) -> str:
-    """`text` with whatever UTF-8 cannot hold written as escapes."""
+    """`text` in which characters that UTF-8 cannot hold are written as escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
-# An error is a user's code: its text, notes or place may raise or be no text. That must not cost the dead letter.
+# An error is user code: its text, notes or position may raise or be no text. The dead letter must still be written.
 
 
 def _text_of(error: BaseException) -> str:
@@ -88,7 +88,7 @@ def _cause_of(error: BaseException) -> BaseException | None:
 
 
 def _users_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback from where it leaves Rapids, whose own frames would tell a reader nothing."""
+    """The traceback without the frames of Rapids at its start, which do not help a reader."""
     at = frames
     while at is not None and _package_of(at.tb_frame) == "rapids":
         at = at.tb_next
@@ -96,9 +96,9 @@ def _users_frames(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _position_of(error: BaseException, home: str) -> str:
-    """The innermost frame of the user's code or, where there is none, the innermost of all.
+    """The innermost frame of the user's code or, if there is none, the innermost of all frames.
 
-    One that has no traceback of its own, as a time-out made for a handler that was interrupted, has its cause's.
+    An error without a traceback, such as the time-out of an interrupted handler, has the position of its cause.
     """
     cause = _cause_of(error)
     frames = _frames_of(error) or (None if cause is None else _frames_of(cause))
@@ -114,7 +114,7 @@ def _position_of(error: BaseException, home: str) -> str:
     return f"{_module_of(place.tb_frame)}:{place.tb_lineno} {place.tb_frame.f_code.co_qualname}"
 
 
-# By names, so that it costs next to nothing: a frame's file is not looked for, and may not be there any more.
+# By module names, which costs very little. A frame's file is not opened, since it may no longer exist.
 _LIBRARIES = sys.stdlib_module_names | {"rapids", "rapids_fastapi"}
 _FOLDERS_OF_LIBRARIES = ("site-packages", "dist-packages")
 
@@ -122,7 +122,7 @@ _FOLDERS_OF_LIBRARIES = ("site-packages", "dist-packages")
 def _is_users(frame: FrameType, home: str) -> bool:
     package = _package_of(frame)
     if home and package == home:
-        return True  # also where the service itself is installed as a package
+        return True  # also if the service itself is installed as a package
     return package not in _LIBRARIES and not any(name in frame.f_code.co_filename for name in _FOLDERS_OF_LIBRARIES)
 
 

@@ -1,4 +1,4 @@
-"""Handlers: registering them with `on`, and which of them are for an event."""
+"""Handlers: their registration with `on`, and which of them handle an event."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,18 +35,18 @@ A = TypeVar("A", bound=Awaitable[object])
 
 
 class Decorator(Protocol[E]):
-    """Takes a handler of these events, or of more, and gives it back with what it returns."""
+    """Takes a handler of these events, or of more general ones, and returns it unchanged."""
 
     def __call__(self, function: Callable[[E], A], /) -> Callable[[E], A]: ...
 
 
 MEMO_LIMIT = 4_096
-"""Event types whose handlers are remembered. A stream may hold any number of types nobody declared."""
+"""How many event types have their handlers cached. A stream may hold any number of undeclared types."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A glob over event types: `*` stands for one segment, `**` for any number of them, a lone `*` for everything."""
+    """A glob pattern for event types: `*` is one segment, `**` is any number of segments, `*` alone is everything."""
 
     text: str
 
@@ -58,15 +58,15 @@ Target: TypeAlias = type[Event] | Pattern
 
 
 def matches_pattern(pattern: str, event_type: str) -> bool:
-    """Whether a glob pattern matches an event type. Segments are what stands between dots."""
+    """Whether a glob pattern matches an event type. Segments are the parts between dots."""
     if pattern == "*":
         return True
     return _match(pattern.split("."), event_type.split("."))
 
 
 def _match(patterns: list[str], segments: list[str]) -> bool:
-    # One row of the usual table at a time: after[i] is whether what was read of the pattern matches segments[:i].
-    # Unlike backtracking, this takes no longer for a hostile event type.
+    # Dynamic programming, one row at a time: after[i] says whether the pattern read so far matches segments[:i].
+    # Unlike backtracking, it is not slow for a hostile event type.
     after = [True] + [False] * len(segments)
     for pattern in patterns:
         if pattern == "**":
@@ -79,7 +79,7 @@ def _match(patterns: list[str], segments: list[str]) -> bool:
 
 
 def targets_of(target: object) -> tuple[Target, ...]:
-    """What `on` was given, as classes and patterns.
+    """The argument of `on`, as classes and patterns.
 
     Raises `TypeError` for anything but an event class, a union of them, or a pattern, `ValueError` for an empty one.
     """
@@ -96,7 +96,7 @@ def targets_of(target: object) -> tuple[Target, ...]:
 
 
 def matches(target: Target, event_type: str) -> bool:
-    """Whether events of this type are for the target. A type without a class makes `GenericEvent`s."""
+    """Whether the target includes events of this type. Events of a type without a class are `GenericEvent`s."""
     if isinstance(target, Pattern):
         return target.matches(event_type)
     cls = get_event_class(event_type) or GenericEvent
@@ -105,7 +105,7 @@ def matches(target: Target, event_type: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One registered coroutine function with its policy and a stable name. Options that are None are the router's."""
+    """One registered coroutine function with its policy and a stable name."""
 
     name: str
     function: Callable[[Any], Awaitable[object]]
@@ -116,11 +116,11 @@ class Handler:
     """Quick attempts after the first."""
     backoff: Backoff
     retryable_exceptions: tuple[type[BaseException], ...]
-    """What to try again after; empty for every error."""
+    """The errors after which it is tried again; empty for all errors."""
     aliases: tuple[str, ...] = ()
-    """Names it had before: what is stored under one of them counts for it."""
+    """Its earlier names: what is stored under one of them counts for this handler."""
     done: Done = field(init=False, repr=False, compare=False)
-    """What becomes of it most of the time."""
+    """The outcome of a successful run, created once."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "done", Done(self.name))
@@ -130,7 +130,7 @@ class Handler:
 
 
 class Handlers:
-    """The handlers of a group, in order of registration; those for an event type are looked up once."""
+    """The handlers of a group, in order of registration. The handlers for an event type are cached."""
 
     def __init__(self, handlers: Iterable[Handler]) -> None:
         self._handlers = tuple(handlers)
@@ -141,7 +141,7 @@ class Handlers:
         return iter(self._handlers)
 
     def present_name(self, name: str) -> str:
-        """The name of the handler that has this name or alias; the name itself where none has it."""
+        """The name of the handler that has this name or alias; the name itself if no handler has it."""
         return self._by_alias.get(name, name)
 
     def present_ledger(self, ledger: Ledger) -> Ledger:
@@ -219,12 +219,12 @@ class HandlerRegistry:
     ) -> Decorator[Any]:
         """Run the decorated coroutine function for matching events.
 
-        `target` is an event class (its subclasses match too), a union of classes, or a pattern over event types.
+        `target` is an event class (its subclasses match too), a union of classes, or a pattern for event types.
         `timeout` (seconds), `retries` (quick attempts after the first) and `backoff` override the router's defaults.
-        `retryable_exceptions`: with any listed, another exception makes a dead letter at once; empty restricts
-        nothing. `name` is what dead letters and the ledger call the handler; the function's own name by default.
-        `aliases` are names that it had before: what is stored under one of them, such as a dead letter to be replayed
-        or who is done with a pending entry, counts for this handler.
+        `retryable_exceptions`: if it lists any, every other exception makes a dead letter at once; if it is empty, all
+        exceptions are retried. `name` is the handler's name in dead letters and the ledger, by default the function's
+        own name. `aliases` are earlier names of the handler: what is stored under one of them, such as a dead letter or
+        the ledger of a pending entry, counts for this handler.
 
         Raises `TypeError` or `ValueError` for options that make no sense, `ValueError` for a `name` or an alias that
         another handler of the router has as its name or alias.
@@ -281,7 +281,7 @@ class HandlerRegistry:
 
 
 def no_handler(name: str) -> str:
-    """What to say where something is for a handler that is not there."""
+    """The message for something that is meant for an unknown handler."""
     return f"the group has no handler {name!r}; if it was renamed, give the handler on(..., aliases=({name!r},))"
 
 
@@ -290,7 +290,7 @@ def _name_of(function: object) -> str:
 
 
 def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:
-    if not isinstance(names, tuple | list):  # a string alone would be taken for its characters
+    if not isinstance(names, tuple | list):  # a single string would be read as its characters
         raise TypeError(f"{option} must be a tuple of names, not {names!r}")
     for name in names:
         text(option, name)

@@ -1,4 +1,4 @@
-"""JSON Schemas of frozen dataclasses: their docstrings, and those of their attributes, are the descriptions."""
+"""JSON Schemas of frozen dataclasses, with class and attribute docstrings as descriptions."""
 
 from dataclasses import is_dataclass
 from inspect import cleandoc
@@ -10,9 +10,9 @@ __all__ = ["with_json_schema"]
 
 
 def _describe(schema: dict[str, Any], cls: type) -> None:
-    """Add what Pydantic leaves out: the class's docstring before 2.13, and docstrings of inherited attributes.
+    """Add what Pydantic omits: the class's docstring before 2.13, and docstrings of inherited attributes.
 
-    What is None by default is not required, although it is always there: FastAPI leaves null out of examples.
+    A field that is None by default is not required, although it is always present: FastAPI omits null in examples.
     """
     properties = schema["properties"]
     schema["required"] = [name for name in schema["required"] if properties[name].get("default", "") is not None]
@@ -28,9 +28,9 @@ def _describe(schema: dict[str, Any], cls: type) -> None:
 with_json_schema = with_config(
     ConfigDict(
         use_attribute_docstrings=True,
-        # A field with a default is in every answer, too.
+        # A field with a default is also in every response.
         json_schema_serialization_defaults_required=True,
         json_schema_extra=_describe,
     )
 )
-"""For a dataclass that is also an answer over HTTP."""
+"""For a dataclass that is also an HTTP response."""

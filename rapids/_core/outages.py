@@ -1,4 +1,4 @@
-"""Retrying while Redis is unavailable, for as long as that lasts."""
+"""Retries while Redis is unavailable, until the outage ends."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ __all__ = ["Failing", "HaltedError", "Outages", "Retries"]
 T = TypeVar("T")
 
 MAX_PAUSE = 2.0
-"""Seconds between two attempts, at most."""
+"""The longest pause between two attempts, in seconds."""
 FIRST_PAUSE = 0.05
 
 _pause = exponential(base=1.6, max_delay=40.0)
@@ -27,24 +27,24 @@ _pause = exponential(base=1.6, max_delay=40.0)
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """An operation that Redis does not carry out."""
+    """An operation that fails at Redis."""
 
     operation: str
     since: float
     """`time.monotonic()`, seconds."""
     error: str
-    """The latest one."""
+    """The latest error."""
 
 
 class Outages:
-    """Retries operations, and logs one line when an outage starts and one when it is over, however many fail in it."""
+    """Retries operations. Logs one line when an outage starts and one when it ends, even if many operations fail."""
 
     def __init__(self, logger: Logger, context: Mapping[str, object], counts: Counts | None = None) -> None:
         self._logger = logger
         self._context = context
         self._counts = counts
         self.failing: dict[str, Failing] = {}
-        """What failed when it was tried last, by operation."""
+        """The operations whose last attempt failed, by name."""
         self._since = 0.0
 
     async def retry(
@@ -56,10 +56,10 @@ class Outages:
         repair: Callable[[Exception], Awaitable[None]] | None = None,
         max_pause: float = MAX_PAUSE,
     ) -> T:
-        """The attempt's result, however many Redis errors come before it.
+        """Try until an attempt succeeds, and return its result.
 
-        `after`: the error of an attempt that was made already. `repair` gets each error before the next attempt; it may
-        raise Redis errors too. Pauses between attempts grow up to `max_pause` seconds.
+        `after`: the error of an attempt that was already made. `repair` is called with each error before the next
+        attempt; it may raise Redis errors too. Pauses between attempts grow up to `max_pause` seconds.
         """
         failures = 0
         while True:
@@ -81,12 +81,12 @@ class Outages:
 
     @property
     def longest(self) -> Failing | None:
-        """The operation that has been failing for the longest time; None where none fails now."""
+        """The operation that has been failing for the longest time; None if none fails now."""
         return min(self.failing.values(), key=lambda failing: failing.since, default=None)
 
     @staticmethod
     def pause(failures: int, longest: float = MAX_PAUSE) -> float:
-        """Seconds to wait after so many failures in a row."""
+        """Seconds to wait after this number of consecutive failures."""
         return min(FIRST_PAUSE * _pause(failures), longest)
 
     def failed(self, operation: str, error: Exception) -> None:
@@ -109,7 +109,7 @@ class Outages:
             self._logger.warning("Redis is back after %.1f s", lasted, extra=extra)
 
     def ended(self, operation: str) -> None:
-        """Note that nobody retries an operation any more."""
+        """Note that an operation is no longer retried."""
         self.failing.pop(operation, None)
 
 
@@ -118,7 +118,7 @@ class HaltedError(Exception):
 
 
 class Retries:
-    """The retries of one operation, which ends with the first error that is no outage, or when it is halted."""
+    """The retries of one operation. They end with the first error that is no outage, or when they are halted."""
 
     def __init__(self, outages: Outages, operation: str, halt: asyncio.Event) -> None:
         self._outages = outages
@@ -127,9 +127,9 @@ class Retries:
         self._failures = 0
 
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The attempt's result, however many outages come before it.
+        """Try until an attempt succeeds, and return its result.
 
-        Raises `HaltedError` when halted while Redis is unavailable, and any error that is no outage.
+        Raises `HaltedError` if halted while Redis is unavailable, and any error that is no outage.
         """
         has_failed = False
         while True:
@@ -139,12 +139,12 @@ class Retries:
                 has_failed = True
                 await self.failed(error)
             else:
-                if has_failed:  # a server that takes no writes still answers questions
+                if has_failed:  # a server that refuses writes still answers reads
                     self.worked()
                 return result
 
     async def failed(self, error: Exception) -> None:
-        """Wait after an error, longer each time. Raises it if it is no outage, `HaltedError` when halted."""
+        """Wait after an error, longer each time. Raises the error if it is no outage, `HaltedError` if halted."""
         if not is_outage(error):
             raise error
         self._failures += 1
@@ -157,7 +157,7 @@ class Retries:
         self._outages.worked(self._operation)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait. Raises `HaltedError` when halted before or while it waits."""
+        """Wait. Raises `HaltedError` if halted before or during the wait."""
         if not self._halt.is_set() and seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -1,6 +1,6 @@
-"""What became of each handler, and what that makes of the entry: two closed sets and the rules between them.
+"""Outcomes of handlers, settlements of entries, and the rules that make one settlement of the outcomes.
 
-Plain values and plain functions: the retry and settlement rules are all here, and none of them does I/O.
+All retry and settlement rules are here, as plain values and plain functions without I/O.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -61,18 +61,18 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The handler failed for good. `handler` is empty where no handler was reached."""
+    """The handler failed for good. `handler` is empty if no handler was reached."""
 
     handler: str
     reason: Reason
     failure: Failure
     attempts: AttemptLog = NO_ATTEMPTS
-    """Its failed attempts: on this delivery, and in a dead letter all of them."""
+    """Its failed attempts on this delivery; in a dead letter, all its failed attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The handler was interrupted, or never started: that is no failure."""
+    """The handler was interrupted, or never started. This is no failure."""
 
     handler: str
     attempts: AttemptLog = NO_ATTEMPTS
@@ -84,37 +84,37 @@ Outcome: TypeAlias = Done | RetryAt | Dead | Released
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A handler of a kept entry that is to run again: not before its own time, whatever the others do."""
+    """A handler of a kept entry that is to run again, but not before its own time."""
 
     handler: str
     spent: int
-    """Deliveries that count against `max_deliveries` so far. Those on which it did not run count for others only."""
+    """Deliveries that count towards `max_deliveries` so far. Those on which it did not run count only for others."""
     delay: float = 0.0
-    """Seconds from now, for one that is not stored yet."""
+    """Seconds from now, for a wait that is not stored yet."""
     due_ms: int | None = None
-    """When it is due, by the server's clock (milliseconds), for one that was read."""
+    """When it is due, by the server's clock (milliseconds), for a wait that was read from storage."""
 
     def dump(self) -> dict[str, int]:
-        """As it is stored; the settling script turns a delay into a time."""
+        """The wait as it is stored. The settlement script changes a delay to a time."""
         when = {"delay": round(self.delay * 1000)} if self.due_ms is None else {"due": self.due_ms}
         return {"spent": self.spent, **when}
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Which handlers of a kept entry have finished, so that only the others run again, and when."""
+    """Which handlers of a kept entry have finished, which others run again, and when."""
 
     done: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
-    """Those that failed for good and have their dead letter."""
+    """Handlers that failed for good and have their dead letter."""
     recorded: int = 0
     """The delivery count at the last settlement."""
     gave_up: frozenset[str] = frozenset()
-    """Those that failed for good while there was no dead-letter stream."""
+    """Handlers that failed for good while there was no dead-letter stream."""
     waits: tuple[Wait, ...] = ()
-    """Those that are to run again, by name."""
+    """Handlers that are to run again, by name."""
     attempts: tuple[tuple[str, AttemptLog], ...] = ()
-    """The failed attempts of those that are not finished or gave up, by name."""
+    """The failed attempts of handlers that have not finished or gave up, by name."""
 
     @property
     def finished(self) -> frozenset[str]:
@@ -125,28 +125,28 @@ class Ledger:
         return any(wait.handler == handler and (wait.due_ms or 0) > now_ms for wait in self.waits)
 
     def due(self, now_ms: int) -> list[str]:
-        """Who waited until `now_ms` (milliseconds, the server's clock), or less, and is not finished."""
+        """The unfinished handlers whose wait has ended at `now_ms` (milliseconds, the server's clock)."""
         finished = self.finished
         return [one.handler for one in self.waits if (one.due_ms or 0) <= now_ms and one.handler not in finished]
 
     def deliveries_of(self, handler: str, deliveries: int) -> int:
-        """How many deliveries of the entry count for this handler, when the entry's own count is `deliveries`.
+        """How many deliveries of the entry count for this handler, if the entry's own count is `deliveries`.
 
-        Those since the last settlement all do: on the ones nobody settled, a process died with it.
+        All deliveries since the last settlement count: an unsettled delivery means that a process died during it.
         """
         spent = next((wait.spent for wait in self.waits if wait.handler == handler), self.recorded)
         return spent + deliveries - self.recorded
 
     def attempts_before(self, handler: str, deliveries: int) -> AttemptLog:
         """A handler's failed attempts before the entry's `deliveries`-th delivery, on which it runs or could have run:
-        those that are recorded, and the deliveries that count for it although nobody said what came of them."""
+        the recorded attempts, and the deliveries that count for it although their result was not recorded."""
         known = dict(self.attempts).get(handler, NO_ATTEMPTS)
         is_known = known or not handler or any(wait.handler == handler for wait in self.waits)
         unsettled = AttemptLog.unrecorded(max(self.recorded, 0) + 1 if is_known else 1, deliveries - 1)
         return known.then(unsettled) if unsettled else known
 
     def handed_back(self, deliveries: int, now_ms: int) -> "Ledger":
-        """The same, so that the entry's `deliveries`-th delivery, taken at `now_ms`, has not counted for anybody."""
+        """The ledger if the entry's `deliveries`-th delivery, taken at `now_ms`, does not count for any handler."""
         unsettled = deliveries - 1 - self.recorded
         waits = tuple(
             wait if self.waits_for(wait.handler, now_ms) else replace(wait, spent=wait.spent + unsettled)
@@ -166,12 +166,12 @@ class Ledger:
             frozenset(names.get(name, name) for name in handlers) for handlers in (self.done, self.dead, self.gave_up)
         )
         waits: dict[str, Wait] = {}
-        # Processes with different names may have left two for one handler: the one that has spent more counts.
+        # Processes with different names may have stored two waits for one handler: the one that spent more counts.
         for wait in sorted(self.waits, key=lambda one: (one.spent, one.due_ms or 0)):
             name = names.get(wait.handler, wait.handler)
             waits[name] = replace(wait, handler=name)
         logs: dict[str, AttemptLog] = {}
-        for name, log in sorted(self.attempts, key=lambda one: one[0] not in names):  # those under aliases first
+        for name, log in sorted(self.attempts, key=lambda one: one[0] not in names):  # logs under aliases first
             present = names.get(name, name)
             logs[present] = logs.get(present, NO_ATTEMPTS).then(log)
         return replace(
@@ -184,10 +184,10 @@ class Ledger:
         )
 
     def dump(self) -> bytes:
-        """The ledger as it is stored: JSON, since the settling script reads it too."""
+        """The ledger as it is stored: JSON, since the settlement script reads it too."""
         names = {"done": sorted(self.done), "dead": sorted(self.dead), "gave_up": sorted(self.gave_up)}
         waits = {wait.handler: wait.dump() for wait in self.waits}
-        # None of them is empty: in a script, an empty list and an empty object are the same.
+        # Empty fields are left out: in a script, an empty list and an empty object are the same.
         attempts = {"attempts": {handler: log.rows() for handler, log in self.attempts}} if self.attempts else {}
         return orjson.dumps({"n": self.recorded, **names, "waits": waits, **attempts})
 
@@ -208,7 +208,7 @@ def _wait(handler: str, stored: dict[str, int]) -> Wait:
 
 
 def _read_logs(stored: object) -> tuple[tuple[str, AttemptLog], ...]:
-    """What older versions do not write, and nothing depends on: whatever is wrong with it, it is none."""
+    """The stored attempt logs. Older versions do not write them, and no rule needs them: bad data counts as none."""
     rows = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
     return _by_name({handler: AttemptLog.read(rows[handler]) for handler in rows})
 
@@ -226,12 +226,12 @@ class Ack:
 
     letters: tuple[Dead, ...] = ()
     ledger: Ledger = field(default=NO_LEDGER, compare=False)
-    """Who is done, with letters to write: if the lease is lost, that much is still told to whoever has the entry."""
+    """With letters to write, the finished handlers: if the lease is lost, they are still recorded for the new owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Some handlers run again in `delay` seconds; the ledger keeps the others from it."""
+    """Some handlers run again in `delay` seconds; the ledger prevents another run of the others."""
 
     delay: float
     ledger: Ledger
@@ -242,7 +242,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """A handler gave up and there is no dead-letter queue: the entry stays pending and is not run again."""
+    """A handler failed for good and there is no dead-letter stream: the entry stays pending and is not run again."""
 
     ledger: Ledger
     failures: tuple[Dead, ...] = field(default_factory=tuple[Dead, ...])
@@ -250,7 +250,7 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """The process stops: any consumer may take the entry at once, and the delivery does not count."""
+    """The entry is released, since the process stops: any consumer may take it at once; the delivery does not count."""
 
     ledger: Ledger
     letters: tuple[Dead, ...] = ()
@@ -266,11 +266,11 @@ ACK = Ack()
 def settle(
     outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead_letters: bool, now_ms: int = 0
 ) -> Settlement:
-    """What the outcomes of one delivery make of its entry.
+    """The settlement of an entry for the outcomes of one delivery.
 
-    `ledger` is what was known before this delivery, `deliveries` its count, `now_ms` when it was taken (milliseconds,
-    the server's clock; needed only where the ledger has handlers that wait). With `dead_letters` off, a handler that
-    gave up parks the entry once no other handler has anything left to do.
+    `ledger` is the ledger before this delivery, `deliveries` the delivery count, `now_ms` the time when the entry was
+    taken (milliseconds, the server's clock; needed only if handlers in the ledger wait). Without `dead_letters`, a
+    handler that failed for good parks the entry when no other handler has anything left to do.
     """
     outcomes = tuple(outcomes)
     logs = _logs(ledger, outcomes, deliveries)
@@ -306,10 +306,10 @@ def settle(
 
 
 def without_entry(settlement: Settlement) -> Ack:
-    """What to make of an entry that was trimmed from the stream while its payload is held: nothing can deliver it
-    again, so whatever was to run again is dead.
+    """The settlement of an entry that was trimmed from the stream while its payload is held: it cannot be delivered
+    again, so handlers that were to run again are dead.
 
-    Only where there is a dead-letter stream.
+    Only if there is a dead-letter stream.
     """
     match settlement:
         case Keep(ledger=ledger, letters=letters, if_trimmed=left):
@@ -332,7 +332,7 @@ def _if_trimmed(
 
 
 def _trimmed(handler: str, failure: Failure | None, attempts: AttemptLog) -> Dead:
-    """For a handler that cannot run again; an empty name stands for all of the group's."""
+    """The outcome of a handler that cannot run again; an empty name stands for all handlers of the group."""
     why = "it cannot be delivered again, as it was trimmed from the stream"
     if failure is None:
         return Dead(handler, Reason.NON_RETRYABLE, Failure("", f"not handled, and {why}"), attempts)
@@ -341,7 +341,7 @@ def _trimmed(handler: str, failure: Failure | None, attempts: AttemptLog) -> Dea
 
 
 def _logs(ledger: Ledger, outcomes: Iterable[Outcome], deliveries: int) -> dict[str, AttemptLog]:
-    """All failed attempts, this delivery's included, by handler."""
+    """All failed attempts by handler, including this delivery's."""
     return dict(ledger.attempts) | {
         outcome.handler: ledger.attempts_before(outcome.handler, deliveries).then(outcome.attempts)
         for outcome in outcomes
@@ -352,7 +352,7 @@ def _logs(ledger: Ledger, outcomes: Iterable[Outcome], deliveries: int) -> dict[
 def _waits(
     ledger: Ledger, failed: Iterable[RetryAt], released: Iterable[str], finished: Container[str], deliveries: int
 ) -> tuple[Wait, ...]:
-    """Who is to run again: who failed, who did not run since it was too early, and at once who was interrupted."""
+    """The handlers to run again: those that failed, those that were not due yet, and at once those interrupted."""
     waits = {wait.handler: wait for wait in ledger.waits if wait.handler not in finished}
     for retry in failed:
         waits[retry.handler] = Wait(retry.handler, ledger.deliveries_of(retry.handler, deliveries), retry.delay)
@@ -372,6 +372,7 @@ def _after(ledger: Ledger, done: set[str], dead: set[str], deliveries: int, *, d
 
 
 def _late_letter(handler: str, attempts: AttemptLog) -> Dead:
-    """For a handler that gave up before the group was given a dead-letter stream: its error is in the log only."""
+    """The outcome of a handler that failed for good before the group had a dead-letter stream: only the log has its
+    error."""
     why = "failed for good at an earlier delivery, when there was no dead-letter stream; the log of then tells why"
     return Dead(handler, Reason.MAX_DELIVERIES_EXCEEDED, Failure("", why), attempts)

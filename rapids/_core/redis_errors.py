@@ -1,4 +1,4 @@
-"""Errors of Redis: which kind one is, and its reason in one line for people who read a log."""
+"""Redis errors: the kind of an error, and its reason in one line for the log."""
 
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
@@ -26,7 +26,7 @@ OUTAGE_KINDS = (
     "TryAgainError",
     "OutOfMemoryError",
 )
-"""Classes of redis-py by name: older releases do not have all of them."""
+"""Classes of redis-py by name, since older releases do not have all of them."""
 
 OUTAGE_ANSWERS = (
     "LOADING",
@@ -40,47 +40,47 @@ OUTAGE_ANSWERS = (
     "UNBLOCKED",
     "BUSY ",
     "max number of clients",
-    "non local key in a cluster node",  # a script's, where its slot is on the move
+    "non local key in a cluster node",  # from a script whose slot is being moved
 )
-"""What answers contain when the server cannot do now what it could do later."""
+"""Parts of error answers that mean: the server cannot do it now, but may do it later."""
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the error is the server's or the network's present state, so that the same command may work later."""
+    """Whether the present state of the server or the network caused the error, so the command may work later."""
     if is_refused(error):
         return False
     if isinstance(error, RedisConnectionError | RedisTimeoutError | MaxConnectionsError | OSError):
         return True
-    if isinstance(error, AskError):  # MOVED is one as well: the nodes do not agree yet on which of them has the slot
+    if isinstance(error, AskError):  # includes MOVED: the nodes do not agree yet on which of them has the slot
         return True
     is_answer = type(error).__name__ in OUTAGE_KINDS or any(answer in str(error) for answer in OUTAGE_ANSWERS)
     return isinstance(error, RedisError) and is_answer
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether the server refuses this client: wrong credentials, or a permission that is missing."""
+    """Whether the server refuses this client: wrong credentials or a missing permission."""
     return isinstance(error, REFUSALS)
 
 
 def is_no_group(error: BaseException) -> bool:
-    """Whether a stream or its consumer group is gone."""
+    """Whether a stream or its consumer group does not exist."""
     return isinstance(error, ResponseError) and "NOGROUP" in str(error)
 
 
 def is_no_stream(error: BaseException) -> bool:
-    """Whether a stream is not there."""
+    """Whether a stream does not exist."""
     return isinstance(error, ResponseError) and "no such key" in str(error).lower()
 
 
 def is_no_script(error: BaseException) -> bool:
-    """Whether the server forgot a script: restarted, failed over, or SCRIPT FLUSH."""
+    """Whether the server does not know a script, after a restart, a failover or SCRIPT FLUSH."""
     return isinstance(error, ResponseError) and (
         type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
     )
 
 
 def reason(error: BaseException) -> str:
-    """An error's text in one line, and in words where redis-py's are none."""
+    """An error's text in one line, with a readable text if redis-py gives none."""
     if isinstance(error, MovedError):
         return (
             f"MOVED {error}: another node of the Cluster has the key, and only a Cluster's client goes there "
@@ -89,6 +89,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, AskError):
         return f"ASK {error}: the key is on its way to another node of the Cluster"
     if isinstance(error, MasterNotFoundError):
-        # redis-py's text goes on with its internal state, a screenful for each Sentinel.
+        # redis-py's text continues with its internal state, many lines for each Sentinel.
         return f"{str(error).partition(' : ')[0]}: no Sentinel that answers knows one"
     return " ".join(str(error).split()) or type(error).__name__

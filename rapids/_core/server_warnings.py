@@ -1,4 +1,4 @@
-"""Warnings at the start, of what endangers the promises at a server."""
+"""Server warnings at start-up: server settings and states that endanger what Rapids promises."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,19 +15,19 @@ __all__ = ["ServerWarnings", "check_server", "check_timeout"]
 logger = logging.getLogger("rapids.server_warnings")
 
 OLDEST = (6, 2)
-"""The oldest server Rapids works with."""
+"""The oldest server version that Rapids works with."""
 
 NEARLY_FULL = 0.85
-"""Of `maxmemory`."""
+"""A fraction of `maxmemory`."""
 
 CLOCK_TOLERANCE = 5.0
-"""Seconds two clocks may be apart."""
+"""The largest allowed difference between two clocks, in seconds."""
 
 UNSAVED_TOLERANCE = 7_200.0
-"""Seconds since the last snapshot, where there is no append-only file."""
+"""The longest time since the last snapshot, in seconds, if there is no append-only file."""
 
 USUAL_TIMEOUT = 5.0
-"""The `socket_timeout` that redis-py and Rapids' own clients have by default: nobody gave it."""
+"""The default `socket_timeout` of redis-py and of Rapids' own clients: the user did not set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,24 @@ class Danger:
 
 
 class ServerWarnings:
-    """Looks at servers, and logs a warning of what endangers the promises made of them.
+    """Checks servers, and logs a warning for each danger to what Rapids promises.
 
-    Of each danger it warns once for each server (a server that was restarted is another one), however often it looks:
-    routers that share one object say it once. Nothing is stopped by it, and nothing fails for it.
+    Each danger is logged once for each server, even if the server is checked often. After a restart, a server counts as
+    a new one. Routers that share one object log it once. A warning stops nothing and makes nothing fail.
     """
 
     def __init__(self) -> None:
         self._warned: set[tuple[str, str]] = set()
 
     async def check(self, redis: Redis | RedisCluster, stream: str) -> None:
-        """Look at the server (of a Cluster, the one that has this stream), in one round trip, and warn.
+        """Check the server (on a Cluster, the node that has this stream) in one round trip, and log warnings.
 
-        Raises nothing that Redis does.
+        Errors of Redis are not raised.
         """
         await check_server(self, SharedPool(redis, stream), redis, {"stream": stream})
 
     def is_new(self, server: str, danger: str) -> bool:
-        """Whether nothing was said yet of this danger at a server's run; from now on something was."""
+        """Whether this danger was not logged before for this run of the server. Afterwards it counts as logged."""
         is_new = (server, danger) not in self._warned
         self._warned.add((server, danger))
         return is_new
@@ -65,13 +65,13 @@ class ServerWarnings:
 async def check_server(
     warnings: ServerWarnings, commands: Commands, client: Client, context: Mapping[str, object]
 ) -> str:
-    """Look at the server over these connections of the client, and warn; what tells the server's run from others.
+    """Check the server over these connections of the client, and log warnings. Returns the run id of the server.
 
     `context`: for the log.
     """
     try:
         facts = await look_at_server(commands)
-    except (RedisError, OSError):  # whatever comes next meets it too, and says so
+    except (RedisError, OSError):  # the next command fails too, and reports it
         return ""
     _warn(warnings, facts.run_id, dangers(facts, knows_a_cluster=isinstance(client, RedisCluster)), context)
     return facts.run_id
@@ -80,7 +80,7 @@ async def check_server(
 def check_timeout(
     warnings: ServerWarnings, run_id: str, client: Client, block_ms: int, context: Mapping[str, object]
 ) -> None:
-    """Warn of a client whose time limit is below what a read may wait for."""
+    """Warn about a client whose time limit is shorter than a read may wait."""
     _warn(warnings, run_id, timeout_dangers(socket_timeout_of(client), block_ms), context)
 
 
@@ -91,7 +91,7 @@ def _warn(warnings: ServerWarnings, run_id: str, found: Iterator[Danger], contex
 
 
 def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Danger]:
-    """What about a server, asked through a Cluster's client or through one for one server, endangers the promises."""
+    """The dangers of a server, which was asked through a Cluster's client or through a client for one server."""
     if facts.is_cluster_node and not knows_a_cluster:
         yield Danger(
             "cluster",
@@ -129,7 +129,8 @@ def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Da
 
 
 def _unkept(facts: ServerFacts) -> Iterator[Danger]:
-    """Whether snapshots are on is not told; by default there is one an hour after a change."""
+    """The dangers of unsaved data. The server does not say whether snapshots are on; the default is one an hour after
+    a change."""
     if facts.is_append_only is False and facts.unsaved_for is not None and facts.unsaved_for > UNSAVED_TOLERANCE:
         yield Danger(
             "persistence",
@@ -139,7 +140,7 @@ def _unkept(facts: ServerFacts) -> Iterator[Danger]:
 
 
 def timeout_dangers(socket_timeout: float | None, block_ms: int) -> Iterator[Danger]:
-    """What about a client's time limit (seconds) is not as somebody may think who set it."""
+    """The dangers of a client's time limit (seconds), which may not do what its user expects."""
     if socket_timeout is None or socket_timeout == USUAL_TIMEOUT or socket_timeout * 1000 >= block_ms:
         return
     yield Danger(

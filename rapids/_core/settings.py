@@ -1,4 +1,4 @@
-"""The options of the emitter and the router, checked once, where they are given."""
+"""The options of the emitter and the router, checked once when they are given."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,13 +14,13 @@ from rapids.observers import Observer
 __all__ = ["EmitterSettings", "GroupStartPosition", "OrderBy", "RouterSettings", "Trim"]
 
 OrderBy: TypeAlias = Callable[[Event], Hashable]
-"""From an event to its key: events of one key are handled one after another. None: in no order."""
+"""A function from an event to its key. Events of one key are handled one after another; None means no order."""
 
 Trim: TypeAlias = Literal["acknowledged"]
-"""What a router removes from its stream: what every group of it has settled."""
+"""What a router removes from its stream: the entries that every group has settled."""
 
 RESERVED = "rapids:"
-"""Consumer names with this prefix are Rapids' own: they keep entries that wait or are parked."""
+"""The prefix of Rapids' own consumer names, which hold entries that wait or are parked."""
 
 
 class GroupStartPosition(StrEnum):
@@ -30,7 +30,7 @@ class GroupStartPosition(StrEnum):
     """The oldest entry of the stream."""
 
     LATEST = "$"
-    """Only entries appended after the group was made."""
+    """Only entries appended after the group was created."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +120,8 @@ class RouterSettings:
     def redelivery_delay(self, deliveries: int) -> float:
         """Seconds to wait after the `deliveries`-th failed delivery.
 
-        Without a `redelivery_backoff`: exponential, and never longer than `claim_min_idle_ms`, after which a failed
-        entry would be picked up in any case.
+        Without a `redelivery_backoff`, it is exponential and never longer than `claim_min_idle_ms`: after that time,
+        another consumer would take a failed entry in any case.
         """
         if self.redelivery_backoff is not None:
             return self.redelivery_backoff(deliveries)
@@ -134,9 +134,9 @@ class RouterSettings:
 
 
 def order_by(value: "str | OrderBy | None") -> "OrderBy | None":
-    """What entries are kept in order by, as a function from an event to its key. A name stands for the event's field.
+    """The `order_by` option as a function from an event to its key. A name stands for the event's field.
 
-    Raises `TypeError` for anything else, `ValueError` for what is no field's name.
+    Raises `TypeError` for anything else, `ValueError` for text that cannot be a field's name.
     """
     if value is None or (callable(value) and not isinstance(value, str)):
         return value
@@ -153,7 +153,7 @@ def order_by(value: "str | OrderBy | None") -> "OrderBy | None":
 
 
 def start_position(option: str, value: str) -> str:
-    """`$`, or an entry id: one or two whole numbers of 64 bits."""
+    """`$`, or an entry id: one or two 64-bit whole numbers."""
     entry_id = str(value) if "-" in str(value) else f"{value}-0"
     if value != "$" and numbers(entry_id) is None:
         raise ValueError(
@@ -165,9 +165,9 @@ def start_position(option: str, value: str) -> str:
 def stream_name(option: str, value: str) -> str:
     """A stream's name. With braces it must have a hash tag that Redis Cluster recognises.
 
-    Raises `ValueError`: a key's slot comes from what stands between its first `{` and the next `}`, if that is not
-    empty (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags); braces that do not
-    form such a tag would put Rapids' own keys into another slot than the stream's.
+    Raises `ValueError` otherwise. A key's slot depends on the text between its first `{` and the next `}`, if that is
+    not empty (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags). Braces that do not
+    form such a tag would put Rapids' own keys into another slot than the stream.
     """
     text(option, value)
     if ("{" in value or "}" in value) and hash_tag(value) is None:
@@ -176,7 +176,7 @@ def stream_name(option: str, value: str) -> str:
 
 
 def hash_tag(key: str) -> str | None:
-    """The part of `key` that decides its slot on Redis Cluster, or None where that is the whole key."""
+    """The part of `key` that decides its slot on Redis Cluster, or None if the whole key decides."""
     _, opened, after = key.partition("{")
     tag, closed, _ = after.partition("}")
     return tag if opened and closed and tag else None

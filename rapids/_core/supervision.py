@@ -1,4 +1,4 @@
-"""Long-lived tasks: each restarted when it fails, and ended by its owner; and cancellations of them by others."""
+"""Supervision of long-lived tasks: restarts after failures, ends by their owner, and cancellations by others."""
 
 import asyncio
 import logging
@@ -17,23 +17,23 @@ RESTART_PAUSE = 0.5
 
 OFTEN = 3
 OFTEN_WITHIN = 10.0
-"""A task that failed so often in so many seconds does not do its work."""
+"""A task that failed this often in this many seconds does not do its work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """How far a router's stop has come."""
+    """The progress of a router's stop."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
-    """Handlers under way may finish; none is begun."""
+    """Set when the stop was requested: running handlers may finish, and none is begun."""
     interrupts: asyncio.Event = field(default_factory=asyncio.Event)
-    """Their time is over: they are cancelled, and that is no failure of theirs."""
+    """Set when the time of running handlers is over: they are cancelled, and that does not count as a failure."""
 
 
 class TaskSupervisor:
     """Named tasks: one that fails is restarted, until it ends by itself or its owner ends it.
 
-    `stopping`: once it is set, a task that others cancelled goes on at once, and says nothing of it.
+    `stopping`: once it is set, a task that was cancelled by others continues at once, without a log line.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class TaskSupervisor:
         self.prefix = prefix
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.started_at = 0.0
-        """When the last of them was started (`time.monotonic()`, seconds)."""
+        """When the last task was started (`time.monotonic()`, seconds)."""
         self._stopping = stopping
         self._logger = logger
         self._context = context
@@ -56,7 +56,7 @@ class TaskSupervisor:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Those that have ended, or fail again and again, though their owner did not end them."""
+        """The tasks that have ended or fail repeatedly, although their owner did not end them."""
         since = time.monotonic() - OFTEN_WITHIN
         failing = {name for name, at in self._failures.items() if len(at) == OFTEN and at[0] > since}
         return tuple(
@@ -64,10 +64,12 @@ class TaskSupervisor:
         )
 
     async def _supervised(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
-        """Run a task to its end. An error in it is our bug: it is logged with its trace, and the task restarted.
+        """Run a task to its end.
 
-        So is one that was cancelled by anybody but us: a handler can reach the executor's task, and an event loop that
-        goes down cancels everything, while settlements are still to be written.
+        An error in it is a bug of Rapids: it is logged with its traceback, and the task restarted.
+
+        A task also restarts if it was not Rapids that cancelled it: a handler can cancel the executor's task, and an
+        event loop that shuts down cancels all tasks, while settlements are still to be written.
         """
         while True:
             try:
@@ -92,34 +94,35 @@ class TaskSupervisor:
             sys.stderr.write(f"rapids: the {name} failed, and so did the log handlers: {error!r}\n")
 
     def ending(self, names: Iterable[str]) -> None:
-        """Note that these are ended by their owner from now on."""
+        """Note that the owner ends these tasks from now on."""
         self._ending.update(names)
 
     async def end(self, name: str) -> None:
-        """Cancel a task, if there is one of that name, and wait for its end."""
+        """Cancel the task of this name, if there is one, and wait for its end."""
         self._ending.add(name)
         if (task := self.tasks.get(name)) is not None:
             await end_task(task)
 
     async def end_all(self) -> None:
-        """End all of them, one after another."""
+        """End all tasks, one after another."""
         self.ending(self.tasks)
         for name in self.tasks:
             await self.end(name)
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end; what it raised is not raised here."""
+    """Cancel a task and wait for its end. Its error is not raised here."""
     while not task.done():
-        # More than once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow one.
+        # Repeated: before Python 3.12, `asyncio.wait_for`, which redis-py uses to send, may lose a cancellation.
         task.cancel()
         await asyncio.wait([task], timeout=0.05)
     if not task.cancelled():
-        task.exception()  # else asyncio reports that nobody looked at it
+        task.exception()  # otherwise asyncio reports that the error was never retrieved
 
 
 def raise_if_cancelled() -> None:
-    """Before Python 3.12 `asyncio.wait_for`, which redis-py sends with, may swallow a cancellation; its count stays."""
+    """Raise if the task was cancelled. Before Python 3.12, `asyncio.wait_for`, which redis-py uses to send, may lose a
+    cancellation, but the task's count of them stays."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
@@ -133,10 +136,10 @@ def _forget_cancellations() -> None:
 
 
 async def shed_cancellations() -> None:
-    """Remove the cancellations a handler left on its task, which is ours: else they would end what comes after it.
+    """Remove cancellations that a handler left on its task. The task belongs to Rapids, and they would end later work.
 
-    A TaskGroup leaves one when a child of it fails, before Python 3.13; a `cancel()` of the current task may not even
-    have been thrown yet.
+    Before Python 3.13, a TaskGroup leaves one when a child of it fails. A `cancel()` of the current task may not have
+    been raised yet.
     """
     task = asyncio.current_task()
     if task is None or not task.cancelling():
