@@ -1,4 +1,4 @@
-"""The archive of dead letters that were replayed or discarded, and what became of replays."""
+"""The archive of replayed and discarded dead letters, and the states of replays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,41 +59,41 @@ async def read(commands: Commands, dlq: str, letter_id: str) -> Archived | None:
 
 
 async def first(commands: Commands, dlq: str, *, behind: str, upto: str, count: int) -> list[Archived]:
-    """Up to `count` archived letters in the order of their places, from the one behind a place to the one at `upto`."""
+    """Up to `count` archived letters in the order of their places: after the place `behind`, until the place `upto`."""
     rows = await call(commands, "XRANGE", letters_archive(dlq), f"({behind}", upto, "COUNT", count)
     return [Archived.of(row) for row in rows]
 
 
 async def places(commands: Commands, dlq: str, letter_ids: Sequence[str]) -> list[str]:
-    """The places of those letters that are in the archive, in order."""
+    """The places of these letters in the archive, in order. Letters that are not in the archive are left out."""
     found = await call(commands, "ZMSCORE", letters_archived(dlq), *letter_ids)
     return [f"{place}-0" for place in sorted({round(float(score)) for score in found if score is not None})]
 
 
 async def several(commands: Commands, dlq: str, places: Sequence[str]) -> list[Archived]:
-    """The letters at these places, in order, without those that are gone."""
+    """The letters at these places, in order. Letters that are gone are left out."""
     replies = await commands.send([("XRANGE", letters_archive(dlq), place, place) for place in places])
     return [Archived.of(row) for reply in replies for row in checked(reply)]
 
 
 async def last(commands: Commands, dlq: str) -> str:
-    """The last place in the archive; "0-0" where it is empty."""
+    """The last place in the archive; "0-0" if it is empty."""
     found = await call(commands, "ZRANGE", letters_archived(dlq), -1, -1, "WITHSCORES")
-    # With RESP3 a member comes with its score, without one behind the other.
+    # With RESP3 a member and its score are a pair. With RESP2 they are two items of a flat list.
     flat = found[0] if found and isinstance(found[0], list) else found
     return f"{float(flat[1]):.0f}-0" if flat else "0-0"
 
 
 async def failed_again(commands: Commands, dlq: str, letter_id: str) -> tuple[str, ...]:
-    """The ids of the letters that a letter's replay became."""
+    """The ids of the new letters that a letter's replay left when it failed again."""
     ids = await call(commands, "HGET", letters_failed_again(dlq), letter_id)
     return tuple((ids or b"").decode().split())
 
 
 async def replay_state(commands: Commands, stream: str, group: str, entry_id: str) -> ReplayState:
-    """Whether an entry of a group's replay stream is yet to be delivered, pending, or gone as it was settled.
+    """Whether an entry of a group's replay stream is undelivered, pending, or gone since it was settled.
 
-    `unknown` where the stream is not the one the entry was in.
+    `unknown` if the stream is no longer the one that had the entry.
     """
     call_ = ((stream,), (group, entry_id))
     return checked((await run(commands, scripts.load("replay_state"), [call_]))[0]).decode()

@@ -1,4 +1,4 @@
-"""What a group was told from outside, to pause or to resume; and how far it is."""
+"""The pause of a group, and how far the group has read its streams."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,32 +20,32 @@ class Paused(NamedTuple):
     actor: str
     reason: str
     since_ms: int
-    """Milliseconds, by the server's clock; 0 where whoever paused it did not say."""
+    """Milliseconds, by the server's clock; 0 if no time was stored with the pause."""
 
     @property
     def told(self) -> str:
-        """By whom, and why, for one line; both are what somebody typed."""
+        """Who paused it and why, in one line. Users typed both texts."""
         by = f"by {self.actor!r}" if self.actor else "by somebody"
         return f"{by}: {self.reason!r}" if self.reason else by
 
 
 async def pause(commands: Commands, source: Source, actor: str, reason: str) -> Paused | None:
-    """Pause the group; the pause that holds, which may be an earlier one. None where there is no such group.
+    """Pause the group. Returns the current pause, which may be an earlier one; None if there is no such group.
 
-    Raises `ResponseError`, "no such key", where there is no such stream.
+    Raises `ResponseError`, "no such key", if there is no such stream.
     """
     call_ = ((source.stream, source.paused, audit_log(source.stream)), (source.group, actor, reason))
     return _paused(checked((await run(commands, scripts.load("pause"), [call_]))[0]))
 
 
 async def resume(commands: Commands, source: Source, actor: str, reason: str) -> Paused | None:
-    """End the group's pause; the one that ended, or None where there was none."""
+    """End the group's pause. Returns the pause that ended, or None if there was none."""
     call_ = ((source.paused, audit_log(source.stream)), (source.group, actor, reason))
     return _paused(checked((await run(commands, scripts.load("resume"), [call_]))[0]))
 
 
 async def paused(commands: Commands, source: Source) -> Paused | None:
-    """The group's pause, or None while it is not paused."""
+    """The group's pause, or None if it is not paused."""
     return _paused(await call(commands, "HMGET", source.paused, *FIELDS))
 
 
@@ -57,19 +57,19 @@ async def look(commands: Commands, sources: Sequence[Source]) -> tuple[Paused | 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a group is with what there is to read. Counts are entries, of the stream and the replay stream."""
+    """How far a group has read its streams. Counts are in entries, of the stream and the replay stream together."""
 
     last_id: str
     last_delivered_id: str
     has_more: bool
-    """Whether anything is in the stream that was not delivered to the group."""
+    """Whether the streams have entries that were not delivered to the group."""
     pending: int
     waiting: int
     paused: Paused | None
 
 
 async def standing(commands: Commands, sources: Sequence[Source]) -> Standing | None:
-    """How far the group is, in one round trip. None where a stream or its group is gone. Raises `RedisError`."""
+    """How far the group is, in one round trip. None if a stream or its group is gone. Raises `RedisError`."""
     main, replay = sources
     keys = (main.stream, replay.stream, main.due, replay.due, main.paused)
     if not (found := checked((await run(commands, scripts.load("standing"), [(keys, (main.group,))]))[0])):
@@ -79,7 +79,7 @@ async def standing(commands: Commands, sources: Sequence[Source]) -> Standing | 
 
 
 def _paused(reply: Reply) -> Paused | None:
-    """Whoever wrote it, an operator with a command line perhaps: any of the fields will do."""
+    """The pause in a reply. An operator may have written it by hand, so one field is enough."""
     if not reply or all(field is None for field in reply):
         return None
     actor, reason, since_ms = (as_text(field or b"") for field in reply)
@@ -87,5 +87,5 @@ def _paused(reply: Reply) -> Paused | None:
 
 
 def as_text(raw: bytes | str) -> str:
-    """fakeredis, with which users run their fast tests, gives text."""
+    """A reply as text. fakeredis, which users use for fast tests, returns text already."""
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw

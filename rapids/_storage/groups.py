@@ -1,4 +1,4 @@
-"""Consumer groups: making them, reading as one, taking over what others left, holding leases and names."""
+"""Consumer groups: creating a group, reading, claiming abandoned entries, leases and consumer names."""
 
 import asyncio
 import math
@@ -35,26 +35,26 @@ __all__ = [
 ]
 
 TIES = 200
-"""More entries than can be handed back in one millisecond."""
+"""More entries than can be released in one millisecond."""
 
 PAGE = 100
-"""Entries asked for at once when looking for abandoned ones."""
+"""The page size when looking for abandoned entries."""
 
 LEDGER_PAGE = 500
-"""Ledgers looked at in one step, about: of a small hash all are returned."""
+"""About how many ledgers are checked in one step: a small hash is returned as a whole."""
 
 MOVING_PAUSE = 0.1
-"""Seconds between reads of a stream that moves from one node of a Cluster to another: those do not block."""
+"""Seconds between reads of a stream that moves from one node of a Cluster to another: such reads do not block."""
 
 
 MADE_AGAIN_MS = 3_600_000
-"""For how long it is known that a group was lost and made again: longer than a process stands still, mostly."""
+"""How long it is remembered that a group was lost and recreated: longer than a process is usually blocked."""
 
 
 class RawEntry(NamedTuple):
-    """An entry as the group got it: its id and its fields in turn, the delivery count, and its ledger if it has one.
+    """An entry as the group got it: its id, names and values of its fields in turn, the delivery count, its ledger.
 
-    One is made for every entry there is, which takes a frozen dataclass four times as long.
+    A named tuple, since one is created for every entry, and a frozen dataclass takes four times as long.
     """
 
     source: Source
@@ -63,11 +63,11 @@ class RawEntry(NamedTuple):
     deliveries: int = 1
     ledger: bytes | None = None
     taken_ms: int = 0
-    """When it was claimed, by the server's clock (milliseconds); 0 for a first delivery, which has no ledger."""
+    """When it was claimed, by the server's clock (milliseconds); 0 for the first delivery, which has no ledger."""
 
 
 async def create(commands: Commands, source: Source, start_id: str) -> bool:
-    """Make the group, and the stream if need be. False if it was there already: then nothing changes."""
+    """Create the group, and the stream if it is missing. False if the group existed already; then nothing changes."""
     try:
         await call(commands, "XGROUP", "CREATE", source.stream, source.group, start_id, "MKSTREAM")
     except ResponseError as error:
@@ -80,9 +80,9 @@ async def create(commands: Commands, source: Source, start_id: str) -> bool:
 
 
 async def create_again(commands: Commands, source: Source, start_id: str, *, given_out: bool) -> bool:
-    """Make a lost group again, with the entries that waited in it or were parked. False if it was there already.
+    """Recreate a lost group, with the entries that waited in it or were parked. False if the group existed already.
 
-    `given_out`: the lost group had given out everything up to `start_id`, so that the new one is not to do so again.
+    `given_out`: the lost group had delivered everything up to `start_id`, so the new one must not deliver it again.
     """
     keys = (source.stream, source.ledger, source.due, source.parked, source.made_again)
     arguments = (source.group, start_id, int(given_out), MADE_AGAIN_MS)
@@ -90,18 +90,18 @@ async def create_again(commands: Commands, source: Source, start_id: str, *, giv
 
 
 async def since_made_again(commands: Commands, source: Source) -> float:
-    """Seconds since the group was lost and made again; infinite where that was not lately."""
+    """Seconds since the group was lost and recreated; infinite if that did not happen recently."""
     made_ms, (seconds, micros) = map(checked, await commands.send([("GET", source.made_again), ("TIME",)]))
     return math.inf if made_ms is None else int(seconds) + int(micros) / 1e6 - int(made_ms) / 1000
 
 
 async def join(commands: Commands, source: Source, consumer: str) -> None:
-    """Let the group know a consumer before it gets anything, which servers before Redis 7.2 do only then."""
+    """Create a consumer before it gets entries. Servers before Redis 7.2 create it only with the first entry."""
     await call(commands, "XGROUP", "CREATECONSUMER", source.stream, source.group, consumer)
 
 
 async def misses_parked(commands: Commands, source: Source) -> bool:
-    """Whether entries are told to be parked, and the group has no consumer for them: a stranger made it again."""
+    """Whether parked entries are recorded but the group has no consumer for them: it was not recreated by Rapids."""
     told, consumers = await commands.send(
         [("EXISTS", source.parked), ("XINFO", "CONSUMERS", source.stream, source.group)]
     )
@@ -110,9 +110,9 @@ async def misses_parked(commands: Commands, source: Source) -> bool:
 
 
 class Reading:
-    """The read of one consumer: new entries of all sources, `count` of each at most (entries).
+    """The read command of one consumer: new entries of all sources, at most `count` of each (entries).
 
-    It waits up to `block_ms` milliseconds for the first. Packed once, as it is the same every time.
+    It waits up to `block_ms` milliseconds for the first entry. It is packed once, since it is always the same.
     """
 
     def __init__(self, sources: Sequence[Source], consumer: str, *, count: int, block_ms: int) -> None:
@@ -131,13 +131,13 @@ class Reading:
         on_acked: Callable[[Sequence[Reply]], None],
         more: Sequence[Command] = (),
     ) -> dict[Source, list[RawEntry]]:
-        """What is new. Acknowledgements ride along, and `more` commands behind them.
+        """New entries. Acknowledgements are sent in the same round trip, followed by the `more` commands.
 
-        `on_acked` is given the answers to all of these before the waiting begins.
+        `on_acked` is called with the answers to all of these before the read waits.
         """
         ahead = [*(command for source, ids in acks.items() for command in acknowledgement(source, ids)), *more]
         reply = await connection.send_ahead(ahead, self._command, on_acked)
-        if isinstance(reply, AskError):  # a Cluster's node: the streams are moving to another, or have moved
+        if isinstance(reply, AskError):  # from a Cluster node: the streams are moving to another node, or have moved
             reply = await connection.read_elsewhere(reply, self._at_once)
             if not reply:
                 await asyncio.sleep(MOVING_PAUSE)
@@ -151,7 +151,7 @@ class Reading:
 
 
 def acknowledgement(source: Source, ids: Sequence[bytes]) -> list[Command]:
-    """The commands that settle entries which need nothing else. An entry of a replay stream is deleted as well."""
+    """The commands that only acknowledge entries. An entry of a replay stream is also deleted."""
     wanted: list[Command] = [("XACK", source.stream, source.group, *ids)]
     if source.is_replay:
         wanted.append(("XDEL", source.stream, *ids))
@@ -159,33 +159,33 @@ def acknowledgement(source: Source, ids: Sequence[bytes]) -> list[Command]:
 
 
 def _answered(reply: Reply) -> Iterable[tuple[bytes, Reply]]:
-    """Streams and their entries: a map in RESP3, pairs in RESP2, nothing at all when the time was over."""
+    """Streams and their entries: a map in RESP3, pairs in RESP2, nothing after a time-out."""
     return reply.items() if isinstance(reply, dict) else (reply or ())  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped wire data
 
 
 async def client_id(commands: Commands) -> int:
-    """The server's number for this connection."""
+    """The server's client id of this connection."""
     return await call(commands, "CLIENT", "ID")
 
 
 async def unblock(commands: Commands, client: int) -> bool:
-    """End the blocking read of another connection as if its time were over. False if it did not block."""
+    """End the blocking read of another connection like a time-out. False if it was not blocked."""
     return bool(await call(commands, "CLIENT", "UNBLOCK", client))
 
 
 def consumers(source: Source) -> Command:
-    """The command whose reply lists a group's consumers, as `idle_entries` takes it."""
+    """The command that lists a group's consumers, for `idle_entries`."""
     return ("XINFO", "CONSUMERS", source.stream, source.group)
 
 
 async def idle_entries(
     commands: Commands, source: Source, consumers: Reply, *, min_idle_ms: int, most: int = 1_000
 ) -> list[tuple[bytes, int]]:
-    """The ids and delivery counts of the entries whose consumer was silent about them for `min_idle_ms` milliseconds.
+    """The ids and delivery counts of entries whose lease was not renewed for `min_idle_ms` milliseconds.
 
-    `most` (entries) of them at the most.
+    At most `most` entries.
 
-    Goes through each consumer's list in pages, and leaves out those of waiting and parked entries, which may be long.
+    It reads the list of each consumer in pages. It leaves out waiting and parked entries, whose lists may be long.
     """
     rows = [mapping(row) for row in consumers]
     names = [row[b"name"] for row in rows if row[b"pending"] and row[b"name"] not in (WAITING, PARKED)]
@@ -219,7 +219,7 @@ def _idle_page(source: Source, consumer: bytes, after: bytes, min_idle_ms: int) 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim brought: entries taken, ids that were pending but trimmed away, and when the next one is due."""
+    """The result of a claim: entries taken, ids that were pending but trimmed, and when the next entry is due."""
 
     entries: list[RawEntry]
     ghosts: list[str]
@@ -236,12 +236,12 @@ async def claim(
     due: int,
     names_of: Source | None = None,
 ) -> Claimed:
-    """Take the named entries if still abandoned for `min_idle_ms`, and up to `due` waiting ones whose time has come.
+    """Take the named entries if they are still abandoned for `min_idle_ms`, and up to `due` waiting ones that are due.
 
-    With a `min_idle_ms` of 0, only what is still this consumer's own. Of those, the oldest.
+    With a `min_idle_ms` of 0, only this consumer's own entries are taken, the oldest of them.
 
-    `names_of`: the source by which consumers' names are held; with it, what was trimmed away while a living process has
-    it is left to that.
+    `names_of`: the source whose keys hold the consumers' names. If it is given, a trimmed entry that a living process
+    holds is left to that process.
     """
     keys = (source.stream, source.ledger, source.due, source.parked)
     names = "" if names_of is None else names_of.consumer("")
@@ -252,21 +252,21 @@ async def claim(
 
 
 async def drop_ghost(commands: Commands, source: Source, entry_id: bytes) -> Sequence[bytes] | None:
-    """Acknowledge an entry that was trimmed away, forget what is kept of it; its fields, if it is there after all."""
+    """Acknowledge a trimmed entry and forget its ledger. If the entry exists after all, only return its fields."""
     call_ = ((source.stream, source.ledger, source.due), (source.group, entry_id))
     return checked((await run(commands, scripts.load("drop_ghost"), [call_]))[0])
 
 
 async def renew(commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]) -> list[bytes]:
-    """Renew the leases of these entries; the ids that are not this consumer's any more."""
+    """Renew the leases of these entries. Returns the ids that are no longer this consumer's."""
     call_ = ((source.stream,), (source.group, consumer, *ids))
     return checked((await run(commands, scripts.load("renew"), [call_]))[0])
 
 
 async def prune_consumers(commands: Commands, source: Source, *, names_of: Source, ttl_ms: int) -> list[str]:
-    """Remove the consumers that own nothing, were silent for `ttl_ms` milliseconds, and whose name nobody holds.
+    """Remove consumers that own nothing, were idle for `ttl_ms` milliseconds, and whose name no process holds.
 
-    `names_of`: the source by which names are held, for a replay stream too that of the stream itself.
+    `names_of`: the source whose keys hold the names. For a replay stream, it is the source of the stream itself.
     """
     rows = [mapping(row) for row in await call(commands, "XINFO", "CONSUMERS", source.stream, source.group)]
     silent = [row[b"name"] for row in rows if row[b"pending"] == 0 and row[b"idle"] >= ttl_ms]
@@ -281,9 +281,10 @@ async def prune_consumers(commands: Commands, source: Source, *, names_of: Sourc
 async def register(
     commands: Commands, source: Source, consumer: str, ids: Sequence[bytes]
 ) -> tuple[list[bytes], list[bytes]]:
-    """Tell a group that was made anew which entries this consumer holds; those that are its own then, and another's.
+    """Register this consumer's entries with a recreated group. Returns the ids that are now its own, and another's.
 
-    In one round trip whatever the server knows of scripts: an acknowledgement sent later must come later.
+    It always takes one round trip, even if the server does not know the script, so that a later acknowledgement comes
+    later.
     """
     call_ = whole_call(scripts.load("register"), (source.stream,), source.group, consumer, *ids)
     ours, others = checked((await commands.send([call_]))[0])
@@ -291,30 +292,30 @@ async def register(
 
 
 async def hold(commands: Commands, key: str, token: str, *, ttl_ms: int) -> bool:
-    """Hold a key of the group's for `ttl_ms` milliseconds from now. False if another process holds it."""
+    """Hold a key of the group for `ttl_ms` milliseconds from now. False if another process holds it."""
     return checked((await run(commands, scripts.load("hold"), [((key,), (token, ttl_ms))]))[0]) == 1
 
 
 async def release(commands: Commands, key: str, token: str) -> None:
-    """Let go of a key, if it is still held with this token."""
+    """Release a key, if it is still held with this token."""
     checked((await run(commands, scripts.load("release"), [((key,), (token,))]))[0])
 
 
 def new_token() -> str:
-    """A token no other process has."""
+    """A token that no other process has."""
     return f"{uuid4().hex}@{time.time_ns() // 1_000_000}"
 
 
 def token_made_at(token: bytes) -> int | None:
-    """When a token was made (milliseconds since 1970, by its process's clock); None where it does not say."""
+    """When a token was created (milliseconds since 1970, by its process's clock); None if it does not say."""
     told = re.fullmatch(rb"[0-9a-f]{32}@([0-9]{1,16})", token)
     return int(told[1]) if told else None
 
 
 async def forget_settled(commands: Commands, source: Source, cursor: int) -> tuple[int, list[str]]:
-    """Look at a page of the ledger, and forget what is not pending any more. Of a parked entry there is a ledger too.
+    """Check a page of the ledgers, and delete those of entries that are no longer pending. Parked entries have one too.
 
-    Returns where the next page starts, 0 after the last one, and the ids forgotten.
+    Returns where the next page starts, 0 after the last one, and the ids of deleted ledgers.
     """
     after, ledgers = await call(commands, "HSCAN", source.ledger, cursor, "COUNT", LEDGER_PAGE)
     ids: list[bytes] = ledgers[::2]

@@ -1,7 +1,7 @@
-"""Looking at streams, their groups and what is pending. Nothing here writes.
+"""Read-only queries about streams, their groups and pending entries.
 
-Each function is one script in the stream's own slot, so one round trip, and two where the server did not know the
-script yet. A stream or group that is not there is an error answer: see `_core.redis_errors`.
+Each function is one script in the stream's own slot. It takes one round trip, or two if the server did not know the
+script yet. A missing stream or group is an error answer: see `_core.redis_errors`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 COUNTED = 101
-"""Undelivered entries counted where the server does not know a group's lag, as many as a large read brings."""
+"""How many undelivered entries are counted if the server does not know a group's lag: as many as in a large read."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """A stream. `now_ms` is the server's clock (milliseconds), here and below."""
+    """A stream. `now_ms` is the time by the server's clock (milliseconds), here and below."""
 
     now_ms: int
     length: int
@@ -54,14 +54,14 @@ class StreamRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group. `next_id` is the first entry that was not delivered to it."""
+    """A group. `next_id` is the first entry that was not yet delivered to it."""
 
     name: bytes
     last_delivered_id: bytes
     entries_read: int | None
     lag: int | None
     counted: int
-    """Undelivered entries, up to `COUNTED`; up to 1 where `lag` is known."""
+    """Undelivered entries, up to `COUNTED`; up to 1 if `lag` is known."""
     next_id: bytes | None
     pending: int
     held_by_waiting: int
@@ -75,7 +75,7 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupRows:
-    """Groups, and what their stream has. `more` follow behind them."""
+    """Groups, and figures of their stream. `more`: whether further groups follow."""
 
     now_ms: int
     length: int
@@ -87,7 +87,7 @@ class GroupRows:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerRow:
-    """A consumer. `token` is of the process that goes by its name, if one lives."""
+    """A consumer. `token` is the token of the living process that has its name, if there is one."""
 
     name: bytes
     pending: int
@@ -98,7 +98,7 @@ class ConsumerRow:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerRows:
-    """Consumers. `more` follow behind them."""
+    """Consumers. `more`: whether further consumers follow."""
 
     now_ms: int
     rows: list[ConsumerRow]
@@ -107,7 +107,7 @@ class ConsumerRows:
 
 @dataclass(frozen=True, slots=True)
 class PendingRow:
-    """A pending entry. `due` is a score: milliseconds, by the server's clock."""
+    """A pending entry. `due` is a score: milliseconds by the server's clock."""
 
     entry_id: bytes
     consumer: bytes
@@ -121,7 +121,7 @@ class PendingRow:
 
 @dataclass(frozen=True, slots=True)
 class PendingRows:
-    """Pending entries up to the id `until`. Where they are as many as were asked for, more may follow."""
+    """Pending entries up to the id `until`. If they are as many as requested, more may follow."""
 
     now_ms: int
     until: bytes
@@ -130,9 +130,9 @@ class PendingRows:
 
 @dataclass(frozen=True, slots=True)
 class WaitingRow:
-    """An entry with the time at which it is due (a score: milliseconds, by the server's clock).
+    """An entry with the time at which it is due (a score: milliseconds by the server's clock).
 
-    `consumer` is None where it is not pending: its group was lost and made again without it.
+    `consumer` is None if it is not pending: its group was lost and recreated without it.
     """
 
     entry_id: bytes
@@ -145,7 +145,7 @@ class WaitingRow:
 
 @dataclass(frozen=True, slots=True)
 class WaitingRows:
-    """Waiting entries due up to `until`. `more` follow behind them."""
+    """Waiting entries due up to `until`. `more`: whether further entries follow."""
 
     now_ms: int
     until: bytes
@@ -158,13 +158,13 @@ async def stream(commands: Commands, name: str) -> StreamRow:
     return StreamRow(*await _run(commands, "inspect_stream", (name,), ()))
 
 
-# `names_of`: the source by which consumers' names are held, for a replay stream too that of the stream itself.
+# `names_of`: the source whose keys hold the consumers' names. For a replay stream, it is the stream's own source.
 
 
 async def groups(
     commands: Commands, source: Source, *, names_of: Source, start: bytes = b"", most: int = 1
 ) -> GroupRows:
-    """The source's group or, where that is empty, `most` groups from the name `start` on."""
+    """The source's group or, if that is empty, at most `most` groups from the name `start` on."""
     due, replays = Source(source.stream, "").due, replay_stream(source.stream, "")
     names = consumers_by_group(names_of.stream)
     arguments = (source.group, start, most, COUNTED, due, replays, names)
@@ -175,7 +175,7 @@ async def groups(
 async def consumers(
     commands: Commands, source: Source, *, names_of: Source, start: bytes = b"", most: int
 ) -> ConsumerRows:
-    """`most` consumers of a group from the name `start` on."""
+    """At most `most` consumers of a group from the name `start` on."""
     arguments = (source.group, start, most, names_of.consumer(""))
     now, rows, more = await _run(commands, "inspect_consumers", (source.stream,), arguments)
     return ConsumerRows(now, [ConsumerRow(*row) for row in rows], more == 1)
@@ -191,7 +191,7 @@ async def pending(
     most: int,
     consumer: bytes | str = "",
 ) -> PendingRows:
-    """`most` pending entries from the id `start` to the id `until`, by default the last one the stream gave out."""
+    """At most `most` pending entries from the id `start` to the id `until`, by default the stream's last id."""
     keys = (source.stream, source.ledger, source.due, source.parked)
     arguments = (source.group, start, until, most, consumer, names_of.consumer(""))
     now, end, rows = await _run(commands, "inspect_pending", keys, arguments)
@@ -201,7 +201,7 @@ async def pending(
 async def waiting(
     commands: Commands, source: Source, *, after: tuple[str, str] = ("", ""), until: str = "", most: int
 ) -> WaitingRows:
-    """`most` waiting entries as they are due, behind the one with that score and id, up to the score `until`."""
+    """At most `most` waiting entries, by due time, after the one with this score and id, up to the score `until`."""
     keys = (source.stream, source.ledger, source.due)
     now, end, rows, more = await _run(commands, "inspect_waiting", keys, (source.group, *after, until, most))
     return WaitingRows(now, end, [WaitingRow(*row) for row in rows], more == 1)
@@ -213,14 +213,14 @@ async def _run(commands: Commands, script: str, keys: tuple[str, ...], arguments
 
 MOST_GROUPS = 50
 MOST_ENTRIES = 1_000
-"""Entries that one script looks at."""
+"""How many entries one script reads."""
 MOST_BYTES = 4_000_000
 MOST_SENT_BACK = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry: its first value of each name that was asked for, cut, and how long those were (bytes)."""
+    """An entry: the first value of each requested name, cut, and the full lengths of the values (bytes)."""
 
     entry_id: str
     values: Mapping[bytes, bytes]
@@ -232,21 +232,21 @@ class Found:
         return [part for pair in self.values.items() for part in pair]
 
     def whole(self, name: bytes) -> bytes | None:
-        """A value, None where it was cut."""
+        """A value; None if it was cut."""
         value = self.values.get(name, b"")
         return value if self.sizes.get(name, 0) == len(value) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What looking from the newest entry on came to. `now_ms` is the server's clock (milliseconds)."""
+    """The result of a search step, newest entries first. `now_ms` is the time by the server's clock (milliseconds)."""
 
     now_ms: int
     entries: int
     newest: str | None
     oldest: str | None
     ended: bool
-    """Whether nothing of the range is left to be looked at."""
+    """Whether the whole range was read."""
     first: str | None
     """The stream's oldest entry."""
     found: list[Found]
@@ -254,7 +254,7 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class GroupTrace:
-    """What a group has made of entries, each by its id: `undelivered`, `settled`, or what is pending."""
+    """The states of entries in a group, by id: `undelivered`, `settled`, or the pending entry."""
 
     name: bytes
     entries: Mapping[str, str | PendingRow]
@@ -271,7 +271,7 @@ async def look(
     most: int,
     entry_ids: Sequence[str] = (),
 ) -> Looked:
-    """Look at up to `most` entries, from the id `start` (or behind it, with `(` before) down to `oldest`."""
+    """Read up to `most` entries, from the id `start` (after it, if it begins with `(`) back to `oldest`."""
     wanted = [part for pair in names.items() for part in pair]
     limits = (min(most, MOST_ENTRIES), MOST_BYTES, MOST_SENT_BACK)
     arguments = (start, oldest, correlation_id, *limits, len(names), *wanted, *entry_ids)
@@ -287,9 +287,9 @@ async def look(
 async def group_traces(
     commands: Commands, stream: str, entry_ids: Sequence[str], *, names_of: str
 ) -> tuple[list[GroupTrace], bool]:
-    """What each of a stream's groups made of the entries, and whether there are more groups than it told of.
+    """The states of the entries in each group of a stream, and whether the stream has more groups than these.
 
-    `names_of` is the stream by which consumers' names are held: for a replay stream, the one beside which it is.
+    `names_of` is the stream whose keys hold the consumers' names: for a replay stream, the stream that it belongs to.
     """
     of_any = Source(stream, "")
     keys = (of_any.ledger, of_any.due, of_any.parked, consumers_by_group(names_of))

@@ -1,6 +1,6 @@
-"""The names of everything Rapids keeps beside a stream.
+"""The names of all keys that Rapids keeps for a stream.
 
-All of it lies in the stream's own slot, so that one script over the stream and its keys is legal on Redis Cluster.
+All of them are in the stream's own slot, since Redis Cluster requires it of the keys of one script.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 WAITING = b"rapids:waiting"
-"""The consumer that holds entries until they are due, so that looking for abandoned ones never meets them."""
+"""The consumer that holds entries until they are due, so that a search for abandoned entries never finds them."""
 
 PARKED = b"rapids:parked"
-"""The consumer that holds entries nobody will run again."""
+"""The consumer that holds entries that are not run again."""
 
 IN_SCRIPTS = {
     "WAITING": WAITING.decode(),
@@ -39,7 +39,7 @@ IN_SCRIPTS = {
     "FINGERPRINTS": ":fingerprints",
     "ERRORS": ":errors",
 }
-"""Names, and what names of keys end with or contain, by what the scripts call them."""
+"""Names and parts of key names, by the placeholders that scripts use for them."""
 
 
 def _tagged(stream: str) -> str:
@@ -51,33 +51,33 @@ def _beside(stream: str, part: str) -> str:
 
 
 def default_dlq(stream: str) -> str:
-    """The dead-letter stream of a stream that was given none."""
+    """The default dead-letter stream of a stream."""
     return f"{_tagged(stream)}:dlq"
 
 
 def replay_stream(stream: str, group: str) -> str:
-    """Where replays for one group go, so that no other group meets them."""
+    """The stream for replays of one group, so that no other group reads them."""
     return _beside(stream, f"replay:{group}")
 
 
 def letters_archive(dlq: str) -> str:
-    """Stream with a TTL: letters that were replayed or discarded, by the time of that, with what was done to them."""
+    """Stream with a TTL: replayed and discarded letters by the time of the change, with their history."""
     return _beside(dlq, "archive")
 
 
 def letters_failed_again(dlq: str) -> str:
-    """Hash with a TTL: a replayed letter's id to the ids of those that its replay became."""
+    """Hash with a TTL: from a replayed letter's id to the ids of the letters that its replay left."""
     return _beside(dlq, "failed-again")
 
 
 def audit_log(stream: str) -> str:
-    """Stream with a TTL, capped: who changed what, and why."""
+    """Stream with a TTL and a maximum length: who changed what, and why."""
     return _beside(stream, "audit")
 
 
 def letter_index(dlq: str) -> str:
-    """Hash: how far the letters are indexed. Behind a colon, `fingerprints` (hash: name to what it stands for) and, for
-    each of these, a stream whose entry ids are those of its letters."""
+    """Hash: how far the letters are indexed. With a colon and a suffix: `fingerprints` (hash: name to description) and,
+    for each fingerprint's name, a stream whose entry ids are those of its letters."""
     return _beside(dlq, "index")
 
 
@@ -87,7 +87,7 @@ def letters_archived(dlq: str) -> str:
 
 
 def letters_restored(dlq: str) -> str:
-    """Letters that came back under a new entry id, by that id's milliseconds."""
+    """Restored letters, which have a new entry id, by the milliseconds in that id."""
     return _beside(dlq, "restored")
 
 
@@ -112,25 +112,25 @@ def operating(dlq: str, kind: str) -> str:
 
 
 def consumers_by_group(stream: str) -> str:
-    """What the keys for consumer names of all groups begin with; then come the group, a colon and the name."""
+    """The prefix of the keys for consumer names of all groups; the group, a colon and the name follow."""
     return _beside(stream, "consumer:")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A stream as one group reads it, and the keys in which the group keeps what it knows of its entries.
+    """A stream as one group reads it, and the keys in which the group keeps data about the stream's entries.
 
-    Compared by identity: a worker makes its two once, and looks things up by them for every entry.
+    Compared by identity: a worker creates its two sources once, and uses them as keys of mappings for every entry.
     """
 
     stream: str
     group: str
     is_replay: bool = False
-    """Whether this is the group's own replay stream, whose entries are deleted once they are settled."""
+    """Whether this is the group's own replay stream, whose entries are deleted when they are settled."""
 
     @property
     def ledger(self) -> str:
-        """Hash: entry id to ledger. An entry has one only after a handler failed, and until it is settled."""
+        """Hash: from entry id to ledger. An entry has a ledger from a handler's first failure until it is settled."""
         return _beside(self.stream, f"ledger:{self.group}")
 
     @property
@@ -140,17 +140,17 @@ class Source:
 
     @property
     def parked(self) -> str:
-        """Hash: parked entry id to why it is parked."""
+        """Hash: from the id of a parked entry to the reason why it is parked."""
         return _beside(self.stream, f"parked:{self.group}")
 
     @property
     def trimming(self) -> str:
-        """String with a TTL: the stream was trimmed lately of what all groups have settled."""
+        """String with a TTL: exists if entries that all groups have settled were recently trimmed."""
         return _beside(self.stream, "trimming")
 
     @property
     def made_again(self) -> str:
-        """String with a TTL: when the group was lost and made again (milliseconds, the server's clock)."""
+        """String with a TTL: when the group was lost and recreated (milliseconds, the server's clock)."""
         return _beside(self.stream, f"made-again:{self.group}")
 
     @property
@@ -160,13 +160,13 @@ class Source:
 
     @property
     def paused(self) -> str:
-        """Hash, there while the group is paused: actor, reason, and since when (milliseconds, the server's clock)."""
+        """Hash that exists while the group is paused: actor, reason, and start (milliseconds, the server's clock)."""
         return _beside(self.stream, f"paused:{self.group}")
 
     def consumer(self, name: str) -> str:
-        """String with a TTL: the process that goes by this consumer name."""
+        """String with a TTL: the token of the process that has this consumer name."""
         return f"{consumers_by_group(self.stream)}{self.group}:{name}"
 
     def replays(self) -> "Source":
-        """The group's replay stream beside this stream."""
+        """The group's replay stream of this stream."""
         return Source(replay_stream(self.stream, self.group), self.group, is_replay=True)

@@ -1,4 +1,4 @@
-"""The index of a dead-letter stream: letters by fingerprint, found without reading the others."""
+"""The index of a dead-letter stream, which finds the letters of a fingerprint without reading the others."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ __all__ = [
 ]
 
 OTHERS = "others"
-"""The name under which letters are whose fingerprints were too many."""
+"""The name of all fingerprints above the limit: their letters are indexed together."""
 
 CATCH_UP_LETTERS = 1_000
 CATCH_UP_BYTES = 4_000_000
-"""What one look at the index catches up with at most, of letters that others wrote: some 15 ms of the server's time."""
+"""How many letters that others wrote one query of the index adds at most: about 15 ms of the server's time."""
 
 ENOUGH_BYTES = 4_000_000
-"""Bytes of letters after which one script returns what it has."""
+"""The number of bytes of letters after which one script returns its results."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedFingerprint:
-    """What letters of one cause have in common, how many there are, and the ids of the oldest and the newest."""
+    """The fingerprint of one cause, its number of letters, and the ids of the oldest and the newest letter."""
 
     name: str
     description: bytes
-    """As the letter's wire format writes it; empty for `OTHERS`."""
+    """The description in the wire format; empty for `OTHERS`."""
     count: int
     first: str
     last: str
@@ -45,7 +45,7 @@ class IndexedFingerprint:
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """What the index knows."""
+    """The state of the index."""
 
     length: int
     """Letters in the stream."""
@@ -55,35 +55,35 @@ class IndexState:
     """The id up to which letters are indexed."""
     entries: int
     epoch: int
-    """Another one each time the index is rebuilt."""
+    """A different value after each rebuild of the index."""
     cut: int
-    """Letters that were trimmed away unattended, ever."""
+    """Letters that were ever trimmed before anybody replayed or discarded them."""
     cut_at_ms: int | None
     fingerprints: tuple[IndexedFingerprint, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What the index has of some fingerprints, in order."""
+    """Letters of some fingerprints, in order."""
 
     rows: Sequence[Reply]
     """Ids, or letters, each with its id and fields."""
     looked_at: int
     last: str
-    """The id looked at last."""
+    """The last id that was read."""
     done: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many letters there are, and how many were ever trimmed away unattended."""
+    """How many letters there are, and how many were ever trimmed before anybody replayed or discarded them."""
 
     length: int
     cut: int
 
 
 async def room(commands: Commands, dlq: str) -> Room:
-    """How many letters there are, and were cut, in one round trip."""
+    """How many letters there are, and how many were trimmed, in one round trip."""
     length, cut = await commands.send([("XLEN", dlq), ("HGET", letter_index(dlq), "cut")])
     return Room(checked(length), int(checked(cut) or 0))
 
@@ -91,7 +91,7 @@ async def room(commands: Commands, dlq: str) -> Room:
 async def state(
     commands: Commands, dlq: str, *, letters: int = CATCH_UP_LETTERS, most_bytes: int = CATCH_UP_BYTES
 ) -> IndexState:
-    """What the index knows, after catching up with at most so many letters, and bytes of them."""
+    """The state of the index, after adding missing letters, up to a limit of letters and bytes."""
     call = ((dlq, letter_index(dlq)), (letters, most_bytes))
     found = checked((await run(commands, scripts.load("index_state"), [call]))[0])
     length, last, to, entries, epoch, cut, cut_at, rows = found
@@ -106,7 +106,7 @@ async def state(
 
 
 async def catch_up(commands: Commands, dlq: str) -> bool:
-    """Index a thousand more of the letters that others wrote; whether all are by now, or it cannot be done now."""
+    """Index up to a thousand letters that others wrote. True if all are indexed now, or if it is impossible now."""
     call = ((dlq, letter_index(dlq)), (CATCH_UP_LETTERS, CATCH_UP_BYTES))
     return checked((await run(commands, scripts.load("index_more"), [call]))[0]) == 1
 
@@ -123,8 +123,8 @@ async def select(
     newest_first: bool = False,
     whole: bool = False,
 ) -> Selected | None:
-    """Up to `count` ids of these fingerprints, merged, from the one `behind` an id to the one at `until`; with `whole`,
-    their letters. None if the index was rebuilt since `epoch`."""
+    """Up to `count` ids of these fingerprints, merged, after the id `behind` until the id `until`; with `whole`, their
+    letters. None if the index was rebuilt since `epoch`."""
     names = list(fingerprints)
     if not names:
         return Selected((), 0, behind, True)
@@ -135,6 +135,6 @@ async def select(
 
 
 async def forget(commands: Commands, dlq: str, *, actor: str, reason: str) -> None:
-    """Have the index rebuilt, and note in the audit log who wanted that."""
+    """Delete the index, so that it is rebuilt, and record in the audit log who requested it."""
     call = ((letter_index(dlq), audit_log(dlq)), (actor, reason))
     checked((await run(commands, scripts.load("reindex"), [call]))[0])

@@ -1,4 +1,4 @@
-"""Moving dead letters: out of their stream into the archive, with a replay or without, and back."""
+"""Moves of dead letters: from their stream to the archive, with or without a replay, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ __all__ = [
 ]
 
 MOST_AT_ONCE = 5_000
-"""Letters of one step; Lua hands a command no more than 8,000 values."""
+"""The most letters of one step: Lua can pass at most 8,000 values to a command."""
 
 ENOUGH_BYTES = 4_000_000
-"""Bytes of letters after which a step that moves many ends: the server does nothing else in that time."""
+"""The number of bytes of letters after which a step ends: the server does nothing else during a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """An entry to append in the step that moves a letter. `maxlen` in entries, None to leave the stream untrimmed."""
+    """An entry to append in the step that moves a letter. `maxlen` is in entries; None does not trim the stream."""
 
     stream: str
     fields: Sequence[bytes]
@@ -46,7 +46,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """The operation that letters are moved for: its key, and its owner's token."""
+    """The operation for which letters are moved: its key, and its owner's token."""
 
     key: str
     owner: str
@@ -54,7 +54,7 @@ class Working:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A letter on its way out of its stream: its entry there, and what is done to it."""
+    """The move of one letter out of its stream: its entry there, and the change."""
 
     entry_id: str
     change: Mapping[str, str]
@@ -65,35 +65,35 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class MoveMany:
-    """What is done to many letters, for an operation."""
+    """The change of many letters, for an operation."""
 
     working: Working
     change: Mapping[str, str]
     retention_ms: int
     archive_maxlen: int
     scope: str = ""
-    """Of a replay; empty to discard."""
+    """The scope of a replay; empty to discard."""
     tag: str = ""
-    """On a Cluster, the hash tag that a stream replayed into must have; empty for any."""
+    """On a Cluster, the hash tag that the stream for a replay must have; empty for any."""
     maxlen: int | None = None
-    """Of event streams that are replayed into."""
+    """The maximum length of event streams to which replays are appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What came of moving many letters; the operation counted them in the same step."""
+    """The result of moving many letters. The same step updated the operation."""
 
     done: int
     skipped: int
-    """Those that were gone."""
+    """Letters that were gone."""
     last: str | None
-    """The one processed last, None for none; those after it are yet to be moved."""
+    """The last letter that was processed, None if there is none. Letters after it are not moved yet."""
     blocked: tuple[str, str] | None
-    """One that must be moved by itself, and why."""
+    """A letter that must be moved on its own, and the reason."""
 
 
 class NoRoomError(Exception):
-    """The dead-letter stream is full: to restore more would cut away letters that nobody has looked at."""
+    """The dead-letter stream is full: another restore would trim letters that nobody has replayed or discarded."""
 
     def __init__(self, dlq: str, dlq_maxlen: int | None) -> None:
         super().__init__(dlq, dlq_maxlen)
@@ -107,13 +107,13 @@ class NoRoomError(Exception):
 
 
 class WorkStoppedError(Exception):
-    """The operation is not running any more, or another process has it."""
+    """The operation no longer runs, or another process has it."""
 
 
 async def move(commands: Commands, dlq: str, one: Move, append: Append | None) -> str | None:
-    """Move a letter to its archive, appending an entry in the same step: that entry's id, or "" without one.
+    """Move a letter to the archive and append an entry in the same step. Returns that entry's id, or "" without one.
 
-    None if the letter was not in the stream any more; then nothing was done. Raises `WorkStoppedError`.
+    None if the letter was no longer in the stream; then nothing was changed. Raises `WorkStoppedError`.
     """
     owner, key = (one.working.owner, one.working.key) if one.working else ("", dlq)
     keys = (*_letter_keys(dlq), letters_failed_again(dlq), audit_log(dlq), key, append.stream if append else dlq)
@@ -128,7 +128,7 @@ async def move(commands: Commands, dlq: str, one: Move, append: Append | None) -
 
 
 async def move_many(commands: Commands, dlq: str, many: MoveMany, entry_ids: Sequence[str]) -> Moved:
-    """Move letters in order, until one must be moved by itself, or they were 5,000 or some 4 MB.
+    """Move letters in order, until one must be moved on its own, or up to 5,000 letters or about 4 MB.
 
     Raises `WorkStoppedError`.
     """
@@ -145,7 +145,7 @@ async def move_many(commands: Commands, dlq: str, many: MoveMany, entry_ids: Seq
 async def restore(
     commands: Commands, dlq: str, letter_id: str, change: Mapping[str, str], *, dlq_maxlen: int | None
 ) -> bool:
-    """Bring a discarded letter back; False if it is not in the archive as discarded."""
+    """Restore a discarded letter. False if the archive does not have it as discarded."""
     flat = _flat(change)
     keys = (*_letter_keys(dlq), audit_log(dlq), dlq)
     arguments = ("", dlq_maxlen or 0, ENOUGH_BYTES, len(flat), *flat, letter_id)
@@ -162,9 +162,9 @@ async def restore_many(
     *,
     dlq_maxlen: int | None,
 ) -> Moved:
-    """Bring discarded letters back, by their places in the archive, until they were some 4 MB.
+    """Restore discarded letters by their places in the archive, up to about 4 MB.
 
-    Raises `WorkStoppedError`; `NoRoomError` if there is no room for any.
+    Raises `WorkStoppedError`; `NoRoomError` if there is no room for any of them.
     """
     flat = _flat(change)
     keys = (*_letter_keys(dlq), audit_log(dlq), working.key)

@@ -1,4 +1,4 @@
-"""Dead letters at rest, in their stream."""
+"""Reading dead letters from their stream."""
 
 from collections.abc import Sequence
 
@@ -13,21 +13,21 @@ RESTORED_PAGE = 100
 
 
 async def length(commands: Commands, dlq: str) -> int:
-    """Letters in the stream."""
+    """The number of letters in the stream."""
     return await call(commands, "XLEN", dlq)
 
 
 async def page(
     commands: Commands, dlq: str, *, newest: str, oldest: str, count: int
 ) -> list[tuple[bytes, Sequence[bytes]]]:
-    """Up to `count` letters from `newest` down to `oldest`."""
+    """Up to `count` letters, newest first, from the id `newest` to the id `oldest`."""
     return [(row[0], row[1]) for row in await call(commands, "XREVRANGE", dlq, newest, oldest, "COUNT", count)]
 
 
 async def first(
     commands: Commands, dlq: str, *, behind: str, upto: str, count: int
 ) -> list[tuple[bytes, Sequence[bytes]]]:
-    """Up to `count` letters, oldest first, from the one behind an id to the one at `upto`."""
+    """Up to `count` letters, oldest first: after the id `behind`, until the id `upto`."""
     return [(row[0], row[1]) for row in await call(commands, "XRANGE", dlq, f"({behind}", upto, "COUNT", count)]
 
 
@@ -38,23 +38,23 @@ async def read_letter(commands: Commands, dlq: str, entry_id: str) -> Sequence[b
 
 
 async def several(commands: Commands, stream: str, entry_ids: Sequence[str]) -> list[tuple[bytes, Sequence[bytes]]]:
-    """Entries with these ids, in order, without those that are not there."""
+    """Entries with these ids, in order. Missing ones are left out."""
     replies = await commands.send([("XRANGE", stream, entry_id, entry_id) for entry_id in entry_ids])
     return [(row[0], row[1]) for rows in replies for row in checked(rows)]
 
 
 async def origin(commands: Commands, stream: str, entry_id: str) -> Sequence[bytes] | None:
-    """The fields of the entry a letter says it is of, or None if there is none, or no such stream."""
+    """The fields of the entry that a letter names as its origin, or None if the entry or its stream is missing."""
     try:
         return await read_letter(commands, stream, entry_id)
     except ResponseError as error:
         if not str(error).startswith("WRONGTYPE"):
             raise
-        return None  # a letter says what it likes
+        return None  # a letter is untrusted and may name any key
 
 
 async def find_restored(commands: Commands, dlq: str, letter_id: str) -> tuple[str, Sequence[bytes]] | None:
-    """The entry id and fields of a letter that was restored, or None."""
+    """The entry id and fields of a restored letter, or None."""
     score = await call(commands, "ZSCORE", letters_restored(dlq), letter_id)
     if score is None:
         return None

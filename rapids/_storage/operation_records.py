@@ -1,4 +1,4 @@
-"""Operations on many letters at rest: each change of one is a script, so that who runs it and what it is agree."""
+"""Stored operations on many letters. Each change is one script, which keeps owner and state consistent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ __all__ = [
 ]
 
 MOST_KEPT = 100
-"""Operations of a dead-letter stream."""
+"""How many operations of a dead-letter stream are kept."""
 MOST_ERRORS = 100
-"""Errors of an operation; the others are only counted."""
+"""How many errors of an operation are kept; the others are only counted."""
 
 TTL_MS = 90 * 24 * 3_600_000
-"""For how long an operation is known after it was last changed or worked on: as long as the audit log has it."""
+"""How long an operation is kept after its last change or step: as long as the audit log keeps it."""
 
 LEASE_MS = 6_000
-"""For how long a process has an operation without saying so again; then it is taken for dead."""
+"""The lease of an operation. A process that does not renew it within this time is assumed dead."""
 
 NAMES = (
     *("kind", "state", "selector", "scope", "rate", "max_items", "actor", "reason", "upto", "total", "total_exact"),
@@ -39,12 +39,12 @@ NAMES = (
 )
 
 StoredOperation = Mapping[str, str]
-"""An operation's fields by their names; empty for those it lacks."""
+"""An operation's fields by name; empty text for missing fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A process's hold on an operation: what it writes holds good while the operation's `owner` is its token."""
+    """A process's claim of an operation: its writes are valid while the operation's `owner` is its token."""
 
     dlq: str
     kind: str
@@ -53,7 +53,7 @@ class Claim:
 
     @property
     def key(self) -> str:
-        """The operation's."""
+        """The key of the operation."""
         return operation(self.dlq, self.operation_id)
 
     @property
@@ -70,9 +70,9 @@ class Claim:
 async def start(
     commands: Commands, dlq: str, operation_id: str, fields: Mapping[str, str], *, actor: str, reason: str
 ) -> str | None:
-    """Begin an operation; the id of another of its kind that has not ended, if there is one, and then nothing is begun.
+    """Start an operation. If another of its kind has not ended, nothing is started and that one's id is returned.
 
-    `fields` has its `kind`, and what else was asked for.
+    `fields` has its `kind` and the other parts of the request.
     """
     keys = (operation(dlq, operation_id), operating(dlq, fields["kind"]), operations(dlq), audit_log(dlq))
     flat = [text for pair in {**fields, "actor": actor, "reason": reason}.items() for text in pair]
@@ -84,7 +84,7 @@ async def start(
 async def change(
     commands: Commands, dlq: str, operation_id: str, kind: str, state: str, *, action: str, actor: str, reason: str
 ) -> str | None:
-    """Have an operation that has not ended in this state; the one it was in. None where there is no such operation."""
+    """Set the state of an operation that has not ended. Returns its earlier state; None without such an operation."""
     keys = (operation(dlq, operation_id), operating(dlq, kind), audit_log(dlq))
     arguments = (operation_id, state, TTL_MS, action, actor, reason)
     before = checked((await run(commands, scripts.load("change_operation"), [(keys, arguments)]))[0])
@@ -92,7 +92,7 @@ async def change(
 
 
 async def claim(commands: Commands, dlq: str, kinds: Sequence[str], token: str, *, only: str = "") -> Claim | None:
-    """Take an operation of these kinds that nobody runs, `only` this one if it is named. None if there is none."""
+    """Take an operation of these kinds that no process runs, or `only` this one. None if there is none."""
     keys = [operating(dlq, kind) for kind in kinds]
     arguments = (operation(dlq, ""), token, LEASE_MS, TTL_MS, only)
     taken = checked((await run(commands, scripts.load("claim_operation"), [(keys, arguments)]))[0])
@@ -103,20 +103,20 @@ async def claim(commands: Commands, dlq: str, kinds: Sequence[str], token: str, 
 
 
 async def renew(commands: Commands, held: Claim) -> bool:
-    """Hold it for longer. False if it is not this process's to run."""
+    """Renew the lease. False if this process no longer has the operation."""
     call_ = ((held.key, held.errors, held.operating), (held.token, LEASE_MS, TTL_MS))
     return checked((await run(commands, scripts.load("renew_operation"), [call_]))[0]) == 1
 
 
 async def leave(commands: Commands, held: Claim, state: str = "", *, error: str = "") -> bool:
-    """End it in this state, or without one let go of it. False if it is not this process's to end."""
+    """End the operation in this state, or without a state release it. False if this process no longer has it."""
     keys = (held.key, held.errors, held.operating, audit_log(held.dlq))
     arguments = (held.operation_id, held.token, state, f"operation_{state}", error, TTL_MS)
     return checked((await run(commands, scripts.load("leave_operation"), [(keys, arguments)]))[0]) == 1
 
 
 async def pass_over(commands: Commands, held: Claim, counted_as: str, place: str, error: str = "") -> bool:
-    """Count a letter as `skipped` or `failed`, and keep why. False if the operation is not this process's any more."""
+    """Count a letter as `skipped` or `failed`, with the reason. False if this process no longer has the operation."""
     call_ = ((held.key, held.errors), (held.token, counted_as, place, error, MOST_ERRORS, TTL_MS))
     return checked((await run(commands, scripts.load("pass_letter"), [call_]))[0]) == 1
 
@@ -134,8 +134,8 @@ async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredO
 async def page(
     commands: Commands, dlq: str, *, behind: str, count: int
 ) -> tuple[list[tuple[str, StoredOperation]], str | None]:
-    """Up to `count` operations, newest first, from `behind` one of them ('' for the first page), without their errors;
-    and the one behind which there are more. Behind one that was forgotten there is nothing."""
+    """Up to `count` operations without their errors, newest first, after the operation `behind` ('': the first page),
+    and the operation after which the next page begins. After a deleted operation there is nothing."""
     ids: list[str] = [one.decode() for one in await call(commands, "ZRANGE", operations(dlq), 0, -1, "REV")]
     if behind:
         ids = ids[ids.index(behind) + 1 :] if behind in ids else []

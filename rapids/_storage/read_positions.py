@@ -1,4 +1,4 @@
-"""How far a group has read its stream, and where the stream begins by now."""
+"""Samples of how far a group has read its stream, and of where the stream begins."""
 
 from dataclasses import dataclass
 
@@ -11,33 +11,33 @@ __all__ = ["Sample", "commands", "sample_in"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A stream and a group of it at one moment. Counts are entries; None is what the server does not tell."""
+    """A stream and one of its groups at one moment. Counts are in entries; None if the server does not know."""
 
     length: int
     added: int | None
-    """To the stream, ever."""
+    """Entries ever added to the stream."""
     first: str | None
-    """The oldest entry's id; None where the stream is empty, as for `last`."""
+    """The oldest entry's id; None if the stream is empty. The same holds for `last`."""
     last: str | None
     given_out: str
-    """The last id the stream ever gave out."""
+    """The last id that the stream ever assigned."""
     delivered: str
-    """The id last delivered to the group, whether that entry is still there or not."""
+    """The id last delivered to the group, even if that entry no longer exists."""
     read: int | None
-    """How many of those added come up to that id."""
+    """How many of the added entries are at or before that id."""
     lag: int | None
     next: str | None
     """The entry that is delivered next."""
     later: str | None
-    """The first one of the read after the next; known only where the server does not count."""
+    """The first entry of the read after the next one; known only if the server does not count."""
     is_trimmed: bool
-    """Whether it was trimmed lately of what all groups have settled."""
+    """Whether entries that all groups have settled were recently trimmed."""
 
 
 def commands(source: Source, *, batch_size: int, with_script: bool) -> list[Command]:
-    """The commands that take a sample, to go ahead of a read; the last one's answer is the sample.
+    """The commands that take a sample, to be sent before a read. The answer to the last one is the sample.
 
-    `with_script`: the server may not know the script yet.
+    `with_script`: the server may not know the script yet, so its text is sent.
     """
     script = scripts.load("sample")
     sample = ("EVALSHA", script.sha, 2, source.stream, source.trimming, source.group, batch_size)
@@ -45,7 +45,7 @@ def commands(source: Source, *, batch_size: int, with_script: bool) -> list[Comm
 
 
 def sample_in(reply: Reply) -> Sample | None:
-    """The sample in its answer; None where there is no such stream or group."""
+    """The sample in an answer; None if there is no such stream or group."""
     if reply is None:
         return None
     length, added, first, last, given_out, delivered, read, lag, next_, later, mark = reply

@@ -1,4 +1,4 @@
-"""The server's own state, as far as it bears on what is promised."""
+"""The parts of a server's state that can endanger what Rapids promises."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,34 +11,34 @@ from rapids._storage.client.connections import Client, Commands, Reply
 __all__ = ["ServerFacts", "look_at_server", "socket_timeout_of"]
 
 EMBEDDED_ZONE = "rapids-embedded"
-"""What the embedded server calls its availability zone, which tells it from others: that it keeps nothing is meant."""
+"""The availability zone of embedded servers. It identifies them: they keep no data on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself. What it does not say, or may not be asked, is None."""
+    """What a server reports about itself. What it does not report is None."""
 
     run_id: str = ""
     version: tuple[int, ...] | None = None
-    """Of Redis, or of the Redis that a Valkey server is compatible with."""
+    """The Redis version, or the Redis version that a Valkey server is compatible with."""
     policy: str | None = None
     used_memory: int | None = None
     """Bytes."""
     maxmemory: int | None = None
-    """Bytes; 0 is without limit."""
+    """Bytes; 0 means no limit."""
     is_append_only: bool | None = None
     unsaved_for: float | None = None
-    """Seconds since the last snapshot, or the start, where anything changed since then."""
+    """Seconds since the last snapshot or the start, if anything has changed since then."""
     clock_ahead: float | None = None
-    """Seconds by which its clock is ahead of this process's, at the least; negative where behind."""
+    """The least number of seconds by which its clock is ahead of this process's clock; negative if it is behind."""
     is_embedded: bool = False
     is_cluster_node: bool = False
 
 
 async def look_at_server(commands: Commands) -> ServerFacts:
-    """What the server says of itself, in one round trip. Raises `RedisError` if it does not answer at all.
+    """What the server reports about itself, in one round trip. Raises `RedisError` if it does not answer at all.
 
-    CONFIG is not asked for: managed services refuse it, and who may read it may read passwords.
+    CONFIG is not used: managed services refuse it, and a user who may read it can read passwords.
     """
     asked_at = time.time()
     sections = [("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence"), ("INFO", "cluster")]
@@ -61,7 +61,7 @@ async def look_at_server(commands: Commands) -> ServerFacts:
 
 
 def socket_timeout_of(client: Client) -> float | None:
-    """Seconds an answer may take on a client's own connections; None for any time."""
+    """The seconds that an answer may take on a client's own connections; None for no limit."""
     is_cluster = isinstance(client, RedisCluster)
     options = client.get_connection_kwargs() if is_cluster else client.connection_pool.connection_kwargs
     timeout = options.get("socket_timeout")
@@ -69,7 +69,7 @@ def socket_timeout_of(client: Client) -> float | None:
 
 
 def _lines(reply: Reply) -> Sequence[tuple[str, str]]:
-    if not isinstance(reply, bytes):  # refused
+    if not isinstance(reply, bytes):  # an error: the server refused the command
         return ()
     pairs = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
     return [(name, value) for name, colon, value in pairs if colon]

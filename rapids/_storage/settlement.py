@@ -1,4 +1,4 @@
-"""Settling entries: one script call an entry, many in one round trip."""
+"""Writing settlements: one script call for each entry, many calls in one round trip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Verb: TypeAlias = Literal["ack", "keep", "park", "hand_back", "bury"]
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter to write: the handler it is for, and its fields but for its id."""
+    """A dead letter to write: its handler, and its fields without its id."""
 
     handler: str
     fields: Sequence[bytes]
@@ -31,19 +31,20 @@ class SettleCall:
     ledger: bytes
     delay_ms: int = 0
     deliveries: int = 0
-    """The count to leave behind, where it is handed back."""
+    """The delivery count to set when the entry is released."""
     delivery: int = 2**31
-    """Which delivery is settled: an entry that was delivered again since is left alone."""
+    """The delivery that is settled: an entry that was delivered again since then is not changed."""
     why: bytes = b""
     taken_with: bytes = b""
-    """The ledger as it was when the entry was taken, empty for none: a failover may have undone what it tells of."""
+    """The ledger from when the entry was taken, empty for none: a failover may have lost what it records."""
     letters: Sequence[Letter] = ()
 
 
 async def settle(
     commands: Commands, consumer: str, calls: Sequence[SettleCall], *, dlq: str | None, dlq_maxlen: int | None
 ) -> list[Reply]:
-    """Settle entries by the script: what was done for each, or the error. Raises `RedisError` if no answer came."""
+    """Settle entries with the script. Returns what was done for each, or its error. Raises `RedisError` if no answer
+    came."""
     requests = [(_keys(one, dlq), _arguments(one, consumer, dlq_maxlen)) for one in calls]
     return await run(commands, scripts.load("settle"), requests)
 

@@ -1,4 +1,4 @@
-"""Appending to streams and asking how they are."""
+"""Streams: appending, reading single entries, trimming, and the state of their groups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,25 +36,25 @@ __all__ = [
 ]
 
 MARK_MS = 60_000
-"""For how long it is known that a stream was trimmed, after the last time (milliseconds)."""
+"""How long it is remembered that a stream was trimmed (milliseconds)."""
 
 
 async def append(
     commands: LentConnection, packed: Sequence[bytes], *, replicas: int = 0, replication_timeout_ms: int = 0
 ) -> list[Reply]:
-    """Append entries, packed by an `EntryPacker`, in order and in one round trip: an entry id, or the error, for each.
+    """Append entries, packed by an `EntryPacker`, in order, in one round trip. Returns an entry id or error for each.
 
-    With `replicas`, one more answer tells how many replicas had confirmed all of them after `replication_timeout_ms`
-    milliseconds at the most (WAIT). Raises `RedisError` if no answer came.
+    With `replicas`, one more answer is the number of replicas that confirmed all of them within
+    `replication_timeout_ms` milliseconds (WAIT). Raises `RedisError` if no answer came.
     """
     wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
     return await commands.send_packed(packed, behind=wait)
 
 
 async def replicated(commands: LentConnection, stream: str, *, replicas: int, timeout_ms: int) -> int:
-    """How many replicas have what is in the stream now, after `timeout_ms` milliseconds at the most (WAIT).
+    """How many replicas have the present content of the stream, after at most `timeout_ms` milliseconds (WAIT).
 
-    WAIT asks for what its own connection wrote: hence a write that changes nothing before it.
+    WAIT covers only writes of its own connection, so a write that changes nothing is sent before it.
     """
     touch = pack([whole_call(scripts.load("touch"), (stream,))])
     touched, confirmed = await commands.send_packed([touch], behind=[("WAIT", replicas, timeout_ms)])
@@ -63,7 +63,7 @@ async def replicated(commands: LentConnection, stream: str, *, replicas: int, ti
 
 
 async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[bytes] | None:
-    """The fields of an entry, or None where it is not in the stream any more."""
+    """The fields of an entry, or None if it is no longer in the stream."""
     found = await call(commands, "XRANGE", stream, entry_id, entry_id)
     return found[0][1] if found else None
 
@@ -71,10 +71,10 @@ async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[by
 async def find_events(
     commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, age_ms: int, most: int = 10_000
 ) -> tuple[list[tuple[str, str]], bool]:
-    """Event ids and entry ids of these events among the entries after one, and whether all those could be looked at.
+    """Event ids and entry ids of these events among the entries after one entry, and whether the search was complete.
 
-    They could not where there are more than `most` (entries), or where some may have been trimmed away already that
-    are no older than `age_ms` milliseconds: none of those looked for is.
+    It is incomplete if there are more than `most` entries, or if entries no older than `age_ms` milliseconds may have
+    been trimmed already. None of the events is older than that.
     """
     call_ = ((stream,), (after, most, age_ms, *event_ids))
     *found, complete = checked((await run(commands, scripts.load("find_events"), [call_]))[0])
@@ -83,17 +83,16 @@ async def find_events(
 
 
 async def kill_client(commands: Commands, client: ServerClient) -> None:
-    """Close a connection from the server's side. What it had sent is carried out by then, or never.
+    """Close a connection from the server's side. The commands sent over it have run by then, or never run.
 
-    A server that has started again since has another's connection under that number, and this one is gone with its
-    last run.
+    After a restart of the server, the number belongs to another connection; this one ended with the server's last run.
     """
     if run_id_in(await call(commands, "INFO", "server")) == client.run_id:
         await call(commands, "CLIENT", "KILL", "ID", client.number)
 
 
 async def last_id(commands: Commands, stream: str) -> str | None:
-    """The last id the stream ever gave out, or None if there is no such stream."""
+    """The last id that the stream ever assigned, or None if there is no such stream."""
     try:
         info = mapping(await call(commands, "XINFO", "STREAM", stream))
     except ResponseError as error:
@@ -110,7 +109,7 @@ async def ping(commands: Commands) -> None:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """How far a group is. Counts are entries; `lag` is None where the server does not know it."""
+    """How far a group is. Counts are in entries; `lag` is None if the server does not know it."""
 
     stream_length: int
     pending: int
@@ -120,7 +119,7 @@ class GroupState:
 
 
 async def group_state(commands: Commands, source: Source) -> GroupState:
-    """The group's state in one round trip. A stream or group that does not exist yet has all zeros."""
+    """The group's state in one round trip. All counts are 0 if the stream or group does not exist yet."""
     length, groups, consumers = await commands.send(
         [
             ("XLEN", source.stream),
@@ -144,9 +143,9 @@ async def group_state(commands: Commands, source: Source) -> GroupState:
 
 
 def mapping(reply: Reply) -> dict[bytes, Reply]:
-    """A reply of names and values, which is flat in RESP2 and a map in RESP3.
+    """A reply of names and values, which is a flat list in RESP2 and a map in RESP3.
 
-    fakeredis, with which users run their fast tests, gives some of these names as text.
+    fakeredis, which users use for fast tests, returns some of these names as text.
     """
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped wire data
     return {name.encode() if isinstance(name, str) else name: value for name, value in pairs}  # pyright: ignore[reportUnknownVariableType]
@@ -161,12 +160,12 @@ class Unsettled:
     age: float
     """Seconds since it was appended, by its id and the server's clock."""
     consumer: str | None
-    """Who has it; None where the group has not read it yet."""
+    """The consumer that has it; None if the group has not read it yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trim:
-    """What a trim did. Counts are entries."""
+    """The result of a trim. Counts are in entries."""
 
     removed: int
     left: int
@@ -174,9 +173,9 @@ class Trim:
 
 
 async def trim(commands: Commands, source: Source, *, least_age_ms: int, most: int) -> Trim:
-    """Remove entries that every group of the stream has settled, in whole nodes, and `most` (entries) of them at most.
+    """Remove entries that every group of the stream has settled, in whole nodes, at most `most` entries.
 
-    What is younger than `least_age_ms` milliseconds stays, and so does everything while the group itself is not there.
+    Entries younger than `least_age_ms` milliseconds stay. All entries stay while the group itself does not exist.
     """
     arguments = (source.group, least_age_ms, most, MARK_MS)
     removed, left, held = checked(

@@ -1,4 +1,4 @@
-"""What servers answer: values, and errors told apart by what is to be done about them."""
+"""Sending commands and scripts: answers are values, or errors by what must be done about them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ServerClient:
-    """A connection as its server knows it: by a number, which means nothing to the server's next run."""
+    """A connection as its server knows it: by a client id, which is valid only until the server restarts."""
 
     number: int
     run_id: bytes
 
 
 class AnswerLostError(RedisConnectionError):
-    """Commands were sent and their answers did not come: whether they were carried out is not known.
+    """Commands were sent and their answers did not come, so it is unknown whether they have run.
 
-    `client` is the connection they went out on, None where the server was not asked for its number. `is_under_way`:
-    whether they may be carried out later yet.
+    `client` is the connection that sent them; None if its client id is unknown. `is_under_way`: whether they may still
+    run later.
     """
 
     def __init__(self, message: str, client: ServerClient | None = None, *, is_under_way: bool = True) -> None:
@@ -48,27 +48,27 @@ class Commands(Protocol):
     """Something that sends commands in one round trip."""
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
-        """The answers in order; an error answer is in the list, not raised. Raises `RedisError` if there were none."""
+        """The answers in order. Error answers are in the list, not raised. Raises `RedisError` if no answers came."""
         ...
 
 
 async def call(commands: Commands, *command: bytes | str | int | float) -> Reply:
-    """The answer to one command. Raises `RedisError` for an error answer too."""
+    """The answer to one command. Raises `RedisError`, also for an error answer."""
     return checked((await commands.send([command]))[0])
 
 
 def checked(reply: Reply) -> Reply:
-    """The answer, unless it is an error: that is raised."""
+    """The answer. Raises it if it is an error."""
     if isinstance(reply, Exception):
         raise reply
     return reply
 
 
 async def run(commands: Commands, script: Script, calls: Iterable[tuple[Sequence[str], Command]]) -> list[Reply]:
-    """Run a script once per (keys, arguments), all in one round trip, and two where the server did not know it yet.
+    """Run a script once for each (keys, arguments), in one round trip, or in two if the server did not know it yet.
 
-    The answers are in order, error answers among them. An error of the script names the file and the line in it. Raises
-    `RedisError` if there were none.
+    The answers are in order and include error answers. An error of the script has the file and line of its position.
+    Raises `RedisError` if no answers came.
     """
     requests = [["EVALSHA", script.sha, len(keys), *keys, *arguments] for keys, arguments in calls]
     replies = await commands.send(requests)
@@ -77,7 +77,7 @@ async def run(commands: Commands, script: Script, calls: Iterable[tuple[Sequence
         checked(again[0])
         _replace(replies, unknown, again[1:])
     if unknown := _unknown(replies):
-        # While a slot moves, a Cluster's node sends some calls on to another, which the loading did not reach.
+        # While a slot moves, a Cluster's node redirects some calls to another node, which has not loaded the script.
         whole = [("EVAL", script.source, *requests[at][2:]) for at in unknown]
         _replace(replies, unknown, await commands.send(whole))
     for reply in replies:
@@ -87,7 +87,7 @@ async def run(commands: Commands, script: Script, calls: Iterable[tuple[Sequence
 
 
 def whole_call(script: Script, keys: Sequence[str], *arguments: bytes | str | int | float) -> Command:
-    """A call of a script that any server can carry out, in one command: its text goes along."""
+    """A call of a script in one command that works on any server, since it sends the text of the script."""
     return ("EVAL", script.source, len(keys), *keys, *arguments)
 
 
@@ -101,6 +101,6 @@ def _replace(replies: list[Reply], positions: Sequence[int], by: Sequence[Reply]
 
 
 def run_id_in(info: Reply) -> bytes:
-    """What tells a server's run from its next one, in its answer to INFO; empty where it does not say."""
+    """The run id in a server's answer to INFO, which changes with each restart; empty if it is missing."""
     lines: list[bytes] = info.splitlines() if isinstance(info, bytes) else []
     return next((line.removeprefix(b"run_id:") for line in lines if line.startswith(b"run_id:")), b"")

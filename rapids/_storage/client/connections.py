@@ -1,7 +1,7 @@
-"""Sending commands and getting their answers undecoded, over redis-py's public connection calls.
+"""Connections that send commands and return undecoded answers, over redis-py's public connection calls.
 
-Each way to do so is to the server that has one key, and stays with the key wherever it goes: to another server by a
-failover, or to another node of a Cluster.
+Each of them goes to the server that has one key, and follows the key: to another server after a failover, or to another
+node of a Cluster.
 """
 
 import asyncio
@@ -55,19 +55,19 @@ def check_client(client: object) -> None:
 
 
 def place_of(client: Client, key: str) -> Place:
-    """Where a key is. Raises `TypeError` for a client that cannot be used."""
+    """The place of a key. Raises `TypeError` for a client that cannot be used."""
     return ClusterPlace(client, key) if isinstance(client, RedisCluster) else PoolPlace(client)
 
 
 def share_a_slot(client: Client, key: str, other: str) -> bool:
-    """Whether one script may have both keys: always, but on a Cluster."""
+    """Whether one script may use both keys. Always true, except on a Cluster."""
     return not isinstance(client, RedisCluster) or client.keyslot(key) == client.keyslot(other)
 
 
 class SharedPool:
-    """The pool of a client the user made: a connection is borrowed for one round trip at a time.
+    """The connection pool of a user's client: a connection is borrowed for one round trip at a time.
 
-    Where the pool has no more connections to give (redis-py's default is 100), callers wait their turn.
+    If all connections of the pool are in use (redis-py's default is 100), callers wait for their turn.
     """
 
     def __init__(self, client: Client, key: str) -> None:
@@ -88,7 +88,7 @@ class SharedPool:
             self._place.doubt()
             raise
         finally:
-            # A cancelled caller must not leave the pool one connection short.
+            # A connection must also return to the pool if the caller is cancelled.
             await asyncio.shield(self._place.give_back(connection))
 
     def _turn(self) -> asyncio.Semaphore:
@@ -99,9 +99,9 @@ class SharedPool:
 
 
 class LentConnection:
-    """A connection of a user's pool, kept from the first command until it is given back, for one task to use.
+    """A connection of a user's pool, kept by one task from the first command until `give_back`.
 
-    It knows itself by the server's number for it, so that an `AnswerLostError` can name it.
+    It knows its client id on the server, so that an `AnswerLostError` can name it.
     """
 
     def __init__(self, client: Client, key: str) -> None:
@@ -113,9 +113,9 @@ class LentConnection:
         return await self.send_packed([pack([command]) for command in commands])
 
     async def send_packed(self, packed: Sequence[bytes], behind: Sequence[Command] = ()) -> list[Reply]:
-        """The answers to commands that are packed already, and to those `behind` them, which ask about them (WAIT).
+        """The answers to packed commands, and to the commands `behind` them, which ask about them (WAIT).
 
-        Raises `AnswerLostError` when they were sent and an answer did not come, another `RedisError` when not.
+        Raises `AnswerLostError` if they were sent and an answer did not come, another `RedisError` if not sent.
         """
         last = [pack([command]) for command in behind]
         replies = await self._sent([*packed, *last])
@@ -128,22 +128,22 @@ class LentConnection:
             return await follow(self._place, replies, packed, self._sent_anew, behind)
         except AnswerLostError:
             raise
-        except (RedisError, OSError) as error:  # what had its answer was carried out, and the rest never sent on
+        except (RedisError, OSError) as error:  # answered commands have run, and the others were never sent on
             raise AnswerLostError(str(error), is_under_way=False) from error
 
     async def give_back(self) -> None:
-        """Let others have the connection."""
+        """Return the connection to the pool."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._place.give_back(connection)
 
     async def share(self) -> None:
-        """Let others have a turn if they have no other connection."""
+        """Return the connection to the pool if others wait and have no other connection."""
         if not self._place.can_lend():
             await self.give_back()
 
     async def _sent_anew(self, packed: Sequence[bytes]) -> list[Reply]:
-        await self.give_back()  # the next one is to where the key is now
+        await self.give_back()  # the next connection goes to the key's present place
         return await self._sent(packed)
 
     async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
@@ -156,14 +156,14 @@ class LentConnection:
             return _looked_at(self._place, await self._answered(connection, packed))
         except BaseException:
             self._place.doubt()
-            await self.give_back()  # the pool connects it anew, by the ways it knows
+            await self.give_back()  # the pool reconnects it
             raise
 
     async def _answered(self, connection: AbstractConnection, packed: Sequence[bytes]) -> list[Reply]:
         try:
             return await round_trip(connection, (), packed)
         except (BusyLoadingError, AuthenticationError) as error:
-            # Answers, though redis-py calls them connection errors and drops what others came with them.
+            # These are answers, although redis-py raises them as connection errors and drops the other answers.
             if len(packed) == 1:
                 raise
             raise AnswerLostError(str(error), self._clients.get(connection)) from error
@@ -176,13 +176,13 @@ class LentConnection:
         self._clients[connection] = ServerClient(checked(number), run_id_in(info))
 
     def _forget(self, connection: AbstractConnection) -> None:
-        self._clients.pop(connection, None)  # connected anew, under another number
+        self._clients.pop(connection, None)  # it was reconnected and has another client id
 
 
 class OwnConnection:
-    """One connection to the server that has a key, apart from the client's pool; it reconnects when it was lost.
+    """One connection to the server that has a key, outside the client's pool. It reconnects after a loss.
 
-    `timeout` (seconds) is how long an answer may take. It must exceed the `BLOCK` of a command sent here.
+    `timeout` (seconds) is how long an answer may take. It must be longer than the `BLOCK` of a command sent here.
     """
 
     def __init__(self, client: Client, key: str, *, timeout: float) -> None:
@@ -197,7 +197,7 @@ class OwnConnection:
 
     @property
     def server(self) -> tuple[str, int] | None:
-        """The host and port it is connected to; None without a connection, or where it is not one by TCP."""
+        """The host and port it is connected to; None without a connection, or if it does not use TCP."""
         return _address_of(self._connection) if self._connection is not None and self.is_connected else None
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
@@ -211,9 +211,9 @@ class OwnConnection:
     async def send_ahead(
         self, ahead: Sequence[Command], last: bytes, on_ahead: Callable[[Sequence[Reply]], None]
     ) -> Reply:
-        """The answer to a command, packed already, that may block. Others go ahead of it in the same packet.
+        """The answer to a packed command that may block. Other commands are sent before it, in the same packet.
 
-        `on_ahead` is given their answers as soon as they are there, which is before the last one blocks.
+        `on_ahead` is called with their answers as soon as they arrive, before the last command blocks.
         """
         async with self._turn:
             connection = await self._connected()
@@ -224,11 +224,11 @@ class OwnConnection:
                     redirected = _sends_on(before)
                     if ahead and not redirected:
                         on_ahead(before)
-                    reply = (await answers(connection, 1))[0]  # which does not block where it is redirected, too
+                    reply = (await answers(connection, 1))[0]  # it does not block if it is redirected
             except (RedisConnectionError, RedisTimeoutError, OSError):
                 self._place.doubt()
                 raise
-            except BaseException:  # of `on_ahead`, too: the last answer would be taken for that to the next command
+            except BaseException:  # also of `on_ahead`: the next command would get this command's answer
                 await self.close()
                 raise
             if redirected:
@@ -237,8 +237,8 @@ class OwnConnection:
             return _looked_at(self._place, [reply])[0]
 
     async def read_elsewhere(self, error: AskError, at_once: bytes) -> Reply:
-        """The answer to a read, packed, that does not block, from where an error points; None where it is to be asked
-        again, since the key has moved and this connection is to go where it is."""
+        """The answer to a packed read that does not block, from the node that an error names; None if the key has moved
+        and the read must be sent again, after this connection has followed the key."""
         async with self._turn:
             if isinstance(error, MovedError):
                 await self._place.moved(error)
@@ -247,7 +247,7 @@ class OwnConnection:
             return (await self._place.ask(error, [at_once], ()))[0]
 
     async def close(self) -> None:
-        """Close the connection; a command under way fails."""
+        """Close the connection. A running command fails."""
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
 
@@ -267,7 +267,7 @@ class OwnConnection:
     async def _connected(self) -> AbstractConnection:
         connection = self._connection
         if connection is None or not connection.is_connected:
-            # Sending would connect, too, but past `connect`, in which Sentinel's connections ask for the address.
+            # Sending would also connect, but without `connect`, in which Sentinel's connections ask for the address.
             connection = self._connection = await self._place.new_connection(timeout=self._timeout)
             try:
                 await connection.connect()
@@ -282,7 +282,7 @@ def _sends_on(replies: Sequence[Reply]) -> bool:
 
 
 def _looked_at(place: Place, replies: list[Reply]) -> list[Reply]:
-    """The answers; one may say that this node is of no use at present."""
+    """The answers. One of them may say that this node cannot be used at present."""
     if any(isinstance(reply, ClusterDownError) for reply in replies):
         place.doubt()
     return replies

@@ -1,11 +1,11 @@
-"""Commands as they go over the wire, and their answers back undecoded.
+"""The wire protocol: packed commands, undecoded answers, and redirections of a Cluster.
 
 Commands are arrays of bulk strings, each with its length before it: see
-https://redis.io/docs/latest/develop/reference/protocol-spec/#arrays. Text is UTF-8, whatever a user's client says.
-redis-py's own `execute_command` decodes as the user's client says and repeats commands after a time-out by itself; an
-event must be neither decoded twice nor stored twice, so commands go out on connections directly.
+https://redis.io/docs/latest/develop/reference/protocol-spec/#arrays. Text is always UTF-8. redis-py's own
+`execute_command` decodes as the user's client is configured, and itself repeats commands after a time-out. An event
+must not be decoded twice or stored twice, so commands are sent on connections directly.
 
-A Cluster's node may answer that another node is to be asked: MOVED for good, ASK while a slot moves. See
+A Cluster's node may answer that another node must be asked: MOVED if the slot has moved, ASK while it moves. See
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding.
 """
 
@@ -41,14 +41,14 @@ _packed = cast(Callable[[tuple[Any, ...]], bytes], hiredis.pack_command)  # pyri
 
 
 def pack(commands: Iterable[Command]) -> bytes:
-    """Commands one after the other. hiredis packs them in a tenth of the time that redis-py takes for it."""
+    """Commands packed one after another. hiredis packs them in a tenth of the time that redis-py needs."""
     return b"".join([_packed(tuple(command)) for command in commands])
 
 
 class EntryPacker:
-    """Packs entries of one stream with the same fields, in a third of the time that packing any command takes.
+    """Packs entries of one stream with the same fields, in a third of the time that the general `pack` needs.
 
-    `maxlen` (entries): what the stream is trimmed to, in whole nodes; None for never.
+    `maxlen` (entries): the length that the stream is trimmed to, in whole nodes; None for no limit.
     """
 
     def __init__(self, stream: str, names: Sequence[bytes], maxlen: int | None) -> None:
@@ -70,7 +70,7 @@ def _bulk(text: bytes) -> bytes:
 async def round_trip(
     connection: AbstractConnection, commands: Sequence[Command], packed: Sequence[bytes] = ()
 ) -> list[Reply]:
-    """The answers to commands that are `packed` already, and to `commands` behind them."""
+    """The answers to `packed` commands, and to the `commands` after them."""
     await connection.send_packed_command(b"".join([*packed, pack(commands)]) if commands else b"".join(packed))
     async with time_limit(connection):
         return await answers(connection, len(packed) + len(commands))
@@ -78,7 +78,7 @@ async def round_trip(
 
 @asynccontextmanager
 async def time_limit(connection: AbstractConnection) -> AsyncGenerator[None]:
-    """One time limit for all answers: redis-py's own, one for each of them, takes longer than reading an answer."""
+    """One time limit for all answers: redis-py's own limit for each answer costs more than reading an answer."""
     try:
         async with asyncio.timeout(connection.socket_timeout):
             yield
@@ -87,10 +87,10 @@ async def time_limit(connection: AbstractConnection) -> AsyncGenerator[None]:
 
 
 async def answers(connection: AbstractConnection, count: int) -> list[Reply]:
-    """The next `count` answers, error answers among them."""
+    """The next `count` answers, including error answers."""
     replies = [await _answer(connection) for _ in range(count)]
     if any(isinstance(reply, ReadOnlyError) for reply in replies):
-        # This was the master and is a replica now, after a failover: the name may lead elsewhere when asked again.
+        # This was the master and is a replica after a failover: the name may resolve to another server next time.
         await connection.disconnect(nowait=True)
     return replies
 
@@ -103,32 +103,32 @@ async def _answer(connection: AbstractConnection) -> Reply:
 
 
 ROUNDS = 5
-"""How often commands are sent on; nodes that do not agree by then will later."""
+"""How often commands are sent on. If the nodes still disagree then, they will agree later."""
 PAUSE = 0.02
-"""Seconds before the second round, the third after twice as long, and so on: news of a slot takes its time."""
+"""Seconds before the second round, doubled for each further round: nodes need time to learn about a slot."""
 
 Send: TypeAlias = Callable[[Sequence[bytes]], Awaitable[list[Reply]]]
 
 
 class Guide(Protocol):
-    """What knows the nodes."""
+    """Knows the nodes of a Cluster."""
 
     async def moved(self, error: MovedError) -> None:
-        """A node said that another has the slot now. Raises `RedisError` if that one is not known to any."""
+        """Note that another node has the slot now. Raises `RedisError` if no node knows that one."""
         ...
 
     async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
-        """The answers of the node a slot moves to, for commands sent on to it. Raises `RedisError`."""
+        """Send commands on to the node that a slot moves to, and return its answers. Raises `RedisError`."""
         ...
 
 
 async def follow(
     guide: Guide, replies: Sequence[Reply], packed: Sequence[bytes], again: Send, behind: Sequence[bytes] = ()
 ) -> list[Reply]:
-    """The answers, those to commands that were sent on among them.
+    """The answers, including those to commands that were sent on.
 
-    `again` sends commands to the node that has the slot by then. `behind`: numbers asked for behind the commands about
-    what came before on the same connection, such as WAIT; they are asked for again, and the least one counts.
+    `again` sends commands to the node that then has the slot. `behind`: commands after the others that return a number
+    about earlier commands of the same connection, such as WAIT. They are sent again, and the smallest number counts.
     Raises `RedisError` if an answer did not come.
     """
     replies = list(replies)
@@ -139,7 +139,7 @@ async def follow(
         if round_:
             await asyncio.sleep(PAUSE * round_)
         error: AskError = replies[sent_on[0]]
-        # Those of one kind at a time; a command's answer may change from the one to the other meanwhile.
+        # One kind at a time: a command's answer may change from one kind to the other between rounds.
         same = [at for at in sent_on if isinstance(replies[at], MovedError) == isinstance(error, MovedError)]
         wanted = [packed[at] for at in same]
         if isinstance(error, MovedError):

@@ -1,8 +1,8 @@
-"""Where a key's server is, as a user's client knows it: the one server, Sentinel's master, or a node of a Cluster.
+"""The server of a key, found through the user's client: one server, Sentinel's master, or a node of a Cluster.
 
-On a Cluster that is the master of the key's slot, which changes by a failover, or when the slot moves. redis-py's own
-look at the nodes waits for each in turn as long as the user's `socket_timeout` says, for ever without one. A node whose
-machine is gone does not refuse, it is silent; so where there is doubt, the nodes are asked here.
+On a Cluster it is the master of the key's slot, which changes after a failover or when the slot moves. redis-py asks
+one node after another and waits up to the user's `socket_timeout` for each, or forever without one. A node on a lost
+machine does not refuse, it only does not answer. So if the master is in doubt, this module asks the nodes.
 """
 
 import asyncio
@@ -36,49 +36,49 @@ __all__ = [
 Client: TypeAlias = Redis | RedisCluster
 
 BUSY_POOL_PATIENCE = 1.0
-"""Seconds to wait for a connection when other users of the pool have them all."""
+"""Seconds to wait for a connection when others use all connections of the pool."""
 BUSY_POOL_PAUSE = 0.005
 
 
 class Place(Protocol):
-    """The server that holds a key, and the pool of the client's that has connections to it."""
+    """The server that has a key, and the client's pool of connections to it."""
 
     @property
     def most(self) -> int:
-        """How many connections the pool gives out at the same time."""
+        """How many connections of the pool can be in use at the same time."""
         ...
 
     async def borrow(self) -> AbstractConnection:
-        """A connection of the pool's, connected. Raises `RedisError`."""
+        """A connected connection of the pool. Raises `RedisError`."""
         ...
 
     async def give_back(self, connection: AbstractConnection) -> None:
-        """Let others have it."""
+        """Return it to the pool."""
         ...
 
     def can_lend(self) -> bool:
-        """Whether the pool has a connection left for somebody else."""
+        """Whether the pool has a free connection for another user."""
         ...
 
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
-        """A connection apart from the pool, not connected yet, whose answers may take `timeout` seconds."""
+        """A connection outside the pool, not connected yet, whose answers may take `timeout` seconds."""
         ...
 
     def doubt(self) -> None:
-        """The server may not be there any more, or may not hold the key: look again before the next connection."""
+        """Note that the server may be gone or may no longer have the key: check before the next connection."""
         ...
 
     async def moved(self, error: MovedError) -> None:
-        """A node said that another has the slot now."""
+        """Note that another node has the slot now."""
         ...
 
     async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
-        """The answers of the node a slot moves to, for commands sent on to it. Raises `RedisError`."""
+        """Send commands on to the node that a slot moves to, and return its answers. Raises `RedisError`."""
         ...
 
 
 def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """A user's connection options, for a connection that reads undecoded and leaves trying again to us."""
+    """A user's connection options, changed for a connection that does not decode answers and does not retry."""
     business = ("maint_notifications", "orig_", "retry_on", "oss_cluster", "redis_connect_func")
     return {name: value for name, value in options.items() if not name.startswith(business)} | {
         "decode_responses": False,
@@ -89,7 +89,7 @@ def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
 
 
 class PoolPlace:
-    """One server, or the master that Sentinel names: the pool knows where."""
+    """One server, or the master that Sentinel names. The pool knows the address."""
 
     def __init__(self, client: Redis) -> None:
         pool = getattr(client, "connection_pool", None)
@@ -102,7 +102,7 @@ class PoolPlace:
         return self._pool.max_connections
 
     async def borrow(self) -> AbstractConnection:
-        """A connection. Others may have taken them all: what they, too, do in a round trip is soon over."""
+        """A connection. If others use all of them, it waits: each use is only one round trip."""
         for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
             try:
                 connection: AbstractConnection = await self._pool.get_connection()
@@ -122,7 +122,7 @@ class PoolPlace:
         return self._pool.connection_class(**own_options(self._pool.connection_kwargs, timeout))
 
     def doubt(self) -> None:
-        pass  # the pool connects anew by the ways it knows
+        pass  # the pool itself reconnects
 
     async def moved(self, error: MovedError) -> None:
         raise error  # the client is not one for a Cluster
@@ -132,9 +132,9 @@ class PoolPlace:
 
 
 NODE_TIME = 1.0
-"""Seconds a node has to say which of them holds what, before another one is asked."""
+"""Seconds that a node has to answer which node has which slots, before another node is asked."""
 TOPOLOGY_TIME = 10.0
-"""Seconds redis-py has to get to know the nodes."""
+"""Seconds that redis-py has to find the nodes."""
 
 
 class ClusterPlace:
@@ -144,9 +144,9 @@ class ClusterPlace:
         self._client = client
         self._key = key
         self._node: ClusterNode | None = None
-        """The slot's master as far as is known; None where that is in doubt."""
+        """The slot's master as far as it is known; None if it is in doubt."""
         self._doubted: str | None = None
-        """The name of the node that was of no use: it is asked last."""
+        """The name of the node that did not work: it is asked last."""
         self._lent: WeakKeyDictionary[AbstractConnection, ClusterNode] = WeakKeyDictionary()
 
     @property
@@ -154,7 +154,7 @@ class ClusterPlace:
         return cast(int, self._client.get_connection_kwargs().get("max_connections") or 2**31)
 
     async def borrow(self) -> AbstractConnection:
-        """A connection to the master; if it is not there, to the one that is by now."""
+        """A connection to the master or, if it is gone, to the new master."""
         try:
             return await self._connected()
         except (RedisError, OSError):
@@ -192,9 +192,9 @@ class ClusterPlace:
         self._node = await self._known(error)
 
     async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
-        """The answers of the node that takes the slot over: it wants to hear ASKING before each command.
+        """The answers of the node that takes over the slot. It requires ASKING before each command.
 
-        Raises `AnswerLostError` when they were sent and an answer did not come, another `RedisError` when not.
+        Raises `AnswerLostError` if they were sent and an answer did not come, another `RedisError` if not sent.
         """
         asking = pack([("ASKING",)])
         commands = [part for one in packed for part in (asking, one)]
@@ -206,11 +206,11 @@ class ClusterPlace:
         return [*replies[1 : len(commands) : 2], *replies[len(commands) :]]
 
     async def _known(self, error: AskError) -> ClusterNode:
-        """The node an answer names. No host stands for that of the node that answered, no port for "ask around"."""
+        """The node that an answer names. No host means the host of the node that answered; no port: ask all nodes."""
         named = cast("str | None", error.host)  # pyright: ignore[reportUnknownMemberType] - untyped there
         host = named or (self._node.host if self._node else "")
         port: int = error.port
-        if (node := self._at(host, port)) is None:  # new since they were last asked, or not known to any
+        if (node := self._at(host, port)) is None:  # it is new since the last query, or no node knows it
             await _known_to_client(self._client, anew=True)
             node = self._at(host, port)
         if node is None:
@@ -257,7 +257,7 @@ def _text(host: bytes | str | None) -> str:
 
 
 async def _known_to_client(client: RedisCluster, *, anew: bool = False) -> None:
-    """Let the user's client get to know the nodes. Raises `RedisError`, as `RedisClusterException` is none."""
+    """Let the user's client find the nodes. Raises `RedisError`, since `RedisClusterException` is no `RedisError`."""
     try:
         async with asyncio.timeout(TOPOLOGY_TIME):
             await client.initialize()
@@ -289,9 +289,9 @@ async def _free(node: ClusterNode) -> Connection:
 
 
 async def _connect(connection: AbstractConnection) -> None:
-    """Connect it, anew where the server has closed it meanwhile, or where something is left in it to be read."""
+    """Connect it. Reconnect it if the server has closed it, or if it still has unread data."""
     await connection.connect()
-    # Its name before redis-py 8, where the old one is deprecated.
+    # The name before redis-py 8, which deprecates it.
     name = "can_read" if hasattr(connection, "can_read") else "can_read_destructive"
     can_read = cast("Callable[[], Awaitable[bool]]", getattr(connection, name))
     try:

@@ -1,4 +1,4 @@
-"""The Lua scripts, each a file in this folder. What several of them use is in `lib/`, and included by name."""
+"""The Lua scripts, one file for each in this folder. Shared code is in `lib/` and included by name."""
 
 import hashlib
 import re
@@ -12,23 +12,23 @@ from rapids._storage.keys import IN_SCRIPTS
 __all__ = ["Script", "assemble", "load"]
 
 _INCLUDE = re.compile(r"-- include: (lib/\w+\.lua)")
-"""A line that stands for the text of another file. A file that is included twice is there once, where it is first."""
+"""A line that includes the text of another file. A file that is included twice appears once, at its first place."""
 
 _NAME = re.compile(r"\$([A-Z_]+)")
-"""Stands for a name that `keys.py` has for the scripts."""
+"""A placeholder for a name that `keys.py` defines for the scripts."""
 
 _POSITION = re.compile(r"@?user_script:(\d+)")
-"""Where in a script an error happened, as servers say it: by a line of the text they were sent."""
+"""The position of an error as servers report it: a line of the text that was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's text and the SHA-1 by which the server knows it (EVALSHA)."""
+    """A script's text, and the SHA-1 by which the server identifies it (EVALSHA)."""
 
     source: bytes
     sha: str
     lines: tuple[str, ...] = ()
-    """For each line of the text, the file it is from and its line there, as `settle.lua:12`."""
+    """For each line of the text, the file it came from and the line there, such as `settle.lua:12`."""
 
     def located(self, message: str) -> str:
         """A server's error message with positions in files instead of positions in the text."""
@@ -46,7 +46,7 @@ def load(name: str) -> Script:
 
 
 def assemble(file: str, text: str) -> Script:
-    """A script from its text and from the files it includes. Raises `ValueError` for one that is not in `lib/`."""
+    """A script made of its text and the files it includes. Raises `ValueError` for a file that is not in `lib/`."""
     lines = list(_lines(file, text, set()))
     source = "".join(f"{text}\n" for _, text in lines).encode()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()

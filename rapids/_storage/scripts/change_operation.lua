@@ -1,8 +1,8 @@
--- Pause, resume or cancel an operation that has not ended. The process that runs it finds out at its next step.
+-- Pause, resume or cancel an operation that has not ended. The process that runs it notices at its next step.
 --
 -- KEYS  the operation, the one of its kind that has not ended, the audit log
--- ARGV  its id, the state it shall be in, time to live in ms, what the audit log calls it, actor, reason
--- Returns the state it was in, or nothing if there is no such operation.
+-- ARGV  its id, the new state, time to live in ms, the action for the audit log, actor, reason
+-- Returns the earlier state, or nothing if there is no such operation.
 -- include: lib/audit.lua
 -- include: lib/time.lua
 local id, wanted, ttl = ARGV[1], ARGV[2], ARGV[3]

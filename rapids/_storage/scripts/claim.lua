@@ -1,11 +1,11 @@
--- Take entries for a consumer: those named that their consumer abandoned, and waiting ones that are due.
--- An entry that is pending but no longer in the stream (a ghost: trimmed away) is acknowledged and reported, not taken;
--- unless a living process has it: that may hold what nobody else can have any more, and lets go of it by itself.
+-- Take entries for a consumer: named entries that their consumer abandoned, and waiting entries that are due.
+-- A pending entry that was trimmed from the stream (a ghost) is acknowledged and reported, not taken, unless a living
+-- process has it: that process may hold the only copy of its fields, and releases it itself.
 --
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, consumer, least idle time in ms of a named entry (0: it must still be this consumer's own),
---       how many due ones to take at most, of how many the oldest (as many or more), what the key begins with by which
---       a living process holds a consumer's name ('': take no notice of it), then ids
+--       how many due entries to take at most, from how many of them to choose the oldest (at least as many), the prefix
+--       of the keys by which living processes hold consumer names ('': ignore them), then ids
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
 -- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
 -- include: lib/time.lua
@@ -47,8 +47,8 @@ end
 -- include: lib/entry_id.lua
 
 local function was_settled(id)
-  -- By somebody who does not know of due times: a consumer on rapids-streams, or one that had lost its lease. A lost
-  -- group that was made again without what waited in it has no consumer for that; one is made where it is given back.
+  -- By a consumer that ignores due times: one on rapids-streams, or one that had lost its lease. A group that was
+  -- recreated without its waiting entries has no consumer for them. The consumer is created when they are restored.
   if not is_in(stream, id) then return false end
   for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
     if row[2] == WAITING then return true end
@@ -58,7 +58,7 @@ end
 
 if room > 0 then
   local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, look)
-  -- Those due in the same millisecond are in the order of text, in which 1-10 comes before 1-9.
+  -- Entries due in the same millisecond are in text order, in which 1-10 comes before 1-9.
   table.sort(due, is_before)
   for i = 1, math.min(room, #due) do
     local id = due[i]
@@ -66,7 +66,7 @@ if room > 0 then
     if not entry and was_settled(id) then
       forget(ledger_key, due_key, parked_key, id)
     elseif not entry then
-      -- Its group was lost, and made again without it.
+      -- Its group was lost and recreated without it.
       local stored = redis.call('HGET', ledger_key, id)
       take(id, stored and cjson.decode(stored).n or 0)
     elseif entry[2] == WAITING then

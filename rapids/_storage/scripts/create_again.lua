@@ -1,12 +1,12 @@
--- Make a group that was lost again, and give it back the entries that wait in it or are parked: those are told beside
--- the stream. In one step, since whoever looked for due entries in between would take them for settled. A group that
--- somebody else made again, without them, is given them back as well.
+-- Recreate a lost group and restore its waiting and parked entries, which are recorded in other keys than the stream.
+-- It is one step: a consumer that looked for due entries in between would treat them as settled. If something else
+-- recreated the group without them, they are restored as well.
 --
--- KEYS  stream, ledger, due, parked, when it was made again
--- ARGV  group, the entry id to resume behind, whether the lost group had given out everything before it (1 | 0),
---       for how many ms it is known that it was made again
--- Returns 1, or 0 if the group was there already. Then it also goes on to this entry id, if it was made at an earlier
--- one: what one process had not read another may have, and holds it.
+-- KEYS  stream, ledger, due, parked, when it was recreated
+-- ARGV  group, the entry id to resume after, whether the lost group had delivered everything before it (1 | 0),
+--       for how many ms to remember that it was recreated
+-- Returns 1, or 0 if the group existed already. Then the group also moves forward to this entry id, if it was created
+-- at an earlier one: what one process had not read, another process may have read, and holds it.
 -- include: lib/entry_id.lua
 -- include: lib/fields.lua
 -- include: lib/holding_consumers.lua
@@ -30,7 +30,7 @@ end
 if not made.err then
   redis.call('SET', KEYS[5], server_time(), 'PX', ARGV[4])
 end
--- A consumer that would keep nothing is not made.
+-- A consumer that would hold nothing is not created.
 if redis.call('EXISTS', KEYS[3]) == 1 then
   give_back(KEYS[1], ARGV[1], KEYS[2], WAITING, function() return redis.call('ZRANGE', KEYS[3], 0, -1) end)
 end

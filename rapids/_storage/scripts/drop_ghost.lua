@@ -1,11 +1,11 @@
--- Acknowledge an entry that was trimmed away, and forget what is kept of it; but not one that is there.
+-- Acknowledge a trimmed entry, and delete what is kept for it. An entry that exists is not changed.
 --
--- In one step: after a failover the answer that it is not there may have come from another server, which was the master
--- before and never had it.
+-- It is one step: after a failover, the answer that the entry is missing may have come from the earlier master, which
+-- never had it.
 --
 -- KEYS  stream, ledger, due
 -- ARGV  group, entry id
--- Returns the fields of an entry that is there after all, else false
+-- Returns the fields of an entry that exists after all, else false.
 local found = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
 if found then return found[2] end
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])

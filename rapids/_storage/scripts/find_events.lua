@@ -1,23 +1,23 @@
--- Look event ids up among the entries after a given one.
+-- Search for event ids among the entries after a given one.
 --
 -- KEYS  stream
--- ARGV  the entry id to start behind, how many entries to look at, then event ids
--- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was looked at, else 0:
--- there were more, or some may have been trimmed away.
+-- ARGV  the entry id to start after, how many entries to read, then event ids
+-- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was read, else 0: there
+-- were more, or some may have been trimmed.
 -- include: lib/time.lua
 local stream, after, most, age = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, found, looked = {}, {}, 0
 
 -- include: lib/fields.lua
 
--- Trimming takes the oldest first: while the one to start behind is there, so is all that came after it.
+-- Trimming removes the oldest entries first: while the entry to start after exists, all later entries exist too.
 local function has_all()
   if #redis.call('XRANGE', stream, after, after) > 0 or redis.call('EXISTS', stream) == 0 then return true end
   local is = fields(redis.call('XINFO', 'STREAM', stream))
   if is['last-generated-id'] == after then return true end
-  -- Redis 6.2 does not count what was added: no telling there.
+  -- Redis 6.2 does not count added entries, so it cannot be known there.
   if after == '0-0' and is['entries-added'] == is.length then return true end
-  -- And while something older than the search is there, so is all that came since that began.
+  -- While an entry older than the search exists, all entries added since its start exist too.
   local first, began = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1], server_ms() - age
   return first and tonumber(string.match(first[1], '^%d+')) < began
 end

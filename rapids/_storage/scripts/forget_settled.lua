@@ -1,9 +1,9 @@
--- Forget what is kept of entries that were acknowledged by somebody who does not know of it: a consumer on
--- rapids-streams that claimed an entry while it waited or was parked, or an operator.
+-- Delete what is kept for entries that were acknowledged without it: by a consumer on rapids-streams that claimed an
+-- entry while it waited or was parked, or by an operator.
 --
 -- KEYS  stream, ledger, due, parked
 -- ARGV  group, then ids
--- Returns the ids forgotten.
+-- Returns the ids whose data was deleted.
 -- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key, group = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
@@ -13,8 +13,8 @@ for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do keepers
 for i = 2, #ARGV do
   local id = ARGV[i]
   local is_pending = pending_of(stream, group, id) ~= nil
-  -- What waits is looked at when it is due. A group that was lost and made again without what was parked in it has no
-  -- consumer for that, and is yet to be given it back.
+  -- Waiting entries are checked when they are due. A group that was recreated without its parked entries has no
+  -- consumer for them; they are restored later.
   local waits = redis.call('ZSCORE', due_key, id)
   local is_parked = redis.call('HEXISTS', parked_key, id) == 1 and not keepers[PARKED]
   if not is_pending and not waits and not is_parked then

@@ -1,12 +1,12 @@
--- Hold a name or a group for one process, or keep holding it.
+-- Hold a name or a group for one process, or renew the hold.
 --
--- KEYS  the key that stands for it
+-- KEYS  the key of the name or group
 -- ARGV  the process's token, time to live in ms
 -- Returns 1 if it is this process's, 0 if another holds it.
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 if holder then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2]) -- which a server without memory still does, and a SET not
+  redis.call('PEXPIRE', KEYS[1], ARGV[2]) -- a server without free memory still runs it, but not a SET
 else
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end

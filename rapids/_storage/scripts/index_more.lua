@@ -1,8 +1,8 @@
--- Catch up with letters that others wrote past the index, up to a bound.
+-- Index letters that were written without the index, up to a limit.
 --
 -- KEYS  dead-letter stream, index
 -- ARGV  how many letters at most, and how many bytes of them
--- Returns 0 if there are more to catch up with at once, else 1: all are indexed by now, or it cannot be done now.
+-- Returns 0 if more letters can be indexed at once, else 1: all are indexed, or it is impossible now.
 -- include: lib/letter_index.lua
 local dlq, index = KEYS[1], KEYS[2]
 local last, to = last_id_of(dlq), redis.call('HGET', index, 'to') or '0-0'

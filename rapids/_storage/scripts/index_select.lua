@@ -1,11 +1,11 @@
--- Ids of letters from the index, those of several fingerprints merged.
+-- Ids of letters from the index; the ids of several fingerprints are merged.
 --
 -- KEYS  dead-letter stream, index
--- ARGV  the epoch of the index that the fingerprints are of, oldest or newest first (1 | -1), the id to begin behind,
---       the id to end at, how many at most, whether to return the letters as well (1 | 0), how many bytes of them are
---       enough, then fingerprints
--- Returns false if the index was made anew since; else {ids or letters as {id, fields}, how many ids were looked at, the
--- last of them, whether that was all (1 | 0)}. Ids of letters that are gone are dropped from the index on the way.
+-- ARGV  the epoch of the index from which the fingerprints come, oldest or newest first (1 | -1), the id to begin
+--       after, the id to end at, how many at most, whether to return the letters as well (1 | 0), after how many bytes
+--       of them to stop, then fingerprints
+-- Returns false if the index was rebuilt since then; else {ids or letters as {id, fields}, how many ids were read, the
+-- last of them, whether that was all (1 | 0)}. Ids of letters that are gone are removed from the index.
 local dlq, index = KEYS[1], KEYS[2]
 local direction, behind, until_, most = tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local whole, enough = ARGV[6] == '1', tonumber(ARGV[7])
@@ -17,12 +17,12 @@ if (redis.call('HGET', index, 'epoch') or '0') ~= ARGV[1] then return false end
 local function comes_first(one, other)
   if one.ms ~= other.ms then return (one.ms < other.ms) == (direction == 1) end
   if one.seq ~= other.seq then return (one.seq < other.seq) == (direction == 1) end
-  -- Too large to tell as numbers.
+  -- Too large to compare as numbers.
   if direction == 1 then return is_before(one.id, other.id) end
   return is_before(other.id, one.id)
 end
 
--- Each fingerprint has a buffer of its next ids; a heap tells which has the first of them all.
+-- Each fingerprint has a buffer of its next ids. A heap finds the fingerprint with the first id.
 local heap = {}
 
 local function head(buffer)

@@ -1,9 +1,9 @@
--- What the index of a dead-letter stream knows. What is not indexed yet is caught up with first, up to a bound.
+-- The state of the index of a dead-letter stream. Letters that are not indexed yet are indexed first, up to a limit.
 --
 -- KEYS  dead-letter stream, index
--- ARGV  how many letters to catch up with at most, and how many bytes of them
+-- ARGV  how many letters to index at most, and how many bytes of them
 -- Returns {letters in the stream, its last id, the id up to which it is indexed, entries of the index, epoch,
--- letters cut away, when last (ms, or false), fingerprints}. A fingerprint is {name, description or false, letters,
+-- letters trimmed, when last (ms, or false), fingerprints}. A fingerprint is {name, description or false, letters,
 -- first id, last id}.
 -- include: lib/letter_index.lua
 -- include: lib/names.lua
@@ -35,7 +35,7 @@ end
 with_index(index, bring_up_to_date)
 local ok, rows, all = pcall(look)
 if not ok and not is_one_of({'WRONGTYPE '}, rows) then error(rows) end
-if not ok or all ~= tonumber(redis.call('HGET', index, 'entries') or 0) then -- a key was lost, or is something else
+if not ok or all ~= tonumber(redis.call('HGET', index, 'entries') or 0) then -- a key was lost or overwritten
   with_index(index, function()
     drop_index(index)
     bring_up_to_date()

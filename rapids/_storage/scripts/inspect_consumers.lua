@@ -1,9 +1,9 @@
--- The consumers of a group, in the order of their names, but for those that only keep entries that wait or are parked.
+-- The consumers of a group by name, without those that hold waiting and parked entries.
 --
 -- KEYS  stream
--- ARGV  group, the name to begin at, how many at most, what the keys for names begin with
+-- ARGV  group, the name to begin at, how many at most, the prefix of the keys for names
 -- Returns {now in ms, consumers, more (1 | 0)}. A consumer is {name, pending, idle in ms, inactive in ms or false,
--- the token of the process that goes by this name or false}.
+-- the token of the process that has this name or false}.
 -- include: lib/time.lua
 -- include: lib/names.lua
 local stream, group, from, most, names = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]

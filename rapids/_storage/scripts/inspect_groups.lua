@@ -1,19 +1,19 @@
--- How far the groups of a stream are, in the order of their names.
+-- How far the groups of a stream are, by name.
 --
 -- KEYS  stream
--- ARGV  the only group that is wanted, or '' for all, the name to begin at, how many groups at most,
---       how many undelivered entries to count where the server does not know the lag,
---       and what these keys begin with: when entries are due, replay streams (all before the group's name), and
+-- ARGV  the only group to return, or '' for all, the name to begin at, how many groups at most,
+--       how many undelivered entries to count if the server does not know the lag,
+--       and the prefixes of these keys: when entries are due, replay streams (both before the group's name), and
 --       names of consumers (before group, colon, name)
--- Returns {now in ms, length, first id, last id, groups, more (1 | 0)}, the ids false where there is no entry. A group
--- is {name, last delivered id, entries read or false, lag or false, undelivered entries counted, the first of them or
--- false, pending, pending of waiting entries, pending of parked ones, oldest pending but for those or false, due
--- entries, entries to replay, consumers, those that live}.
+-- Returns {now in ms, length, first id, last id, groups, more (1 | 0)}; an id is false if there is no entry. A group is
+-- {name, last delivered id, entries read or false, lag or false, undelivered entries counted, the first of them or
+-- false, pending, waiting ones of these, parked ones of these, the oldest of the other pending ones or false, due
+-- entries, entries to replay, consumers, living consumers}.
 -- include: lib/time.lua
 -- include: lib/names.lua
 local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
-local looked_at, enough = 0, 2000 -- consumers: the server does nothing else meanwhile
+local looked_at, enough = 0, 2000 -- consumers: the server does nothing else during a script
 
 -- include: lib/fields.lua
 
@@ -46,7 +46,7 @@ local function seen(is)
   end
   local ours = (held_by[WAITING] and 1 or 0) + (held_by[PARKED] and 1 or 0)
   local count = is.lag and 1 or counted
-  -- Nothing is behind the highest id there is, and asking is an error.
+  -- Nothing comes after the highest possible id, and a query for it is an error.
   local next_ = redis.pcall('XRANGE', stream, '(' .. is['last-delivered-id'], '+', 'COUNT', count)
   return {
     is.name, is['last-delivered-id'], is['entries-read'] or false, is.lag or false, #next_,

@@ -1,8 +1,8 @@
 -- Pending entries of a group, in the order of their ids.
 --
 -- KEYS  stream, ledger, due, parked
--- ARGV  group, the id to begin at, the id to end at ('' for the last one the stream gave out), how many at most,
---       the only consumer that is wanted ('' for all), what the keys for names of consumers begin with
+-- ARGV  group, the id to begin at, the id to end at ('' for the stream's last id), how many at most,
+--       the only consumer to return ('' for all), the prefix of the keys for names of consumers
 -- Returns {now in ms, the id to end at, entries}. An entry is {id, consumer, idle in ms, delivery count, ledger or
 -- false, when it is due in ms or false, why it is parked or false, whether its consumer lives (1 | 0)}.
 -- include: lib/time.lua

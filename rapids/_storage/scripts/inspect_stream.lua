@@ -1,8 +1,8 @@
--- What a stream is like, without the fields of its entries.
+-- The state of a stream, without the fields of its entries.
 --
 -- KEYS  stream
--- Returns {now in ms, length, first id, last id, the last id it gave out, entries ever added, groups, memory in bytes},
--- with false for what is not there or this server does not tell.
+-- Returns {now in ms, length, first id, last id, the last id it assigned, entries ever added, groups, memory in bytes},
+-- with false for what does not exist or what this server does not know.
 -- include: lib/time.lua
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 if info.err then return info end
@@ -10,7 +10,7 @@ local is = {}
 for i = 1, #info, 2 do is[info[i]] = info[i + 1] end
 local function id_of(entry) return entry and entry[1] end
 
-local memory = redis.pcall('MEMORY', 'USAGE', KEYS[1]) -- which a managed server, or its ACL, may not allow
+local memory = redis.pcall('MEMORY', 'USAGE', KEYS[1]) -- a managed server, or its ACL, may not allow it
 if type(memory) ~= 'number' then memory = false end
 
 return {

@@ -1,10 +1,10 @@
 -- Waiting entries of a group, in the order in which they are due.
 --
 -- KEYS  stream, ledger, due
--- ARGV  group, the entry to begin behind as when it is due and its id ('' and '' for the first),
---       the latest time to go to ('' for that of the last entry now), how many at most
+-- ARGV  group, the entry to begin after as its due time and its id ('' and '' for the first),
+--       the latest due time ('' for that of the present last entry), how many at most
 -- Returns {now in ms, the latest time, entries, more (1 | 0)}. An entry is {id, when it is due in ms, consumer or false
--- where it is not pending, idle in ms, delivery count, ledger or false}.
+-- if it is not pending, idle in ms, delivery count, ledger or false}.
 -- include: lib/time.lua
 -- include: lib/entry.lua
 local stream, ledger, due = KEYS[1], KEYS[2], KEYS[3]

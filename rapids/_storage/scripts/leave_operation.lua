@@ -1,15 +1,15 @@
--- Let go of an operation, so that another process may take it, or end it.
+-- Release an operation, so that another process may take it, or end it.
 --
 -- KEYS  the operation, its errors, the one of its kind that has not ended, the audit log
--- ARGV  its id, the process's token, the state it ends in ('' to let go of it), what the audit log calls that, why it
+-- ARGV  its id, the process's token, the state it ends in ('' to release it), the action for the audit log, why it
 --       failed ('' if it did not), time to live in ms
--- Returns 1; 0 if it is not this process's any more, or, to be ended, not running.
+-- Returns 1; 0 if it is no longer this process's, or if it was to be ended and does not run.
 -- include: lib/audit.lua
 -- include: lib/time.lua
 local id, token, ended, why = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local held = redis.call('HMGET', KEYS[1], 'state', 'owner', 'actor', 'done', 'skipped', 'failed')
 if held[2] ~= token then return 0 end
-if held[1] == ended then return 1 end -- asked for again, as the answer was lost
+if held[1] == ended then return 1 end -- the call was repeated, since the answer was lost
 if ended == '' then
   redis.call('HSET', KEYS[1], 'owner', '', 'lease_ms', 0)
   return 1

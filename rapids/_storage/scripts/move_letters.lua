@@ -1,15 +1,15 @@
--- Move dead letters in order, one or many: into the archive, for a replay with their events appended. Where that is for
--- an operation, its counts and place are written in the same step, so that they are exactly what was moved.
+-- Move dead letters in order, one or many, to the archive. For a replay, append their events. For an operation, its
+-- counts and place are written in the same step, so that they are always exactly what was moved.
 --
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, letters that failed again,
 --       audit log, the operation (any key for none), the stream that a given event is appended to (any key for none)
--- ARGV  the operation's owner ('' for no operation), whether this is one letter by itself, which is moved or is an error
+-- ARGV  the operation's owner ('' for no operation), whether this is a single letter, which is moved or is an error
 --       (1 | 0), retention in ms, most archived letters to keep, after how many bytes of letters to stop, the only hash
---       tag that streams to replay into may have ('' for any), maximum length of the streams that are replayed into (0
---       for none), scope ('' to discard, or where the event is given), number of values of the change, those names and
---       values, number of values of a given event (0 for none), those names and values, then entry ids
--- Returns 'stopped' if the operation is not running, or is another process's; else {moved, skipped since they were gone,
--- the last entry id processed ('' for none), the one that must be moved by itself ('' for none), why, the id of the
+--       tag that streams for replays may have ('' for any), maximum length of the streams for replays (0 for none),
+--       scope ('' to discard, or if the event is given), number of values of the change, its names and values, number
+--       of values of a given event (0 for none), its names and values, then entry ids
+-- Returns 'stopped' if the operation does not run, or is another process's; else {moved, skipped since they were gone,
+-- the last entry id processed ('' for none), the letter that must be moved on its own ('' for none), why, the id of the
 -- entry appended last ('' for none)}.
 -- include: lib/letter_archive.lua
 -- include: lib/names.lua
@@ -33,7 +33,7 @@ local function tag_of(stream) return string.match(stream, '^[^{]*{([^}]+)}') end
 
 local function is_plain(name) return string.match(name, '^[\33-\126]+$') end
 
--- Where letters of a stream and a group are replayed into; or nothing and why this is not done here.
+-- The stream for replays of letters of a stream and a group; or nothing and the reason why it is not done here.
 local function target_of(stream, group)
   if not is_plain(stream) or not is_plain(group) then return nil, 'irregular' end
   local stream_tag = tag_of(stream)
@@ -43,7 +43,7 @@ local function target_of(stream, group)
   return (stream_tag and stream or '{' .. stream .. '}') .. REPLAY_STREAM .. group
 end
 
--- Tables for each letter are made once and filled anew: a server's allocator takes much of the time of a move.
+-- Tables for letters are created once and filled again: the server's allocator takes much of the time of a move.
 local replay = {'XADD', ''}
 if maxlen ~= '0' then replay[3], replay[4], replay[5] = 'MAXLEN', '~', maxlen end
 replay[#replay + 1] = '*'
@@ -56,8 +56,8 @@ end
 
 local targets = {}
 
--- Fill the command that replays a letter, its fields by name in `has`. Returns how many parts it has; or nothing and why
--- this is not done here.
+-- Fill the command that replays a letter, whose fields by name are in `has`. Returns how many parts it has; or nothing
+-- and the reason why it is not done here.
 local function fill_replay(letter_id, has)
   local stream, group = has.original_stream, has.original_group
   if has.original_fields or not stream or not group then return nil, 'irregular' end
@@ -88,7 +88,7 @@ local function fill_replay(letter_id, has)
   end
   if scope ~= 'everyone' then
     local count = string.match(has.replay_count or '', '^%d+$') or '0'
-    if #count > 15 then return nil, 'irregular' end -- more than a number here holds exactly
+    if #count > 15 then return nil, 'irregular' end -- more digits than a Lua number holds exactly
     replay[n + 1], replay[n + 2] = 'replay_handler', scope == 'handler' and (has.handler or '') or ''
     replay[n + 3], replay[n + 4] = 'replay_of', letter_id
     replay[n + 5], replay[n + 6] = 'replay_count', string.format('%.0f', tonumber(count) + 1)
@@ -98,7 +98,7 @@ local function fill_replay(letter_id, has)
   return n
 end
 
--- The change as JSON, but for the id that its letter was appended by: many differ in no more.
+-- The change as JSON, without the id of the appended entry, which is often the only difference between letters.
 local beginnings = {}
 local function beginning_of(target)
   local beginning = beginnings[target]
@@ -114,7 +114,7 @@ local done, skipped, last, blocked, why, bytes, appended = 0, 0, '', '', '', 0, 
 local moved, was_restored, by_fingerprint = {'XDEL', dlq}, {'ZREM', restored}, {}
 local places = {'ZADD', archived}
 
--- Letters one behind the other are read some at a time, as long as they are the wanted ones, and small.
+-- Consecutive letters are read several at a time, as long as they are the wanted letters, and small.
 local ahead, window = {}, 1
 local function read(i)
   if not ahead[ARGV[i]] then
@@ -134,7 +134,7 @@ for i = first, #ARGV do
   local entry_id = ARGV[i]
   local letter = read(i)
   if letter then
-    if parts > 200 then has = {} end -- to empty it takes as long as it was ever large
+    if parts > 200 then has = {} end -- emptying it takes as long as its largest size ever
     for name in pairs(has) do has[name] = nil end
     parts = #letter
     local size, own = 0, 3
@@ -211,7 +211,7 @@ elseif done > 0 then
     'action', 'letter_' .. change.action, 'actor', change.actor, 'reason', change.reason, 'letter', moved_id,
     'scope', change.scope or '',
   }
-  if change.data then -- the history of the letter has the changed data
+  if change.data then -- the letter's history has the changed data
     entry[#entry + 1] = 'edited'; entry[#entry + 1] = 'true'
   end
   audit(KEYS[7], entry)

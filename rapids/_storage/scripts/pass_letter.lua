@@ -1,9 +1,9 @@
--- Count a letter that an operation did not move, and why; once, however often this is asked for.
+-- Count a letter that an operation did not move, with the reason. Repeated calls count it only once.
 --
 -- KEYS  the operation, its errors
 -- ARGV  the process's token, what to count it as (`skipped` or `failed`), the letter's place in the selection, why (''
 --       for no reason), how many errors to keep, time to live in ms
--- Returns 1; 0 if the operation is not this process's any more.
+-- Returns 1; 0 if the operation is no longer this process's.
 local held = redis.call('HMGET', KEYS[1], 'owner', 'cursor')
 if held[1] ~= ARGV[1] then return 0 end
 if held[2] == ARGV[3] then return 1 end

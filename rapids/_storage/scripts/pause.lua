@@ -1,9 +1,9 @@
--- Pause a group. One that is paused already stays as it is: the first one counts.
+-- Pause a group. If it is paused already, the first pause stays.
 --
 -- KEYS  stream, paused, audit log
 -- ARGV  group, actor, reason
--- Returns {actor, reason, since in ms} of the pause that holds; nothing if there is no such group, an error if there is
--- no such stream.
+-- Returns {actor, reason, since in ms} of the current pause; nothing if there is no such group, an error if there is no
+-- such stream.
 -- include: lib/fields.lua
 -- include: lib/audit.lua
 -- include: lib/time.lua

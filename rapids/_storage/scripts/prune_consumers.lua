@@ -1,8 +1,8 @@
--- Remove consumers that are gone and own nothing. XGROUP DELCONSUMER throws away what a consumer has pending, so the
--- look and the removal are one step.
+-- Remove consumers that are gone and own nothing. XGROUP DELCONSUMER deletes a consumer's pending entries, so the check
+-- and the removal are one step.
 --
 -- KEYS  stream, then for each consumer the key by which a living process holds its name
--- ARGV  group, least silence in ms, then the consumers' names
+-- ARGV  group, least idle time in ms, then the consumers' names
 -- Returns the names removed.
 local stream, group, silence = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local gone, removed = {}, {}

@@ -1,8 +1,8 @@
--- Tell a group that was made anew which entries a consumer holds: those that nobody has, and that are in the stream.
+-- Register a consumer's entries with a recreated group, if they are in the stream and no consumer has them.
 --
 -- KEYS  stream
 -- ARGV  group, consumer, then ids
--- Returns {ours, others}: the ids that are this consumer's now, and those that another has.
+-- Returns {ours, others}: the ids that are now this consumer's, and those that another consumer has.
 -- include: lib/entry.lua
 local ours, others = {}, {}
 for i = 3, #ARGV do

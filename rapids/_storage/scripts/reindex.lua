@@ -1,4 +1,4 @@
--- Forget the index of a dead-letter stream, so that it is made anew.
+-- Delete the index of a dead-letter stream, so that it is rebuilt.
 --
 -- KEYS  index, audit log
 -- ARGV  actor, reason

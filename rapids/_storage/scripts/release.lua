@@ -1,6 +1,6 @@
--- Let go of what `hold` holds, if this process still does.
+-- Release what `hold` holds, if this process still holds it.
 --
--- KEYS  the key that stands for it
+-- KEYS  the key of the name or group
 -- ARGV  the process's token
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0

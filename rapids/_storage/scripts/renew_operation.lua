@@ -1,8 +1,8 @@
--- Go on holding an operation.
+-- Renew the lease of an operation.
 --
 -- KEYS  the operation, its errors, the one of its kind that has not ended
 -- ARGV  the process's token, its lease in ms, time to live in ms
--- Returns 1; 0 if it is not this process's any more, or not running.
+-- Returns 1; 0 if it is no longer this process's, or does not run.
 -- include: lib/time.lua
 local held = redis.call('HMGET', KEYS[1], 'state', 'owner')
 if held[1] ~= 'running' or held[2] ~= ARGV[1] then return 0 end

@@ -1,9 +1,9 @@
--- How far an entry of a group's replay stream is.
+-- The state of an entry of a group's replay stream.
 --
 -- KEYS  replay stream
 -- ARGV  group, entry id
--- Returns 'undelivered', 'pending', 'gone' (it is deleted once it is settled), or 'unknown' where the stream or the group
--- is not there any more, so that nothing tells.
+-- Returns 'undelivered', 'pending', 'gone' (it is deleted when it is settled), or 'unknown' if the stream or the group
+-- no longer exists.
 -- include: lib/entry_id.lua
 local stream, group, id = KEYS[1], ARGV[1], ARGV[2]
 local rows = redis.pcall('XRANGE', stream, id, id)

@@ -1,14 +1,14 @@
--- Bring discarded letters back, one or many, in the order in which they were archived. Where that is for an operation, its
--- counts and place are written in the same step, so that they are exactly what was restored.
+-- Restore discarded letters, one or many, in the order in which they were archived. For an operation, its counts and
+-- place are written in the same step, so that they are always exactly what was restored.
 --
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, audit log, the operation (any
 --       key for none)
 -- ARGV  the operation's owner ('' for no operation), maximum length of the dead-letter stream (0 for none), after how many
---       bytes of letters to stop, number of values of the change, those names and values, then ids of entries of the
---       archive, or without an operation the id of one letter
--- Returns 'stopped' if the operation is not running, or is another process's; else {restored, skipped since they were
+--       bytes of letters to stop, number of values of the change, its names and values, then ids of entries of the
+--       archive or, without an operation, the id of one letter
+-- Returns 'stopped' if the operation does not run, or is another process's; else {restored, skipped since they were
 -- gone or not discarded, the last one processed ('' for none), the one for which the dead-letter stream has no room (''
--- for none), why}. An operation does not cut other letters away to restore many.
+-- for none), why}. An operation does not trim other letters to restore many.
 -- include: lib/letters.lua
 -- include: lib/letter_restore.lua
 local keys = {dlq = KEYS[1], index = KEYS[2], archive = KEYS[3], archived = KEYS[4], restored = KEYS[5]}
@@ -40,7 +40,7 @@ for i = 5 + values, #ARGV do
     blocked = ARGV[i]
     break
   end
-  -- Few have the same millisecond: a restored letter is looked for among those of its own.
+  -- Few have the same millisecond: a restored letter is searched among those of its own millisecond.
   local entry_id = row and bring_back(keys, row, maxlen, change, before, math.floor(now / 1000) + math.floor(done / 20))
   if entry_id then
     before, done = entry_id, done + 1

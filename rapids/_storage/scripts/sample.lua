@@ -1,11 +1,11 @@
--- How far a group has read its stream, and where the stream begins by now. It changes nothing.
+-- How far a group has read its stream, and where the stream now begins. It changes nothing.
 --
--- KEYS  stream, mark: it was trimmed lately of what all groups have settled
+-- KEYS  stream, mark: entries that all groups have settled were recently trimmed
 -- ARGV  group, how many entries a read brings at most
--- Returns false where there is no such stream or group, else {length, how many were ever added (-1: not known), first
--- and last entry id, the last id it gave out, id last delivered, how many the group has read (-1: not known), and its
--- lag (-1: not known), the next entry id to be delivered, that of the read after the next, whether the mark is there};
--- '' where there is no such entry. The read after the next is looked for only where the server does not count.
+-- Returns false if there is no such stream or group, else {length, how many were ever added (-1: not known), first and
+-- last entry id, the last id it assigned, id last delivered, how many the group has read (-1: not known), and its lag
+-- (-1: not known), the next entry id to be delivered, the first id of the read after the next one, whether the mark
+-- exists}; '' if there is no such entry. The read after the next one is found only if the server does not count.
 local stream, group_name, batch = KEYS[1], ARGV[1], tonumber(ARGV[2])
 
 -- include: lib/fields.lua

@@ -1,19 +1,19 @@
--- Settle one entry: write its dead letters, mark the ledger, and last of all acknowledge, keep, park or hand it back.
--- A script is not rolled back when a command in it fails, so the order is what keeps an entry from being lost: until
--- the last step it is pending, and the ledger keeps a second run from writing a letter twice.
+-- Settle one entry: write its dead letters, write the ledger, and last of all acknowledge, keep, park or release it.
+-- Redis does not roll a script back when a command in it fails, so the order prevents the loss of an entry: until the
+-- last step the entry is pending, and the ledger prevents a second run from writing a letter twice.
 --
--- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys where there are no letters)
+-- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys if there are no letters)
 -- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back | bury: write the letters of an entry that is
---       neither pending nor in the stream any more, and that only this consumer can have handled),
+--       no longer pending or in the stream, and that only this consumer can have handled),
 --       delete after ack (1 | 0), delay in ms,
---       delivery count to leave behind (hand_back), why (park), the ledger to write (in it, a handler that waits has
---       a delay in ms, or when it is due if it waited before),
+--       delivery count to set (hand_back), why (park), the ledger to write (in it, a handler that waits has a delay in
+--       ms, or its due time if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
---       the ledger as it was when the entry was taken ('' for none),
+--       the ledger from when the entry was taken ('' for none),
 --       and for each letter: handler, number of values, names and values in turn.
--- Returns what was done: acked, kept, parked, handed_back, buried; or gone (it was not pending any more), lost (another
--- consumer has it: only what is done was written), stale (this consumer has got it again since: it was settled before),
--- trimmed (it is no longer in the stream, and could not be given to a consumer again: nothing but letters was written).
+-- Returns what was done: acked, kept, parked, handed_back, buried; or gone (it was no longer pending), lost (another
+-- consumer has it: only the finished handlers were written), stale (this consumer got it again since: it was settled
+-- before), trimmed (it is no longer in the stream and cannot be delivered again: only letters were written).
 -- include: lib/letters.lua
 -- include: lib/fields.lua
 -- include: lib/holding_consumers.lua
@@ -50,13 +50,13 @@ for _, wait in pairs(ledger.waits or {}) do
 end
 
 local function write_ledger(done, dead, gave_up, of)
-  -- An empty Lua table is written as {}, which reads back as empty either way. `of` has who waits, and what failed.
+  -- An empty Lua table is written as {}, which is read as empty in both cases. `of` has waits and failed attempts.
   redis.call('HSET', ledger_key, id, cjson.encode(
     {n = ledger.n, done = done, dead = dead, gave_up = gave_up, waits = of.waits, attempts = of.attempts}))
 end
 
 local function has_letter(handler)
-  -- Of an entry that is not pending no ledger tells. It was settled just now, if it was: so its letter is a late one.
+  -- An entry that is not pending has no ledger. If it was settled, that was just now: so its letter is a late one.
   for _, row in ipairs(redis.call('XREVRANGE', dlq, '+', '-', 'COUNT', 1000)) do
     local letter = fields(row[2])
     local is_of_entry = letter.original_msg_id == id and letter.original_group == group
@@ -68,7 +68,7 @@ end
 local pending = pending_of(stream, group, id)
 local buries = verb == 'bury' and not pending
 if not pending and not buries then
-  -- One that is to be delivered again waits for that, though its group was lost and made again without it.
+  -- An entry that must be delivered again still waits, even if its group was lost and recreated without it.
   if not redis.call('ZSCORE', due_key, id) then forget(ledger_key, due_key, parked_key, id) end
   return 'gone'
 end
@@ -78,8 +78,8 @@ local stored = redis.call('HGET', ledger_key, id)
 if stored then known = cjson.decode(stored) end
 
 local function is_undone()
-  -- Whether a dead letter that was there when the entry was taken is not any more, by the ledger: a failover lost both.
-  -- The handler did not run this time, and is to run again.
+  -- Whether the ledger no longer has a dead letter that it had when the entry was taken: a failover lost both.
+  -- The handler did not run this time, and must run again.
   local has = {}
   for _, name in ipairs(known.dead) do has[name] = true end
   local taken = ARGV[13] ~= '' and cjson.decode(ARGV[13]) or {dead = {}}
@@ -91,7 +91,7 @@ end
 
 local undone = not buries and is_undone()
 if not buries and (undone or pending[2] ~= consumer) then
-  -- The lease was lost: another consumer runs this entry now, or will. What this one finished, it need not repeat.
+  -- The lease was lost: another consumer runs this entry now, or will. It need not repeat what this one finished.
   if verb == 'ack' and letters == 0 and not undone then
     acknowledge()
   elseif #ledger.done > 0 then

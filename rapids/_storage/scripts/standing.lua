@@ -1,4 +1,4 @@
--- How far a group is with its streams. In a script, since XINFO STREAM would send two entries along, of any size.
+-- How far a group has read its streams. It is a script, since XINFO STREAM would also send two entries of any size.
 --
 -- KEYS  stream, replay stream, due, replay stream's due, paused
 -- ARGV  group
@@ -19,7 +19,7 @@ local function group_of(stream)
 end
 
 local function has_more(stream, group)
-  -- Not by the last id: what was deleted or trimmed away is never delivered.
+  -- The last id is not enough: deleted or trimmed entries are never delivered.
   local more = redis.pcall('XRANGE', stream, '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
   return not more.err and #more > 0
 end

@@ -1,9 +1,9 @@
--- Begin an operation, unless another of its kind on this dead-letter stream has not ended.
+-- Start an operation, unless another of its kind on this dead-letter stream has not ended.
 --
 -- KEYS  the operation, the one of its kind that has not ended, the operations by creation, the audit log
--- ARGV  its id, time to live in ms, how many operations to keep, what the keys of operations begin with, actor, reason,
+-- ARGV  its id, time to live in ms, how many operations to keep, the prefix of the keys of operations, actor, reason,
 --       then its names and values
--- Returns the id of the operation that is in its way, or nothing.
+-- Returns the id of the other operation that has not ended, or nothing.
 -- include: lib/audit.lua
 -- include: lib/time.lua
 -- include: lib/names.lua
@@ -23,7 +23,7 @@ redis.call('PEXPIRE', KEYS[3], ttl)
 local over = redis.call('ZCARD', KEYS[3]) - most
 for _, old in ipairs(over > 0 and redis.call('ZRANGE', KEYS[3], 0, most) or {}) do
   local state = redis.call('HGET', prefix .. old, 'state')
-  if over > 0 and state ~= 'running' and state ~= 'paused' then -- which are few: one of each kind
+  if over > 0 and state ~= 'running' and state ~= 'paused' then -- there are few of these: one of each kind
     redis.call('DEL', prefix .. old, prefix .. old .. ERRORS)
     redis.call('ZREM', KEYS[3], old)
     over = over - 1

@@ -1,4 +1,4 @@
--- Write to a stream without changing it, so that a WAIT after it covers what was written before, by whomever.
+-- Write to a stream without changing it, so that a WAIT after it covers all earlier writes, also by other connections.
 --
 -- KEYS  stream
 -- include: lib/last_id.lua

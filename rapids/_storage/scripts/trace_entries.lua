@@ -1,15 +1,14 @@
--- Look for the entries of one correlation id, from the newest on. Only they are sent back.
+-- Search for the entries of one correlation id, newest first. Only these are returned.
 --
 -- KEYS  stream
--- ARGV  the id to begin at ('(' before it: behind it), the oldest to go to, the correlation id,
---       how many entries to look at, how many bytes of them, how many bytes to send back, number of names to send back,
---       these names, each with how many bytes of its value at the most, then ids of entries: letters of these are
---       wanted, too
--- Of the limits, the bytes are passed by a few entries at the most. An entry without a correlation id stands for its
--- own event id: its handlers give that to what they emit.
--- Returns {now in ms, entries looked at, the first and the last of them or false, whether the range ended (1 | 0), the
--- stream's oldest entry or false, found}. One that was found is {id, values, lengths of the values}, in the order of the
--- names; a value is false where there is none.
+-- ARGV  the id to begin at ('(' before it: after it), the oldest id to read, the correlation id,
+--       how many entries to read, how many bytes of them, how many bytes to return, number of names to return,
+--       these names, each with the maximum bytes of its value, then ids of entries: letters of these are returned too
+-- The limits in bytes may be exceeded by a few entries. An entry without a correlation id has its own event id as one:
+-- its handlers pass that on to what they emit.
+-- Returns {now in ms, entries read, the first and the last of them or false, whether the range ended (1 | 0), the
+-- stream's oldest entry or false, found}. A found entry is {id, values, lengths of the values}, in the order of the
+-- names; a missing value is false.
 -- include: lib/time.lua
 local stream, from, oldest, wanted = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local most, most_bytes, most_back, names = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -38,7 +37,7 @@ local function add(id, of)
   found[#found + 1] = {id, values, lengths}
 end
 
-local step = 4 -- until it is known how large the entries are
+local step = 4 -- until the size of entries is known
 while looked < most and bytes < most_bytes and back < most_back and ended == 0 do
   local count = math.min(step, most - looked)
   local rows, before = redis.call('XREVRANGE', stream, from, oldest, 'COUNT', count), bytes

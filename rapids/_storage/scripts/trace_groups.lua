@@ -1,10 +1,10 @@
--- What each group of a stream has made of some entries.
+-- The states of some entries in each group of a stream.
 --
 -- KEYS  stream
--- ARGV  how many groups at the most, what these keys begin with: ledgers, when entries are due, why they are parked (all
+-- ARGV  how many groups at most, the prefixes of these keys: ledgers, when entries are due, why they are parked (all
 --       before the group's name), and names of consumers (before group, colon, name); then the entries
--- Returns {groups, more (1 | 0)}, nothing where there is no stream. A group is {name, entries}, an entry {state,
--- pending entry as inspect_pending tells it, or false}. The state is `undelivered`, `pending` or `settled`.
+-- Returns {groups, more (1 | 0)}, nothing if there is no stream. A group is {name, entries}, an entry {state, pending
+-- entry as inspect_pending returns it, or false}. The state is `undelivered`, `pending` or `settled`.
 -- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, most, ledger, due, parked, names = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]

@@ -1,10 +1,10 @@
--- Remove from a stream what every group of it has settled, whoever made the group. In one step, since a group could go
--- back, or take an entry, in between.
+-- Remove the entries that every group of a stream has settled, also groups that Rapids did not create. It is one step,
+-- since a group could move back, or take an entry, in between.
 --
--- KEYS  stream, mark: tells for a while that this was done
--- ARGV  a group that must be there (one that was lost and is to be made again still needs what it had), the age in ms
---       from which on entries may be removed, how many to remove at most, how long to leave the mark in ms
--- Returns {removed, left in the stream, held}: held is false where all groups are done, else the oldest entry that some
+-- KEYS  stream, mark: remembers for some time that this was done
+-- ARGV  a group that must exist (a lost group that will be recreated still needs its entries), the least age in ms of
+--       entries to remove, how many to remove at most, how long to keep the mark in ms
+-- Returns {removed, left in the stream, held}: held is false if all groups are done, else the oldest entry that some
 -- group has not settled: {group, entry id, its age in ms, the consumer that has it, or '' if it is not read yet}
 -- include: lib/time.lua
 local stream, mark = KEYS[1], KEYS[2]
@@ -17,7 +17,7 @@ local own, least_age, most, mark_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[
 if redis.call('EXISTS', stream) == 0 then return {0, 0, false} end
 local now = server_ms()
 
--- The last entry that a group has read is kept, and tells whoever looks that nothing behind it was removed.
+-- The last entry that a group has read is kept, as proof that no later entry was removed.
 local upto, slowest, has_own = nil, nil, false
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local group = fields(row)
@@ -33,7 +33,7 @@ for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 end
 
 local removed = 0
--- One entry older than that is kept, too: by it an emitter knows that what it wrote since can still be found.
+-- One entry older than that is also kept: an emitter knows by it that its later writes can still be found.
 local old = redis.call('XREVRANGE', stream, string.format('%.0f', now - least_age), '-', 'COUNT', 1)[1]
 if has_own and old then
   if is_before(old[1], upto) then

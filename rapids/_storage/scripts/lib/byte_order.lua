@@ -1,4 +1,4 @@
--- Lua compares by the server's locale, and the order in Redis is that of bytes.
+-- Lua compares text by the server's locale, but Redis orders by bytes.
 local function is_below(one, other)
   for i = 1, math.min(#one, #other) do
     local byte, other_byte = string.byte(one, i), string.byte(other, i)

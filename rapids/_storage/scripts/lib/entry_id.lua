@@ -1,4 +1,4 @@
--- Of numbers as text: an id may be too large for one.
+-- Compares numbers as text, since an id may be too large for a Lua number.
 local function is_smaller(one, other)
   if #one ~= #other then return #one < #other end
   return one < other

@@ -1,9 +1,9 @@
 -- include: lib/entry.lua
 
 local function give_back(stream, group, ledger, keeper, listed)
-  -- What a consumer keeps, waiting or parked, as a function lists it. Where there is no such consumer, the group was
-  -- lost and made again by somebody who does not know what was kept in it. Where there is one, it was given back
-  -- before, and what is not pending now was settled since: then the list, which may be long, is not asked for.
+  -- The waiting or parked entries that a consumer holds, listed by a function. If there is no such consumer, the group
+  -- was lost and recreated without them. If there is one, they were restored before, and those that are not pending now
+  -- were settled since then: in this case the function is not called, since the list may be long.
   if redis.call('XGROUP', 'CREATECONSUMER', stream, group, keeper) == 0 then return end
   for _, id in ipairs(listed()) do
     if not pending_of(stream, group, id) and is_in(stream, id) then

@@ -1,4 +1,4 @@
--- The last id a stream ever gave out; 0-0 where there is no such stream.
+-- The last id that a stream ever assigned; 0-0 if there is no such stream.
 local function last_id_of(stream)
   if redis.call('EXISTS', stream) == 0 then return '0-0' end
   local info = redis.call('XINFO', 'STREAM', stream)

@@ -1,11 +1,11 @@
--- Moving dead letters out of their stream into the archive, and back. The archive is one stream of letters by the time
--- they were archived; a letter's own fields come first, then its id and what was done to it (`rapids:history`, JSON).
--- A restored letter takes its history along, and only where `restored` vouches for its entry is that believed.
+-- Moves of dead letters from their stream to the archive, and back. The archive is one stream of letters by the time of
+-- archiving. A letter's own fields come first, then its id and what was done to it (`rapids:history`, JSON). A restored
+-- letter keeps its history, which is trusted only if `restored` has its entry.
 -- include: lib/letter_index.lua
 -- include: lib/audit.lua
 
 local HISTORY, LETTER = 'rapids:history', 'rapids:letter_id'
-local MOST_VALUES = 7900 -- of a letter; Lua hands a command no more than 8,000
+local MOST_VALUES = 7900 -- of a letter; Lua can pass at most 8,000 to a command
 local LONGEST_HISTORY, FEWEST_CHANGES = 16384, 20
 
 local function value_of(letter, name)
@@ -21,7 +21,7 @@ end
 
 local function milliseconds(us) return string.format('%.0f', math.floor(us / 1000)) end
 
--- The letter's own id, and whether it was restored: then it has another than its entry, if it is not making that up.
+-- The letter's own id, and whether it was restored: then its id differs from its entry's, unless the id is forged.
 local function identity(restored, entry_id, letter)
   local claimed = value_of(letter, 'letter_id')
   if claimed and claimed ~= '' and claimed ~= entry_id then
@@ -31,7 +31,7 @@ local function identity(restored, entry_id, letter)
   return entry_id, false
 end
 
--- The changes of a history; none of one that somebody spoilt.
+-- The changes of a history; none if the history was damaged.
 local function changes_in(history)
   local ok, changes = pcall(cjson.decode, history)
   return ok and type(changes) == 'table' and changes or {}
@@ -50,7 +50,7 @@ end
 
 local function changed(history, change) return lengthened(history, cjson.encode(change)) end
 
--- What holds something else than it should fails here, before anything is changed.
+-- Keys of a wrong type fail here, before anything is changed.
 local function check_kinds(archived, restored, again)
   redis.call('ZCARD', archived)
   redis.call('ZCARD', restored)
@@ -63,8 +63,8 @@ local function archive_end(archive, now)
   return math.max(now, tonumber(last) + 1)
 end
 
--- Store a letter by a command that has all of it but its id and its history; `n`: how many parts that are. What is
--- behind them, of another letter, does not count.
+-- Store a letter by a command that has all parts except its id and its history; `n` is the number of these parts. Later
+-- parts are those of another letter and do not count.
 local function store(command, n, letter_id, history)
   command[n + 1], command[n + 2], command[n + 3], command[n + 4] = LETTER, letter_id, HISTORY, history
   redis.call(unpack(command, 1, n + 4))
@@ -75,7 +75,7 @@ local function take_out(archive, archived, place, letter_id)
   redis.call('ZREM', archived, letter_id)
 end
 
--- Drop the oldest letters: those past their retention (in ms), and those that are too many.
+-- Remove the oldest letters: those whose retention (in ms) has ended, and those above the limit.
 local function bound_archive(archive, archived, again, now, retention, most)
   local over = math.min(redis.call('ZCARD', archived) - most, 2000)
   if over <= 0 then
@@ -92,7 +92,7 @@ local function bound_archive(archive, archived, again, now, retention, most)
   for _, key in ipairs({archive, archived, again}) do redis.call('PEXPIRE', key, retention) end
 end
 
--- Whether a process may go on with an operation.
+-- Whether a process may continue an operation.
 local function goes_on(operation, owner)
   local held = redis.call('HMGET', operation, 'state', 'owner')
   return held[1] == 'running' and held[2] == owner

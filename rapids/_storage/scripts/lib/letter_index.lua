@@ -1,10 +1,9 @@
--- The index of a dead-letter stream: for each fingerprint (what letters have in common that are of one cause) a stream
--- whose entry ids are those of its letters. A stream keeps an id in a tenth of what a sorted set takes for it.
+-- The index of a dead-letter stream: for each fingerprint (what letters of one cause have in common) a stream whose
+-- entry ids are those of its letters. A stream needs a tenth of the memory of a sorted set for an id.
 --
--- It holds every letter up to the id `to` in the hash `index`, in order; what others write without it is caught up with
--- when next somebody writes or reads. Ids of letters that were trimmed away stay until they are more than the letters
--- there are, or somebody looks. Nothing here may keep a letter from being written or moved: what goes wrong in the index
--- is put right by making it anew.
+-- It has every letter up to the id `to` in the hash `index`, in order. Letters that were written without it are added
+-- at the next write or read. Ids of trimmed letters stay until they are more than the existing letters, or until they
+-- are read. Nothing here may prevent a letter from being written or moved: an index with errors is rebuilt.
 -- include: lib/entry_id.lua
 -- include: lib/last_id.lua
 -- include: lib/names.lua
@@ -18,7 +17,7 @@ local function part(value)
   return #value, value
 end
 
--- Put together at once: this is done for each of many letters, and what is made on the way is garbage.
+-- It is concatenated in one step: this runs for each of many letters, and intermediate strings would be garbage.
 local function description_of(values)
   local n1, group = part(values.original_group)
   local n2, handler = part(values.handler)
@@ -38,12 +37,12 @@ local function describe(letter)
   return description_of(values)
 end
 
-local OTHERS = 'others' -- of which there were too many
+local OTHERS = 'others' -- fingerprints above the limit
 
 local known_names = {} -- by description
 
 local function name_of(description)
-  if not redis.sha1hex then return OTHERS end -- fakeredis has none, and serves as the server in fast tests
+  if not redis.sha1hex then return OTHERS end -- fakeredis, used in fast tests, does not have it
   local name = known_names[description]
   if not name then
     name = string.sub(redis.sha1hex(description), 1, 16)
@@ -68,13 +67,13 @@ local function fingerprint_for(index, letter)
   if name ~= OTHERS and redis.call('HEXISTS', all, name) == 0 then
     if redis.call('HLEN', all) >= MOST_FINGERPRINTS then return OTHERS end
     redis.call('HSET', all, name, description)
-    redis.call('UNLINK', index .. ':' .. name) -- there is one if the names were lost
+    redis.call('UNLINK', index .. ':' .. name) -- it exists if the names were lost
   end
   return name
 end
 
--- It is not believed any more before anything of it is gone: where its slot is on the move, this may end half way. What
--- comes first is what a server does that is short of memory.
+-- The index is marked as invalid before any part of it is deleted: if its slot is being moved, this may end half way.
+-- The first command is one that a server without free memory still runs.
 local function drop_index(index)
   redis.call('HDEL', index, 'to', 'entries')
   redis.call('HINCRBY', index, 'epoch', 1)
@@ -92,16 +91,16 @@ local function is_one_of(answers, err)
   return false
 end
 
-local REFUSALS = {'OOM ', 'MISCONF ', 'NOREPLICAS ', 'READONLY '} -- of writes, which are no fault of the index
+local REFUSALS = {'OOM ', 'MISCONF ', 'NOREPLICAS ', 'READONLY '} -- refused writes, which are no error of the index
 
--- Work on the index; whatever becomes of that, letters are written and read. Returns what the work did, if it was done.
+-- Work on the index. Even if it fails, letters are written and read. Returns what the work returned, if it was done.
 local function with_index(index, work, ...)
   local ok, found = pcall(work, ...)
   if ok then return found end
   if not is_one_of(REFUSALS, found) then pcall(drop_index, index) end
 end
 
--- Index what was written since, up to so many letters and about so many bytes of them. Returns whether that was all.
+-- Index later letters, up to a number of letters and about a number of bytes of them. Returns whether that was all.
 local function catch_up(dlq, index, most, most_bytes)
   local to = redis.call('HGET', index, 'to') or '0-0'
   local first, looked, bytes, complete = to, 0, 0, false
@@ -123,7 +122,7 @@ local function catch_up(dlq, index, most, most_bytes)
   return complete
 end
 
--- Drop from the index what was trimmed from the stream, and fingerprints that have no letter any more.
+-- Remove trimmed letters from the index, and fingerprints that no longer have letters.
 local function sweep(dlq, index)
   local oldest, entries = redis.call('XRANGE', dlq, '-', '+', 'COUNT', 1)[1], 0
   for _, name in ipairs(fingerprints_of(index)) do
@@ -147,14 +146,14 @@ local function index_last(dlq, index, before, entry_id, letter)
     entries = entries + 1
     redis.call('HSET', index, 'to', entry_id, 'entries', entries)
   else
-    if is_before(before, to) then drop_index(index) end -- the stream was deleted, and has begun anew
+    if is_before(before, to) then drop_index(index) end -- the stream was deleted and created again
     catch_up(dlq, index, 50, 1000000)
   end
   if entries > 2 * redis.call('XLEN', dlq) + 1000 then sweep(dlq, index) end
 end
 
--- Append a letter, the names and values in `letter`, and index it. `id` is '*', or one behind `before`, the last id of
--- the stream. What is trimmed away for it is counted: nobody has replayed or discarded that.
+-- Append a letter, the names and values in `letter`, and index it. `id` is '*', or an id after `before`, the last id of
+-- the stream. Letters that are trimmed for it are counted: nobody has replayed or discarded them.
 local function write_letter(dlq, index, maxlen, id, before, letter)
   local command = {'XADD', dlq}
   local length = 0
@@ -176,7 +175,7 @@ local function write_letter(dlq, index, maxlen, id, before, letter)
   return entry_id
 end
 
--- Link a replay that failed again to the letter it was of, if that is still archived.
+-- Link a replay that failed again to its letter, if that is still archived.
 local function link_replay(index, letter_id, letter)
   local replay_of
   for i = 1, #letter, 2 do
@@ -196,7 +195,7 @@ local function append_letter(dlq, index, maxlen, id, letter)
   return write_letter(dlq, index, maxlen, id, last_id_of(dlq), letter)
 end
 
--- Take letters out of the index that were taken out of their stream: ids by the names of their fingerprints.
+-- Remove letters from the index that were removed from their stream: ids by the names of their fingerprints.
 local function unindex_letters(index, by_fingerprint)
   with_index(index, function()
     local removed = 0

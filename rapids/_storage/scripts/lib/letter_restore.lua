@@ -1,10 +1,10 @@
 -- include: lib/letter_archive.lua
 
--- Bring a discarded letter back into its stream: same letter, same id, in a new entry, `now` (ms) if that is behind
--- `before`, the stream's last id. Returns the entry's id, or nothing if it was not discarded last.
+-- Restore a discarded letter to its stream: the same letter with the same id, in a new entry at `now` (ms) if that is
+-- after `before`, the stream's last id. Returns the entry's id, or nothing if its last change was not a discard.
 local function bring_back(keys, row, maxlen, change, before, now)
   local letter, letter_id, history = row[2]
-  for i = 1, #letter, 2 do -- the last ones, which are ours
+  for i = 1, #letter, 2 do -- the last ones, which Rapids wrote
     if letter[i] == LETTER then letter_id = letter[i + 1] end
     if letter[i] == HISTORY then history = letter[i + 1] end
   end
@@ -18,7 +18,7 @@ local function bring_back(keys, row, maxlen, change, before, now)
       fields[#fields + 1] = letter[i]; fields[#fields + 1] = letter[i + 1]
     end
   end
-  -- Letters of other versions have no id of their own but their first entry's; forged ones claim another's.
+  -- Letters of other versions have only the id of their first entry; forged letters claim another letter's id.
   fields[#fields + 1] = 'letter_id'; fields[#fields + 1] = letter_id
   fields[#fields + 1] = HISTORY; fields[#fields + 1] = changed(history, change)
   write_letter(keys.dlq, keys.index, maxlen, entry_id, before, fields)
@@ -27,8 +27,8 @@ local function bring_back(keys, row, maxlen, change, before, now)
   return entry_id
 end
 
--- What was restored and trimmed away since is forgotten.
-local function bound_restored(dlq, restored) -- no more than the stream has
+-- Letters that were restored and trimmed since then are removed.
+local function bound_restored(dlq, restored) -- at most as many as the stream has
   local oldest = redis.call('XRANGE', dlq, '-', '+', 'COUNT', 1)[1]
   if oldest then redis.call('ZREMRANGEBYSCORE', restored, '-inf', '(' .. string.match(oldest[1], '^%d+')) end
 end

@@ -1,6 +1,6 @@
 -- include: lib/letter_index.lua
 
--- The number behind this one; both as text, as it may be larger than a number here holds exactly.
+-- The next number; both are text, since a Lua number may not hold them exactly.
 local function following(number)
   local before, digit, nines = string.match(number, '^(%d-)([0-8]?)(9*)$')
   if digit == '' then digit = '0' end
@@ -10,7 +10,7 @@ end
 local LARGEST = '18446744073709551615'
 
 local function next_letter_id(before, now)
-  -- Explicit, so that the letter can hold its own id. The stream's last id may be ahead of the clock.
+  -- The id is explicit, so that the letter can hold its own id. The stream's last id may be ahead of the clock.
   local ms, seq = string.match(before, '(%d+)-(%d+)')
   if tonumber(ms) < now then return string.format('%.0f-0', now) end
   if seq == LARGEST then return following(ms) .. '-0' end

@@ -1,4 +1,3 @@
--- Names that `keys.py` gives: the consumers that hold what waits for its next delivery and what is parked, and parts of
--- the names of keys.
+-- Names from `keys.py`: the consumers that hold waiting and parked entries, and parts of key names.
 local WAITING, PARKED = '$WAITING', '$PARKED'
 local REPLAY_STREAM, FINGERPRINTS, ERRORS = '$REPLAY_STREAM', '$FINGERPRINTS', '$ERRORS'
