@@ -1,1 +1,1 @@
-"""The formats on the wire. Nothing outside this package knows a field's name."""
+"""The formats of entries and letters. Only this package and the scripts know the names of fields."""

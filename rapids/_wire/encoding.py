@@ -1,4 +1,4 @@
-"""Writing events as stream entries: strict about what JSON can hold, and says which field cannot be written."""
+"""Encoding of events as stream entries. An event that JSON cannot hold is refused, with the name of the field."""
 
 from collections.abc import Mapping
 from datetime import UTC
@@ -54,7 +54,7 @@ def encode_values(event: Event, correlation_id: str | None, causation_id: str | 
 
 
 def _unwritable(texts: Mapping[str, str]) -> str:
-    """The first of these that UTF-8 cannot hold."""
+    """The name of the first of these texts that UTF-8 cannot hold."""
     return next((name for name, text in texts.items() if not text.isascii() and _is_broken(text)), "?")
 
 
@@ -90,7 +90,7 @@ def _own_fields(event: BaseEvent) -> bytes:
 
 
 def _culprit(event: BaseEvent) -> str:
-    """The first field that cannot be written: looked for only once the whole event has failed."""
+    """The first field that cannot be written. It is searched only after the whole event has failed."""
     for name in (*type(event).model_fields, *(event.model_extra or ())):
         try:
             _written(event, include={name})
@@ -108,7 +108,7 @@ def _written(event: BaseEvent, *, include: set[str] | None = None, exclude: set[
 
 
 def _check_numbers(value: object) -> None:
-    """Raises `ValueError` for NaN or an infinity: in a nested model, Pydantic would write it as null without a word."""
+    """Raises `ValueError` for NaN or an infinity, which Pydantic would silently write as null in a nested model."""
     if isinstance(value, float) and not isfinite(value):
         raise ValueError(f"{value} is not JSON")
     if isinstance(value, dict):
@@ -126,7 +126,7 @@ def _json(value: object, event_type: str, field: str) -> bytes:
 
 
 def _strict(data: bytes) -> bytes:
-    """`data`, unless it has NaN or an infinity, which are not JSON. A string may hold those words: parsing tells."""
+    """`data`, unless it has NaN or an infinity, which are not JSON. Strings may hold these words, so it is parsed."""
     if b"NaN" in data or b"Infinity" in data:
         try:
             from_json(data, allow_inf_nan=False)

@@ -1,6 +1,6 @@
-"""Events as stream entries: eight fields, always in the same order, so that Redis stores their names once.
+"""The format of events as stream entries: eight fields, always in the same order, so that Redis stores names once.
 
-Reading trusts nothing: an entry may hold any bytes, and whatever is wrong with it ends as a `DeserializationError`.
+Entries are untrusted and may hold any bytes. Every problem of an entry is raised as a `DeserializationError`.
 """
 
 import re
@@ -48,13 +48,13 @@ EVENT_FIELDS = (
 )
 
 MESSAGE_LIMIT = 4_096
-"""Characters of what a `DeserializationError` says."""
+"""The longest message of a `DeserializationError`, in characters."""
 
 MOST_FAULTS = 10_000
-"""Faults of one entry that are looked at. A payload of megabytes can have a million, which would take seconds."""
+"""How many problems of one entry are examined. A payload of megabytes can have a million, which would take seconds."""
 
 INJECTED = ("_schema_version", "_timestamp")
-"""What migrations find in their input beside the event's fields."""
+"""What migrations find in their input in addition to the event's fields."""
 
 
 def pairs(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
@@ -63,9 +63,9 @@ def pairs(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
 
 
 def decode(event_type: str, fields: Fields) -> Event:
-    """The event of an entry whose type was read.
+    """The event of an entry whose type is known.
 
-    Raises `DeserializationError` for anything that makes an entry no event.
+    Raises `DeserializationError` for an entry that is no event.
     """
     cls, values = get_event_class(event_type), regular_values(fields)
     if cls is not None and values is not None and (event := decode_regular(cls, values)) is not None:
@@ -79,9 +79,9 @@ def regular_values(fields: Fields) -> Sequence[bytes] | None:
 
 
 def decode_regular(cls: type[BaseEvent], values: Sequence[bytes]) -> BaseEvent | None:
-    """The event of an entry as we write them, by the rules of `decode` but without its care.
+    """The event of an entry in the form that Rapids writes, by the rules of `decode` but without its checks.
 
-    None where something about it needs that care; what is wrong with it, if anything is, `decode` tells.
+    None if the entry needs those checks; `decode` then reports what is wrong, if anything is.
     """
     reading = _reading(cls)
     if reading.migrates:
@@ -95,11 +95,11 @@ def decode_regular(cls: type[BaseEvent], values: Sequence[bytes]) -> BaseEvent |
 
 _NAMES = list(EVENT_FIELDS)
 _is_plain = re.compile(rb"[ !#-\[\]-~]*").fullmatch
-"""Whether text stands for itself in JSON."""
+"""Whether text needs no escapes in JSON."""
 
 
 def _regular_document(values: Sequence[bytes]) -> bytes | None:
-    """The JSON document of an entry, or None where its parts cannot simply be put together."""
+    """The JSON document of an entry, or None if its parts cannot simply be joined."""
     _, _, data, event_id, timestamp, correlation_id, causation_id, metadata = values
     if not (event_id and timestamp and _is_plain(event_id + timestamp + correlation_id + causation_id)):
         return None
@@ -119,7 +119,7 @@ def _regular_document(values: Sequence[bytes]) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What an entry of a replay stream says beyond its event."""
+    """What an entry of a replay stream has in addition to its event."""
 
     handler: str
     """The only handler to run, or empty for every one that matches."""
@@ -130,7 +130,7 @@ class Replay:
 
 
 def event_type_in(fields: Fields) -> str | None:
-    """The event type an entry states, or None where it states none that is readable."""
+    """The event type of an entry, or None if it is missing or not readable."""
     names = fields[::2]
     if names == _NAMES:
         value = fields[1]
@@ -149,14 +149,14 @@ def event_type_in(fields: Fields) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An entry's fields, found complete and not repeated; `decode` makes the event."""
+    """An entry's fields, which are complete and not repeated. `decode` creates the event."""
 
     event_type: str
     values: Mapping[bytes, bytes]
 
     @classmethod
     def read(cls, fields: Fields) -> "StoredEvent":
-        """Raises `DeserializationError` where a field is repeated or a required one is missing."""
+        """Read the fields. Raises `DeserializationError` if a field is repeated or a required field is missing."""
         event_type = event_type_in(fields)
         values = dict(pairs(fields))
         if len(values) * 2 != len(fields):
@@ -170,16 +170,16 @@ class StoredEvent:
     def decode(self) -> Event:
         """The event: of its registered class, or a `GenericEvent`.
 
-        Raises `DeserializationError` for anything malformed, and for whatever a class's own validators raise.
+        Raises `DeserializationError` for anything malformed, and for any error of a class's own validators.
         """
         cls = get_event_class(self.event_type)
         try:
             return self.generic() if cls is None else validated(cls, self.document(cls))
-        except Exception as error:  # a migration is the user's code: a KeyError there is a bad entry, not a crash
+        except Exception as error:  # a migration is user code: a KeyError there means a bad entry, not a crash
             raise DeserializationError(self.event_type, told(error)) from error
 
     def replay(self) -> Replay | None:
-        """What makes this entry a replay, if it is one."""
+        """The replay data of this entry; None if it is no replay."""
         letter_id = self.values.get(b"replay_of")
         if not letter_id:
             return None
@@ -192,13 +192,13 @@ class StoredEvent:
         )
 
     def document(self, cls: type[BaseEvent]) -> bytes:
-        """The JSON document `cls` is to validate; it may be none, where `data` is not.
+        """The JSON document for `cls` to validate. It is not valid JSON if `data` is not.
 
-        Raises `ValueError` for fields that make no document, whatever the class.
+        Raises `ValueError` for fields that make no document for any class.
         """
-        # One pass through pydantic-core's JSON validator, by splicing the common fields in behind the event's own.
-        # JSON mode matters: a strict model takes a date from a JSON string, and not from a Python one. Of a repeated
-        # key the last one counts, so that nothing in `data` can pass for a common field.
+        # One pass through pydantic-core's JSON validator: the common fields are inserted after the event's own. JSON
+        # mode is necessary: a strict model accepts a date from a JSON string, but not from a Python string. Of a
+        # repeated key the last one counts, so nothing in `data` can replace a common field.
         data = self.values[b"data"].strip()
         if data[:1] != b"{" or data[-1:] != b"}":
             raise ValueError("data is not a JSON object")
@@ -207,7 +207,7 @@ class StoredEvent:
         return head + self._common() + self._for_migrations(cls) + b"}"
 
     def generic(self) -> GenericEvent:
-        """The event as one of no class. Raises `ValueError` for anything malformed."""
+        """The event as a `GenericEvent`. Raises `ValueError` for anything malformed."""
         values = self.values
         return GenericEvent.model_validate(
             {
@@ -244,14 +244,14 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What matters about a class for reading its entries."""
+    """The properties of a class that matter for reading its entries."""
 
     migrates: bool
-    """It has a validator that sees the input, and so finds `_schema_version` and `_timestamp` in it."""
+    """Whether it has a validator that gets the input, with `_schema_version` and `_timestamp` in it."""
     keeps_extra: bool
-    """It keeps fields that nobody declared."""
+    """Whether it keeps undeclared fields."""
     by_alias: bool
-    """Fields may come by alias too. Not where an alias is another field's name: then only names are clear."""
+    """Whether fields may also come by alias. False if an alias is another field's name: then only names are clear."""
 
 
 @lru_cache(maxsize=1_024)
@@ -269,7 +269,7 @@ _COMMON = tuple(Event.model_fields)
 
 
 def reserved_names(cls: type[BaseEvent]) -> frozenset[str]:
-    """Names under which common fields are read, which the event's own can therefore not have, and `INJECTED`."""
+    """The names under which common fields are read, which the event's own fields cannot have, and `INJECTED`."""
     aliases = {alias for name in _COMMON for alias in _aliases(cls.model_fields[name].validation_alias)}
     return frozenset((*_COMMON, *(aliases - cls.model_fields.keys()), *INJECTED))
 
@@ -290,7 +290,7 @@ def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
 def validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:
     """The event in a document that `StoredEvent.document` made.
 
-    Raises `ValidationError`, and whatever else a class's own validators raise.
+    Raises `ValidationError`, and any error of a class's own validators.
     """
     return _validated(cls, document, _reading(cls))
 
@@ -302,7 +302,7 @@ def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> Base
     except ValidationError as error:
         if faults_in(error):
             raise
-        # Its class forbids extra fields, and its migration did not take away what was put in for it.
+        # The class forbids extra fields, and its migration did not remove what was added for it.
         event = cls.__pydantic_validator__.validate_json(document, extra="ignore", by_alias=by_alias, by_name=True)
     if reading.keeps_extra and event.model_extra:
         for injected in INJECTED:
@@ -311,7 +311,7 @@ def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> Base
 
 
 def faults_in(error: ValidationError) -> list[Any]:
-    """What is wrong, but for what was put in for migrations. Of more than `MOST_FAULTS`, only how many there are."""
+    """The problems, without those of fields added for migrations. If they exceed `MOST_FAULTS`, only their number."""
     if (count := error.error_count()) > MOST_FAULTS:
         return [{"loc": (), "type": "too_many_errors", "msg": f"{count} validation errors, too many to list"}]
     faults = error.errors(include_url=False, include_input=False, include_context=False)
@@ -323,7 +323,7 @@ def _quoted(raw: bytes) -> bytes:
 
 
 def told(error: Exception) -> str:
-    """What failed, in bounds, and without the input's values, which may be personal or huge."""
+    """What failed, in limited length, without the values of the input, which may be personal or huge."""
     try:
         text = _told_by_field(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
     except Exception as broken:  # a user's error may have a __str__ that raises

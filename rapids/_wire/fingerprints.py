@@ -1,4 +1,4 @@
-"""What dead letters of one cause have in common, as scripts work it out, too (`lib/letter_index.lua`)."""
+"""Fingerprints: what dead letters of one cause have in common. Scripts compute the same (`lib/letter_index.lua`)."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from rapids._wire.entry_format import Fields, pairs
 __all__ = ["LONGEST_PART", "Fingerprint", "fingerprint_name", "netstrings", "unpack_netstrings"]
 
 LONGEST_PART = 200
-"""Bytes of each part that count."""
+"""How many bytes of each part count."""
 
 _PARTS = (b"original_group", b"handler", b"event_type", b"reason", b"error_type", b"position")
 _NOTHING = (b"",) * len(_PARTS)
@@ -17,7 +17,7 @@ _NOTHING = (b"",) * len(_PARTS)
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The parts, as text; what is not UTF-8 is replaced."""
+    """The parts as text; bytes that are not UTF-8 are replaced."""
 
     group: str
     handler: str
@@ -26,11 +26,11 @@ class Fingerprint:
     error_type: str
     position: str
     cut: frozenset[str] = frozenset()
-    """The names of parts that may have been cut: letters with more of them than is told here may differ."""
+    """The names of parts that may have been cut: letters with longer parts may differ from each other."""
 
     @classmethod
     def read(cls, description: bytes) -> "Fingerprint":
-        """From how the script describes it; all parts empty where that cannot be read."""
+        """The fingerprint in a script's description; all parts are empty if it cannot be read."""
         try:
             parts = tuple(unpack_netstrings(description))
         except ValueError:
@@ -57,7 +57,7 @@ def netstrings(parts: Sequence[bytes]) -> bytes:
 
 
 def unpack_netstrings(packed: bytes) -> Iterator[bytes]:
-    """The parts. Raises `ValueError` where they were not packed so."""
+    """The parts. Raises `ValueError` if they were not packed as netstrings."""
     at = 0
     while at < len(packed):
         colon = packed.index(b":", at)

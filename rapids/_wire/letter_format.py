@@ -1,4 +1,4 @@
-"""Dead letters as stream entries."""
+"""The format of dead letters as stream entries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _REPLAY_FIELDS = (b"replay_handler", b"replay_of", b"replay_count", b"original_m
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a failed delivery came from. For a replay that is the entry first failed, not the replay's own."""
+    """The origin of a failed delivery. For a replay it is the entry that failed first, not the replay's own entry."""
 
     entry_id: str
     stream: str
@@ -41,10 +41,10 @@ class Origin:
 
 
 def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datetime | None = None) -> list[bytes]:
-    """The fields of a dead letter, all but `letter_id`, which is known only once it is written.
+    """The fields of a dead letter without `letter_id`, which is known only when it is written.
 
-    Always the same fields in the same order, so that Redis stores their names once; `original_fields` comes last, and
-    only where the entry's own fields could not be put together again from the others.
+    Always the same fields in the same order, so that Redis stores their names once. `original_fields` comes last, and
+    only if the entry's own fields could not be rebuilt from the others.
     """
     first = _first_values(fields)
     failure = dead.failure
@@ -100,7 +100,7 @@ def is_complete(letter: Fields) -> bool:
 
 
 def completed(letter: Fields, entry: Fields) -> Fields:
-    """A letter with the fields of its event that it leaves out, taken from the entry that failed, if it is that one."""
+    """A letter with the missing fields of its event added from the entry that failed, if `entry` is that entry."""
     known, of_entry = _first_values(letter), _first_values(entry)
     if any(name in known and known[name] != of_entry.get(name) for name in (b"event_type", b"data", b"id")):
         return letter
@@ -109,7 +109,7 @@ def completed(letter: Fields, entry: Fields) -> Fields:
 
 
 def with_data(letter: Fields, data: bytes, schema_version: int) -> list[bytes]:
-    """A letter whose event has other data, of this schema version; all else of it is as it was.
+    """A letter whose event has other data, of this schema version. All else is unchanged.
 
     Raises `DeserializationError` for a letter that was tampered with.
     """
@@ -121,20 +121,20 @@ def with_data(letter: Fields, data: bytes, schema_version: int) -> list[bytes]:
 
 
 def _with(fields: Fields, changed: Mapping[bytes, bytes]) -> list[bytes]:
-    """The fields with these values, where they are, or else behind the rest."""
+    """The fields with these values, each in its place if it exists, or else at the end."""
     kept = [part for name, value in pairs(fields) for part in (name, changed.get(name, value))]
     return [*kept, *(part for name, value in changed.items() if name not in fields[::2] for part in (name, value))]
 
 
 def _supplied(letter: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """What letters of rapids-streams leave out and an event must have, where the entry that failed is gone too."""
+    """Fields that an event needs and letters of rapids-streams lack, if the entry that failed is gone too."""
     entry_id = letter.get(b"original_msg_id", b"")
     timestamp = (time_of(entry_id) or moment_or_last(0)).isoformat()
     return {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": timestamp.encode()}
 
 
 def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes]:
-    """The fields of the entry that replays a letter through its group's replay stream. Empty `handler`: all of them."""
+    """The fields of the entry that replays a letter through its group's replay stream. Without `handler`: for all."""
     read = LetterRead(_first_values(letter))
     return [
         *original_fields(letter),
@@ -146,7 +146,7 @@ def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes
 
 
 def taken_apart(fields: Fields) -> tuple[Fields, Replay | None]:
-    """An entry of a replay stream: the fields of the entry it replays, and what `replay_fields` put behind them.
+    """An entry of a replay stream, split: the fields of the replayed entry, and what `replay_fields` added after them.
 
     The replayed entry may have fields of the same names, so only the last ones count.
     """
@@ -158,7 +158,7 @@ def taken_apart(fields: Fields) -> tuple[Fields, Replay | None]:
 
 @dataclass(frozen=True, slots=True)
 class LetterRead:
-    """A letter's fields by name. Letters of other versions lack some; hostile ones hold anything."""
+    """A letter's fields by name. Letters of other versions lack some; hostile letters hold anything."""
 
     values: Mapping[bytes, bytes]
 
@@ -167,20 +167,20 @@ class LetterRead:
         return cls(_first_values(fields))
 
     def text(self, name: bytes) -> str:
-        """The value as text; what is not UTF-8 is replaced."""
+        """The value as text; bytes that are not UTF-8 are replaced."""
         return self.values.get(name, b"").decode(errors="replace")
 
     def number(self, name: bytes) -> int:
-        """The value as a whole number, 0 where it is none."""
+        """The value as a whole number; 0 if it is none."""
         value = self.values.get(name, b"")
         return int(value) if value.isdigit() and len(value) < 19 else 0
 
     def attempts(self) -> AttemptLog:
-        """The failed attempts; none where the letter, of another version or hostile, tells of none."""
+        """The failed attempts; none if the letter, of another version or hostile, has no valid ones."""
         return AttemptLog.load(self.values.get(b"attempts", b""))
 
     def moment(self, name: bytes) -> datetime | None:
-        """The value as a time, None where it is none."""
+        """The value as a time; None if it is none."""
         try:
             moment = datetime.fromisoformat(self.text(name))
         except ValueError:
