@@ -1,1 +1,1 @@
-"""What an emitter does to store events."""
+"""The run time of the emitter: how events are stored."""

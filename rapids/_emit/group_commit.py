@@ -1,4 +1,4 @@
-"""Group commit: emits that arrive while a write is under way go out together in the next one."""
+"""Group commit: emits that arrive during a write are sent together in the next write."""
 
 import asyncio
 import sys
@@ -17,26 +17,26 @@ from rapids._wire.entry_format import EVENT_FIELDS
 __all__ = ["Appender"]
 
 LARGEST_WRITE = 1_000
-"""Entries in one write, at most; a single emit is never split."""
+"""The most entries in one write; a single emit is never split."""
 
 LARGEST_WRITE_BYTES = 4_000_000
-"""Bytes in one write, beyond which no further emit joins it."""
+"""The number of bytes in one write after which no further emit joins it."""
 
 LONGEST_QUEUE = 10_000
-"""Entries that wait for their write; further callers wait before anything of theirs is kept."""
+"""The most entries that wait for their write. Further callers wait before their events are encoded and stored here."""
 
 
 class Appender:
     """Appends to one stream over a user's pool.
 
-    The write is done by a task of its own, which is there while there is something to write: whoever is cancelled
-    takes nobody's write along. Without a write under way, one begins at once.
+    A separate task does the writes and exists while there is something to write, so a cancelled caller does not cancel
+    the write of others. If no write is in progress, one starts at once.
     """
 
     def __init__(self, client: Client, settings: EmitterSettings, counts: EmitCounts) -> None:
         self._commands = LentConnection(client, settings.stream)
         self.pack = EntryPacker(settings.stream, EVENT_FIELDS, settings.maxlen).pack
-        """Makes a command of an entry's values."""
+        """Packs an entry's values as a command."""
         self._settings = settings
         self._counts = counts
         self._last_seen: str | None = None
@@ -45,7 +45,7 @@ class Appender:
         self._begin_on(None)
 
     def _begin_on(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Start anew: what an earlier event loop left is gone with it."""
+        """Start with an empty state for this event loop: work of an earlier event loop is lost with that loop."""
         self._loop = loop
         self._queue: deque[Emit] = deque()
         self._queued = 0
@@ -55,7 +55,8 @@ class Appender:
     def append(self, outgoing: Sequence[Outgoing]) -> "asyncio.Future[Appended]":
         """Append entries in order, until all are stored or refused, or the retries are used up.
 
-        Cancelling it disturbs no other: a write under way goes on, and what has not begun is left out.
+        Cancelling it disturbs no other: a write in progress continues, and entries whose write has not begun are left
+        out.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -70,11 +71,11 @@ class Appender:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be written that `room` is to be awaited before anything is appended."""
+        """Whether so many entries wait that the caller must await `room` before it appends."""
         return self._queued >= LONGEST_QUEUE or bool(self._waiting_for_room)
 
     async def room(self) -> None:
-        """Wait for a turn to append something; turns are given in the order in which they were asked for."""
+        """Wait for a turn to append. Turns come in the order of the calls."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             return
@@ -87,7 +88,7 @@ class Appender:
             self._tell_room()
 
     async def drain(self) -> None:
-        """Wait until no write is under way and none is to come."""
+        """Wait until no write is in progress and none waits."""
         while (writer := self._writer) is not None and self._loop is asyncio.get_running_loop():
             await asyncio.wait([writer])
 
@@ -103,13 +104,13 @@ class Appender:
                 await write.run()
                 self._last_seen = write.last_id
                 await self._commands.share()
-        except BaseException as error:  # cancelled with its event loop, or a fault of ours: nobody is to wait for ever
+        except BaseException as error:  # cancelled with its event loop, or a bug of Rapids: no caller may wait forever
             why = RedisError(f"the write was interrupted: {type(error).__name__}: {error}")
             if write is not None:
                 write.abandon(why)
             for emit in self._queue:
                 if emit.done.done():
-                    continue  # cancelled before it was begun
+                    continue  # cancelled before it began
                 emit.settle(Shortfall([None] * len(emit.outgoing), frozenset(), 0, why))
             self._queue.clear()
             self._queued = 0
@@ -119,9 +120,10 @@ class Appender:
             self._writer = None
 
     async def _rest(self) -> list[Emit]:
-        """What came meanwhile. Else the connection is given back first.
+        """The emits that arrived during the write. If there are none, the connection is returned to its pool first.
 
-        Whoever was just told emits again at once, often: one turn of the event loop spares a new task and a new loan.
+        A caller that just got its result often emits again at once. Waiting for one turn of the event loop avoids a new
+        task and another borrowed connection.
         """
         await asyncio.sleep(0)
         if emits := self._next():
@@ -130,7 +132,7 @@ class Appender:
         return self._next()
 
     def _next(self) -> list[Emit]:
-        """The emits of the next write: those that came first, as many as fit. Cancelled ones are left out."""
+        """The emits of the next write: the earliest, as many as fit. Cancelled ones are left out."""
         taken: list[Emit] = []
         entries = size = 0
         while self._queue and entries < LARGEST_WRITE and size < LARGEST_WRITE_BYTES:
@@ -148,7 +150,7 @@ class Appender:
 
 
 def _started(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str) -> asyncio.Task[None]:
-    """A task that has begun already, where Python can do that: a turn of the event loop is a tenth of an emit."""
+    """A task that has already begun, if Python can do that: a turn of the event loop costs a tenth of an emit."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, eager_start=True)
     return loop.create_task(work, name=name)

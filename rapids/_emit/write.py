@@ -1,4 +1,4 @@
-"""One write of the emitter: the entries of one emit or of many, until Redis has each of them, and only once."""
+"""One write of the emitter: sends the entries of one or many emits, until Redis has stored each exactly once."""
 
 import asyncio
 import time
@@ -36,15 +36,15 @@ LONGEST_DELAY = 30.0
 REPLICATION_TIMEOUT_MS = 1_000
 
 CLOCK_LEAP = 5.0
-"""Seconds by which the server's clock may have been set forward during a write, without an entry being missed."""
+"""Seconds by which the server's clock may be set forward during a write without missing an entry."""
 
 
 class UnknownOutcomeError(RedisError):
-    """An answer was lost, and whether Redis carried the command out can no longer be found out."""
+    """An answer was lost, and it can no longer be found out whether Redis ran the command."""
 
 
 class NotReplicatedError(RedisError):
-    """Redis has the entries, and fewer replicas than asked for confirmed them in time."""
+    """Redis has the entries, but fewer replicas than required confirmed them in time."""
 
 
 class OfEmitted:
@@ -59,36 +59,36 @@ class OfEmitted:
 
 
 class EmitCounts:
-    """What an emitter has done since it was made, with whichever client."""
+    """What an emitter has done since it was created, with all its clients."""
 
     def __init__(self, stream: str, observers: Sequence[Observer] = ()) -> None:
         self._stream = stream
         self._types = EventTypes(OfEmitted)
         self.observers = Observers(observers) if observers else None
-        """None where there are none: then no detail need be made."""
+        """None if there are no observers: then no details are created."""
 
     def of_raw_type(self, raw_type: bytes) -> OfEmitted:
-        """What is counted for an event type, as an entry has it."""
+        """What is counted for an event type, given as the bytes in an entry."""
         return self._types.by_raw_type.get(raw_type) or self._types.of(raw_type.decode())
 
     def emitted(self, of_type: OfEmitted, event_id: str, entry_id: str, seconds: float) -> None:
-        """An event is known to be stored, `seconds` after it was given to the emitter."""
+        """Count an event that is known to be stored, `seconds` after it was given to the emitter."""
         of_type.emitted += 1
         if self.observers is not None:
             self.observers.tell(Emitted(self._stream, of_type.event_type, event_id, entry_id, seconds))
 
     def failed(self, of_type: OfEmitted, event_id: str, outcome: NotEmitted, error: Exception) -> None:
-        """An event's emit fails."""
+        """Count an event whose emit fails."""
         of_type.failed[outcome] += 1
         if self.observers is not None:
             self.observers.tell(EmitFailed(self._stream, of_type.event_type, event_id, outcome, error))
 
     def unwritable(self, event: Event, error: Exception) -> None:
-        """JSON cannot hold an event; nothing was sent."""
+        """Count an event that JSON cannot hold; nothing was sent."""
         self.failed(self._types.of(event.routing_key), event.id, "unwritable", error)
 
     def counters(self) -> Counters:
-        """What they are now."""
+        """The present values."""
         return Counters(tuple(sorted(self._samples(), key=attrgetter("name"))))
 
     def _samples(self) -> Iterator[Sample]:
@@ -100,7 +100,7 @@ class EmitCounts:
 
 
 class Outgoing(NamedTuple):
-    """An event on its way: its id, the command that appends it, packed, and what is counted for its type."""
+    """An event to be sent: its id, the packed command that appends it, and the counts of its type."""
 
     event_id: str
     packed: bytes
@@ -109,20 +109,20 @@ class Outgoing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """An emit that came short: the entry id of each of its entries that is stored, and why others are not.
+    """An incomplete emit: the entry id of each of its stored entries, and why the others are not stored.
 
-    All may be stored, and fewer replicas have them than were asked for.
+    Or all are stored, but fewer replicas than required have them.
     """
 
     ids: Sequence[str | None]
     unsure: Set[int]
-    """Positions of which it is not known whether they are stored."""
+    """The positions of entries that may or may not be stored."""
     attempts: int
     error: Exception
 
 
 Appended: TypeAlias = Sequence[str] | Shortfall
-"""What an emit comes to: the ids of its entries, in order, or what it came short of."""
+"""The result of an emit: the ids of its entries in order, or a shortfall."""
 
 
 class Emit:
@@ -138,7 +138,7 @@ class Emit:
         self._began = 0.0 if counts.observers is None else time.monotonic()
 
     def settle(self, appended: Appended) -> None:
-        """Count what became of it, and tell the caller, if it still waits. The first time is what counts."""
+        """Count the result, and give it to the caller, if it still waits. Only the first call counts."""
         if self._is_settled:
             return
         self._is_settled = True
@@ -146,7 +146,7 @@ class Emit:
             self.done.set_result(appended)
         if isinstance(appended, Shortfall):
             self._count_shortfall(appended)
-        elif self._counts.observers is None:  # the way of nearly all
+        elif self._counts.observers is None:  # the fast path
             for one in self.outgoing:
                 one.counts.emitted += 1
         else:
@@ -171,10 +171,10 @@ class Emit:
 class Write:
     """Sends the entries of some emits until all are stored or refused, or the retries are used up.
 
-    An emit is told as soon as its own entries have come to an end, whatever becomes of the others.
+    An emit gets its result as soon as its own entries have theirs; it does not wait for the others.
 
-    When an answer was lost, the next attempt first makes sure: it has the server close the connection the commands went
-    out on, so that they are carried out now or never, and looks the events up among the entries that came since.
+    If an answer was lost, the next attempt first finds out what is stored: it lets the server close the connection of
+    the lost commands, so that they have run by then or never run, and searches for the events in the later entries.
     """
 
     def __init__(
@@ -189,24 +189,24 @@ class Write:
         self._emits = list(emits)
         self._outgoing = [one for emit in emits for one in emit.outgoing]
         self._since = since
-        """The last entry id known before the first attempt: what this write stores comes after it."""
+        """The last entry id known before the first attempt: entries of this write come after it."""
         self._ids: list[str | None] = [None] * len(self._outgoing)
         self._refused: dict[int, Exception] = {}
-        """Positions that will not be tried again, and why."""
+        """The positions that are not tried again, and why."""
         self._unsure: set[int] = set()
         self._lost_clients: set[ServerClient | None] = set()
         self._attempts = 0
         self._confirmed = not settings.replicas
-        """Whether as many replicas as were asked for have all that is known to be stored."""
+        """Whether the required number of replicas has all entries that are known to be stored."""
         self._began = time.monotonic()
 
     @property
     def last_id(self) -> str | None:
-        """A late entry id this write was given, or knew of before: whatever comes next comes after it."""
+        """A recent entry id that this write got, or knew before: the next entries come after it."""
         return next((entry_id for entry_id in reversed(self._ids) if entry_id is not None), self._since)
 
     async def run(self) -> None:
-        """Carry it out. Raises nothing: each emit is told what became of it."""
+        """Do the write. Raises nothing: each emit gets its result."""
         while True:
             self._attempts += 1
             error = await self._attempt()
@@ -217,7 +217,7 @@ class Write:
             await asyncio.sleep(exponential(max_delay=LONGEST_DELAY)(self._attempts - 1) * self._settings.retry_delay)
 
     def abandon(self, error: Exception) -> None:
-        """Tell who still waits that it ends here: what was under way is not known to be stored."""
+        """End the write with an error for all waiting callers: it is unknown whether sent entries are stored."""
         self._unsure.update(self._open_positions())
         self._tell(error)
 
@@ -225,11 +225,11 @@ class Write:
         return [at for at, entry_id in enumerate(self._ids) if entry_id is None and at not in self._refused]
 
     async def _attempt(self) -> Exception | None:
-        """Store what is not stored yet; the error that kept some of it from being stored, if any."""
+        """Store what is not stored yet. Returns the error that prevented it for some entries, if any."""
         try:
             if self._since is None:
                 self._since = await streams.last_id(self._commands, self._settings.stream) or "0-0"
-            if not self._confirmed:  # another may be the master by now, and not have what its replicas did not confirm
+            if not self._confirmed:  # another server may be the master now, without the unconfirmed entries
                 self._unsure.update(at for at, entry_id in enumerate(self._ids) if entry_id is not None)
             if self._unsure:
                 await self._make_sure(self._since)
@@ -265,7 +265,7 @@ class Write:
         return fault or unmet
 
     async def _confirm(self) -> Exception | None:
-        """All were found to be stored after their answers had been lost, that of the replicas among them: ask again."""
+        """Ask the replicas again: all entries were found to be stored, but the lost answers included the replicas'."""
         if not (replicas := self._settings.replicas):
             return None
         stream, patience = self._settings.stream, REPLICATION_TIMEOUT_MS
@@ -274,7 +274,7 @@ class Write:
         )
 
     async def _make_sure(self, since: str) -> None:
-        """Find out which of the unsure ones are stored. Raises `UnknownOutcomeError` where nothing can tell."""
+        """Find out which of the unsure entries are stored. Raises `UnknownOutcomeError` if that is impossible."""
         for client in list(self._lost_clients):
             if client is None:
                 raise UnknownOutcomeError("the connection was lost before the server's number for it was known")
@@ -289,7 +289,7 @@ class Write:
             self._commands, self._settings.stream, since, list(positions), age_ms=age_ms
         )
         for event_id, entry_id in found:
-            if positions[event_id]:  # one event may be in the write twice, and be found as often
+            if positions[event_id]:  # one event may be in the write twice, and may be found twice
                 self._ids[at := positions[event_id].pop()] = entry_id
                 self._unsure.discard(at)
         if not complete and self._unsure:
@@ -308,7 +308,7 @@ class Write:
         )
 
     def _tell(self, error: Exception | None) -> None:
-        """Tell every emit what became of it. `error`: why what is open is not stored, or not confirmed."""
+        """Give every emit its result. `error`: why open entries are not stored or not confirmed."""
         first = 0
         for emit in self._emits:
             end = first + len(emit.outgoing)
@@ -316,7 +316,7 @@ class Write:
             first = end
 
     def _tell_finished(self) -> None:
-        """Tell those emits now of which nothing is open: others are tried again."""
+        """Give the emits without open entries their results now: the others are tried again."""
         if not self._confirmed:
             return
         first = 0
