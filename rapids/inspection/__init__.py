@@ -1,4 +1,4 @@
-"""Inspection: how streams, their groups and consumers are, and what is pending. Read-only, at a bounded cost."""
+"""Inspection of streams, groups, consumers and pending entries: read-only, at a limited cost."""
 
 from rapids.inspection.causation_tree import (
     CausationTree,

@@ -1,7 +1,7 @@
-"""A causation tree: everything with one correlation id, as of one moment. Frozen values, and how they are put together.
+"""The causation tree: all events and letters with one correlation id at one moment, as frozen values.
 
-Texts are hostile input: show them as data only. Nothing that an event says of itself is taken on trust: its causation
-may name itself, an event that is not there, or one that there are several of.
+Texts are untrusted input: show them as data only. Nothing that an event says about itself is trusted: its causation id
+may name the event itself, a missing event, or one of which there are several.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,47 +39,47 @@ DeliveryState: TypeAlias = Literal[
     "undelivered", "held", "waiting", "parked", "dead", "replayed", "discarded", "handled", "group_unknown"
 ]
 """`undelivered`: the group has not read it yet. `held`, `waiting`, `parked`: pending. `dead`, `replayed`, `discarded`:
-settled, and it left dead letters; one is dead, else one was replayed, else all were discarded. `handled`: settled, and
+settled, and it left dead letters: one is dead, else one was replayed, else all were discarded. `handled`: settled, and
 no letter of it was found. `group_unknown`: there are letters of a group that the stream does not have."""
 
 Limit: TypeAlias = Literal["entries", "seconds", "events", "letters", "groups"]
-"""What ends a search before all was looked at: so many entries, so much time, so much found; or a stream with so many
-groups that some were left out."""
+"""What ended a search before everything was read: the limit of entries, of time, or of results; or a stream with so
+many groups that some were left out."""
 
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class TracedHandler:
-    """What the ledger of a pending entry has of a handler."""
+    """The state of a handler in the ledger of a pending entry."""
 
     handler: str
     state: Literal["done", "dead", "gave_up", "waiting"]
     """`dead`: it has a dead letter; `gave_up`: it failed for good while there was no dead-letter stream."""
     failed_deliveries: int | None = None
-    """For one that is to run again: deliveries that count against `max_deliveries` so far."""
+    """For a handler that is to run again: deliveries that count towards `max_deliveries` so far."""
     due_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TracedDelivery:
-    """What a group has made of an entry."""
+    """The state of an entry in a group."""
 
     group: str
     state: DeliveryState
     inferred: bool = False
-    """Set for `handled`: concluded from the acknowledgement (nothing past the entry is undelivered, it is not pending,
-    and no letter was found). Nobody wrote down that handlers succeeded. The same is seen where the group began behind
-    the entry, has no handler for it, or its letter is outside of the scanned window."""
+    """Set for `handled`: it is concluded from the acknowledgement (the entry was delivered, it is not pending, and no
+    letter was found). Success of handlers is not recorded. It looks the same if the group began after the entry, has no
+    handler for it, or if its letter is outside the scanned window."""
     pending: PendingEntry | None = None
     handlers: tuple[TracedHandler, ...] = ()
-    """Of a pending entry that failed before; others have no ledger."""
+    """The handlers of a pending entry that failed before; other entries have no ledger."""
     letters: tuple[str, ...] = ()
-    """The ids of its dead letters among `CausationTree.letters`."""
+    """The ids of its dead letters in `CausationTree.letters`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedEvent:
-    """One entry. An event that was appended several times has several."""
+    """One entry. An event that was appended several times has several entries."""
 
     stream: str
     entry_id: str
@@ -90,18 +90,18 @@ class TracedEvent:
     causation_id: str
     schema_version: str
     data: bytes | None
-    """None where it was too large to be fetched."""
+    """None if it was too large to be fetched."""
     data_size: int
     metadata: bytes | None
     metadata_size: int
     parent: int | None = None
-    """The event that caused it, as its place in `CausationTree.events`: of several with that id, the first."""
+    """The index in `CausationTree.events` of the event that caused it; of several with that id, the first."""
     depth: int = 0
     children: tuple[int, ...] = ()
     missing_parent: bool = False
-    """Whether it names a cause that was not found: of another correlation id, or outside of the scanned window."""
+    """Whether it names a cause that was not found: one with another correlation id, or outside the scanned window."""
     in_cycle: bool = False
-    """Whether causes lead from it back to itself. The first event of a cycle is shown as a root."""
+    """Whether its causes lead back to itself. The first event of a cycle is shown as a root."""
     copies: int = 1
     """How many entries with this event's id were found."""
     deliveries: tuple[TracedDelivery, ...] = ()
@@ -116,7 +116,7 @@ class TracedReplay:
     appended_at: datetime | None
     group: str
     handler: str
-    """The only handler to run, empty for all."""
+    """The only handler to run; empty for all."""
     letter_id: str
     count: int
     event_id: str
@@ -133,7 +133,7 @@ class TracedLetter:
     state: Literal["dead", "replayed", "discarded"]
     stream: str
     entry_id: str
-    """Of the event, in `stream`."""
+    """The id of the event's entry in `stream`."""
     group: str
     handler: str
     event_id: str
@@ -147,56 +147,56 @@ class TracedLetter:
     replay_count: int
     history: tuple[LetterChange, ...]
     replays: tuple[ReplayOutcome, ...]
-    """What became of its replay; `handled` is inferred there, too."""
+    """The outcomes of its replay; `handled` is inferred here too."""
     data: bytes | None
     metadata: bytes | None
-    """The payload the error may quote; None where it was too large to be fetched."""
+    """The payload, which the error may quote; None if it was too large to be fetched."""
 
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class ScannedWindow:
-    """What was looked at of a stream."""
+    """The part of a stream that was read."""
 
     stream: str
     kind: Literal["events", "replays", "letters", "archive"]
     entries: int
-    """How many entries were looked at. 0 where nothing of it was, or it is empty."""
+    """How many entries were read; 0 if none was read or the stream is empty."""
     newest_id: str | None
     newest_at: datetime | None
     oldest_id: str | None
     oldest_at: datetime | None
-    """From when to when, as their ids say."""
+    """The times of the oldest and the newest of these entries, from their ids."""
     first_id: str | None
-    """The oldest entry that the stream has."""
+    """The id of the oldest entry in the stream."""
     reaches_further: bool
-    """Whether the stream has older entries that were not looked at."""
+    """Whether the stream has older entries that were not read."""
     exhausted: bool
-    """Whether all that was asked for (`since`, `until`) was looked at, as far as the stream still has it."""
+    """Whether the whole requested range (`since`, `until`) was read, as far as the stream still has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CausationTree:
-    """What was found of a correlation id in the windows that were looked at."""
+    """What was found for a correlation id in the windows that were read."""
 
     at: datetime
     correlation_id: str
     began_at: datetime | None
-    """When the first event that was found was appended."""
+    """When the first found event was appended."""
     roots: tuple[int, ...]
     events: tuple[TracedEvent, ...]
-    """In the order they were appended, by the times in their ids."""
+    """In the order in which they were appended, by the times in their ids."""
     replays: tuple[TracedReplay, ...]
     letters: tuple[TracedLetter, ...]
-    """Oldest first, those of events that were not found included."""
+    """Oldest first, including letters of events that were not found."""
     windows: tuple[ScannedWindow, ...]
     complete: bool
-    """Whether every stream was looked at as far as was asked for, and nothing had to be left out."""
+    """Whether the whole requested range of every stream was read, and nothing was left out."""
     limits: tuple[Limit, ...]
-    """What stopped it before."""
+    """The limits that ended the search early."""
     cursor: str | None
-    """Where to go on with what is older; None where nothing is left. What follows is a tree of its own: events that
-    name a cause of this one have `missing_parent` there."""
+    """Where to continue with older entries; None if nothing is left. The next part is a separate tree: events whose
+    cause is in this tree have `missing_parent` there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +204,13 @@ class LettersFound:
     """Dead letters with a correlation id, oldest first."""
 
     letters: tuple[TracedLetter, ...]
-    """Without what became of their replays."""
+    """The letters, without the outcomes of their replays."""
     windows: tuple[ScannedWindow, ...]
     complete: bool
 
 
 def linked(events: Sequence[TracedEvent]) -> tuple[TracedEvent, ...]:
-    """Events in order, linked by their causes: a forest, whatever they say."""
+    """Events in order, linked by their causes. The result is always a forest, even if causes form a cycle."""
     first: dict[str, int] = {}
     copies: dict[str, int] = {}
     for at, event in enumerate(events):
@@ -238,7 +238,7 @@ def linked(events: Sequence[TracedEvent]) -> tuple[TracedEvent, ...]:
 
 
 def _broken(parents: list[int | None]) -> set[int]:
-    """Make a root of the first event of each cycle; all that are in one."""
+    """Make the first event of each cycle a root. Returns all events that are in a cycle."""
     cyclic, seen = set[int](), [0] * len(parents)
     for start in range(len(parents)):
         path: list[int] = []
@@ -266,7 +266,7 @@ def _depths(parents: Sequence[int | None], children: Sequence[Sequence[int]]) ->
 
 
 def event(stream: str, one: Found, groups: Sequence[GroupTrace], letters: Iterable[TracedLetter]) -> TracedEvent:
-    """An event that is not linked yet, and what the groups have made of it."""
+    """An event that is not linked yet, with its state in each group."""
     of_entry = [letter for letter in letters if letter.stream == stream and letter.entry_id == one.entry_id]
     known = [group.name.decode(errors="backslashreplace") for group in groups]
     others = sorted({letter.group for letter in of_entry}.difference(known))
@@ -292,7 +292,7 @@ def event(stream: str, one: Found, groups: Sequence[GroupTrace], letters: Iterab
 
 
 def delivery(group: GroupTrace | None, name: str, entry_id: str, letters: Sequence[TracedLetter]) -> TracedDelivery:
-    """What a group has made of an entry; None for a group that the stream does not have."""
+    """The state of an entry in a group. `group` is None for a group that the stream does not have."""
     ids = tuple(letter.id for letter in letters)
     is_ = None if group is None else group.entries.get(entry_id)
     match is_:
@@ -308,7 +308,7 @@ def delivery(group: GroupTrace | None, name: str, entry_id: str, letters: Sequen
 
 
 def letter(dlq: str, read: DeadLetter, one: Found) -> TracedLetter:
-    """A letter, without its payload's larger part."""
+    """A letter, without the larger part of its payload."""
     return TracedLetter(
         dlq=dlq,
         id=read.id,
@@ -334,7 +334,7 @@ def letter(dlq: str, read: DeadLetter, one: Found) -> TracedLetter:
 
 
 def replay_of(stream: str, group: str, one: Found, made: TracedDelivery) -> TracedReplay:
-    """A replay under way."""
+    """A replay that is not settled yet."""
     count = one.values.get(b"replay_count", b"")
     return TracedReplay(
         stream=stream,
@@ -362,7 +362,7 @@ def _settled(letters: Sequence[TracedLetter]) -> DeliveryState:
 def _handlers(row: PendingRow) -> tuple[TracedHandler, ...]:
     try:
         ledger = Ledger.load(row.ledger)
-    except (ValueError, KeyError, TypeError, AttributeError):  # nothing keeps others from writing there
+    except (ValueError, KeyError, TypeError, AttributeError):  # other programs may have written there
         return ()
     finished = (
         *(TracedHandler(name, "done") for name in sorted(ledger.done)),

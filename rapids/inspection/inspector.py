@@ -1,4 +1,4 @@
-"""The inspector: one round trip for each thing asked, whatever the sizes."""
+"""The inspector: read-only queries about streams and groups, each in one round trip."""
 
 import re
 from collections.abc import Generator, Sequence
@@ -36,7 +36,7 @@ WAITING_ENTRIES = Listing("waiting")
 
 @dataclass(frozen=True, slots=True)
 class EntryPlace:
-    """A place in a listing by entry id: the id to begin at and the one to end at."""
+    """A place in a list by entry id: the id to begin at and the id to end at."""
 
     start: str = "-"
     until: str = ""
@@ -48,13 +48,13 @@ class EntryPlace:
 
     @staticmethod
     def after(listing: Listing, entry_id: str, until: str) -> str | None:
-        """The cursor for the place after an entry, None where that is the end."""
+        """The cursor for the place after an entry; None at the end."""
         return None if entry_id == until else listing.entry_cursor(next_id(entry_id), until)
 
 
 @dataclass(frozen=True, slots=True)
 class TimePlace:
-    """A place in the listing of waiting entries: the time and id of the entry to begin after, and the last time."""
+    """A place in the list of waiting entries: the time and id of the entry to begin after, and the last time."""
 
     after: tuple[str, str] = ("", "")
     until: str = ""
@@ -76,7 +76,7 @@ class TimePlace:
 
 
 def _is_score(text: str) -> bool:
-    """Whether Redis takes this for a score. It writes 1e+20 where others write all digits."""
+    """Whether Redis accepts this text as a score. Redis writes 1e+20 where other programs write all digits."""
     return re.fullmatch(r"-?(inf|[0-9.]{1,30}(e[+-]?[0-9]{1,3})?)", text) is not None and _is_number(text)
 
 
@@ -88,7 +88,7 @@ def _is_number(text: str) -> bool:
 
 
 def name_after(listing: Listing, cursor: str | None) -> bytes:
-    """The first name there can be after a cursor's. Raises `ValueError` for a cursor that no page gave out."""
+    """The first possible name after a cursor's. Raises `ValueError` for a cursor that did not come from a page."""
     return b"" if cursor is None else listing.place(cursor) + b"\0"
 
 
@@ -100,17 +100,18 @@ LONGEST_ID = 1_000
 
 
 class Inspector:
-    """Looks at streams and their groups through `redis`, and changes nothing.
+    """Reads the state of streams and their groups through `redis`, and changes nothing.
 
-    Each method is one round trip (two where the server did not know its script yet) for an answer of bounded size: a
-    page has `limit` items (1 to 500) at the most. A listing goes on where `cursor` says, which is the `cursor` of the
-    page before. It shows what was there when it began, and comes to an end however fast entries come and go; what is
-    settled between two pages is left out, and what moves meanwhile may be shown twice or not at all.
+    Each method takes one round trip (two if the server did not know its script yet) and returns an answer of limited
+    size: a page has at most `limit` items (1 to 500). To continue a list, pass the `cursor` of the page before. A list
+    shows the state at its start, and ends even if entries are added and settled quickly. Entries that are settled
+    between two pages are left out, and entries that move in this time may be shown twice or not at all.
 
-    `replays=True` looks at the group's replay stream, in which replays of its dead letters go, instead of the stream.
+    `replays=True` reads the group's replay stream, which has the replays of its dead letters, instead of the stream.
 
-    Every method raises `StreamNotFoundError` and `GroupNotFoundError` for what is not there, `ValueError` for a cursor
-    that no page gave out or a `limit` out of range, and `redis.exceptions.RedisError` if Redis does not answer.
+    Every method raises `StreamNotFoundError` or `GroupNotFoundError` if the stream or group does not exist,
+    `ValueError` for a cursor that did not come from a page or a `limit` out of range, and
+    `redis.exceptions.RedisError` if Redis does not answer.
     """
 
     def __init__(self, redis: Redis | RedisCluster) -> None:
@@ -118,13 +119,13 @@ class Inspector:
         self._redis = redis
 
     async def stream(self, stream: str) -> StreamSnapshot:
-        """A stream: how long, since when, how large."""
+        """A stream: its length, its first and last entry, its memory."""
         name = stream_name("stream", stream)
         with _named(name):
             return snapshots.stream(name, await inspection_queries.stream(self._commands(name), name))
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
-        """A page of a stream's groups, by name. It is shorter where the groups have thousands of consumers."""
+        """A page of a stream's groups, by name. It is shorter if the groups have thousands of consumers."""
         source, most, start = Source(stream_name("stream", stream), ""), _limit(limit), name_after(GROUPS, cursor)
         with _named(stream):
             found = await inspection_queries.groups(
@@ -135,9 +136,9 @@ class Inspector:
         return Page(snapshots.server_time(found.now_ms), groups, following)
 
     async def group(self, stream: str, group: str, *, replays: bool = False) -> GroupSnapshot:
-        """A group: how far it is, what is pending, whether anybody is at work.
+        """A group: how far it is, what is pending, whether consumers are alive.
 
-        The server goes through the group's consumers for it, the dead ones included, which are removed in time.
+        The server reads all consumers of the group for it, also dead ones until they are removed.
         """
         main, source = _sources(stream, group, replays=replays)
         with _named(source.stream, group):
@@ -170,7 +171,7 @@ class Inspector:
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[PendingEntry]:
-        """A page of a group's pending entries in any state, oldest first; only a consumer's, if one is given."""
+        """A page of a group's pending entries in any state, oldest first; only those of `consumer`, if it is given."""
         wanted = b"" if consumer is None else text("consumer", consumer).encode()
         return await self._pending(PENDING, stream, group, wanted, replays=replays, cursor=cursor, limit=limit)
 
@@ -208,14 +209,14 @@ class Inspector:
         until: datetime | None = None,
         cursor: str | None = None,
     ) -> CausationTree:
-        """Everything with a correlation id: its events as a tree of causes, and what became of each.
+        """Everything with a correlation id: its events as a tree of causes, and the state of each.
 
-        Looks from the newest entry on through `streams`, the replay streams of their groups, the dead-letter streams
-        `dlqs` and their archives: at `window` entries in all (1 to 100,000), for 2 seconds, until 1,000 events or 200
-        letters are found. What was looked at is told, and `cursor` goes on from there. `since` and `until` bound when
-        events were appended. A stream that is not there is empty. Takes several round trips, each of bounded work.
+        Reads, newest entries first, `streams`, the replay streams of their groups, the dead-letter streams `dlqs` and
+        their archives: `window` entries in total (1 to 100,000), for 2 seconds, until 1,000 events or 200 letters are
+        found. The tree says what was read, and `cursor` continues from there. `since` and `until` limit when events
+        were appended. A missing stream counts as empty. Takes several round trips, each of limited work.
 
-        Raises `ValueError` for an option out of range or a cursor that no tree gave out.
+        Raises `ValueError` for an option out of range or a cursor that did not come from a tree.
         """
         names = [stream_name("streams", name) for name in dict.fromkeys(streams)]
         queues = [stream_name("dlqs", name) for name in dict.fromkeys(dlqs)]
@@ -228,7 +229,7 @@ class Inspector:
         )
 
     async def letters_of(self, correlation_id: str, *, dlqs: Sequence[str], window: int = 2_000) -> LettersFound:
-        """The newest dead letters with a correlation id, archived ones included, among `window` of them (1 to 100,000).
+        """The newest dead letters with a correlation id, also archived ones. Reads `window` letters (1 to 100,000).
 
         Raises `ValueError` for an option out of range.
         """
@@ -263,12 +264,12 @@ class Inspector:
         return Page(snapshots.server_time(found.now_ms), tuple(map(snapshots.pending, found.rows)), following)
 
     def _commands(self, stream: str) -> Commands:
-        """How to reach the server that has a stream and what is kept beside it."""
+        """The connections to the server that has a stream and its keys."""
         return SharedPool(self._redis, stream)
 
 
 def _sources(stream: str, group: str, *, replays: bool) -> tuple[Source, Source]:
-    """The stream as the group reads it, and what to look at: that, or the group's replay stream."""
+    """The stream as the group reads it, and the stream to read: the same, or the group's replay stream."""
     main = Source(stream_name("stream", stream), text("group", group))
     return main, main.replays() if flag("replays", replays) else main
 
@@ -280,7 +281,7 @@ def _limit(limit: int) -> int:
 
 
 def _wanted(correlation_id: str) -> str:
-    """A correlation id to look for, which may be any text: events of others have what they like."""
+    """A correlation id to search for. It may be any text, since events of other programs may have any."""
     if not note("correlation_id", correlation_id, LONGEST_ID):
         raise ValueError(f"correlation_id must be a string of 1 to {LONGEST_ID} characters, not {correlation_id!r}")
     return correlation_id
@@ -294,11 +295,11 @@ def _window(window: int) -> int:
 
 @contextmanager
 def _named(stream: str, group: str = "") -> Generator[None]:
-    """Say by name what is not there."""
+    """Raise the error that names the missing stream or group."""
     try:
         yield
     except ResponseError as error:
-        if is_no_group(error):  # said of a stream that is there, since each script looks for that first
+        if is_no_group(error):  # the stream exists then, since each script checks it first
             raise GroupNotFoundError(stream, group) from error
         if is_no_stream(error):
             raise StreamNotFoundError(stream) from error

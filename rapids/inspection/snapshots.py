@@ -1,7 +1,7 @@
-"""What an inspector saw: frozen values, as of one moment.
+"""Snapshots that the inspector returns: frozen values of one moment.
 
-Durations are whole milliseconds and say so in their names. Moments are UTC by the server's clock. Names of groups,
-consumers and handlers are hostile text: show them as data only; bytes that are not UTF-8 are written as escapes.
+Durations are whole milliseconds, and their names say so. Times are UTC by the server's clock. Names of groups,
+consumers and handlers are untrusted text: show them as data only. Bytes that are not UTF-8 are written as escapes.
 """
 
 from collections.abc import Mapping
@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 PendingState: TypeAlias = Literal["held", "waiting", "parked"]
-"""`held`: a consumer has the entry, in a handler or on its way to one. `waiting`: it is to be delivered again when it
-is due. `parked`: it failed for good where there is no dead-letter stream, and is not run again."""
+"""`held`: a consumer has the entry, and its handlers run or will run. `waiting`: it is delivered again when it is due.
+`parked`: it failed for good, there is no dead-letter stream, and it is not run again."""
 
 Item = TypeVar("Item", covariant=True)
 
@@ -61,26 +61,26 @@ class StreamSnapshot:
     """When this was so."""
     stream: str
     length: int
-    """Entries that are in it now."""
+    """Entries that are in the stream now."""
     first_id: str | None
-    """The oldest entry that is in it; None where none is."""
+    """The oldest entry in the stream; None if it is empty."""
     first_at: datetime | None
-    """When that entry was appended, as its id says; None also where an id made by hand says no time there is."""
+    """When that entry was appended, by its id; None also if an id written by hand has no valid time."""
     last_id: str | None
-    """The newest entry that is in it."""
+    """The newest entry in the stream."""
     last_at: datetime | None
     entries_added: int | None
-    """Entries ever appended; None where the server does not count them (before Redis 7.0)."""
+    """Entries ever appended; None if the server does not count them (before Redis 7.0)."""
     groups: int
     """How many consumer groups it has."""
     memory: int | None
-    """Bytes it takes on the server, as MEMORY USAGE estimates; None where that command is not allowed."""
+    """Bytes that it takes on the server, as MEMORY USAGE estimates; None if that command is not allowed."""
 
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class GroupSnapshot:
-    """A consumer group of a stream. Counts are entries, but for the consumers."""
+    """A consumer group of a stream. Counts are in entries, except those of consumers."""
 
     at: datetime
     """When this was so."""
@@ -89,33 +89,33 @@ class GroupSnapshot:
     last_delivered_id: str
     """The newest entry that was delivered to the group; `0-0` before the first."""
     last_delivered_at: datetime | None
-    """When that entry was appended, as its id says; None also before the first."""
+    """When that entry was appended, by its id; None also before the first."""
     entries_read: int | None
-    """Entries ever delivered, as the server reckons; None where it does not know (always before Redis 7.0)."""
+    """Entries ever delivered, as the server counts; None if it does not know (always before Redis 7.0)."""
     lag: int
     """Entries not yet delivered to the group."""
     lag_exact: bool
-    """Whether `lag` is exact. The server knows it since Redis 7.0, but for streams with deletions; where it does not,
-    up to a hundred entries are counted, and of more it is an estimate from the times in entry ids."""
+    """Whether `lag` is exact. The server knows it since Redis 7.0, except for streams with deletions. If it does not,
+    up to a hundred entries are counted; for more, `lag` is an estimate from the times in entry ids."""
     pending: int
-    """Delivered and not yet acknowledged: what is held, waiting and parked."""
+    """Entries delivered and not yet acknowledged: held, waiting and parked ones."""
     held: int
-    """Of these, what consumers have, dead ones included."""
+    """Pending entries that consumers have, including dead consumers."""
     waiting: int
-    """What is to be delivered again when it is due."""
+    """Pending entries that are delivered again when they are due."""
     parked: int
-    """What failed for good where there is no dead-letter stream."""
+    """Pending entries that failed for good, since there is no dead-letter stream."""
     oldest_unsettled_id: str | None
-    """The oldest entry that is held or waiting or was not delivered yet; None where all is settled. Not a parked one:
-    nobody is at work on it, and it would hide what becomes of all the others."""
+    """The oldest entry that is held, waiting or not delivered yet; None if all is settled. Parked entries do not count:
+    no consumer works on them, and they would hide the progress of all others."""
     oldest_unsettled_ms: int | None
-    """How long ago that entry was appended, as its id says (milliseconds)."""
+    """How long ago that entry was appended, by its id (milliseconds)."""
     replays: int
     """Replays of dead letters that are not settled yet, in the group's replay stream."""
     consumers: int
-    """Consumers the group knows, those that died included until they are removed (`consumer_ttl`)."""
+    """Consumers of the group, including dead ones until they are removed (`consumer_ttl`)."""
     consumers_alive: int
-    """Those of them whose name a living Rapids process holds."""
+    """Consumers whose name a living Rapids process holds."""
 
 
 @with_json_schema
@@ -125,24 +125,24 @@ class ConsumerSnapshot:
 
     consumer: str
     alive: bool
-    """Whether a living process holds the name. One that was killed holds it for another 6 seconds; a consumer of
-    another library never does: tell by `idle_ms`."""
+    """Whether a living process holds the name. A killed process holds it for another 6 seconds. A consumer of another
+    library never holds it: judge it by `idle_ms`."""
     alive_since: datetime | None
     """When that process's router started, by its own clock; None if it is not alive."""
     seen_at: datetime
-    """When it last asked the group for something, or renewed a lease: if it is not alive, since when about."""
+    """When it last read from the group or renewed a lease. If it is not alive, it ended at about this time."""
     idle_ms: int
     """How long ago that was (milliseconds)."""
     inactive_ms: int | None
-    """How long ago it last got something (milliseconds); None if never, or before Redis 7.2."""
+    """How long ago it last got an entry (milliseconds); None if never, or before Redis 7.2."""
     pending: int
-    """Entries it holds."""
+    """Entries that it holds."""
 
 
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class ParkedFailure:
-    """Why an entry is parked: a handler that gave up. Texts are hostile input."""
+    """Why an entry is parked: a handler that failed for good. Texts are untrusted input."""
 
     handler: str
     reason: str
@@ -152,14 +152,14 @@ class ParkedFailure:
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class HandlerAttempts:
-    """How a handler failed so far on an entry that is not acknowledged."""
+    """The failed attempts of a handler so far on an entry that is not acknowledged."""
 
     handler: str
     attempts: tuple[Attempt, ...]
-    """Oldest first: of many, the first five and the last fifteen. Deliveries of which nobody said what came of them are
-    among them, as far as the entry was settled since: see `Attempt.recorded`."""
+    """Oldest first; if there are many, the first five and the last fifteen. They include deliveries without a record,
+    as far as the entry was settled since then: see `Attempt.recorded`."""
     left_out: int = 0
-    """How many are left out between the fifth and the sixth."""
+    """How many attempts are left out between the fifth and the sixth."""
 
 
 @with_json_schema
@@ -169,30 +169,30 @@ class PendingEntry:
 
     entry_id: str
     appended_at: datetime | None
-    """When it was appended, as its id says; None where an id made by hand says no time there is."""
+    """When it was appended, by its id; None if an id written by hand has no valid time."""
     state: PendingState
     consumer: str | None
-    """Who holds it; None unless it is held."""
+    """The consumer that holds it; None unless it is held."""
     consumer_alive: bool
-    """Whether a living Rapids process goes by that name. If not, the entry is taken over after `claim_min_idle_ms`."""
+    """Whether a living Rapids process has that name. If not, the entry is taken over after `claim_min_idle_ms`."""
     idle_ms: int | None
-    """For a held entry, how long ago its lease was renewed; for others, since when they wait or are parked
+    """For a held entry, how long ago its lease was renewed; for others, how long they have been waiting or parked
     (milliseconds). None for a waiting entry whose group was lost, until it is delivered again."""
     deliveries: int
     """How often it was delivered."""
     due_at: datetime | None = None
-    """For a waiting entry: when it is to be delivered again."""
+    """For a waiting entry: when it is delivered again."""
     handlers: tuple[str, ...] = ()
-    """The handlers that are to run again for it, as far as is known: of a waiting entry, or a held one that waited."""
+    """The handlers that are to run again for it, as far as known: of a waiting entry, or of a held one that waited."""
     failures: tuple[ParkedFailure, ...] = ()
-    """For a parked entry: why, as far as that is known."""
+    """For a parked entry: why it is parked, as far as known."""
     attempts: tuple[HandlerAttempts, ...] = ()
-    """The failed attempts of the handlers that are to run again, or gave up where there is no dead-letter stream."""
+    """The failed attempts of handlers that are to run again, or that failed for good without a dead-letter stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Some of many."""
+    """A page of a list."""
 
     at: datetime
     """When this was so."""
@@ -242,9 +242,9 @@ def group(stream: str, found: GroupRows, row: GroupRow) -> GroupSnapshot:
 
 
 def lag(found: GroupRows, row: GroupRow) -> tuple[int, bool]:
-    """Entries that were not delivered, and whether that is exact.
+    """The number of undelivered entries, and whether it is exact.
 
-    Some servers count those trimmed away before they were read, too; here, only what is in the stream does.
+    Some servers also count entries that were trimmed before they were read. Here, only entries in the stream count.
     """
     if found.first_id is None or found.last_id is None or row.next_id is None:
         return 0, True
@@ -267,7 +267,7 @@ def consumer(now_ms: int, row: ConsumerRow) -> ConsumerSnapshot:
         alive_since=None if since is None else moment(since),
         seen_at=server_time(now_ms - row.idle_ms),
         idle_ms=row.idle_ms,
-        # Redis says -1 where it never got anything.
+        # Redis returns -1 if it never got an entry.
         inactive_ms=None if row.inactive_ms is None or row.inactive_ms < 0 else row.inactive_ms,
         pending=row.pending,
     )
@@ -300,7 +300,7 @@ def pending(row: PendingRow) -> PendingEntry:
 
 
 def waiting(row: WaitingRow) -> PendingEntry | None:
-    """A waiting entry; None for one that somebody holds although it is told to be due."""
+    """A waiting entry; None for an entry with a due time that a consumer holds all the same."""
     if row.consumer not in (WAITING, None):
         return None
     ledger = _ledger(row.ledger)
@@ -319,7 +319,7 @@ def waiting(row: WaitingRow) -> PendingEntry | None:
 
 
 def server_time(now_ms: int) -> datetime:
-    """A moment of the server's clock."""
+    """A time of the server's clock."""
     return datetime.fromtimestamp(now_ms / 1000, UTC)
 
 
@@ -342,7 +342,7 @@ def _text_or_none(entry_id: bytes | None) -> str | None:
     return None if entry_id is None else entry_id.decode()
 
 
-# What is kept beside a stream is Rapids' own, but nothing keeps others from writing there.
+# The keys of a stream belong to Rapids, but other programs may have written to them.
 
 
 def _ledger(raw: bytes | None) -> Ledger:

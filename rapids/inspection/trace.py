@@ -1,4 +1,4 @@
-"""Looking for everything with one correlation id: bounded in entries, bytes and time, however long the streams are."""
+"""The search for everything with one correlation id, with limits for entries, bytes and time."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,12 +41,12 @@ Kind = Literal["events", "replays", "letters", "archive"]
 
 @dataclass(slots=True)
 class Search:
-    """A search of one stream, from its newest entry on."""
+    """A search of one stream, newest entries first."""
 
     key: str
     kind: Kind
     owner: str
-    """For replays, the stream beside which they are; for the archive, the dead-letter stream."""
+    """For replays, the stream that they belong to; for the archive, the dead-letter stream."""
     start: str = "+"
     oldest: str = "-"
     group: str = ""
@@ -58,7 +58,7 @@ class Search:
     found: list[Found] = field(default_factory=list[Found])
 
     def take(self, looked: Looked) -> None:
-        """Note what was looked at, and where to go on."""
+        """Note what was read, and where to continue."""
         self.entries += looked.entries
         self.newest_id = self.newest_id or looked.newest
         self.oldest_id = looked.oldest or self.oldest_id
@@ -68,7 +68,7 @@ class Search:
             self.start = f"({looked.oldest}"
 
     def window(self) -> ScannedWindow:
-        """What was looked at."""
+        """The part of the stream that was read."""
         further = self.first_id is not None and (self.oldest_id is None or is_before(self.first_id, self.oldest_id))
         return ScannedWindow(
             *(self.key, self.kind, self.entries, self.newest_id, self._at(self.newest_id)),
@@ -76,7 +76,7 @@ class Search:
         )
 
     def _at(self, entry_id: str | None) -> datetime | None:
-        # The archive's ids are microseconds.
+        # The archive's ids are in microseconds.
         return None if entry_id is None else moment(order(entry_id)[0] // (1_000 if self.is_fine else 1))
 
     @property
@@ -85,13 +85,13 @@ class Search:
 
 
 def cursor_of(searches: Iterable[Search], until: str) -> str | None:
-    """Where to go on in those that have not ended; None where all have."""
+    """Where to continue the searches that have not ended; None if all have ended."""
     places = {search.key: search.start for search in searches if not search.ended}
     return EVENTS.cursor(orjson.dumps([places, until])) if places else None
 
 
 def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
-    """The places by stream, and where events are to end, as `cursor_of` was given them. Raises `ValueError`."""
+    """The places by stream, and where events end, as they were given to `cursor_of`. Raises `ValueError`."""
     try:
         stored: Any = orjson.loads(EVENTS.place(cursor))
         places, until = cast(tuple[dict[str, str], str], stored)
@@ -106,11 +106,11 @@ def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
 WINDOW = 10_000
 LARGEST_WINDOW = 100_000
 SECONDS = 2.0
-"""For how long streams are looked through."""
+"""How long a search may take."""
 MOST_EVENTS = 1_000
 MOST_LETTERS = 200
 STEP = 100
-"""Entries whose groups one script looks at."""
+"""For how many entries one script reads the states in groups."""
 
 _SHORT, _PAYLOAD = 1_024, 64 * 1024
 _COMMON = (b"id", b"event_type", b"correlation_id", b"causation_id", b"timestamp", b"schema_version")
@@ -136,7 +136,7 @@ _NAMES: Mapping[str, Mapping[bytes, int]] = {
 
 @dataclass(slots=True)
 class Tracer:
-    """One search for a correlation id, newest first. `window` is how many entries are looked at, of all streams."""
+    """One search for a correlation id, newest first. `window` is how many entries are read in all streams together."""
 
     redis: Redis | RedisCluster
     correlation_id: str
@@ -153,7 +153,7 @@ class Tracer:
         until: int | None,
         cursor: str | None,
     ) -> CausationTree:
-        """The tree; `since` and `until` in milliseconds. Raises `ValueError` for a cursor that no tree gave out."""
+        """The tree; `since` and `until` are in milliseconds. Raises `ValueError` for a cursor not from a tree."""
         now = datetime.now(UTC)
         places, end = places_in(cursor) if cursor is not None else (None, _behind(until))
         searches = self._begun([*await self._sources(streams), *_of_letters(dlqs)], since, end, places)
@@ -181,7 +181,7 @@ class Tracer:
         )
 
     async def letters(self, dlqs: Sequence[str]) -> LettersFound:
-        """The letters, without what became of their replays."""
+        """The letters, without the outcomes of their replays."""
         searches = self._begun(_of_letters(dlqs), None, "+", None)
         await self._look(searches)
         letters = await self._letters(searches, outcomes=False)
@@ -207,7 +207,7 @@ class Tracer:
         begun: list[Search] = []
         for search in searches:
             if places is not None and search.key not in places:
-                continue  # which has ended before
+                continue  # it has ended before
             # Letters and replays of an event come after it: they may be newer than `until`.
             begins = end if search.kind == "events" else "+"
             search.start = begins if places is None else places[search.key]
@@ -216,7 +216,7 @@ class Tracer:
         return begun
 
     async def _look(self, searches: Sequence[Search]) -> None:
-        """Look through all of them in turns, so that a long one does not keep another from being looked at."""
+        """Read all of them in turns, so that a long stream does not block the others."""
         deadline, left = asyncio.get_running_loop().time() + self.seconds, self.window
         while going := [search for search in searches if not search.ended]:
             for search in going:
@@ -226,7 +226,7 @@ class Tracer:
                 left -= await self._step(search, max(left // len(going), 1), searches)
 
     def _limit(self, searches: Sequence[Search], left: int, deadline: float) -> Limit | None:
-        """Which limit is reached, if one is."""
+        """The limit that is reached, if any."""
         if left <= 0:
             return "entries"
         if asyncio.get_running_loop().time() > deadline:
@@ -236,7 +236,7 @@ class Tracer:
         return "letters" if _found(searches, "letters", "archive") >= MOST_LETTERS else None
 
     async def _step(self, search: Search, most: int, searches: Sequence[Search]) -> int:
-        """Look a step further; how many entries that were."""
+        """Do one more step. Returns how many entries were read."""
         known = {(other.key, one.entry_id) for other in searches if other.kind == "events" for one in other.found}
         of_letters = search.kind in ("letters", "archive")
         entry_ids = sorted({entry_id for _, entry_id in known}) if of_letters else ()
@@ -247,7 +247,7 @@ class Tracer:
             most=most,
             entry_ids=entry_ids[:MOST_EVENTS],
         )
-        if of_letters:  # another stream may have entries of the same ids
+        if of_letters:  # another stream may have entries with the same ids
             looked.found[:] = [one for one in looked.found if self._is_ours(one) or _origin(one) in known]
         search.take(looked)
         return looked.entries
@@ -258,7 +258,7 @@ class Tracer:
 
     async def _letters(self, searches: Sequence[Search], *, outcomes: bool = True) -> tuple[TracedLetter, ...]:
         read: dict[tuple[str, str], tuple[DeadLetter, Found]] = {}
-        for search in searches:  # those in the archive last: what moved meanwhile is there now
+        for search in searches:  # the archive is last, since it has what was moved during the search
             for letter_, one in await self._read(search):
                 read[search.owner, letter_.id] = letter_, one
         told: list[TracedLetter] = []
@@ -282,7 +282,7 @@ class Tracer:
             commands = SharedPool(self.redis, search.owner)
             rows = [(one.entry_id.encode(), one.fields) for one in search.found]
             letters = [
-                # A history is believed where the letter was restored, and so has another id than its entry.
+                # A history is trusted if the letter was restored, so that its id differs from its entry's.
                 replace(read, history=read_history(one.values.get(HISTORY, b""))) if read.id != entry_id else read
                 for (entry_id, read), one in zip(
                     await read_letters(commands, search.owner, rows), search.found, strict=True
@@ -291,7 +291,7 @@ class Tracer:
         return list(zip(letters, search.found, strict=True))
 
     async def _groups(self, search: Search) -> list[GroupTrace]:
-        """What the groups have made of what was found."""
+        """The states of the found entries in the groups."""
         commands, entry_ids = SharedPool(self.redis, search.owner), [one.entry_id for one in search.found]
         merged: dict[bytes, GroupTrace] = {}
         for at in range(0, len(entry_ids), STEP):
@@ -328,7 +328,7 @@ def _replay(search: Search, one: Found, groups: Sequence[GroupTrace]) -> TracedR
 
 
 def _behind(until: int | None) -> str:
-    """Where events are to end; nothing is before 0-0, and Redis takes that for an error."""
+    """Where events end. Nothing is before 0-0, and Redis returns an error for it."""
     if until is None:
         return "+"
     return f"({until}-0" if until else FIRST_ID
