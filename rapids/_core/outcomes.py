@@ -237,7 +237,7 @@ class Keep:
     ledger: Ledger
     letters: tuple[Dead, ...] = ()
     if_trimmed: tuple[Dead, ...] = field(default=(), compare=False)
-    """Of those that are to run again, in case the entry is not in the stream any more."""
+    """Dead outcomes of the handlers that are to run again, in case the entry was trimmed from the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class HandBack:
     ledger: Ledger
     letters: tuple[Dead, ...] = ()
     if_trimmed: tuple[Dead, ...] = field(default=(), compare=False)
-    """Of those that are to run again, in case the entry is not in the stream any more."""
+    """Dead outcomes of the handlers that are to run again, in case the entry was trimmed from the stream."""
 
 
 Settlement: TypeAlias = Ack | Keep | Park | HandBack

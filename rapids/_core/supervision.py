@@ -129,7 +129,7 @@ def raise_if_cancelled() -> None:
 
 
 def _forget_cancellations() -> None:
-    """Go on as if nobody had cancelled the current task."""
+    """Clear the cancellations of the current task, so that it continues."""
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
