@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt.
+"""Backoffs: functions that give the wait before the next attempt.
 
 A `Backoff` is any callable that takes the number of failed attempts so far (1, 2, ...) and returns seconds.
 """

@@ -1,4 +1,4 @@
-"""The growing numbers of the counters: increased in one event loop without locks, read from any thread."""
+"""The values of the counters: increased in one event loop without locks, read from any thread."""
 
 import time
 from collections import defaultdict

@@ -1,1 +1,1 @@
-"""The only package that names a Redis command. Bytes in, bytes out; one module per family of keys."""
+"""The only package that names Redis commands. It takes and returns bytes, with one module for each family of keys."""

@@ -1,1 +1,1 @@
-"""Connections to Redis: commands sent, answers read undecoded."""
+"""Connections to Redis, which send commands and return undecoded answers."""

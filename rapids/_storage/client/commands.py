@@ -1,4 +1,4 @@
-"""Sending commands and scripts: answers are values, or errors by what must be done about them."""
+"""Commands and scripts: how they are sent, and the errors if their answers are lost."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

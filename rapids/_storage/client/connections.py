@@ -138,7 +138,7 @@ class LentConnection:
             await self._place.give_back(connection)
 
     async def share(self) -> None:
-        """Return the connection to the pool if others wait and have no other connection."""
+        """Return the connection to the pool if the pool has no other free connection."""
         if not self._place.can_lend():
             await self.give_back()
 
