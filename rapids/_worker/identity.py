@@ -25,8 +25,8 @@ TTL_MS = 6_000
 class Identity:
     """Holds a consumer name by a key with a TTL, renewed while the process lives.
 
-    A process that stood still for longer than that may find its name taken. Whoever took it runs what this one held, so
-    this one drops all of that and takes another name.
+    A process that stood still for longer than that may find its name taken. The process that took it runs what this one
+    held, so this one drops all of that and takes another name.
     """
 
     def __init__(self, commands: Commands, source: Source, gate: Gate) -> None:

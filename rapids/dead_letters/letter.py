@@ -99,7 +99,7 @@ class ReplayOutcome:
     outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent", "unknown"]
     """`undelivered`: the group has not read it yet; `pending`: its handlers are at work, wait or are parked;
     `failed_again`: `letters` say how; `handled`: it was settled and left no letter; `sent`: to everyone, whose
-    deliveries are not told apart from others; `unknown`: the stream of the group's replays was deleted."""
+    deliveries cannot be distinguished from others; `unknown`: the stream of the group's replays was deleted."""
     letters: tuple[str, ...] = ()
     """The ids of the dead letters it became, of a thousand characters' worth at the most."""
     is_inferred: Annotated[bool, Field(serialization_alias="inferred")] = False
@@ -140,9 +140,9 @@ class DeadLetter:
     """The letter whose replay failed here, if it was one."""
     replay_count: int
     history: tuple[LetterChange, ...] = ()
-    """What was done to it, oldest first, as far back as the retention goes. Only `get` tells it."""
+    """What was done to it, oldest first, as far back as the retention goes. Only `get` fills it in."""
     replays: tuple[ReplayOutcome, ...] = ()
-    """What became of its replays. Only `get` tells it, and of the last one: a letter that was replayed stays so."""
+    """What became of its last replay. Only `get` fills it in. A letter that was replayed stays replayed."""
     position: str = ""
     """Where the error came from, and part of the fingerprint: `module:line function` of the innermost frame of
     the user's code, else of the innermost one. Empty where there was no traceback, and in letters of other versions."""

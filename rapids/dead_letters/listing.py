@@ -108,7 +108,7 @@ class _Page:
                 newest_first=True,
                 whole=True,
             )
-            if selected is None:  # made anew meanwhile: what was to come from it is looked at
+            if selected is None:  # rebuilt since then: the rest is read from the stream
                 return await self.look_at_all(self.behind, after)
             self.more = not selected.done
             self._take(await read_letters(self.commands, self.dlq, [(row[0], row[1]) for row in selected.rows]))

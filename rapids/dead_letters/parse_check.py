@@ -95,7 +95,7 @@ def problems_in(
 ) -> tuple[tuple[ParseProblem, ...], int]:
     """The first `most` things an error says are wrong, and how many there are in all.
 
-    `place` tells where one of Pydantic's faults is; by default where Pydantic says.
+    `place` gives the location of one of Pydantic's faults; by default Pydantic's own.
     """
     if not isinstance(error, ValidationError):
         return (_whole(error),), 1

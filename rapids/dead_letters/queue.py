@@ -37,7 +37,7 @@ __all__ = ["DeadLetterQueue", "with_replays"]
 
 LARGEST_PAGE = 500
 LOOKS = 10
-"""How often a letter is looked for that others move about meanwhile."""
+"""How often a letter is looked for while others move it."""
 
 MOST_VALUES = 7_000
 """Names and values of an entry that can be replayed; Lua's `unpack` gives up before 8,000."""
@@ -98,7 +98,7 @@ class DeadLetterQueue:
     async def causes(self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50) -> Causes:
         """The causes of letters (`Cause`) from the index, those with the most letters first.
 
-        At most 1,000 causes are told apart; `limit` of them are on a page (1 to 500).
+        At most 1,000 causes are counted separately; a page has `limit` of them (1 to 500).
 
         Raises `ValueError` for a cursor that no page gave out, a `limit` out of range, or a filter by `q`, `since` or
         `until`, `TypeError` for what is no filter.

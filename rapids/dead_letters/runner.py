@@ -35,7 +35,7 @@ STEP_SECONDS = 0.5
 
 
 class Pace:
-    """Tells how many letters the next step may take, and when it may begin. `rate` in letters a second."""
+    """Says how many letters the next step may take, and when it may begin. `rate` in letters a second."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
@@ -151,10 +151,10 @@ LEAVE_TIMEOUT = 1.0
 
 
 class Operating:
-    """An operation that this process has taken, until it ends, is paused or taken away, or this is told to halt.
+    """An operation that this process has taken, until it ends, is paused or taken away, or is halted here.
 
     Letters are selected in chunks, the next one while the last is moved. Counts and places are written in the step
-    that moves letters, so that whoever goes on with the operation begins where this process ended.
+    that moves letters, so that the next process continues where this one ended.
     """
 
     def __init__(self, commands: Commands, letters: Letters, claim: Claim, outages: Outages) -> None:
@@ -302,7 +302,7 @@ class Runner:
         self._wake.set()
 
     async def run(self) -> None:
-        """Take and run operations until told to stop. The steps under way are finished first.
+        """Take and run operations until stopped. The steps in progress are finished first.
 
         Raises `RedisError` for what is no outage: no right to a command, say.
         """
@@ -353,7 +353,7 @@ class Runner:
         self._running[claim.kind] = operating, task
 
     async def _finish(self) -> None:
-        """Let the steps under way be the last; being cancelled meanwhile cancels them."""
+        """Let the steps in progress be the last ones. Cancelling this cancels them."""
         for operating, _ in self._running.values():
             operating.halt()
         if tasks := {task for _, task in self._running.values()}:

@@ -137,7 +137,7 @@ class Selection:
     async def following(self, after: str, upto: str, count: int) -> Chunk:
         """The next ones behind `after` ("0-0" to begin with) and up to `upto`: up to `count`, none perhaps.
 
-        A letter that is moved meanwhile may still be among them.
+        A letter that is moved at the same time may still be among them.
         """
         if self._selector.ids is not None:
             entries = await self._entries(self._selector.ids, after, upto)
@@ -163,7 +163,7 @@ class Selection:
             count=count,
             whole=not choice.tells_all,
         )
-        if selected is None:  # the index was made anew
+        if selected is None:  # the index was rebuilt
             self._known = None
             return Chunk((), span.after, False)
         if choice.tells_all:
@@ -240,7 +240,7 @@ class ArchiveSelection:
     async def following(self, after: str, upto: str, count: int) -> Chunk:
         """The next ones behind `after` ("0-0" to begin with) and up to `upto`: up to `count`, none perhaps.
 
-        One that somebody else restores meanwhile may still be among them.
+        One that is restored at the same time may still be among them.
         """
         if self._span is None or not is_before(after, upto):
             return Chunk((), upto, True)
