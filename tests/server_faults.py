@@ -6,9 +6,9 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from tests.worker.helpers import everywhere
+from tests.worker.helpers import everywhere, infos
 
-__all__ = ["flush_scripts", "kill_all", "pause", "refuse_writes"]
+__all__ = ["flush_scripts", "kill_all", "pause", "refuse_writes", "refused_writes"]
 
 
 async def kill_all(redis: Redis) -> None:
@@ -27,3 +27,8 @@ async def refuse_writes(redis: Redis) -> None:
     await redis.config_set("maxmemory", "1", **everywhere(redis))
     await asyncio.sleep(0.2)
     await redis.config_set("maxmemory", "0", **everywhere(redis))
+
+
+async def refused_writes(redis: Redis) -> int:
+    """The writes that all servers refused so far because they had no memory left."""
+    return sum(stats.get("errorstat_OOM", {"count": 0})["count"] for stats in await infos(redis, "errorstats"))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from redis.asyncio import RedisCluster
 
-from rapids import DeadLetterQueue, LetterFilter
-from rapids.dead_letters import Operation, Selector
-from tests.dead_letters.test_operation_runs import replayed, write_many
-from tests.dead_letters.test_operations import ended, run
+from rapids import DeadLetterQueue
+from rapids.dead_letters import Operation
+from tests.dead_letters.operation_runs import ALL, ended, replayed, run, write_many
 from tests.servers.cluster import Cluster
 from tests.support import eventually
 from tests.worker.helpers import DLQ, STREAM
-
-ALL = Selector(filter=LetterFilter())
 
 
 async def test_letters_are_moved_together(client: RedisCluster) -> None:
@@ -24,7 +21,9 @@ async def test_letters_are_moved_together(client: RedisCluster) -> None:
     assert await replayed(client) == ids
 
 
-async def test_it_goes_on_where_the_new_master_is(cluster: Cluster, client: RedisCluster) -> None:
+async def test_an_operation_continues_on_the_new_master_after_a_failover(
+    cluster: Cluster, client: RedisCluster
+) -> None:
     queue = DeadLetterQueue(client, DLQ)
     ids = await write_many(client, 3_000)
     begun: Operation = await queue.operations.start("replay", ALL, rate=1_500)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
@@ -14,41 +12,13 @@ from rapids import LetterFilter
 from rapids._storage import keys
 from rapids.dead_letters import runner
 from rapids.dead_letters.operation import Operation
-from rapids.dead_letters.operations import Operations
 from rapids.dead_letters.selection import Selector
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
 from tests.dead_letters.helpers import write
 from tests.dead_letters.moved import make_operations, moved
+from tests.dead_letters.operation_runs import ALL, ended, run, write_many
 from tests.support import eventually
 from tests.worker.helpers import DLQ, all_keys, letters
-
-ALL = Selector(filter=LetterFilter())
-
-
-async def write_many(redis: Redis, count: int, **options: str) -> list[str]:
-    return [await write(redis, number=number, **options) for number in range(count)]
-
-
-@asynccontextmanager
-async def run(operations: Operations) -> AsyncIterator[None]:
-    """Have them carried out inside the block."""
-    stop = asyncio.Event()
-    task = asyncio.create_task(operations.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 30)
-
-
-async def ended(operations: Operations, operation_id: str, timeout: float = 20) -> Operation:
-    async def look() -> Operation | None:
-        operation = await operations.get(operation_id)
-        return operation if operation.is_ended else None
-
-    found = await eventually(look, timeout)
-    assert found is not None
-    return found
 
 
 async def audited(redis: Redis) -> list[tuple[bytes, bytes]]:
