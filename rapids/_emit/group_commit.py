@@ -10,8 +10,8 @@ from redis.exceptions import RedisError
 
 from rapids._core.settings import EmitterSettings
 from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, Write
-from rapids._storage.client.connections import Client, LentConnection
-from rapids._storage.client.protocol import EntryPacker
+from rapids._storage.appends import EntryPacker, LentConnection
+from rapids._storage.client.connections import Client
 from rapids._wire.entry_format import EVENT_FIELDS
 
 __all__ = ["Appender"]

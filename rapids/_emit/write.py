@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from rapids._core.counter_state import EventTypes, labelled
 from rapids._core.redis_errors import is_outage
 from rapids._core.settings import EmitterSettings
-from rapids._storage import streams
-from rapids._storage.client.connections import AnswerLostError, LentConnection, Reply, ServerClient
+from rapids._storage import appends, streams
+from rapids._storage.appends import LentConnection
+from rapids._storage.client.connections import AnswerLostError, Reply, ServerClient
 from rapids.backoff import exponential
 from rapids.counters import Counters, Sample
 from rapids.events import Event
@@ -240,7 +241,7 @@ class Write:
 
     async def _send(self, open_: Sequence[int]) -> Exception | None:
         try:
-            replies = await streams.append(
+            replies = await appends.append(
                 self._commands,
                 [self._outgoing[at].packed for at in open_],
                 replicas=self._settings.replicas,
@@ -270,7 +271,7 @@ class Write:
             return None
         stream, patience = self._settings.stream, REPLICATION_TIMEOUT_MS
         return self._replication_fault(
-            [await streams.replicated(self._commands, stream, replicas=replicas, timeout_ms=patience)]
+            [await appends.replicated(self._commands, stream, replicas=replicas, timeout_ms=patience)]
         )
 
     async def _make_sure(self, since: str) -> None:
@@ -278,14 +279,14 @@ class Write:
         for client in list(self._lost_clients):
             if client is None:
                 raise UnknownOutcomeError("the connection was lost before the server's number for it was known")
-            await streams.kill_client(self._commands, client)
+            await appends.kill_client(self._commands, client)
             self._lost_clients.discard(client)
         positions = defaultdict[str, list[int]](list)
         for at in sorted(self._unsure, reverse=True):
             positions[self._outgoing[at].event_id].append(at)
         self._confirmed = not self._settings.replicas
         age_ms = round((time.monotonic() - self._began + CLOCK_LEAP) * 1000)
-        found, complete = await streams.find_events(
+        found, complete = await appends.find_events(
             self._commands, self._settings.stream, since, list(positions), age_ms=age_ms
         )
         for event_id, entry_id in found:

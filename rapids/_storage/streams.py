@@ -1,4 +1,4 @@
-"""Streams: appending, reading single entries, trimming, and the state of their groups."""
+"""Streams: reading single entries, trimming, and the state of their groups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,88 +7,19 @@ from redis.exceptions import ResponseError
 
 from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._storage import scripts
-from rapids._storage.client.connections import (
-    Commands,
-    LentConnection,
-    Reply,
-    ServerClient,
-    call,
-    checked,
-    run,
-    run_id_in,
-    whole_call,
-)
-from rapids._storage.client.protocol import pack
+from rapids._storage.client.connections import Commands, Reply, call, checked, run
 from rapids._storage.keys import PARKED, WAITING, Source
 
-__all__ = [
-    "GroupState",
-    "Trim",
-    "Unsettled",
-    "append",
-    "find_events",
-    "group_state",
-    "kill_client",
-    "last_id",
-    "ping",
-    "replicated",
-    "trim",
-]
+__all__ = ["GroupState", "Trim", "Unsettled", "entry", "group_state", "last_id", "ping", "trim"]
 
 MARK_MS = 60_000
 """How long it is remembered that a stream was trimmed (milliseconds)."""
-
-
-async def append(
-    commands: LentConnection, packed: Sequence[bytes], *, replicas: int = 0, replication_timeout_ms: int = 0
-) -> list[Reply]:
-    """Append entries, packed by an `EntryPacker`, in order, in one round trip. Returns an entry id or error for each.
-
-    With `replicas`, one more answer is the number of replicas that confirmed all of them within
-    `replication_timeout_ms` milliseconds (WAIT). Raises `RedisError` if no answer came.
-    """
-    wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
-    return await commands.send_packed(packed, behind=wait)
-
-
-async def replicated(commands: LentConnection, stream: str, *, replicas: int, timeout_ms: int) -> int:
-    """How many replicas have the present content of the stream, after at most `timeout_ms` milliseconds (WAIT).
-
-    WAIT covers only writes of its own connection, so a write that changes nothing is sent before it.
-    """
-    touch = pack([whole_call(scripts.load("touch"), (stream,))])
-    touched, confirmed = await commands.send_packed([touch], behind=[("WAIT", replicas, timeout_ms)])
-    checked(touched)
-    return checked(confirmed)
 
 
 async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[bytes] | None:
     """The fields of an entry, or None if it is no longer in the stream."""
     found = await call(commands, "XRANGE", stream, entry_id, entry_id)
     return found[0][1] if found else None
-
-
-async def find_events(
-    commands: Commands, stream: str, after: str, event_ids: Sequence[str], *, age_ms: int, most: int = 10_000
-) -> tuple[list[tuple[str, str]], bool]:
-    """Event ids and entry ids of these events among the entries after one entry, and whether the search was complete.
-
-    It is incomplete if there are more than `most` entries, or if entries no older than `age_ms` milliseconds may have
-    been trimmed already. None of the events is older than that.
-    """
-    call_ = ((stream,), (after, most, age_ms, *event_ids))
-    *found, complete = checked((await run(commands, scripts.load("find_events"), [call_]))[0])
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return [(event_id.decode(), entry_id.decode()) for event_id, entry_id in pairs], complete == 1
-
-
-async def kill_client(commands: Commands, client: ServerClient) -> None:
-    """Close a connection from the server's side. The commands sent over it have run by then, or never run.
-
-    After a restart of the server, the number belongs to another connection; this one ended with the server's last run.
-    """
-    if run_id_in(await call(commands, "INFO", "server")) == client.run_id:
-        await call(commands, "CLIENT", "KILL", "ID", client.number)
 
 
 async def last_id(commands: Commands, stream: str) -> str | None:

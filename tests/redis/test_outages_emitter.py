@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
 from rapids._emit import write
-from rapids._storage import streams
+from rapids._storage import appends
 from rapids._storage.client.connections import ServerClient, SharedPool
 from rapids.exceptions import EmitError
 from tests.redis.own_server import own_server
@@ -103,7 +103,7 @@ async def test_what_others_stored_meanwhile_is_not_taken_for_it(proxy: Proxy, th
 async def test_more_entries_than_can_be_looked_at_make_it_unknown(
     proxy: Proxy, through: Redis, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(streams.find_events.__kwdefaults__, "most", 200)
+    monkeypatch.setitem(appends.find_events.__kwdefaults__, "most", 200)
     emitter, event = EventEmitter(through, STREAM, retry_delay=0.01), OuSent(number=1)
     await emitter.emit(OuSent(number=0))
     proxy.hold_up(b"XADD")
@@ -157,11 +157,11 @@ async def test_a_connection_is_killed_only_on_the_run_of_the_server_that_numbere
     commands = SharedPool(redis, STREAM)
     async with Redis.from_url(redis_url, single_connection_client=True) as other:
         number = await other.client_id()
-        await streams.kill_client(commands, ServerClient(number, b"an earlier run"))
+        await appends.kill_client(commands, ServerClient(number, b"an earlier run"))
         assert number in {int(client["id"]) for client in await redis.client_list()}
 
         run_id = (await redis.info("server"))["run_id"].encode()
-        await streams.kill_client(commands, ServerClient(number, run_id))
+        await appends.kill_client(commands, ServerClient(number, run_id))
         assert number not in {int(client["id"]) for client in await redis.client_list()}
 
 

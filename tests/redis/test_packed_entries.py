@@ -6,7 +6,7 @@ import hiredis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapids._storage.client.protocol import EntryPacker
+from rapids._storage.appends import EntryPacker
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 fields = st.lists(st.tuples(st.binary(min_size=1, max_size=20), st.binary(max_size=200)), min_size=1, max_size=10)

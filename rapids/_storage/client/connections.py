@@ -7,11 +7,10 @@ node of a Cluster.
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
-from weakref import WeakKeyDictionary
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, ClusterDownError, MovedError, RedisError
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -26,15 +25,14 @@ from rapids._storage.client.commands import (
     run_id_in,
     whole_call,
 )
-from rapids._storage.client.protocol import Command, answers, follow, pack, round_trip, time_limit
-from rapids._storage.client.servers import Client, ClusterPlace, Place, PoolPlace
+from rapids._storage.client.protocol import Command, answers, follow, is_redirected, pack, round_trip, time_limit
+from rapids._storage.client.servers import Client, place_of
 
 __all__ = [
     "AnswerLostError",
     "Client",
     "Command",
     "Commands",
-    "LentConnection",
     "OwnConnection",
     "Reply",
     "ServerClient",
@@ -52,11 +50,6 @@ __all__ = [
 def check_client(client: object) -> None:
     """Raises `TypeError` for anything but a client that can be used."""
     place_of(cast(Client, client), "any")
-
-
-def place_of(client: Client, key: str) -> Place:
-    """The place of a key. Raises `TypeError` for a client that cannot be used."""
-    return ClusterPlace(client, key) if isinstance(client, RedisCluster) else PoolPlace(client)
 
 
 def share_a_slot(client: Client, key: str, other: str) -> bool:
@@ -83,7 +76,7 @@ class SharedPool:
     async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
         connection = await self._place.borrow()
         try:
-            return _looked_at(self._place, await round_trip(connection, (), packed))
+            return await round_trip(connection, packed)
         except (RedisConnectionError, RedisTimeoutError, OSError):
             self._place.doubt()
             raise
@@ -96,87 +89,6 @@ class SharedPool:
         if self._turns is None or self._loop is not loop:
             self._turns, self._loop = asyncio.Semaphore(self._place.most), loop
         return self._turns
-
-
-class LentConnection:
-    """A connection of a user's pool, kept by one task from the first command until `give_back`.
-
-    It knows its client id on the server, so that an `AnswerLostError` can name it.
-    """
-
-    def __init__(self, client: Client, key: str) -> None:
-        self._place = place_of(client, key)
-        self._connection: AbstractConnection | None = None
-        self._clients: WeakKeyDictionary[AbstractConnection, ServerClient] = WeakKeyDictionary()
-
-    async def send(self, commands: Sequence[Command]) -> list[Reply]:
-        return await self.send_packed([pack([command]) for command in commands])
-
-    async def send_packed(self, packed: Sequence[bytes], behind: Sequence[Command] = ()) -> list[Reply]:
-        """The answers to packed commands, and to the commands `behind` them, which ask about them (WAIT).
-
-        Raises `AnswerLostError` if they were sent and an answer did not come, another `RedisError` if not sent.
-        """
-        last = [pack([command]) for command in behind]
-        replies = await self._sent([*packed, *last])
-        return await self._followed(replies, packed, last) if _sends_on(replies) else replies
-
-    async def _followed(
-        self, replies: Sequence[Reply], packed: Sequence[bytes], behind: Sequence[bytes]
-    ) -> list[Reply]:
-        try:
-            return await follow(self._place, replies, packed, self._sent_anew, behind)
-        except AnswerLostError:
-            raise
-        except (RedisError, OSError) as error:  # answered commands have run, and the others were never sent on
-            raise AnswerLostError(str(error), is_under_way=False) from error
-
-    async def give_back(self) -> None:
-        """Return the connection to the pool."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await self._place.give_back(connection)
-
-    async def share(self) -> None:
-        """Return the connection to the pool if the pool has no other free connection."""
-        if not self._place.can_lend():
-            await self.give_back()
-
-    async def _sent_anew(self, packed: Sequence[bytes]) -> list[Reply]:
-        await self.give_back()  # the next connection goes to the key's present place
-        return await self._sent(packed)
-
-    async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
-        if self._connection is None:
-            self._connection = await self._place.borrow()
-        connection = self._connection
-        try:
-            if connection not in self._clients:
-                await self._identify(connection)
-            return _looked_at(self._place, await self._answered(connection, packed))
-        except BaseException:
-            self._place.doubt()
-            await self.give_back()  # the pool reconnects it
-            raise
-
-    async def _answered(self, connection: AbstractConnection, packed: Sequence[bytes]) -> list[Reply]:
-        try:
-            return await round_trip(connection, (), packed)
-        except (BusyLoadingError, AuthenticationError) as error:
-            # These are answers, although redis-py raises them as connection errors and drops the other answers.
-            if len(packed) == 1:
-                raise
-            raise AnswerLostError(str(error), self._clients.get(connection)) from error
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            raise AnswerLostError(str(error), self._clients.get(connection)) from error
-
-    async def _identify(self, connection: AbstractConnection) -> None:
-        connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
-        number, info = await round_trip(connection, [("CLIENT", "ID"), ("INFO", "server")])
-        self._clients[connection] = ServerClient(checked(number), run_id_in(info))
-
-    def _forget(self, connection: AbstractConnection) -> None:
-        self._clients.pop(connection, None)  # it was reconnected and has another client id
 
 
 class OwnConnection:
@@ -198,15 +110,13 @@ class OwnConnection:
     @property
     def server(self) -> tuple[str, int] | None:
         """The host and port it is connected to; None without a connection, or if it does not use TCP."""
-        return _address_of(self._connection) if self._connection is not None and self.is_connected else None
+        host, port = getattr(self._connection, "host", None), getattr(self._connection, "port", None)
+        return (host, port) if self.is_connected and isinstance(host, str) and isinstance(port, int) else None
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         async with self._turn:
-            replies = await self._sent(commands)
-            if _sends_on(replies):
-                packed = [pack([command]) for command in commands]
-                replies = await follow(self._place, replies, packed, self._sent_anew)
-            return replies
+            packed = [pack([command]) for command in commands]
+            return await follow(self._place, await self._sent(packed), packed, self._sent_again)
 
     async def send_ahead(
         self, ahead: Sequence[Command], last: bytes, on_ahead: Callable[[Sequence[Reply]], None]
@@ -221,7 +131,7 @@ class OwnConnection:
                 await connection.send_packed_command(pack(ahead) + last if ahead else last)
                 async with time_limit(connection):
                     before = await answers(connection, len(ahead))
-                    redirected = _sends_on(before)
+                    redirected = is_redirected(before)
                     if ahead and not redirected:
                         on_ahead(before)
                     reply = (await answers(connection, 1))[0]  # it does not block if it is redirected
@@ -232,9 +142,10 @@ class OwnConnection:
                 await self.close()
                 raise
             if redirected:
-                packed = [pack([command]) for command in ahead]
-                on_ahead(await follow(self._place, before, packed, self._sent_anew))
-            return _looked_at(self._place, [reply])[0]
+                on_ahead(await follow(self._place, before, [pack([command]) for command in ahead], self._sent_again))
+            if isinstance(reply, ClusterDownError):
+                self._place.doubt()
+            return reply
 
     async def read_elsewhere(self, error: AskError, at_once: bytes) -> Reply:
         """The answer to a packed read that does not block, from the node that an error names; None if the key has moved
@@ -251,15 +162,14 @@ class OwnConnection:
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
 
-    async def _sent_anew(self, packed: Sequence[bytes]) -> list[Reply]:
+    async def _sent_again(self, packed: Sequence[bytes]) -> list[Reply]:
         await self.close()
-        connection = await self._connected()
-        return await round_trip(connection, (), packed)
+        return await self._sent(packed)
 
-    async def _sent(self, commands: Sequence[Command]) -> list[Reply]:
+    async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
         connection = await self._connected()
         try:
-            return _looked_at(self._place, await round_trip(connection, commands))
+            return await round_trip(connection, packed)
         except (RedisConnectionError, RedisTimeoutError, OSError):
             self._place.doubt()
             raise
@@ -275,19 +185,3 @@ class OwnConnection:
                 self._place.doubt()
                 raise
         return connection
-
-
-def _sends_on(replies: Sequence[Reply]) -> bool:
-    return any(isinstance(reply, AskError) for reply in replies)
-
-
-def _looked_at(place: Place, replies: list[Reply]) -> list[Reply]:
-    """The answers. One of them may say that this node cannot be used at present."""
-    if any(isinstance(reply, ClusterDownError) for reply in replies):
-        place.doubt()
-    return replies
-
-
-def _address_of(connection: AbstractConnection) -> tuple[str, int] | None:
-    host, port = getattr(connection, "host", None), getattr(connection, "port", None)
-    return (host, port) if isinstance(host, str) and isinstance(port, int) else None

@@ -17,17 +17,17 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError
+from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 __all__ = [
     "Command",
-    "EntryPacker",
     "Guide",
     "Reply",
     "Send",
     "answers",
     "follow",
+    "is_redirected",
     "pack",
     "round_trip",
     "time_limit",
@@ -45,35 +45,11 @@ def pack(commands: Iterable[Command]) -> bytes:
     return b"".join([_packed(tuple(command)) for command in commands])
 
 
-class EntryPacker:
-    """Packs entries of one stream with the same fields, in a third of the time that the general `pack` needs.
-
-    `maxlen` (entries): the length that the stream is trimmed to, in whole nodes; None for no limit.
-    """
-
-    def __init__(self, stream: str, names: Sequence[bytes], maxlen: int | None) -> None:
-        trim = () if maxlen is None else (b"MAXLEN", b"~", b"%d" % maxlen)
-        head = [b"XADD", stream.encode(), *trim, b"*"]
-        start = b"*%d\r\n" % (len(head) + 2 * len(names)) + b"".join(map(_bulk, head))
-        fields = b"".join(_bulk(name).replace(b"%", b"%%") + b"$%d\r\n%b\r\n" for name in names)
-        self._template = start.replace(b"%", b"%%") + fields
-
-    def pack(self, values: Sequence[bytes]) -> bytes:
-        """One XADD with these values, in the order of the names."""
-        return self._template % tuple([part for value in values for part in (len(value), value)])
-
-
-def _bulk(text: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(text), text)
-
-
-async def round_trip(
-    connection: AbstractConnection, commands: Sequence[Command], packed: Sequence[bytes] = ()
-) -> list[Reply]:
-    """The answers to `packed` commands, and to the `commands` after them."""
-    await connection.send_packed_command(b"".join([*packed, pack(commands)]) if commands else b"".join(packed))
+async def round_trip(connection: AbstractConnection, packed: Sequence[bytes]) -> list[Reply]:
+    """The answers to packed commands."""
+    await connection.send_packed_command(b"".join(packed))
     async with time_limit(connection):
-        return await answers(connection, len(packed) + len(commands))
+        return await answers(connection, len(packed))
 
 
 @asynccontextmanager
@@ -88,18 +64,21 @@ async def time_limit(connection: AbstractConnection) -> AsyncGenerator[None]:
 
 async def answers(connection: AbstractConnection, count: int) -> list[Reply]:
     """The next `count` answers, including error answers."""
-    replies = [await _answer(connection) for _ in range(count)]
+    replies: list[Reply] = []
+    for _ in range(count):
+        try:
+            replies.append(await connection.read_response(disable_decoding=True, timeout=math.inf))
+        except ResponseError as error:
+            replies.append(error)
     if any(isinstance(reply, ReadOnlyError) for reply in replies):
         # This was the master and is a replica after a failover: the name may resolve to another server next time.
         await connection.disconnect(nowait=True)
     return replies
 
 
-async def _answer(connection: AbstractConnection) -> Reply:
-    try:
-        return cast(Reply, await connection.read_response(disable_decoding=True, timeout=math.inf))
-    except ResponseError as error:
-        return error
+def is_redirected(replies: Sequence[Reply]) -> bool:
+    """Whether an answer says that another node must be asked."""
+    return any(isinstance(reply, AskError) for reply in replies)
 
 
 ROUNDS = 5
@@ -111,7 +90,11 @@ Send: TypeAlias = Callable[[Sequence[bytes]], Awaitable[list[Reply]]]
 
 
 class Guide(Protocol):
-    """Knows the nodes of a Cluster."""
+    """Knows which server has a key."""
+
+    def doubt(self) -> None:
+        """Note that the server may be gone or may no longer have the key: check before the next connection."""
+        ...
 
     async def moved(self, error: MovedError) -> None:
         """Note that another node has the slot now. Raises `RedisError` if no node knows that one."""
@@ -132,6 +115,8 @@ async def follow(
     Raises `RedisError` if an answer did not come.
     """
     replies = list(replies)
+    if not [reply for reply in replies if isinstance(reply, Exception)]:
+        return replies
     for round_ in range(ROUNDS):
         sent_on = [at for at, reply in enumerate(replies[: len(packed)]) if isinstance(reply, AskError)]
         if not sent_on:
@@ -150,12 +135,10 @@ async def follow(
         for at, answer in zip(same, answers, strict=False):
             replies[at] = answer
         if behind:
-            replies[len(packed) :] = _least(replies[len(packed) :], answers[len(same) :])
+            replies[len(packed) :] = [
+                one if isinstance(one, Exception) else other if isinstance(other, Exception) else min(one, other)
+                for one, other in zip(replies[len(packed) :], answers[len(same) :], strict=True)
+            ]
+    if any(isinstance(reply, ClusterDownError) for reply in replies):
+        guide.doubt()
     return replies
-
-
-def _least(before: Sequence[Reply], now: Sequence[Reply]) -> list[Reply]:
-    return [
-        one if isinstance(one, Exception) else other if isinstance(other, Exception) else min(one, other)
-        for one, other in zip(before, now, strict=True)
-    ]

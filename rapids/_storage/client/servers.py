@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._storage.client.commands import AnswerLostError, Reply, checked
-from rapids._storage.client.protocol import pack, round_trip
+from rapids._storage.client.protocol import Guide, pack, round_trip
 
 __all__ = [
     "BUSY_POOL_PATIENCE",
@@ -40,7 +40,7 @@ BUSY_POOL_PATIENCE = 1.0
 BUSY_POOL_PAUSE = 0.005
 
 
-class Place(Protocol):
+class Place(Guide, Protocol):
     """The server that has a key, and the client's pool of connections to it."""
 
     @property
@@ -64,18 +64,6 @@ class Place(Protocol):
         """A connection outside the pool, not connected yet, whose answers may take `timeout` seconds."""
         ...
 
-    def doubt(self) -> None:
-        """Note that the server may be gone or may no longer have the key: check before the next connection."""
-        ...
-
-    async def moved(self, error: MovedError) -> None:
-        """Note that another node has the slot now."""
-        ...
-
-    async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
-        """Send commands on to the node that a slot moves to, and return its answers. Raises `RedisError`."""
-        ...
-
 
 def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
     """A user's connection options, changed for a connection that does not decode answers and does not retry."""
@@ -96,6 +84,7 @@ class PoolPlace:
         if not isinstance(pool, ConnectionPool):
             raise TypeError(f"redis must be a redis.asyncio.Redis or RedisCluster client, not {client!r}")
         self._pool = pool
+        self.can_lend = pool.can_get_connection
 
     @property
     def most(self) -> int:
@@ -114,9 +103,6 @@ class PoolPlace:
 
     async def give_back(self, connection: AbstractConnection) -> None:
         await self._pool.release(connection)
-
-    def can_lend(self) -> bool:
-        return self._pool.can_get_connection()
 
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
         return self._pool.connection_class(**own_options(self._pool.connection_kwargs, timeout))
@@ -200,7 +186,7 @@ class ClusterPlace:
         commands = [part for one in packed for part in (asking, one)]
         async with _borrowed(await self._known(error)) as connection:
             try:
-                replies = await round_trip(connection, (), [*commands, *behind])
+                replies = await round_trip(connection, [*commands, *behind])
             except (RedisError, OSError) as lost:
                 raise AnswerLostError(str(lost)) from lost
         return [*replies[1 : len(commands) : 2], *replies[len(commands) :]]
@@ -242,7 +228,7 @@ class ClusterPlace:
         for node in sorted(self._client.get_nodes(), key=lambda one: one.name == doubted):
             try:
                 async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
-                    slots: list[Any] = checked((await round_trip(connection, [("CLUSTER", "SLOTS")]))[0])
+                    slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
             except (RedisError, OSError):
                 continue
             for first, last, master, *_ in slots:
@@ -301,3 +287,8 @@ async def _connect(connection: AbstractConnection) -> None:
     if not is_clean:
         await connection.disconnect()
         await connection.connect()
+
+
+def place_of(client: Client, key: str) -> Place:
+    """The place of a key. Raises `TypeError` for a client that cannot be used."""
+    return ClusterPlace(client, key) if isinstance(client, RedisCluster) else PoolPlace(client)
