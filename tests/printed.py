@@ -18,7 +18,7 @@ REST = "..."
 
 
 class Printed:
-    """What the ids on a page stand for, as far as answers have told: each for one thing only."""
+    """What the ids on a page stand for, as far as answers have shown: each for one thing only."""
 
     def __init__(self) -> None:
         self._stands_for: dict[str, str] = {}
@@ -70,8 +70,8 @@ class Printed:
 
     def _text(self, printed: str, found: str, where: str) -> None:
         said = f"{where} is {found!r}, and {printed!r} is printed"
-        told, is_whole = printed.removesuffix(REST), not printed.endswith(REST)
-        wanted, given = VARIES.split(told), VARIES.split(found)
+        beginning, is_whole = printed.removesuffix(REST), not printed.endswith(REST)
+        wanted, given = VARIES.split(beginning), VARIES.split(found)
         assert len(wanted) == len(given) if is_whole else len(wanted) <= len(given), said
         for at, (one, other) in enumerate(zip(wanted, given, strict=False)):
             if at % 2:

@@ -47,13 +47,13 @@ def test_twenty_are_kept_whole() -> None:
 @given(st.lists(st.integers(0, 45), max_size=8))
 def test_whatever_comes_together_the_same_are_kept(sizes: list[int]) -> None:
     numbers = itertools.count(1)
-    log, told = NO_ATTEMPTS, list[Attempt]()
+    log, expected = NO_ATTEMPTS, list[Attempt]()
     for size in sizes:
         later = numbered(*itertools.islice(numbers, size))
-        told += later
+        expected += later
         log = log.then(AttemptLog.of(*later))
 
-    assert log == bounded(tuple(told))
+    assert log == bounded(tuple(expected))
 
 
 @given(st.integers(1, 60), st.integers(0, 60))

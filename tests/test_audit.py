@@ -24,7 +24,7 @@ def queue(redis: Redis) -> DeadLetterQueue:
     return DeadLetterQueue(redis, DLQ)
 
 
-def told(entry: AuditEntry) -> tuple[str, ...]:
+def described(entry: AuditEntry) -> tuple[str, ...]:
     return entry.action, entry.target, entry.actor, entry.reason, entry.operation
 
 
@@ -44,7 +44,7 @@ async def test_every_change_of_a_letter_is_in_it_once(queue: DeadLetterQueue, re
 
     items = (await AuditLog(redis, DLQ).list()).items
 
-    assert [told(entry) for entry in items] == [
+    assert [described(entry) for entry in items] == [
         ("letter_replayed", second, "eve", "fixed", ""),
         ("letter_restored", first, "bob", "", ""),
         ("letter_discarded", first, "ada", "é\nnoise", ""),
@@ -73,7 +73,7 @@ async def test_who_paused_and_resumed_a_group_is_in_the_log_of_its_stream(redis:
 
     items = (await AuditLog(redis, STREAM).list()).items
 
-    assert [told(entry) for entry in items] == [
+    assert [described(entry) for entry in items] == [
         ("group_resumed", GROUP, "eve", "it is back", ""),
         ("group_paused", GROUP, "ada", "the bank is down", ""),
     ]

@@ -165,9 +165,9 @@ def test_python_runs_as_printed(block: str, redis_url: str, tmp_path: Path) -> N
 
 def test_problems_are_those_there_are() -> None:
     rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \| (\d{3}) \|", GUIDE.read_text(), flags=re.MULTILINE)
-    told = {name: int(status) for names, status in rows for name in re.findall(r"[a-z-]+", names)}
-    assert len(told) > 10
-    assert told == {name: KINDS[name].status for name in told}
+    documented = {name: int(status) for names, status in rows for name in re.findall(r"[a-z-]+", names)}
+    assert len(documented) > 10
+    assert documented == {name: KINDS[name].status for name in documented}
 
 
 def test_links_lead_somewhere() -> None:

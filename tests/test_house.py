@@ -67,7 +67,7 @@ def lines_with(pattern: str, paths: list[Path]) -> list[str]:
     ]
 
 
-# --- size and leftovers ---------------------------------------------------------------------------------------------
+# --- size and unused code --------------------------------------------------------------------------------------------
 
 
 def test_no_module_is_longer_than_it_may_be() -> None:
@@ -298,7 +298,7 @@ def test_a_public_name_is_there_and_documented(package: ModuleType, name: str) -
 
     if isinstance(thing, type) or inspect.isroutine(thing):
         assert has_docstring(thing)
-    else:  # an alias or an object: told where it is defined, or in the guide
+    else:  # an alias or an object: described where it is defined, or in the guide
         assert name in described_aliases() or re.search(rf"\b{name}\b", (ROOT / "README.md").read_text())
 
 

@@ -193,9 +193,9 @@ async def test_a_malformed_entry_is_told_without_its_content(
     async with running(router):
         entry_id = await add(redis, raw)
         await until_settled(redis)
-    told = records(caplog, "dead letter")
-    assert len(told) <= 1
-    for record in told:
+    logged = records(caplog, "dead letter")
+    assert len(logged) <= 1
+    for record in logged:
         assert record.keys() >= FINDS_THE_ENTRY | {"handler"}
         assert record["entry_id"] == entry_id
     check_no_payload(caplog)

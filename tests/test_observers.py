@@ -17,26 +17,26 @@ DETAIL = OutageEnded("orders", "billing", 1.5)
 
 
 def test_all_are_told_in_order() -> None:
-    told: list[object] = []
-    Observers([lambda detail: told.append((1, detail)), lambda detail: told.append((2, detail))]).tell(DETAIL)
-    assert told == [(1, DETAIL), (2, DETAIL)]
+    received: list[object] = []
+    Observers([lambda detail: received.append((1, detail)), lambda detail: received.append((2, detail))]).tell(DETAIL)
+    assert received == [(1, DETAIL), (2, DETAIL)]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError(), StopIteration(), GeneratorExit()])
 def test_one_that_raises_is_logged_once_and_keeps_nothing_from_the_others(
     error: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, told = 0.0, list[object]()
+    now, received = 0.0, list[object]()
     monkeypatch.setattr("rapids.observers.time.monotonic", lambda: 1_000 + now)
 
     def broken(detail: Detail) -> None:
         raise error
 
-    group = Observers([broken, told.append, broken])
+    group = Observers([broken, received.append, broken])
     for _ in range(100):
         group.tell(DETAIL)
 
-    assert len(told) == 100
+    assert len(received) == 100
     assert [record.getMessage() for record in caplog.records] == [
         f"observer {at} raised on OutageEnded, 1 times so far; this is logged once in 60 s at the most" for at in (1, 3)
     ]
@@ -78,6 +78,6 @@ def test_without_observers_there_is_nobody_to_tell() -> None:
 
 
 def test_what_others_count_is_told() -> None:
-    told: list[object] = []
-    Counts("orders", "billing", [told.append]).lost(None)
-    assert told == [Lost("orders", "billing", None, "unread", ())]
+    received: list[object] = []
+    Counts("orders", "billing", [received.append]).lost(None)
+    assert received == [Lost("orders", "billing", None, "unread", ())]

@@ -307,7 +307,7 @@ def test_nothing_is_lost_repeated_or_told_twice(data: st.DataObject, dead_letter
                 assert {outcome.handler for outcome in unfinished if isinstance(outcome, Released)} == waiting
                 deliveries -= 1  # it did not count
                 assert settled.ledger.recorded == deliveries
-        ledger = stored(settled, now_ms=now)  # as it is found by whoever takes the entry next
+        ledger = stored(settled, now_ms=now)  # as the consumer that takes the entry next finds it
         now = max(now, min(not_before[handler] for handler in waiting))
         assert ledger.done == set(done)
         assert (ledger.dead if dead_letters else ledger.gave_up) == set(gave_up)
@@ -375,14 +375,14 @@ def test_an_error_without_text_is_told_by_its_type() -> None:
 
 
 def test_a_non_retryable_error_around_a_cause_is_told_by_its_cause() -> None:
-    told = Failure.of(caught(NonRetryableError("pay", caught(Plain("declined")), "e1")))
-    assert (told.error_type, told.message) == (f"{__name__}.Plain", "declined")
+    failure = Failure.of(caught(NonRetryableError("pay", caught(Plain("declined")), "e1")))
+    assert (failure.error_type, failure.message) == (f"{__name__}.Plain", "declined")
     assert Failure.of(NonRetryableError("declined")).error_type == "rapids.exceptions.NonRetryableError"
 
 
 def test_what_exhausted_retries_say_names_the_last_error() -> None:
-    told = Failure.of(MaxRetriesExceededError("pay", 3, "e1", Plain("busy")))
-    assert told.message == "handler 'pay' failed on event e1 after 3 attempts: Plain: busy"
+    failure = Failure.of(MaxRetriesExceededError("pay", 3, "e1", Plain("busy")))
+    assert failure.message == "handler 'pay' failed on event e1 after 3 attempts: Plain: busy"
 
 
 def test_huge_texts_are_cut() -> None:

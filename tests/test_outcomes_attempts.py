@@ -90,9 +90,9 @@ def test_a_delivery_nobody_spoke_of_is_told_apart() -> None:
 
     later = settle([dead("pay", 5)], first, 5, dead_letters=True)
 
-    told = AttemptLog(silent(1).kept + failed(2).kept + silent(3, 4).kept + failed(5).kept)
-    assert letters_of(later) == {"pay": told}
-    assert [attempt.recorded for attempt in told.kept] == [False, True, False, False, True]
+    expected = AttemptLog(silent(1).kept + failed(2).kept + silent(3, 4).kept + failed(5).kept)
+    assert letters_of(later) == {"pay": expected}
+    assert [attempt.recorded for attempt in expected.kept] == [False, True, False, False, True]
 
 
 def test_what_was_given_up_unrun_has_the_deliveries_that_led_to_it() -> None:
@@ -211,7 +211,7 @@ KINDS = ("done", "dead", "retry", "released")
 @given(data=st.data())
 def test_every_letter_tells_each_failed_attempt_of_its_handler_once(data: st.DataObject) -> None:
     """Redeliver an entry to handlers that fail, are interrupted, or die with their process."""
-    told = dict.fromkeys(HANDLERS, NO_ATTEMPTS)
+    expected = dict.fromkeys(HANDLERS, NO_ATTEMPTS)
     ledger, deliveries, unsettled, now = FRESH, 0, list[int](), 0
     for _ in range(10):
         deliveries += 1
@@ -224,7 +224,7 @@ def test_every_letter_tells_each_failed_attempt_of_its_handler_once(data: st.Dat
                 continue
             kind, tries = data.draw(st.sampled_from(KINDS)), failed((deliveries, 1), (deliveries, 2))
             if kind != "done":
-                told[handler] = told[handler].then(silent(*unsettled)).then(tries)
+                expected[handler] = expected[handler].then(silent(*unsettled)).then(tries)
             match kind:
                 case "done":
                     outcomes.append(Done(handler))
@@ -236,7 +236,7 @@ def test_every_letter_tells_each_failed_attempt_of_its_handler_once(data: st.Dat
                     outcomes.append(Released(handler, tries))
         settled = settle(outcomes, ledger, deliveries, dead_letters=True, now_ms=now)
         for handler, log in letters_of(settled).items():
-            assert log == told[handler]
+            assert log == expected[handler]
         if isinstance(settled, Ack):
             return
         assert isinstance(settled, Keep | HandBack)
@@ -245,5 +245,5 @@ def test_every_letter_tells_each_failed_attempt_of_its_handler_once(data: st.Dat
         ledger, unsettled = stored(settled, now_ms=now), []
         now += round(settled.delay * 1000) if isinstance(settled, Keep) else 0
         assert dict(ledger.attempts) == {
-            handler: told[handler] for handler in HANDLERS if told[handler] and handler not in ledger.finished
+            handler: expected[handler] for handler in HANDLERS if expected[handler] and handler not in ledger.finished
         }

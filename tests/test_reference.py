@@ -537,8 +537,8 @@ async def test_dead_letter_queue(session: Reader, redis: Redis) -> None:
         assert (letter["original_stream"], letter["original_group"]) == ("events:all", "my-service")
         assert letter["event_type"] == "external_api.event"
         assert datetime.fromisoformat(letter["failed_at"]).utcoffset() is not None
-    told = [(letters[entry_id]["reason"], letters[entry_id]["handler"]) for entry_id in ids]
-    assert told == [
+    found = [(letters[entry_id]["reason"], letters[entry_id]["handler"]) for entry_id in ids]
+    assert found == [
         ("max_deliveries_exceeded", "call_external_api"),
         ("non_retryable", "call_external_api"),
         ("deserialization_error", ""),

@@ -17,7 +17,7 @@ TOKEN = "a token for tests"
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have set these for the demo."""
+    """The person who runs the tests may have set these for the demo."""
     for name in ("RAPIDS_REDIS_URL", "RAPIDS_ADMIN_TOKEN", "EXAMPLE_STREAM", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
 

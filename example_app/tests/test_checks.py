@@ -1,4 +1,4 @@
-"""The checks of `--once` notice what is wrong: each is shown a story with one thing amiss."""
+"""The checks of `--once` notice what is wrong: each one sees a story with one fault."""
 
 from collections.abc import Awaitable
 from decimal import Decimal
@@ -27,7 +27,7 @@ EVENTS: list[BaseEvent] = [
 SHIPPED = {"status": "shipped", "history": [{"event_type": "order.placed"}, {"event_type": "order.shipped"}]}
 
 
-class Told(Story):
+class ScriptedStory(Story):
     """A story whose service says what a test wants it to say."""
 
     says: dict[str, Any]
@@ -50,7 +50,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def evidence(redis: Redis) -> Evidence:
     """A story that went well."""
-    story = Told(httpx.AsyncClient(), "", Narrator(StringIO(), colour=False))
+    story = ScriptedStory(httpx.AsyncClient(), "", Narrator(StringIO(), colour=False))
     story.orders = [PLACED]
     story.replayed = [{"letter_id": "7-0", "stream": "replays", "entry_id": "8-0"}]
     story.says = {"order": SHIPPED, "dead": [], "letter": {"state": "replayed"}}
@@ -60,7 +60,7 @@ async def evidence(redis: Redis) -> Evidence:
 
 
 def says(evidence: Evidence) -> dict[str, Any]:
-    return cast(Told, evidence.story).says
+    return cast(ScriptedStory, evidence.story).says
 
 
 async def emit(evidence: Evidence, *events: BaseEvent) -> None:

@@ -33,7 +33,7 @@ class Demo:
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.arguments = arguments
         self.environment = {**os.environ, **environment}
-        self.told = ""
+        self.printed = ""
 
     async def __aenter__(self) -> Self:
         pipe = asyncio.subprocess.PIPE
@@ -51,18 +51,18 @@ class Demo:
             await self.process.communicate()
 
     async def hears(self, words: str) -> None:
-        """Read until these words have been told."""
+        """Read until these words are printed."""
         assert self.process.stdout is not None
         async with asyncio.timeout(120):
-            while words not in self.told:
+            while words not in self.printed:
                 line = await self.process.stdout.readline()
-                assert line, f"{words!r} was never told, but:\n{self.told}"
-                self.told += line.decode()
+                assert line, f"{words!r} was never printed, but:\n{self.printed}"
+                self.printed += line.decode()
 
     async def ends(self) -> tuple[int, str]:
         """Its exit code, and what it wrote on stderr."""
         out, err = await asyncio.wait_for(self.process.communicate(), 120)
-        self.told += out.decode()
+        self.printed += out.decode()
         assert self.process.returncode is not None
         return self.process.returncode, err.decode()
 
@@ -76,7 +76,7 @@ def processes_in(folder: Path) -> list[str]:
 async def test_once_tells_the_story_checks_it_and_leaves_nothing(private_temp: Path) -> None:
     async with Demo("--once") as demo:
         code, errors = await demo.ends()
-    assert (code, errors) == (0, ""), demo.told
+    assert (code, errors) == (0, ""), demo.printed
     assert processes_in(private_temp) == []
     for sign in (
         "answered 202",
@@ -87,16 +87,16 @@ async def test_once_tells_the_story_checks_it_and_leaves_nothing(private_temp: P
         "(replayed)",
         "Edsger's order is shipped",
     ):
-        assert sign in demo.told
-    assert demo.told.count("  ok  ") == 4
-    assert "\x1b[" not in demo.told
+        assert sign in demo.printed
+    assert demo.printed.count("  ok  ") == 4
+    assert "\x1b[" not in demo.printed
 
 
 async def test_once_works_side_by_side_and_keeps_to_the_stream_it_is_given(redis_url: str, redis: Redis) -> None:
     given = {"RAPIDS_REDIS_URL": redis_url, "EXAMPLE_STREAM": "mine"}
     async with Demo("--once", **given) as one, Demo("--once", **given) as two:
         for demo in (one, two):
-            assert await demo.ends() == (0, ""), demo.told
+            assert await demo.ends() == (0, ""), demo.printed
     assert await redis.xlen("mine") == 2 * 5 * 3
     assert all(key.startswith((b"mine", b"{mine}")) for key in await redis.keys())
 
@@ -107,7 +107,7 @@ async def test_once_works_again_on_a_redis_in_use_after_a_run_that_was_killed(re
         demo.process.kill()
         await demo.process.communicate()
     async with Demo("--once", RAPIDS_REDIS_URL=redis_url) as demo:
-        assert await demo.ends() == (0, ""), demo.told
+        assert await demo.ends() == (0, ""), demo.printed
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_once_interrupted_did_not_succeed(private_temp: Path) -> None:
 
 async def test_it_invites_to_use_its_own_admin(running: Demo, private_temp: Path) -> None:
     await running.hears("Ctrl-C stops everything.")
-    [line] = [line for line in running.told.splitlines() if "dead letters  curl" in line]
+    [line] = [line for line in running.printed.splitlines() if "dead letters  curl" in line]
     _, _, _, _, header, url = shlex.split(line)
     name, _, value = header.partition(": ")
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -162,11 +162,11 @@ async def test_it_invites_to_use_its_own_admin(running: Demo, private_temp: Path
     assert (answer.status_code, answer.json()["items"]) == (200, [])
 
 
-async def test_a_token_that_is_set_is_used_and_not_told(private_temp: Path) -> None:
+async def test_a_token_that_is_set_is_used_and_not_printed(private_temp: Path) -> None:
     async with Demo(RAPIDS_ADMIN_TOKEN="my very own") as demo:
         await demo.hears("Ctrl-C stops everything.")
-        assert "RAPIDS_ADMIN_TOKEN" in demo.told
-        assert "my very own" not in demo.told
+        assert "RAPIDS_ADMIN_TOKEN" in demo.printed
+        assert "my very own" not in demo.printed
 
 
 async def test_a_port_in_use_is_left_to_its_user(redis_url: str) -> None:
@@ -174,7 +174,7 @@ async def test_a_port_in_use_is_left_to_its_user(redis_url: str) -> None:
         port = taken.getsockname()[1]
         async with Demo("--port", str(port), RAPIDS_REDIS_URL=redis_url) as demo:
             await demo.hears("Order fulfilment at http://127.0.0.1:")
-            assert f":{port}" not in demo.told
+            assert f":{port}" not in demo.printed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the demo tells, and from what."""
+"""What the demo prints, and from which sources."""
 
 import asyncio
 import io

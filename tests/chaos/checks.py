@@ -130,16 +130,16 @@ def delivered_too_often(evidence: Evidence) -> Iterable[str]:
 
 
 def bad_ends(evidence: Evidence) -> Iterable[str]:
-    """Processes end when they are told to or killed, toxic events included; and a stop does not hang."""
+    """Processes end when they are asked to stop or killed, toxic events included; and a stop does not hang."""
     suicides = {run.pid for run in evidence.executions if run.handler == "toxic"}
     for one in evidence.exits:
-        expected = {0, INTERRUPTED} if one.wanted == "told to stop" else set[int]()  # -15: it had only just started
+        expected = {0, INTERRUPTED} if one.wanted == "asked to stop" else set[int]()  # -15: it had only just started
         expected |= {KILLED} if one.wanted == "killed" or one.pid in suicides else set()
         if one.code not in expected:
             why = one.wanted or "though nobody asked it to"
             yield f"{one.name} (process {one.pid}) ended with {one.code}, {why} {one.said}"
     for name in evidence.hanging:
-        yield f"{name} was told to stop and did not"
+        yield f"{name} was asked to stop and did not"
 
 
 def bugs(evidence: Evidence) -> Iterable[str]:

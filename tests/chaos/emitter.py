@@ -1,4 +1,4 @@
-"""An emitter process: emits numbered events at a bounded rate and puts on record what it was told about each."""
+"""An emitter process: emits numbered events at a bounded rate and records the answer about each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Emitting:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self, first: int, rate: float, stopping: asyncio.Event) -> None:
-        """Emit `rate` events a second, alone and in lists, until told to stop; then see the last ones through."""
+        """Emit `rate` events a second, alone and in lists, until asked to stop; then wait for the last ones."""
         rng, number, due = random.Random(first), first, time.monotonic()
         while not stopping.is_set():
             size = rng.choice((1, 1, 1, rng.randint(2, LARGEST_LIST)))

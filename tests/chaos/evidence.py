@@ -45,7 +45,7 @@ class Evidence:
     interruptions: Sequence[Interruption] = ()
     exits: Sequence[Exit] = ()
     hanging: Sequence[str] = ()
-    """Processes that did not end when they were told to."""
+    """Processes that did not end when they were asked to."""
     notes: Sequence[Note] = ()
     seconds: float = 0.0
     drain_seconds: float = 0.0

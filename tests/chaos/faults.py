@@ -77,13 +77,13 @@ class KillWorker:
 
 @dataclass(frozen=True, slots=True)
 class RestartWorker:
-    """What a deployment does: it is told to stop, hands back what it holds, and is followed by another."""
+    """What a deployment does: it is asked to stop, releases what it holds, and another one follows."""
 
     at: float
     worker: int
 
     async def strike(self, scene: Scene) -> Interruption | None:
-        return _once("worker told to stop", scene.workers[self.worker].tell_to_stop())
+        return _once("worker asked to stop", scene.workers[self.worker].ask_to_stop())
 
 
 @dataclass(frozen=True, slots=True)

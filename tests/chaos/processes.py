@@ -81,7 +81,7 @@ def _before_exec() -> Callable[[], None]:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The end of a process. `wanted` says who ended it: `killed`, `told to stop`, or nobody: empty."""
+    """The end of a process. `wanted` says who ended it: `killed`, `asked to stop`, or nobody: empty."""
 
     name: str
     pid: int
@@ -116,7 +116,7 @@ class Slot:
         try:
             while not self._closing:
                 process = await Process.start(sys.executable, "-m", *self._command(self.started), log=self._log)
-                self._process, self._wanted = process, "told to stop" if self._closing else ""
+                self._process, self._wanted = process, "asked to stop" if self._closing else ""
                 self.started += 1
                 if self._closing:
                     process.send(signal.SIGTERM)
@@ -133,14 +133,14 @@ class Slot:
         """End the process with SIGKILL: its id, or None if there is none."""
         return self._end("killed", signal.SIGKILL)
 
-    def tell_to_stop(self) -> int | None:
+    def ask_to_stop(self) -> int | None:
         """Ask the process to stop: its id, or None if there is none."""
-        return self._end("told to stop", signal.SIGTERM)
+        return self._end("asked to stop", signal.SIGTERM)
 
     def close(self) -> None:
         """Start no more, and ask the last process to stop."""
         self._closing = True
-        self.tell_to_stop()
+        self.ask_to_stop()
 
     def _last_words(self) -> str:
         return self._log.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip()

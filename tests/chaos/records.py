@@ -55,7 +55,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """What an emitter was told about an event: `confirmed`, `failed`, `unknown`; `sent` if it died before that.
+    """What an emitter learned about an event: `confirmed`, `failed`, `unknown`; `sent` if it died before that.
 
     `unconfirmed`: it is stored, and fewer replicas than were asked for have confirmed it. `at`: when it was begun.
     """

@@ -73,7 +73,7 @@ def _facts(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def _unconfirmed(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
-    """What replicas were asked to confirm and did not: it may be lost by a failover, and nobody was told otherwise."""
+    """What replicas were asked to confirm and did not: it may be lost by a failover, and no answer said otherwise."""
     if not options.replicas:
         return []
     stored = set(evidence.stored.entries.values())
@@ -91,8 +91,8 @@ def _undone(options: Options, evidence: Evidence) -> list[tuple[str, str]]:
         return []
     twice, of_nothing = failovers.letters_twice(evidence), failovers.letters_of_nothing(evidence)
     worn_out = [one for one in failovers.letters_worn_out(evidence) if not _is_expected(one, evidence)]
-    told = f"written twice {len(twice)}, of lost entries {len(of_nothing)}, worn out {len(worn_out)}"
-    return [(f"  in {DLQ}, by failovers", told)]
+    summary = f"written twice {len(twice)}, of lost entries {len(of_nothing)}, worn out {len(worn_out)}"
+    return [(f"  in {DLQ}, by failovers", summary)]
 
 
 def _is_expected(letter: Letter, evidence: Evidence) -> bool:
@@ -105,8 +105,8 @@ def _recovery(found: Sequence[Recovery] | None) -> str:
         return ""
     new = [one.new_event for one in found if one.new_event is not None]
     pauses = [one.pause for one in found]
-    told = f"new events handled after {_longest(new)}" if new else "no new event was handled"
-    return f"   {told}; nothing handled for {_longest(pauses)}"
+    summary = f"new events handled after {_longest(new)}" if new else "no new event was handled"
+    return f"   {summary}; nothing handled for {_longest(pauses)}"
 
 
 def _longest(seconds: Sequence[float]) -> str:

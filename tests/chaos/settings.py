@@ -17,7 +17,7 @@ SHUTDOWN_TIMEOUT = 5.0
 CONSUMER_TTL = 10.0
 
 STOP_PATIENCE = SHUTDOWN_TIMEOUT + 10.0
-"""Seconds a worker told to stop may take, with its server gone too; beyond that it hangs."""
+"""Seconds a worker may take to stop, with its server gone too; beyond that it hangs."""
 
 CONCURRENCY = 8
 KEYS = 40

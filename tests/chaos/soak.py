@@ -153,7 +153,7 @@ class Soak:
                 case _:
                     await self._letters.get(letter_id)
         except (LetterStateError, LookupError):
-            treatment = "gone meanwhile"  # trimmed
+            treatment = "gone already"  # trimmed
         self.done[treatment] += 1
 
 

@@ -136,7 +136,7 @@ def repeated(*interruptions: Interruption, **others: object) -> Evidence:
         repeated(),
         repeated(Interruption("worker killed", 100.1, 100.1, pid=3)),
         repeated(Interruption("worker killed", 104.0, 104.0, pid=1)),
-        repeated(Interruption("worker told to stop", 100.1, 100.1, pid=1)),
+        repeated(Interruption("worker asked to stop", 100.1, 100.1, pid=1)),
         repeated(Interruption("clients killed", 100.1, 100.1)),
         repeated(notes=[Note(1, "outage", 104.0, ""), Note(1, "back", 105.0, "")]),
     ],
@@ -169,13 +169,13 @@ def test_a_run_above_max_deliveries() -> None:
 @pytest.mark.parametrize(
     ("code", "wanted", "is_bad"),
     [
-        (0, "told to stop", False),
-        (-15, "told to stop", False),
+        (0, "asked to stop", False),
+        (-15, "asked to stop", False),
         (-9, "killed", False),
         (-9, "", True),
         (0, "", True),
-        (1, "told to stop", True),
-        (-9, "told to stop", True),
+        (1, "asked to stop", True),
+        (-9, "asked to stop", True),
     ],
 )
 def test_how_processes_end(code: int, wanted: str, is_bad: bool) -> None:

@@ -123,9 +123,9 @@ async def run(url: str, record: Recorder, dlq: str) -> None:
     async with opened(url) as client:
         while not stopping.is_set():
             running = asyncio.create_task(router.start(client))
-            told = asyncio.create_task(stopping.wait())
-            await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
-            told.cancel()
+            stop_requested = asyncio.create_task(stopping.wait())
+            await asyncio.wait([running, stop_requested], return_when=asyncio.FIRST_COMPLETED)
+            stop_requested.cancel()
             await router.stop()
             try:
                 await running

@@ -60,9 +60,9 @@ async def replay(jobs: Sequence[Job]) -> list[Ended]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    told, _ = await process.communicate(json.dumps([asdict(job) for job in jobs]).encode())
+    output, _ = await process.communicate(json.dumps([asdict(job) for job in jobs]).encode())
     assert process.returncode == 0, "see what it said on stderr"
-    return [Ended(**one) for one in json.loads(told)]
+    return [Ended(**one) for one in json.loads(output)]
 
 
 # --- in the script --------------------------------------------------------------------------------------------------
@@ -143,10 +143,10 @@ def _forked(job: Job) -> tuple[int, int]:
 
 def _ended(child: int, reading: int) -> Ended:
     _, status = os.waitpid(child, 0)
-    with os.fdopen(reading, "rb") as told:
+    with os.fdopen(reading, "rb") as answer:
         if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
             return Ended("killed")
-        return Ended(**json.loads(told.read() or b'{"how": "failed"}'))
+        return Ended(**json.loads(answer.read() or b'{"how": "failed"}'))
 
 
 if __name__ == "__main__":

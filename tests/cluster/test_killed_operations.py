@@ -59,7 +59,7 @@ class Bulk:
         await check_replayed_once(self._redis, self._dlq, self._letter_ids, await self._operation())
 
     async def _operation(self) -> Operation:
-        """As soon as a server that was killed or paused tells."""
+        """The operation, as soon as a server that was killed or paused answers again."""
         return await eventually(patient(lambda: self._operations.get(self._id)), 30)
 
     async def _done(self) -> int:

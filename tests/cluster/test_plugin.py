@@ -184,5 +184,5 @@ async def test_the_example_tells_its_story_on_a_cluster(cluster: Cluster) -> Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    told, _ = await demo.communicate()
-    assert demo.returncode == 0, told.decode()
+    output, _ = await demo.communicate()
+    assert demo.returncode == 0, output.decode()

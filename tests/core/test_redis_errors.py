@@ -11,7 +11,7 @@ from rapids.exceptions import EmitError
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (ReadOnlyError("You can't write against a read only replica."), "You can't write against a read only replica."),
         (RedisError("one\r\n  two"), "one two"),
@@ -19,16 +19,16 @@ from rapids.exceptions import EmitError
         (AskError("7 host:1"), "ASK 7 host:1: the key is on its way to another node of the Cluster"),
     ],
 )
-def test_an_error_in_one_line(error: Exception, told: str) -> None:
-    assert reason(error) == told
+def test_an_error_in_one_line(error: Exception, expected: str) -> None:
+    assert reason(error) == expected
 
 
 def test_a_key_of_another_node_says_which_client_to_use() -> None:
     moved = MovedError("1981 127.0.0.1:7000")
-    told = reason(moved)
-    assert told.startswith("MOVED 1981 127.0.0.1:7000: ")
-    assert "redis+cluster://" in told
-    assert told in str(EmitError("a.b", "id", "s", 3, moved))
+    line = reason(moved)
+    assert line.startswith("MOVED 1981 127.0.0.1:7000: ")
+    assert "redis+cluster://" in line
+    assert line in str(EmitError("a.b", "id", "s", 3, moved))
 
 
 async def test_no_sentinel_that_knows_a_master_is_no_screenful() -> None:

@@ -19,12 +19,12 @@ VALUES = st.recursive(
 )
 
 
-def told(before: Any, after: Any) -> list[tuple[str, str, Any, Any]]:
+def described(before: Any, after: Any) -> list[tuple[str, str, Any, Any]]:
     return [(one.pointer, one.op, one.before, one.after) for one in differences(before, after)]
 
 
 def test_members() -> None:
-    assert told({"a": 1, "b": {"x": 1, "y": 2}, "c": 3}, {"b": {"y": 2, "x": [1]}, "c": 3, "d/~": None}) == [
+    assert described({"a": 1, "b": {"x": 1, "y": 2}, "c": 3}, {"b": {"y": 2, "x": [1]}, "c": 3, "d/~": None}) == [
         ("/a", "remove", 1, None),
         ("/b/x", "replace", 1, [1]),
         ("/d~1~0", "add", None, None),
@@ -43,7 +43,7 @@ def test_members() -> None:
     ],
 )
 def test_lists(before: Any, after: Any, expected: Any) -> None:
-    assert told(before, after) == expected
+    assert described(before, after) == expected
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, True), (0.0, False), ([0], [False]), ({}, []), (None, {}), ("1", 1)])
@@ -54,7 +54,7 @@ def test_what_python_takes_for_equal_and_json_does_not(before: Any, after: Any) 
 @pytest.mark.parametrize(("before", "after"), [(1.0, 1), ([1.0, {"a": 2.0}], [1, {"a": 2}]), (1e300, 1e300)])
 def test_one_number_written_in_two_ways_is_the_same(before: Any, after: Any) -> None:
     assert differences(before, after) == differences(after, before) == ()
-    assert told([before, 5], [after]) == [("/1", "remove", 5, None)]
+    assert described([before, 5], [after]) == [("/1", "remove", 5, None)]
 
 
 def test_order_of_members_is_no_difference() -> None:
@@ -104,7 +104,7 @@ def test_very_many_are_one_around_them() -> None:
     after = {"same": 1, "many": [-number for number in range(101)]}
     after["many"][0] = "x"
 
-    assert told(before, after) == [("/many", "replace", before["many"], after["many"])]
+    assert described(before, after) == [("/many", "replace", before["many"], after["many"])]
     [whole] = differences({str(number): 0 for number in range(101)}, {})
     assert (whole.pointer, whole.op, whole.cut) == ("", "replace", False)
 

@@ -1,4 +1,4 @@
-"""The index of dead letters: whoever writes, cuts or deletes them, a filter finds what is there and nothing else."""
+"""The index of dead letters: no matter who writes, cuts or deletes them, a filter finds exactly those that exist."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ async def test_letters_cut_or_deleted_while_somebody_pages_are_left_out(queue: D
     await write_through_script(redis, 3, handler="ship")
     wanted = LetterFilter(handler="pay")
     first = await queue.list(wanted, limit=10)
-    await redis.xdel(DLQ, *ids[45:50], *ids[20:25])  # by hand: the index is not told
+    await redis.xdel(DLQ, *ids[45:50], *ids[20:25])  # by hand: the index does not learn of it
     await redis.xtrim(DLQ, minid=ids[10], approximate=False)
     rest = await all_ids(queue, filter=wanted, limit=7)
     assert [letter.id for letter in first.items] == ids[:49:-1]
@@ -217,7 +217,7 @@ async def test_a_spoilt_index_keeps_no_letter_from_being_written(
     await redis.set(spoilt, "somebody was here")
     await write_through_script(redis, 2)
     assert await redis.xlen(DLQ) == 4
-    if part == ":spoilt":  # dropped with the rest, and made anew
+    if part == ":spoilt":  # dropped with the rest, and rebuilt
         assert await counts(queue) == {"pay": 4}
     await redis.delete(spoilt)
     await queue.reindex()
@@ -228,8 +228,8 @@ async def test_reindexing_makes_the_index_anew(queue: DeadLetterQueue, redis: Re
     ids = await write_through_script(redis, 1_200, handler="pay")
     page = await queue.list(LetterFilter(handler="pay"), limit=500)
     standing = await queue.reindex(actor="ada", reason="deleted some by hand")
-    [told] = (await AuditLog(redis, DLQ).list()).items
-    assert (told.action, told.actor, told.reason) == ("letters_reindexed", "ada", "deleted some by hand")
+    [record] = (await AuditLog(redis, DLQ).list()).items
+    assert (record.action, record.actor, record.reason) == ("letters_reindexed", "ada", "deleted some by hand")
     assert (standing.length, standing.unindexed) == (1_200, 200)
     rest: list[str] = []
     while page.cursor is not None:

@@ -32,7 +32,7 @@ from tests.worker.helpers import (
 
 
 class Moody:
-    """A handler that fails as long as it is told to, and notes what it was given."""
+    """A handler that fails as long as a test wants it to, and records what it received."""
 
     def __init__(self) -> None:
         self.works = False

@@ -162,7 +162,7 @@ async def test_of_a_replay_to_everyone_nothing_more_is_told(queue: DeadLetterQue
     assert (seen.outcome, seen.stream, seen.is_inferred) == ("sent", STREAM, False)
 
 
-@pytest.mark.parametrize("how", ["deleted", "something else", "made anew"])
+@pytest.mark.parametrize("how", ["deleted", "something else", "made again"])
 async def test_where_the_stream_of_the_replay_is_another_nothing_is_known(
     queue: DeadLetterQueue, redis: Redis, how: str
 ) -> None:
@@ -171,7 +171,7 @@ async def test_where_the_stream_of_the_replay_is_another_nothing_is_known(
     await redis.delete(replay_stream())
     if how == "something else":
         await redis.set(replay_stream(), "x")
-    if how == "made anew":
+    if how == "made again":
         await redis.xadd(replay_stream(), {"a": "b"}, id="1-1")
     seen = await outcome_of(queue, letter_id)
     assert (seen.outcome, seen.is_inferred) == ("unknown", False)

@@ -52,8 +52,8 @@ async def test_what_a_consumer_holds_and_when_it_was_seen(redis: Redis) -> None:
         finished.append(1)
     [seen] = page.items
     assert seen.seen_at == page.at - timedelta(milliseconds=seen.idle_ms)
-    told = "inactive" in (await redis.xinfo_consumers(STREAM, GROUP))[0]  # since Redis 7.2
-    assert (seen.inactive_ms is not None) is told
+    has_inactive = "inactive" in (await redis.xinfo_consumers(STREAM, GROUP))[0]  # since Redis 7.2
+    assert (seen.inactive_ms is not None) is has_inactive
 
 
 async def _has_pending(redis: Redis, count: int) -> bool:

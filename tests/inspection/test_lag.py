@@ -15,12 +15,12 @@ def facts(
     last: str | None = "1999-0",
     delivered: str = "1499-0",
     following: str | None = "1500-0",
-    told: int | None = None,
+    lag: int | None = None,
     counted: int = COUNTED,
 ) -> tuple[GroupRows, GroupRow]:
     """A stream of a thousand entries, one a millisecond, and a group that was given half of them."""
     raw = [None if entry_id is None else entry_id.encode() for entry_id in (first, last, following)]
-    row = GroupRow(b"group", delivered.encode(), None, told, counted, raw[2], 0, 0, 0, None, 0, 0, 0, 0)
+    row = GroupRow(b"group", delivered.encode(), None, lag, counted, raw[2], 0, 0, 0, None, 0, 0, 0, 0)
     return GroupRows(0, length, raw[0], raw[1], [row], False), row
 
 
@@ -30,20 +30,20 @@ NOTHING = {"length": 0, "first": None, "last": None, "following": None}
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        ({"told": 500}, (500, True)),
-        ({"told": 0}, (0, True)),
+        ({"lag": 500}, (500, True)),
+        ({"lag": 0}, (0, True)),
         # A server counts what was added and was not read, some of which may have been trimmed away.
-        ({"told": 5_000}, (1_000, True)),
-        ({"told": -3}, (0, True)),
+        ({"lag": 5_000}, (1_000, True)),
+        ({"lag": -3}, (0, True)),
         # Behind the first entry: all there is is to come.
-        ({"delivered": "999-0", "told": 5_000}, (1_000, True)),
+        ({"delivered": "999-0", "lag": 5_000}, (1_000, True)),
         ({"delivered": "0-0"}, (1_000, True)),
         ({"delivered": "999-9", "counted": 1}, (1_000, True)),
         # Nothing is to come.
-        ({"delivered": "1999-0", "following": None, "told": 7}, (0, True)),
+        ({"delivered": "1999-0", "following": None, "lag": 7}, (0, True)),
         ({"delivered": "1999-0", "following": None, "counted": 0}, (0, True)),
         (NOTHING, (0, True)),
-        (NOTHING | {"told": 7}, (0, True)),
+        (NOTHING | {"lag": 7}, (0, True)),
         # Counted.
         ({"counted": 1}, (1, True)),
         ({"counted": COUNTED - 1}, (COUNTED - 1, True)),

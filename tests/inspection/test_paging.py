@@ -1,4 +1,4 @@
-"""Pages: one round trip each, and a listing that comes to an end whatever goes on meanwhile."""
+"""Pages: one round trip each, and a listing that ends, whatever happens while it is read."""
 
 from __future__ import annotations
 

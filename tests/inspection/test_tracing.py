@@ -67,7 +67,7 @@ class Story:
             redis, stream=OTHER, group="shipping", max_deliveries=1, block_ms=500, dlq_stream=OTHER_DLQ
         )
         self.onward = EventEmitter(redis, stream=OTHER)
-        self.mended = False
+        self.fixed = False
         self.orders.on(DvOrder, name="take")(self.take)
         self.orders.on(DvOrder, name="log")(self.log)
         self.orders.on(DvPayment, name="charge")(self.charge)
@@ -84,7 +84,7 @@ class Story:
     async def charge(self, event: DvPayment) -> None:
         if event.id == "pay-1":
             await self.onward.emit(DvShipment(id="ship-1"))
-        elif not self.mended:
+        elif not self.fixed:
             raise NonRetryableError("declined")
 
     async def later(self, event: DvOrder) -> None:
@@ -109,7 +109,7 @@ async def test_three_generations_over_two_streams_and_what_became_of_each(redis:
     async with running(story.orders, story.others, story.shipping):
         order = DvOrder(id="order", correlation_id=CORRELATION)
         await EventEmitter(redis, stream=STREAM).emit(order)
-        await EventEmitter(redis, stream=STREAM).emit(DvOrder(id="stranger", correlation_id="web-2"))
+        await EventEmitter(redis, stream=STREAM).emit(DvOrder(id="unrelated", correlation_id="web-2"))
         tree = await eventually(lambda: _of_letters(story, 3))
 
         assert {event.event_id: (event.stream, event.depth, event.causation_id) for event in tree.events} == {
@@ -151,20 +151,20 @@ async def test_three_generations_over_two_streams_and_what_became_of_each(redis:
         }
         assert made["pay-2", "orders"].letters == (by_handler["charge"].id,)
 
-        story.mended = True
+        story.fixed = True
         await letters.replay(by_handler["charge"].id)
         await others.replay(by_handler["ship"].id)
         await others.discard(by_handler["label"].id)
         tree = await eventually(lambda: _of_replays(story))
 
-    told = {letter.id: letter for letter in tree.letters}
-    [charged] = told[by_handler["charge"].id].replays
+    by_id = {letter.id: letter for letter in tree.letters}
+    [charged] = by_id[by_handler["charge"].id].replays
     assert (charged.outcome, charged.is_inferred) == ("handled", True)
-    [shipped] = told[by_handler["ship"].id].replays
+    [shipped] = by_id[by_handler["ship"].id].replays
     assert (shipped.outcome, shipped.is_inferred) == ("failed_again", False)
     [again] = shipped.letters
-    assert (told[again].replay_of, told[again].state) == (by_handler["ship"].id, "dead")
-    assert told[by_handler["label"].id].state == "discarded"
+    assert (by_id[again].replay_of, by_id[again].state) == (by_handler["ship"].id, "dead")
+    assert by_id[by_handler["label"].id].state == "discarded"
     assert states(tree)["pay-2", "orders"] == "replayed"
     assert states(tree)["ship-1", "shipping"] == "dead"
 
@@ -228,8 +228,8 @@ async def _first_is(redis: Redis, state: str) -> bool:
 
 
 async def test_cycles_missing_parents_and_copies(redis: Redis) -> None:
-    told = [("one", "three"), ("two", "one"), ("three", "two"), ("self", "self"), ("orphan", "nobody")]
-    for second, (event_id, cause) in enumerate(told, 1):
+    causes = [("one", "three"), ("two", "one"), ("three", "two"), ("self", "self"), ("orphan", "nobody")]
+    for second, (event_id, cause) in enumerate(causes, 1):
         await put(redis, event_id, cause, entry_id=f"{second}000-0")
     await put(redis, "two", "one", stream=OTHER, entry_id="6000-0")
     await put(redis, "child", "two", stream=OTHER, entry_id="7000-0")

@@ -34,7 +34,7 @@ Lines = list[dict[str, Any]]
 
 
 class Service:
-    """A process that emits and consumes, and what it has told so far."""
+    """A process that emits and consumes, and what it has reported so far."""
 
     def __init__(self, kind: Kind, name: str, process: asyncio.subprocess.Process) -> None:
         self.kind, self.name, self.client_name = kind, name, name
@@ -43,27 +43,27 @@ class Service:
         self._process = process
         self._listening = asyncio.gather(self._listen(), self._listen_to_complaints())
 
-    def told(self, what: str) -> Lines:
+    def reports(self, what: str) -> Lines:
         return [line for line in self.lines if line["what"] == what]
 
     def began(self) -> list[int]:
-        return [line["number"] for line in self.told("began")]
+        return [line["number"] for line in self.reports("began")]
 
     def done(self, handler: str | None = None) -> list[int]:
         """The numbers of the tasks a handler (or all of them) finished, in the order in which it did."""
-        return [line["number"] for line in self.told("done") if handler in (None, line["handler"])]
+        return [line["number"] for line in self.reports("done") if handler in (None, line["handler"])]
 
     async def emit(self, *events: tuple[str, dict[str, Any]], wait: bool = True, **options: Any) -> Lines:
         """The entry ids, and the events as they were made; nothing if it is not waited for."""
-        before = len(self.told("emitted"))
+        before = len(self.reports("emitted"))
         command = {"events": events, "scope": None, "as_list": False, "caused_by": None, **options}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         await self._process.stdin.drain()
         if not wait:
             return []
-        await eventually(lambda: len(self.told("emitted")) > before or self.has_ended())
-        return self.told("emitted")[before:]
+        await eventually(lambda: len(self.reports("emitted")) > before or self.has_ended())
+        return self.reports("emitted")[before:]
 
     async def tasks(self, *numbers: int, wait: bool = True, as_list: bool = False, **deeds: str) -> list[str]:
         """Emit tasks: their entry ids, if they are waited for.

@@ -1,7 +1,7 @@
 """A service of the fleet. One source for both: it runs on rapids-streams 0.3.0 and on Rapids as it stands.
 
 Run with its configuration as JSON: `kind` ("old" or "new"), `name`, `url`, `stream`, `group`, `router` and `emitter`
-(options), `handlers` (name to target), `on` (options of each handler). It takes commands as JSON lines, and tells in
+(options), `handlers` (name to target), `on` (options of each handler). It takes commands as JSON lines, and reports in
 JSON lines what its handlers begin and finish. SIGTERM stops it as a service stops its router.
 """
 
@@ -110,8 +110,8 @@ class Service:
 
     def _handler(self, name: str) -> Callable[[Event], Awaitable[None]]:
         async def handle(event: Event) -> None:
-            told = {"handler": name, "number": getattr(event, "number", None), "id": event.id}
-            tell(what="began", type=type(event).__name__, event=json.loads(event.model_dump_json()), **told)
+            details = {"handler": name, "number": getattr(event, "number", None), "id": event.id}
+            tell(what="began", type=type(event).__name__, event=json.loads(event.model_dump_json()), **details)
             deeds = getattr(event, "deeds", {})
             places = (f"{self.kind}.{name}", self.kind, name, "*")
             deed = next((deeds[place] for place in places if place in deeds), "done")
@@ -119,7 +119,7 @@ class Service:
                 await self._emitter.emit(FleetTask(number=event.number + 1))
             else:
                 await do(deed)
-            tell(what="done", **told)
+            tell(what="done", **details)
 
         handle.__name__ = name
         return handle

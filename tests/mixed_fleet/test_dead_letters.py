@@ -52,9 +52,9 @@ async def test_an_old_letter_is_replayed_to_the_handler_that_failed(fleet: Fleet
     await letters.replay(letter.id, actor="ada")
     await eventually(new.done)
 
-    [told] = new.told("began")
-    assert told["handler"] == "two"
-    assert {name: told["event"][name] for name in COMMON} == COMMON
+    [report] = new.reports("began")
+    assert report["handler"] == "two"
+    assert {name: report["event"][name] for name in COMMON} == COMMON
     assert old.done("two") == []
     assert (await letters.get(letter.id)).state == "replayed"
     assert await fleet.letters() == []
@@ -70,7 +70,7 @@ async def test_a_replay_to_everyone_reaches_old_ones_too(fleet: Fleet, redis: Re
     await letters.replay(letter.id, scope="everyone")
     await eventually(lambda: len(old.began()) == 2)
 
-    first, second = old.told("began")
+    first, second = old.reports("began")
     assert second["event"] == first["event"]
 
 
@@ -146,8 +146,8 @@ async def test_a_replay_of_an_old_letter_states_the_version_its_event_has(fleet:
     await letters.replay(letter.id)
     await eventually(new.done)
 
-    [told] = new.told("began")
-    assert told["event"]["path"] == "/new"
+    [report] = new.reports("began")
+    assert report["event"]["path"] == "/new"
 
 
 async def test_a_new_letter_has_every_field_of_an_old_one(fleet: Fleet, redis: Redis) -> None:

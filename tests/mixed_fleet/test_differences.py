@@ -73,7 +73,7 @@ async def test_ids_inside_a_handler(fleet: Fleet, kind: Kind) -> None:
     await service.emit(("FleetTask", fields))
     await eventually(lambda: 2 in service.done())
 
-    event = service.told("began")[-1]["event"]
+    event = service.reports("began")[-1]["event"]
 
     expected = {"old": (None, None), "new": ("c-1", "e-1")}[kind]
     assert (event["correlation_id"], event["causation_id"]) == expected

@@ -1,4 +1,4 @@
-"""Both kinds in one group at the same time: each event is handled, whoever dies or fails."""
+"""Both kinds in one group at the same time: each event is handled, no matter which one dies or fails."""
 
 from __future__ import annotations
 

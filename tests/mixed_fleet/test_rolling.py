@@ -105,7 +105,7 @@ async def test_what_a_new_one_leaves_behind_is_no_trouble_and_there_for_the_next
     await old.stop()
     back = await fleet.new()
     await eventually(back.began)
-    assert (back.began(), back.told("began")[0]["handler"]) == ([1], "work")
+    assert (back.began(), back.reports("began")[0]["handler"]) == ([1], "work")
 
 
 async def test_what_an_old_one_settled_is_forgotten_by_the_next_new_one(fleet: Fleet) -> None:
@@ -164,7 +164,7 @@ async def test_by_default_names_are_not_the_same(fleet: Fleet) -> None:
     assert set(await consumers(fleet.redis, STREAM, GROUP)) == {service.name for service in services}
 
 
-# --- an old one that starts anew ------------------------------------------------------------------------------------
+# --- an old one that starts again ------------------------------------------------------------------------------------
 
 
 async def test_an_old_one_that_starts_from_the_latest_skips_what_the_group_had_not_read(fleet: Fleet) -> None:

@@ -39,7 +39,7 @@ async def started(fleet: Fleet, sender: Kind, reader: Kind, **options: Any) -> t
 
 
 async def received(reader: Service, count: int = 1) -> list[dict[str, Any]]:
-    return await eventually(lambda: reader.told("done")[count - 1 :] and reader.told("began"))
+    return await eventually(lambda: reader.reports("done")[count - 1 :] and reader.reports("began"))
 
 
 @BOTH_WAYS
@@ -47,10 +47,10 @@ async def test_every_field_arrives(fleet: Fleet, sender: Kind, reader: Kind) -> 
     sending, reading = await started(fleet, sender, reader, handlers={"take": "FleetParcel"})
 
     [emitted] = await sending.emit(("FleetParcel", PARCEL | COMMON))
-    [told] = await received(reading)
+    [report] = await received(reading)
 
-    assert told["type"] == "FleetParcel"
-    assert told["event"] == emitted["events"][0]
+    assert report["type"] == "FleetParcel"
+    assert report["event"] == emitted["events"][0]
 
 
 @BOTH_WAYS
@@ -58,13 +58,13 @@ async def test_what_is_left_to_defaults_arrives(fleet: Fleet, sender: Kind, read
     sending, reading = await started(fleet, sender, reader)
 
     [emitted] = await sending.emit(("FleetTask", {"number": 4}))
-    [told] = await received(reading)
+    [report] = await received(reading)
 
     event = emitted["events"][0]
-    assert {name: told["event"][name] for name in ("id", "timestamp", "causation_id", "metadata", "number")} == {
+    assert {name: report["event"][name] for name in ("id", "timestamp", "causation_id", "metadata", "number")} == {
         name: event[name] for name in ("id", "timestamp", "causation_id", "metadata", "number")
     }
-    assert told["event"]["correlation_id"] is None
+    assert report["event"]["correlation_id"] is None
 
 
 @BOTH_WAYS
@@ -74,9 +74,9 @@ async def test_a_time_stamp_arrives_whatever_its_zone(fleet: Fleet, sender: Kind
     sending, reading = await started(fleet, sender, reader)
 
     await sending.emit(("FleetTask", {"number": 1, "timestamp": timestamp}))
-    [told] = await received(reading)
+    [report] = await received(reading)
 
-    sent, read = (datetime.fromisoformat(text) for text in (timestamp, told["event"]["timestamp"]))
+    sent, read = (datetime.fromisoformat(text) for text in (timestamp, report["event"]["timestamp"]))
     assert as_utc(read) == as_utc(sent)
 
 
@@ -90,11 +90,11 @@ async def test_correlation_and_causation_of_the_emit_arrive(fleet: Fleet, sender
 
     cause = ("FleetTask", {"number": 1, "id": "cause"})
     await sending.emit(("FleetTask", {"number": 2}), ("FleetTask", {"number": 3}), scope="request-9", caused_by=cause)
-    told = await received(reading, 2)
+    reports = await received(reading, 2)
 
-    assert [line["event"]["number"] for line in told] == [2, 3]
-    assert {line["event"]["correlation_id"] for line in told} == {"request-9"}
-    assert {line["event"]["causation_id"] for line in told} == {"cause"}
+    assert [line["event"]["number"] for line in reports] == [2, 3]
+    assert {line["event"]["correlation_id"] for line in reports} == {"request-9"}
+    assert {line["event"]["causation_id"] for line in reports} == {"cause"}
 
 
 @BOTH_WAYS
@@ -114,12 +114,12 @@ async def test_a_type_the_other_has_no_class_for_is_a_generic_event(fleet: Fleet
 
     fields = {"number": 5, "anything": {"deep": [{"x": 1.25}, None, "ü"]}}
     await sending.emit(("RobotMoved", fields | COMMON))
-    [told] = await received(reading)
+    [report] = await received(reading)
 
-    assert told["type"] == "GenericEvent"
-    assert told["event"]["raw_type"] == "robot.moved"
-    assert told["event"]["data"] == fields
-    assert {name: told["event"][name] for name in COMMON} == COMMON
+    assert report["type"] == "GenericEvent"
+    assert report["event"]["raw_type"] == "robot.moved"
+    assert report["event"]["data"] == fields
+    assert {name: report["event"][name] for name in COMMON} == COMMON
 
 
 async def test_both_write_the_same_fields_in_the_same_order(fleet: Fleet, redis: Redis) -> None:

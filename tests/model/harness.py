@@ -106,12 +106,12 @@ class Harness:
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    async def start(self, group: str, *, anew: bool = False) -> None:
+    async def start(self, group: str, *, new_name: bool = False) -> None:
         """A process of the group, under the first free name, which may be a dead one's, or under one never used."""
         if len(self.processes) >= MOST_PROCESSES:
             return
         taken = {process.name for process in self.processes if process.group == group}
-        name = f"new-{len(self._everyone)}" if anew else next(name for name in NAMES if name not in taken)
+        name = f"new-{len(self._everyone)}" if new_name else next(name for name in NAMES if name not in taken)
         await self.redis.delete(Source(STREAM, group).consumer(name))  # as if a dead one's hold on it had expired
         process = Process(self.world, self._url, group, name, self._died)
         self.world.note(f"p{process.number} starts as {name} of {group}")
@@ -197,7 +197,7 @@ class Harness:
         forgotten: set[str] = set()
         for row in pending:
             consumer = as_text(row["consumer"])
-            if consumer.encode() not in (WAITING, PARKED):  # those are told beside the stream, so not forgotten
+            if consumer.encode() not in (WAITING, PARKED):  # those are recorded in other keys, so not forgotten
                 held.get(consumer, forgotten).add(as_text(row["message_id"]))
         last_id = as_text(info["last-generated-id"])
         self.world.destroyed.append(Destroyed(self.world.now(), group, last_id, held, forgotten))
@@ -264,10 +264,10 @@ class Harness:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Let everything come to its end, as a supervisor would: whoever died is started again.
+        """Let everything come to its end, as a supervisor would: a process that died is started again.
 
-        What a process still had to settle is not pending for a group made again meanwhile, so nothing may be left after
-        all have stopped either.
+        What a process still had to settle is not pending for a group that was recreated since, so nothing may be left
+        after all have stopped either.
         """
         self.world.note("draining")
         self.world.draining.set()
@@ -285,7 +285,7 @@ class Harness:
         for group in self.groups:  # two: only then could one take what the other is still at
             alive = sum(process.group == group for process in self.processes)
             for number in range(alive, 2):
-                await self.start(group, anew=number == 0)
+                await self.start(group, new_name=number == 0)
         return all(await self._states()) or _not_yet(self._look())
 
     async def _states(self) -> list[bool]:

@@ -3,8 +3,9 @@
 What others see of a killed process is that from one moment on nothing comes from it: no command, no effect of a
 handler, and its connections close. So a process here has a client whose connections can be cut, first of all; then
 they are closed, as the kernel would do, and every task it had made, or those had made, is cancelled until it is gone
-(a task factory tells whose a task is). What its `finally` blocks do meanwhile reaches nobody. Commands already sent
-are carried out by the server, and answers it did not read are lost: so they are when a process is killed.
+(a task factory records which process owns a task). What its `finally` blocks do during that time reaches nobody.
+Commands already sent are carried out by the server, and answers it did not read are lost: so they are when a process
+is killed.
 """
 
 from __future__ import annotations
@@ -197,11 +198,11 @@ class Process:
             case "succeed" | "die_after":
                 await asyncio.sleep(0)
             case "fail":
-                raise RuntimeError("as told")
+                raise RuntimeError("as requested")
             case "retry_after":
                 raise RetryAfter(0.05)
             case "refuse":
-                raise NonRetryableError("as told")
+                raise NonRetryableError("as requested")
             case "slow":
                 await asyncio.sleep(SLOW)
             case "hang":

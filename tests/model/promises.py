@@ -145,7 +145,7 @@ class Promises:
         return any(start <= until and end >= run.began - LEASE for start, end in self._world.stalls)
 
     def _was_pending(self, run: Run, gone: Gone) -> bool:
-        """Whether the delivery was not settled when its process was killed. A group made again counts anew."""
+        """Whether the delivery was not settled when its process was killed. A recreated group counts from zero."""
         counts = {
             count for stream, entry_id, count in gone.deliveries if (stream, entry_id) == (run.stream, run.entry_id)
         }

@@ -131,7 +131,7 @@ def test_good_entries_among_bad_ones(redis_url: str) -> None:
 
 
 def invoice_of(version: int) -> type[BaseEvent]:
-    """The class as it is deployed first, which cannot read what an older service wrote, and as it is mended."""
+    """The class as it is deployed first, which cannot read what an older service wrote, and as it is fixed."""
     if version == 2:
 
         class MoInvoice(BaseEvent):

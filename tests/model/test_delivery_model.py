@@ -63,10 +63,10 @@ class DeliveryMachine(RuleBasedStateMachine):
     def wait(self, runs: int) -> None:
         self.harness.run(self.harness.wait(runs))
 
-    @rule(which=any_, anew=st.booleans())
-    def start(self, which: int, anew: bool) -> None:
+    @rule(which=any_, new_name=st.booleans())
+    def start(self, which: int, new_name: bool) -> None:
         groups = self.harness.groups
-        self.harness.run(self.harness.start(groups[which % len(groups)], anew=anew))
+        self.harness.run(self.harness.start(groups[which % len(groups)], new_name=new_name))
 
     @rule(which=any_, runs=runs)
     def kill(self, which: int, runs: int) -> None:
@@ -108,7 +108,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             evidence = harness.run(Evidence.gather(harness.redis, harness.groups))
             Promises(harness.world, evidence).check()
         except Exception as error:
-            error.add_note(harness.world.told())
+            error.add_note(harness.world.report())
             raise
         finally:
             harness.close()

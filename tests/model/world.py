@@ -78,10 +78,10 @@ class Destroyed:
     group: str
     last_id: str
     held: dict[str, set[str]]
-    """What was pending for each process that lived: it has to tell the new group."""
+    """What was pending for each process that lived: it has to register that with the new group."""
     forgotten: set[str]
     """What was pending for those that had died, and so known to nobody; and what a process held that died before it
-    told."""
+    registered."""
 
     def dies(self, consumer: str, pending: set[str]) -> None:
         """A process has died; these are pending for the group made again."""
@@ -112,13 +112,13 @@ class World:
     destroyed: list[Destroyed] = field(default_factory=list[Destroyed])
     trimmed: list[Trimmed] = field(default_factory=list[Trimmed])
     stops: list[tuple[str, float, float]] = field(default_factory=list[tuple[str, float, float]])
-    """Graceful stops: group, from, to. What they hand back begins anew, in no order."""
+    """Graceful stops: group, from, to. What they release begins again, in no order."""
     stalls: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     """When the event loop stood still for so long that leases may have lapsed."""
     interrupted: list[float] = field(default_factory=list[float])
     """CLIENT KILL: an answer may have been lost, and with it the report of what was found to be trimmed."""
     reported_lost: set[str] = field(default_factory=set[str])
-    """Ids of entries that the log told as lost."""
+    """Ids of entries that were logged as lost."""
     diary: list[str] = field(default_factory=list[str])
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     origin: float = field(default_factory=time.monotonic)
@@ -140,7 +140,7 @@ class World:
                 self.note(f"the event loop stood still for {now - before:.3f} s")
             before = now
 
-    def told(self) -> str:
+    def report(self) -> str:
         return "\n".join(["what happened:", *self.diary, "what handlers did:", *map(str, self.runs)])
 
 

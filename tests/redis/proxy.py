@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlparse
 
 
 class Proxy:
-    """Forwards to the server at `url` (unix socket or TCP), until told to misbehave."""
+    """Forwards to the server at `url` (unix socket or TCP), until a test makes it misbehave."""
 
     def __init__(self, url: str) -> None:
         self._target = urlparse(url)
@@ -92,7 +92,7 @@ class Proxy:
         except OSError:  # the server is down
             writer.transport.abort()
             return
-        if self._server is None:  # refused meanwhile
+        if self._server is None:  # refused in the meantime
             writer.transport.abort()
             upstream[1].transport.abort()
             return

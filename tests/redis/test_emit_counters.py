@@ -1,4 +1,4 @@
-"""What an emitter counts and tells: each event once, whatever becomes of its answer and of its caller."""
+"""What an emitter counts and reports: each event once, whatever happens to its answer and its caller."""
 
 from __future__ import annotations
 
@@ -199,12 +199,12 @@ async def test_what_a_dying_event_loop_leaves_is_unknown_or_not_stored(proxy: Pr
 
 
 async def test_each_event_is_told_once_with_its_entry(redis: Redis) -> None:
-    told: list[Detail] = []
-    emitter = EventEmitter(redis, STREAM, observers=[told.append])
+    reported: list[Detail] = []
+    emitter = EventEmitter(redis, STREAM, observers=[reported.append])
     events = [EcSent(), EcOther()]
     ids = await emitter.emit(events)
 
-    for detail, event, entry_id in zip(told, events, ids, strict=True):
+    for detail, event, entry_id in zip(reported, events, ids, strict=True):
         assert isinstance(detail, Emitted)
         assert (detail.stream, detail.event_type) == (STREAM, event.event_type)
         assert (detail.event_id, detail.entry_id) == (event.id, entry_id)
@@ -213,8 +213,8 @@ async def test_each_event_is_told_once_with_its_entry(redis: Redis) -> None:
 
 
 async def test_a_failure_is_told_with_what_became_of_the_event(proxy: Proxy, through: Redis) -> None:
-    told: list[Detail] = []
-    emitter = EventEmitter(through, STREAM, max_retries=1, observers=[told.append])
+    reported: list[Detail] = []
+    emitter = EventEmitter(through, STREAM, max_retries=1, observers=[reported.append])
     await emitter.emit(EcSent())
     proxy.lose_reply_to(b"XADD")
     event = EcSent()
@@ -223,7 +223,7 @@ async def test_a_failure_is_told_with_what_became_of_the_event(proxy: Proxy, thr
     with pytest.raises(SerializationError) as unwritable:
         await emitter.emit(bad := EcOther(anything=object()))
 
-    assert told[1:] == [
+    assert reported[1:] == [
         EmitFailed(STREAM, "ec.sent", event.id, "unknown", raised.value.cause),  # type: ignore[arg-type]
         EmitFailed(STREAM, "ec.other", bad.id, "unwritable", unwritable.value),
     ]

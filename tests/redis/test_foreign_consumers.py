@@ -30,7 +30,7 @@ from tests.worker.helpers import (
 )
 
 SOURCE = Source(STREAM, GROUP)
-KEEPERS = pytest.mark.parametrize(("verb", "keeper"), [("keep", "rapids:waiting"), ("park", "rapids:parked")])
+HOLDING = [("keep", "rapids:waiting"), ("park", "rapids:parked")]
 
 
 async def given(redis: Redis, count: int) -> list[bytes]:
@@ -49,7 +49,7 @@ async def settle(redis: Redis, entry_id: bytes, verb: Any, **options: Any) -> No
 
 async def steal(redis: Redis, entry_id: bytes, *, and_ack: bool = True) -> None:
     """As XAUTOCLAIM does."""
-    await redis.xclaim(STREAM, GROUP, "stranger", 0, [entry_id])
+    await redis.xclaim(STREAM, GROUP, "foreign", 0, [entry_id])
     if and_ack:
         await redis.xack(STREAM, GROUP, entry_id)
 
@@ -92,12 +92,12 @@ async def test_an_entry_that_a_foreign_consumer_still_handles_is_left_to_it_when
     await steal(redis, entry_id, and_ack=False)
 
     assert (await due(redis)).entries == []
-    assert await holders(redis) == {entry_id.decode(): "stranger"}
+    assert await holders(redis) == {entry_id.decode(): "foreign"}
 
 
-@KEEPERS
+@pytest.mark.parametrize(("verb", "consumer"), HOLDING)
 async def test_what_was_kept_is_found_again_when_another_is_kept_in_a_group_a_stranger_made_again(
-    redis: Redis, verb: str, keeper: str
+    redis: Redis, verb: str, consumer: str
 ) -> None:
     """Else the group would have the consumer that says: what is not pending was settled."""
     before, after = await given(redis, 2)
@@ -108,12 +108,12 @@ async def test_what_was_kept_is_found_again_when_another_is_kept_in_a_group_a_st
 
     await settle(redis, after, verb, delay_ms=60_000)
 
-    assert await holders(redis) == {before.decode(): keeper, after.decode(): keeper}
+    assert await holders(redis) == {before.decode(): consumer, after.decode(): consumer}
 
 
-@KEEPERS
+@pytest.mark.parametrize(("verb", "consumer"), HOLDING)
 async def test_making_a_group_again_that_is_there_brings_back_nothing_that_was_settled(
-    redis: Redis, verb: str, keeper: str
+    redis: Redis, verb: str, consumer: str
 ) -> None:
     entry_id, _ = await given(redis, 2)
     await settle(redis, entry_id, verb, delay_ms=60_000)
@@ -131,7 +131,7 @@ async def test_ledgers_of_entries_that_foreign_consumers_settled_are_deleted(red
         await settle(redis, entry_id, verb, delay_ms=60_000)
     for entry_id in (ids[0], ids[2], ids[3]):
         await steal(redis, entry_id)
-    await redis.zrem(SOURCE.due, ids[2])  # it fell due while the stranger had it
+    await redis.zrem(SOURCE.due, ids[2])  # it fell due while the foreign consumer had it
 
     after, forgotten = await groups.forget_settled(SharedPool(redis, STREAM), SOURCE, 0)
 

@@ -117,9 +117,9 @@ async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
                 await proxy.accept()
                 await eventually(lambda: seen == [1])
                 await eventually(lambda: "Redis is back" in caplog.text)
-    told = [record.getMessage() for record in caplog.records]
-    assert len([line for line in told if "unavailable, retrying" in line]) == 1, told
-    assert len([line for line in told if "Redis is back" in line]) == 1, told
+    logged = [record.getMessage() for record in caplog.records]
+    assert len([line for line in logged if "unavailable, retrying" in line]) == 1, logged
+    assert len([line for line in logged if "Redis is back" in line]) == 1, logged
 
 
 async def test_it_stops_in_the_middle_of_an_outage(redis_url: str) -> None:

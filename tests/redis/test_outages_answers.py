@@ -157,7 +157,7 @@ async def oom(site: Site) -> AsyncGenerator[None]:
     await site.direct.config_set("maxmemory", 0)
 
 
-LOADING = pytest.param(loading, marks=pytest.mark.since("7.0", "cannot be told to answer while it loads little"))
+LOADING = pytest.param(loading, marks=pytest.mark.since("7.0", "has no setting to answer often while it loads"))
 FOR_ALL = [refused, swallowed, paused, restarted, LOADING, readonly, misconf, noreplicas]
 OUTAGES = [*FOR_ALL, oom]
 
@@ -165,7 +165,7 @@ OUTAGES = [*FOR_ALL, oom]
 # --- the router -----------------------------------------------------------------------------------------------------
 
 
-class Told:
+class OutageLog:
     """What the log says of outages."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,8 +173,8 @@ class Told:
 
     def lines(self) -> list[str]:
         ours = [record for record in self._caplog.records if record.name.startswith("rapids")]
-        told = [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
-        return [line.split(":")[0].split(" after ")[0] for line in told]
+        warnings = [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
+        return [line.split(":")[0].split(" after ")[0] for line in warnings]
 
     def begun(self) -> bool:
         return "Redis unavailable, retrying" in self.lines()
@@ -182,7 +182,7 @@ class Told:
 
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_a_running_router_rides_it_out(site: Site, outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
-    router, seen, told = make_router(site.client, block_ms=100, claim_min_idle_ms=3_000), list[int](), Told(caplog)
+    router, seen, log = make_router(site.client, block_ms=100, claim_min_idle_ms=3_000), list[int](), OutageLog(caplog)
     go_on = asyncio.Event()
 
     @router.on(OuSeen)
@@ -200,14 +200,14 @@ async def test_a_running_router_rides_it_out(site: Site, outage: Outage, caplog:
         async with outage(site):
             if outage is oom:  # neither reads nor acknowledgements need memory: what fails does
                 go_on.set()
-            await eventually(told.begun)
+            await eventually(log.begun)
         go_on.set()
         await emitter.emit([OuSeen(number=number) for number in range(5, 10)])
         await eventually(lambda: set(seen) == set(range(10)))
         await until_settled(site.direct)
-        await eventually(lambda: "Redis is back" in told.lines())
-    assert told.lines().count("Redis unavailable, retrying") == 1, told.lines()
-    assert told.lines().count("Redis is back") == 1, told.lines()
+        await eventually(lambda: "Redis is back" in log.lines())
+    assert log.lines().count("Redis unavailable, retrying") == 1, log.lines()
+    assert log.lines().count("Redis is back") == 1, log.lines()
     assert sorted(seen) == sorted([*range(10), 2])
     assert await letters(site.direct) == []
     await check_keys(site.direct)

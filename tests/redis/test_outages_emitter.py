@@ -293,7 +293,7 @@ async def test_what_was_trimmed_of_older_ones_is_no_matter(
     emitter, event = EventEmitter(through, STREAM, retry_delay=0.01), OuSent(number=1)
     await emitter.emit(OuSent(number=0))
     await EventEmitter(redis, STREAM).emit(OuSent(number=2))
-    await asyncio.sleep(0.01)  # the server tells the age of an entry in milliseconds
+    await asyncio.sleep(0.01)  # the server reports the age of an entry in milliseconds
     proxy.hold_up(b"XADD")
     emitting = asyncio.create_task(emitter.emit(event))
     await eventually(lambda: proxy.holds)

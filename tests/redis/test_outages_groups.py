@@ -37,7 +37,7 @@ class OuKept(BaseEvent):
     number: int = 0
 
 
-class Crew:
+class Fleet:
     """Some routers of one group whose handlers wait until they are let go."""
 
     def __init__(self, redis: Redis, size: int, **options: object) -> None:
@@ -84,15 +84,15 @@ async def test_every_process_registers_again_what_it_holds(
     redis: Redis, caplog: pytest.LogCaptureFixture, size: int
 ) -> None:
     """Else only the one that recreated the group would: what the others had buffered was never run by anybody."""
-    crew, count = Crew(redis, size), 10 * size
-    async with running(*crew.routers):
-        ids = await crew.emit(*range(count))
+    fleet, count = Fleet(redis, size), 10 * size
+    async with running(*fleet.routers):
+        ids = await fleet.emit(*range(count))
         await eventually(lambda: _is_held(redis, ids))
         await destroy(redis)
         await eventually(lambda: _is_held(redis, ids))
-        crew.go_on.set()
+        fleet.go_on.set()
         await until_settled(redis)
-    crew.check(count)
+    fleet.check(count)
     assert [record.levelno for record in caplog.records if "recreated" in record.getMessage()] == [logging.ERROR]
     await check_keys(redis)
 
@@ -105,58 +105,58 @@ async def test_what_a_process_held_whose_leases_lapsed_is_not_taken_for_another_
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others made the group again while it stood still: nobody has what it held, so that nobody would run it."""
-    crew = Crew(redis, 2)
+    fleet = Fleet(redis, 2)
     source = Source(STREAM, GROUP)
-    async with running(*crew.routers):
-        ids = await crew.emit(*range(20))
+    async with running(*fleet.routers):
+        ids = await fleet.emit(*range(20))
         await eventually(lambda: _is_held(redis, ids))
         monkeypatch.setattr(Inflight, "lease_lasts", lambda *_: False)
         await destroy(redis)
         assert await groups.create_again(SharedPool(redis, STREAM), source, ids[-1], given_out=True)
         await eventually(lambda: _is_held(redis, ids))
-        crew.go_on.set()
+        fleet.go_on.set()
         await until_settled(redis)
-    crew.check(20)
+    fleet.check(20)
     await check_keys(redis)
 
 
 async def test_it_does_not_matter_how_often(redis: Redis) -> None:
-    crew = Crew(redis, 3, claim_min_idle_ms=300)
-    async with running(*crew.routers):
-        ids = await crew.emit(*range(30))
+    fleet = Fleet(redis, 3, claim_min_idle_ms=300)
+    async with running(*fleet.routers):
+        ids = await fleet.emit(*range(30))
         for _ in range(5):
             await eventually(lambda: _is_held(redis, ids))
             await destroy(redis)
         await eventually(lambda: _is_held(redis, ids))
-        crew.go_on.set()
+        fleet.go_on.set()
         await until_settled(redis)
-    assert set(crew.seen) == set(range(30))
+    assert set(fleet.seen) == set(range(30))
     await check_keys(redis)
 
 
-async def fail_again(crew: Crew) -> None:
-    crew.fails[0] = ValueError("again")
+async def fail_again(fleet: Fleet) -> None:
+    fleet.fails[0] = ValueError("again")
 
 
-async def fail_for_good(crew: Crew) -> None:
-    crew.fails[0] = NonRetryableError("for good")
+async def fail_for_good(fleet: Fleet) -> None:
+    fleet.fails[0] = NonRetryableError("for good")
 
 
 @pytest.mark.parametrize("fail", [fail_again, fail_for_good])
 async def test_what_fails_meanwhile_is_tried_again_or_a_letter(
-    redis: Redis, fail: Callable[[Crew], Awaitable[None]]
+    redis: Redis, fail: Callable[[Fleet], Awaitable[None]]
 ) -> None:
-    crew = Crew(redis, 2, redelivery_backoff=constant(0.05))
-    async with running(*crew.routers):
-        ids = await crew.emit(*range(20))
+    fleet = Fleet(redis, 2, redelivery_backoff=constant(0.05))
+    async with running(*fleet.routers):
+        ids = await fleet.emit(*range(20))
         await eventually(lambda: _is_held(redis, ids))
-        await fail(crew)
+        await fail(fleet)
         await destroy(redis)
-        crew.go_on.set()
+        fleet.go_on.set()
         await eventually(lambda: made_again(redis))
-        await eventually(lambda: set(crew.seen) == set(range(20)))
+        await eventually(lambda: set(fleet.seen) == set(range(20)))
         # Until its process has registered it with the group made again, nothing is pending though something is owed.
-        await eventually(lambda: crew.seen.count(0) >= 2 if fail is fail_again else letters(redis, DLQ))
+        await eventually(lambda: fleet.seen.count(0) >= 2 if fail is fail_again else letters(redis, DLQ))
         await until_settled(redis)
     assert len(await letters(redis, DLQ)) == (1 if fail is fail_for_good else 0)
     await check_keys(redis)
@@ -165,51 +165,51 @@ async def test_what_fails_meanwhile_is_tried_again_or_a_letter(
 @pytest.mark.standalone("flushes and writes in one transaction")
 async def test_a_flushed_stream_is_read_from_its_beginning(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     """Emitted after the flush, before anybody has made the group again."""
-    crew = Crew(redis, 2)
-    crew.go_on.set()
-    async with running(*crew.routers):
-        await crew.emit(*range(10))
+    fleet = Fleet(redis, 2)
+    fleet.go_on.set()
+    async with running(*fleet.routers):
+        await fleet.emit(*range(10))
         await until_settled(redis)
         async with redis.pipeline(transaction=True) as at_once:
             at_once.flushall()
             for number in range(10, 15):
                 at_once.xadd(STREAM, fields_of(OuKept(number=number)))
             await at_once.execute()
-        await eventually(lambda: sorted(crew.seen) == list(range(15)))
+        await eventually(lambda: sorted(fleet.seen) == list(range(15)))
         await until_settled(redis)
     assert len([record for record in caplog.records if "recreated" in record.getMessage()]) <= 2  # events, replays
 
 
 async def test_what_was_emitted_before_it_came_back_is_read(redis: Redis) -> None:
-    crew = Crew(redis, 1)
-    crew.go_on.set()
-    async with running(*crew.routers):
-        await crew.emit(1, 2)
+    fleet = Fleet(redis, 1)
+    fleet.go_on.set()
+    async with running(*fleet.routers):
+        await fleet.emit(1, 2)
         await until_settled(redis)
         async with redis.pipeline(transaction=True) as at_once:
             at_once.xgroup_destroy(STREAM, GROUP)
             at_once.xadd(STREAM, fields_of(OuKept(number=3)))
             await at_once.execute()
-        await eventually(lambda: crew.seen == [1, 2, 3])
+        await eventually(lambda: fleet.seen == [1, 2, 3])
         await until_settled(redis)
-    assert crew.seen == [1, 2, 3]
+    assert fleet.seen == [1, 2, 3]
 
 
 @pytest.mark.parametrize("parks", [False, True])
 async def test_what_waits_or_is_parked_goes_on_doing_so(redis: Redis, parks: bool) -> None:
-    crew = Crew(redis, 1, redelivery_backoff=constant(1.0), max_deliveries=2, dlq_stream=None if parks else DLQ)
-    crew.go_on.set()
-    crew.fails[1] = NonRetryableError("for good") if parks else ValueError("again")
-    keeper = b"rapids:parked" if parks else b"rapids:waiting"
-    async with running(*crew.routers):
-        [entry_id, *_] = await crew.emit(1, 2)
-        await eventually(lambda: _has(redis, keeper, entry_id))
+    fleet = Fleet(redis, 1, redelivery_backoff=constant(1.0), max_deliveries=2, dlq_stream=None if parks else DLQ)
+    fleet.go_on.set()
+    fleet.fails[1] = NonRetryableError("for good") if parks else ValueError("again")
+    consumer = b"rapids:parked" if parks else b"rapids:waiting"
+    async with running(*fleet.routers):
+        [entry_id, *_] = await fleet.emit(1, 2)
+        await eventually(lambda: _has(redis, consumer, entry_id))
         await destroy(redis)
         await eventually(lambda: made_again(redis))
-        assert await _has(redis, keeper, entry_id)
+        assert await _has(redis, consumer, entry_id)
         if not parks:
             await until_settled(redis)
-    assert crew.seen == ([1, 2] if parks else [1, 2, 1])
+    assert fleet.seen == ([1, 2] if parks else [1, 2, 1])
     await check_keys(redis, settled=not parks)
 
 

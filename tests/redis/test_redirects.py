@@ -19,17 +19,17 @@ class Nodes:
 
     def __init__(self, *answers: Sequence[Any]) -> None:
         self.answers = list(answers)
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
 
     async def moved(self, error: MovedError) -> None:
-        self.told.append(("moved", f"{error.host}:{error.port}"))
+        self.calls.append(("moved", f"{error.host}:{error.port}"))
 
     async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Any]:
-        self.told.append(("ask", f"{error.host}:{error.port}", list(packed), list(behind)))
+        self.calls.append(("ask", f"{error.host}:{error.port}", list(packed), list(behind)))
         return list(self.answers.pop(0))
 
     async def again(self, packed: Sequence[bytes]) -> list[Any]:
-        self.told.append(("again", list(packed)))
+        self.calls.append(("again", list(packed)))
         return list(self.answers.pop(0))
 
 
@@ -44,14 +44,14 @@ async def test_what_has_its_answer_is_not_sent_again() -> None:
     followed = await follow(nodes, replies, [b"a", b"b", b"c"], nodes.again)
     assert followed[:2] == [b"1", b"2"]
     assert isinstance(followed[2], ResponseError)
-    assert nodes.told == [("moved", "10.0.0.2:7000"), ("again", [b"b"])]
+    assert nodes.calls == [("moved", "10.0.0.2:7000"), ("again", [b"b"])]
 
 
 async def test_what_is_on_its_way_is_asked_for_where_it_goes_and_what_has_moved_at_its_new_home() -> None:
     nodes = Nodes([b"1"], [b"2"])
     replies = [AskError(ASK), MovedError(MOVED)]
     assert await follow(nodes, replies, [b"a", b"b"], nodes.again) == [b"1", b"2"]
-    assert nodes.told == [
+    assert nodes.calls == [
         ("ask", "10.0.0.3:7000", [b"a"], []),
         ("moved", "10.0.0.2:7000"),
         ("again", [b"b"]),
@@ -67,14 +67,14 @@ async def test_nodes_that_do_not_agree_are_not_asked_for_ever() -> None:
     nodes = Nodes(*[[MovedError(MOVED)]] * 100)
     (reply,) = await follow(nodes, [MovedError(MOVED)], [b"a"], nodes.again)
     assert isinstance(reply, MovedError)
-    assert len([one for one in nodes.told if one[0] == "again"]) == protocol.ROUNDS
+    assert len([one for one in nodes.calls if one[0] == "again"]) == protocol.ROUNDS
 
 
 @pytest.mark.parametrize("error", [MovedError(MOVED), AskError(ASK)])
 async def test_replicas_are_waited_for_again_and_the_least_of_them_counts(error: AskError) -> None:
     nodes = Nodes([b"2", 1])
     assert await follow(nodes, [b"1", error, 2], [b"a", b"b"], nodes.again, [b"wait"]) == [b"1", b"2", 1]
-    assert nodes.told[-1] in [("again", [b"b", b"wait"]), ("ask", "10.0.0.3:7000", [b"b"], [b"wait"])]
+    assert nodes.calls[-1] in [("again", [b"b", b"wait"]), ("ask", "10.0.0.3:7000", [b"b"], [b"wait"])]
     nodes = Nodes([b"2", 2])
     assert await follow(nodes, [b"1", error, 1], [b"a", b"b"], nodes.again, [b"wait"]) == [b"1", b"2", 1]
 

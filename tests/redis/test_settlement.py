@@ -214,8 +214,8 @@ async def test_an_entry_trimmed_meanwhile_is_not_kept(redis: Redis, verb: str) -
 
 
 def whole_letter(handler: str, entry_id: bytes, group: str = GROUP) -> Letter:
-    told = {"original_msg_id": entry_id, "original_group": group.encode(), "handler": handler.encode()}
-    return Letter(handler, [part for name, value in told.items() for part in (name.encode(), value)])
+    fields = {"original_msg_id": entry_id, "original_group": group.encode(), "handler": handler.encode()}
+    return Letter(handler, [part for name, value in fields.items() for part in (name.encode(), value)])
 
 
 async def test_letters_of_what_is_gone_are_written_once(redis: Redis) -> None:
@@ -353,7 +353,7 @@ def test_a_flush_is_bounded() -> None:
 # --- undone by a failover ---------------------------------------------------------------------------------------------
 
 TAKEN_WITH = Ledger(done=frozenset({"mail"}), dead=frozenset({"pay"}), recorded=1)
-"""As a master told it whose last moments are lost: `pay` had its dead letter."""
+"""As a master answered whose last moments are lost: `pay` had its dead letter."""
 
 
 @pytest.mark.parametrize("verb", ["ack", "keep", "hand_back", "park"])
@@ -394,9 +394,7 @@ async def test_a_handler_whose_dead_letter_a_failover_undid_runs_again(redis: Re
         runs["flaky"] += 1
         if runs["flaky"] == 1:
             raise ConnectionError
-        if (
-            runs["flaky"] == 2
-        ):  # as if another master had taken over meanwhile, which had not heard of the first delivery
+        if runs["flaky"] == 2:  # as if another master had taken over, which does not know of the first delivery
             await redis.delete(SOURCE.ledger, DLQ)
 
     async with running(router):

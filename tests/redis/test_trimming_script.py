@@ -130,7 +130,7 @@ async def test_without_a_group_nothing_is_removed(redis: Redis) -> None:
 
 
 async def test_while_its_own_group_is_lost_nothing_is_removed(redis: Redis) -> None:
-    """It is made again where it was, and what it had is told by those who hold it."""
+    """It is recreated at its old position, and consumers register what they hold."""
     await add(redis, *IDS)
     await group(redis, "another", reads=5, settles=IDS)
     assert await trim(redis) == Trim(0, 5, None)

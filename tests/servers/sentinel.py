@@ -21,7 +21,7 @@ SERVICE = "primary"
 PATIENCE = 40.0
 
 ATTENTION = ("info-period", "500", "publish-period", "500")
-"""Sentinels look every 10 s and talk every 2 s by default, which tests would wait for; 7.0 and newer can be told."""
+"""Sentinels look every 10 s and talk every 2 s by default, which is long for tests; 7.0 and newer have settings."""
 
 
 class SentinelFleet(Launcher):
@@ -62,7 +62,7 @@ class SentinelFleet(Launcher):
         return f"redis+sentinel://{','.join(node.address for node in self.sentinels)}/{SERVICE}"
 
     def client(self, **options: Any) -> AbstractAsyncContextManager[Redis]:
-        """A client, for `async with`, of whoever is master."""
+        """A client, for `async with`, of the current master."""
         return connected(self.url, **options)  # type: ignore[return-value]
 
     async def start(self) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-KEEPER = Path(__file__).parent / "keeper.py"
+WATCHDOG = Path(__file__).parent / "watchdog.py"
 
 HOST = "127.0.0.1"
 LOWEST_PORT, HIGHEST_PORT = 10_000, 22_700
@@ -18,13 +18,13 @@ LOWEST_PORT, HIGHEST_PORT = 10_000, 22_700
 
 
 class Site:
-    """A folder for servers' files, and a keeper that ends the servers and removes it when this process is gone."""
+    """A folder for servers' files, and a watchdog that ends the servers and removes it when this process is gone."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rapids-fleet-"))
         self._held: list[socket.socket] = []
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(KEEPER), str(self.folder)], stdin=subprocess.PIPE, process_group=0
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(WATCHDOG), str(self.folder)], stdin=subprocess.PIPE, process_group=0
         )
 
     def free_port(self) -> int:
@@ -43,20 +43,20 @@ class Site:
 
     def close(self) -> None:
         """End every server that runs, and return when they and the folder are gone."""
-        assert self._keeper.stdin is not None
+        assert self._watchdog.stdin is not None
         with suppress(BrokenPipeError):
-            self._keeper.stdin.close()
+            self._watchdog.stdin.close()
         try:
-            self._keeper.wait(10)
+            self._watchdog.wait(10)
         finally:
             for holder in self._held:
                 holder.close()
 
     def _tell(self, line: str) -> None:
-        assert self._keeper.stdin is not None
+        assert self._watchdog.stdin is not None
         with suppress(BrokenPipeError):  # somebody killed it
-            self._keeper.stdin.write(line.encode())
-            self._keeper.stdin.flush()
+            self._watchdog.stdin.write(line.encode())
+            self._watchdog.stdin.flush()
 
 
 def _hold(port: int, bus: int) -> tuple[socket.socket, socket.socket] | None:

@@ -45,11 +45,11 @@ def test_where_there_are_several_machines_it_is_left_out_and_the_reason_told(
     pytestconfig: pytest.Config, server: str
 ) -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--server", server, __file__]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pytestconfig.rootpath).stdout
-    assert "take_writes_in_every_slot" in told
-    assert "about_one_machine_runs" not in told
-    assert "1 left out, for one machine: for the test of this mark" in told
-    assert "skipped" not in told
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pytestconfig.rootpath).stdout
+    assert "take_writes_in_every_slot" in output
+    assert "about_one_machine_runs" not in output
+    assert "1 left out, for one machine: for the test of this mark" in output
+    assert "skipped" not in output
 
 
 def test_each_name_is_of_servers_and_no_other_is() -> None:

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "running.md"
 
 
 def console_commands(heading: str) -> list[list[str]]:
-    """The commands a reader is told to type under this heading, each as its words."""
+    """The commands a reader is asked to type under this heading, each as its words."""
     section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"```console\n(.*?)```", section, flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()

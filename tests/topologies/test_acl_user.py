@@ -132,7 +132,7 @@ async def test_a_sentinel_is_asked_with_the_one_command_the_page_says(build: Bui
 
 
 async def refused(node: Node) -> set[str]:
-    """What the server refused to the user, but for what redis-py tells about itself."""
+    """What the server refused to the user, except what redis-py says about itself."""
     log = await node.ask("ACL", "LOG")
     rows = [row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True)) for row in log]
     objects = {as_text(row[key]) for row in rows for key in row if as_text(key) == "object"}
@@ -163,7 +163,7 @@ async def pause_and_resume(client: Redis) -> None:
 
 
 async def replay_in_vain(client: Redis) -> None:
-    """What cannot be read fails again, and its letter is told so."""
+    """What cannot be read fails again, and its letter records that."""
     queue = DeadLetterQueue(client, DLQ)
     [letter] = (await queue.list()).items
     await queue.replay(letter.id)
@@ -226,11 +226,11 @@ async def make_a_lost_group_again(server: Standalone, client: Redis) -> None:
         if event.number == 8:
             raise ValueError
 
-    async with running(router), server.client() as stranger:
+    async with running(router), server.client() as other:
         await EventEmitter(client, STREAM).emit([DvOrder(number=8), DvOrder(number=9)])
         await eventually(lambda: 9 in seen)
         await eventually(lambda: _is_parked(client))
-        async with stranger.pipeline(transaction=True) as at_once:
+        async with other.pipeline(transaction=True) as at_once:
             at_once.xgroup_setid(STREAM, GROUP, "0")
             at_once.xgroup_destroy(replay_stream(STREAM), GROUP)
             await at_once.execute()

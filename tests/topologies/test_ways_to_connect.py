@@ -82,6 +82,6 @@ async def test_a_server_that_knows_its_clients_by_their_certificates() -> None:
         mine = str(server.certificates.client)
         async with connected(f"{server.url}&ssl_certfile={mine}&ssl_keyfile={mine}") as client:
             await use_every_feature(client, client)
-        async with connected(server.url) as stranger:
+        async with connected(server.url) as unknown:
             with pytest.raises((ConnectionError, OSError)):
-                await asyncio.wait_for(stranger.ping(), 30)
+                await asyncio.wait_for(unknown.ping(), 30)

@@ -119,7 +119,7 @@ def decoded(fields: list[bytes]) -> Event:
         raise
     quickly = decode(event_type_in(fields) or "", fields)
     assert type(quickly) is type(event)
-    assert repr(quickly) == repr(event)  # which tells NaN from NaN
+    assert repr(quickly) == repr(event)  # which compares NaN as well
     return event
 
 

@@ -58,26 +58,26 @@ def test_the_reference_s_fields_come_first_and_ours_after_them() -> None:
         b"position",
         b"attempts",
     ]
-    told = values(written)
-    assert (told[b"original_msg_id"], told[b"original_stream"], told[b"original_group"]) == (
+    fields = values(written)
+    assert (fields[b"original_msg_id"], fields[b"original_stream"], fields[b"original_group"]) == (
         b"7-1",
         b"orders",
         b"billing",
     )
-    assert (told[b"reason"], told[b"error"], told[b"handler"]) == (b"non_retryable", b"declined", b"pay")
-    assert told[b"failed_at"] == b"2026-01-01T12:00:00+00:00"
-    assert (told[b"error_type"], told[b"traceback"]) == (b"ValueError", b"Traceback ...")
-    assert told[b"position"] == b"shop:7 pay"
-    assert told[b"attempts"] == b'[[1],[2,1,1767225600000,"worker-1","ValueError","declined"]]'
-    assert (told[b"deliveries"], told[b"consumer"]) == (b"5", b"worker-1")
-    assert (told[b"replay_of"], told[b"replay_count"]) == (b"", b"0")
+    assert (fields[b"reason"], fields[b"error"], fields[b"handler"]) == (b"non_retryable", b"declined", b"pay")
+    assert fields[b"failed_at"] == b"2026-01-01T12:00:00+00:00"
+    assert (fields[b"error_type"], fields[b"traceback"]) == (b"ValueError", b"Traceback ...")
+    assert fields[b"position"] == b"shop:7 pay"
+    assert fields[b"attempts"] == b'[[1],[2,1,1767225600000,"worker-1","ValueError","declined"]]'
+    assert (fields[b"deliveries"], fields[b"consumer"]) == (b"5", b"worker-1")
+    assert (fields[b"replay_of"], fields[b"replay_count"]) == (b"", b"0")
     for name in EVENT_FIELDS:
-        assert told[name] == b"value of " + name
+        assert fields[name] == b"value of " + name
 
 
 def test_a_letter_of_a_replay_says_which_and_how_often() -> None:
-    told = values(letter(REGULAR, Origin("7-1", "orders", "billing", "worker-1", 1, replay_of="9-0", replay_count=3)))
-    assert (told[b"replay_of"], told[b"replay_count"]) == (b"9-0", b"3")
+    fields = values(letter(REGULAR, Origin("7-1", "orders", "billing", "worker-1", 1, replay_of="9-0", replay_count=3)))
+    assert (fields[b"replay_of"], fields[b"replay_count"]) == (b"9-0", b"3")
 
 
 def test_the_trace_parent_is_kept() -> None:

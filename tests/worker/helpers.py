@@ -116,13 +116,13 @@ async def consumers(redis: Redis, stream: str = STREAM, group: str = GROUP) -> d
 
 async def infos(redis: Redis, section: str) -> list[dict[str, Any]]:
     """A section of INFO of every master."""
-    told = await redis.info(section, **everywhere(redis))
-    return list(told.values()) if isinstance(redis, RedisCluster) else [told]
+    answer = await redis.info(section, **everywhere(redis))
+    return list(answer.values()) if isinstance(redis, RedisCluster) else [answer]
 
 
 async def blocked(redis: Redis) -> int:
     """How many clients wait for something, on all masters together."""
-    return sum([told["blocked_clients"] for told in await infos(redis, "clients")])
+    return sum([info["blocked_clients"] for info in await infos(redis, "clients")])
 
 
 async def calls(redis: Redis) -> Counter[str]:

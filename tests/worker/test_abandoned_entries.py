@@ -31,7 +31,7 @@ from tests.worker.helpers import (
 
 @pytest.fixture
 def at_once(redis_url: str) -> Any:
-    """A client that blocks the event loop, so that nothing else of the router happens meanwhile."""
+    """A client that blocks the event loop, so that the router does nothing else during that time."""
     with redis_sync.Redis.from_url(redis_url) as client:
         yield client
 

@@ -348,9 +348,9 @@ async def test_each_failed_attempt_and_delivery_is_logged_with_what_finds_the_en
             entry_id = await make_emitter(redis).emit(DvOrder(text="payload"))
             await until_settled(redis)
     [record] = [record for record in caplog.records if "attempt 1 of 2" in record.getMessage()]
-    told = vars(record)
-    assert (told["stream"], told["group"], told["entry_id"]) == (router.stream, router.group, entry_id)
-    assert (told["handler"], told["deliveries"], told["error_type"]) == ("fails", 1, "ValueError")
+    details = vars(record)
+    assert (details["stream"], details["group"], details["entry_id"]) == (router.stream, router.group, entry_id)
+    assert (details["handler"], details["deliveries"], details["error_type"]) == ("fails", 1, "ValueError")
     assert "payload" not in caplog.text
 
 

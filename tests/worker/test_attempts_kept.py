@@ -53,7 +53,7 @@ async def _items(queue: DeadLetterQueue) -> tuple[DeadLetter, ...]:
     return (await queue.list()).items
 
 
-def told(letter: DeadLetter) -> list[tuple[int, int, str]]:
+def attempts_of(letter: DeadLetter) -> list[tuple[int, int, str]]:
     return [(attempt.delivery, attempt.attempt, attempt.error) for attempt in letter.attempts]
 
 
@@ -66,7 +66,7 @@ async def test_a_letter_tells_every_attempt_the_last_one_included(redis: Redis) 
         await until_settled(redis)
 
     letter = await letter_of(redis)
-    assert told(letter) == [
+    assert attempts_of(letter) == [
         *((1, 1, "error 1"), (1, 2, "error 2")),
         *((2, 1, "error 3"), (2, 2, "error 4")),
         *((3, 1, "error 5"), (3, 2, "error 6")),
@@ -191,7 +191,7 @@ async def test_what_had_failed_before_a_handler_was_interrupted_is_kept_too(redi
     async with running(router_of("second")):
         letter = await letter_of(redis)
 
-    assert told(letter) == [(1, 1, "error 1"), (1, 1, "error 3"), (1, 2, "error 4")]
+    assert attempts_of(letter) == [(1, 1, "error 1"), (1, 1, "error 3"), (1, 2, "error 4")]
     assert letter.handler == "pay"
 
 
@@ -280,8 +280,8 @@ async def test_a_replay_s_letter_tells_the_replay_s_attempts(redis: Redis) -> No
         second = await letter_of(redis)
 
     assert second.replay_of == first.id
-    assert told(second) == [(1, 1, "error 3"), (2, 1, "error 4")]
-    assert told(await queue.get(first.id)) == told(first) == [(1, 1, "error 1"), (2, 1, "error 2")]
+    assert attempts_of(second) == [(1, 1, "error 3"), (2, 1, "error 4")]
+    assert attempts_of(await queue.get(first.id)) == attempts_of(first) == [(1, 1, "error 1"), (2, 1, "error 2")]
 
 
 async def test_where_nothing_fails_nothing_is_written(redis: Redis) -> None:

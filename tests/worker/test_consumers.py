@@ -68,8 +68,8 @@ async def test_a_running_router_removes_them_after_their_time(group: Redis, capl
         await asyncio.sleep(0.15)
         assert {"gone", "gone too"} <= set(await consumers(group))
         await eventually(lambda: _has_none_of(group, {"gone", "gone too"}))
-    told = [vars(record)["removed"] for record in caplog.records if hasattr(record, "removed")]
-    assert sorted(name for names in told for name in names) == ["gone", "gone too"]
+    logged = [vars(record)["removed"] for record in caplog.records if hasattr(record, "removed")]
+    assert sorted(name for names in logged for name in names) == ["gone", "gone too"]
 
 
 async def _has_none_of(redis: Redis, names: set[str]) -> bool:
@@ -173,8 +173,8 @@ async def test_who_lost_its_name_while_it_stood_still_leaves_its_work_to_the_tak
         await redis.delete(SOURCE.consumer("mine"))
     assert seen == [(0, "mine"), (9, "mine-2")], "what another process runs by now was run"
     assert caplog.text.count("took the consumer name") == 1
-    [told] = [vars(record) for record in caplog.records if hasattr(record, "lost_leases")]
-    assert (told["consumer"], told["lost_leases"]) == ("mine-2", 4)
+    [details] = [vars(record) for record in caplog.records if hasattr(record, "lost_leases")]
+    assert (details["consumer"], details["lost_leases"]) == ("mine-2", 4)
 
 
 async def _pend(redis: Redis, owners: dict[str, str]) -> bool:
@@ -189,7 +189,7 @@ async def _has_read(redis: Redis, count: int) -> bool:
 async def test_a_process_that_stood_still_asks_for_its_name_before_it_begins_anything(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its leases last for a minute, and the name for less: whoever has the name has recalled what is pending for it."""
+    """Its leases last for a minute, and the name for less: the process that has it has recalled what is pending."""
     monkeypatch.setattr("rapids._worker.identity.TTL_MS", 400)
     router, seen = make_router(redis, consumer="mine"), []
 

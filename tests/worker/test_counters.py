@@ -478,8 +478,8 @@ async def test_an_outage_is_counted_once_and_its_seconds_while_it_lasts(
             assert router.counters.total("outages") == 1
             await server.start()
             await eventually(lambda: any("Redis is back" in record.getMessage() for record in caplog.records))
-        [told] = [vars(one)["outage_seconds"] for one in caplog.records if "Redis is back" in one.getMessage()]
-        assert router.counters.total("outage_seconds") == told
+        [seconds] = [vars(one)["outage_seconds"] for one in caplog.records if "Redis is back" in one.getMessage()]
+        assert router.counters.total("outage_seconds") == seconds
         assert router.counters.total("outages") == 1
 
 

@@ -25,49 +25,49 @@ def soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.INFO, "rapids.worker")
 
 
-def told(caplog: pytest.LogCaptureFixture, text: str) -> list[logging.LogRecord]:
+def logged(caplog: pytest.LogCaptureFixture, text: str) -> list[logging.LogRecord]:
     return [record for record in caplog.records if text in record.getMessage()]
 
 
-async def test_it_is_told_once_before_letters_are_cut_and_once_there_is_room_again(
+async def test_it_is_logged_once_before_letters_are_cut_and_once_when_there_is_room_again(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await write_through_script(redis, 79)
     async with running(make_router(redis, dlq_maxlen=100)):
         looks = await _looks(redis)
         await eventually(lambda: _looked_since(redis, looks))
-        assert not told(caplog, NEAR)
+        assert not logged(caplog, NEAR)
 
         ids = await write_through_script(redis, 1)
-        await eventually(lambda: told(caplog, NEAR))
-        [warning] = told(caplog, NEAR)
+        await eventually(lambda: logged(caplog, NEAR))
+        [warning] = logged(caplog, NEAR)
         assert (warning.levelname, warning.__dict__["letters"], warning.__dict__["dlq"]) == ("WARNING", 80, DLQ)
 
         queue = DeadLetterQueue(redis, DLQ)
         await queue.discard(ids[0])
         looks = await _looks(redis)
         await eventually(lambda: _looked_since(redis, looks))
-        assert not told(caplog, AGAIN)  # nor is it told again at the next letter
+        assert not logged(caplog, AGAIN)  # nor is it logged again at the next letter
         await write_through_script(redis, 1)
         for letter in (await queue.list(limit=30)).items:
             await queue.discard(letter.id)
-        await eventually(lambda: told(caplog, AGAIN))
-    assert len(told(caplog, NEAR)) == 1
-    assert not told(caplog, CUT)
+        await eventually(lambda: logged(caplog, AGAIN))
+    assert len(logged(caplog, NEAR)) == 1
+    assert not logged(caplog, CUT)
 
 
 async def test_the_number_of_letters_cut_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    await write_through_script(redis, 400, maxlen=100)  # before it was started: whoever ran then has told
+    await write_through_script(redis, 400, maxlen=100)  # before this router started: another one has logged it
     async with running(make_router(redis, dlq_maxlen=100)):
         looks = await _looks(redis)
         await eventually(lambda: _looked_since(redis, looks))
-        assert not told(caplog, CUT)
+        assert not logged(caplog, CUT)
         before = (await DeadLetterQueue(redis, DLQ).stats()).cut
         await write_through_script(redis, 300, maxlen=100)
         cut = (await DeadLetterQueue(redis, DLQ).stats()).cut - before
         assert cut > 0
-        await eventually(lambda: sum(record.__dict__["lost_count"] for record in told(caplog, CUT)) == cut)
-    assert {record.levelname for record in told(caplog, CUT)} == {"ERROR"}
+        await eventually(lambda: sum(record.__dict__["lost_count"] for record in logged(caplog, CUT)) == cut)
+    assert {record.levelname for record in logged(caplog, CUT)} == {"ERROR"}
 
 
 @pytest.mark.parametrize("options", [{"dlq_maxlen": None}, {"dlq_stream": None}])

@@ -1,4 +1,4 @@
-"""What is cut from the stream before the group has read it: told once, about how many, and only where it is certain."""
+"""What is cut from the stream before the group has read it: reported once, with a count, and only if certain."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CUT = replace(EVEN, length=60, first="41-0", next="41-0")
 
 
 def uncounted(sample: Sample, later: str | None = None) -> Sample:
-    """The same as Redis 6.2 tells it, or any server of a group whose place it does not know."""
+    """The same as Redis 6.2 reports it, or any server of a group whose position it does not know."""
     return replace(sample, added=None, read=None, lag=None, later=later)
 
 
@@ -145,7 +145,7 @@ def test_a_stream_that_is_much_shorter_than_before_was_cut_once_only() -> None:
     assert not is_being_cut(long, replace(long, first=None))
 
 
-# --- when it is sampled, and who tells ---
+# --- when it is sampled, and who reports ---
 
 
 @pytest.fixture
@@ -206,21 +206,21 @@ def test_where_the_server_does_not_count_a_stream_is_cut_once_its_first_entry_is
     assert watch.ahead()
 
 
-def test_who_is_given_what_comes_behind_the_gap_tells_it(watch: Gaps, told: Any) -> None:
+def test_the_consumer_that_gets_the_first_entry_after_a_gap_reports_it(watch: Gaps, reported: Any) -> None:
     watch.sampled([CUT])
     watch.read(entries("42-0", "43-0"))  # another consumer was given 41-0
-    assert told() == []
+    assert reported() == []
     watch.sampled([CUT])
     watch.read(())
     watch.read(entries("41-0"))
-    assert told() == []
+    assert reported() == []
     watch.sampled([CUT])
     watch.read(entries("41-0", "42-0"))
     watch.read(entries("41-0"))
-    assert told() == [("10-0", "41-0", 30)]
+    assert reported() == [("10-0", "41-0", 30)]
 
 
-def test_what_redis_7_0_leaves_out_is_told_and_counted_once(watch: Gaps, told: Any, counted: Counts) -> None:
+def test_a_gap_that_redis_7_0_does_not_show_is_reported_once(watch: Gaps, reported: Any, counted: Counts) -> None:
     watch.sampled([CUT])
     watch.read(entries("41-0", "42-0"))
     again = replace(CUT, length=20, first="81-0", next="81-0", delivered="42-0", read=12)
@@ -230,13 +230,13 @@ def test_what_redis_7_0_leaves_out_is_told_and_counted_once(watch: Gaps, told: A
     watch.sampled([replace(again, next=None)])
     watch.sampled([replace(again, added=200, length=50, first="151-0", next="151-0", last="200-0", given_out="200-0")])
     watch.read(entries("151-0"))
-    assert [estimated for _, _, estimated in told()] == [30, 38, 50]
+    assert [estimated for _, _, estimated in reported()] == [30, 38, 50]
     assert counted.counters().total("lost", when="unread") == 30 + 38 + 50
     assert counted.counters().total("gaps") == 3
 
 
 def test_who_is_far_behind_in_a_stream_that_nobody_cuts_is_not_warned(
-    watch: Gaps, told: Any, caplog: pytest.LogCaptureFixture
+    watch: Gaps, reported: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
         watch.sampled([LONG])
@@ -246,16 +246,16 @@ def test_who_is_far_behind_in_a_stream_that_nobody_cuts_is_not_warned(
     assert len(warnings(caplog)) == 1
     watch.sampled([replace(LONG, added=9_000, first="4-0", lag=2_000)])
     watch.sampled([replace(LONG, added=9_000, first="5-0")])
-    assert len(warnings(caplog)) == 2, "it had caught up meanwhile"
+    assert len(warnings(caplog)) == 2, "it had caught up in between"
 
 
-def test_of_a_group_that_was_lost_or_set_back_nothing_is_known(watch: Gaps, told: Any) -> None:
+def test_nothing_is_reported_for_a_group_that_was_lost_or_set_back(watch: Gaps, reported: Any) -> None:
     for between in (None, replace(uncounted(EVEN), delivered="5-0", next="6-0")):
         watch.sampled([uncounted(replace(EVEN, delivered="50-0", next="51-0"))])
         watch.sampled([between])
         watch.sampled([uncounted(replace(CUT, first="6-0", next="6-0", delivered="5-0"))])
         watch.read(entries("6-0"))
-    assert told() == []
+    assert reported() == []
 
 
 # --- on a server ----------------------------------------------------------------------------------------------------
@@ -271,16 +271,16 @@ async def exact(redis: Redis) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[tuple[str, str | None, int | None]]]]:
+def reported(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[tuple[str, str | None, int | None]]]]:
     """The gaps that were logged: after which entry, before which, and how many."""
 
-    def gaps_told() -> list[tuple[str, str | None, int | None]]:
+    def logged_gaps() -> list[tuple[str, str | None, int | None]]:
         found = [record for record in caplog.records if "before the group had read them" in record.getMessage()]
         assert all(record.levelno == logging.ERROR for record in found)
         return [(record.after, record.before, record.lost_count) for record in map(_any, found)]
 
     with caplog.at_level(logging.INFO, "rapids"):
-        yield gaps_told
+        yield logged_gaps
 
 
 def _any(value: Any) -> Any:
@@ -293,7 +293,7 @@ async def counts(redis: Redis) -> bool:
 
 
 class Slow:
-    """A handler that takes one entry for each time it is told to."""
+    """A handler that takes one entry for each step that a test allows."""
 
     def __init__(self, router: EventRouter) -> None:
         self.seen: list[int] = []
@@ -313,7 +313,7 @@ async def emit(redis: Redis, numbers: range) -> list[str]:
     return await make_emitter(redis, maxlen=None).emit([DvOrder(number=number) for number in numbers])
 
 
-async def test_what_was_cut_away_while_nobody_ran_is_told_at_the_start(redis: Redis, told: Any) -> None:
+async def test_what_was_cut_while_nothing_ran_is_reported_at_the_start(redis: Redis, reported: Any) -> None:
     router = make_router(redis, batch_size=3)
     router.on(DvOrder)(_pass)
     ids = await emit(redis, range(10))
@@ -325,14 +325,14 @@ async def test_what_was_cut_away_while_nobody_ran_is_told_at_the_start(redis: Re
         await until_settled(redis)
         await emit(redis, range(60, 80))
         await until_settled(redis)
-    assert told() == ([(ids[9], ids[40], 30)] if await counts(redis) else [])
+    assert reported() == ([(ids[9], ids[40], 30)] if await counts(redis) else [])
     await check_keys(redis)
 
 
 async def _pass(event: DvOrder) -> None: ...
 
 
-async def test_what_is_cut_away_while_it_runs_is_told_once_for_each_gap(redis: Redis, told: Any) -> None:
+async def test_what_is_cut_while_it_runs_is_reported_once_for_each_gap(redis: Redis, reported: Any) -> None:
     router = make_router(redis, batch_size=2)
     slow = Slow(router)
     ids = await emit(redis, range(50))
@@ -341,7 +341,7 @@ async def test_what_is_cut_away_while_it_runs_is_told_once_for_each_gap(redis: R
         await eventually(lambda: _has_read(redis, 4))  # two batches wait behind the one that is handled
         await redis.xtrim(STREAM, maxlen=20, approximate=False)
         slow.let_go(10)
-        await eventually(lambda: told())
+        await eventually(lambda: reported())
         await eventually(lambda: len(slow.seen) == 11)
         ids += await emit(redis, range(50, 60))
         last = await _read_so_far(redis)
@@ -350,7 +350,7 @@ async def test_what_is_cut_away_while_it_runs_is_told_once_for_each_gap(redis: R
         await until_settled(redis)
     known = await counts(redis)
     at = ids.index(last) + 1
-    assert told() == [(ids[3], ids[30], 26 if known else None), (last, ids[55], 55 - at if known else None)]
+    assert reported() == [(ids[3], ids[30], 26 if known else None), (last, ids[55], 55 - at if known else None)]
     assert slow.seen == [*range(4), *range(30, at), *range(55, 60)]
 
 
@@ -363,7 +363,7 @@ async def _read_so_far(redis: Redis) -> str:
     return as_text(group["last-delivered-id"])
 
 
-async def test_a_stream_that_was_emptied(redis: Redis, told: Any) -> None:
+async def test_a_stream_that_was_emptied(redis: Redis, reported: Any) -> None:
     router = make_router(redis, batch_size=2)
     slow = Slow(router)
     ids = await emit(redis, range(20))
@@ -375,11 +375,11 @@ async def test_a_stream_that_was_emptied(redis: Redis, told: Any) -> None:
         await eventually(lambda: _has_read(redis, 0))
         await emit(redis, range(20, 21))
         await until_settled(redis)
-    assert [(after, estimated) for after, _, estimated in told()] == [(ids[3], 16 if await counts(redis) else None)]
+    assert [(after, estimated) for after, _, estimated in reported()] == [(ids[3], 16 if await counts(redis) else None)]
     assert slow.seen == [*range(4), 20]
 
 
-async def test_of_several_consumers_one_tells(redis: Redis, told: Any) -> None:
+async def test_only_one_of_several_consumers_reports_a_gap(redis: Redis, reported: Any) -> None:
     routers = [make_router(redis, batch_size=1) for _ in range(3)]
     slows = [Slow(router) for router in routers]
     await emit(redis, range(100))
@@ -390,13 +390,13 @@ async def test_of_several_consumers_one_tells(redis: Redis, told: Any) -> None:
             slow.let_go()
         await until_settled(redis)
     if await counts(redis):
-        assert [estimated for _, _, estimated in told()] == [51]
+        assert [estimated for _, _, estimated in reported()] == [51]
     else:  # which of them can be certain depends on who read last
-        assert len(told()) <= 1
+        assert len(reported()) <= 1
 
 
 async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_loses(
-    redis: Redis, told: Any, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, reported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From when a look has seen that the stream is cut: from then on, a look goes ahead of every read."""
     monkeypatch.setattr(losses, "INTERVAL", 0.0)
@@ -413,7 +413,7 @@ async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_lo
         for _ in range(15):
             await emitter.emit([DvOrder()] * 20)
             await until_settled(redis)
-        assert told() == []
+        assert reported() == []
         monkeypatch.setattr(losses, "INTERVAL", 1_000.0)
         seen.clear()
         for first in range(0, 1_000, 100):
@@ -422,9 +422,9 @@ async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_lo
         await until_settled(redis)
     assert len(seen) < 1_000
     if await counts(redis):
-        assert sum(estimated for _, _, estimated in told()) == 1_000 - len(seen)
+        assert sum(estimated for _, _, estimated in reported()) == 1_000 - len(seen)
     else:
-        assert told()
+        assert reported()
 
 
 # --- what is no loss ------------------------------------------------------------------------------------------------
@@ -470,7 +470,7 @@ async def make_it_again(redis: Redis) -> None:
     [cut_behind_it, cut_to_what_is_unread, delete_what_was_read, set_it_forward, set_it_back, make_it_again],
 )
 async def test_what_is_no_loss_is_not_told(
-    redis: Redis, told: Any, monkeypatch: pytest.MonkeyPatch, happens: Quiet
+    redis: Redis, reported: Any, monkeypatch: pytest.MonkeyPatch, happens: Quiet
 ) -> None:
     monkeypatch.setattr(losses, "INTERVAL", 0.0)  # a sample ahead of every read
     router, seen = make_router(redis, block_ms=20), []
@@ -492,7 +492,7 @@ async def test_what_is_no_loss_is_not_told(
                 await router.stop()
                 await happens(redis)
     assert seen[-3:] == [100, 101, 102]
-    assert told() == []
+    assert reported() == []
 
 
 async def _is_settled_again(redis: Redis) -> bool:
@@ -502,7 +502,7 @@ async def _is_settled_again(redis: Redis) -> bool:
 
 @pytest.mark.parametrize("start", list(GroupStartPosition))
 async def test_a_new_group_has_lost_nothing_of_what_was_cut_away_before(
-    redis: Redis, told: Any, start: GroupStartPosition
+    redis: Redis, reported: Any, start: GroupStartPosition
 ) -> None:
     await emit(redis, range(50))
     await redis.xtrim(STREAM, maxlen=10, approximate=False)
@@ -515,7 +515,7 @@ async def test_a_new_group_has_lost_nothing_of_what_was_cut_away_before(
         await redis.xtrim(STREAM, maxlen=0, approximate=False)
         await emit(redis, range(20))
         await until_settled(redis)
-    assert told() == []
+    assert reported() == []
 
 
 # --- before it happens ----------------------------------------------------------------------------------------------
@@ -528,7 +528,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_a_group_that_is_about_to_lose_entries_is_told_once(
-    redis: Redis, told: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, reported: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "INTERVAL", 0.0)
     router = make_router(redis, batch_size=1)
@@ -548,13 +548,13 @@ async def test_a_group_that_is_about_to_lose_entries_is_told_once(
         slow.let_go()
         await until_settled(redis)
         assert len(warnings(caplog)) == 1
-    assert told() == []
+    assert reported() == []
     if await counts(redis):
         assert "entries" in warnings(caplog)[0].partition("%")[0]
 
 
 async def test_a_group_that_keeps_up_is_not_warned_of_anything(
-    redis: Redis, told: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, reported: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "INTERVAL", 0.0)
     router = make_router(redis)
@@ -564,7 +564,7 @@ async def test_a_group_that_keeps_up_is_not_warned_of_anything(
         for number in range(200):
             await emitter.emit(DvOrder(number=number))
         await until_settled(redis)
-    assert (told(), warnings(caplog)) == ([], [])
+    assert (reported(), warnings(caplog)) == ([], [])
 
 
 # --- what it costs --------------------------------------------------------------------------------------------------
@@ -589,7 +589,7 @@ async def test_reads_of_a_stream_that_nobody_cuts_are_not_preceded_by_samples(
     assert len(taken) == 1
 
 
-async def test_a_server_that_forgets_the_script_is_told_it_again(redis: Redis, told: Any) -> None:
+async def test_a_script_that_the_server_forgot_is_loaded_again(redis: Redis, reported: Any) -> None:
     router = make_router(redis, batch_size=2)
     slow = Slow(router)
     await emit(redis, range(40))
@@ -601,11 +601,11 @@ async def test_a_server_that_forgets_the_script_is_told_it_again(redis: Redis, t
         await redis.xtrim(STREAM, maxlen=10, approximate=False)
         slow.let_go()
         await until_settled(redis)
-    assert len(told()) == 1
+    assert len(reported()) == 1
 
 
 async def test_a_server_that_refuses_to_tell_is_no_trouble(
-    redis: Redis, told: Any, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, reported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_positions, "commands", lambda *_, **__: [("NO-SUCH-COMMAND",)])
     router, seen = make_router(redis), []

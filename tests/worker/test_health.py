@@ -120,7 +120,7 @@ async def test_caught_up_though_the_last_entries_were_deleted_unread(redis: Redi
     async with running(router):
         last = (await emit(redis, 1))[0]
         await until_settled(redis)
-        await redis.client_pause(200, all=False)  # nothing is read meanwhile
+        await redis.client_pause(200, all=False)  # nothing is read during that time
         entry_id = await redis.xadd(STREAM, {"a": "b"})
         await redis.xdel(STREAM, entry_id)
         await redis.xgroup_setid(STREAM, GROUP, last)

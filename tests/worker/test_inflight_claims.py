@@ -90,7 +90,7 @@ async def test_an_entry_that_is_held_is_not_claimed_as_abandoned(redis: Redis) -
 
 
 async def test_no_acknowledgement_overtakes_the_registration_of_its_entry(redis: Redis, redis_url: str) -> None:
-    """While a group that was made again is told what is held, reads take no acknowledgements along."""
+    """While held entries are registered with a recreated group, reads carry no acknowledgements."""
     register = scripts.load("register")
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
         router, begun, go_on = (

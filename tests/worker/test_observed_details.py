@@ -1,4 +1,4 @@
-"""What a router tells its observers, and that they do it no harm."""
+"""What a router reports to its observers, and that they cannot harm it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_rout
 D = TypeVar("D")
 
 
-class Told(list[Detail]):
-    """An observer that keeps what it is told."""
+class Recorder(list[Detail]):
+    """An observer that keeps what it receives."""
 
     def __call__(self, detail: Detail) -> None:
         self.append(detail)
@@ -47,7 +47,7 @@ class Told(list[Detail]):
 
 
 async def test_a_delivery_and_its_handlers_are_reported_with_their_time(redis: Redis) -> None:
-    router = make_router(redis, observers=[told := Told()], consumer="worker")
+    router = make_router(redis, observers=[reported := Recorder()], consumer="worker")
 
     @router.on(DvOrder)
     async def slow(event: DvOrder) -> None:
@@ -60,9 +60,9 @@ async def test_a_delivery_and_its_handlers_are_reported_with_their_time(redis: R
         [entry_id] = await make_emitter(redis).emit([event := DvOrder()])
         await until_settled(redis)
 
-    assert told.kinds == ["Delivered", "HandlerSucceeded", "HandlerSucceeded"]
-    assert told[0] == Delivered(STREAM, GROUP, entry_id, "dv.order", 1)
-    first, second = told.of(HandlerSucceeded)
+    assert reported.kinds == ["Delivered", "HandlerSucceeded", "HandlerSucceeded"]
+    assert reported[0] == Delivered(STREAM, GROUP, entry_id, "dv.order", 1)
+    first, second = reported.of(HandlerSucceeded)
     assert (first.delivery.handler, second.delivery.handler) == ("slow", "quick")
     assert (first.delivery.event.id, first.delivery.entry_id) == (event.id, entry_id)
     assert (first.delivery.consumer, first.delivery.deliveries, first.delivery.attempt) == ("worker", 1, 1)
@@ -70,9 +70,9 @@ async def test_a_delivery_and_its_handlers_are_reported_with_their_time(redis: R
 
 
 async def test_failures_are_reported_with_the_error_and_the_time_of_the_next_run(redis: Redis) -> None:
-    told = Told()
+    reported = Recorder()
     router = make_router(
-        redis, observers=[told], max_deliveries=2, default_retries=1, redelivery_backoff=constant(0.125)
+        redis, observers=[reported], max_deliveries=2, default_retries=1, redelivery_backoff=constant(0.125)
     )
     raised: list[ValueError] = []
 
@@ -85,19 +85,19 @@ async def test_failures_are_reported_with_the_error_and_the_time_of_the_next_run
         [entry_id] = await make_emitter(redis).emit([event := DvOrder()])
         await until_settled(redis)
 
-    assert told.kinds == ["Delivered", "HandlerFailed", "Delivered", "HandlerFailed", "DeadLettered"]
-    first, second = told.of(HandlerFailed)
+    assert reported.kinds == ["Delivered", "HandlerFailed", "Delivered", "HandlerFailed", "DeadLettered"]
+    first, second = reported.of(HandlerFailed)
     assert (first.error, second.error) == (raised[1], raised[3])  # of the last attempt
     assert (first.retry_in, second.retry_in) == (0.125, None)
     assert (first.delivery.attempt, first.delivery.deliveries, second.delivery.deliveries) == (2, 1, 2)
-    [letter] = told.of(DeadLettered)
+    [letter] = reported.of(DeadLettered)
     assert (letter.stream, letter.group, letter.entry_id, letter.event_id) == (STREAM, GROUP, entry_id, event.id)
     assert (letter.event_type, letter.handler, letter.deliveries) == ("dv.order", "fails", 2)
     assert (letter.reason, letter.failure.error_type) == (Reason.MAX_DELIVERIES_EXCEEDED, "ValueError")
 
 
 async def test_a_quick_retry_that_works_is_a_success_and_its_time_is_that_of_all(redis: Redis) -> None:
-    router, seen = make_router(redis, observers=[told := Told()], default_retries=2), list[int]()
+    router, seen = make_router(redis, observers=[reported := Recorder()], default_retries=2), list[int]()
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:
@@ -109,14 +109,14 @@ async def test_a_quick_retry_that_works_is_a_success_and_its_time_is_that_of_all
     async with running(router):
         await make_emitter(redis).emit(DvOrder())
         await until_settled(redis)
-    assert told.kinds == ["Delivered", "HandlerSucceeded"]
-    [success] = told.of(HandlerSucceeded)
+    assert reported.kinds == ["Delivered", "HandlerSucceeded"]
+    [success] = reported.of(HandlerSucceeded)
     assert success.delivery.attempt == 3
     assert success.seconds >= 0.09
 
 
 async def test_a_failure_that_is_final_at_once_is_reported_with_its_reason(redis: Redis) -> None:
-    router = make_router(redis, observers=[told := Told()])
+    router = make_router(redis, observers=[reported := Recorder()])
 
     @router.on(DvOrder)
     async def refuses(event: DvOrder) -> None:
@@ -129,15 +129,15 @@ async def test_a_failure_that_is_final_at_once_is_reported_with_its_reason(redis
     async with running(router):
         await make_emitter(redis).emit(DvOrder())
         await until_settled(redis)
-    refused, timed_out = told.of(HandlerFailed)
+    refused, timed_out = reported.of(HandlerFailed)
     assert isinstance(refused.error, NonRetryableError)
     assert isinstance(timed_out.error, HandlerTimeoutError)
     assert [one.retry_in for one in (refused, timed_out)] == [None, None]
-    assert [one.reason for one in told.of(DeadLettered)] == [Reason.NON_RETRYABLE] * 2
+    assert [one.reason for one in reported.of(DeadLettered)] == [Reason.NON_RETRYABLE] * 2
 
 
 async def test_an_entry_that_cannot_be_read_is_reported_as_a_letter_of_no_handler(redis: Redis) -> None:
-    router = make_router(redis, observers=[told := Told()])
+    router = make_router(redis, observers=[reported := Recorder()])
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None: ...
@@ -145,13 +145,13 @@ async def test_an_entry_that_cannot_be_read_is_reported_as_a_letter_of_no_handle
     async with running(router):
         await redis.xadd(STREAM, {"event_type": "dv.order", "data": "{"})
         await until_settled(redis)
-    [letter] = told.of(DeadLettered)
+    [letter] = reported.of(DeadLettered)
     assert (letter.handler, letter.event_id, letter.event_type) == ("", "", "dv.order")
     assert letter.reason is Reason.DESERIALIZATION_ERROR
 
 
 async def test_a_parked_entry_is_reported(redis: Redis) -> None:
-    router = make_router(redis, observers=[told := Told()], dlq_stream=None, max_deliveries=1)
+    router = make_router(redis, observers=[reported := Recorder()], dlq_stream=None, max_deliveries=1)
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:
@@ -159,12 +159,12 @@ async def test_a_parked_entry_is_reported(redis: Redis) -> None:
 
     async with running(router):
         [entry_id] = await make_emitter(redis).emit([event := DvOrder()])
-        await eventually(lambda: told.of(Parked))
-    assert told.of(Parked) == [Parked(STREAM, GROUP, entry_id, event.id, "dv.order", ("handle",), 1)]
+        await eventually(lambda: reported.of(Parked))
+    assert reported.of(Parked) == [Parked(STREAM, GROUP, entry_id, event.id, "dv.order", ("handle",), 1)]
 
 
 async def test_a_lost_lease_is_reported(redis: Redis) -> None:
-    router = make_router(redis, observers=[told := Told()], claim_min_idle_ms=300)
+    router = make_router(redis, observers=[reported := Recorder()], claim_min_idle_ms=300)
     taken, go_on = asyncio.Event(), asyncio.Event()
 
     @router.on(DvOrder)
@@ -176,9 +176,9 @@ async def test_a_lost_lease_is_reported(redis: Redis) -> None:
         [entry_id] = await make_emitter(redis).emit([DvOrder()])
         await taken.wait()
         await redis.execute_command("XCLAIM", STREAM, GROUP, "another", 0, entry_id)
-        await eventually(lambda: told.of(LeaseLost))
+        await eventually(lambda: reported.of(LeaseLost))
         go_on.set()
-    assert told.of(LeaseLost) == [LeaseLost(STREAM, GROUP, entry_id)]
+    assert reported.of(LeaseLost) == [LeaseLost(STREAM, GROUP, entry_id)]
 
 
 async def test_a_trimmed_entry_is_reported(redis: Redis) -> None:
@@ -186,23 +186,23 @@ async def test_a_trimmed_entry_is_reported(redis: Redis) -> None:
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=2)
     await redis.xdel(STREAM, *ids)
-    router = make_router(redis, observers=[told := Told()], claim_min_idle_ms=50)
+    router = make_router(redis, observers=[reported := Recorder()], claim_min_idle_ms=50)
     async with running(router):
-        await eventually(lambda: sum(detail.count or 0 for detail in told.of(Lost)) == 2)
-    assert {detail.when for detail in told.of(Lost)} == {"pending"}
-    assert sorted(entry_id for detail in told.of(Lost) for entry_id in detail.entry_ids) == ids
+        await eventually(lambda: sum(detail.count or 0 for detail in reported.of(Lost)) == 2)
+    assert {detail.when for detail in reported.of(Lost)} == {"pending"}
+    assert sorted(entry_id for detail in reported.of(Lost) for entry_id in detail.entry_ids) == ids
 
 
 async def test_an_outage_is_reported_at_its_start_and_its_end(build: Build) -> None:
     async with own_server(build) as server, Redis.from_url(server.url) as redis:
-        router = make_router(redis, observers=[told := Told()], block_ms=100, claim_min_idle_ms=300)
+        router = make_router(redis, observers=[reported := Recorder()], block_ms=100, claim_min_idle_ms=300)
         async with running(router):
             await server.kill()
-            await eventually(lambda: told.of(OutageStarted))
+            await eventually(lambda: reported.of(OutageStarted))
             await server.start()
-            await eventually(lambda: told.of(OutageEnded))
-        assert told.kinds == ["OutageStarted", "OutageEnded"]
-        [started], [ended] = told.of(OutageStarted), told.of(OutageEnded)
+            await eventually(lambda: reported.of(OutageEnded))
+        assert reported.kinds == ["OutageStarted", "OutageEnded"]
+        [started], [ended] = reported.of(OutageStarted), reported.of(OutageEnded)
         assert (started.stream, started.group, ended.stream, ended.group) == (STREAM, GROUP, STREAM, GROUP)
         assert started.operation
         assert isinstance(started.error, Exception)
@@ -213,14 +213,14 @@ async def test_an_outage_is_reported_at_its_start_and_its_end(build: Build) -> N
 
 
 class Spiteful:
-    """Raises at everything it is told."""
+    """Raises at everything it receives."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-        self.told = 0
+        self.received = 0
 
     def __call__(self, detail: Detail) -> None:
-        self.told += 1
+        self.received += 1
         raise self.error
 
 
@@ -229,8 +229,8 @@ class Spiteful:
 async def test_an_observer_that_raises_at_everything_does_no_harm(
     redis: Redis, caplog: pytest.LogCaptureFixture, error: BaseException, options: dict[str, Any]
 ) -> None:
-    spiteful, told = Spiteful(error), Told()
-    router, seen = make_router(redis, observers=[spiteful, told], max_deliveries=2, **options), list[int]()
+    spiteful, reported = Spiteful(error), Recorder()
+    router, seen = make_router(redis, observers=[spiteful, reported], max_deliveries=2, **options), list[int]()
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:
@@ -243,8 +243,8 @@ async def test_an_observer_that_raises_at_everything_does_no_harm(
         await until_settled(redis)
 
     assert len(seen) == 40
-    assert spiteful.told == len(told) == 40 + 40 + 10
-    assert len(told.of(DeadLettered)) == 10
+    assert spiteful.received == len(reported) == 40 + 40 + 10
+    assert len(reported.of(DeadLettered)) == 10
     assert len([record for record in caplog.records if record.name == "rapids.observers"]) == 1
 
 

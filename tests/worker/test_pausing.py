@@ -140,10 +140,10 @@ async def test_every_router_of_the_group_heeds_it_and_goes_on_after_it(
         assert set(seen.deliveries) == {1}
         assert not await redis.exists(SOURCE.paused)
         await eventually(lambda: len(said(caplog, "goes on; it was paused by")) == 2)
-    told = [*said(caplog, "is paused by"), *said(caplog, "goes on; it was paused by")]
-    assert len(told) == 4
-    assert {(record["actor"], record["reason"]) for record in told} == {("ada", "the bank is down")}
-    assert {record["consumer"] for record in told} == {"one", "two"}
+    logged = [*said(caplog, "is paused by"), *said(caplog, "goes on; it was paused by")]
+    assert len(logged) == 4
+    assert {(record["actor"], record["reason"]) for record in logged} == {("ada", "the bank is down")}
+    assert {record["consumer"] for record in logged} == {"one", "two"}
 
 
 @pytest.mark.usefixtures("often")

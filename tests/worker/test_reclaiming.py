@@ -129,7 +129,7 @@ async def test_claim_interval_looks_after_so_many_reads(redis: Redis) -> None:
                 await asyncio.sleep(0.05)
             return since["xinfo|consumers"] + since["xinfo"]
 
-    # Redis 6.2 tells those of the samples along, which are as many either way.
+    # Redis 6.2 counts those of the samples too, which are as many either way.
     assert await looks(claim_interval=1) > 6 + await looks(claim_interval=1_000)
 
 
@@ -205,8 +205,8 @@ async def test_ghosts_are_acknowledged_and_told_with_their_ids(redis: Redis, cap
             await until_settled(redis)
 
     assert sorted(seen) == [3, 4]
-    told = [entry_id for record in caplog.records for entry_id in getattr(record, "lost", ())]
-    assert sorted(told) == ids[:3]
+    lost = [entry_id for record in caplog.records for entry_id in getattr(record, "lost", ())]
+    assert sorted(lost) == ids[:3]
     await check_keys(redis)
 
 

@@ -49,7 +49,7 @@ async def test_entries_never_begun_are_released_and_cost_no_delivery(redis: Redi
     await task
 
     assert seen == [(0, 1)]
-    # The rest waits for whoever comes, at once: nobody has to take it for dead first.
+    # The rest is ready at once for any consumer: none has to wait until this one counts as dead.
     assert (await consumers(redis)).get("rapids:waiting", 0) >= 9
     started = time.monotonic()
     async with running(second):

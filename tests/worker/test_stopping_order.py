@@ -37,7 +37,7 @@ async def emit(redis: Redis, *numbers: int) -> list[str]:
 
 
 class Watched:
-    """A router whose handler waits until it is let go, and the commands its server gets meanwhile."""
+    """A router whose handler waits until a test lets it go on, and the commands that its server gets until then."""
 
     def __init__(self, redis: Redis, **options: object) -> None:
         self.router = make_router(redis, **options)
@@ -58,7 +58,7 @@ class Watched:
 
 
 async def commands_of(redis: Redis, done: asyncio.Event) -> list[str]:
-    """What the server is told from now on until done, scripts' own commands included."""
+    """The commands that the server gets from now on until done, those of scripts included."""
     heard: list[str] = []
     async with redis.monitor() as monitor:
         done.set()
@@ -88,11 +88,11 @@ async def test_the_steps_come_in_their_order(redis: Redis, redis_url: str) -> No
     await task
 
     stop, finish = heard.index("ECHO stop"), heard.index("ECHO finish")
-    meanwhile, afterwards = heard[stop:finish], heard[finish:]
-    reads = [line for line in meanwhile if line.startswith("XREADGROUP")]
+    before, afterwards = heard[stop:finish], heard[finish:]
+    reads = [line for line in before if line.startswith("XREADGROUP")]
     assert len(reads) <= 1  # one that was on its way
     assert not [line for line in afterwards if line.startswith("XREADGROUP")]
-    assert [line for line in meanwhile if line.startswith(renewals)]
+    assert [line for line in before if line.startswith(renewals)]
     ack = next(at for at, line in enumerate(afterwards) if line.startswith("XACK dv:events dv-group"))
     back = [at for at, line in enumerate(afterwards) if line.startswith("XCLAIM dv:events dv-group rapids:waiting")]
     release = next(at for at, line in enumerate(afterwards) if line.startswith("DEL {dv:events}:rapids:consumer"))
@@ -259,8 +259,8 @@ async def test_starting_and_stopping_are_told(redis: Redis, caplog: pytest.LogCa
     caplog.set_level(logging.INFO, "rapids")
     async with running(make_router(redis, consumer="w")):
         pass
-    told = [(record.getMessage(), vars(record)["consumer"]) for record in caplog.records]
-    assert told == [("started", "w"), ("stopped", "w")]
+    logged = [(record.getMessage(), vars(record)["consumer"]) for record in caplog.records]
+    assert logged == [("started", "w"), ("stopped", "w")]
 
 
 async def test_a_stop_that_is_itself_cancelled_leaves_no_task(redis: Redis) -> None:

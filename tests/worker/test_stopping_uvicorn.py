@@ -127,7 +127,7 @@ def handled(redis_url: str) -> list[int]:
 
 
 async def check_nothing_is_lost(redis: Redis, redis_url: str, accepted: list[int]) -> None:
-    """Whoever comes next finds what is left; each accepted event was handled by then."""
+    """The next consumer finds what is left; each accepted event is handled in the end."""
     router = make_router(redis, claim_min_idle_ms=1_000)
 
     @router.on(OuServed)

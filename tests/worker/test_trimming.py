@@ -114,9 +114,9 @@ async def test_a_group_of_somebody_else_s_holds_it_back_and_is_named(
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    told = [record for record in caplog.records if "holds back the trimming" in record.getMessage()]
-    assert all(record.levelno == logging.WARNING for record in told)
-    return [record.getMessage() for record in told]
+    found = [record for record in caplog.records if "holds back the trimming" in record.getMessage()]
+    assert all(record.levelno == logging.WARNING for record in found)
+    return [record.getMessage() for record in found]
 
 
 def _held_by_consumer(router: object, consumer: str) -> bool:
@@ -148,10 +148,10 @@ async def test_one_group_after_another_is_told_to_hold_it_back(
             await eventually(lambda: length(redis, 12))
             turns = router.trimming
             await eventually(lambda: router.trimming is not turns)
-            assert "'second' does not" not in caplog.text, "at the edge it would be told at every turn"
+            assert "'second' does not" not in caplog.text, "at the limit it would be logged at every turn"
             await redis.xreadgroup("second", "worker", {STREAM: ">"}, noack=True)
             await eventually(lambda: "'second' does not hold back" in caplog.text)
-    assert ["'first'" in told for told in warnings(caplog)] == [True, False]
+    assert ["'first'" in line for line in warnings(caplog)] == [True, False]
 
 
 async def test_what_waits_for_a_retry_or_is_parked_stays(redis: Redis) -> None:

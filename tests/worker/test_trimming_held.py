@@ -28,7 +28,7 @@ from tests.worker.helpers import (
 
 
 class Held:
-    """A handler that waits to be told whether it is to fail."""
+    """A handler that waits until a test says whether it is to fail."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -218,8 +218,8 @@ async def test_each_handler_that_was_to_run_again_has_its_letter(redis: Redis) -
         await make_emitter(redis).emit(DvOrder())
         await trimmed.wait()
         await until_nothing_pending(redis)
-    told = {as_text(letter[b"handler"]): as_text(letter[b"error_type"]) for letter in await letters(redis)}
-    assert told == {"first": "KeyError", "second": "ValueError"}
+    dead = {as_text(letter[b"handler"]): as_text(letter[b"error_type"]) for letter in await letters(redis)}
+    assert dead == {"first": "KeyError", "second": "ValueError"}
     for letter in await letters(redis):
         assert letter[b"reason"] == b"non_retryable"
         assert b"trimmed from the stream" in letter[b"error"]

@@ -33,7 +33,7 @@ def main(folder: str) -> None:
 
 
 def started_inside(folder: str) -> set[int]:
-    """Processes that work in the folder, where the system tells: one of them may not have been told of in time."""
+    """Processes that work in the folder, where the system shows that: one may not have been reported in time."""
     found: set[int] = set()
     for link in glob.glob("/proc/[0-9]*/cwd"):
         with contextlib.suppress(OSError):  # it ended, or is another user's
