@@ -1,13 +1,13 @@
 """The audit log: who changed what, when and why."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import at_least
-from rapids._core.entry_id import moment_or_last, order
+from rapids._core.entry_id import moment_or_last, order, parsed_id
 from rapids._core.json_schema import with_json_schema
 from rapids._core.paging import Listing
 from rapids._core.settings import stream_name
@@ -15,11 +15,11 @@ from rapids._storage.client.connections import SharedPool, call
 from rapids._storage.keys import audit_log
 from rapids._wire.entry_format import Fields, pairs
 
-__all__ = ["AuditEntry", "AuditLog", "AuditPage", "cursor_after"]
+__all__ = ["AuditEntry", "AuditLog", "AuditPage", "LoggedChange", "MergedAuditPage", "merged_page"]
 
 LISTING = Listing("audit")
 
-LARGEST_PAGE = 500
+MAX_PAGE = 500
 
 TARGETS = ("letter", "operation", "group")
 """The kinds of changes. A letter that an operation moved has no entry of its own."""
@@ -55,6 +55,23 @@ class AuditPage:
     """Where the next page starts; None after the last one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedChange(AuditEntry):
+    """One change, and the log that has it. An operation has entries, and the letters that it moved have none."""
+
+    stream: str
+    """The dead-letter stream or the event stream whose log has the entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedAuditPage:
+    """A page of changes from several logs, newest first."""
+
+    items: tuple[LoggedChange, ...]
+    cursor: str | None
+    """Where the next page starts; None after the last one."""
+
+
 class AuditLog:
     """Who changed what, and why: letters and operations of a dead-letter stream, or groups of an event stream.
 
@@ -73,29 +90,71 @@ class AuditLog:
         Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range;
         `redis.exceptions.RedisError` if Redis does not answer.
         """
-        if at_least("limit", limit, 1) > LARGEST_PAGE:
-            raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
-        before = None if cursor is None else LISTING.entry_ids(cursor, 1)[0]
-        newest = "+" if before is None else f"({before}"
-        rows = await call(self._commands, "XREVRANGE", audit_log(self.stream), newest, "-", "COUNT", limit + 1)
-        items = tuple(_entry(entry_id.decode(), fields) for entry_id, fields in rows[:limit])
-        return AuditPage(items, cursor_after(items[-1].id) if len(rows) > limit else None)
+        _check_limit(limit)
+        newest = "+" if cursor is None else f"({LISTING.entry_ids(cursor, 1)[0]}"
+        entries = await _entries(self._commands, self.stream, newest, limit + 1)
+        following = LISTING.entry_cursor(entries[limit - 1].id) if len(entries) > limit else None
+        return AuditPage(tuple(entries[:limit]), following)
 
 
-def cursor_after(entry_id: str) -> str:
-    """The cursor of the page that begins after an entry of the log, with older entries."""
-    return LISTING.entry_cursor(entry_id)
+async def merged_page(
+    redis: Redis | RedisCluster, streams: Iterable[str], *, cursor: str | None = None, limit: int = 50
+) -> MergedAuditPage:
+    """A page of up to `limit` changes (1 to 500) from the logs of several streams, newest first.
+
+    Changes with the same id are in the order of their streams' names. Logs on one server are in the order of time. With
+    the nodes of a Cluster, the order is as good as their clocks agree.
+
+    Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range; `TypeError` for one name instead
+    of several; `redis.exceptions.RedisError` if Redis does not answer.
+    """
+    if isinstance(streams, str):
+        raise TypeError(f"streams must be several names, not {streams!r}")
+    _check_limit(limit)
+    after_id, after_stream = ("", "") if cursor is None else _place_in(cursor)
+    changes: list[LoggedChange] = []
+    for stream in streams:  # one after another, so that a page takes one connection
+        # An entry with the id of the last one shown comes after it, if its stream's name does.
+        newest = "+" if cursor is None else after_id if stream > after_stream else f"({after_id}"
+        entries = await _entries(SharedPool(redis, stream), stream, newest, limit + 1)
+        changes += [LoggedChange(**asdict(entry), stream=stream) for entry in entries]
+    changes.sort(key=lambda change: change.stream)
+    changes.sort(key=lambda change: order(change.id), reverse=True)
+    following = None
+    if len(changes) > limit:
+        last = changes[limit - 1]
+        following = LISTING.cursor(f"{last.id} {last.stream}")
+    return MergedAuditPage(tuple(changes[:limit]), following)
+
+
+def _place_in(cursor: str) -> tuple[str, str]:
+    """The id and the stream of the last entry on the page before. Raises `ValueError`."""
+    entry_id, _, stream = LISTING.text(cursor).partition(" ")
+    if parsed_id(entry_id) != entry_id:
+        raise LISTING.bad(cursor)
+    return entry_id, stream
+
+
+def _check_limit(limit: int) -> None:
+    if at_least("limit", limit, 1) > MAX_PAGE:
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
+
+
+async def _entries(commands: SharedPool, stream: str, newest: str, count: int) -> list[AuditEntry]:
+    """Up to `count` entries, newest first. `newest`: the highest id, as XREVRANGE takes it."""
+    rows = await call(commands, "XREVRANGE", audit_log(stream), newest, "-", "COUNT", count)
+    return [_entry(entry_id.decode(), fields) for entry_id, fields in rows]
 
 
 def _entry(entry_id: str, fields: Fields) -> AuditEntry:
-    told = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs(fields)}
+    values = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs(fields)}
     return AuditEntry(
         id=entry_id,
         at=moment_or_last(order(entry_id)[0]),
-        actor=told.pop("actor", ""),
-        action=told.pop("action", ""),
-        reason=told.pop("reason", ""),
-        operation=told.get("operation", ""),
-        target=next((told[name] for name in TARGETS if told.get(name)), ""),
-        details={name: value for name, value in told.items() if name not in TARGETS and value},
+        actor=values.pop("actor", ""),
+        action=values.pop("action", ""),
+        reason=values.pop("reason", ""),
+        operation=values.get("operation", ""),
+        target=next((values[name] for name in TARGETS if values.get(name)), ""),
+        details={name: value for name, value in values.items() if name not in TARGETS and value},
     )

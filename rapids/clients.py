@@ -17,9 +17,10 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from rapids._storage.client.connections import check_client
 from rapids.embedded import is_embedded_url, open_embedded
 
-__all__ = ["RedisClient", "check_url", "disconnect", "masked", "open_client"]
+__all__ = ["RedisClient", "check_client", "check_url", "disconnect", "masked", "open_client"]
 
 Made = TypeVar("Made")
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,9 +12,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
-from rapids._core.checks import flag, positive_seconds
-from rapids._storage.client.connections import check_client
-from rapids.clients import RedisClient, check_url, disconnect, masked, open_client
+from rapids.clients import RedisClient, check_client, check_url, disconnect, masked, open_client
 from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
 from rapids.router import ServerWarnings
@@ -76,7 +75,9 @@ class Rapids:
         self._redis = redis
         self._emitter = _check_emitter(emitter, self._routers)
         self._emitter_has_client = self._emitter.configured
-        self._dead_letters = flag("dead_letters", dead_letters)
+        if not isinstance(dead_letters, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            raise TypeError(f"dead_letters must be True or False, not {dead_letters!r}")
+        self._dead_letters = dead_letters
         if admin_auth is not None and not callable(admin_auth):
             raise TypeError(
                 "admin_auth must be a callable from the connection to an AdminUser or None, such as TokenAuth(token) "
@@ -84,7 +85,7 @@ class Rapids:
             )
         self._admin_auth = admin_auth
         self._redactor = Redactor.of(redact)
-        self._connect_timeout = positive_seconds("connect_timeout", connect_timeout)
+        self._connect_timeout = _check_timeout(connect_timeout)
         self._server_warnings = ServerWarnings()
         for router in self._routers:
             router.use_server_warnings(self._server_warnings)
@@ -213,6 +214,15 @@ class Rapids:
         if not given:
             return 10_000
         return None if len(bounds) < len(given) else max(bounds)
+
+
+def _check_timeout(connect_timeout: float) -> float:
+    allowed = "a finite number of seconds above 0"
+    if isinstance(connect_timeout, bool) or not isinstance(connect_timeout, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"connect_timeout must be {allowed}, not {connect_timeout!r}")
+    if not 0 < connect_timeout <= sys.float_info.max:
+        raise ValueError(f"connect_timeout must be {allowed}, not {connect_timeout!r}")
+    return connect_timeout
 
 
 def _check_routers(routers: Sequence[EventRouter]) -> tuple[EventRouter, ...]:

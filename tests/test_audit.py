@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, GroupControl
 from rapids._storage.keys import audit_log
-from rapids.audit import AuditEntry, AuditLog
+from rapids.audit import LISTING, AuditEntry, AuditLog, merged_page
 from rapids.exceptions import LetterStateError
 from tests.dead_letters.helpers import write
 from tests.worker.helpers import DLQ, GROUP, STREAM, check_keys
@@ -138,3 +138,33 @@ def test_a_stream_that_can_be_none_is_refused(redis: Redis) -> None:
     for stream in options:
         with pytest.raises(ValueError, match="stream"):
             AuditLog(redis, stream)
+
+
+class TestSeveralLogs:
+    async def test_changes_are_in_order_by_time_and_then_by_stream(self, redis: Redis) -> None:
+        last = 2**64 - 1
+        for stream, entry_id in [("a", "9-2"), ("b", "9-2"), ("b", f"9-{last}"), ("a", "10-0"), ("b", f"{last}-0")]:
+            await redis.xadd(audit_log(stream), {"action": "x"}, id=entry_id)
+        in_order = [(f"{last}-0", "b"), ("10-0", "a"), (f"9-{last}", "b"), ("9-2", "a"), ("9-2", "b")]
+        for limit in (1, 2, 4, 5):
+            seen: list[tuple[str, str]] = []
+            cursor: str | None = None
+            while True:
+                page = await merged_page(redis, ["b", "a", "no log"], cursor=cursor, limit=limit)
+                seen += [(change.id, change.stream) for change in page.items]
+                if (cursor := page.cursor) is None:
+                    break
+            assert seen == in_order
+
+    @pytest.mark.parametrize(
+        "place", ["", "x", "1", "0-0 s", "1-1-1 s", "18446744073709551616-0 s", "01-1 s", "1-18446744073709551616 s"]
+    )
+    async def test_a_cursor_of_no_page_is_refused(self, redis: Redis, place: str) -> None:
+        with pytest.raises(ValueError, match="cursor must be one"):
+            await merged_page(redis, [STREAM], cursor=LISTING.cursor(place))
+
+    async def test_an_option_that_makes_no_sense_is_refused(self, redis: Redis) -> None:
+        with pytest.raises(ValueError, match="limit must be a whole number from 1 to 500, not 501"):
+            await merged_page(redis, [STREAM], limit=501)
+        with pytest.raises(TypeError, match="streams must be several names, not 'orders'"):
+            await merged_page(redis, "orders")

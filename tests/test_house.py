@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 import tomllib
@@ -235,22 +234,53 @@ def test_the_search_for_private_names_finds_them(source: str, found: list[str]) 
     assert [name for _, name in private_uses(tree) if name not in set(defined_names(tree))] == found
 
 
-def is_public_module(name: str) -> bool:
-    return "._" not in name and importlib.util.find_spec(name) is not None
-
-
 def test_the_plug_in_and_the_example_import_only_public_names() -> None:
     hidden = [
-        f"{path}:{node.lineno}: {node.module}.{alias.name}"
+        f"{path}:{line}: {name}"
         for path, tree in trees().items()
         if not path.startswith("rapids/")
-        for node in source.nodes(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rapids"
-        for alias in node.names
-        if alias.name not in getattr(importlib.import_module(str(node.module)), "__all__", ())
-        and not is_public_module(f"{node.module}.{alias.name}")
+        for line, name in names_of_the_core(tree)
+        if not is_public_name(name)
     ]
     assert hidden == []
+
+
+def names_of_the_core(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Modules of `rapids` and names in them that a module imports, each with its module."""
+    for node in source.nodes(tree):
+        match node:
+            case ast.Import():
+                names = [alias.name for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                names = [f"{module}.{alias.name}" for alias in node.names]
+            case _:
+                names = []
+        yield from ((node.lineno, name) for name in names if name.split(".")[0] == "rapids")
+
+
+def is_public_name(name: str) -> bool:
+    """A module without an underscore on its path, or a name that such a module exports."""
+    if "._" in name:
+        return False
+    module, _, last = name.rpartition(".")
+    is_module = name in {module.name for module in source.modules()}
+    return is_module or last in getattr(importlib.import_module(module), "__all__", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "is_public"),
+    [
+        ("from rapids import EventRouter, audit", True),
+        ("import rapids.audit", True),
+        ("from rapids.audit import AuditLog", True),
+        ("from rapids.audit import LISTING", False),
+        ("from rapids._core.paging import Listing", False),
+        ("from rapids import _core", False),
+        ("import rapids._core.paging", False),
+    ],
+)
+def test_the_search_for_names_of_the_core_tells_public_ones(text: str, is_public: bool) -> None:
+    assert all(is_public_name(name) for _, name in names_of_the_core(ast.parse(text))) == is_public
 
 
 # --- public names ---------------------------------------------------------------------------------------------------

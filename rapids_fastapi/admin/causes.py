@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
 from rapids import DeadLetterQueue
-from rapids._core.json_schema import with_json_schema
 from rapids.dead_letters import Cause
 from rapids.dead_letters import QueueStats as CoreQueueStats
 from rapids_fastapi.admin import examples
@@ -27,7 +26,6 @@ _OUTAGE = ("redis-unavailable", "not-running")
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
-@with_json_schema
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStats(CoreQueueStats):
     """The state of a dead-letter queue."""

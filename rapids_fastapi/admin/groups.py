@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from rapids import GroupControl
-from rapids._core.json_schema import with_json_schema
 from rapids.control import Pause
 from rapids.inspection import ConsumerSnapshot, GroupSnapshot, Inspector, PendingEntry
 from rapids_fastapi.admin import examples, models
@@ -37,7 +36,6 @@ _LISTED["content"]["application/json"] = {
 }
 
 
-@with_json_schema
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group(GroupSnapshot):
     """A group as of one moment. Counts are entries, but for the consumers."""

@@ -1,6 +1,6 @@
 """Operations over HTTP: many letters replayed, discarded or restored, with progress."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -8,10 +8,9 @@ from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from rapids import DeadLetterQueue, LetterFilter
+from rapids import LetterFilter
 from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationKind, Scope
-from rapids.dead_letters import Preview as CorePreview
 from rapids.dead_letters import Selector as CoreSelector
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
@@ -24,7 +23,6 @@ from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progre
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
 from rapids_fastapi.admin.redacted_operation import Operation, operation_of
-from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
@@ -203,7 +201,9 @@ async def start_operation(
         selector = _selector(body.selector, parts)
         if body.dry_run:
             preview = await queue.operations.preview(body.kind, selector, scope=body.scope, max_items=body.max_items)
-            return JSONResponse(await run_in_threadpool(_preview, preview, queue.stream, parts.redactor))
+            sample = await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in preview.sample])
+            answer = filled(Preview, preview, dlq=queue.stream, sample=sample)
+            return JSONResponse(answer.model_dump(mode="json"))
         started = await queue.operations.start(
             body.kind,
             selector,
@@ -213,7 +213,9 @@ async def start_operation(
             actor=user.name,
             reason=body.reason,
         )
-    response.headers["Location"] = _location(request, started, queue, parts)
+    path = f"{quote(path_of(request))}/{quote(started.id, safe='')}"
+    is_only = len(parts.queues) == 1
+    response.headers["Location"] = path if is_only else f"{path}?{urlencode({'dlq': queue.stream})}"
     return operation_of(started, queue.stream, parts.redactor)
 
 
@@ -330,11 +332,6 @@ async def cancel_operation(
     return operation_of(changed, queue.stream, parts.redactor)
 
 
-def _preview(preview: CorePreview, dlq: str, redactor: Redactor) -> dict[str, Any]:
-    sample = [summary_of(letter, redactor) for letter in preview.sample]
-    return filled(Preview, preview, dlq=dlq, sample=sample).model_dump(mode="json")
-
-
 def _selector(asked: Selector, parts: Running) -> CoreSelector:
     """Raises `ValueError` for no selector, and `Problem` for a text to search that would reveal what is hidden."""
     wanted = None
@@ -344,8 +341,3 @@ def _selector(asked: Selector, parts: Running) -> CoreSelector:
         wanted = LetterFilter(**asked.filter.model_dump())
     ids = None if asked.ids is None else tuple(asked.ids)
     return CoreSelector(ids=ids, filter=wanted, fingerprint=asked.fingerprint)
-
-
-def _location(request: Request, operation: CoreOperation, queue: DeadLetterQueue, parts: Running) -> str:
-    path = f"{quote(path_of(request))}/{quote(operation.id, safe='')}"
-    return path if len(parts.queues) == 1 else f"{path}?{urlencode({'dlq': queue.stream})}"

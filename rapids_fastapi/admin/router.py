@@ -1,27 +1,188 @@
-"""All of the admin in one router, to be included in an application."""
+"""All of the admin in one router, with the routes about the whole application: audit, capabilities, health, streams."""
 
-from fastapi import APIRouter
+import importlib.metadata
+from typing import Literal, get_args
 
-from rapids_fastapi.admin import (
-    audit,
-    capabilities,
-    causes,
-    dead_letters,
-    events,
-    export,
-    groups,
-    health,
-    operations,
-    streams,
-)
+from fastapi import APIRouter, Request, Response
 
-__all__ = ["rapids_admin"]
+from rapids.audit import LoggedChange, merged_page
+from rapids.dead_letters import Scope
+from rapids.exceptions import StreamNotFoundError
+from rapids.inspection import Inspector, StreamSnapshot
+from rapids_fastapi.admin import causes, dead_letters, events, examples, export, groups, operations
+from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.auth import Permission
+from rapids_fastapi.admin.models import Answer
+from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.payload import cleaned
+from rapids_fastapi.admin.problems import Problem, ProblemRoute, answers, understood
+from rapids_fastapi.admin.query import streams_of
+
+__all__ = ["health_routes", "rapids_admin"]
+
+_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "invalid")
+_OUTAGE = ("redis-unavailable", "not-running")
 
 rapids_admin: APIRouter = APIRouter(
     prefix="/rapids", tags=["rapids"], generate_unique_id_function=lambda route: f"rapids_{route.name}"
 )
 """`app.include_router(rapids_admin)`: the admin under `/rapids`. Closed until it is configured; see `Rapids`."""
 
+application_routes: APIRouter = APIRouter(prefix="/api", route_class=AdminRoute, dependencies=CREDENTIALS)
+health_routes: APIRouter = APIRouter(prefix="/health", route_class=ProblemRoute)
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+class Streams(Answer):
+    """The streams of this application's emitter and routers."""
+
+    items: list[StreamSnapshot]
+    missing: list[str]
+    """Those that do not exist yet: nothing was emitted, no router started."""
+
+
+@application_routes.get(
+    "/streams",
+    summary="List the application's streams",
+    openapi_extra=needs("read"),
+    responses=answers(*_ACCESS, *_OUTAGE, example=examples.STREAMS),
+)
+async def list_streams(parts: RunningDep) -> Streams:
+    """The streams of this application's emitter and routers: how long, since when, how large."""
+    inspector = Inspector(parts.redis)
+    items: list[StreamSnapshot] = []
+    missing: list[str] = []
+    for name in streams_of(parts):  # one after the other, so that a request takes one connection
+        try:
+            items.append(cleaned(await inspector.stream(name)))
+        except StreamNotFoundError:
+            missing.append(name)
+    return Streams(items=items, missing=missing)
+
+
+# --- audit ----------------------------------------------------------------------------------------------------------
+
+
+class AuditPage(Answer):
+    """What was done to the application's dead letters, operations and groups, newest first."""
+
+    items: tuple[LoggedChange, ...]
+    next_cursor: str | None
+    """For `cursor`, to get the next page; null on the last one."""
+
+
+@application_routes.get(
+    "/audit",
+    summary="Who did what, when and why",
+    openapi_extra=needs("read"),
+    responses=answers(*_ACCESS, *_OUTAGE, example=examples.AUDIT_PAGE, headers=NEXT_LINK),
+)
+async def list_audit(
+    request: Request, response: Response, parts: RunningDep, cursor: CursorQuery = None, limit: LimitQuery = 50
+) -> AuditPage:
+    """What was done to dead letters, operations and groups of this application, newest first.
+
+    About 10,000 entries are kept of each dead-letter queue and stream, until 90 days after the last one. Those of one
+    Redis server are in order; of several, as far as their clocks agree. `Link: rel="next"` and `next_cursor` lead to
+    the next page.
+    """
+    streams = {*parts.queues, *streams_of(parts)}
+    with understood():
+        page = await merged_page(parts.redis, streams, cursor=cursor or None, limit=limit)
+    lead_on(request, response, page.cursor)
+    return AuditPage(items=cleaned(page.items), next_cursor=page.cursor)
+
+
+# --- capabilities ---------------------------------------------------------------------------------------------------
+
+
+class User(Answer):
+    """The user of this request."""
+
+    name: str
+    permissions: list[Permission]
+
+
+class Queue(Answer):
+    """A dead-letter queue, and the groups of this process that write to it."""
+
+    name: str
+    groups: list[str]
+
+
+class Capabilities(Answer):
+    """What this admin can do, and what the user of this request may do."""
+
+    version: str
+    user: User
+    dead_letter_queues: list[Queue]
+    streams: list[str]
+    replay_scopes: list[Scope]
+    max_page: int
+    max_body: int
+    """Bytes of a request's body."""
+
+
+@application_routes.get(
+    "/capabilities",
+    summary="What this admin can do",
+    openapi_extra=needs("read"),
+    responses=answers(*_ACCESS, "not-running", example=examples.CAPABILITIES),
+)
+async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
+    """What this admin can do, and what you may do."""
+    routers = [running.router for running in parts.routers]
+    try:
+        version = importlib.metadata.version("rapids-fastapi")
+    except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
+        version = "unknown"
+    return Capabilities(
+        version=version,
+        user=User(name=user.name, permissions=sorted(user.permissions)),
+        dead_letter_queues=[
+            Queue(name=name, groups=sorted({router.group for router in routers if router.dlq_stream == name}))
+            for name in sorted(parts.queues)
+        ],
+        streams=streams_of(parts),
+        replay_scopes=list(get_args(Scope)),
+        max_page=MAX_PAGE,
+        max_body=MAX_BODY,
+    )
+
+
+# --- health ---------------------------------------------------------------------------------------------------------
+
+
+class Health(Answer):
+    """Health for load balancers and orchestrators: one word, no details, no authentication."""
+
+    status: Literal["ok"] = "ok"
+
+
+@health_routes.get("/live", summary="Whether the process answers", responses=answers(example=examples.HEALTH))
+async def live() -> Health:
+    """The process answers. This does not depend on Redis: a restart of the process would not fix Redis."""
+    return Health()
+
+
+@health_routes.get(
+    "/ready",
+    summary="Whether work gets done",
+    responses=answers("not-ready", "not-running", example=examples.HEALTH),
+)
+async def ready(parts: RunningDep) -> Health:
+    """Redis answers and every router gets its work done; if not, 503, and the log says why."""
+    if not await parts.is_ready():
+        raise Problem("not-ready", "A router does not get its work done, or Redis is unavailable; the log says which.")
+    return Health()
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
 # A fixed path comes before one with a parameter: /dead-letters/causes before /dead-letters/{letter_id}.
-for _resource in (causes, export, dead_letters, operations, events, streams, groups, audit, capabilities, health):
+for _resource in (causes, export, dead_letters, operations, events, groups):
     rapids_admin.include_router(_resource.router)
+rapids_admin.include_router(application_routes)
+rapids_admin.include_router(health_routes)

@@ -9,7 +9,6 @@ import redis as redis_sync
 from fastapi.testclient import TestClient
 
 from rapids import EventRouter
-from rapids_fastapi.admin.audit import Place
 from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
 
 __all__ = ["client", "token"]
@@ -84,17 +83,3 @@ def test_text_of_any_kind_is_shown_and_cut(client: TestClient, redis_url: str) -
     assert len(entry["actor"]) == 1_000
     (detail,) = entry["details"]
     assert len(detail) == 1_000
-
-
-@pytest.mark.parametrize(
-    "place", ["", "x", "1", "1-1-1 s", "18446744073709551615-0 s", "01-1 s", "1-18446744073709551616 s"]
-)
-def test_a_place_that_is_none(place: str) -> None:
-    with pytest.raises(ValueError, match="cursor must be one"):
-        Place.read(place)
-
-
-def test_places_are_in_order_by_time_and_then_by_log() -> None:
-    places = [Place("10-0", "a"), Place("9-18446744073709551615", "b"), Place("9-2", "a"), Place("9-2", "b")]
-    assert sorted([*places[2:], *places[:2]], key=lambda place: place.order) == places
-    assert [Place.read(str(place)) for place in places] == places

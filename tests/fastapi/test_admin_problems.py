@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 
 from rapids_fastapi import Rapids, rapids_admin
-from rapids_fastapi.admin import health
+from rapids_fastapi.admin.router import health_routes
 from tests.fastapi.helpers import BEARER, TOKEN, admin_app
 
 
@@ -103,7 +103,7 @@ class TestProblems:
 
 
 def test_a_wrong_method_is_a_problem_in_plain_starlette_too() -> None:
-    with TestClient(Starlette(routes=list(health.router.routes))) as client:
+    with TestClient(Starlette(routes=list(health_routes.routes))) as client:
         response = client.post("/health/live")
     assert (response.status_code, response.headers["allow"]) == (405, "GET")
     assert response.headers["content-type"] == "application/problem+json"

@@ -47,11 +47,10 @@ PASSED = {"delivery": 18, "emit": 8, "bulk_replay": 15}
 """How many modules may run while one entry is delivered, one event emitted, three letters replayed."""
 
 NOT_YET = {
-    "small_modules": 3,
-    "unpacked_tuples": 20,
+    "unpacked_tuples": 19,
     "wire_names": 72,
     "rapids": 19.8,
-    "rapids_fastapi": 20.3,
+    "rapids_fastapi": 19.8,
     "bulk_replay": 24,
 }
 """Limits that are not reached: what was counted last. Lower a number when it falls, remove it when it is the limit."""
