@@ -160,7 +160,11 @@ class EventEmitter:
         missing = [at for at in range(len(events)) if at not in stored]
         first = events[missing[0] if missing else before]
         return EmitError(
-            *(_type_of(first), first.id, self._settings.stream, shortfall.attempts, shortfall.error),
+            event_type=first.routing_key if isinstance(first, BaseEvent | GenericEvent) else "",
+            event_id=first.id,
+            stream=self._settings.stream,
+            attempts=shortfall.attempts,
+            cause=shortfall.error,
             stored=tuple(events[at].id for at in sorted(stored)),
             not_stored=tuple(events[at].id for at in missing if at not in unknown),
             unknown=tuple(events[at].id for at in missing if at in unknown),
@@ -177,9 +181,3 @@ def ids_for(event: Event, caused_by: Event | None) -> tuple[str | None, str | No
     inherited = (caused_by and caused_by.correlation_id) or get_correlation_id() or (caused_by and caused_by.id)
     cause = caused_by.id if caused_by else get_causation_id()
     return event.correlation_id or inherited, event.causation_id or cause
-
-
-def _type_of(event: Event) -> str:
-    return (
-        event.raw_type if isinstance(event, GenericEvent) else event.event_type if isinstance(event, BaseEvent) else ""
-    )

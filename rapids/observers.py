@@ -220,6 +220,9 @@ class Observers:
         with suppress(Exception):  # a log handler may raise
             logger.error(
                 "observer %d raised on %s, %d times so far; this is logged once in %d s at the most",
-                *(at + 1, type(detail).__name__, self._failures[at], LOG_INTERVAL),
+                at + 1,
+                type(detail).__name__,
+                self._failures[at],
+                LOG_INTERVAL,
                 exc_info=error,
             )

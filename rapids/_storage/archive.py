@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
 from rapids._storage.keys import letters_archive, letters_archived, letters_failed_again
+from rapids._wire.trace_fields import HISTORY, LETTER_ID
 
 __all__ = [
     "HISTORY",
@@ -20,9 +21,6 @@ __all__ = [
     "replay_state",
     "several",
 ]
-
-HISTORY = b"rapids:history"
-_LETTER = b"rapids:letter_id"
 
 ReplayState: TypeAlias = Literal["undelivered", "pending", "gone", "unknown"]
 
@@ -42,10 +40,10 @@ class Archived:
         own = [
             part
             for name, value in zip(row[1][::2], row[1][1::2], strict=True)
-            if name not in (HISTORY, _LETTER)
+            if name not in (HISTORY, LETTER_ID)
             for part in (name, value)
         ]
-        return cls(row[0].decode(), named.get(_LETTER, b"").decode(errors="replace"), own, named.get(HISTORY, b"[]"))
+        return cls(row[0].decode(), named.get(LETTER_ID, b"").decode(errors="replace"), own, named.get(HISTORY, b"[]"))
 
 
 async def read(commands: Commands, dlq: str, letter_id: str) -> Archived | None:

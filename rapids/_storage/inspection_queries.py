@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from rapids._storage import scripts
 from rapids._storage.client.connections import Command, Commands, Reply, checked, run
 from rapids._storage.keys import Source, consumers_by_group, replay_stream
-from rapids._wire.entry_format import Fields
+from rapids._wire.trace_fields import READ, Found, TraceKind
 
 __all__ = [
     "ConsumerRow",
     "ConsumerRows",
-    "Found",
     "GroupRow",
     "GroupRows",
     "GroupTrace",
@@ -219,25 +218,6 @@ MOST_SENT_BACK = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An entry: the first value of each requested name, cut, and the full lengths of the values (bytes)."""
-
-    entry_id: str
-    values: Mapping[bytes, bytes]
-    sizes: Mapping[bytes, int]
-
-    @property
-    def fields(self) -> Fields:
-        """Names and values in turn."""
-        return [part for pair in self.values.items() for part in pair]
-
-    def whole(self, name: bytes) -> bytes | None:
-        """A value; None if it was cut."""
-        value = self.values.get(name, b"")
-        return value if self.sizes.get(name, 0) == len(value) else None
-
-
-@dataclass(frozen=True, slots=True)
 class Looked:
     """The result of a search step, newest entries first. `now_ms` is the time by the server's clock (milliseconds)."""
 
@@ -264,7 +244,7 @@ async def look(
     commands: Commands,
     stream: str,
     correlation_id: str,
-    names: Mapping[bytes, int],
+    kind: TraceKind,
     *,
     start: str = "+",
     oldest: str = "-",
@@ -272,6 +252,7 @@ async def look(
     entry_ids: Sequence[str] = (),
 ) -> Looked:
     """Read up to `most` entries, from the id `start` (after it, if it begins with `(`) back to `oldest`."""
+    names = READ[kind]
     wanted = [part for pair in names.items() for part in pair]
     limits = (min(most, MOST_ENTRIES), MOST_BYTES, MOST_SENT_BACK)
     arguments = (start, oldest, correlation_id, *limits, len(names), *wanted, *entry_ids)

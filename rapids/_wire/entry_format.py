@@ -28,6 +28,7 @@ __all__ = [
     "faults_in",
     "pairs",
     "regular_values",
+    "replay_in",
     "reserved_names",
     "told",
     "validated",
@@ -129,6 +130,17 @@ class Replay:
     original_entry_id: str
 
 
+def replay_in(values: Mapping[bytes, bytes]) -> Replay:
+    """The replay data among the fields of an entry of a replay stream, which may hold anything."""
+    count = values.get(b"replay_count", b"")
+    return Replay(
+        handler=values.get(b"replay_handler", b"").decode(errors="replace"),
+        letter_id=values.get(b"replay_of", b"").decode(errors="replace"),
+        count=int(count) if count.isdigit() and len(count) < 10 else 1,
+        original_entry_id=values.get(b"original_msg_id", b"").decode(errors="replace"),
+    )
+
+
 def event_type_in(fields: Fields) -> str | None:
     """The event type of an entry, or None if it is missing or not readable."""
     names = fields[::2]
@@ -180,16 +192,7 @@ class StoredEvent:
 
     def replay(self) -> Replay | None:
         """The replay data of this entry; None if it is no replay."""
-        letter_id = self.values.get(b"replay_of")
-        if not letter_id:
-            return None
-        count = self.values.get(b"replay_count", b"1")
-        return Replay(
-            self.values.get(b"replay_handler", b"").decode(errors="replace"),
-            letter_id.decode(errors="replace"),
-            int(count) if count.isdigit() and len(count) < 10 else 1,
-            self.values.get(b"original_msg_id", b"").decode(errors="replace"),
-        )
+        return replay_in(self.values) if self.values.get(b"replay_of") else None
 
     def document(self, cls: type[BaseEvent]) -> bytes:
         """The JSON document for `cls` to validate. It is not valid JSON if `data` is not.

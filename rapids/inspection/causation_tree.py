@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 
 from rapids._core.entry_id import moment, time_of
 from rapids._core.json_schema import with_json_schema
-from rapids._core.outcomes import Ledger
-from rapids._storage.inspection_queries import Found, GroupTrace, PendingRow
+from rapids._storage.inspection_queries import GroupTrace, PendingRow
+from rapids._wire.trace_fields import Found
 from rapids.dead_letters.letter import DeadLetter, LetterChange, ReplayOutcome
 from rapids.inspection import snapshots
 from rapids.inspection.snapshots import PendingEntry
@@ -274,19 +274,20 @@ def event(stream: str, one: Found, groups: Sequence[GroupTrace], letters: Iterab
         delivery(group, name, one.entry_id, [letter for letter in of_entry if letter.group == name])
         for name, group in [*zip(known, groups, strict=True), *((name, None) for name in others)]
     ]
+    of = one.event
     return TracedEvent(
         stream=stream,
         entry_id=one.entry_id,
         appended_at=time_of(one.entry_id),
-        event_id=_text(one, b"id"),
-        event_type=_text(one, b"event_type"),
-        timestamp=_text(one, b"timestamp"),
-        causation_id=_text(one, b"causation_id"),
-        schema_version=_text(one, b"schema_version"),
-        data=one.whole(b"data"),
-        data_size=one.sizes.get(b"data", 0),
-        metadata=one.whole(b"metadata"),
-        metadata_size=one.sizes.get(b"metadata", 0),
+        event_id=of.event_id,
+        event_type=of.event_type,
+        timestamp=of.timestamp,
+        causation_id=of.causation_id,
+        schema_version=of.schema_version,
+        data=of.data,
+        data_size=of.data_size,
+        metadata=of.metadata,
+        metadata_size=of.metadata_size,
         deliveries=tuple(deliveries),
     )
 
@@ -328,24 +329,23 @@ def letter(dlq: str, read: DeadLetter, one: Found) -> TracedLetter:
         replay_count=read.replay_count,
         history=read.history,
         replays=read.replays,
-        data=one.whole(b"data"),
-        metadata=one.whole(b"metadata"),
+        data=one.event.data,
+        metadata=one.event.metadata,
     )
 
 
 def replay_of(stream: str, group: str, one: Found, made: TracedDelivery) -> TracedReplay:
     """A replay that is not settled yet."""
-    count = one.values.get(b"replay_count", b"")
     return TracedReplay(
         stream=stream,
         entry_id=one.entry_id,
         appended_at=time_of(one.entry_id),
         group=group,
-        handler=_text(one, b"replay_handler"),
-        letter_id=_text(one, b"replay_of"),
-        count=int(count) if count.isdigit() and len(count) < 10 else 1,
-        event_id=_text(one, b"id"),
-        original_entry_id=_text(one, b"original_msg_id"),
+        handler=one.replay.handler,
+        letter_id=one.replay.letter_id,
+        count=one.replay.count,
+        event_id=one.event.event_id,
+        original_entry_id=one.replay.original_entry_id,
         delivery=made,
     )
 
@@ -360,10 +360,7 @@ def _settled(letters: Sequence[TracedLetter]) -> DeliveryState:
 
 
 def _handlers(row: PendingRow) -> tuple[TracedHandler, ...]:
-    try:
-        ledger = Ledger.load(row.ledger)
-    except (ValueError, KeyError, TypeError, AttributeError):  # other programs may have written there
-        return ()
+    ledger = snapshots.ledger_of(row.ledger)
     finished = (
         *(TracedHandler(name, "done") for name in sorted(ledger.done)),
         *(TracedHandler(name, "dead") for name in sorted(ledger.dead)),
@@ -374,7 +371,3 @@ def _handlers(row: PendingRow) -> tuple[TracedHandler, ...]:
         for wait in ledger.waits
     )
     return (*finished, *waiting)
-
-
-def _text(one: Found, name: bytes) -> str:
-    return one.values.get(name, b"").decode(errors="replace")

@@ -251,7 +251,8 @@ class Inspector:
         place, most = EntryPlace.read(listing, cursor), _limit(limit)
         with _named(source.stream, group):
             found = await inspection_queries.pending(
-                *(self._commands(stream), source),
+                self._commands(stream),
+                source,
                 names_of=main,
                 start=place.start,
                 until=place.until,

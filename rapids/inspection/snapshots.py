@@ -4,7 +4,6 @@ Durations are whole milliseconds, and their names say so. Times are UTC by the s
 consumers and handlers are untrusted text: show them as data only. Bytes that are not UTF-8 are written as escapes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
@@ -274,36 +273,27 @@ def consumer(now_ms: int, row: ConsumerRow) -> ConsumerSnapshot:
 
 
 def pending(row: PendingRow) -> PendingEntry:
-    state = {WAITING: "waiting", PARKED: "parked"}.get(row.consumer, "held")
-    entry_id, at, ledger = row.entry_id.decode(), time_of(row.entry_id), _ledger(row.ledger)
-    attempts = _attempts(ledger)
-    match state:
-        case "waiting":
-            return PendingEntry(
-                *(entry_id, at, "waiting", None, False, row.idle_ms, row.deliveries),
-                due_at=None if row.due is None else _time_of_score(row.due),
-                handlers=_handlers(ledger),
-                attempts=attempts,
-            )
-        case "parked":
-            return PendingEntry(
-                *(entry_id, at, "parked", None, False, row.idle_ms, row.deliveries),
-                failures=_failures(row.why),
-                attempts=attempts,
-            )
-        case _:
-            return PendingEntry(
-                *(entry_id, at, "held", _text(row.consumer), row.is_living == 1, row.idle_ms, row.deliveries),
-                handlers=_handlers(ledger),
-                attempts=attempts,
-            )
+    is_held, ledger = row.consumer not in (WAITING, PARKED), ledger_of(row.ledger)
+    return PendingEntry(
+        entry_id=row.entry_id.decode(),
+        appended_at=time_of(row.entry_id),
+        state="held" if is_held else "waiting" if row.consumer == WAITING else "parked",
+        consumer=_text(row.consumer) if is_held else None,
+        consumer_alive=is_held and row.is_living == 1,
+        idle_ms=row.idle_ms,
+        deliveries=row.deliveries,
+        due_at=None if row.due is None else _time_of_score(row.due),
+        handlers=() if row.consumer == PARKED else _handlers(ledger),
+        failures=_failures(row.why),
+        attempts=_attempts(ledger),
+    )
 
 
 def waiting(row: WaitingRow) -> PendingEntry | None:
     """A waiting entry; None for an entry with a due time that a consumer holds all the same."""
     if row.consumer not in (WAITING, None):
         return None
-    ledger = _ledger(row.ledger)
+    ledger = ledger_of(row.ledger)
     return PendingEntry(
         entry_id=row.entry_id.decode(),
         appended_at=time_of(row.entry_id),
@@ -345,7 +335,8 @@ def _text_or_none(entry_id: bytes | None) -> str | None:
 # The keys of a stream belong to Rapids, but other programs may have written to them.
 
 
-def _ledger(raw: bytes | None) -> Ledger:
+def ledger_of(raw: bytes | None) -> Ledger:
+    """A stored ledger; an empty one if it cannot be read."""
     try:
         return Ledger.load(raw)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -362,12 +353,14 @@ def _attempts(ledger: Ledger) -> tuple[HandlerAttempts, ...]:
 
 def _failures(raw: bytes | None) -> tuple[ParkedFailure, ...]:
     try:
-        told: Any = orjson.loads(raw or b"[]")
+        stored: Any = orjson.loads(raw or b"[]")
     except ValueError:
         return ()
-    rows = cast(list[Any], told) if isinstance(told, list) else []
-    return tuple(_failure(cast(Mapping[str, Any], row)) for row in rows if isinstance(row, dict))
-
-
-def _failure(row: Mapping[str, Any]) -> ParkedFailure:
-    return ParkedFailure(*(str(row.get(name, "")) for name in ("handler", "reason", "error")))
+    rows = cast(list[Any], stored) if isinstance(stored, list) else []
+    objects = [cast(dict[str, Any], row) for row in rows if isinstance(row, dict)]
+    return tuple(
+        ParkedFailure(
+            handler=str(row.get("handler", "")), reason=str(row.get("reason", "")), error=str(row.get("error", ""))
+        )
+        for row in objects
+    )

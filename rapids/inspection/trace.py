@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import orjson
 from redis.asyncio import Redis, RedisCluster
@@ -12,10 +12,10 @@ from redis.asyncio import Redis, RedisCluster
 from rapids._core.entry_id import FIRST_ID, is_before, moment, numbers, order, parsed_id
 from rapids._core.paging import Listing
 from rapids._storage import inspection_queries
-from rapids._storage.archive import HISTORY
 from rapids._storage.client.connections import SharedPool
-from rapids._storage.inspection_queries import Found, GroupTrace, Looked
+from rapids._storage.inspection_queries import GroupTrace, Looked
 from rapids._storage.keys import letters_archive, replay_stream
+from rapids._wire.trace_fields import READ, Found, TraceKind
 from rapids.dead_letters.letter import DeadLetter, read_history, read_letters
 from rapids.dead_letters.queue import with_replays
 from rapids.inspection.causation_tree import (
@@ -36,15 +36,13 @@ __all__ = ["LARGEST_WINDOW", "WINDOW", "Search", "Tracer", "cursor_of", "places_
 
 EVENTS = Listing("events")
 
-Kind = Literal["events", "replays", "letters", "archive"]
-
 
 @dataclass(slots=True)
 class Search:
     """A search of one stream, newest entries first."""
 
     key: str
-    kind: Kind
+    kind: TraceKind
     owner: str
     """For replays, the stream that they belong to; for the archive, the dead-letter stream."""
     start: str = "+"
@@ -71,8 +69,16 @@ class Search:
         """The part of the stream that was read."""
         further = self.first_id is not None and (self.oldest_id is None or is_before(self.first_id, self.oldest_id))
         return ScannedWindow(
-            *(self.key, self.kind, self.entries, self.newest_id, self._at(self.newest_id)),
-            *(self.oldest_id, self._at(self.oldest_id), self.first_id, further, self.ended),
+            stream=self.key,
+            kind=self.kind,
+            entries=self.entries,
+            newest_id=self.newest_id,
+            newest_at=self._at(self.newest_id),
+            oldest_id=self.oldest_id,
+            oldest_at=self._at(self.oldest_id),
+            first_id=self.first_id,
+            reaches_further=further,
+            exhausted=self.ended,
         )
 
     def _at(self, entry_id: str | None) -> datetime | None:
@@ -112,27 +118,6 @@ MOST_LETTERS = 200
 STEP = 100
 """For how many entries one script reads the states in groups."""
 
-_SHORT, _PAYLOAD = 1_024, 64 * 1024
-_COMMON = (b"id", b"event_type", b"correlation_id", b"causation_id", b"timestamp", b"schema_version")
-_EVENT: dict[bytes, int] = {**dict.fromkeys(_COMMON, _SHORT), b"data": _PAYLOAD, b"metadata": _PAYLOAD}
-_ORIGIN = (b"original_msg_id", b"replay_of", b"replay_count")
-_REPLAY: dict[bytes, int] = dict.fromkeys((*_COMMON, *_ORIGIN, b"replay_handler"), _SHORT)
-_TOLD = (b"original_stream", b"original_group", b"handler", b"reason", b"error_type", b"failed_at", b"deliveries")
-_LETTER_ID = b"rapids:letter_id"
-_LETTER: dict[bytes, int] = {
-    **dict.fromkeys((*_COMMON, *_ORIGIN, *_TOLD, b"letter_id", b"consumer"), _SHORT),
-    **dict.fromkeys((b"data", b"metadata"), _PAYLOAD),
-    b"error": 8 * _SHORT,
-    _LETTER_ID: _SHORT,
-    HISTORY: 4 * _PAYLOAD,
-}
-_NAMES: Mapping[str, Mapping[bytes, int]] = {
-    "events": _EVENT,
-    "replays": _REPLAY,
-    "letters": _LETTER,
-    "archive": _LETTER,
-}
-
 
 @dataclass(slots=True)
 class Tracer:
@@ -158,7 +143,7 @@ class Tracer:
         places, end = places_in(cursor) if cursor is not None else (None, _behind(until))
         searches = self._begun([*await self._sources(streams), *_of_letters(dlqs)], since, end, places)
         await self._look(searches)
-        of = {kind: [search for search in searches if search.kind == kind] for kind in _NAMES}
+        of = {kind: [search for search in searches if search.kind == kind] for kind in READ}
         letters = await self._letters([*of["letters"], *of["archive"]])
         traces = {search.key: await self._groups(search) for search in (*of["events"], *of["replays"])}
         found = [(search, one) for search in of["events"] for one in search.found]
@@ -241,20 +226,20 @@ class Tracer:
         of_letters = search.kind in ("letters", "archive")
         entry_ids = sorted({entry_id for _, entry_id in known}) if of_letters else ()
         looked = await inspection_queries.look(
-            *(SharedPool(self.redis, search.owner), search.key, self.correlation_id, _NAMES[search.kind]),
+            SharedPool(self.redis, search.owner),
+            search.key,
+            self.correlation_id,
+            search.kind,
             start=search.start,
             oldest=search.oldest,
             most=most,
             entry_ids=entry_ids[:MOST_EVENTS],
         )
         if of_letters:  # another stream may have entries with the same ids
-            looked.found[:] = [one for one in looked.found if self._is_ours(one) or _origin(one) in known]
+            ours = self.correlation_id.encode()
+            looked.found[:] = [one for one in looked.found if one.correlation_id == ours or one.origin in known]
         search.take(looked)
         return looked.entries
-
-    def _is_ours(self, one: Found) -> bool:
-        said = one.values.get(b"correlation_id") or one.values.get(b"id", b"")
-        return said == self.correlation_id.encode()
 
     async def _letters(self, searches: Sequence[Search], *, outcomes: bool = True) -> tuple[TracedLetter, ...]:
         read: dict[tuple[str, str], tuple[DeadLetter, Found]] = {}
@@ -272,18 +257,13 @@ class Tracer:
 
     async def _read(self, search: Search) -> list[tuple[DeadLetter, Found]]:
         if search.kind == "archive":
-            ids = [one.values.get(_LETTER_ID, b"").decode(errors="replace") for one in search.found]
-            histories = [read_history(one.values.get(HISTORY, b"")) for one in search.found]
-            letters = [
-                DeadLetter.read(letter_id, one.fields, history)
-                for letter_id, one, history in zip(ids, search.found, histories, strict=True)
-            ]
+            letters = [DeadLetter.read(one.letter_id, one.fields, read_history(one.history)) for one in search.found]
         else:
             commands = SharedPool(self.redis, search.owner)
             rows = [(one.entry_id.encode(), one.fields) for one in search.found]
             letters = [
                 # A history is trusted if the letter was restored, so that its id differs from its entry's.
-                replace(read, history=read_history(one.values.get(HISTORY, b""))) if read.id != entry_id else read
+                replace(read, history=read_history(one.history)) if read.id != entry_id else read
                 for (entry_id, read), one in zip(
                     await read_letters(commands, search.owner, rows), search.found, strict=True
                 )
@@ -315,11 +295,6 @@ def _of_letters(dlqs: Iterable[str]) -> list[Search]:
 
 def _found(searches: Iterable[Search], *kinds: str) -> int:
     return sum(len(search.found) for search in searches if search.kind in kinds)
-
-
-def _origin(one: Found) -> tuple[str, str]:
-    values = (one.values.get(name, b"").decode(errors="replace") for name in (b"original_stream", b"original_msg_id"))
-    return next(values), next(values)
 
 
 def _replay(search: Search, one: Found, groups: Sequence[GroupTrace]) -> TracedReplay:
