@@ -45,7 +45,7 @@ def test_twenty_are_kept_whole() -> None:
 
 
 @given(st.lists(st.integers(0, 45), max_size=8))
-def test_whatever_comes_together_the_same_are_kept(sizes: list[int]) -> None:
+def test_the_kept_attempts_do_not_depend_on_how_they_are_grouped(sizes: list[int]) -> None:
     numbers = itertools.count(1)
     log, expected = NO_ATTEMPTS, list[Attempt]()
     for size in sizes:
@@ -57,18 +57,18 @@ def test_whatever_comes_together_the_same_are_kept(sizes: list[int]) -> None:
 
 
 @given(st.integers(1, 60), st.integers(0, 60))
-def test_deliveries_nobody_spoke_of_are_as_bounded(first: int, last: int) -> None:
+def test_unrecorded_deliveries_are_bounded_too(first: int, last: int) -> None:
     assert AttemptLog.unrecorded(first, last) == bounded(tuple(map(Attempt, range(first, last + 1))))
 
 
-def test_a_great_many_deliveries_nobody_spoke_of_cost_nothing() -> None:
+def test_very_many_unrecorded_deliveries_cost_nothing() -> None:
     assert AttemptLog.unrecorded(1, 2**50).left_out == 2**50 - 20
 
 
 # --- what of each ---------------------------------------------------------------------------------------------------
 
 
-def test_an_attempt_tells_who_failed_when_and_how() -> None:
+def test_an_attempt_has_its_consumer_time_and_error() -> None:
     before = datetime.now(UTC)
     attempt = Attempt.of(Failure("ValueError", "why", "Traceback"), delivery=2, attempt=3, consumer="worker-1")
 
@@ -158,7 +158,7 @@ HOSTILE: list[Any] = [
 
 
 @pytest.mark.parametrize("stored", HOSTILE, ids=lambda stored: repr(stored)[:30])
-def test_whatever_else_is_stored_is_none(stored: Any) -> None:
+def test_any_other_stored_value_reads_as_no_attempts(stored: Any) -> None:
     assert AttemptLog.read(stored) == NO_ATTEMPTS
     assert AttemptLog.load(orjson.dumps(stored)) == NO_ATTEMPTS
     for attempts in (stored, {"pay": stored}):
@@ -177,11 +177,11 @@ def test_whatever_else_is_stored_is_none(stored: Any) -> None:
     ],
     ids=lambda raw: repr(raw[:12]),
 )
-def test_what_is_no_json_of_this_kind_or_too_large_is_none(raw: bytes) -> None:
+def test_unknown_or_too_large_json_reads_as_no_attempts(raw: bytes) -> None:
     assert AttemptLog.load(raw) == NO_ATTEMPTS
 
 
-def test_of_what_is_too_much_the_first_are_read_and_texts_are_cut() -> None:
+def test_too_many_attempts_are_cut_after_the_first_and_texts_are_shortened() -> None:
     row = [1, 1, 1, "c" * 1_000, "t" * 1_000, "e" * 1_000, "more", ["to", "come"]]
 
     log = AttemptLog.read([row] * 1_000)
@@ -192,7 +192,7 @@ def test_of_what_is_too_much_the_first_are_read_and_texts_are_cut() -> None:
     }
 
 
-def test_an_attempt_at_no_time_there_is_is_read_without_it() -> None:
+def test_an_attempt_with_an_impossible_time_is_read_without_it() -> None:
     (attempt,) = AttemptLog.read([[1, 1, 2**53 - 1, "c", "t", "e"]]).kept
     assert attempt == Attempt(1, 1, None, "c", "t", "e")
 

@@ -55,7 +55,9 @@ async def test_every_change_of_a_letter_is_in_it_once(queue: DeadLetterQueue, re
     await check_keys(redis)
 
 
-async def test_of_many_who_change_a_letter_the_one_who_did_is_in_it(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_the_log_names_the_one_of_many_callers_that_changed_a_letter(
+    queue: DeadLetterQueue, redis: Redis
+) -> None:
     letter_id = await write(redis)
     changes = [queue.discard(letter_id, actor=str(number)) for number in range(8)]
     results = await asyncio.gather(*changes, return_exceptions=True)
@@ -81,7 +83,7 @@ async def test_who_paused_and_resumed_a_group_is_in_the_log_of_its_stream(redis:
     await check_keys(redis)
 
 
-async def test_a_pause_by_hand_that_says_nothing_is_resumed_and_told_of(redis: Redis) -> None:
+async def test_a_manual_pause_without_details_is_resumed_and_recorded(redis: Redis) -> None:
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
     await redis.hset("{dv:events}:rapids:paused:dv-group", "x", "y")
     await GroupControl(redis, STREAM, GROUP).resume(actor="eve")
@@ -114,7 +116,7 @@ async def test_some_ten_thousand_entries_are_kept(queue: DeadLetterQueue, redis:
     assert (await AuditLog(redis, DLQ).list(limit=1)).items[0].action == "letter_discarded"
 
 
-async def test_an_entry_of_another_hand_is_shown_as_it_can_be(redis: Redis) -> None:
+async def test_an_entry_of_another_writer_is_shown_as_far_as_it_can_be_read(redis: Redis) -> None:
     await redis.execute_command("XADD", audit_log(DLQ), "18446744073709551615-1", b"\xff", b"\xfe", "actor", b"\xff")
     [entry] = (await AuditLog(redis, DLQ).list()).items
     assert (entry.at.year, entry.actor, entry.action, entry.target) == (9999, "\ufffd", "", "")
@@ -122,7 +124,7 @@ async def test_an_entry_of_another_hand_is_shown_as_it_can_be(redis: Redis) -> N
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "1-1", "+", "\x00", "ZW50cnk6MC0w", "Z3JvdXBzOjE6YQ"])
-async def test_a_cursor_that_no_page_gave_out_is_refused(redis: Redis, cursor: str) -> None:
+async def test_a_cursor_that_no_page_returned_is_refused(redis: Redis, cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
         await AuditLog(redis, DLQ).list(cursor=cursor)
 
@@ -133,7 +135,7 @@ async def test_a_limit_out_of_range_is_refused(redis: Redis, limit: int) -> None
         await AuditLog(redis, DLQ).list(limit=limit)
 
 
-def test_a_stream_that_can_be_none_is_refused(redis: Redis) -> None:
+def test_an_impossible_stream_name_is_refused(redis: Redis) -> None:
     options: list[Any] = ["", "}{"]
     for stream in options:
         with pytest.raises(ValueError, match="stream"):

@@ -66,7 +66,7 @@ def test_linear_and_constant_never_leave_their_bounds(delay: float, max_delay: f
     assert constant(delay)(attempt) == delay
 
 
-def test_an_attempt_no_number_can_hold_gives_the_cap() -> None:
+def test_a_huge_attempt_number_gives_the_cap() -> None:
     assert exponential(base=10.5, max_delay=30, jitter=False)(10**9) == 30
 
 

@@ -149,7 +149,7 @@ def test_a_type_is_never_longer_than_an_events_may_be_and_always_fit_to_be_writt
     assert types.all() == [OTHER, "\\ud800"]
 
 
-def test_a_handler_that_is_none_is_counted_as_one_whatever_its_name() -> None:
+def test_unknown_handler_names_are_counted_under_one_label() -> None:
     counts = Counts("orders", "billing")
     counts.know_handlers(["charge"])
     assert [counts.handler(name) for name in ("charge", "", "hostile", "hostile2")] == ["charge", "", OTHER, OTHER]

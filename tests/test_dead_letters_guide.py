@@ -163,7 +163,7 @@ def test_python_runs_as_printed(block: str, redis_url: str, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_problems_are_those_there_are() -> None:
+def test_the_documented_problems_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \| (\d{3}) \|", GUIDE.read_text(), flags=re.MULTILINE)
     documented = {name: int(status) for names, status in rows for name in re.findall(r"[a-z-]+", names)}
     assert len(documented) > 10

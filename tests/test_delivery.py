@@ -122,7 +122,7 @@ async def test_an_unknown_type_arrives_as_a_generic_event(redis: Redis) -> None:
     assert seen == [event]
 
 
-async def test_events_nobody_handles_are_acknowledged(redis: Redis) -> None:
+async def test_events_without_a_handler_are_acknowledged(redis: Redis) -> None:
     router, seen = make_router(redis), []
     router.on(DvOrder)(_collect(seen))
     await run(router, redis, DvPayment(), GenericEvent(raw_type="dv.unheard_of"), DvOrder(number=1))
@@ -130,7 +130,7 @@ async def test_events_nobody_handles_are_acknowledged(redis: Redis) -> None:
     assert await letters(redis) == []
 
 
-async def test_an_event_nobody_handles_need_not_be_readable(redis: Redis) -> None:
+async def test_an_event_without_a_handler_need_not_be_readable(redis: Redis) -> None:
     router, seen = make_router(redis), []
     router.on(DvOrder)(_collect(seen))
     async with running(router):
@@ -225,7 +225,7 @@ async def test_each_handler_that_gives_up_has_a_letter_of_its_own(redis: Redis) 
     assert found == [("never", "never"), ("tries", "tried")]
 
 
-async def test_a_handler_that_waits_for_its_next_delivery_holds_up_nobody(redis: Redis) -> None:
+async def test_a_handler_that_waits_for_its_next_delivery_delays_no_other_entry(redis: Redis) -> None:
     router, seen = make_router(redis, redelivery_backoff=lambda failures: 0.3), []
 
     @router.on(DvOrder)
@@ -276,7 +276,7 @@ async def test_two_consumers_of_a_group_share_its_events(redis: Redis) -> None:
 # --- what it can know -----------------------------------------------------------------------------------------------
 
 
-async def test_current_delivery_tells_which_entry_this_is(redis: Redis) -> None:
+async def test_current_delivery_describes_the_entry(redis: Redis) -> None:
     router, seen = make_router(redis, consumer="worker-1"), []
 
     @router.on(DvOrder, retries=1, name="by-name")

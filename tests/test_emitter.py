@@ -148,7 +148,7 @@ async def ids_of(redis: Redis, event: BaseEvent, caused_by: BaseEvent | None = N
     return fields[b"correlation_id"].decode(), fields[b"causation_id"].decode()
 
 
-async def test_outside_of_everything_an_event_has_neither_id(redis: Redis) -> None:
+async def test_an_event_without_a_scope_or_cause_has_neither_id(redis: Redis) -> None:
     assert await ids_of(redis, DvEmitted()) == ("", "")
 
 
@@ -274,7 +274,7 @@ async def test_an_answer_that_does_not_pass_is_not_tried_again(redis: Redis) -> 
     assert (await redis.info("commandstats")).get("cmdstat_xadd", {"calls": 0})["calls"] <= len(events)
 
 
-async def test_what_was_stored_before_the_failure_is_told(redis: Redis) -> None:
+async def test_the_error_names_the_events_stored_before_the_failure(redis: Redis) -> None:
     """The last id a stream can give out is used up in the middle of a list."""
     await redis.xadd("dv:full", {"a": "b"}, id=f"{2**64 - 1}-{2**64 - 3}")
     events = [DvEmitted(number=number) for number in range(4)]

@@ -152,7 +152,7 @@ def test_an_error_carries_what_it_was_given_and_says_so(
 
 @pytest.mark.parametrize("error", [example[0] for example in EXAMPLES], ids=described)
 @pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickle", "copy"])
-def test_an_error_survives_a_journey(error: RapidsError, travel: Any) -> None:
+def test_an_error_survives_pickling_and_copying(error: RapidsError, travel: Any) -> None:
     arrived = travel(error)
 
     assert type(arrived) is type(error)

@@ -127,7 +127,7 @@ class Placeless(Exception):
     __cause__ = __traceback__  # type: ignore[assignment]
 
 
-def test_an_error_that_will_not_tell_its_place_has_none() -> None:
+def test_an_error_with_a_broken_traceback_has_no_position() -> None:
     assert Failure.of(raised_by(lambda: (_ for _ in ()).throw(Placeless()))).position == ""
 
 

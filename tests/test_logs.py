@@ -95,7 +95,7 @@ async def test_an_event_that_is_handled_is_not_a_line(redis: Redis, caplog: pyte
     assert [record.getMessage() for record in caplog.records] == ["started", "stopped"]
 
 
-async def test_parked(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_parked_entry_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     router = make_router(redis, consumer="w", dlq_stream=None)
 
     @router.on(OuLogged, name="pay")
@@ -111,7 +111,7 @@ async def test_parked(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     check_no_payload(caplog)
 
 
-async def test_a_lost_lease(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_lost_lease_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     router = make_router(redis, consumer="w", claim_min_idle_ms=150)
 
@@ -136,7 +136,7 @@ async def _nothing_is_pending(redis: Redis) -> bool:
     return await pending(redis) == []
 
 
-async def test_an_entry_that_was_trimmed_away(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_trimmed_entry_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     ids = await emit(redis)
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
@@ -147,7 +147,7 @@ async def test_an_entry_that_was_trimmed_away(redis: Redis, caplog: pytest.LogCa
     assert (ghost["lost"], ghost["stream"], ghost["group"], ghost["levelno"]) == ([ids[0]], STREAM, GROUP, 40)
 
 
-async def test_given_back_at_a_stop(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_release_at_a_stop_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     begun = asyncio.Event()
     router = make_router(redis, consumer="w", shutdown_timeout=0.05)
 
@@ -182,7 +182,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_a_malformed_entry_is_told_without_its_content(
+async def test_a_malformed_entry_is_logged_without_its_content(
     redis: Redis, caplog: pytest.LogCaptureFixture, raw: list[bytes]
 ) -> None:
     router = make_router(redis, consumer="w")
@@ -201,7 +201,7 @@ async def test_a_malformed_entry_is_told_without_its_content(
     check_no_payload(caplog)
 
 
-async def test_a_handler_that_validates_the_payload_again_does_not_tell_it(
+async def test_the_payload_is_not_logged_when_a_handler_validates_it_again(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Pydantic's errors quote what they refuse."""
@@ -218,7 +218,7 @@ async def test_a_handler_that_validates_the_payload_again_does_not_tell_it(
     check_no_payload(caplog)
 
 
-async def test_an_emit_that_fails_does_not_tell_it(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_payload_is_not_logged_when_an_emit_fails(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     await redis.set(STREAM, "no stream")
     with pytest.raises(Exception, match="WRONGTYPE") as caught:
         await emit(redis)

@@ -16,14 +16,14 @@ from rapids.observers import Detail, Lost, Observers, OutageEnded
 DETAIL = OutageEnded("orders", "billing", 1.5)
 
 
-def test_all_are_told_in_order() -> None:
+def test_all_observers_are_called_in_order() -> None:
     received: list[object] = []
     Observers([lambda detail: received.append((1, detail)), lambda detail: received.append((2, detail))]).tell(DETAIL)
     assert received == [(1, DETAIL), (2, DETAIL)]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError(), StopIteration(), GeneratorExit()])
-def test_one_that_raises_is_logged_once_and_keeps_nothing_from_the_others(
+def test_an_observer_that_raises_is_logged_once_and_does_not_affect_others(
     error: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, received = 0.0, list[object]()
@@ -46,7 +46,7 @@ def test_one_that_raises_is_logged_once_and_keeps_nothing_from_the_others(
     assert "101 times so far" in caplog.records[-1].getMessage()
 
 
-def test_who_ends_the_program_ends_it() -> None:
+def test_an_observer_can_end_the_program() -> None:
     def leave(detail: Detail) -> None:
         raise KeyboardInterrupt
 
@@ -54,7 +54,7 @@ def test_who_ends_the_program_ends_it() -> None:
         Observers([leave]).tell(DETAIL)
 
 
-def test_a_log_that_raises_does_no_harm_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_handler_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("the disk is full")
 
@@ -73,11 +73,11 @@ def test_every_detail_is_a_frozen_documented_value_and_exported() -> None:
         DETAIL.seconds = 0.0  # type: ignore[misc]
 
 
-def test_without_observers_there_is_nobody_to_tell() -> None:
+def test_without_observers_nothing_is_called() -> None:
     assert Counts("orders", "billing").observers is None
 
 
-def test_what_others_count_is_told() -> None:
+def test_losses_are_reported_to_observers() -> None:
     received: list[object] = []
     Counts("orders", "billing", [received.append]).lost(None)
     assert received == [Lost("orders", "billing", None, "unread", ())]

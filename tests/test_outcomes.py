@@ -96,7 +96,7 @@ def test_without_a_queue_an_exhausted_entry_is_parked_never_acked() -> None:
     assert settled == Park(Ledger(frozenset({"pay"}), recorded=1, gave_up=frozenset({"ship"})), (dead("ship"),))
 
 
-def test_without_a_queue_an_entry_is_parked_only_once_nobody_has_anything_left_to_do() -> None:
+def test_without_a_queue_an_entry_is_parked_only_after_all_handlers_finished() -> None:
     first = settle([dead("ship"), retry("pay")], FRESH, 1, dead_letters=False)
     assert first == Keep(2, Ledger(recorded=1, gave_up=frozenset({"ship"}), waits=(Wait("pay", 1, 2),)))
 
@@ -105,7 +105,7 @@ def test_without_a_queue_an_entry_is_parked_only_once_nobody_has_anything_left_t
     )
 
 
-def test_who_gave_up_without_a_queue_gets_its_letter_once_there_is_one() -> None:
+def test_a_handler_that_died_without_a_queue_gets_its_letter_later() -> None:
     first = settle([dead("ship"), retry("pay")], FRESH, 1, dead_letters=False)
     assert isinstance(first, Keep)
 
@@ -128,26 +128,26 @@ def test_a_late_letter_is_written_once_though_others_wait_on() -> None:
     assert settle([Done("pay")], second.ledger, 3, dead_letters=True) == Ack()
 
 
-def test_an_ack_with_letters_tells_who_is_done_in_case_the_lease_is_lost() -> None:
+def test_an_ack_with_letters_names_finished_handlers_in_case_the_lease_is_lost() -> None:
     settled = settle([Done("pay"), dead("ship")], Ledger(frozenset({"audit"})), 2, dead_letters=True)
 
     assert isinstance(settled, Ack)
     assert settled.ledger.done == {"audit", "pay"}
 
 
-def test_what_never_ran_is_handed_back_without_spending_a_delivery() -> None:
+def test_an_entry_that_never_ran_is_released_without_spending_a_delivery() -> None:
     settled = settle([Done("pay"), Released("ship")], FRESH, 3, dead_letters=True)
 
     assert settled == HandBack(Ledger(frozenset({"pay"}), frozenset(), 2, attempts=(("ship", silent(1, 2)),)))
 
 
-def test_a_letter_is_written_even_when_the_entry_is_handed_back() -> None:
+def test_a_letter_is_written_even_when_the_entry_is_released() -> None:
     settled = settle([dead("pay"), Released("ship")], FRESH, 1, dead_letters=True)
 
     assert settled == HandBack(Ledger(frozenset(), frozenset({"pay"}), 0), (dead("pay"),))
 
 
-def test_a_failure_counts_although_another_handler_was_interrupted_for_which_nothing_does() -> None:
+def test_a_failure_counts_although_another_handler_was_interrupted() -> None:
     settled = settle([retry("pay", 8), Released("ship")], FRESH, 2, dead_letters=True)
 
     attempts = (("pay", silent(1)), ("ship", silent(1)))
@@ -157,7 +157,7 @@ def test_a_failure_counts_although_another_handler_was_interrupted_for_which_not
     assert settled.ledger.deliveries_of("pay", 3) == 3
 
 
-def test_who_asked_for_a_long_wait_gets_it_though_another_is_tried_again_sooner() -> None:
+def test_a_long_wait_of_one_handler_is_kept_though_another_is_retried_sooner() -> None:
     first = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
     assert first.waits_for("mail", 1_000)
     assert not first.waits_for("pay", 1_000)
@@ -169,7 +169,7 @@ def test_who_asked_for_a_long_wait_gets_it_though_another_is_tried_again_sooner(
     assert second.ledger.deliveries_of("mail", 3) == 2, "it did not run at the second delivery"
 
 
-def test_deliveries_on_which_a_process_died_count_for_whoever_it_ran() -> None:
+def test_deliveries_on_which_a_process_died_count_for_every_handler_it_ran() -> None:
     ledger = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
     assert ledger.deliveries_of("pay", 4) == 4
 
@@ -179,7 +179,7 @@ def test_deliveries_on_which_a_process_died_count_for_whoever_it_ran() -> None:
     assert later.ledger.waits == (Wait("mail", 1, due_ms=3_600_000), Wait("pay", 4, 2))
 
 
-def test_handing_back_one_that_waited_leaves_its_count_as_it_was() -> None:
+def test_releasing_an_entry_that_waited_keeps_its_count() -> None:
     ledger = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
     back = ledger.handed_back(3, 1_000)  # one delivery in between was never settled: it counts
 
@@ -191,7 +191,7 @@ def test_handing_back_one_that_waited_leaves_its_count_as_it_was() -> None:
     )
 
 
-def test_an_entry_nobody_can_read_is_one_letter_without_a_handler() -> None:
+def test_an_unreadable_entry_is_one_letter_without_a_handler() -> None:
     unreadable = Dead("", Reason.DESERIALIZATION_ERROR, WHY)
 
     assert settle([unreadable], FRESH, 1, dead_letters=True) == Ack((unreadable,))
@@ -228,7 +228,7 @@ def test_the_order_in_which_handlers_end_changes_nothing_but_the_order_of_letter
 
 
 @given(data=st.data(), deliveries=st.integers(1, 100))
-def test_of_an_entry_that_was_trimmed_all_that_did_not_finish_is_dead(data: st.DataObject, deliveries: int) -> None:
+def test_all_unfinished_handlers_of_a_trimmed_entry_are_dead(data: st.DataObject, deliveries: int) -> None:
     outcomes = [data.draw(outcome_of(handler)) for handler in HANDLERS]
     settlement = settle(outcomes, FRESH, deliveries, dead_letters=True)
 
@@ -239,14 +239,14 @@ def test_of_an_entry_that_was_trimmed_all_that_did_not_finish_is_dead(data: st.D
     assert without_entry(left) is left
 
 
-def test_of_one_that_was_to_be_handed_back_the_ledger_tells_who_is_dead() -> None:
+def test_the_ledger_of_a_trimmed_entry_to_be_released_names_dead_handlers() -> None:
     before = stored(settle([retry("mail", 3600), Done("pay")], FRESH, 1, dead_letters=True), now_ms=0)
 
     assert [letter.handler for letter in without_entry(HandBack(before.handed_back(2, 1_000))).letters] == ["mail"]
     assert [letter.handler for letter in without_entry(HandBack(FRESH)).letters] == [""], "nobody had begun it"
 
 
-def test_of_one_that_was_to_be_parked_nothing_is_left() -> None:
+def test_a_trimmed_entry_to_be_parked_leaves_nothing() -> None:
     assert without_entry(settle([dead("pay")], FRESH, 1, dead_letters=False)) == Ack()
 
 
@@ -254,7 +254,7 @@ def test_of_one_that_was_to_be_parked_nothing_is_left() -> None:
 
 
 @given(data=st.data(), dead_letters=st.booleans())
-def test_nothing_is_lost_repeated_or_told_twice(data: st.DataObject, dead_letters: bool) -> None:
+def test_no_handler_is_lost_repeated_or_reported_twice(data: st.DataObject, dead_letters: bool) -> None:
     """Redeliver an entry, running only what its ledger does not hold, until it is settled for good."""
     done: list[str] = []
     gave_up: list[str] = []
@@ -356,7 +356,7 @@ def caught(error: BaseException) -> BaseException:
         return raised
 
 
-def test_a_failure_is_told_by_type_text_and_traceback() -> None:
+def test_a_failure_is_described_by_type_text_and_traceback() -> None:
     failure = Failure.of(caught(Plain("why")))
 
     assert failure.error_type == f"{__name__}.Plain"
@@ -366,15 +366,15 @@ def test_a_failure_is_told_by_type_text_and_traceback() -> None:
     assert "in caught" in failure.traceback
 
 
-def test_a_builtin_error_is_told_without_its_module() -> None:
+def test_a_builtin_error_is_described_without_its_module() -> None:
     assert Failure.of(KeyError("x")) == Failure("KeyError", "'x'", "KeyError: 'x'\n")
 
 
-def test_an_error_without_text_is_told_by_its_type() -> None:
+def test_an_error_without_text_is_described_by_its_type() -> None:
     assert Failure.of(asyncio.CancelledError()).message == "CancelledError"
 
 
-def test_a_non_retryable_error_around_a_cause_is_told_by_its_cause() -> None:
+def test_a_non_retryable_error_around_a_cause_is_described_by_its_cause() -> None:
     failure = Failure.of(caught(NonRetryableError("pay", caught(Plain("declined")), "e1")))
     assert (failure.error_type, failure.message) == (f"{__name__}.Plain", "declined")
     assert Failure.of(NonRetryableError("declined")).error_type == "rapids.exceptions.NonRetryableError"

@@ -72,7 +72,7 @@ def test_a_letter_has_every_failed_attempt_the_last_one_included() -> None:
     assert letters_of(third) == {"pay": failed((1, 1), (1, 2), (2, 1), (3, 1))}
 
 
-def test_each_handler_has_its_own() -> None:
+def test_each_handler_has_its_own_attempts() -> None:
     first = stored(settle([retry("pay", 1), retry("mail", 1)], FRESH, 1, dead_letters=True))
     assert dict(first.attempts) == {"pay": failed(1), "mail": failed(1)}
 
@@ -85,7 +85,7 @@ def test_each_handler_has_its_own() -> None:
     )
 
 
-def test_a_delivery_nobody_spoke_of_is_told_apart() -> None:
+def test_an_unrecorded_delivery_is_marked_as_such() -> None:
     first = stored(settle([retry("pay", 2)], FRESH, 2, dead_letters=True))
 
     later = settle([dead("pay", 5)], first, 5, dead_letters=True)
@@ -95,7 +95,7 @@ def test_a_delivery_nobody_spoke_of_is_told_apart() -> None:
     assert [attempt.recorded for attempt in expected.kept] == [False, True, False, False, True]
 
 
-def test_what_was_given_up_unrun_has_the_deliveries_that_led_to_it() -> None:
+def test_a_letter_of_a_handler_that_did_not_run_has_its_earlier_deliveries() -> None:
     assert letters_of(settle([dead("pay")], FRESH, 4, dead_letters=True)) == {"pay": silent(1, 2, 3)}
 
 
@@ -117,7 +117,7 @@ def test_an_interrupted_delivery_keeps_what_had_failed_on_it_and_its_number_come
     assert letters_of(later) == {"pay": failed((1, 1), (1, 2), (1, 1))}
 
 
-def test_one_that_is_handed_back_unbegun_keeps_them() -> None:
+def test_an_entry_released_before_it_ran_keeps_its_attempts() -> None:
     first = stored(settle([retry("mail", 1, delay=3600), retry("pay", 1)], FRESH, 1, dead_letters=True))
 
     back = Ledger.load(first.handed_back(3, 1_000).dump())  # of the second delivery nobody spoke
@@ -128,7 +128,7 @@ def test_one_that_is_handed_back_unbegun_keeps_them() -> None:
     }
 
 
-def test_deliveries_before_one_that_was_handed_back_unbegun_are_told_though_nobody_knew_for_whom() -> None:
+def test_deliveries_before_a_release_are_in_the_letter() -> None:
     back = Ledger.load(FRESH.handed_back(3, 0).dump())
 
     assert letters_of(settle([dead("pay", 3)], back, 3, dead_letters=True)) == {
@@ -136,7 +136,7 @@ def test_deliveries_before_one_that_was_handed_back_unbegun_are_told_though_nobo
     }
 
 
-def test_of_a_parked_entry_they_are_kept_and_a_late_letter_has_them() -> None:
+def test_a_parked_entry_keeps_its_attempts_for_a_late_letter() -> None:
     first = settle([dead("ship", 1), retry("pay", 1)], FRESH, 1, dead_letters=False)
     parked = settle([Done("pay")], stored(first), 2, dead_letters=False)
     assert isinstance(parked, Park)
@@ -148,7 +148,7 @@ def test_of_a_parked_entry_they_are_kept_and_a_late_letter_has_them() -> None:
     assert late.ledger.attempts == ()
 
 
-def test_the_letters_of_a_trimmed_entry_have_them() -> None:
+def test_the_letters_of_a_trimmed_entry_have_its_attempts() -> None:
     first = stored(settle([retry("pay", 1), retry("mail", 1, delay=3600)], FRESH, 1, dead_letters=True))
     kept = settle([retry("pay", 2)], first, 2, dead_letters=True)
 
@@ -164,7 +164,7 @@ def test_an_entry_that_cannot_be_read_has_the_attempt_to_read_it() -> None:
     )
 
 
-def test_they_are_bounded_however_often_a_handler_fails() -> None:
+def test_attempts_are_bounded_however_often_a_handler_fails() -> None:
     ledger = FRESH
     for delivery in range(1, 201):
         ledger = stored(
@@ -181,7 +181,7 @@ def test_they_are_bounded_however_often_a_handler_fails() -> None:
 OLDER = {"n": 2, "done": ["ship"], "dead": [], "gave_up": [], "waits": {"pay": {"spent": 2, "due": 1_701_234_567_890}}}
 
 
-def test_what_an_older_version_recorded_is_missing_and_is_not_taken_for_silence() -> None:
+def test_deliveries_an_older_version_recorded_are_left_out() -> None:
     ledger = Ledger.load(orjson.dumps(OLDER))
 
     assert letters_of(settle([dead("pay", 3)], ledger, 3, dead_letters=True)) == {"pay": failed(3)}
@@ -209,7 +209,7 @@ KINDS = ("done", "dead", "retry", "released")
 
 
 @given(data=st.data())
-def test_every_letter_tells_each_failed_attempt_of_its_handler_once(data: st.DataObject) -> None:
+def test_every_letter_has_each_failed_attempt_of_its_handler_once(data: st.DataObject) -> None:
     """Redeliver an entry to handlers that fail, are interrupted, or die with their process."""
     expected = dict.fromkeys(HANDLERS, NO_ATTEMPTS)
     ledger, deliveries, unsettled, now = FRESH, 0, list[int](), 0

@@ -10,7 +10,7 @@ from tests.pins import PINS, path_of, pinned
 
 
 @pytest.mark.parametrize("name", PINS)
-def test_what_users_build_on_is_as_pinned(name: str) -> None:
+def test_the_public_api_is_as_pinned(name: str) -> None:
     before, now = pinned(name), PINS[name]()
 
     difference = list(difflib.unified_diff(before, now, "pinned", "now", lineterm="", n=0))

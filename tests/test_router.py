@@ -70,7 +70,7 @@ async def test_without_a_client_it_says_what_to_call() -> None:
         await router.get_consumer_lag()
 
 
-async def test_it_takes_its_client_when_it_starts(redis: Redis) -> None:
+async def test_a_router_accepts_its_client_at_start(redis: Redis) -> None:
     router, seen = make_router(None), []
 
     @router.on(DvOrder)
@@ -83,7 +83,7 @@ async def test_it_takes_its_client_when_it_starts(redis: Redis) -> None:
         assert (await router.get_consumer_lag()).stream_length == 1
 
 
-async def test_no_server_is_one_clear_error() -> None:
+async def test_a_missing_server_is_one_clear_error() -> None:
     async with Redis.from_url("redis://127.0.0.1:1") as nowhere:
         with pytest.raises(RedisUnavailableError, match="Redis") as caught:
             await make_router(nowhere).start()
@@ -139,7 +139,7 @@ async def test_wait_started_returns_once_it_consumes(redis: Redis) -> None:
     await starting
 
 
-async def test_wait_started_tells_of_a_start_that_failed() -> None:
+async def test_wait_started_raises_the_error_of_a_start_that_failed() -> None:
     async with Redis.from_url("redis://127.0.0.1:1") as nowhere:
         router = make_router(nowhere)
         starting = asyncio.create_task(router.start())
@@ -177,7 +177,7 @@ async def test_a_new_group_starts_at_the_beginning(redis: Redis) -> None:
     assert await handled(make_router(redis), redis, then=3) == [1, 2, 3]
 
 
-async def test_a_new_group_starts_at_the_end_if_told_so(redis: Redis) -> None:
+async def test_a_new_group_starts_at_the_end_on_request(redis: Redis) -> None:
     await make_emitter(redis).emit([DvOrder(number=1), DvOrder(number=2)])
     router = make_router(redis, group_start_id=GroupStartPosition.LATEST)
     assert await handled(router, redis, then=3) == [3]
@@ -189,7 +189,7 @@ async def test_a_new_group_starts_after_a_given_entry(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("position", list(GroupStartPosition))
-async def test_a_group_that_exists_keeps_its_place(redis: Redis, position: GroupStartPosition) -> None:
+async def test_a_group_that_exists_keeps_its_position(redis: Redis, position: GroupStartPosition) -> None:
     assert await handled(make_router(redis), redis, then=1) == [1]
     await make_emitter(redis).emit(DvOrder(number=2))
     assert await handled(make_router(redis, group_start_id=position), redis, then=3) == [2, 3]
@@ -198,7 +198,7 @@ async def test_a_group_that_exists_keeps_its_place(redis: Redis, position: Group
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
-async def test_stop_is_harmless_where_nothing_runs_and_when_repeated(redis: Redis) -> None:
+async def test_stop_is_harmless_if_nothing_runs_and_when_repeated(redis: Redis) -> None:
     router = make_router(redis)
     await router.stop()
     task = await start(router)
@@ -350,7 +350,7 @@ def test_it_can_run_again_on_another_event_loop(redis_url: str) -> None:
     assert seen == [0, 1, 2]
 
 
-async def test_a_stop_before_the_start_had_its_turn_is_not_lost(redis: Redis) -> None:
+async def test_a_stop_before_the_start_ran_is_not_lost(redis: Redis) -> None:
     router = make_router(redis)
     task = asyncio.create_task(router.start())
     await router.stop()
@@ -358,6 +358,6 @@ async def test_a_stop_before_the_start_had_its_turn_is_not_lost(redis: Redis) ->
     assert not router.running
 
 
-def test_a_router_refuses_what_is_no_client_when_it_is_made() -> None:
+def test_a_router_refuses_an_object_that_is_no_client() -> None:
     with pytest.raises(TypeError, match=r"redis must be a redis\.asyncio\.Redis or RedisCluster client"):
         EventRouter("redis://localhost")  # type: ignore[arg-type]

@@ -104,7 +104,7 @@ def test_nonsense_is_refused_by_option_value_and_what_is_allowed(
 
 
 @pytest.mark.parametrize(("settings", "table"), [(EmitterSettings, EMITTER), (RouterSettings, ROUTER)])
-def test_every_option_has_its_nonsense_above(settings: type, table: dict[str, Any]) -> None:
+def test_every_option_has_a_refused_value_above(settings: type, table: dict[str, Any]) -> None:
     assert {option.name for option in fields(settings)} == set(table)
 
 
@@ -194,7 +194,7 @@ def test_redelivery_waits_exponentially_up_to_the_claim_time() -> None:
         assert 0.75 * full <= settings.redelivery_delay(deliveries) <= full
 
 
-def test_redelivery_waits_as_told() -> None:
+def test_redelivery_waits_as_configured() -> None:
     assert RouterSettings(redelivery_backoff=constant(120)).redelivery_delay(1) == 120
 
 
@@ -202,5 +202,5 @@ def test_redelivery_waits_as_told() -> None:
     ("key", "tag"),
     [("{orders}:events", "orders"), ("a{b}c{d}", "b"), ("{{a}}", "{a"), ("plain", None), ("{}x", None), ("{x", None)],
 )
-def test_a_hash_tag_is_what_redis_cluster_takes_for_one(key: str, tag: str | None) -> None:
+def test_hash_tags_are_found_as_redis_cluster_finds_them(key: str, tag: str | None) -> None:
     assert hash_tag(key) == tag

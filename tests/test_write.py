@@ -52,7 +52,7 @@ def found(*ids: bytes) -> Sequence[object]:
 
 
 @pytest.mark.parametrize("wait", [0, UNBLOCKED])
-async def test_what_no_replica_confirmed_is_not_confirmed_by_the_trouble_of_another(wait: object) -> None:
+async def test_an_unconfirmed_emit_is_not_confirmed_by_the_failure_of_another(wait: object) -> None:
     first, second = await written(Answers([b"1-0", OutOfMemoryError("OOM"), wait]), emits=2, tries=1)
     assert isinstance(first, Shortfall)
     assert isinstance(first.error, NotReplicatedError)
@@ -61,37 +61,35 @@ async def test_what_no_replica_confirmed_is_not_confirmed_by_the_trouble_of_anot
     assert second.ids == [None]
 
 
-async def test_what_replicas_confirmed_is_told_though_another_emit_has_trouble() -> None:
+async def test_a_confirmed_emit_succeeds_though_another_one_fails() -> None:
     first, second = await written(Answers([b"1-0", OutOfMemoryError("OOM"), 1]), emits=2, tries=1)
     assert first == ["1-0"]
     assert isinstance(second, Shortfall)
 
 
-async def test_what_was_not_confirmed_in_a_failover_is_looked_up_at_the_new_master_and_sent_again_if_it_is_gone() -> (
-    None
-):
+async def test_an_unconfirmed_event_that_the_new_master_lacks_is_sent_again() -> None:
     answers = Answers([b"1-0", UNBLOCKED], found(), [b"2-0", 1])
     assert await written(answers) == [["2-0"]]
 
 
-async def test_what_was_not_confirmed_in_a_failover_is_not_stored_twice_if_the_new_master_has_it() -> None:
+async def test_an_unconfirmed_event_that_the_new_master_has_is_not_stored_twice() -> None:
     answers = Answers([b"1-0", UNBLOCKED], found(b"event-0", b"1-0"), [None, 1])
     assert await written(answers) == [["1-0"]]
 
 
-async def test_what_the_old_master_stored_and_the_new_one_lost_is_sent_again_with_what_was_refused() -> None:
+async def test_an_event_lost_in_a_failover_is_sent_again_with_refused_ones() -> None:
     answers = Answers([b"1-0", ReadOnlyError("READONLY"), UNBLOCKED], found(), [b"2-0", b"2-1", 1])
     assert await written(answers, emits=2) == [["2-0"], ["2-1"]]
 
 
-async def test_where_tries_are_used_up_it_was_stored_and_not_confirmed() -> None:
+async def test_after_the_last_attempt_an_event_is_stored_and_not_confirmed() -> None:
     (only,) = await written(Answers([b"1-0", UNBLOCKED]), tries=1)
     assert isinstance(only, Shortfall)
     assert isinstance(only.error, NotReplicatedError)
     assert (only.ids, only.unsure) == (["1-0"], set())
 
 
-async def test_too_few_replicas_are_waited_for_once() -> None:
+async def test_too_few_replicas_are_waited_for_only_once() -> None:
     (only,) = await written(Answers([b"1-0", 0]), tries=5)
     assert isinstance(only, Shortfall)
     assert only.ids == ["1-0"]

@@ -83,7 +83,7 @@ async def test_a_story_that_went_well_has_nothing_wrong(evidence: Evidence) -> N
         ({**SHIPPED, "history": [*SHIPPED["history"], {"event_type": "order.shipped"}]}, "history"),
     ],
 )
-async def test_an_order_that_did_not_get_there(evidence: Evidence, order: dict[str, Any], wrong: str) -> None:
+async def test_an_order_that_was_not_shipped_is_found(evidence: Evidence, order: dict[str, Any], wrong: str) -> None:
     says(evidence)["order"] = order
     assert wrong in await evidence.every_order_is_shipped()
 
@@ -93,24 +93,24 @@ async def test_no_orders_at_all(evidence: Evidence) -> None:
     assert await evidence.every_order_is_shipped() == "there are no orders"
 
 
-async def test_a_letter_that_is_still_dead(evidence: Evidence) -> None:
+async def test_a_letter_that_is_still_dead_is_found(evidence: Evidence) -> None:
     says(evidence)["letter"] = {"state": "dead"}
     assert "['dead']" in await evidence.one_dead_letter_replayed()
 
 
-async def test_no_letter_and_one_too_many(evidence: Evidence) -> None:
+async def test_a_missing_letter_and_an_extra_one_are_found(evidence: Evidence) -> None:
     says(evidence)["dead"] = [{"id": "9-0"}]
     assert await evidence.one_dead_letter_replayed() == "still dead: ['9-0']"
     evidence.story.replayed.clear()
     assert await evidence.one_dead_letter_replayed() == "the operator's letters are []"
 
 
-async def test_an_event_with_another_correlation_id(evidence: Evidence) -> None:
+async def test_an_event_with_another_correlation_id_is_found(evidence: Evidence) -> None:
     await emit(evidence, *EVENTS[:2], EVENTS[2].model_copy(update={"correlation_id": "web-2"}))
     assert "['web-1', 'web-2']" in await evidence.events_share_the_correlation_id()
 
 
-async def test_an_event_that_is_missing_or_there_twice_in_two_versions(evidence: Evidence) -> None:
+async def test_a_missing_event_and_two_versions_of_one_event_are_found(evidence: Evidence) -> None:
     await emit(evidence, *EVENTS[:2])
     assert "are ['order.placed', 'payment.processed']" in await evidence.events_share_the_correlation_id()
     await emit(evidence, EVENTS[2], EVENTS[2])  # a repetition with the same id is one event
@@ -120,7 +120,7 @@ async def test_an_event_that_is_missing_or_there_twice_in_two_versions(evidence:
 
 
 @pytest.mark.parametrize("stream", [STREAM, "replays"])
-async def test_an_entry_without_acknowledgement(evidence: Evidence, stream: str) -> None:
+async def test_an_entry_without_acknowledgement_is_found(evidence: Evidence, stream: str) -> None:
     if stream == STREAM:
         await emit(evidence, *EVENTS)
     else:
@@ -129,7 +129,7 @@ async def test_an_entry_without_acknowledgement(evidence: Evidence, stream: str)
     assert "without acknowledgement" in await evidence.nothing_is_pending()
 
 
-async def test_what_earlier_runs_and_others_left_is_none_of_its_business(evidence: Evidence) -> None:
+async def test_entries_of_earlier_runs_and_of_others_are_ignored(evidence: Evidence) -> None:
     redis = evidence.redis
     await emit(evidence, EVENTS[0].model_copy(update={"correlation_id": "an earlier run"}))
     now = Evidence(evidence.story, redis, STREAM, await end_of(redis, STREAM))
@@ -142,7 +142,7 @@ async def test_what_earlier_runs_and_others_left_is_none_of_its_business(evidenc
     assert await now.nothing_is_pending() == ""
 
 
-async def test_the_end_of_a_stream_that_is_not_there(redis: Redis) -> None:
+async def test_the_end_of_a_missing_stream_is_its_beginning(redis: Redis) -> None:
     assert await end_of(redis, "nothing") == "0-0"
 
 

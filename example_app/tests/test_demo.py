@@ -73,7 +73,7 @@ def processes_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.smoke
-async def test_once_tells_the_story_checks_it_and_leaves_nothing(private_temp: Path) -> None:
+async def test_once_runs_the_story_checks_it_and_leaves_nothing(private_temp: Path) -> None:
     async with Demo("--once") as demo:
         code, errors = await demo.ends()
     assert (code, errors) == (0, ""), demo.printed
@@ -92,7 +92,7 @@ async def test_once_tells_the_story_checks_it_and_leaves_nothing(private_temp: P
     assert "\x1b[" not in demo.printed
 
 
-async def test_once_works_side_by_side_and_keeps_to_the_stream_it_is_given(redis_url: str, redis: Redis) -> None:
+async def test_two_runs_of_once_work_at_the_same_time_on_their_own_streams(redis_url: str, redis: Redis) -> None:
     given = {"RAPIDS_REDIS_URL": redis_url, "EXAMPLE_STREAM": "mine"}
     async with Demo("--once", **given) as one, Demo("--once", **given) as two:
         for demo in (one, two):
@@ -101,7 +101,7 @@ async def test_once_works_side_by_side_and_keeps_to_the_stream_it_is_given(redis
     assert all(key.startswith((b"mine", b"{mine}")) for key in await redis.keys())
 
 
-async def test_once_works_again_on_a_redis_in_use_after_a_run_that_was_killed(redis_url: str) -> None:
+async def test_once_works_on_a_used_redis_after_a_killed_run(redis_url: str) -> None:
     async with Demo(RAPIDS_REDIS_URL=redis_url) as demo:
         await demo.hears("Edsger's card is declined")
         demo.process.kill()
@@ -136,7 +136,7 @@ async def test_it_stops_at_once_and_leaves_nothing(
     assert processes_in(private_temp) == []
 
 
-async def test_ctrl_c_twice_ends_it_too(running: Demo, private_temp: Path) -> None:
+async def test_ctrl_c_twice_ends_the_demo_too(running: Demo, private_temp: Path) -> None:
     await running.hears("Ctrl-C stops everything.")
     running.process.send_signal(signal.SIGINT)
     await running.hears("stopping")
@@ -145,14 +145,14 @@ async def test_ctrl_c_twice_ends_it_too(running: Demo, private_temp: Path) -> No
     assert (code in (0, 130), errors) == (True, "")
 
 
-async def test_once_interrupted_did_not_succeed(private_temp: Path) -> None:
+async def test_once_fails_when_it_is_interrupted(private_temp: Path) -> None:
     async with Demo("--once") as demo:
         await demo.hears("Grace")
         demo.process.send_signal(signal.SIGINT)
         assert await demo.ends() == (130, "")
 
 
-async def test_it_invites_to_use_its_own_admin(running: Demo, private_temp: Path) -> None:
+async def test_the_printed_admin_command_works(running: Demo, private_temp: Path) -> None:
     await running.hears("Ctrl-C stops everything.")
     [line] = [line for line in running.printed.splitlines() if "dead letters  curl" in line]
     _, _, _, _, header, url = shlex.split(line)
@@ -169,7 +169,7 @@ async def test_a_token_that_is_set_is_used_and_not_printed(private_temp: Path) -
         assert "my very own" not in demo.printed
 
 
-async def test_a_port_in_use_is_left_to_its_user(redis_url: str) -> None:
+async def test_a_port_in_use_is_not_used(redis_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with Demo("--port", str(port), RAPIDS_REDIS_URL=redis_url) as demo:
@@ -191,7 +191,7 @@ async def test_a_port_in_use_is_left_to_its_user(redis_url: str) -> None:
         ({"EXAMPLE_STREAM": "a}b"}, "the service did not start: ValueError: stream must", ()),
     ],
 )
-async def test_what_cannot_work_is_said_in_one_line(
+async def test_a_setting_that_cannot_work_is_reported_in_one_line(
     private_temp: Path, environment: dict[str, str], why: str, arguments: tuple[str, ...]
 ) -> None:
     async with Demo(*arguments, **environment) as demo:

@@ -63,7 +63,7 @@ async def test_taking_a_payment_charges_the_card_and_says_so(work: Fulfilment) -
     assert cause == PLACED
 
 
-async def test_taking_it_again_charges_nobody_twice_and_emits_the_same_event(work: Fulfilment) -> None:
+async def test_taking_a_payment_again_charges_once_and_emits_the_same_event(work: Fulfilment) -> None:
     await given(work)
     await work.take_payment(PLACED)
     await work.take_payment(PLACED)
@@ -72,7 +72,7 @@ async def test_taking_it_again_charges_nobody_twice_and_emits_the_same_event(wor
     assert first.id == second.id
 
 
-async def test_a_crash_between_the_charge_and_its_note_charges_nobody_twice(work: Fulfilment) -> None:
+async def test_a_crash_between_charging_and_recording_it_charges_once(work: Fulfilment) -> None:
     await given(work)
     await work.take_payment(PLACED)
     await work.orders.update("o-1", payment_id="")
@@ -102,7 +102,7 @@ async def test_a_late_payment_does_not_turn_a_shipped_order_back(work: Fulfilmen
     assert (await state(work)).status == OrderStatus.SHIPPED
 
 
-async def test_shipping_tells_the_tracking_number(work: Fulfilment) -> None:
+async def test_shipping_emits_the_tracking_number(work: Fulfilment) -> None:
     await given(work, payment_id="pay_1")
     await work.ship(PAID)
     order = await state(work)
@@ -121,7 +121,7 @@ async def test_shipping_again_books_no_second_van_and_emits_the_same_event(work:
     assert first.id == second.id
 
 
-async def test_a_busy_courier_is_for_the_router_to_try_again(work: Fulfilment) -> None:
+async def test_a_busy_courier_is_retried_by_the_router(work: Fulfilment) -> None:
     await given(work, payment_id="pay_1")
     work.courier.requests = 1  # it is busy at the second request
     with pytest.raises(CourierBusyError):
@@ -151,7 +151,7 @@ async def test_the_audit_has_each_event_once_however_often_it_comes(work: Fulfil
     assert history[0].correlation_id == "web-1"
 
 
-async def test_the_audit_passes_over_events_nobody_here_knows(work: Fulfilment) -> None:
+async def test_the_audit_skips_events_of_unknown_types(work: Fulfilment) -> None:
     await work.audit(GenericEvent(raw_type="order.returned", data={"order_id": "o-1"}))
     assert await work.orders.history("o-1") == []
 

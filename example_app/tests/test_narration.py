@@ -67,7 +67,7 @@ async def badly(delivery: Delivery) -> None:
         (io.StringIO(), {}, False),
     ],
 )
-def test_colours_are_for_terminals_whose_user_wants_them(
+def test_colours_are_only_for_terminals_that_allow_them(
     out: io.StringIO, environment: dict[str, str], colour: bool
 ) -> None:
     assert wants_colour(out, environment) is colour
@@ -81,24 +81,24 @@ async def test_without_colours_there_are_no_escapes_and_with_them_there_are(out:
         assert ("\x1b[" in out.getvalue()) is colour
 
 
-async def test_it_tells_of_a_handler_that_finished(narrator: Narrator, out: io.StringIO) -> None:
+async def test_a_handler_that_finished_is_printed(narrator: Narrator, out: io.StringIO) -> None:
     await narrator.handler(delivery(), well)
     assert out.getvalue().startswith("  01234567  order.placed → take_payment ")
     assert "done in " in out.getvalue()
 
 
-async def test_it_tells_of_a_later_attempt_and_of_a_replay(narrator: Narrator, out: io.StringIO) -> None:
+async def test_a_later_attempt_and_a_replay_are_printed(narrator: Narrator, out: io.StringIO) -> None:
     await narrator.handler(delivery(attempt=2, replay_of="7-0"), well)
     assert out.getvalue().endswith("(attempt 2) (replayed)\n")
 
 
-async def test_it_tells_of_a_failure_and_lets_it_through(narrator: Narrator, out: io.StringIO) -> None:
+async def test_a_failure_is_printed_and_raised_again(narrator: Narrator, out: io.StringIO) -> None:
     with pytest.raises(ValueError, match="no such thing"):
         await narrator.handler(delivery(), badly)
     assert out.getvalue().endswith("failed: ValueError: no such thing\n")
 
 
-def test_it_tells_of_dead_letters_but_not_twice_of_a_failed_attempt(narrator: Narrator, out: io.StringIO) -> None:
+def test_dead_letters_are_printed_and_a_failed_attempt_only_once(narrator: Narrator, out: io.StringIO) -> None:
     log = logging.getLogger("rapids.test")
     known = {"handler": "take_payment", "correlation_id": "0123456789"}
     with narrated_logs(narrator):
@@ -113,7 +113,7 @@ def test_it_tells_of_dead_letters_but_not_twice_of_a_failed_attempt(narrator: Na
     ]
 
 
-def test_loggers_are_given_back_as_they_were(narrator: Narrator) -> None:
+def test_loggers_are_restored_at_the_end(narrator: Narrator) -> None:
     log = logging.getLogger("rapids")
     before = (log.propagate, list(log.handlers))
     with narrated_logs(narrator):
@@ -121,7 +121,7 @@ def test_loggers_are_given_back_as_they_were(narrator: Narrator) -> None:
     assert (log.propagate, list(log.handlers)) == before
 
 
-async def test_it_tells_of_answers_to_requests_that_change_something(narrator: Narrator, out: io.StringIO) -> None:
+async def test_answers_to_requests_that_change_something_are_printed(narrator: Narrator, out: io.StringIO) -> None:
     async def answer(request: Request) -> Response:
         return Response(status_code=202 if request.method == "POST" else 200)
 
@@ -142,7 +142,7 @@ def nobody_reads() -> Iterator[TextIO]:
         yield out
 
 
-async def test_when_nobody_reads_it_asks_to_stop_and_fails_nobody(nobody_reads: TextIO) -> None:
+async def test_without_a_reader_it_asks_to_stop_and_raises_nothing(nobody_reads: TextIO) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
     try:

@@ -16,7 +16,7 @@ def orders(redis: Redis) -> Orders:
     return Orders(redis, "test")
 
 
-async def test_an_order_comes_back_as_it_went(orders: Orders) -> None:
+async def test_an_order_is_read_as_it_was_stored(orders: Orders) -> None:
     await orders.add(ORDER)
     assert await orders.get("o-1") == ORDER
 
@@ -26,7 +26,7 @@ async def test_an_unknown_order_is_none_and_has_no_history(orders: Orders) -> No
     assert await orders.history("o-2") == []
 
 
-async def test_a_note_on_a_forgotten_order_does_not_bring_half_of_it_back(orders: Orders) -> None:
+async def test_an_update_of_an_expired_order_does_not_create_part_of_it(orders: Orders) -> None:
     await orders.update("o-1", payment_id="pay_1")
     assert await orders.get("o-1") is None
 
@@ -38,7 +38,7 @@ async def test_updates_leave_the_other_fields_alone(orders: Orders) -> None:
     assert await orders.get("o-1") == ORDER.model_copy(update={"payment_id": "pay_1", "tracking_number": "1Z"})
 
 
-async def test_everything_it_writes_is_forgotten_some_day(orders: Orders, redis: Redis) -> None:
+async def test_everything_it_writes_expires(orders: Orders, redis: Redis) -> None:
     await orders.add(ORDER)
     await orders.record(OrderPlaced(order_id="o-1", customer="Ada", items=["lamp"], total=Decimal(1)))
     keys = await redis.keys()

@@ -54,6 +54,6 @@ async def test_a_commit_that_a_shallow_clone_lacks_is_named_with_the_way_to_get_
         await archive_of(first, shallow, tmp_path)
 
 
-async def test_where_there_is_no_repository_the_commit_is_missing_too(tmp_path: Path) -> None:
+async def test_without_a_repository_the_commit_is_missing_too(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="is not in this repository"):
         await archive_of("0" * 40, tmp_path, tmp_path)

@@ -13,7 +13,7 @@ def test_by_default_everything_is_measured_but_no_earlier_commit() -> None:
     assert options([]).contenders == ALL
 
 
-def test_an_earlier_commit_takes_its_turn_after_ours_where_it_is_asked_for() -> None:
+def test_an_earlier_commit_is_measured_after_ours_on_request() -> None:
     chosen = options(["--only", "emit,consume", "--contenders", "before,ours", "--rounds", "3"])
 
     assert (chosen.contenders, chosen.before, chosen.rounds) == (("ours", "before"), BEFORE_COMMIT, 3)
@@ -32,7 +32,7 @@ def test_fewer_letters_are_measured_on_request_and_nothing_else_is_smaller() -> 
 
 
 @pytest.mark.parametrize("arguments", [["--contenders", "after"], ["--only", "nothing"], ["--letters", "10"]])
-def test_what_is_not_there_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_value_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         options(arguments)
 

@@ -60,7 +60,7 @@ def test_the_table_has_a_line_for_each_row_and_is_aligned(rows: list[RowResult])
     assert rate[2:5] == ["9,000 (9,000-9,000)", "4,500 (4,500-4,500)", "n/a"]
 
 
-def test_a_failure_shows_and_takes_the_other_rounds_with_it(findings: Findings) -> None:
+def test_a_failure_is_shown_and_hides_the_other_rounds(findings: Findings) -> None:
     findings.add_failure(CONSUME_BATCH, "ours", 3, "a trace with paths\nlost an event\n")
 
     (cost,) = row_results([CONSUME_BATCH], findings, CONTENDERS)

@@ -12,7 +12,7 @@ def test_a_spread_is_the_median_and_what_is_around_it() -> None:
     assert spread([3.0, 1.0, 2.0]) == Spread(median=2.0, low=1.0, high=3.0, rounds=3)
 
 
-def test_of_nothing_there_is_no_spread() -> None:
+def test_no_measurements_have_no_spread() -> None:
     assert spread([]) is None
     assert ratio({}, {0: 1.0}) is None
 
@@ -59,7 +59,7 @@ def test_a_budget_is_met_by_the_median(budget: Budget, measured: float, met: boo
 @pytest.mark.parametrize(
     "budget", [AtMostTimes("floor", 1), TimesFaster("peer", 1), AtLeast(1), AtMost(1), Flat("base")]
 )
-def test_a_budget_of_what_was_not_measured_is_neither_met_nor_missed(budget: Budget) -> None:
+def test_a_budget_without_a_measurement_is_neither_met_nor_missed(budget: Budget) -> None:
     verdict = judge(budget, "another", COSTS)
 
     assert (verdict.measured, verdict.met) == (None, None)

@@ -178,12 +178,12 @@ def test_a_run_above_max_deliveries() -> None:
         (-9, "asked to stop", True),
     ],
 )
-def test_how_processes_end(code: int, wanted: str, is_bad: bool) -> None:
+def test_processes_end_as_their_faults_allow(code: int, wanted: str, is_bad: bool) -> None:
     evidence = replace(good(), exits=[Exit("worker", 7, code, 50.0, wanted)])
     assert broken(evidence) == (["processes that ended badly"] if is_bad else [])
 
 
-def test_a_toxic_event_is_a_good_reason_to_end() -> None:
+def test_a_toxic_event_explains_the_end_of_a_process() -> None:
     evidence = good()
     toxic = Execution("150-0", TOXIC, "toxic", 1, 7, 40.0)
     exits = [Exit("worker", 7, -9, 50.0, "")]

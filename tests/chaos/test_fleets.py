@@ -88,7 +88,7 @@ def test_what_was_not_confirmed_may_be_lost_and_is_shown() -> None:
     assert "1 by the emitter's death; 0 are in the stream" in shown
 
 
-def test_how_long_a_failover_took() -> None:
+def test_the_time_to_recover_from_a_failover_is_measured() -> None:
     evidence = good(
         run(JOB, "slow", start=100.5),  # of before
         run(5, "slow", start=104.0),
@@ -105,7 +105,7 @@ def test_how_long_a_failover_took() -> None:
     )
 
 
-def test_what_never_recovered() -> None:
+def test_a_failover_without_recovery_is_found() -> None:
     evidence = good(interruptions=[FAILED_OVER], faults={"master killed": 1})
     assert recoveries(evidence) == {"master killed": [Recovery(None, 0.0)]}
     assert "no new event was handled" in table(Options(topology="cluster"), evidence, [])
@@ -129,7 +129,7 @@ def test_what_a_process_held_in_a_failover_may_be_handled_twice(kind: str, first
     assert broken(emitted(evidence, 5, 97.0)) == ([] if is_explained else ["repeated without cause"])
 
 
-def test_what_was_emitted_after_a_failover_is_not_its_victim() -> None:
+def test_an_event_emitted_after_a_failover_is_not_excused_by_it() -> None:
     runs = [run(5, handler, start=104.5) for handler in handlers_of(5)]
     evidence = good(*runs, run(5, "always", pid=2, start=120.0), interruptions=[FAILED_OVER])
     assert broken(emitted(evidence, 5, 104.2)) == ["repeated without cause"]

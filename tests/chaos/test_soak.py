@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.integration
-async def test_nothing_grows_and_nothing_is_left() -> None:
+async def test_a_long_run_leaks_nothing_and_leaves_nothing() -> None:
     soaked = await soak(seconds=8, rate=250, say=lambda _: None)
 
     print(table(soaked.usages, BOUNDS))
@@ -53,6 +53,6 @@ def test_growth_is_seen(later: Usage) -> None:
         replace(usage(), unbounded=["some:key never expires"]),
     ],
 )
-def test_what_is_left_is_seen(after: Usage) -> None:
+def test_remaining_keys_are_seen(after: Usage) -> None:
     assert list(left_behind(8, usage(), BOUNDS)) == []
     assert len(list(left_behind(8, after, BOUNDS))) == 1

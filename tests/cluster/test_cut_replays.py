@@ -60,7 +60,7 @@ def ends_of_commands(file: Path, after: int) -> Iterator[int]:
         yield after
 
 
-async def test_wherever_the_file_of_a_server_ends_the_letter_is_dead_or_replayed_and_in_the_end_replayed_once(
+async def test_a_letter_is_replayed_once_wherever_the_append_only_file_ends(
     build: Build,
 ) -> None:
     async with OneNode(build) as original:

@@ -32,7 +32,7 @@ async def refusing(event: DvOrder) -> None:
     raise NonRetryableError("never")
 
 
-async def test_a_router_does_not_start_with_one_in_another_slot_and_the_error_names_the_right_one(
+async def test_a_dead_letter_stream_in_another_slot_is_refused_with_the_name_to_use(
     client: RedisCluster,
 ) -> None:
     assert client.keyslot(STREAM) != client.keyslot(OTHER_SLOT)
@@ -45,7 +45,7 @@ async def test_a_router_does_not_start_with_one_in_another_slot_and_the_error_na
     assert not router.running
 
 
-async def test_nor_does_an_application_with_such_a_router(cluster: Cluster) -> None:
+async def test_an_application_does_not_start_with_such_a_router(cluster: Cluster) -> None:
     router = make_router(None, dlq_stream=OTHER_SLOT)
     router.on(DvOrder)(refusing)
     with pytest.raises(ValueError, match=re.escape(f"name it {DLQ!r}")):
@@ -54,7 +54,7 @@ async def test_nor_does_an_application_with_such_a_router(cluster: Cluster) -> N
 
 
 @pytest.mark.standalone("on a Cluster it is refused")
-async def test_one_server_takes_any_name(redis: Redis) -> None:
+async def test_a_single_server_accepts_any_dead_letter_stream(redis: Redis) -> None:
     router = make_router(redis, dlq_stream=OTHER_SLOT)
     router.on(DvOrder)(refusing)
     async with running(router):
@@ -63,7 +63,7 @@ async def test_one_server_takes_any_name(redis: Redis) -> None:
     assert [letter[b"error"] for letter in await letters(redis, OTHER_SLOT)] == [b"never"]
 
 
-async def test_what_waits_or_is_handed_back_keeps_the_letters_of_handlers_that_gave_up(client: RedisCluster) -> None:
+async def test_kept_and_released_entries_keep_the_letters_of_dead_handlers(client: RedisCluster) -> None:
     router = make_router(client, max_deliveries=3)
     ran: list[str] = []
 
@@ -86,7 +86,7 @@ async def test_what_waits_or_is_handed_back_keeps_the_letters_of_handlers_that_g
     await check_keys(client)
 
 
-async def test_a_stream_that_takes_no_letters_keeps_its_entry_and_the_others_go_on(client: RedisCluster) -> None:
+async def test_an_entry_whose_letter_is_refused_is_kept_and_the_others_continue(client: RedisCluster) -> None:
     router = make_router(client, max_deliveries=1)
     ran: list[int] = []
 

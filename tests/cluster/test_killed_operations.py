@@ -70,7 +70,7 @@ class Bulk:
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_after_each_kill_of_its_process_another_one_goes_on(
+async def test_after_each_kill_of_its_process_another_one_continues_the_operation(
     place: Place, seed: int, request: pytest.FixtureRequest
 ) -> None:
     letters, kills = SIZES[request.node.callspec.params["place"]]
@@ -91,7 +91,7 @@ async def test_after_each_kill_of_its_process_another_one_goes_on(
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_after_each_death_of_the_server_the_same_process_goes_on(build: Build, seed: int) -> None:
+async def test_after_each_death_of_the_server_the_same_process_continues_the_operation(build: Build, seed: int) -> None:
     """The server comes back with all it confirmed (`appendfsync always`). Or it only stood still."""
     async with Standalone(build, settings=SYNCED) as server, server.client() as redis:
         bulk = Bulk(redis, DLQ, 40_000, seed)

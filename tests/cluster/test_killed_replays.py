@@ -18,7 +18,7 @@ NUMBER = 10_000
 OTHER_DATA = {"number": NUMBER}
 
 
-async def test_a_replay_killed_between_any_two_commands_is_dead_or_replayed_and_in_the_end_replayed_once(
+async def test_a_letter_is_replayed_once_though_its_replay_is_killed_between_any_two_commands(
     place: Place,
 ) -> None:
     async with connected(place.url) as redis:

@@ -82,7 +82,7 @@ async def test_a_letter_of_another_slot_is_not_replayed_and_the_error_names_the_
     assert (await queue.restore(ids[1])).state == "dead"
 
 
-async def test_an_operation_replays_the_others_and_says_why_not_that_one(
+async def test_an_operation_replays_the_others_and_reports_that_letter(
     client: RedisCluster, queue: DeadLetterQueue
 ) -> None:
     ids = [await write(client, stream) for stream in (STREAM, "dv:others", STREAM)]

@@ -92,7 +92,7 @@ async def test_a_slot_moves_under_load_without_a_loss_a_repetition_or_a_failed_e
     assert (load.lost, load.repeated, load.failed) == (set(), {}, [])
 
 
-async def test_what_is_on_its_way_is_emitted_to_where_it_goes_and_read_from_there(
+async def test_a_migrating_stream_is_written_and_read_at_its_target(
     cluster: Cluster, client: RedisCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The stream and the group's replay stream have moved, and the slot has not: each command is answered ASK."""
@@ -118,7 +118,7 @@ async def test_a_planned_failover_loses_and_repeats_nothing(cluster: Cluster, cl
 
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
-async def test_a_master_that_is_gone_is_replaced_and_what_replicas_confirmed_is_handled(
+async def test_after_a_master_dies_all_that_replicas_confirmed_is_handled(
     cluster: Cluster, client: RedisCluster, how: str
 ) -> None:
     load = Load(client, make_emitter(client, replicas=1, max_retries=12))
@@ -150,7 +150,7 @@ async def test_a_client_made_before_the_failover_finds_the_new_master_at_its_fir
     assert await client.xlen(STREAM) == 2
 
 
-async def test_an_emit_whose_answer_a_failover_took_is_looked_up_at_the_new_master(
+async def test_an_emit_whose_answer_was_lost_in_a_failover_is_looked_up_at_the_new_master(
     cluster: Cluster, client: RedisCluster
 ) -> None:
     await make_emitter(client, replicas=1).emit(DvOrder(number=1))
@@ -165,9 +165,7 @@ async def test_an_emit_whose_answer_a_failover_took_is_looked_up_at_the_new_mast
     assert [b'"number":2' in fields[b"data"] for _, fields in entries] == [False, True]
 
 
-async def test_stopping_while_the_master_is_gone_takes_no_longer_than_it_may(
-    cluster: Cluster, client: RedisCluster
-) -> None:
+async def test_stopping_without_a_master_ends_within_its_time_limit(cluster: Cluster, client: RedisCluster) -> None:
     router = make_router(client)
 
     @router.on(DvOrder)
@@ -181,7 +179,7 @@ async def test_stopping_while_the_master_is_gone_takes_no_longer_than_it_may(
 
 
 @pytest.mark.parametrize("sends_on", [MovedError, AskError])
-async def test_what_was_stored_before_the_slot_moved_is_not_stored_again_where_the_rest_cannot_be_sent_on(
+async def test_events_stored_before_a_slot_moved_are_not_stored_again(
     client: RedisCluster, sends_on: type[AskError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first of two is stored, the second sent on to a node that nobody knows: what had its answer must not be

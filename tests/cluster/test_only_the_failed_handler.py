@@ -124,7 +124,7 @@ Replay: TypeAlias = Callable[[Opened, DeadLetter], Awaitable[None]]
 # --- the show -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_replay_reaches_the_handler_that_failed_and_nobody_else(shop: Shop, replay: Replay) -> None:
+async def test_a_replay_runs_only_the_handler_that_failed(shop: Shop, replay: Replay) -> None:
     async with shop.open() as opened:
         await opened.rapids.emitter.emit(ShowOrderPlaced(number=1))
         (letter,) = await opened.letters()
@@ -142,7 +142,7 @@ async def test_a_replay_reaches_the_handler_that_failed_and_nobody_else(shop: Sh
         assert await opened.rapids.redis.xlen(STREAM) == 1  # no other group, and nobody else's reader, saw anything
 
 
-async def test_also_where_it_has_another_name_by_then(shop: Shop, replay: Replay) -> None:
+async def test_a_replay_runs_the_failed_handler_under_its_new_name(shop: Shop, replay: Replay) -> None:
     async with shop.open() as opened:
         await opened.rapids.emitter.emit(ShowOrderPlaced(number=1))
         (letter,) = await opened.letters()
@@ -160,7 +160,7 @@ async def test_also_where_it_has_another_name_by_then(shop: Shop, replay: Replay
         assert shop.ran == ["collect!", "collect"]
 
 
-async def test_and_nobody_at_all_where_the_old_name_is_no_alias(shop: Shop, replay: Replay) -> None:
+async def test_a_replay_runs_no_handler_if_the_old_name_is_no_alias(shop: Shop, replay: Replay) -> None:
     async with shop.open() as opened:
         await opened.rapids.emitter.emit(ShowOrderPlaced(number=1))
         (letter,) = await opened.letters()

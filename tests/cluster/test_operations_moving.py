@@ -19,7 +19,7 @@ LETTERS = keys.default_dlq(STREAM)
 ALL = Selector(filter=LetterFilter())
 
 
-async def test_a_replay_goes_on_when_its_slot_has_moved(
+async def test_a_replay_continues_after_its_slot_moved(
     cluster: Cluster, client: RedisCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = DeadLetterQueue(client, LETTERS)

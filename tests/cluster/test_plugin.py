@@ -93,7 +93,7 @@ async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluste
             assert sorted(audited) == wanted
 
 
-async def test_a_client_for_one_server_is_told_that_it_takes_one_for_a_cluster(
+async def test_a_client_for_one_server_is_refused_on_a_cluster(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     owner = await cluster.master_of("cl:events")
@@ -177,7 +177,7 @@ async def test_an_address_opens_a_client_that_its_block_closes(cluster: Cluster)
         pass  # which was never used
 
 
-async def test_the_example_tells_its_story_on_a_cluster(cluster: Cluster) -> None:
+async def test_the_example_runs_on_a_cluster(cluster: Cluster) -> None:
     demo = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "example_app", "--once"),
         env=os.environ | {"RAPIDS_REDIS_URL": cluster.url},

@@ -44,7 +44,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 # --- what is a danger -----------------------------------------------------------------------------------------------
 
 
-def test_a_good_server_and_one_that_says_nothing_are_no_danger() -> None:
+def test_a_good_server_and_one_without_information_give_no_warning() -> None:
     assert list(dangers(GOOD)) == []
     assert list(dangers(ServerFacts())) == []
 
@@ -75,11 +75,11 @@ def test_a_good_server_and_one_that_says_nothing_are_no_danger() -> None:
         ({"clock_ahead": -5.1}, ["clock"]),
     ],
 )
-def test_what_endangers_the_promises(facts: dict[str, Any], found: list[str]) -> None:
+def test_settings_that_endanger_the_promises_are_warned_about(facts: dict[str, Any], found: list[str]) -> None:
     assert kinds(**facts) == found
 
 
-def test_a_node_of_a_cluster_is_no_danger_to_a_clusters_client() -> None:
+def test_a_cluster_node_gives_no_warning_to_a_cluster_client() -> None:
     assert list(dangers(ServerFacts(is_cluster_node=True), knows_a_cluster=True)) == []
 
 
@@ -121,21 +121,21 @@ class Canned:
 REFUSED = ResponseError("NOPERM this user has no permissions to run it")
 
 
-async def test_a_server_that_refuses_to_say_anything_is_no_danger(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_refuses_all_questions_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert await look_at_server(Canned(*[REFUSED] * 5)) == ServerFacts()
     await check_server(ServerWarnings(), Canned(*[REFUSED] * 5), Redis(), {})
     await check_server(ServerWarnings(), Canned(RedisConnectionError("gone")), Redis(), {})
     assert said(caplog) == []
 
 
-async def test_what_a_server_says_strangely_is_left_out() -> None:
+async def test_unreadable_answers_of_a_server_are_ignored() -> None:
     info = b"redis_version:7.x\r\nmaxmemory:lots\r\nused_memory:\xff\r\n# Memory\r\nrun_id\r\n"
     facts = await look_at_server(Canned(info, info, b"", b"", REFUSED))
     assert facts == ServerFacts()
 
 
 @pytest.mark.usefixtures("private_temp")
-async def test_a_valkey_of_today() -> None:
+async def test_a_current_valkey_gives_no_warning() -> None:
     async with embedded_server() as server, Redis.from_url(server.url) as redis:
         facts = await look_at_server(SharedPool(redis, "s"))
     assert facts.version is not None
@@ -146,9 +146,7 @@ async def test_a_valkey_of_today() -> None:
 
 
 @pytest.mark.parametrize(("server", "ahead"), [(105, 0.0), (112, 2.0), (97, -3.0)])
-async def test_a_slow_answer_is_no_clock_that_is_apart(
-    monkeypatch: pytest.MonkeyPatch, server: int, ahead: float
-) -> None:
+async def test_a_slow_answer_is_no_clock_difference(monkeypatch: pytest.MonkeyPatch, server: int, ahead: float) -> None:
     asked_and_answered = iter([100.0, 110.0])
     monkeypatch.setattr(server_module, "time", SimpleNamespace(time=lambda: next(asked_and_answered)))
     facts = await look_at_server(Canned(b"", b"", b"", b"", [str(server).encode(), b"0"]))
@@ -156,7 +154,9 @@ async def test_a_slow_answer_is_no_clock_that_is_apart(
 
 
 @pytest.mark.parametrize(("options", "timeout"), [({}, None), ({"socket_timeout": 0.5}, 0.5), ({"protocol": 2}, None)])
-async def test_a_clients_time_limit(redis_url: str, options: dict[str, Any], timeout: float | None) -> None:
+async def test_the_time_limit_of_a_client_is_read(
+    redis_url: str, options: dict[str, Any], timeout: float | None
+) -> None:
     async with Redis.from_url(redis_url, **options) as redis:
         assert socket_timeout_of(redis) == timeout
 
@@ -177,7 +177,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("private_temp", "at_once")
-async def test_the_embedded_server_is_warned_of_by_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_embedded_server_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     async with embedded_server() as server, Redis.from_url(server.url) as redis:
         await redis.set("a change", 1)
         async with running(make_router(redis)):
@@ -203,7 +203,9 @@ async def test_an_eviction_policy_and_no_persistence_and_little_memory(
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_what_has_an_append_only_file_is_no_danger(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_with_an_append_only_file_gives_no_warning(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
     async with a_server(build) as (_, redis):
         await redis.set("a change", 1)
         async with running(make_router(redis)):
@@ -211,7 +213,7 @@ async def test_what_has_an_append_only_file_is_no_danger(build: Build, caplog: p
     assert said(caplog) == []
 
 
-async def test_a_user_who_may_not_ask_starts_all_the_same(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_user_without_the_right_to_ask_can_start(build: Build, caplog: pytest.LogCaptureFixture) -> None:
     async with a_server(build, *EVICTS) as (server, redis):
         await redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-info")
         async with Redis.from_url(server.url, username="app", password="pw") as limited, running(make_router(limited)):
@@ -219,7 +221,7 @@ async def test_a_user_who_may_not_ask_starts_all_the_same(build: Build, caplog: 
     assert said(caplog) == []
 
 
-async def test_clocks_that_are_far_apart(
+async def test_clocks_that_differ_much_are_warned_about(
     build: Build, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with a_server(build) as (_, redis):
@@ -230,7 +232,9 @@ async def test_clocks_that_are_far_apart(
     assert "60 s ahead of" in caplog.text
 
 
-async def test_a_client_with_a_short_time_limit(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_with_a_short_time_limit_is_warned_about(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Redis.from_url(redis_url, socket_timeout=2.0) as redis:
         async with running(make_router(redis, block_ms=5_000)):
             pass
@@ -240,7 +244,7 @@ async def test_a_client_with_a_short_time_limit(redis_url: str, caplog: pytest.L
     assert len([kind for kind in said(caplog) if kind.startswith("socket_timeout")]) == 1
 
 
-async def test_routers_that_share_them_say_it_once_and_another_server_is_another_matter(
+async def test_routers_that_share_warnings_log_each_once_for_each_server(
     build: Build,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -260,12 +264,14 @@ async def test_routers_that_share_them_say_it_once_and_another_server_is_another
     assert said(caplog) == ["eviction"] * 2
 
 
-def test_what_are_no_server_warnings_is_refused() -> None:
+def test_a_value_that_is_no_server_warnings_is_refused() -> None:
     with pytest.raises(TypeError, match=r"^warnings must be a ServerWarnings, not None"):
         EventRouter().use_server_warnings(None)  # type: ignore[arg-type]
 
 
-async def test_the_plug_in_says_each_once_for_all_its_routers(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_plug_in_logs_each_warning_once_for_all_its_routers(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
     async with a_server(build, *EVICTS) as (_, redis):
         routers = [EventRouter(stream="s", group=f"g{number}") for number in range(2)]
         rapids = Rapids(redis=redis, routers=routers)
@@ -275,7 +281,7 @@ async def test_the_plug_in_says_each_once_for_all_its_routers(build: Build, capl
     assert said(caplog) == ["eviction"]
 
 
-async def test_the_plug_in_says_it_for_an_emitter_alone(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_plug_in_logs_warnings_for_an_emitter_alone(build: Build, caplog: pytest.LogCaptureFixture) -> None:
     async with a_server(build, *EVICTS) as (_, redis), Rapids(redis=redis, emitter=EventEmitter()).lifespan():
         pass
     assert said(caplog) == ["eviction"]

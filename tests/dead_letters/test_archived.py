@@ -42,7 +42,7 @@ async def selected(redis: Redis, selector: Selector, *, upto: str | None = None,
 ALL = Selector(filter=LetterFilter())
 
 
-async def test_of_an_empty_archive_nothing_is_selected(redis: Redis) -> None:
+async def test_nothing_is_selected_from_an_empty_archive(redis: Redis) -> None:
     assert await ArchiveSelection(redis, DLQ, ALL).newest() == "0-0"
     assert await selected(redis, ALL) == []
 
@@ -58,7 +58,7 @@ async def test_discarded_letters_are_selected_in_the_order_in_which_they_were_ar
     assert await selected(redis, ALL, count=count) == order
 
 
-async def test_what_was_replayed_or_restored_is_not_selected(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_replayed_and_restored_letters_are_not_selected(queue: DeadLetterQueue, redis: Redis) -> None:
     replayed, restored, again, kept = [await write(redis) for _ in range(4)]
     await queue.replay(replayed)
     for letter_id in (restored, again):
@@ -70,7 +70,7 @@ async def test_what_was_replayed_or_restored_is_not_selected(queue: DeadLetterQu
     assert await selected(redis, Selector(ids=everyone)) == [again]
 
 
-async def test_what_is_archived_later_is_not_selected(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_letters_archived_later_are_not_selected(queue: DeadLetterQueue, redis: Redis) -> None:
     first, second = await write(redis), await write(redis)
     await queue.discard(first)
     upto = await ArchiveSelection(redis, DLQ, ALL).newest()
@@ -114,7 +114,7 @@ async def test_letters_are_selected_by_their_fingerprint(queue: DeadLetterQueue,
     assert await selected(redis, Selector(fingerprint=fingerprint)) == [one]
 
 
-async def test_times_are_those_of_writing_also_of_one_that_was_restored(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_filters_by_time_use_the_time_of_writing(queue: DeadLetterQueue, redis: Redis) -> None:
     moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
     ids = [await write(redis, at=round((moment + timedelta(hours=n)).timestamp() * 1000)) for n in range(4)]
     for letter_id in ids:

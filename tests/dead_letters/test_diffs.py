@@ -23,7 +23,7 @@ def described(before: Any, after: Any) -> list[tuple[str, str, Any, Any]]:
     return [(one.pointer, one.op, one.before, one.after) for one in differences(before, after)]
 
 
-def test_members() -> None:
+def test_differences_of_members_are_found() -> None:
     assert described({"a": 1, "b": {"x": 1, "y": 2}, "c": 3}, {"b": {"y": 2, "x": [1]}, "c": 3, "d/~": None}) == [
         ("/a", "remove", 1, None),
         ("/b/x", "replace", 1, [1]),
@@ -42,12 +42,12 @@ def test_members() -> None:
         ([], [[]], [("/0", "add", None, [])]),
     ],
 )
-def test_lists(before: Any, after: Any, expected: Any) -> None:
+def test_differences_of_lists_are_found(before: Any, after: Any, expected: Any) -> None:
     assert described(before, after) == expected
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, True), (0.0, False), ([0], [False]), ({}, []), (None, {}), ("1", 1)])
-def test_what_python_takes_for_equal_and_json_does_not(before: Any, after: Any) -> None:
+def test_values_equal_in_python_but_not_in_json_differ(before: Any, after: Any) -> None:
     assert len(differences(before, after)) == 1
 
 
@@ -63,7 +63,7 @@ def test_order_of_members_is_no_difference() -> None:
 
 
 @given(VALUES, VALUES)
-def test_applied_to_one_they_make_the_other(before: Any, after: Any) -> None:
+def test_applying_the_differences_to_one_value_gives_the_other(before: Any, after: Any) -> None:
     """Removed and replaced places are in the letter's data, added ones in the changed: so removed last to first."""
     found = differences(before, after)
     assert read_differences(write_differences(found)) == found
@@ -99,7 +99,7 @@ def patched(value: Any, one: Difference) -> Any:
     return value
 
 
-def test_very_many_are_one_around_them() -> None:
+def test_very_many_differences_become_one_of_their_parent() -> None:
     before = {"same": 1, "many": list(range(101))}
     after = {"same": 1, "many": [-number for number in range(101)]}
     after["many"][0] = "x"
@@ -126,7 +126,7 @@ def test_depth_and_length_of_pointers_are_bounded() -> None:
     assert (one.pointer, len(one.after)) == ("/o", 1)
 
 
-def test_what_was_no_json() -> None:
+def test_data_that_was_no_json_has_one_difference() -> None:
     assert differences(NO_JSON, {"a": 1}) == (Difference("", "replace", None, {"a": 1}, cut=True),)
     [one] = differences({"a": float("nan")}, {"a": 1})
     assert (one.before, one.after) == ("NaN", 1)
@@ -136,5 +136,5 @@ OTHER = '[{"pointer": "", "op": "x", "before": 1, "after": 1, "cut": true}]'
 
 
 @pytest.mark.parametrize("raw", ["", "x", "{}", "[1]", "[{}]", "[" * 100_000, '[{"pointer": 1}]', "null", OTHER])
-def test_what_nobody_wrote_is_none(raw: str) -> None:
+def test_unreadable_differences_are_none(raw: str) -> None:
     assert read_differences(raw) == ()

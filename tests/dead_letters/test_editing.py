@@ -141,7 +141,7 @@ def test_values_that_pydantic_can_write_as_json_are_taken() -> None:
     assert (event_in(edit).total, event_in(edit).at, event_in(edit).lines) == (1.1, at, [EdGift(to="x")])
 
 
-def test_data_that_were_no_json_can_be_mended() -> None:
+def test_data_that_were_no_json_can_be_replaced() -> None:
     for broken in (b"{broken", b"", b"[1]", b"\xff", b'{"total": "\\ud800"}'):
         edit = edited(letter_of(data=broken), data={"total": 1})
         assert event_in(edit).total == 1
@@ -237,7 +237,7 @@ def dict_of(fields: Any) -> dict[bytes, bytes]:
     return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
-def test_what_is_no_json() -> None:
+def test_data_that_is_no_json_is_refused() -> None:
     nan = float("nan")
     broken = "\ud800"
     data = {"total": nan, "lines": [{"price": -float("inf")}], "by_number": {broken: 1}, "when": broken}
@@ -272,7 +272,7 @@ def test_without_a_class_nothing_can_be_checked() -> None:
         ({"correlation_id": b"\xff"}, "codec can't decode"),
     ],
 )
-def test_what_is_wrong_beside_the_data_other_data_cannot_mend(changed: dict[str, bytes], why: str) -> None:
+def test_a_fault_outside_the_data_cannot_be_fixed_by_other_data(changed: dict[str, bytes], why: str) -> None:
     with pytest.raises(DeserializationError, match=why):
         edited(letter_of(**changed), data={})
 
@@ -409,7 +409,7 @@ async def test_the_handler_that_failed_gets_the_changed_event(redis: Redis) -> N
     await check_keys(redis)
 
 
-async def test_the_audit_tells_that_it_was_changed_and_not_how(redis: Redis) -> None:
+async def test_the_audit_records_that_data_changed_and_not_how(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     await queue.replay(await write(redis, number=7), data={"text": "s3cret"}, actor="ada")
     await queue.replay(await write(redis, number=7), actor="ben")
@@ -428,7 +428,7 @@ async def test_to_everyone_the_changed_event_is_appended(redis: Redis) -> None:
     assert b"replay_of" not in sent
 
 
-async def test_what_fails_again_has_the_changed_data(redis: Redis) -> None:
+async def test_a_letter_that_fails_again_has_the_changed_data(redis: Redis) -> None:
     failing = Moody()
     queue = DeadLetterQueue(redis, DLQ)
     async with running(moody_router(redis, ("failing", failing))):
@@ -445,7 +445,7 @@ async def _has_another(queue: DeadLetterQueue, than: str) -> bool:
     return bool(items) and items[0].id != than
 
 
-async def test_what_is_refused_changes_nothing(redis: Redis) -> None:
+async def test_a_refused_replay_changes_nothing(redis: Redis) -> None:
     letter_id = await write(redis, number=7)
     queue = DeadLetterQueue(redis, DLQ)
     with pytest.raises(EditRefusedError, match="/number: "):

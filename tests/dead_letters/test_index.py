@@ -117,7 +117,7 @@ async def test_groups_refuse_the_cursor_of_another_listing(queue: DeadLetterQueu
     ],
     ids=range(5),
 )
-async def test_the_script_and_the_letter_tell_the_same_fingerprint(
+async def test_the_script_and_the_letter_compute_the_same_fingerprint(
     queue: DeadLetterQueue, redis: Redis, parts: dict[str, Any]
 ) -> None:
     await write_through_script(redis, **parts)
@@ -130,7 +130,7 @@ async def test_the_script_and_the_letter_tell_the_same_fingerprint(
 # --- others' letters, and letters that go ---------------------------------------------------------------------------
 
 
-async def test_letters_of_other_writers_are_caught_up_with_in_order(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_letters_of_other_writers_are_indexed_in_order(queue: DeadLetterQueue, redis: Redis) -> None:
     ours = await write_through_script(redis, 2, handler="ours")
     theirs = [await write(redis, handler="theirs") for _ in range(3)]
     assert await counts(queue) == {"ours": 2, "theirs": 3}
@@ -141,7 +141,7 @@ async def test_letters_of_other_writers_are_caught_up_with_in_order(queue: DeadL
     assert await all_ids(queue, filter=LetterFilter(handler="ours")) == ours[::-1]
 
 
-async def test_a_backlog_that_nobody_indexed_is_found_before_and_while_it_is_caught_up_with(
+async def test_letters_not_indexed_yet_are_found_before_and_during_indexing(
     queue: DeadLetterQueue, redis: Redis
 ) -> None:
     async with redis.pipeline(transaction=False) as pipeline:
@@ -158,7 +158,7 @@ async def test_a_backlog_that_nobody_indexed_is_found_before_and_while_it_is_cau
     assert await counts(queue) == {"handler-0": 1_001, "handler-1": 1_000, "handler-2": 1_000}
 
 
-async def test_what_dlq_maxlen_cuts_is_counted_and_leaves_the_index(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_letters_cut_by_dlq_maxlen_are_counted_and_leave_the_index(queue: DeadLetterQueue, redis: Redis) -> None:
     old = await write_through_script(redis, 250, handler="old")
     ids = await write_through_script(redis, 400, maxlen=300, handler="new")
     left = [as_text(entry_id) for entry_id, _ in await redis.xrange(DLQ)]
@@ -174,7 +174,7 @@ async def test_what_dlq_maxlen_cuts_is_counted_and_leaves_the_index(queue: DeadL
     await check_keys(redis)
 
 
-async def test_an_index_that_nobody_looks_at_stays_bounded(redis: Redis) -> None:
+async def test_an_index_that_is_never_read_stays_bounded(redis: Redis) -> None:
     for round_ in range(8):
         await write_through_script(redis, 500, maxlen=100, handler=f"handler-{round_}")
     assert await redis.xlen(DLQ) < 300
@@ -194,7 +194,9 @@ async def test_letters_cut_or_deleted_while_somebody_pages_are_left_out(queue: D
     assert await indexed_entries(redis) == await redis.xlen(DLQ)
 
 
-async def test_a_stream_that_was_deleted_and_began_anew_is_indexed_anew(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_stream_that_was_deleted_and_created_again_is_indexed_again(
+    queue: DeadLetterQueue, redis: Redis
+) -> None:
     await write_through_script(redis, 5, handler="old")
     await redis.delete(DLQ)
     assert (await queue.causes()).items == ()
@@ -207,7 +209,7 @@ async def test_a_stream_that_was_deleted_and_began_anew_is_indexed_anew(queue: D
 
 
 @pytest.mark.parametrize("part", ["", ":fingerprints", ":others", ":spoilt"])
-async def test_a_spoilt_index_keeps_no_letter_from_being_written(
+async def test_a_damaged_index_does_not_prevent_writing_letters(
     queue: DeadLetterQueue, redis: Redis, part: str
 ) -> None:
     fingerprint = fingerprint_name(letter_fields())
@@ -224,7 +226,7 @@ async def test_a_spoilt_index_keeps_no_letter_from_being_written(
     assert await counts(queue) == {"pay": 4}
 
 
-async def test_reindexing_makes_the_index_anew(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_reindexing_rebuilds_the_index(queue: DeadLetterQueue, redis: Redis) -> None:
     ids = await write_through_script(redis, 1_200, handler="pay")
     page = await queue.list(LetterFilter(handler="pay"), limit=500)
     standing = await queue.reindex(actor="ada", reason="deleted some by hand")
@@ -260,7 +262,7 @@ async def test_more_than_a_thousand_fingerprints_are_counted_together_and_still_
     assert (page.total, page.total_exact) == (11, False)
 
 
-async def test_names_that_begin_alike_for_long_are_told_apart(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_names_with_a_long_common_beginning_are_distinguished(queue: DeadLetterQueue, redis: Redis) -> None:
     long = "dv." + "x" * 300
     [one] = await write_through_script(redis, fields={b"event_type": f"{long}1".encode()})
     [other] = await write_through_script(redis, fields={b"event_type": f"{long}2".encode()})
@@ -283,7 +285,7 @@ FILTERS = (
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_filters_find_what_looking_at_every_letter_finds(queue: DeadLetterQueue, redis: Redis, seed: int) -> None:
+async def test_filters_find_the_same_letters_as_a_full_scan(queue: DeadLetterQueue, redis: Redis, seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(60):
         parts: dict[str, Any] = {
@@ -332,7 +334,7 @@ def _is_wanted(letter: LetterRead, wanted: LetterFilter) -> bool:
     )
 
 
-async def test_whoever_runs_operations_indexes_what_others_wrote(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_process_that_runs_operations_indexes_letters_of_others(queue: DeadLetterQueue, redis: Redis) -> None:
     async with redis.pipeline(transaction=False) as pipeline:
         for number in range(3_000):
             pipeline.xadd(DLQ, REFERENCE_FIELDS | {"handler": f"handler-{number % 3}"})

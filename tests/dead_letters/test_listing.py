@@ -115,7 +115,7 @@ BAD_CURSORS = [
 
 
 @pytest.mark.parametrize("cursor", [*BAD_CURSORS, "1-1\n", " 1-1", "\u0661-\u0661", "\x00", "9" * 100_000 + "-0"])
-async def test_a_cursor_that_no_page_gave_out_is_refused(queue: DeadLetterQueue, redis: Redis, cursor: str) -> None:
+async def test_a_cursor_that_no_page_returned_is_refused(queue: DeadLetterQueue, redis: Redis, cursor: str) -> None:
     await write(redis)
     with pytest.raises(ValueError, match="cursor"):
         await queue.list(cursor=cursor)
@@ -145,7 +145,7 @@ def test_a_filter_says_what_is_of_another_type(name: str, value: Any, allowed: s
 
 
 @pytest.mark.parametrize("other", [{}, {"handler": "ship"}, "ship", Selector(ids=("1-1",))])
-async def test_what_is_no_filter_is_refused_and_selects_nothing(queue: DeadLetterQueue, other: Any) -> None:
+async def test_a_value_that_is_no_filter_is_refused_and_selects_nothing(queue: DeadLetterQueue, other: Any) -> None:
     for look in (queue.list, queue.causes):
         with pytest.raises(TypeError, match=re.escape(f"filter must be a LetterFilter or None, not {other!r}")):
             await look(other)
@@ -223,7 +223,9 @@ async def test_since_is_inclusive_and_until_is_not(queue: DeadLetterQueue, redis
         (LetterFilter(since=NOON + timedelta(days=1), until=NOON), 0),
     ],
 )
-async def test_times_at_the_edges(queue: DeadLetterQueue, redis: Redis, wanted: LetterFilter, count: int) -> None:
+async def test_times_at_the_limits_are_accepted(
+    queue: DeadLetterQueue, redis: Redis, wanted: LetterFilter, count: int
+) -> None:
     await write(redis)
     await write(redis)
     assert len(await all_ids(queue, filter=wanted)) == count

@@ -74,7 +74,7 @@ async def everything(redis: Redis) -> dict[str, Any]:
 # --- out of the stream ----------------------------------------------------------------------------------------------
 
 
-async def test_many_are_discarded_each_with_what_was_done_to_it(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_many_letters_are_discarded_each_with_its_history(queue: DeadLetterQueue, redis: Redis) -> None:
     ids = await write_through_script(redis, 30)
     before = [await queue.get(one) for one in ids]
 
@@ -94,7 +94,7 @@ async def test_many_are_discarded_each_with_what_was_done_to_it(queue: DeadLette
 
 
 @pytest.mark.parametrize("scope", ["handler", "group", "everyone"])
-async def test_many_are_replayed_in_their_order(queue: DeadLetterQueue, redis: Redis, scope: str) -> None:
+async def test_many_letters_are_replayed_in_order(queue: DeadLetterQueue, redis: Redis, scope: str) -> None:
     ids = [await write(redis, number=number) for number in range(30)]
 
     assert await moved(redis, replace(REPLAYING, scope=scope), ids) == Moved(30, 0, ids[-1], None)
@@ -122,7 +122,7 @@ async def test_each_group_gets_its_own_replays(queue: DeadLetterQueue, redis: Re
 
 
 @pytest.mark.parametrize("many", [DISCARDING, REPLAYING], ids=["discard", "replay"])
-async def test_those_that_are_gone_are_skipped(queue: DeadLetterQueue, redis: Redis, many: MoveMany) -> None:
+async def test_missing_letters_are_skipped(queue: DeadLetterQueue, redis: Redis, many: MoveMany) -> None:
     ids = [await write(redis) for _ in range(10)]
     for one in (ids[0], ids[4], ids[5], ids[9]):
         await redis.xdel(DLQ, one)
@@ -133,7 +133,7 @@ async def test_those_that_are_gone_are_skipped(queue: DeadLetterQueue, redis: Re
 
 
 @pytest.mark.parametrize("held", [{}, {"state": "paused"}, {"owner": "another"}, {"state": "cancelled"}], ids=str)
-async def test_for_an_operation_that_is_not_one_s_own_and_running_nothing_is_done(
+async def test_nothing_is_moved_for_an_operation_that_is_not_owned_and_running(
     queue: DeadLetterQueue, redis: Redis, held: dict[str, str]
 ) -> None:
     archived = await write(redis)
@@ -165,7 +165,7 @@ IRREGULAR: list[dict[Any, Any]] = [
 
 
 @pytest.mark.parametrize("spoilt", IRREGULAR, ids=str)
-async def test_one_that_must_be_replayed_by_itself_is_named_and_those_before_it_are_done(
+async def test_a_letter_that_must_be_replayed_alone_is_named_after_those_before_it_are_moved(
     queue: DeadLetterQueue, redis: Redis, spoilt: dict[str, str | None]
 ) -> None:
     named = dict(zip(*[iter(letter_fields())] * 2, strict=True))
@@ -183,7 +183,9 @@ async def test_one_that_must_be_replayed_by_itself_is_named_and_those_before_it_
     assert await moved(redis, DISCARDING, [odd, last]) == Moved(2, 0, last, None)
 
 
-async def test_a_letter_of_too_many_fields_is_moved_neither_way(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_letter_of_too_many_fields_is_neither_replayed_nor_discarded(
+    queue: DeadLetterQueue, redis: Redis
+) -> None:
     odd = as_text(await redis.execute_command("XADD", DLQ, "*", *(b"a" for _ in range(8_000))))
     for many in (DISCARDING, REPLAYING):
         assert await moved(redis, many, [odd]) == Moved(0, 0, None, (odd, "irregular"))
@@ -192,7 +194,7 @@ async def test_a_letter_of_too_many_fields_is_moved_neither_way(queue: DeadLette
     assert await redis.xlen(DLQ) == 1
 
 
-async def test_a_count_that_numbers_do_not_hold_is_left_to_python(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_count_too_large_for_lua_is_left_to_python(queue: DeadLetterQueue, redis: Redis) -> None:
     letter = dict(zip(*[iter(letter_fields())] * 2, strict=True)) | {b"replay_count": b"9" * 16}
     one = as_text(await redis.xadd(DLQ, letter))  # type: ignore[arg-type]
     assert await moved(redis, REPLAYING, [one]) == Moved(0, 0, None, (one, "irregular"))
@@ -201,9 +203,7 @@ async def test_a_count_that_numbers_do_not_hold_is_left_to_python(queue: DeadLet
     assert fields[b"replay_count"] == b"1" + b"0" * 16
 
 
-async def test_a_letter_of_rapids_streams_is_left_to_be_replayed_by_itself(
-    queue: DeadLetterQueue, redis: Redis
-) -> None:
+async def test_a_letter_of_rapids_streams_is_replayed_alone(queue: DeadLetterQueue, redis: Redis) -> None:
     odd = as_text(await redis.xadd(DLQ, REFERENCE_FIELDS))
     assert await moved(redis, REPLAYING, [odd]) == Moved(0, 0, None, (odd, "irregular"))
 
@@ -223,9 +223,7 @@ async def test_a_stream_that_takes_no_replay_blocks_and_nothing_is_lost(queue: D
 @pytest.mark.parametrize(
     "key", [letters_archive(DLQ), letters_archived(DLQ), letters_restored(DLQ), letters_failed_again(DLQ)]
 )
-async def test_an_archive_that_is_something_else_changes_nothing(
-    queue: DeadLetterQueue, redis: Redis, key: str
-) -> None:
+async def test_an_archive_key_of_another_type_changes_nothing(queue: DeadLetterQueue, redis: Redis, key: str) -> None:
     one = await write(redis)
     await redis.set(key, "something else")
     before = await everything(redis)
@@ -257,7 +255,7 @@ async def test_letters_among_others_are_moved_and_the_others_stay(queue: DeadLet
     assert [as_text(fields[b"replay_of"]) for _, fields in await redis.xrange(replay_stream())] == chosen
 
 
-async def test_what_is_moved_is_out_of_the_index_and_the_others_are_in_it(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_moved_letters_leave_the_index_and_the_others_stay(queue: DeadLetterQueue, redis: Redis) -> None:
     ids = [
         one for _ in range(10) for name in ("pay", "ship") for one in await write_through_script(redis, handler=name)
     ]
@@ -311,7 +309,7 @@ async def test_many_are_restored_with_their_history_and_moved_again(queue: DeadL
     assert replayed == ids
 
 
-async def test_only_what_was_discarded_last_is_restored(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_only_letters_whose_last_change_is_a_discard_are_restored(queue: DeadLetterQueue, redis: Redis) -> None:
     replayed, discarded, gone = [await write(redis) for _ in range(3)]
     await queue.replay(replayed)
     await queue.discard(discarded)
@@ -353,7 +351,7 @@ async def test_a_forged_history_is_not_believed_and_not_kept(queue: DeadLetterQu
 @pytest.mark.parametrize(
     "spoilt", ["", "[]", "x", "{}", "[1]", '["x"]', "null", "[" * 20_000, "[" + "{}," * 9_000 + "{}]"]
 )
-async def test_a_spoilt_history_stops_nothing(queue: DeadLetterQueue, redis: Redis, spoilt: str) -> None:
+async def test_a_damaged_history_does_not_prevent_a_move(queue: DeadLetterQueue, redis: Redis, spoilt: str) -> None:
     ids = [await write(redis) for _ in range(3)]
     for one in ids:
         await queue.discard(one)
@@ -391,7 +389,7 @@ texts = st.text(max_size=20, alphabet=st.characters(codec="utf-8")).map(lambda t
     scope=st.sampled_from(["handler", "group", "everyone"]),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_what_is_replayed_with_others_is_what_is_replayed_by_itself(
+async def test_a_letter_replayed_with_others_gives_the_same_entry_as_alone(
     redis: Redis,
     stream: str,
     group: str,

@@ -25,7 +25,7 @@ async def audited(redis: Redis) -> list[tuple[bytes, bytes]]:
     return [(fields[b"action"], fields[b"actor"]) for _, fields in await redis.xrange(keys.audit_log(DLQ))]
 
 
-async def test_it_is_begun_carried_out_and_ends(redis: Redis) -> None:
+async def test_an_operation_starts_runs_and_ends(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     ids = await write_many(redis, 5)
     begun = await operations.start("replay", ALL, scope="group", actor="ann", reason="fixed")
@@ -47,7 +47,7 @@ async def test_it_is_begun_carried_out_and_ends(redis: Redis) -> None:
     assert await audited(redis) == [(b"operation_started", b"ann"), (b"operation_completed", b"ann")]
 
 
-async def test_what_is_written_after_it_began_is_not_in_it(redis: Redis) -> None:
+async def test_letters_written_after_the_start_are_not_selected(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     ids = await write_many(redis, 3)
     begun = await operations.start("discard", ALL)
@@ -57,7 +57,7 @@ async def test_what_is_written_after_it_began_is_not_in_it(redis: Redis) -> None
 
 
 @pytest.mark.parametrize("by", ["ids", "filter", "fingerprint"])
-async def test_it_is_about_what_was_selected(redis: Redis, by: str) -> None:
+async def test_an_operation_moves_the_selected_letters(redis: Redis, by: str) -> None:
     operations, given = make_operations(redis)
     wanted = await write_many(redis, 2, handler="ship")
     await write_many(redis, 2)
@@ -73,7 +73,7 @@ async def test_it_is_about_what_was_selected(redis: Redis, by: str) -> None:
     assert await moved(redis) == wanted
 
 
-async def test_there_is_one_of_a_kind_at_a_time(redis: Redis) -> None:
+async def test_only_one_operation_of_a_kind_runs_at_a_time(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     first = await operations.start("replay", ALL)
     await operations.start("discard", ALL)
@@ -87,7 +87,7 @@ async def test_there_is_one_of_a_kind_at_a_time(redis: Redis) -> None:
     await operations.start("replay", ALL)
 
 
-async def test_one_that_somebody_deleted_is_in_nobodys_way(redis: Redis) -> None:
+async def test_a_deleted_operation_blocks_no_other(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     first = await operations.start("replay", ALL)
     await redis.delete(keys.operation(DLQ, first.id))
@@ -96,7 +96,7 @@ async def test_one_that_somebody_deleted_is_in_nobodys_way(redis: Redis) -> None
     assert [one.id for one in (await operations.list()).items] == [second.id]
 
 
-async def test_one_that_is_deleted_meanwhile_is_left_alone(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_operation_deleted_while_it_runs_is_dropped(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     operations, given = make_operations(redis)
     ids = await write_many(redis, 4)
     given.blocked = {ids[1]}
@@ -113,7 +113,9 @@ async def test_one_that_is_deleted_meanwhile_is_left_alone(redis: Redis, caplog:
     assert not await redis.exists(keys.operation(DLQ, begun.id))
 
 
-async def test_runners_take_it_at_once_where_it_was_started(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_runner_of_the_starting_process_takes_an_operation_at_once(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "POLL_PAUSE", 3_600.0)
     operations, given = make_operations(redis)
     ids = await write_many(redis, 3)
@@ -127,7 +129,7 @@ async def test_runners_take_it_at_once_where_it_was_started(redis: Redis, monkey
     assert given.steps == 1
 
 
-async def test_one_that_was_paused_and_resumed_at_once_goes_on_at_once(
+async def test_an_operation_paused_and_resumed_at_once_continues_at_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "POLL_PAUSE", 3_600.0)
@@ -160,7 +162,7 @@ async def test_letters_that_cannot_be_moved_together_are_moved_one_by_one(redis:
     assert [(one.letter_id, one.error) for one in result.errors] == [(ids[3], "ResponseError: ERR this one")]
 
 
-async def test_two_kinds_are_carried_out_side_by_side(redis: Redis) -> None:
+async def test_two_kinds_of_operations_run_concurrently(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     await write_many(redis, 20, handler="ship")
     await write_many(redis, 2)
@@ -171,7 +173,7 @@ async def test_two_kinds_are_carried_out_side_by_side(redis: Redis) -> None:
         assert (await operations.get(slow.id)).state == "running"
 
 
-async def test_letters_that_resist_are_counted_and_the_rest_goes_on(redis: Redis) -> None:
+async def test_letters_that_cannot_be_moved_are_counted_and_the_rest_is_moved(redis: Redis) -> None:
     operations, given = make_operations(redis)
     ids = await write_many(redis, 10)
     given.blocked = {ids[0], ids[4], ids[5], ids[9]}
@@ -206,7 +208,7 @@ async def test_of_many_errors_a_hundred_are_kept_and_all_are_counted(redis: Redi
     assert given.steps < 30, "each was tried with others first"
 
 
-async def test_it_deals_with_no_more_letters_than_it_may(redis: Redis) -> None:
+async def test_an_operation_moves_no_more_letters_than_its_limit(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     ids = await write_many(redis, 10)
     begun = await operations.start("replay", ALL, max_items=3)
@@ -239,7 +241,7 @@ async def test_a_pause_or_cancellation_is_honoured_by_the_very_next_step(redis: 
             assert await moved(redis) == ids[:3]
 
 
-async def test_what_has_ended_is_not_changed_any_more(redis: Redis) -> None:
+async def test_an_operation_that_has_ended_cannot_be_changed(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     begun = await operations.start("replay", ALL)
     assert (await operations.cancel(begun.id, actor="bob", reason="no")).state == "cancelled"
@@ -254,7 +256,7 @@ async def test_what_has_ended_is_not_changed_any_more(redis: Redis) -> None:
         await operations.cancel(done.id)
 
 
-async def test_what_is_asked_for_twice_is_done_once(redis: Redis) -> None:
+async def test_a_state_change_requested_twice_is_made_once(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     begun = await operations.start("replay", ALL)
     assert await operations.resume(begun.id) == begun
@@ -263,14 +265,14 @@ async def test_what_is_asked_for_twice_is_done_once(redis: Redis) -> None:
     assert (await audited(redis))[1:] == [(b"operation_paused", b"ann")]
 
 
-async def test_nothing_is_known_of_one_that_never_was(redis: Redis) -> None:
+async def test_an_unknown_operation_is_not_found(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     for ask in (operations.get, operations.pause, operations.resume, operations.cancel, operations.run_until_ended):
         with pytest.raises(OperationNotFoundError):
             await ask("x")
 
 
-async def test_they_are_listed_newest_first_and_the_last_hundred_are_kept(redis: Redis) -> None:
+async def test_operations_are_listed_newest_first_and_the_last_hundred_are_kept(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     paused = await operations.start("discard", ALL)
     await operations.pause(paused.id)
@@ -295,7 +297,7 @@ async def test_they_are_listed_newest_first_and_the_last_hundred_are_kept(redis:
         await operations.list(limit=101)
 
 
-async def test_it_is_watched_until_it_has_ended(redis: Redis) -> None:
+async def test_watching_an_operation_ends_when_it_has_ended(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     await write_many(redis, 3)
     begun = await operations.start("replay", ALL)
@@ -307,7 +309,7 @@ async def test_it_is_watched_until_it_has_ended(redis: Redis) -> None:
     assert (seen[0], seen[-1].state, seen[-1].done) == (begun, "completed", 3)
 
 
-async def test_a_preview_tells_and_changes_nothing(redis: Redis) -> None:
+async def test_a_preview_changes_nothing(redis: Redis) -> None:
     operations, _ = make_operations(redis)
     ids = await write_many(redis, 25)
     await write(redis, fields={b"data": b'{"number":"many"}'})

@@ -123,7 +123,7 @@ def defined(**fields: Any) -> type[BaseEvent]:
 # --- what comes of it -----------------------------------------------------------------------------------------------
 
 
-def test_a_mended_class_is_seen_before_replaying() -> None:
+def test_a_fixed_class_is_seen_before_replaying() -> None:
     defined(total=(int, ...))
     letter = letter_of(entry(event_type="pt.changing", data='{"total":"12.50"}'))
 
@@ -139,7 +139,7 @@ def test_a_mended_class_is_seen_before_replaying() -> None:
     assert after == ParseCheck("parses", f"{__name__}.PtChanging")
 
 
-def test_what_is_wrong_is_told_by_its_place_and_without_the_values() -> None:
+def test_problems_have_their_position_and_no_values() -> None:
     check = check_of(PtCart, {"items": [{"price": 1}, {"price": "4111 1111"}, {}]}, timestamp="4111 1111")
 
     assert (check.outcome, check.event_class, check.problem_count) == ("invalid", f"{__name__}.PtCart", 3)
@@ -152,7 +152,7 @@ def test_what_is_wrong_is_told_by_its_place_and_without_the_values() -> None:
     assert "4111" not in repr(check)
 
 
-def test_a_type_nobody_declared_here_is_unknown() -> None:
+def test_an_undeclared_type_is_unknown() -> None:
     assert letter_of(entry(event_type="pt.unheard_of")).check_parsing() == ParseCheck("unknown_type", None)
 
 
@@ -172,7 +172,7 @@ def test_a_type_nobody_declared_here_is_unknown() -> None:
         ({"event_type": None}, "no readable event_type"),
     ],
 )
-def test_what_is_no_event_is_unreadable(changes: dict[str, bytes | None], message: str) -> None:
+def test_a_letter_that_holds_no_event_is_unreadable(changes: dict[str, bytes | None], message: str) -> None:
     check = letter_of(entry(**{"event_type": "pt.numbers", "data": '{"numbers":[]}'} | changes)).check_parsing()
 
     assert check.outcome == "unreadable"
@@ -218,7 +218,7 @@ def test_a_migration_is_applied() -> None:
     assert problem_of(check_of(PtMigrated, {"name": "Ada"}, schema_version="2")).location == ("full_name",)
 
 
-def test_a_migration_that_fails_is_told_by_the_name_of_its_error() -> None:
+def test_a_failed_migration_is_reported_by_the_name_of_its_error() -> None:
     check = check_of(PtMigrated, {"nom": "Ada"}, schema_version="1")
 
     assert (check.outcome, problem_of(check)) == ("invalid", ParseProblem((), "'name'", "KeyError"))
@@ -246,14 +246,14 @@ def test_a_validator_may_raise_anything(word: str, problem_type: str, message: s
 # --- in bounds ------------------------------------------------------------------------------------------------------
 
 
-def test_only_the_first_problems_are_told_and_all_are_counted() -> None:
+def test_only_the_first_problems_are_listed_and_all_are_counted() -> None:
     check = check_of(PtNumbers, {"numbers": ["x"] * 1_000})
 
     assert (len(check.problems), check.problem_count) == (20, 1_000)
     assert [problem.location for problem in check.problems] == [("numbers", at) for at in range(20)]
 
 
-def test_of_very_many_problems_only_the_number_is_told() -> None:
+def test_very_many_problems_are_only_counted() -> None:
     check = check_of(PtNumbers, {"numbers": ["x"] * 1_250_000})
 
     assert (check.outcome, check.problem_count) == ("invalid", 1_250_000)
@@ -278,7 +278,7 @@ def test_a_payload_of_megabytes_parses() -> None:
 
 
 @given(raw_entries())
-def test_it_tells_what_a_worker_would_find(fields: list[bytes]) -> None:
+def test_a_check_finds_what_a_worker_would_find(fields: list[bytes]) -> None:
     try:
         decode(event_type_in(fields) or "", fields)
     except DeserializationError:

@@ -112,7 +112,7 @@ async def test_scope_group_runs_every_handler_of_the_group(redis: Redis) -> None
 
 
 @pytest.mark.parametrize("scope", ["handler", "group"])
-async def test_no_other_group_meets_a_replay(redis: Redis, scope: Any) -> None:
+async def test_no_other_group_gets_a_replay(redis: Redis, scope: Any) -> None:
     failing, other = Moody(), Moody()
     other.works = True
     routers = [
@@ -197,7 +197,7 @@ async def test_a_replay_has_its_deliveries_like_any_other(redis: Redis) -> None:
     await check_keys(redis)
 
 
-async def test_a_handler_that_is_no_more_makes_a_letter_again_and_runs_nothing_else(redis: Redis) -> None:
+async def test_a_replay_for_a_removed_handler_becomes_a_letter_again_and_runs_nothing_else(redis: Redis) -> None:
     """Nor may the second letter forget its handler: replayed, it would run those that had no part in this."""
     failing, other, queue = Moody(), Moody(), DeadLetterQueue(redis, DLQ)
     other.works = True

@@ -72,7 +72,7 @@ def failing(redis: Redis, *names: str, works: Callable[[], bool] = lambda: False
     return router
 
 
-async def test_what_was_not_replayed_has_none(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_letter_that_was_not_replayed_has_no_replays(queue: DeadLetterQueue, redis: Redis) -> None:
     dead, discarded = await write(redis), await write(redis)
     await queue.discard(discarded)
     for letter_id in (dead, discarded):
@@ -141,7 +141,7 @@ async def test_a_replay_for_the_group_names_the_letter_of_each_handler(queue: De
     assert handlers == {"pay", "ship", "bill"}
 
 
-async def test_what_waits_or_is_parked_is_pending(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_waiting_or_parked_replay_is_pending(queue: DeadLetterQueue, redis: Redis) -> None:
     letter_id = await write(redis)
     await queue.replay(letter_id)
     async with running(failing(redis, "pay", dlq_stream=None)):
@@ -155,7 +155,7 @@ async def test_what_waits_or_is_parked_is_pending(queue: DeadLetterQueue, redis:
         assert (await outcome_of(queue, letter_id)).outcome == "pending"
 
 
-async def test_of_a_replay_to_everyone_nothing_more_is_told(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_replay_to_everyone_has_no_outcome(queue: DeadLetterQueue, redis: Redis) -> None:
     letter_id = await write(redis)
     await queue.replay(letter_id, scope="everyone")
     seen = await outcome_of(queue, letter_id)
@@ -163,9 +163,7 @@ async def test_of_a_replay_to_everyone_nothing_more_is_told(queue: DeadLetterQue
 
 
 @pytest.mark.parametrize("how", ["deleted", "something else", "made again"])
-async def test_where_the_stream_of_the_replay_is_another_nothing_is_known(
-    queue: DeadLetterQueue, redis: Redis, how: str
-) -> None:
+async def test_a_replay_in_another_stream_has_no_outcome(queue: DeadLetterQueue, redis: Redis, how: str) -> None:
     letter_id = await write(redis)
     await queue.replay(letter_id)
     await redis.delete(replay_stream())
@@ -177,7 +175,7 @@ async def test_where_the_stream_of_the_replay_is_another_nothing_is_known(
     assert (seen.outcome, seen.is_inferred) == ("unknown", False)
 
 
-async def test_what_a_replay_became_is_forgotten_with_the_letter(redis: Redis) -> None:
+async def test_the_outcome_of_a_replay_expires_with_the_letter(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ, archive_maxlen=1)
     first = await write(redis)
     await queue.replay(first)

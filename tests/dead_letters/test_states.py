@@ -86,7 +86,7 @@ async def test_a_letter_of_another_version_has_no_attempts(queue: DeadLetterQueu
     assert (await queue.get(as_text(letter_id))).position == ""
 
 
-async def test_a_restored_letter_goes_through_it_all_again(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_restored_letter_can_be_discarded_and_restored_again(queue: DeadLetterQueue, redis: Redis) -> None:
     letter_id = await write(redis)
     for _ in range(3):
         await queue.discard(letter_id)
@@ -115,7 +115,9 @@ async def test_the_entry_of_a_restored_letter_is_no_second_letter(queue: DeadLet
         await queue.discard(entry_id)
 
 
-async def test_letters_restored_in_the_same_millisecond_are_told_apart(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_letters_restored_in_the_same_millisecond_have_different_ids(
+    queue: DeadLetterQueue, redis: Redis
+) -> None:
     ids = [await write(redis, number=number) for number in range(20)]
     await asyncio.gather(*(queue.discard(letter_id) for letter_id in ids))
     await asyncio.gather(*(queue.restore(letter_id) for letter_id in ids))
@@ -136,7 +138,7 @@ async def test_letters_restored_in_the_same_millisecond_are_told_apart(queue: De
         (None, "restore", "dead", "discarded"),
     ],
 )
-async def test_what_does_not_fit_the_state_is_refused_and_changes_nothing(
+async def test_a_change_that_does_not_fit_the_state_is_refused(
     queue: DeadLetterQueue, redis: Redis, first: str | None, then: str, state: str, needed: str
 ) -> None:
     letter_id = await write(redis)
@@ -165,7 +167,7 @@ async def test_a_letter_that_does_not_exist(queue: DeadLetterQueue, redis: Redis
     assert isinstance(caught.value, LookupError)
 
 
-async def test_an_id_written_otherwise_means_the_same_letter(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_an_id_in_another_notation_means_the_same_letter(queue: DeadLetterQueue, redis: Redis) -> None:
     letter_id = await write(redis)
     same = f"00{letter_id}"
     assert (await queue.discard(same)).id == letter_id
@@ -179,7 +181,7 @@ async def test_an_id_written_otherwise_means_the_same_letter(queue: DeadLetterQu
 
 @pytest.mark.parametrize("change", ["replay", "discard", "restore"])
 @pytest.mark.parametrize(("option", "longest"), [("actor", 200), ("reason", 1_000)])
-async def test_who_and_why_are_bounded(
+async def test_actor_and_reason_are_bounded(
     queue: DeadLetterQueue, redis: Redis, change: str, option: str, longest: int
 ) -> None:
     letter_id = await write(redis)
@@ -197,7 +199,7 @@ async def test_who_and_why_are_bounded(
 
 
 @pytest.mark.parametrize("change", ["replay", "discard", "restore"])
-async def test_of_many_callers_one_wins(queue: DeadLetterQueue, redis: Redis, change: str) -> None:
+async def test_only_one_of_many_callers_changes_a_letter(queue: DeadLetterQueue, redis: Redis, change: str) -> None:
     for _ in range(10):
         letter_id = await write(redis)
         if change == "restore":
@@ -209,7 +211,7 @@ async def test_of_many_callers_one_wins(queue: DeadLetterQueue, redis: Redis, ch
         assert await redis.xlen(replay_stream()) == 10
 
 
-async def test_a_letter_that_others_move_about_is_never_missing(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_a_letter_that_others_move_is_never_missing(queue: DeadLetterQueue, redis: Redis) -> None:
     letter_id = await write(redis)
     stop = asyncio.Event()
 
@@ -269,7 +271,7 @@ async def test_the_archive_holds_no_more_than_its_cap(redis: Redis) -> None:
     assert [(await queue.get(one)).state for one in ids[7:]] == ["discarded"] * 5
 
 
-async def test_letters_past_their_retention_leave_an_archive_that_lives_on(redis: Redis) -> None:
+async def test_letters_past_their_retention_leave_an_archive_that_still_exists(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ, retention=0.5)
     first = await write(redis)
     await queue.discard(first)
@@ -337,7 +339,7 @@ async def test_a_letter_of_rapids_streams_is_replayed_as_an_event(
     "fields",
     [{"x": "y"}, {"original_stream": "", "original_group": "g"}, {"original_stream": "}{", "original_group": "g"}],
 )
-async def test_a_letter_that_does_not_say_where_it_is_from_is_not_replayed(
+async def test_a_letter_without_an_origin_is_not_replayed(
     queue: DeadLetterQueue, redis: Redis, fields: dict[Any, Any], scope: Any
 ) -> None:
     letter_id = as_text(await redis.xadd(DLQ, fields))

@@ -19,7 +19,7 @@ from tests.support import SOON, eventually
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
 
 
-async def test_all_of_it_is_gone_when_the_block_ends_and_soon(private_temp: Path) -> None:
+async def test_everything_is_removed_soon_after_the_block_ends(private_temp: Path) -> None:
     async with embedded_server() as server:
         pids = server.pid, server.supervisor_pid
         started = time.monotonic()
@@ -30,7 +30,7 @@ async def test_all_of_it_is_gone_when_the_block_ends_and_soon(private_temp: Path
         os.waitpid(pids[1], os.WNOHANG)
 
 
-async def test_all_of_it_is_gone_after_an_error_in_the_block(private_temp: Path) -> None:
+async def test_everything_is_removed_after_an_error_in_the_block(private_temp: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         async with embedded_server():
             _ = 1 / 0
@@ -59,7 +59,7 @@ async def test_kill_9_of_all_that_share_it_ends_it(
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["appendonlydir"]
 
 
-async def test_the_terminal_does_not_end_it(tmp_path: Path) -> None:
+async def test_signals_of_the_terminal_do_not_end_the_server(tmp_path: Path) -> None:
     async with embedded_server(tmp_path) as server:
         assert os.getsid(server.supervisor_pid) == server.supervisor_pid
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -68,7 +68,7 @@ async def test_the_terminal_does_not_end_it(tmp_path: Path) -> None:
             assert same.pid == server.pid
 
 
-async def test_a_supervisor_that_is_told_to_stop_stops_the_server(private_temp: Path) -> None:
+async def test_a_supervisor_that_gets_sigterm_stops_the_server(private_temp: Path) -> None:
     async with embedded_server() as server:
         os.kill(server.supervisor_pid, signal.SIGTERM)
         await eventually(
@@ -91,7 +91,7 @@ async def test_kill_9_of_the_supervisor_ends_the_server_and_stops_no_later_one(
     assert list(private_temp.iterdir()) == []
 
 
-async def test_what_a_killed_supervisor_left_is_cleared_away_by_the_next_start(
+async def test_the_next_start_removes_what_a_killed_supervisor_left(
     run_script: ScriptRunner, private_temp: Path
 ) -> None:
     user = run_script(USER, "embedded:")
@@ -112,7 +112,7 @@ async def test_a_server_that_dies_takes_its_supervisor_and_folder_along(private_
         await eventually(lambda: is_gone(server.supervisor_pid) and not list(private_temp.iterdir()))
 
 
-async def test_a_fork_of_a_user_does_not_keep_it(run_script: ScriptRunner, private_temp: Path) -> None:
+async def test_a_fork_of_a_user_does_not_keep_the_server_alive(run_script: ScriptRunner, private_temp: Path) -> None:
     user = run_script(
         """
         import json, os, signal
@@ -158,7 +158,7 @@ async def test_a_fork_that_leaves_the_block_disturbs_nobody(run_script: ScriptRu
     assert seconds < 5
 
 
-async def test_a_program_a_user_started_does_not_keep_it(private_temp: Path) -> None:
+async def test_a_program_started_by_a_user_does_not_keep_the_server_alive(private_temp: Path) -> None:
     async with embedded_server() as server:
         pid = server.pid
         child = subprocess.Popen(["sleep", "60"], close_fds=False)

@@ -54,7 +54,7 @@ async def test_only_its_user_can_reach_it(private_temp: Path) -> None:
             assert (await client.config_get("port"))["port"] == "0"
 
 
-async def test_two_at_a_time_are_independent() -> None:
+async def test_two_servers_at_the_same_time_are_independent() -> None:
     async with embedded_server() as one, open_embedded("embedded:") as other:
         assert one.pid != other.pid
         async with Redis.from_url(one.url) as client:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.standalone("is about the code, which is the same on eve
 
 
 @pytest.mark.parametrize("way", [flow.emit, flow.delivery, flow.bulk_replay], ids=lambda way: way.__name__)
-async def test_few_modules_are_passed(redis: Redis, way: flow.Way) -> None:
+async def test_an_event_passes_few_modules(redis: Redis, way: flow.Way) -> None:
     calls = await way(redis)
 
     name = way.__name__

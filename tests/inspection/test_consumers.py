@@ -17,7 +17,7 @@ async def consumers(redis: Redis) -> dict[str, ConsumerSnapshot]:
     return {seen.consumer: seen for seen in (await Inspector(redis).consumers(STREAM, GROUP)).items}
 
 
-async def test_a_consumer_is_known_and_alive_from_the_start_to_the_stop(redis: Redis) -> None:
+async def test_a_consumer_is_listed_as_alive_from_start_to_stop(redis: Redis) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)  # clocks are rounded, and may be another process's
     async with running(make_router(redis, consumer="worker")):
         seen = (await consumers(redis))["worker"]
@@ -29,7 +29,7 @@ async def test_a_consumer_is_known_and_alive_from_the_start_to_the_stop(redis: R
     assert (seen.alive, seen.alive_since) == (False, None)
 
 
-async def test_a_consumer_under_another_name_lives_as_well(redis: Redis) -> None:
+async def test_a_consumer_under_a_numbered_name_is_alive_too(redis: Redis) -> None:
     async with running(make_router(redis, consumer="worker"), make_router(redis, consumer="worker")):
         assert {name: seen.alive for name, seen in (await consumers(redis)).items()} == {
             "worker": True,
@@ -37,7 +37,7 @@ async def test_a_consumer_under_another_name_lives_as_well(redis: Redis) -> None
         }
 
 
-async def test_what_a_consumer_holds_and_when_it_was_seen(redis: Redis) -> None:
+async def test_a_consumer_shows_what_it_holds_and_when_it_was_seen(redis: Redis) -> None:
     router = make_router(redis, consumer="worker", concurrency=3)
     finished: list[int] = []
 
@@ -60,14 +60,14 @@ async def _has_pending(redis: Redis, count: int) -> bool:
     return (await consumers(redis))["worker"].pending == count
 
 
-async def test_a_consumer_nobody_is(redis: Redis) -> None:
+async def test_a_consumer_without_a_process_is_not_alive(redis: Redis) -> None:
     await add(redis, "1-0")
     await deliver(redis, 1, "gone")
     seen = (await consumers(redis))["gone"]
     assert (seen.alive, seen.alive_since, seen.pending) == (False, None, 1)
 
 
-async def test_a_process_that_does_not_say_since_when_it_lives(redis: Redis) -> None:
+async def test_a_process_without_a_start_time_is_alive(redis: Redis) -> None:
     await add(redis, "1-0")
     await deliver(redis, 1)
     for token in (
@@ -81,7 +81,7 @@ async def test_a_process_that_does_not_say_since_when_it_lives(redis: Redis) -> 
         assert (seen.alive, seen.alive_since) == (True, None)
 
 
-async def test_who_only_keeps_entries_is_no_consumer(redis: Redis) -> None:
+async def test_holding_consumers_are_not_listed(redis: Redis) -> None:
     await add(redis, "1-0", "2-0", "3-0")
     await deliver(redis, 3)
     await wait(redis, "1-0", 9_000)

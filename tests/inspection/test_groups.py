@@ -69,7 +69,7 @@ async def test_looking_changes_nothing(redis: Redis, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", EVERYTHING)
-async def test_whatever_the_user_s_client_is_set_to(redis: Redis, redis_url: str, what: str) -> None:
+async def test_any_setting_of_the_users_client_works(redis: Redis, redis_url: str, what: str) -> None:
     await add(redis, "1-1", "1-2", "1-3")
     await deliver(redis, 3)
     await park(redis, "1-1")
@@ -101,7 +101,7 @@ async def counts_entries(redis: Redis) -> bool:
     return "entries-added" in await redis.xinfo_stream(STREAM)
 
 
-async def test_a_stream(redis: Redis) -> None:
+async def test_a_stream_is_described(redis: Redis) -> None:
     ids = await add(redis, "1700000000000-0", "1700000001500-0", "*")
     await redis.xtrim(STREAM, maxlen=2, approximate=False)
     await redis.xgroup_create(STREAM, "one", "0")
@@ -119,13 +119,13 @@ async def test_a_stream(redis: Redis) -> None:
     assert seen.memory == await redis.memory_usage(STREAM)
 
 
-async def test_a_stream_with_nothing_in_it(redis: Redis) -> None:
+async def test_an_empty_stream_is_described(redis: Redis) -> None:
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
     seen = await Inspector(redis).stream(STREAM)
     assert (seen.length, seen.first_id, seen.first_at, seen.last_id, seen.last_at) == (0, None, None, None, None)
 
 
-async def test_an_id_that_says_no_time_there_is(redis: Redis) -> None:
+async def test_an_id_with_an_impossible_time_has_no_time(redis: Redis) -> None:
     [last] = await add(redis, f"{2**64 - 1}-5")
     await redis.xgroup_create(STREAM, GROUP, "0")
     stream, group = await Inspector(redis).stream(STREAM), await Inspector(redis).group(STREAM, GROUP)
@@ -133,7 +133,7 @@ async def test_an_id_that_says_no_time_there_is(redis: Redis) -> None:
     assert (group.oldest_unsettled_id, group.oldest_unsettled_ms) == (last, 0)
 
 
-async def test_the_highest_id_there_is(redis: Redis) -> None:
+async def test_the_highest_possible_id_is_accepted(redis: Redis) -> None:
     highest = f"{2**64 - 1}-{2**64 - 1}"
     await add(redis, "1-1", highest)
     await deliver(redis, 2)
@@ -162,7 +162,7 @@ async def lag(redis: Redis) -> tuple[int, bool]:
     return seen.lag, seen.lag_exact
 
 
-async def test_a_group_that_was_given_nothing_yet(redis: Redis) -> None:
+async def test_a_group_without_deliveries_is_described(redis: Redis) -> None:
     await add(redis, "1700000000000-0", "1700000000000-1")
     await redis.xgroup_create(STREAM, GROUP, "0")
     seen = await Inspector(redis).group(STREAM, GROUP)
@@ -170,7 +170,7 @@ async def test_a_group_that_was_given_nothing_yet(redis: Redis) -> None:
     assert (seen.lag, seen.lag_exact, seen.pending, seen.consumers) == (2, True, 0, 0)
 
 
-async def test_a_group_that_is_half_way(redis: Redis) -> None:
+async def test_a_group_in_the_middle_of_its_stream_is_described(redis: Redis) -> None:
     await add(redis, *(f"170000000000{n}-0" for n in range(5)))
     await deliver(redis, 3)
     seen = await Inspector(redis).group(STREAM, GROUP)
@@ -222,7 +222,7 @@ async def test_a_lag_is_never_less_than_what_was_counted_nor_more_than_there_is(
     assert await lag(redis) == (202, False)
 
 
-async def test_an_absurd_count_of_what_was_read_makes_no_absurd_lag(redis: Redis) -> None:
+async def test_a_wrong_count_of_read_entries_makes_no_impossible_lag(redis: Redis) -> None:
     await add(redis, *(f"{n}-0" for n in range(1, 6)))
     await redis.xgroup_create(STREAM, GROUP, "2-0")
     if await counts_entries(redis):
@@ -234,7 +234,7 @@ async def test_an_absurd_count_of_what_was_read_makes_no_absurd_lag(redis: Redis
 # --- what is unsettled ----------------------------------------------------------------------------------------------
 
 
-async def test_what_is_held_waiting_and_parked(redis: Redis) -> None:
+async def test_held_waiting_and_parked_entries_are_counted(redis: Redis) -> None:
     await add(redis, *(f"{n}-0" for n in range(1, 11)))
     await deliver(redis, 4)
     await deliver(redis, 3, "another")
@@ -315,7 +315,7 @@ async def test_replays_are_counted_and_can_be_looked_at(redis: Redis) -> None:
     assert [c.alive for c in (await inspector.consumers(STREAM, GROUP, replays=True)).items] == [True]
 
 
-async def test_how_many_consumers_live(redis: Redis) -> None:
+async def test_live_consumers_are_counted(redis: Redis) -> None:
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
     await redis.xgroup_createconsumer(STREAM, GROUP, "dead")
     async with running(make_router(redis, consumer="one"), make_router(redis, consumer="two")):
@@ -341,7 +341,7 @@ async def test_groups_come_in_pages_by_name(redis: Redis) -> None:
         assert {(group.stream, group.lag, group.last_delivered_id) for group in seen} == {(STREAM, 1, "1-0")}
 
 
-async def test_a_group_that_goes_while_groups_are_listed(redis: Redis) -> None:
+async def test_a_group_deleted_while_groups_are_listed_is_left_out(redis: Redis) -> None:
     await add(redis, "1-0")
     for name in "abcdef":
         await redis.xgroup_create(STREAM, name, "0")

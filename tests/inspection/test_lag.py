@@ -55,5 +55,5 @@ NOTHING = {"length": 0, "first": None, "last": None, "following": None}
         ({"length": 150, "first": "1000-0", "last": "1001-0", "delivered": "1000-0"}, (150, False)),
     ],
 )
-def test_what_a_server_tells_makes_the_lag(seen: dict[str, object], expected: tuple[int, bool]) -> None:
+def test_the_lag_is_computed_from_what_the_server_reports(seen: dict[str, object], expected: tuple[int, bool]) -> None:
     assert lag(*facts(**seen)) == expected  # type: ignore[arg-type]

@@ -108,7 +108,7 @@ async def test_a_limit_out_of_range_is_refused(redis: Redis, listing: str, limit
 
 
 @pytest.mark.parametrize("listing", ["consumers", "pending", "waiting", "parked"])
-async def test_what_is_no_answer_to_whether_replays_are_meant_is_refused(redis: Redis, listing: str) -> None:
+async def test_a_replays_option_that_is_no_bool_is_refused(redis: Redis, listing: str) -> None:
     with pytest.raises(TypeError, match=r"^replays must be True or False, not 'no'"):
         await getattr(Inspector(redis), listing)(STREAM, GROUP, replays="no")
 
@@ -195,7 +195,7 @@ async def test_waiting_entries_come_as_they_are_due(redis: Redis, limit: int) ->
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-async def test_waiting_entries_that_are_settled_meanwhile(redis: Redis, limit: int) -> None:
+async def test_waiting_entries_settled_while_they_are_listed_are_left_out(redis: Redis, limit: int) -> None:
     in_order = await with_ties(redis)
 
     async def settle(page: Page[Any]) -> None:
@@ -207,7 +207,7 @@ async def test_waiting_entries_that_are_settled_meanwhile(redis: Redis, limit: i
     assert ids(*pages) == in_order
 
 
-async def test_waiting_entries_that_fail_again_and_again_do_not_go_on_for_ever(redis: Redis) -> None:
+async def test_a_listing_of_waiting_entries_that_fail_again_ends(redis: Redis) -> None:
     in_order = await with_ties(redis)
     later = 1_800_000_000_000
 
@@ -219,7 +219,7 @@ async def test_waiting_entries_that_fail_again_and_again_do_not_go_on_for_ever(r
     assert ids(*pages) == in_order
 
 
-async def test_times_that_are_no_whole_numbers(redis: Redis) -> None:
+async def test_due_times_that_are_no_whole_numbers_are_listed(redis: Redis) -> None:
     await add(redis, "1-0", "2-0", "3-0", "4-0")
     await deliver(redis, 4, WAITING)
     await redis.zadd(SOURCE.due, {"1-0": float("-inf"), "2-0": 0.1, "3-0": 1e300, "4-0": float("inf")})
@@ -264,14 +264,14 @@ BAD_TIMES = [
 
 @pytest.mark.parametrize("place", [place for place in (*BAD, *BAD_TIMES) if isinstance(place, str) and place.isascii()])
 @pytest.mark.parametrize("listing", ["pending", "parked", "waiting"])
-async def test_a_place_that_no_page_gave_out_is_refused(redis: Redis, listing: str, place: str) -> None:
+async def test_a_position_that_no_page_returned_is_refused(redis: Redis, listing: str, place: str) -> None:
     with pytest.raises(ValueError, match=r"^cursor must be one that a page of this listing gave out, not "):
         await LISTINGS[listing](Inspector(redis), cursor=Listing(listing).cursor(place))
 
 
 @pytest.mark.parametrize("cursor", [*BAD, *BAD_TIMES])
 @pytest.mark.parametrize("listing", LISTINGS)
-async def test_a_cursor_no_page_gave_out_is_refused(redis: Redis, listing: str, cursor: Any) -> None:
+async def test_a_cursor_that_no_page_returned_is_refused(redis: Redis, listing: str, cursor: Any) -> None:
     with pytest.raises(ValueError, match=r"^cursor must be one that a page of this listing gave out, not "):
         await LISTINGS[listing](Inspector(redis), cursor=cursor)
 

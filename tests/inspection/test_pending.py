@@ -38,7 +38,7 @@ def timeless(entry: PendingEntry) -> PendingEntry:
 # --- as a router leaves them ----------------------------------------------------------------------------------------
 
 
-async def test_what_a_router_holds_keeps_waiting_and_parks(redis: Redis) -> None:
+async def test_entries_that_are_held_waiting_or_parked_are_listed(redis: Redis) -> None:
     router = make_router(redis, consumer="worker", concurrency=5, dlq_stream=None)
     go_on = asyncio.Event()
 
@@ -102,7 +102,7 @@ async def _counts(inspector: Inspector, *expected: int) -> bool:
     return (seen.pending, seen.held, seen.waiting, seen.parked) == expected
 
 
-async def test_what_was_handed_back_waits_and_is_due(redis: Redis) -> None:
+async def test_a_released_entry_waits_and_is_due(redis: Redis) -> None:
     router = make_router(redis, shutdown_timeout=0)
 
     @router.on(DvOrder)
@@ -120,7 +120,7 @@ async def test_what_was_handed_back_waits_and_is_due(redis: Redis) -> None:
 # --- held entries ---------------------------------------------------------------------------------------------------
 
 
-async def test_whether_the_consumer_of_an_entry_lives(redis: Redis) -> None:
+async def test_an_entry_shows_whether_its_consumer_is_alive(redis: Redis) -> None:
     await add(redis, "1-0", "2-0", "3-0")
     await deliver(redis, 2, "living")
     await deliver(redis, 1, "dead")
@@ -133,7 +133,7 @@ async def test_whether_the_consumer_of_an_entry_lives(redis: Redis) -> None:
     }
 
 
-async def test_how_long_an_entry_is_idle_and_how_often_it_was_delivered(redis: Redis) -> None:
+async def test_an_entry_shows_its_idle_time_and_deliveries(redis: Redis) -> None:
     await add(redis, "1-0", "2-0")
     await deliver(redis, 2)
     await redis.execute_command("XCLAIM", STREAM, GROUP, "worker", 0, "1-0", "IDLE", 90_000, "RETRYCOUNT", 7)
@@ -165,7 +165,7 @@ async def test_a_consumer_s_name_may_be_any_bytes(redis: Redis) -> None:
     assert [entry.consumer for entry in (await pending(redis)).values()] == ["\\xff<script>\x00", "é\n"]
 
 
-async def test_a_held_entry_that_waited_tells_for_whom(redis: Redis) -> None:
+async def test_a_held_entry_that_waited_shows_its_unfinished_handlers(redis: Redis) -> None:
     await add(redis, "1-0")
     await deliver(redis, 1)
     await wait(redis, "1-0", 5_000, ["ship", "book"])
@@ -189,7 +189,7 @@ async def test_the_attempts_of_a_held_entry_that_waited(redis: Redis) -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[]", b"7", b'{"n":1}', b'{"n":"x","done":[],"dead":[],"gave_up":[]}', b"\xff", b"[" * 9_999]
 )
-async def test_a_ledger_that_is_none(redis: Redis, raw: bytes) -> None:
+async def test_an_unreadable_ledger_is_ignored(redis: Redis, raw: bytes) -> None:
     await add(redis, "1-0")
     await deliver(redis, 1)
     await wait(redis, "1-0", 5_000)
@@ -200,7 +200,7 @@ async def test_a_ledger_that_is_none(redis: Redis, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"{}", b"7", b"[7]", b"\xff", b"[" * 9_999])
-async def test_a_parked_entry_of_which_nothing_is_known(redis: Redis, raw: bytes) -> None:
+async def test_a_parked_entry_without_any_record_is_listed(redis: Redis, raw: bytes) -> None:
     await add(redis, "1-0")
     await deliver(redis, 1)
     await park(redis, "1-0", raw)
@@ -208,7 +208,7 @@ async def test_a_parked_entry_of_which_nothing_is_known(redis: Redis, raw: bytes
     assert (seen.state, seen.failures) == ("parked", ())
 
 
-async def test_a_parked_entry_of_which_little_is_known(redis: Redis) -> None:
+async def test_a_parked_entry_with_an_incomplete_record_is_listed(redis: Redis) -> None:
     await add(redis, "1-0", "2-0")
     await deliver(redis, 2)
     await park(redis, "1-0", b'[{"handler":"a"},{"error":7,"x":1}]')
@@ -221,7 +221,7 @@ async def test_a_parked_entry_of_which_little_is_known(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("score", ["inf", "-inf", "1e300", "1e17"])
-async def test_a_time_that_is_none(redis: Redis, score: str) -> None:
+async def test_an_unreadable_due_time_is_left_out(redis: Redis, score: str) -> None:
     await add(redis, "1-0")
     await deliver(redis, 1)
     await wait(redis, "1-0", 5_000)
@@ -230,7 +230,7 @@ async def test_a_time_that_is_none(redis: Redis, score: str) -> None:
         assert (seen.state, seen.due_at) == ("waiting", None)
 
 
-async def test_an_entry_that_waits_nobody_knows_until_when(redis: Redis) -> None:
+async def test_a_waiting_entry_without_a_due_time_is_listed(redis: Redis) -> None:
     await add(redis, "1-0")
     await deliver(redis, 1, WAITING)
     seen = (await pending(redis))["1-0"]

@@ -181,7 +181,7 @@ async def _of_replays(story: Story) -> CausationTree | None:
     return tree if outcomes == {"handled", "failed_again"} else None
 
 
-async def test_replays_that_are_not_settled(redis: Redis) -> None:
+async def test_replays_that_are_not_settled_are_pending(redis: Redis) -> None:
     story = Story(redis)
     async with running(story.shipping):
         await story.onward.emit(DvShipment(id="ship-1", correlation_id=CORRELATION))
@@ -200,7 +200,7 @@ async def test_replays_that_are_not_settled(redis: Redis) -> None:
     assert replay.original_entry_id == tree.events[0].entry_id
 
 
-async def test_what_is_held_and_what_was_not_delivered(redis: Redis) -> None:
+async def test_held_and_undelivered_events_are_shown(redis: Redis) -> None:
     go_on = asyncio.Event()
     router = make_router(redis, consumer="worker")
 
@@ -281,7 +281,7 @@ async def test_letters_of_a_group_the_stream_does_not_have(redis: Redis) -> None
 # --- bounds ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_window_is_told_and_a_cursor_goes_on(redis: Redis) -> None:
+async def test_the_window_is_shown_and_a_cursor_continues_after_it(redis: Redis) -> None:
     ids = [
         await put(redis, f"event-{number}", correlation=CORRELATION if number % 2 else "web-2") for number in range(20)
     ]
@@ -309,7 +309,7 @@ async def test_since_and_until(redis: Redis) -> None:
     assert (tree.windows[0].exhausted, tree.windows[0].reaches_further) == (True, True)
 
 
-async def test_thousands_of_events_are_cut_and_that_is_said(redis: Redis) -> None:
+async def test_a_tree_of_thousands_of_events_is_cut_and_says_so(redis: Redis) -> None:
     pipeline = redis.pipeline(transaction=False)
     for number in range(2_500):
         pipeline.xadd(STREAM, {"id": f"e{number}", "causation_id": f"e{number - 1}", "correlation_id": CORRELATION})
@@ -325,7 +325,7 @@ async def test_thousands_of_events_are_cut_and_that_is_said(redis: Redis) -> Non
     assert seen == 2_500
 
 
-async def test_streams_that_are_not_there_are_empty(redis: Redis) -> None:
+async def test_missing_streams_are_empty(redis: Redis) -> None:
     tree = await trace(redis, dlqs=(DLQ,))
     assert (tree.events, tree.letters, tree.complete, tree.began_at) == ((), (), True, None)
     assert [(window.kind, window.entries) for window in tree.windows] == [
@@ -336,7 +336,7 @@ async def test_streams_that_are_not_there_are_empty(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "W10", "e30", "W3siYSI6ICJiIn0sICIrIl0", "\x00", "é"])
-async def test_a_cursor_that_no_tree_gave_out(redis: Redis, cursor: str) -> None:
+async def test_a_cursor_that_no_tree_returned_is_refused(redis: Redis, cursor: str) -> None:
     with pytest.raises(ValueError, match=r"^cursor must be"):
         await trace(redis, cursor=cursor)
 

@@ -105,7 +105,7 @@ async def test_an_old_letter_without_a_handler_is_replayed_to_all_of_its_group(f
     assert (raw[b"reason"], raw[b"handler"]) == (b"max_deliveries_exceeded", b"")
 
 
-async def test_an_old_letter_of_what_it_could_not_read_is_shown_and_replayed(fleet: Fleet, redis: Redis) -> None:
+async def test_an_old_letter_of_an_unreadable_entry_is_shown_and_replayed(fleet: Fleet, redis: Redis) -> None:
     await fleet.old()
     await redis.xadd(STREAM, {"event_type": "fleet.task", "data": '{"number": "many"}', "id": "x"})
     await eventually(fleet.letters)

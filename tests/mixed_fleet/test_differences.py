@@ -26,7 +26,7 @@ async def all_settled(fleet: Fleet) -> None:
 
 
 @EACH
-async def test_a_handler_behind_one_that_fails(fleet: Fleet, kind: Kind) -> None:
+async def test_a_handler_after_one_that_fails(fleet: Fleet, kind: Kind) -> None:
     service = await starter(fleet, kind)(handlers=TWO, max_deliveries=1, claim_min_idle_ms=50)
     await service.tasks(1, **{f"{kind}_one": "fail"})
     await all_settled(fleet)
@@ -35,7 +35,7 @@ async def test_a_handler_behind_one_that_fails(fleet: Fleet, kind: Kind) -> None
 
 
 @EACH
-async def test_what_is_run_again(fleet: Fleet, kind: Kind) -> None:
+async def test_which_handlers_run_again(fleet: Fleet, kind: Kind) -> None:
     service = await starter(fleet, kind)(handlers=TWO, max_deliveries=3, claim_min_idle_ms=50)
     await service.tasks(1, **{f"{kind}_two": "fail"})
     await all_settled(fleet)

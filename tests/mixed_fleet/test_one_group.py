@@ -55,7 +55,7 @@ async def test_under_load_and_kills_nothing_is_lost(fleet: Fleet) -> None:
 
 
 @BOTH_WAYS
-async def test_what_a_killed_one_had_is_taken_over(fleet: Fleet, first: Kind, second: Kind) -> None:
+async def test_entries_of_a_killed_process_are_taken_over(fleet: Fleet, first: Kind, second: Kind) -> None:
     start = {"old": fleet.old, "new": fleet.new}
     victim = await start[first]()
     await victim.tasks(*range(10), **{first: "sleep:60"})
@@ -176,7 +176,7 @@ async def test_with_an_idle_time_longer_than_a_batch_takes_nothing_is_repeated(f
     assert set(fleet.done().values()) == {1}
 
 
-async def test_one_that_stands_still_is_not_waited_for(fleet: Fleet) -> None:
+async def test_a_suspended_process_is_not_waited_for(fleet: Fleet) -> None:
     old = await fleet.old()
     new = await fleet.new(claim_min_idle_ms=500)
     await new.tasks(*range(20), old="sleep:0.3", wait=False)

@@ -18,7 +18,7 @@ async def all_settled(fleet: Fleet) -> None:
 
 
 @BOTH_WAYS
-async def test_the_next_one_goes_on_where_the_group_was(fleet: Fleet, first: Kind, second: Kind) -> None:
+async def test_the_next_process_continues_at_the_position_of_the_group(fleet: Fleet, first: Kind, second: Kind) -> None:
     start = {"old": fleet.old, "new": fleet.new}
     emitter = await fleet.new(group="emitters", handlers={})
     before = await start[first]()
@@ -70,7 +70,7 @@ async def test_an_old_one_that_stops_leaves_what_it_had_to_be_reclaimed(fleet: F
     assert old.done() == []
 
 
-async def test_a_new_one_that_stops_hands_back_what_it_had_and_an_old_one_takes_that(fleet: Fleet) -> None:
+async def test_entries_that_a_new_process_releases_are_taken_by_an_old_one(fleet: Fleet) -> None:
     """After its idle time. No delivery is counted for what was handed back."""
     new = await fleet.new(shutdown_timeout=0.2)
     ids = await new.tasks(*range(5), new="sleep:60", as_list=True)
@@ -86,7 +86,7 @@ async def test_a_new_one_that_stops_hands_back_what_it_had_and_an_old_one_takes_
     assert sorted(old.done()) == list(range(5))
 
 
-async def test_what_a_new_one_leaves_behind_is_no_trouble_and_there_for_the_next(fleet: Fleet, redis: Redis) -> None:
+async def test_the_keys_a_new_process_leaves_harm_no_old_one_and_serve_the_next(fleet: Fleet, redis: Redis) -> None:
     """A retry, which an old one takes; a replay, which it does not see; and what is kept beside the stream."""
     new = await fleet.new(redelivery_backoff=60.0)
     await new.tasks(1, new="refuse")
@@ -145,7 +145,7 @@ async def test_the_next_one_under_the_same_name_takes_up_what_was_pending_at_onc
     assert after.done() == [0, 1, 2]
 
 
-async def test_two_alive_under_one_name_run_what_the_other_works_on(fleet: Fleet) -> None:
+async def test_two_processes_with_one_name_run_each_others_entries(fleet: Fleet) -> None:
     """An old one does not say that it holds its name: names must differ."""
     old = await fleet.old(name="worker", claim_min_idle_ms=60_000)
     await old.tasks(1, old="sleep:60")

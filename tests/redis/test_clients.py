@@ -55,7 +55,7 @@ async def test_every_feature_works_over_a_blocking_pool(redis: Redis, redis_url:
     await check_keys(redis)
 
 
-async def test_a_pool_that_others_keep_busy_is_waited_for(redis: Redis, redis_url: str) -> None:
+async def test_a_busy_connection_pool_is_waited_for(redis: Redis, redis_url: str) -> None:
     async with Redis.from_url(redis_url, max_connections=1) as client:
         connection = await client.connection_pool.get_connection()
         emitting = asyncio.create_task(make_emitter(client).emit(DvOrder()))

@@ -25,7 +25,7 @@ def is_cancelled(_replies: Sequence[Any]) -> None:
 
 
 @pytest.mark.parametrize(("on_ahead", "error"), [(fails, ValueError), (is_cancelled, asyncio.CancelledError)])
-async def test_an_answer_that_nobody_took_is_not_taken_for_the_next_one(
+async def test_an_unread_answer_is_not_read_as_the_next_one(
     redis: Redis, on_ahead: Callable[[Sequence[Any]], None], error: type[BaseException]
 ) -> None:
     await redis.xadd(STREAM, {"a": "b"})

@@ -57,14 +57,14 @@ async def test_each_event_is_counted_by_its_type(redis: Redis) -> None:
     assert emitter.counters.total("emitted") == await redis.xlen(STREAM) == 2_504
 
 
-async def test_any_number_of_types_is_bounded(redis: Redis) -> None:
+async def test_the_number_of_counted_types_is_bounded(redis: Redis) -> None:
     emitter = EventEmitter(redis, STREAM)
     await emitter.emit([GenericEvent(raw_type=f"made.up{number}") for number in range(1_500)])
     assert emitter.counters.total("emitted", event_type=OTHER) == 500
     assert emitter.counters.total("emitted") == 1_500
 
 
-async def test_it_goes_on_with_another_client(redis: Redis) -> None:
+async def test_counters_continue_with_another_client(redis: Redis) -> None:
     emitter = EventEmitter(redis, STREAM)
     await emitter.emit(EcSent())
     emitter.configure(redis)
@@ -72,7 +72,7 @@ async def test_it_goes_on_with_another_client(redis: Redis) -> None:
     assert counted(emitter) == {("ec.sent",): 2}
 
 
-async def test_what_was_never_stored_is_said_to_be_so(proxy: Proxy, through: Redis) -> None:
+async def test_an_event_that_was_never_stored_is_counted_as_not_stored(proxy: Proxy, through: Redis) -> None:
     await proxy.refuse()
     emitter = EventEmitter(through, STREAM, max_retries=3, retry_delay=0.001)
     with pytest.raises(EmitError):
@@ -126,7 +126,7 @@ async def test_one_of_many_that_is_refused_fails_alone(proxy: Proxy, through: Re
     assert counted(emitter) == {("ec.sent",): 3, ("ec.other", "not_stored"): 1}
 
 
-async def test_who_was_told_already_is_not_counted_again_when_others_are_tried_again(
+async def test_events_with_an_answer_are_not_counted_again_when_others_are_retried(
     proxy: Proxy, through: Redis
 ) -> None:
     emitter = EventEmitter(through, STREAM, retry_delay=0.001)
@@ -146,14 +146,14 @@ async def test_who_was_told_already_is_not_counted_again_when_others_are_tried_a
 
 
 @pytest.mark.standalone("there is no replica")
-async def test_what_too_few_replicas_confirmed_is_stored_and_failed(redis: Redis) -> None:
+async def test_an_event_too_few_replicas_confirmed_is_counted_as_stored_and_failed(redis: Redis) -> None:
     emitter = EventEmitter(redis, STREAM, replicas=1)
     with pytest.raises(EmitError):
         await emitter.emit([EcSent(), EcSent()])
     assert counted(emitter) == {("ec.sent",): 2, ("ec.sent", "unreplicated"): 2}
 
 
-async def test_what_json_cannot_hold_is_failed(redis: Redis) -> None:
+async def test_an_event_json_cannot_hold_is_counted_as_failed(redis: Redis) -> None:
     emitter = EventEmitter(redis, STREAM)
     with pytest.raises(SerializationError):
         await emitter.emit(EcOther(anything=object()))
@@ -162,9 +162,7 @@ async def test_what_json_cannot_hold_is_failed(redis: Redis) -> None:
     assert counted(emitter) == {("ec.other", "unwritable"): 1, ("\\ud800", "unwritable"): 1}
 
 
-async def test_who_is_cancelled_is_counted_if_it_was_written_and_not_if_it_never_began(
-    proxy: Proxy, through: Redis, redis: Redis
-) -> None:
+async def test_a_cancelled_emit_is_counted_only_if_it_was_written(proxy: Proxy, through: Redis, redis: Redis) -> None:
     emitter = EventEmitter(through, STREAM)
     proxy.hold_up(b"XADD")
     written = asyncio.create_task(emitter.emit(EcSent()))
@@ -181,7 +179,7 @@ async def test_who_is_cancelled_is_counted_if_it_was_written_and_not_if_it_never
     assert await redis.xlen(STREAM) == 3
 
 
-async def test_what_a_dying_event_loop_leaves_is_unknown_or_not_stored(proxy: Proxy, through: Redis) -> None:
+async def test_emits_of_a_closed_event_loop_are_counted_as_unknown_or_not_stored(proxy: Proxy, through: Redis) -> None:
     emitter = EventEmitter(through, STREAM)
     proxy.hold_up(b"XADD")
     emits = [asyncio.create_task(emitter.emit(EcSent()))]
@@ -198,7 +196,7 @@ async def test_what_a_dying_event_loop_leaves_is_unknown_or_not_stored(proxy: Pr
 # --- observers ------------------------------------------------------------------------------------------------------
 
 
-async def test_each_event_is_told_once_with_its_entry(redis: Redis) -> None:
+async def test_each_event_is_reported_once_with_its_entry(redis: Redis) -> None:
     reported: list[Detail] = []
     emitter = EventEmitter(redis, STREAM, observers=[reported.append])
     events = [EcSent(), EcOther()]
@@ -212,7 +210,7 @@ async def test_each_event_is_told_once_with_its_entry(redis: Redis) -> None:
     assert counted(emitter) == {("ec.sent",): 1, ("ec.other",): 1}
 
 
-async def test_a_failure_is_told_with_what_became_of_the_event(proxy: Proxy, through: Redis) -> None:
+async def test_a_failure_is_reported_with_the_state_of_the_event(proxy: Proxy, through: Redis) -> None:
     reported: list[Detail] = []
     emitter = EventEmitter(through, STREAM, max_retries=1, observers=[reported.append])
     await emitter.emit(EcSent())

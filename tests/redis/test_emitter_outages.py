@@ -39,7 +39,7 @@ async def numbers(redis: Redis) -> list[int]:
     return [orjson.loads(fields[b"data"])["number"] for _, fields in await redis.xrange(STREAM)]
 
 
-async def test_a_refused_connection_is_tried_again_with_growing_pauses(
+async def test_a_refused_connection_is_retried_with_growing_delays(
     proxy: Proxy, through: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
@@ -61,7 +61,7 @@ async def test_a_refused_connection_is_tried_again_with_growing_pauses(
         assert 0.75 * longest <= pause <= longest
 
 
-async def test_the_error_after_the_last_attempt_says_what_was_tried(proxy: Proxy, through: Redis) -> None:
+async def test_the_error_after_the_last_attempt_describes_the_attempts(proxy: Proxy, through: Redis) -> None:
     await proxy.refuse()
     events = [DvProxied(), DvProxied()]
 
@@ -76,7 +76,7 @@ async def test_the_error_after_the_last_attempt_says_what_was_tried(proxy: Proxy
     assert error.not_stored == tuple(event.id for event in events)
 
 
-async def test_max_retries_is_how_often_it_is_tried_in_all(proxy: Proxy, through: Redis) -> None:
+async def test_max_retries_counts_all_attempts(proxy: Proxy, through: Redis) -> None:
     await proxy.refuse()
     with pytest.raises(EmitError) as caught:
         await EventEmitter(through, STREAM, max_retries=1, retry_delay=60).emit(DvProxied())
@@ -95,7 +95,9 @@ async def test_an_emit_survives_an_outage_shorter_than_its_retries(proxy: Proxy,
     assert [stored.decode() for stored, _ in await redis.xrange(STREAM)] == [entry_id]
 
 
-async def test_a_connection_that_was_cut_while_idle_is_made_anew(proxy: Proxy, through: Redis, redis: Redis) -> None:
+async def test_a_connection_that_was_closed_while_idle_is_opened_again(
+    proxy: Proxy, through: Redis, redis: Redis
+) -> None:
     emitter = EventEmitter(through, STREAM, retry_delay=0.001)
     for number in range(5):
         await emitter.emit(DvProxied(number=number))
@@ -113,7 +115,7 @@ async def test_a_lost_answer_never_loses_the_event(proxy: Proxy, through: Redis,
     assert set(await numbers(redis)) == {0, 1}  # whether 1 is there twice is for the next issue to settle
 
 
-async def test_an_event_whose_answer_was_lost_is_not_said_to_be_missing(
+async def test_an_event_whose_answer_was_lost_is_not_reported_as_missing(
     proxy: Proxy, through: Redis, redis: Redis
 ) -> None:
     """It was sent, and may be stored: `not_stored` would be a lie."""
@@ -145,7 +147,7 @@ async def test_the_chunks_before_the_failed_one_are_stored(proxy: Proxy, through
 
 
 @pytest.mark.standalone("who is the master is not for one server to say")
-async def test_the_server_s_own_excuses_are_ridden_out(redis: Redis) -> None:
+async def test_temporary_errors_of_the_server_are_retried(redis: Redis) -> None:
     """A replica refuses writes until it is made a master again; so it goes after a failover."""
     await redis.replicaof("127.0.0.1", "1")
     try:
@@ -158,7 +160,7 @@ async def test_the_server_s_own_excuses_are_ridden_out(redis: Redis) -> None:
     assert await redis.xlen(STREAM) == 1
 
 
-async def test_a_full_server_is_ridden_out(redis: Redis) -> None:
+async def test_a_full_server_is_retried(redis: Redis) -> None:
     await redis.config_set("maxmemory", "1", **everywhere(redis))
     try:
         with pytest.raises(EmitError, match="maxmemory") as caught:

@@ -96,7 +96,7 @@ async def test_an_entry_that_a_foreign_consumer_still_handles_is_left_to_it_when
 
 
 @pytest.mark.parametrize(("verb", "consumer"), HOLDING)
-async def test_what_was_kept_is_found_again_when_another_is_kept_in_a_group_a_stranger_made_again(
+async def test_held_entries_are_restored_when_another_one_is_held_in_a_group_that_was_recreated(
     redis: Redis, verb: str, consumer: str
 ) -> None:
     """Else the group would have the consumer that says: what is not pending was settled."""
@@ -112,9 +112,7 @@ async def test_what_was_kept_is_found_again_when_another_is_kept_in_a_group_a_st
 
 
 @pytest.mark.parametrize(("verb", "consumer"), HOLDING)
-async def test_making_a_group_again_that_is_there_brings_back_nothing_that_was_settled(
-    redis: Redis, verb: str, consumer: str
-) -> None:
+async def test_recreating_an_existing_group_restores_no_settled_entry(redis: Redis, verb: str, consumer: str) -> None:
     entry_id, _ = await given(redis, 2)
     await settle(redis, entry_id, verb, delay_ms=60_000)
     await steal(redis, entry_id)
@@ -155,7 +153,7 @@ async def test_many_ledgers_are_read_in_pages(redis: Redis) -> None:
     assert await redis.hlen(SOURCE.ledger) == 1_500
 
 
-async def test_what_was_parked_in_a_lost_group_is_not_forgotten_before_it_is_given_back(redis: Redis) -> None:
+async def test_parked_entries_of_a_lost_group_are_kept_until_they_are_restored(redis: Redis) -> None:
     [entry_id] = await given(redis, 1)
     await settle(redis, entry_id, "park")
     await redis.xgroup_destroy(STREAM, GROUP)

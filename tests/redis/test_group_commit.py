@@ -118,9 +118,7 @@ async def test_a_command_that_is_refused_fails_its_own_emit_only(
     assert (len(results[3].stored), len(results[3].not_stored), results[3].unknown) == (1, 1, ())
 
 
-async def test_some_that_must_be_tried_again_hold_up_nobody_else(
-    proxy: Proxy, emitter: EventEmitter, redis: Redis
-) -> None:
+async def test_emits_that_are_retried_do_not_delay_others(proxy: Proxy, emitter: EventEmitter, redis: Redis) -> None:
     first = await held_up(proxy, emitter)
     rest = emit(emitter, 1, 2, 3)
     await asyncio.sleep(0)
@@ -133,7 +131,7 @@ async def test_some_that_must_be_tried_again_hold_up_nobody_else(
     assert await numbers(redis) == [0, 1, 2, 3, 3]
 
 
-async def test_a_slow_server_holds_callers_up_before_anything_of_theirs_is_kept(
+async def test_a_slow_server_makes_callers_wait_before_their_events_are_queued(
     proxy: Proxy, emitter: EventEmitter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapids._emit.group_commit.LONGEST_QUEUE", 10)

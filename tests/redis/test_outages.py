@@ -67,7 +67,9 @@ ALONE = pytest.mark.standalone("who is the master is not for one server to say")
 @pytest.mark.parametrize(
     "trouble", [kill_all, flush_scripts, pause, refuse_writes, pytest.param(be_a_replica, marks=ALONE)]
 )
-async def test_nothing_is_lost_and_it_goes_on(redis: Redis, trouble: Callable[[Redis], Awaitable[None]]) -> None:
+async def test_a_router_continues_after_an_outage_and_loses_nothing(
+    redis: Redis, trouble: Callable[[Redis], Awaitable[None]]
+) -> None:
     seen: list[int] = []
     emitter = make_emitter(redis, max_retries=100, retry_delay=0.02)
     async with running(collecting(redis, seen)):
@@ -82,7 +84,7 @@ async def test_nothing_is_lost_and_it_goes_on(redis: Redis, trouble: Callable[[R
     await check_keys(redis)
 
 
-async def test_failing_handlers_are_settled_through_it_all(redis: Redis) -> None:
+async def test_failing_handlers_are_settled_despite_outages(redis: Redis) -> None:
     """Scripts, letters and waiting times while every connection is cut again and again."""
     router = make_router(redis, max_deliveries=2, claim_min_idle_ms=500)
 
@@ -122,7 +124,7 @@ async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
     assert len([line for line in logged if "Redis is back" in line]) == 1, logged
 
 
-async def test_it_stops_in_the_middle_of_an_outage(redis_url: str) -> None:
+async def test_a_router_stops_during_an_outage(redis_url: str) -> None:
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
         async with running(collecting(through, [], shutdown_timeout=300)):
             await proxy.refuse()
@@ -144,7 +146,9 @@ async def test_an_answer_that_never_comes_is_a_time_out(redis: Redis, monkeypatc
 # --- the group is gone ----------------------------------------------------------------------------------------------
 
 
-async def test_a_destroyed_group_is_made_again_where_it_was(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_destroyed_group_is_recreated_at_its_old_position(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[int] = []
     async with running(collecting(redis, seen)):
         await make_emitter(redis).emit([DvOrder(number=1), DvOrder(number=2)])
@@ -157,7 +161,7 @@ async def test_a_destroyed_group_is_made_again_where_it_was(redis: Redis, caplog
     assert "the group was gone" in caplog.text
 
 
-async def test_a_flushed_server_is_begun_anew(redis: Redis) -> None:
+async def test_a_flushed_stream_starts_from_its_beginning_again(redis: Redis) -> None:
     seen: list[int] = []
     async with running(collecting(redis, seen)):
         for number in range(3):
@@ -167,7 +171,7 @@ async def test_a_flushed_server_is_begun_anew(redis: Redis) -> None:
     assert seen == [0, 1, 2]
 
 
-async def test_a_group_destroyed_while_a_handler_runs(redis: Redis) -> None:
+async def test_a_group_is_destroyed_while_a_handler_runs(redis: Redis) -> None:
     """The handler is not run a second time beside itself, and what it settles is no trouble."""
     seen: list[int] = []
     router, go_on = make_router(redis, block_ms=100, claim_min_idle_ms=200), asyncio.Event()
@@ -205,7 +209,7 @@ async def server(build: Build) -> AsyncIterator[OwnServer]:
         yield server
 
 
-async def test_a_server_killed_and_started_again_with_its_data(server: OwnServer) -> None:
+async def test_a_router_continues_on_a_restarted_server_with_its_data(server: OwnServer) -> None:
     seen: list[int] = []
     async with Redis.from_url(server.url) as redis:
         emitter = make_emitter(redis, max_retries=200, retry_delay=0.02)
@@ -227,7 +231,7 @@ async def _emit_all(emitter: object, count: int) -> None:
         await emitter.emit(DvOrder(number=number))  # type: ignore[attr-defined]
 
 
-async def test_a_server_killed_and_started_again_without_its_data(server: OwnServer) -> None:
+async def test_a_router_continues_on_a_restarted_server_without_its_data(server: OwnServer) -> None:
     seen: list[int] = []
     async with Redis.from_url(server.url) as redis, running(collecting(redis, seen)):
         await make_emitter(redis).emit(DvOrder(number=1))
@@ -240,7 +244,7 @@ async def test_a_server_killed_and_started_again_without_its_data(server: OwnSer
     assert seen == [1, 2]
 
 
-async def test_a_server_that_stays_away_is_no_dead_end_for_start(server: OwnServer) -> None:
+async def test_start_fails_with_an_error_while_the_server_is_unavailable(server: OwnServer) -> None:
     async with Redis.from_url(server.url) as redis:
         await server.kill()
         with pytest.raises(ConnectionError):

@@ -181,7 +181,9 @@ class OutageLog:
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_a_running_router_rides_it_out(site: Site, outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_running_router_survives_each_outage(
+    site: Site, outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
     router, seen, log = make_router(site.client, block_ms=100, claim_min_idle_ms=3_000), list[int](), OutageLog(caplog)
     go_on = asyncio.Event()
 
@@ -235,7 +237,7 @@ async def test_readonly_drops_the_connection_so_that_the_name_is_asked_again(sit
 
 
 @pytest.mark.parametrize("outage", [refused, swallowed, LOADING])
-async def test_a_router_does_not_start_and_says_why(site: Site, outage: Outage) -> None:
+async def test_a_router_does_not_start_during_an_outage_and_says_why(site: Site, outage: Outage) -> None:
     async with outage(site):
         with pytest.raises(RedisUnavailableError):
             await asyncio.wait_for(make_router(site.client).start(), 30)
@@ -245,7 +247,7 @@ async def test_a_router_does_not_start_and_says_why(site: Site, outage: Outage) 
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_an_emitter_rides_it_out_and_stores_once(site: Site, outage: Outage) -> None:
+async def test_an_emitter_survives_each_outage_and_stores_once(site: Site, outage: Outage) -> None:
     emitter = EventEmitter(site.client, STREAM, max_retries=500, retry_delay=0.02)
     await emitter.emit(OuSeen(number=0))
     async with outage(site):
@@ -259,7 +261,7 @@ async def test_an_emitter_rides_it_out_and_stores_once(site: Site, outage: Outag
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_an_emitter_that_gives_up_says_what_became_of_the_events(site: Site, outage: Outage) -> None:
+async def test_an_emitter_that_stops_retrying_reports_the_state_of_the_events(site: Site, outage: Outage) -> None:
     emitter = EventEmitter(site.client, STREAM, max_retries=2, retry_delay=0.001)
     await emitter.emit(OuSeen(number=0))
     event = OuSeen(number=1)

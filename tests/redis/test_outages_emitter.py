@@ -87,7 +87,7 @@ async def test_a_first_attempt_that_arrives_after_the_retry_is_not_carried_out(
     assert (await ids(redis))[1] == entry_id
 
 
-async def test_what_others_stored_meanwhile_is_not_taken_for_it(proxy: Proxy, through: Redis, redis: Redis) -> None:
+async def test_entries_that_others_stored_are_not_mistaken_for_it(proxy: Proxy, through: Redis, redis: Redis) -> None:
     emitter, other = EventEmitter(through, STREAM, retry_delay=0.01), EventEmitter(redis, STREAM)
     await emitter.emit(OuSent(number=0))
     proxy.hold_up(b"XADD")
@@ -131,7 +131,7 @@ async def test_an_answer_that_hides_the_others_stores_nothing_twice(proxy: Proxy
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
-async def test_what_was_trimmed_away_meanwhile_is_unknown(
+async def test_an_entry_that_was_trimmed_before_the_look_is_unknown(
     proxy: Proxy, through: Redis, redis: Redis, trimmed: bool
 ) -> None:
     """Not among the entries that came since: but it may have been, and been trimmed away."""
@@ -214,7 +214,7 @@ async def _one_by_one(emitter: EventEmitter, numbers: range) -> None:
 
 
 @pytest.mark.standalone("there is no replica")
-async def test_without_a_replica_it_is_stored_and_said_to_be(redis: Redis) -> None:
+async def test_without_a_replica_an_event_is_reported_as_stored(redis: Redis) -> None:
     event = OuSent(number=1)
     with pytest.raises(EmitError, match="0 of 1 replicas") as caught:
         await EventEmitter(redis, STREAM, replicas=1, max_retries=3).emit(event)
@@ -223,7 +223,7 @@ async def test_without_a_replica_it_is_stored_and_said_to_be(redis: Redis) -> No
 
 
 @pytest.mark.parametrize("attempts", [2, 3])
-async def test_what_is_stored_and_no_replica_confirmed_is_not_taken_for_done(
+async def test_an_event_stored_without_confirmation_by_a_replica_is_not_done(
     proxy: Proxy, through: Redis, attempts: int
 ) -> None:
     """Its answer is lost; it is found to be stored; then the replicas cannot be asked for."""
@@ -266,7 +266,7 @@ async def test_a_replica_has_it_when_emit_returns(replicated: tuple[Redis, Redis
     assert len(caught.value.stored) == 2
 
 
-async def test_a_lost_answer_does_not_do_away_with_the_replicas(replicated: tuple[Redis, Redis]) -> None:
+async def test_a_lost_answer_does_not_skip_the_wait_for_replicas(replicated: tuple[Redis, Redis]) -> None:
     """Looked up and found, it is stored: whether replicas have it is another question, and still to be answered."""
     redis, replica = replicated
     path = redis.connection_pool.connection_kwargs["path"]
@@ -285,7 +285,7 @@ async def test_a_lost_answer_does_not_do_away_with_the_replicas(replicated: tupl
     assert await numbers(redis) == [0, 1, 2]
 
 
-async def test_what_was_trimmed_of_older_ones_is_no_matter(
+async def test_trimmed_older_entries_do_not_matter(
     proxy: Proxy, through: Redis, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the entry to look behind is left, but one that is older than the write: so none is missing since."""

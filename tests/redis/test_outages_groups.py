@@ -101,7 +101,7 @@ async def _is_held(redis: Redis, ids: list[str]) -> bool:
     return await made_again(redis) and await ids_held(redis) == set(ids)
 
 
-async def test_what_a_process_held_whose_leases_lapsed_is_not_taken_for_another_s(
+async def test_entries_of_a_process_whose_leases_lapsed_are_run_by_one_consumer(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others made the group again while it stood still: nobody has what it held, so that nobody would run it."""
@@ -120,7 +120,7 @@ async def test_what_a_process_held_whose_leases_lapsed_is_not_taken_for_another_
     await check_keys(redis)
 
 
-async def test_it_does_not_matter_how_often(redis: Redis) -> None:
+async def test_a_group_may_be_lost_any_number_of_times(redis: Redis) -> None:
     fleet = Fleet(redis, 3, claim_min_idle_ms=300)
     async with running(*fleet.routers):
         ids = await fleet.emit(*range(30))
@@ -143,7 +143,7 @@ async def fail_for_good(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("fail", [fail_again, fail_for_good])
-async def test_what_fails_meanwhile_is_tried_again_or_a_letter(
+async def test_a_failure_while_the_group_is_lost_is_retried_or_becomes_a_letter(
     redis: Redis, fail: Callable[[Fleet], Awaitable[None]]
 ) -> None:
     fleet = Fleet(redis, 2, redelivery_backoff=constant(0.05))
@@ -180,7 +180,7 @@ async def test_a_flushed_stream_is_read_from_its_beginning(redis: Redis, caplog:
     assert len([record for record in caplog.records if "recreated" in record.getMessage()]) <= 2  # events, replays
 
 
-async def test_what_was_emitted_before_it_came_back_is_read(redis: Redis) -> None:
+async def test_an_event_emitted_before_the_group_is_recreated_is_read(redis: Redis) -> None:
     fleet = Fleet(redis, 1)
     fleet.go_on.set()
     async with running(*fleet.routers):
@@ -196,7 +196,7 @@ async def test_what_was_emitted_before_it_came_back_is_read(redis: Redis) -> Non
 
 
 @pytest.mark.parametrize("parks", [False, True])
-async def test_what_waits_or_is_parked_goes_on_doing_so(redis: Redis, parks: bool) -> None:
+async def test_waiting_and_parked_entries_survive_the_loss_of_a_group(redis: Redis, parks: bool) -> None:
     fleet = Fleet(redis, 1, redelivery_backoff=constant(1.0), max_deliveries=2, dlq_stream=None if parks else DLQ)
     fleet.go_on.set()
     fleet.fails[1] = NonRetryableError("for good") if parks else ValueError("again")
@@ -217,7 +217,7 @@ async def _has(redis: Redis, consumer: bytes, entry_id: str) -> bool:
     return [(row["consumer"], row["message_id"]) for row in await pending(redis)] == [(consumer, entry_id.encode())]
 
 
-async def test_what_waited_is_not_lost_when_somebody_else_makes_the_group_again(redis: Redis) -> None:
+async def test_a_waiting_entry_is_not_lost_when_another_client_recreates_the_group(redis: Redis) -> None:
     seen: list[int] = []
     router = make_router(redis)
 
@@ -240,7 +240,7 @@ async def test_what_waited_is_not_lost_when_somebody_else_makes_the_group_again(
         await until_settled(redis)
 
 
-async def test_what_was_parked_is_found_again_after_somebody_else_made_the_group_again(redis: Redis) -> None:
+async def test_a_parked_entry_is_restored_after_another_client_recreated_the_group(redis: Redis) -> None:
     router = make_router(redis, dlq_stream=None)
 
     @router.on(DvOrder)

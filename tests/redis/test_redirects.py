@@ -38,7 +38,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "PAUSE", 0)
 
 
-async def test_what_has_its_answer_is_not_sent_again() -> None:
+async def test_a_command_with_an_answer_is_not_sent_again() -> None:
     nodes = Nodes([b"2"])
     replies = [b"1", MovedError(MOVED), ResponseError("no")]
     followed = await follow(nodes, replies, [b"a", b"b", b"c"], nodes.again)
@@ -47,7 +47,7 @@ async def test_what_has_its_answer_is_not_sent_again() -> None:
     assert nodes.calls == [("moved", "10.0.0.2:7000"), ("again", [b"b"])]
 
 
-async def test_what_is_on_its_way_is_asked_for_where_it_goes_and_what_has_moved_at_its_new_home() -> None:
+async def test_a_migrating_slot_is_asked_at_its_target_and_a_moved_one_at_its_new_node() -> None:
     nodes = Nodes([b"1"], [b"2"])
     replies = [AskError(ASK), MovedError(MOVED)]
     assert await follow(nodes, replies, [b"a", b"b"], nodes.again) == [b"1", b"2"]
@@ -63,7 +63,7 @@ async def test_the_target_of_a_move_may_send_on_as_well() -> None:
     assert await follow(nodes, [AskError(ASK)], [b"a"], nodes.again) == [b"1"]
 
 
-async def test_nodes_that_do_not_agree_are_not_asked_for_ever() -> None:
+async def test_nodes_that_disagree_are_not_asked_for_ever() -> None:
     nodes = Nodes(*[[MovedError(MOVED)]] * 100)
     (reply,) = await follow(nodes, [MovedError(MOVED)], [b"a"], nodes.again)
     assert isinstance(reply, MovedError)

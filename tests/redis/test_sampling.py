@@ -20,7 +20,7 @@ async def sample(redis: Redis) -> Sample | None:
     return read_positions.sample_in(reply)
 
 
-async def test_there_is_none_of_what_is_not_there(redis: Redis) -> None:
+async def test_a_missing_stream_has_no_sample(redis: Redis) -> None:
     assert await sample(redis) is None
     await redis.xgroup_create(STREAM, "another", "0", mkstream=True)
     assert await sample(redis) is None
@@ -54,7 +54,7 @@ async def test_a_stream_that_is_half_read(redis: Redis) -> None:
     assert (seen.added, seen.read, seen.later) == ((6, 2, None) if counts else (None, None, "5-1"))
 
 
-async def test_one_that_is_read_to_its_end(redis: Redis) -> None:
+async def test_a_stream_that_is_read_to_its_end(redis: Redis) -> None:
     await redis.xadd(STREAM, {"a": "b"}, id="1-1")
     await redis.xgroup_create(STREAM, GROUP, "$")
     seen = await sample(redis)

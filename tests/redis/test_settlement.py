@@ -139,7 +139,7 @@ async def test_an_entry_whose_letter_cannot_be_written_stays_pending(redis: Redi
 
 
 @pytest.mark.parametrize("verb", ["keep", "park", "hand_back"])
-async def test_who_lost_the_entry_writes_nothing_but_what_is_done(redis: Redis, verb: str) -> None:
+async def test_a_consumer_that_lost_an_entry_records_only_finished_handlers(redis: Redis, verb: str) -> None:
     entry_id = await given_to(redis, "another")
     ledger = Ledger(frozenset({"done"}), frozenset({"pay"}), recorded=7)
 
@@ -151,13 +151,13 @@ async def test_who_lost_the_entry_writes_nothing_but_what_is_done(redis: Redis, 
     assert await letters(redis, DLQ) == []
 
 
-async def test_who_lost_the_entry_but_finished_it_acknowledges_it(redis: Redis) -> None:
+async def test_a_consumer_that_lost_an_entry_but_finished_it_acknowledges_it(redis: Redis) -> None:
     entry_id = await given_to(redis, "another")
     assert await settle(redis, entry_id) == "lost"
     assert await state_of(redis) == NOTHING
 
 
-async def test_who_lost_the_entry_writes_no_letter_for_it(redis: Redis) -> None:
+async def test_a_consumer_that_lost_an_entry_writes_no_letter(redis: Redis) -> None:
     entry_id = await given_to(redis, "another")
     assert await settle(redis, entry_id, letters=[letter("pay")]) == "lost"
     assert await letters(redis, DLQ) == []
@@ -185,7 +185,7 @@ async def test_a_kept_entry_is_given_out_when_it_is_due(redis: Redis) -> None:
     assert Ledger.load(entry.ledger).done == {"done"}
 
 
-async def test_a_handed_back_entry_is_due_at_once_and_its_delivery_does_not_count(redis: Redis) -> None:
+async def test_a_released_entry_is_due_at_once_and_its_delivery_does_not_count(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "hand_back", deliveries=0) == "handed_back"
     claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
@@ -203,7 +203,7 @@ async def test_a_parked_entry_is_given_to_nobody(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("verb", ["keep", "park", "hand_back"])
-async def test_an_entry_trimmed_meanwhile_is_not_kept(redis: Redis, verb: str) -> None:
+async def test_an_entry_that_was_trimmed_is_not_kept(redis: Redis, verb: str) -> None:
     entry_id = await given_to(redis, "me")
     await redis.xdel(STREAM, entry_id)
     assert await settle(redis, entry_id, verb, letters=[letter("ship")]) == "trimmed"
@@ -218,7 +218,7 @@ def whole_letter(handler: str, entry_id: bytes, group: str = GROUP) -> Letter:
     return Letter(handler, [part for name, value in fields.items() for part in (name.encode(), value)])
 
 
-async def test_letters_of_what_is_gone_are_written_once(redis: Redis) -> None:
+async def test_letters_of_a_trimmed_entry_are_written_once(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     await redis.xtrim(STREAM, maxlen=0, approximate=False)
     await redis.xack(STREAM, GROUP, entry_id)
@@ -232,7 +232,7 @@ async def test_letters_of_what_is_gone_are_written_once(redis: Redis) -> None:
     assert await state_of(redis) == NOTHING
 
 
-async def test_letters_of_what_is_pending_are_buried_with_its_acknowledgement(redis: Redis) -> None:
+async def test_letters_of_a_pending_entry_are_written_with_its_acknowledgement(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "bury", letters=[letter("pay")]) == "acked"
     assert await settle(redis, entry_id, "bury", letters=[letter("pay")], consumer="another") == "buried"
@@ -242,7 +242,7 @@ async def test_letters_of_what_is_pending_are_buried_with_its_acknowledgement(re
     assert await _pending(redis) == [("me", 1)]
 
 
-async def test_a_delay_of_ages_is_no_trouble(redis: Redis) -> None:
+async def test_a_very_long_delay_is_accepted(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "keep", delay_ms=round(1e300)) == "kept"
     claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
@@ -262,7 +262,7 @@ async def test_renewing_keeps_an_entry_young_and_its_count_as_it_is(redis: Redis
     assert row["times_delivered"] == 1
 
 
-async def test_renewing_takes_back_nothing_and_loses_no_ghost(redis: Redis) -> None:
+async def test_renewing_takes_no_entry_of_another_consumer_and_keeps_trimmed_ones(redis: Redis) -> None:
     commands, entry_id = SharedPool(redis, STREAM), await given_to(redis, "another")
     assert await groups.renew(commands, SOURCE, "me", [entry_id, b"1-1"]) == [entry_id, b"1-1"]
     await redis.xdel(STREAM, entry_id)
@@ -308,7 +308,7 @@ async def test_failed_attempts_come_through_the_script_as_they_were(redis: Redis
     assert Ledger.load(await redis.hget(SOURCE.ledger, entry_id)).attempts == LOGS
 
 
-async def test_who_lost_the_entry_leaves_the_attempts_that_are_known(redis: Redis) -> None:
+async def test_a_consumer_that_lost_an_entry_keeps_the_recorded_attempts(redis: Redis) -> None:
     entry_id = await given_to(redis, "another")
     await redis.hset(SOURCE.ledger, entry_id, Ledger(recorded=1, attempts=LOGS).dump())
 
@@ -338,7 +338,7 @@ async def test_a_ledger_without_attempts_stays_without(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("stored", [{}, [], 7, "x", None, {"pay": {}}, {"pay": [[{"a": [None]}]]}], ids=repr)
-async def test_whatever_is_stored_for_attempts_an_entry_is_settled(redis: Redis, stored: Any) -> None:
+async def test_an_entry_is_settled_whatever_its_stored_attempts_are(redis: Redis, stored: Any) -> None:
     entry_id = await given_to(redis, "me")
     ledger = {"n": 1, "done": [], "dead": [], "gave_up": [], "waits": {}, "attempts": stored}
     await redis.hset(SOURCE.ledger, entry_id, orjson.dumps(ledger))
@@ -366,13 +366,13 @@ async def test_an_entry_whose_dead_letter_a_failover_undid_is_not_settled_withou
     assert (stored.done, stored.dead) == ({"mail", "ship"}, set())
 
 
-async def test_nor_by_one_that_has_lost_it_besides(redis: Redis) -> None:
+async def test_an_entry_whose_dead_letter_a_failover_undid_is_not_settled_by_another_consumer(redis: Redis) -> None:
     entry_id = await given_to(redis, "another")
     assert await settle(redis, entry_id, taken_with=TAKEN_WITH.dump()) == "lost"
     assert await _pending(redis) == [("another", 1)]
 
 
-async def test_what_the_ledger_still_tells_is_not_undone(redis: Redis) -> None:
+async def test_a_dead_letter_that_is_in_the_ledger_is_not_undone(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     await redis.hset(SOURCE.ledger, entry_id, TAKEN_WITH.dump())
     assert await settle(redis, entry_id, taken_with=TAKEN_WITH.dump()) == "acked"

@@ -53,7 +53,7 @@ async def trim(redis: Redis, *, least_age_ms: int = 60_000, most: int = 1_000) -
 IDS = ("1-1", "2-1", "3-1", "4-1", "5-1")
 
 
-async def test_what_all_groups_have_settled_goes_but_for_the_last_they_read(redis: Redis) -> None:
+async def test_entries_that_all_groups_settled_are_removed_except_the_last_one_read(redis: Redis) -> None:
     await add(redis, *IDS)
     await group(redis, reads=5, settles=IDS)
     await group(redis, "another", reads=4, settles=IDS[:4])
@@ -69,7 +69,7 @@ async def test_a_stream_all_of_which_is_settled_keeps_one_entry(redis: Redis) ->
     assert await trim(redis) == Trim(0, 1, None)
 
 
-async def test_what_is_pending_stays_whoever_has_it_and_all_behind_it(redis: Redis) -> None:
+async def test_a_pending_entry_and_all_after_it_stay(redis: Redis) -> None:
     await add(redis, *IDS)
     await group(redis, reads=5, settles=["1-1", "3-1", "5-1"])
     await redis.xclaim(STREAM, GROUP, "rapids:parked", 0, ["2-1"])
@@ -80,7 +80,7 @@ async def test_what_is_pending_stays_whoever_has_it_and_all_behind_it(redis: Red
     assert done.unsettled.age > 1e9, "since 1970, as its id says"
 
 
-async def test_one_that_is_pending_and_the_last_read_is_told(redis: Redis) -> None:
+async def test_a_pending_entry_that_is_the_last_one_read_is_reported(redis: Redis) -> None:
     await add(redis, *IDS)
     await group(redis, reads=2, settles=["1-1"])
     done = await trim(redis)
@@ -88,7 +88,7 @@ async def test_one_that_is_pending_and_the_last_read_is_told(redis: Redis) -> No
     assert (done.unsettled.entry_id, done.unsettled.consumer) == ("2-1", "worker")
 
 
-async def test_what_a_group_has_not_read_stays(redis: Redis) -> None:
+async def test_entries_that_a_group_has_not_read_stay(redis: Redis) -> None:
     await add(redis, *IDS)
     await group(redis, reads=5, settles=IDS)
     await group(redis, "slow", reads=2, settles=IDS[:2])
@@ -138,12 +138,12 @@ async def test_while_its_own_group_is_lost_nothing_is_removed(redis: Redis) -> N
     assert (await trim(redis)).removed == 1
 
 
-async def test_a_stream_that_is_not_there_is_not_made(redis: Redis) -> None:
+async def test_a_missing_stream_is_not_created(redis: Redis) -> None:
     assert await trim(redis) == Trim(0, 0, None)
     assert await redis.keys("*") == []
 
 
-async def test_what_is_young_stays_and_one_entry_that_is_not(redis: Redis) -> None:
+async def test_young_entries_and_one_older_entry_stay(redis: Redis) -> None:
     young = [as_text(await redis.xadd(STREAM, {"a": "b"})) for _ in range(3)]
     await group(redis, reads=3, settles=young)
     assert (await trim(redis)).removed == 0, "none of them is old enough"
@@ -181,7 +181,7 @@ async def test_ids_are_compared_as_whole_numbers(redis: Redis, ids: Sequence[str
     assert (done.unsettled.group, done.unsettled.entry_id) == (GROUP, ids[2])
 
 
-async def test_that_it_was_trimmed_is_told_for_a_while(redis: Redis) -> None:
+async def test_a_trimmed_stream_is_reported_for_some_time(redis: Redis) -> None:
     await add(redis, *IDS)
     await group(redis, reads=1, settles=IDS[:1])
     await trim(redis)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 KEY = "{orders}:kept"
 
 
-async def test_it_changes_hands_and_the_client_follows() -> None:
+async def test_the_client_follows_a_failover() -> None:
     async with Cluster() as cluster, cluster.client() as client:
         assert len(await cluster.masters()) == 3
         await client.set(KEY, "1")

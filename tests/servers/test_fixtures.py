@@ -41,7 +41,7 @@ def test_a_test_about_one_machine_runs_on_one(servers: Servers, request: pytest.
 @pytest.mark.standalone("is about pytest itself")
 @pytest.mark.parametrize("server", ["sentinel", "cluster"])
 @pytest.mark.slow
-def test_where_there_are_several_machines_it_is_left_out_and_the_reason_told(
+def test_a_test_about_one_machine_is_left_out_on_several_with_its_reason(
     pytestconfig: pytest.Config, server: str
 ) -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--server", server, __file__]
@@ -52,7 +52,7 @@ def test_where_there_are_several_machines_it_is_left_out_and_the_reason_told(
     assert "skipped" not in output
 
 
-def test_each_name_is_of_servers_and_no_other_is() -> None:
+def test_only_names_of_servers_are_accepted() -> None:
     for name in NAMES:
         servers = servers_named(name)
         servers.close()

@@ -73,7 +73,7 @@ async def test_sites_at_the_same_time_never_get_the_same_port(monkeypatch: pytes
     assert len(set(ports)) == 40
 
 
-async def test_a_port_is_kept_for_a_node_that_is_down_and_refuses_connections_meanwhile() -> None:
+async def test_the_port_of_a_node_that_is_down_is_reserved_and_refuses_connections() -> None:
     home = Site()
     node = Node(home, NEWEST, "node-0", KEEPS_NOTHING)
     try:

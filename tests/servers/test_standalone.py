@@ -35,7 +35,7 @@ async def test_a_unix_socket_and_no_port() -> None:
                 await client.ping()
 
 
-async def test_tls_for_those_who_trust_its_authority() -> None:
+async def test_tls_works_for_clients_that_trust_its_authority() -> None:
     async with Standalone(WITH_TLS, tls=True) as server:
         async with Redis.from_url(server.url) as client:
             assert await client.ping()
@@ -44,7 +44,7 @@ async def test_tls_for_those_who_trust_its_authority() -> None:
                 await client.ping()
 
 
-async def test_a_user_who_may_do_little() -> None:
+async def test_a_user_with_few_rights_is_restricted() -> None:
     reader = {"username": "reader", "password": "secret"}
     async with Standalone(users=("reader on >secret ~a:* +get",)) as server, server.client(**reader) as client:
         assert await client.get("a:1") is None

@@ -89,14 +89,14 @@ async def test_every_command_the_page_allows_is_used() -> None:
 
 
 @pytest.mark.parametrize("taken", ["+eval", "+xinfo|consumers", "+zmscore", "~{orders:events}:*"])
-async def test_who_lacks_one_is_told_of_it(taken: str) -> None:
+async def test_a_user_that_lacks_a_command_gets_an_error_that_names_it(taken: str) -> None:
     async with restricted(NEWEST, taken) as (server, client):
         with pytest.raises((RedisError, AssertionError, TimeoutError)):  # another one for each
             await asyncio.wait_for(everything(server, client), 30)
         assert await refused(server.node)
 
 
-async def test_another_s_stream_is_out_of_reach() -> None:
+async def test_a_stream_of_another_user_cannot_be_reached() -> None:
     async with restricted(NEWEST) as (_, client):
         with pytest.raises(EmitError, match="permission"):
             await EventEmitter(client, "payments:events").emit(DvOrder(number=1))

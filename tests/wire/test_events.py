@@ -192,7 +192,7 @@ class WireAliased(BaseEvent):
     price: float = Field(validation_alias=AliasChoices("cost", "amount"), serialization_alias="sum")
 
 
-def test_aliases_are_the_models_business_and_names_are_the_wires() -> None:
+def test_the_wire_has_field_names_and_not_aliases() -> None:
     event = WireAliased.model_validate({"orderId": "a", "amount": 2})
 
     assert data_of(event) == {"order_id": "a", "price": 2.0}

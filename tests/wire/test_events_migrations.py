@@ -55,7 +55,7 @@ def test_a_migrated_class_is_written_with_its_version_and_read_back() -> None:
     assert round_trip(event) == event
 
 
-def test_what_is_injected_for_migrations_is_not_held_against_a_forbidding_class() -> None:
+def test_fields_injected_for_migrations_are_accepted_by_a_forbidding_class() -> None:
     assert round_trip(WireForbidding(name="a")).model_dump()["name"] == "a"
     event = decoded(entry(event_type="wire.forbidding", schema_version="1", data='{"title":"b"}'))
     assert isinstance(event, WireForbidding)
@@ -79,7 +79,7 @@ class WireOpenMigrated(BaseEvent):
         return data
 
 
-def test_what_is_injected_for_migrations_does_not_stay_in_an_event_that_takes_extra_fields() -> None:
+def test_fields_injected_for_migrations_do_not_stay_in_an_event_with_extra_fields() -> None:
     event = WireOpenMigrated.model_validate({"name": "a", "nick": "b"})
     assert round_trip(event) == event
 
@@ -129,7 +129,7 @@ def test_whatever_a_migration_raises_is_a_bad_entry(how: str, said: str) -> None
     assert len(str(raised.value)) < 10_000
 
 
-def test_a_name_no_class_knows_is_told_in_bounds() -> None:
+def test_an_unknown_type_name_is_shortened_in_the_error() -> None:
     with pytest.raises(DeserializationError, match=r"x{4000}") as raised:
         decoded(entry(event_type="wire.computed", data=json.dumps({"price": 1, "x" * 1_000_000: 2})))
     assert len(str(raised.value)) < 10_000

@@ -41,7 +41,7 @@ def test_an_optional_field_may_be_missing_or_empty(field: str, value: str | None
     assert decoded(entry(**{field: value})) == decoded(entry())
 
 
-def test_of_a_repeated_field_none_is_believed() -> None:
+def test_a_repeated_field_is_an_error() -> None:
     for name in EVENT_FIELDS:
         with pytest.raises(DeserializationError, match="repeated"):
             decoded([*entry(), name, b"{}"])
@@ -93,7 +93,7 @@ def test_metadata_that_is_no_json_object_is_an_error(event_type: str, metadata: 
         decoded(entry(event_type=event_type, metadata=metadata, data='{"order_id":"a","total":1}'))
 
 
-def test_nothing_in_data_passes_for_a_common_field() -> None:
+def test_data_cannot_replace_a_common_field() -> None:
     forged = {"id": "forged", "timestamp": "1999-01-01T00:00:00Z", "correlation_id": "forged", "causation_id": "forged"}
     data = json.dumps({"order_id": "a", "total": 1.5, **forged, "metadata": {"forged": True}})
 
@@ -103,7 +103,7 @@ def test_nothing_in_data_passes_for_a_common_field() -> None:
 
 
 @pytest.mark.parametrize("timestamp", ["yesterday", "2026-13-01", "nan", "1e999", b"\xff", "0001-01-01T00:00:00+23:00"])
-def test_a_time_that_is_none_is_an_error(timestamp: str | bytes) -> None:
+def test_an_unreadable_time_is_an_error(timestamp: str | bytes) -> None:
     with pytest.raises(DeserializationError):
         decoded(entry(timestamp=timestamp))
 
@@ -115,7 +115,7 @@ def test_bytes_that_are_no_text_are_an_error(field: str) -> None:
 
 
 @pytest.mark.parametrize("event_type", [None, b"", b"\xff", "x" * (TYPE_LIMIT + 1), b"\xc3\xa4" * (TYPE_LIMIT + 1)])
-def test_an_event_type_that_is_none_is_an_error_without_a_type(event_type: bytes | str | None) -> None:
+def test_an_unreadable_event_type_is_an_error_without_a_type(event_type: bytes | str | None) -> None:
     fields = entry(event_type=event_type)
     assert event_type_in(fields) is None
     with pytest.raises(DeserializationError, match="there is no readable event_type") as raised:
@@ -209,7 +209,7 @@ COUNTS = [b"", b"x", b"-1", b"\xff", b"9" * 5_000, "\u0663".encode()]
 
 
 @pytest.mark.parametrize("count", COUNTS, ids=lambda count: f"{count!r:.10}")
-def test_a_replay_count_that_is_none_counts_as_the_first(count: bytes) -> None:
+def test_an_unreadable_replay_count_counts_as_the_first(count: bytes) -> None:
     replay = StoredEvent.read([*entry(), b"replay_of", b"\xff", b"replay_count", count]).replay()
     assert replay is not None
     assert (replay.handler, replay.count) == ("", 1)

@@ -125,13 +125,13 @@ def test_any_entry_comes_back_byte_for_byte(fields: list[bytes]) -> None:
 
 
 @given(pairs_of_bytes, st.text(max_size=10).filter(lambda text: text.isprintable()))
-def test_a_replay_is_taken_apart_into_what_it_was_made_of(fields: list[bytes], handler: str) -> None:
+def test_a_replay_is_split_into_its_letter_and_its_entry(fields: list[bytes], handler: str) -> None:
     replayed = replay_fields(letter(fields), handler=handler, letter_id="9-0")
     assert taken_apart(replayed) == (fields, Replay(handler, "9-0", 1, "7-1"))
 
 
 @given(pairs_of_bytes)
-def test_what_is_no_replay_is_left_as_it_is(fields: list[bytes]) -> None:
+def test_an_entry_that_is_no_replay_is_left_as_it_is(fields: list[bytes]) -> None:
     assert taken_apart(fields) == (fields, None)
     assert taken_apart([]) == ([], None)
 
@@ -147,7 +147,7 @@ def test_the_attempts_of_a_letter_are_read_back() -> None:
 
 
 @pytest.mark.parametrize("stored", [None, b"", b"[]", b"x", b"\xff", b"[" * 100_000, b"7", b'{"pay":[]}'], ids=repr)
-def test_a_letter_that_tells_of_no_attempts_has_none(stored: bytes | None) -> None:
+def test_a_letter_without_an_attempts_field_has_no_attempts(stored: bytes | None) -> None:
     fields = [] if stored is None else [b"attempts", stored]
     assert LetterRead.of([b"handler", b"pay", *fields]).attempts() == NO_ATTEMPTS
 
@@ -185,7 +185,7 @@ def test_a_letter_of_rapids_streams_gets_what_an_event_must_have() -> None:
 
 
 @pytest.mark.parametrize("entry_id", [b"", b"x", b"\xff", b"9" * 30 + b"-0", b"-1"])
-def test_a_nonsensical_entry_id_is_no_trouble(entry_id: bytes) -> None:
+def test_an_unreadable_entry_id_is_accepted(entry_id: bytes) -> None:
     assert values(original_fields([b"original_msg_id", entry_id]))[b"timestamp"] == b"1970-01-01T00:00:00+00:00"
 
 

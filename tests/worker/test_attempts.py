@@ -91,7 +91,7 @@ async def test_a_handler_may_have_fewer_retries_than_the_router(redis: Redis) ->
     assert handler.runs == [(1, 1), (2, 1)]
 
 
-async def test_it_is_dead_after_the_last_delivery(redis: Redis) -> None:
+async def test_a_handler_is_dead_after_the_last_delivery(redis: Redis) -> None:
     handler = Failing(*(ValueError(f"no. {number}") for number in range(10)))
     letter = await fate_of(redis, handler, {"max_deliveries": 3}, retries=1)
     assert handler.runs == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
@@ -106,7 +106,7 @@ async def test_max_deliveries_of_one_means_no_second_delivery(redis: Redis) -> N
     assert handler.runs == [(1, 1)]
 
 
-async def test_the_backoff_is_asked_after_each_failed_attempt_and_waited_for(redis: Redis) -> None:
+async def test_the_backoff_decides_the_wait_after_each_failed_attempt(redis: Redis) -> None:
     asked: list[int] = []
 
     def backoff(failures: int) -> float:
@@ -143,14 +143,14 @@ async def test_the_redelivery_backoff_is_waited_for_between_deliveries(redis: Re
 
 
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), -5.0, "soon", None])
-async def test_a_backoff_that_answers_nonsense_is_no_wait(redis: Redis, nonsense: Any) -> None:
+async def test_a_backoff_that_returns_no_valid_number_means_no_wait(redis: Redis, nonsense: Any) -> None:
     handler = Failing(ValueError(), ValueError())
     options = {"redelivery_backoff": lambda failures: nonsense}
     await asyncio.wait_for(fate_of(redis, handler, options, retries=1, backoff=lambda failures: nonsense), 30)
     assert handler.runs == [(1, 1), (1, 2), (2, 1)]
 
 
-async def test_a_backoff_that_raises_is_no_wait(redis: Redis) -> None:
+async def test_a_backoff_that_raises_means_no_wait(redis: Redis) -> None:
     def broken(failures: int) -> float:
         raise KeyError
 
@@ -262,7 +262,7 @@ async def test_non_retryable_error_is_dead_at_once(redis: Redis) -> None:
     assert letter[b"error_type"] == b"rapids.exceptions.NonRetryableError"
 
 
-async def test_non_retryable_error_around_a_cause_is_told_by_its_cause(redis: Redis) -> None:
+async def test_non_retryable_error_around_a_cause_is_described_by_its_cause(redis: Redis) -> None:
     letter = await fate_of(redis, Failing(NonRetryableError("pay", KeyError("amount"), "event-1")))
     assert (letter[b"error_type"], letter[b"error"]) == (b"KeyError", b"'amount'")
 
@@ -320,7 +320,7 @@ async def test_no_error_of_a_handler_s_own_ends_the_router(redis: Redis, error: 
     assert handler.runs == [(1, 1), (1, 2)]
 
 
-async def test_a_group_of_errors_is_told_whole(redis: Redis) -> None:
+async def test_all_errors_of_an_exception_group_are_described(redis: Redis) -> None:
     letter = await fate_of(
         redis, Failing(ExceptionGroup("both", [ValueError("one"), KeyError("two")])), {"max_deliveries": 1}
     )
@@ -329,7 +329,7 @@ async def test_a_group_of_errors_is_told_whole(redis: Redis) -> None:
     assert b"two" in letter[b"traceback"]
 
 
-async def test_an_error_that_cannot_be_told_is_a_dead_letter_all_the_same(redis: Redis) -> None:
+async def test_an_error_that_cannot_be_described_is_a_dead_letter_too(redis: Redis) -> None:
     class DvUntellableError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
@@ -376,7 +376,7 @@ async def test_an_entry_delivered_too_often_is_dead_without_being_run(redis: Red
 # --- where it failed ------------------------------------------------------------------------------------------------
 
 
-async def test_a_letter_tells_where_in_the_user_s_code_it_failed(redis: Redis) -> None:
+async def test_a_letter_has_the_position_in_the_users_code(redis: Redis) -> None:
     async def pay(event: DvOrder) -> None:
         await asyncio.wait_for(declined(), 30)
 
@@ -388,7 +388,7 @@ async def test_a_letter_tells_where_in_the_user_s_code_it_failed(redis: Redis) -
     assert letter[b"position"].decode() == f"{__name__}:{line} {declined.__qualname__}"
 
 
-async def test_a_time_out_tells_where_the_handler_was(redis: Redis) -> None:
+async def test_a_time_out_has_the_position_of_the_handler(redis: Redis) -> None:
     async def pay(event: DvOrder) -> None:
         await asyncio.Event().wait()
 

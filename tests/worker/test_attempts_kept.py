@@ -57,7 +57,7 @@ def attempts_of(letter: DeadLetter) -> list[tuple[int, int, str]]:
     return [(attempt.delivery, attempt.attempt, attempt.error) for attempt in letter.attempts]
 
 
-async def test_a_letter_tells_every_attempt_the_last_one_included(redis: Redis) -> None:
+async def test_a_letter_has_every_attempt_including_the_last_one(redis: Redis) -> None:
     router = make_router(redis, consumer="worker-1", max_deliveries=3, redelivery_backoff=constant(0.05))
     router.on(DvOrder, retries=1)(Failing())
     before = datetime.now(UTC) - timedelta(milliseconds=1)
@@ -85,7 +85,7 @@ async def test_a_letter_tells_every_attempt_the_last_one_included(redis: Redis) 
     await check_keys(redis)
 
 
-async def test_one_that_is_not_tried_again_has_one(redis: Redis) -> None:
+async def test_a_failure_that_is_not_retried_has_one_attempt(redis: Redis) -> None:
     router = make_router(redis, consumer="worker-1")
 
     @router.on(DvOrder)
@@ -100,7 +100,7 @@ async def test_one_that_is_not_tried_again_has_one(redis: Redis) -> None:
     assert attempt == Attempt(1, 1, attempt.at, "worker-1", "rapids.exceptions.NonRetryableError", "declined")
 
 
-async def test_an_entry_that_cannot_be_read_has_one_too(redis: Redis) -> None:
+async def test_an_unreadable_entry_has_one_attempt(redis: Redis) -> None:
     await redis.xadd(STREAM, fields_of(DvOrder()) | {b"data": b"no JSON"})  # type: ignore[arg-type]
     router = make_router(redis, consumer="worker-1")
     router.on(DvOrder)(Failing())
@@ -111,7 +111,7 @@ async def test_an_entry_that_cannot_be_read_has_one_too(redis: Redis) -> None:
     assert letter.error.startswith(attempt.error)
 
 
-async def test_each_attempt_tells_which_consumer_made_it(redis: Redis) -> None:
+async def test_each_attempt_names_its_consumer(redis: Redis) -> None:
     handler = Failing()
 
     def router_of(consumer: str) -> Any:
@@ -128,7 +128,7 @@ async def test_each_attempt_tells_which_consumer_made_it(redis: Redis) -> None:
     assert [(attempt.delivery, attempt.consumer) for attempt in letter.attempts] == [(1, "first"), (2, "second")]
 
 
-async def test_a_delivery_whose_process_died_is_told_apart(redis: Redis) -> None:
+async def test_a_delivery_whose_process_died_is_marked_as_unrecorded(redis: Redis) -> None:
     entry_id = await make_emitter(redis).emit(DvOrder())
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
@@ -215,7 +215,7 @@ async def test_a_time_out_is_an_attempt_and_so_is_a_wait_that_was_asked_for(redi
     ]
 
 
-async def test_a_great_many_are_bounded_and_so_are_their_texts(redis: Redis) -> None:
+async def test_very_many_attempts_and_their_texts_are_bounded(redis: Redis) -> None:
     router = make_router(redis, max_deliveries=2)
 
     @router.on(DvOrder, retries=29, backoff=constant(0))
@@ -231,7 +231,7 @@ async def test_a_great_many_are_bounded_and_so_are_their_texts(redis: Redis) -> 
     assert letter.attempts[-1].attempt == 30
 
 
-async def test_a_handler_that_works_in_the_end_leaves_none(redis: Redis) -> None:
+async def test_a_handler_that_succeeds_in_the_end_leaves_no_attempts(redis: Redis) -> None:
     router, runs = make_router(redis, dlq_stream=DLQ), list[int]()
 
     @router.on(DvOrder)
@@ -256,7 +256,7 @@ async def test_a_handler_that_works_in_the_end_leaves_none(redis: Redis) -> None
     await check_keys(redis)
 
 
-async def test_a_parked_entry_keeps_them_with_its_ledger(redis: Redis) -> None:
+async def test_a_parked_entry_keeps_its_attempts_with_its_ledger(redis: Redis) -> None:
     router = make_router(redis, dlq_stream=None, max_deliveries=2)
     router.on(DvPayment, name="pay")(Failing())
     source = Source(STREAM, GROUP)
@@ -269,7 +269,7 @@ async def test_a_parked_entry_keeps_them_with_its_ledger(redis: Redis) -> None:
     assert [one.error for one in log.kept] == ["error 1", "error 2"]
 
 
-async def test_a_replay_s_letter_tells_the_replay_s_attempts(redis: Redis) -> None:
+async def test_the_letter_of_a_replay_has_the_attempts_of_the_replay(redis: Redis) -> None:
     router = make_router(redis, max_deliveries=2)
     router.on(DvOrder, name="pay")(Failing())
     queue = DeadLetterQueue(redis, DLQ)
@@ -284,7 +284,7 @@ async def test_a_replay_s_letter_tells_the_replay_s_attempts(redis: Redis) -> No
     assert attempts_of(await queue.get(first.id)) == attempts_of(first) == [(1, 1, "error 1"), (2, 1, "error 2")]
 
 
-async def test_where_nothing_fails_nothing_is_written(redis: Redis) -> None:
+async def test_without_a_failure_no_attempts_are_written(redis: Redis) -> None:
     router, handled = make_router(redis), list[str]()
 
     @router.on(DvOrder)

@@ -67,7 +67,7 @@ async def cancelled_later() -> None:
         cancelled_later,
     ],
 )
-async def test_the_events_after_it_are_handled(redis: Redis, misbehave: Misbehaviour) -> None:
+async def test_events_after_a_cancelled_handler_are_handled(redis: Redis, misbehave: Misbehaviour) -> None:
     seen: list[int] = []
     router = make_router(redis, max_deliveries=2)
 
@@ -86,7 +86,7 @@ async def test_the_events_after_it_are_handled(redis: Redis, misbehave: Misbehav
         await until_settled(redis)
 
 
-async def test_a_group_that_failed_is_told_by_its_errors(redis: Redis) -> None:
+async def test_a_task_group_that_failed_is_described_by_its_errors(redis: Redis) -> None:
     router = make_router(redis, max_deliveries=1)
 
     @router.on(DvOrder)
@@ -134,7 +134,7 @@ async def test_a_start_that_is_cancelled_while_it_opens_ends(redis: Redis, steps
     assert not router.running
 
 
-async def test_going_down_with_the_event_loop_is_no_failure_of_a_handler(redis: Redis) -> None:
+async def test_the_end_of_the_event_loop_is_no_failure_of_a_handler(redis: Redis) -> None:
     router = make_router(redis, claim_min_idle_ms=60_000)
     begun = asyncio.Event()
 

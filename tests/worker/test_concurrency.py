@@ -83,7 +83,7 @@ async def emit(redis: Redis, *tasks: tuple[str | None, int]) -> list[str]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7])
-async def test_so_many_run_at_a_time_and_never_more(redis: Redis, concurrency: int) -> None:
+async def test_no_more_than_the_limit_run_at_the_same_time(redis: Redis, concurrency: int) -> None:
     work = Work(0.002)
     async with running(ordered_router(redis, work, concurrency=concurrency, order_by=None)):
         await emit(redis, *((None, number) for number in range(100)))
@@ -93,7 +93,7 @@ async def test_so_many_run_at_a_time_and_never_more(redis: Redis, concurrency: i
     await check_keys(redis)
 
 
-async def test_each_is_limited_in_time_for_itself(redis: Redis) -> None:
+async def test_each_handler_has_its_own_time_limit(redis: Redis) -> None:
     work = Work()
     work.hold(1)
     router = make_router(redis, concurrency=4, max_deliveries=1)
@@ -106,7 +106,7 @@ async def test_each_is_limited_in_time_for_itself(redis: Redis) -> None:
     assert letter[b"error_type"] == b"rapids.exceptions.HandlerTimeoutError"
 
 
-async def test_each_knows_its_own_delivery(redis: Redis) -> None:
+async def test_each_handler_knows_its_own_delivery(redis: Redis) -> None:
     seen: dict[str, str] = {}
     router = make_router(redis, concurrency=10)
 
@@ -127,7 +127,7 @@ async def test_each_knows_its_own_delivery(redis: Redis) -> None:
 # --- in which order -------------------------------------------------------------------------------------------------
 
 
-async def test_one_key_runs_in_order_and_different_keys_side_by_side(redis: Redis) -> None:
+async def test_one_key_runs_in_order_and_different_keys_run_concurrently(redis: Redis) -> None:
     work = Work(0.001)
     async with running(ordered_router(redis, work)):
         await emit(redis, *((f"k{number % 10}", number) for number in range(300)))
@@ -139,7 +139,7 @@ async def test_one_key_runs_in_order_and_different_keys_side_by_side(redis: Redi
     await check_keys(redis)
 
 
-async def test_a_key_whose_turn_takes_long_holds_up_no_other(redis: Redis) -> None:
+async def test_a_slow_key_does_not_delay_other_keys(redis: Redis) -> None:
     work = Work()
     gate = work.hold(0)
     async with running(ordered_router(redis, work, concurrency=2)):
@@ -152,7 +152,7 @@ async def test_a_key_whose_turn_takes_long_holds_up_no_other(redis: Redis) -> No
     assert work.begun["slow"] == [0, 1, 2, 3, 4, 5]
 
 
-async def test_no_key_no_order(redis: Redis) -> None:
+async def test_without_a_key_there_is_no_order(redis: Redis) -> None:
     work = Work()
     gate = work.hold(0)
     async with running(ordered_router(redis, work)):
@@ -192,7 +192,9 @@ async def test_order_by_a_function_and_of_events_without_a_class(redis: Redis) -
     ("order_by", "error"),
     [(lambda event: event.no_such_field, b"AttributeError"), (lambda event: [event.number], b"TypeError")],
 )
-async def test_an_order_that_cannot_be_told_is_a_dead_letter(redis: Redis, order_by: Any, error: bytes) -> None:
+async def test_an_entry_whose_key_cannot_be_computed_is_a_dead_letter(
+    redis: Redis, order_by: Any, error: bytes
+) -> None:
     work = Work()
     async with running(ordered_router(redis, work, order_by=order_by)):
         await emit(redis, ("a", 1))
@@ -213,7 +215,9 @@ async def test_an_order_that_cannot_be_told_is_a_dead_letter(redis: Redis, order
         ({"exclusive": "yes"}, TypeError, "exclusive must be True or False, not 'yes'"),
     ],
 )
-def test_nonsense_is_refused_where_it_is_given(options: dict[str, Any], error: type[Exception], match: str) -> None:
+def test_invalid_options_are_refused_at_construction(
+    options: dict[str, Any], error: type[Exception], match: str
+) -> None:
     with pytest.raises(error, match=match):
         EventRouter(**options)
 
@@ -221,7 +225,7 @@ def test_nonsense_is_refused_where_it_is_given(options: dict[str, Any], error: t
 # --- what a failure holds up ----------------------------------------------------------------------------------------
 
 
-async def test_a_retry_holds_up_its_own_key_only(redis: Redis) -> None:
+async def test_a_retry_delays_only_its_own_key(redis: Redis) -> None:
     work = Work()
     work.fails[0] = 2
     async with running(ordered_router(redis, work, redelivery_backoff=constant(0.3))):
@@ -235,7 +239,7 @@ async def test_a_retry_holds_up_its_own_key_only(redis: Redis) -> None:
     await check_keys(redis)
 
 
-async def test_a_key_goes_on_after_its_first_is_dead(redis: Redis) -> None:
+async def test_a_key_continues_after_its_first_entry_is_dead(redis: Redis) -> None:
     work = Work()
     work.fails[0] = 9
     async with running(ordered_router(redis, work, max_deliveries=2)):
@@ -245,7 +249,7 @@ async def test_a_key_goes_on_after_its_first_is_dead(redis: Redis) -> None:
     assert len(await letters(redis)) == 1
 
 
-async def test_a_retry_holds_up_nothing_if_that_is_asked_for(redis: Redis) -> None:
+async def test_a_retry_delays_nothing_on_request(redis: Redis) -> None:
     work = Work()
     work.fails[0] = 1
     router = ordered_router(redis, work, redelivery_backoff=constant(0.5), retry_blocks_key=False)
@@ -278,7 +282,7 @@ async def _waits(redis: Redis, entry_id: str) -> bool:
 # --- what waits in lanes --------------------------------------------------------------------------------------------
 
 
-async def test_a_stop_hands_back_what_waits_in_lanes_unspent(redis: Redis) -> None:
+async def test_a_stop_releases_entries_in_lanes_without_spending_a_delivery(redis: Redis) -> None:
     work = Work()
     gate = work.hold(0)
     router = ordered_router(redis, work)
@@ -295,7 +299,7 @@ async def test_a_stop_hands_back_what_waits_in_lanes_unspent(redis: Redis) -> No
     await check_keys(redis)
 
 
-async def test_of_many_that_wait_in_a_lane_only_ids_are_kept(
+async def test_a_long_lane_keeps_only_ids(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapids._worker.intake.MAX_IN_LANES", 60)
@@ -319,7 +323,7 @@ async def _all_pending(redis: Redis, at_least: int) -> bool:
     return len(await pending(redis)) >= at_least
 
 
-async def test_replays_and_junk_go_their_own_way(redis: Redis) -> None:
+async def test_unreadable_and_unhandled_entries_are_settled_without_a_key(redis: Redis) -> None:
     work = Work()
     async with running(ordered_router(redis, work)):
         await redis.xadd(STREAM, {"event_type": "co.task", "data": "junk"})
@@ -330,7 +334,7 @@ async def test_replays_and_junk_go_their_own_way(redis: Redis) -> None:
     assert [letter[b"reason"] for letter in await letters(redis)] == [b"deserialization_error"]
 
 
-async def test_a_refused_one_lets_its_key_go_on(redis: Redis) -> None:
+async def test_a_refused_entry_lets_its_key_continue(redis: Redis) -> None:
     seen: list[int] = []
     router = make_router(redis, concurrency=3, order_by="key")
 
@@ -346,7 +350,7 @@ async def test_a_refused_one_lets_its_key_go_on(redis: Redis) -> None:
     assert seen == [1, 2, 3]
 
 
-async def test_a_fault_of_ours_in_the_middle_of_a_lane_does_not_stop_the_lane(
+async def test_an_internal_error_does_not_stop_its_lane(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     work, broken = Work(), asyncio.Event()

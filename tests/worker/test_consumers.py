@@ -61,7 +61,9 @@ async def group(redis: Redis) -> Redis:
     return redis
 
 
-async def test_a_running_router_removes_them_after_their_time(group: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_running_router_removes_gone_consumers_after_their_time(
+    group: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     await gone(group, "gone", "gone too")
     caplog.set_level(logging.INFO, "rapids")
     async with running(make_router(group, consumer="here", consumer_ttl=0.4)):
@@ -76,13 +78,13 @@ async def _has_none_of(redis: Redis, names: set[str]) -> bool:
     return names.isdisjoint(await consumers(redis))
 
 
-async def test_by_default_they_stay_for_an_hour(group: Redis) -> None:
+async def test_by_default_gone_consumers_stay_for_an_hour(group: Redis) -> None:
     await gone(group, "gone")
     assert await prune(group, 3_600_000) == []
     assert "gone" in await consumers(group)
 
 
-async def test_one_that_owns_something_is_never_removed(group: Redis) -> None:
+async def test_a_consumer_with_pending_entries_is_never_removed(group: Redis) -> None:
     """Redis would throw its pending entries away with it."""
     await emit(group, 3)
     await group.xreadgroup(GROUP, "owner", {STREAM: ">"}, count=2)
@@ -91,7 +93,7 @@ async def test_one_that_owns_something_is_never_removed(group: Redis) -> None:
     assert len(await pending(group)) == 2
 
 
-async def test_one_that_came_to_own_something_between_the_look_and_the_step_is_not_removed(
+async def test_a_consumer_that_got_an_entry_just_before_its_removal_is_not_removed(
     group: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await gone(group, "gone", "back")
@@ -107,7 +109,7 @@ async def test_one_that_came_to_own_something_between_the_look_and_the_step_is_n
     assert [row["message_id"].decode() for row in await pending(group)] == [entry_id]
 
 
-async def test_one_whose_name_a_process_holds_is_not_removed(group: Redis) -> None:
+async def test_a_consumer_whose_name_a_process_holds_is_not_removed(group: Redis) -> None:
     await gone(group, "idle", "gone")
     await groups.hold(SharedPool(group, SOURCE.stream), SOURCE.consumer("idle"), "token", ttl_ms=60_000)
     assert await prune(group) == ["gone"]
@@ -127,25 +129,25 @@ async def test_idle_routers_do_not_remove_one_another(redis: Redis) -> None:
         assert set(await consumers(redis, stream=replay_stream())) == {"one", "two"}
 
 
-async def test_waiting_and_parked_are_not_removed_even_empty(group: Redis) -> None:
+async def test_empty_holding_consumers_are_not_removed(group: Redis) -> None:
     await gone(group, "rapids:waiting", "rapids:parked", "gone")
     assert await prune(group) == ["gone"]
     assert set(await consumers(group)) == {"rapids:waiting", "rapids:parked"}
 
 
 @pytest.mark.parametrize("name", ["é", "a b", "x" * 300, "{brace}", "%s"])
-async def test_any_name_will_do(group: Redis, name: str) -> None:
+async def test_a_consumer_may_have_any_name(group: Redis, name: str) -> None:
     await gone(group, name)
     assert await prune(group) == [name]
 
 
-async def test_a_name_of_any_bytes_disturbs_nobody(group: Redis) -> None:
+async def test_a_consumer_name_of_any_bytes_does_no_harm(group: Redis) -> None:
     await group.execute_command("XGROUP", "CREATECONSUMER", STREAM, GROUP, b"\xff\xfe")
     await gone(group, "gone")
     assert "gone" in await prune(group)
 
 
-async def test_who_lost_its_name_while_it_stood_still_leaves_its_work_to_the_taker_and_goes_by_another(
+async def test_a_suspended_process_whose_name_was_taken_drops_its_entries_and_takes_another_name(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapids._worker.identity.TTL_MS", 150)
@@ -186,7 +188,7 @@ async def _has_read(redis: Redis, count: int) -> bool:
 
 
 @pytest.mark.standalone("the process stands still, with a client that blocks the event loop")
-async def test_a_process_that_stood_still_asks_for_its_name_before_it_begins_anything(
+async def test_a_suspended_process_checks_its_name_before_it_begins_anything(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its leases last for a minute, and the name for less: the process that has it has recalled what is pending."""

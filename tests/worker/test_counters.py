@@ -73,7 +73,7 @@ async def until_acked(redis: Redis, router: EventRouter, timeout: float = 10.0) 
 # --- the usual way --------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_handled_is_counted_by_type_and_handler(redis: Redis) -> None:
+async def test_handled_events_are_counted_by_type_and_handler(redis: Redis) -> None:
     router = make_router(redis)
 
     @router.on(DvOrder)
@@ -95,7 +95,7 @@ async def test_what_is_handled_is_counted_by_type_and_handler(redis: Redis) -> N
     assert {(one.labels["stream"], one.labels["group"]) for one in counters} == {(STREAM, GROUP)}
 
 
-async def test_counters_go_on_over_a_stop_and_a_start(redis: Redis) -> None:
+async def test_counters_continue_after_a_restart_of_the_router(redis: Redis) -> None:
     router = make_router(redis)
 
     @router.on(DvOrder)
@@ -109,7 +109,7 @@ async def test_counters_go_on_over_a_stop_and_a_start(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-async def test_types_nobody_has_a_class_for_and_junk_are_counted(redis: Redis, concurrency: int) -> None:
+async def test_unknown_types_and_unreadable_entries_are_counted(redis: Redis, concurrency: int) -> None:
     router = make_router(redis, concurrency=concurrency)
 
     @router.on("*")
@@ -181,7 +181,7 @@ async def test_a_handler_that_works_at_a_quick_retry_has_not_failed(redis: Redis
     assert totals(router.counters) == {"delivered": 1, "acked": 1, "handled": 1}
 
 
-async def test_what_asks_for_another_time_is_retried_and_a_time_out_is_a_failure(redis: Redis) -> None:
+async def test_retry_after_counts_as_a_retry_and_a_time_out_as_a_failure(redis: Redis) -> None:
     router, seen = make_router(redis), list[int]()
 
     @router.on(DvOrder, timeout=0.05)
@@ -198,7 +198,7 @@ async def test_what_asks_for_another_time_is_retried_and_a_time_out_is_a_failure
     assert totals(router.counters) == {"delivered": 3, "kept": 2, "acked": 1, "failed": 2, "retried": 2, "handled": 1}
 
 
-async def test_what_is_parked_is_counted_and_its_letter_later(redis: Redis) -> None:
+async def test_a_parked_entry_is_counted_and_so_is_its_late_letter(redis: Redis) -> None:
     router = make_router(redis, dlq_stream=None, max_deliveries=1)
 
     @router.on(DvOrder)
@@ -253,7 +253,7 @@ async def test_a_hostile_replay_adds_no_label(redis: Redis) -> None:
 # --- stopping, crashes and other consumers --------------------------------------------------------------------------
 
 
-async def test_what_a_stop_hands_back_is_counted_begun_or_not(redis: Redis) -> None:
+async def test_releases_at_a_stop_are_counted_for_begun_and_unbegun_entries(redis: Redis) -> None:
     router, begun = make_router(redis, shutdown_timeout=0.05, batch_size=10), asyncio.Event()
 
     @router.on(DvOrder)
@@ -268,7 +268,7 @@ async def test_what_a_stop_hands_back_is_counted_begun_or_not(redis: Redis) -> N
     assert totals(router.counters) == {"delivered": 7, "handed_back": 7}
 
 
-async def test_what_a_stop_keeps_from_its_next_quick_retry_has_not_failed(redis: Redis) -> None:
+async def test_a_handler_stopped_before_a_quick_retry_has_not_failed(redis: Redis) -> None:
     router, failed = make_router(redis, default_retries=1, default_backoff=lambda _: 60.0), asyncio.Event()
 
     @router.on(DvOrder)
@@ -307,7 +307,7 @@ async def test_a_delivery_after_a_crash_is_one_more(redis: Redis, redis_address:
 
 @pytest.mark.parametrize("ends", ["done", "failed", "dead"])
 @pytest.mark.parametrize("renewed", [True, False])
-async def test_an_entry_taken_away_is_a_lease_lost_and_nothing_else(redis: Redis, ends: str, renewed: bool) -> None:
+async def test_an_entry_that_another_consumer_took_is_only_a_lost_lease(redis: Redis, ends: str, renewed: bool) -> None:
     taken, go_on = asyncio.Event(), asyncio.Event()
     idle = 300 if renewed else 60_000  # whether the renewal finds out first, or the settlement
     router = make_router(redis, claim_min_idle_ms=idle, max_deliveries=1 if ends == "dead" else 5)
@@ -337,7 +337,7 @@ async def test_an_entry_taken_away_is_a_lease_lost_and_nothing_else(redis: Redis
     }
 
 
-async def test_what_another_settled_meanwhile_is_a_lease_lost(redis: Redis) -> None:
+async def test_an_entry_that_another_consumer_settled_is_a_lost_lease(redis: Redis) -> None:
     taken, go_on = asyncio.Event(), asyncio.Event()
     router = make_router(redis, claim_min_idle_ms=60_000, block_ms=60_000)
 
@@ -385,7 +385,7 @@ def context() -> WorkerContext:
     return WorkerContext(nothing, sources, RouterSettings(), nothing, outages, {}, counts)
 
 
-def test_what_was_lost_before_its_acknowledgement_is_confirmed_is_not_acked_as_well(context: WorkerContext) -> None:
+def test_an_entry_lost_before_its_acknowledgement_is_not_counted_as_acked(context: WorkerContext) -> None:
     inflight, source = Inflight(context.sources, context.counts, lease_seconds=60), context.sources[0]
     acks = Acks(context, inflight)
     entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
@@ -397,7 +397,7 @@ def test_what_was_lost_before_its_acknowledgement_is_confirmed_is_not_acked_as_w
     assert totals(context.counts.counters()) == {"delivered": 3, "lease_lost": 1, "acked": 2}
 
 
-def test_what_is_held_and_given_out_again_is_no_other_delivery(context: WorkerContext) -> None:
+def test_a_second_delivery_of_a_held_entry_is_not_counted(context: WorkerContext) -> None:
     inflight, source = Inflight(context.sources, context.counts, lease_seconds=60), context.sources[0]
     entries = [RawEntry(source, b"1-%d" % number, [b"event_type", b"dv.order"]) for number in range(3)]
     inflight.add_new(source, entries[:2], since=0.0)
@@ -511,7 +511,7 @@ async def test_an_outage_is_over_for_a_router_that_stops_in_it(build: Build) -> 
 
 
 @pytest.mark.parametrize("options", [{}, {"concurrency": 5}, {"concurrency": 5, "order_by": "number"}])
-async def test_what_was_delivered_came_to_an_end_or_is_in_hand(redis: Redis, options: dict[str, Any]) -> None:
+async def test_every_delivery_has_ended_or_is_in_progress(redis: Redis, options: dict[str, Any]) -> None:
     """Two routers that steal from each other, with handlers that fail, against the server's own list."""
     held = asyncio.Event()
 

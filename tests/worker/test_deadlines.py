@@ -25,7 +25,7 @@ async def limited(deadlines: Deadlines, seconds: float, work: float) -> str:
     return "done"
 
 
-async def test_each_has_its_own_time_and_all_share_a_timer() -> None:
+async def test_each_handler_has_its_own_deadline_and_all_share_a_timer() -> None:
     deadlines = Deadlines()
     limits = [0.05, 0.01, 0.03, 5.0, 0.02]
     results = await asyncio.gather(*(limited(deadlines, limit, 0.04) for limit in limits))
@@ -34,7 +34,7 @@ async def test_each_has_its_own_time_and_all_share_a_timer() -> None:
     deadlines.close()
 
 
-async def test_one_after_another_in_one_task() -> None:
+async def test_deadlines_one_after_another_in_one_task() -> None:
     deadlines = Deadlines()
     deadline = deadlines.of_current_task()
     for seconds, work, over in [(0.01, 0.05, True), (1.0, 0.0, False), (0.01, 0.05, True)]:

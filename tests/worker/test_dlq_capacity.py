@@ -29,7 +29,7 @@ def logged(caplog: pytest.LogCaptureFixture, text: str) -> list[logging.LogRecor
     return [record for record in caplog.records if text in record.getMessage()]
 
 
-async def test_it_is_logged_once_before_letters_are_cut_and_once_when_there_is_room_again(
+async def test_nearing_the_limit_is_logged_once_and_so_is_room_again(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await write_through_script(redis, 79)
@@ -71,14 +71,14 @@ async def test_the_number_of_letters_cut_is_logged(redis: Redis, caplog: pytest.
 
 
 @pytest.mark.parametrize("options", [{"dlq_maxlen": None}, {"dlq_stream": None}])
-async def test_without_a_limit_nobody_looks(redis: Redis, options: dict[str, None]) -> None:
+async def test_without_a_limit_the_length_is_not_read(redis: Redis, options: dict[str, None]) -> None:
     async with running(make_router(redis, **options)):
         assert not [task for task in asyncio.all_tasks() if task.get_name().endswith("dlq capacity")]
     async with running(make_router(redis)):
         assert [task for task in asyncio.all_tasks() if task.get_name().endswith("dlq capacity")]
 
 
-async def test_what_is_no_index_disturbs_nobody(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_key_that_is_no_index_does_no_harm(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     await redis.set(f"{{{DLQ}}}:rapids:index", "somebody was here")
     router = make_router(redis, dlq_maxlen=100)
     async with running(router):

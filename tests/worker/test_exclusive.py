@@ -114,7 +114,9 @@ async def _held(redis: Redis, consumer: str, least: int) -> bool:
     return (await consumers(redis)).get(consumer, 0) >= least
 
 
-async def test_one_that_stood_still_begins_nothing_more(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_suspended_exclusive_consumer_begins_nothing_more(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "rapids")
     seen = Seen(redis)
     seen.gates[0] = asyncio.Event()
@@ -180,7 +182,7 @@ def worker(redis_address: str, tmp_path: Path) -> Iterator[Any]:
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.slow
-async def test_within_seconds_of_its_death_another_goes_on_in_order(
+async def test_within_seconds_of_its_death_another_one_continues_in_order(
     redis: Redis, worker: Any, blow: signal.Signals
 ) -> None:
     """Though its leases last for a minute."""

@@ -99,11 +99,11 @@ EMPTY = replace(CUT, length=0, first=None, last=None, next=None)
         (replace(CUT, read=None), replace(EVEN, read=None), Gap("10-0", "41-0", None)),
     ],
 )
-def test_what_is_missing(sample: Sample, before: Sample | None, gap: Gap | None) -> None:
+def test_missing_entries_are_found_between_two_samples(sample: Sample, before: Sample | None, gap: Gap | None) -> None:
     assert gap_in(sample, before) == gap
 
 
-def test_what_an_old_server_leaves_out_of_its_count_is_not_told_again() -> None:
+def test_a_gap_that_an_old_server_does_not_count_is_not_reported_again() -> None:
     assert gap_in(CUT, EVEN, 20) == Gap("10-0", "41-0", 10)
     assert gap_in(CUT, None, 30) is None
 
@@ -189,7 +189,7 @@ def test_the_first_read_is_preceded_by_a_sample_and_the_next_is_not(watch: Gaps)
         (uncounted(LONG), False),
     ],
 )
-def test_what_is_at_risk_is_sampled_ahead_of_every_read(watch: Gaps, sample: Sample, is_at_risk: bool) -> None:
+def test_a_stream_at_risk_is_sampled_before_every_read(watch: Gaps, sample: Sample, is_at_risk: bool) -> None:
     watch.sampled([sample])
     assert bool(watch.ahead()) is is_at_risk
     watch.read(entries("11-0"))
@@ -235,7 +235,7 @@ def test_a_gap_that_redis_7_0_does_not_show_is_reported_once(watch: Gaps, report
     assert counted.counters().total("gaps") == 3
 
 
-def test_who_is_far_behind_in_a_stream_that_nobody_cuts_is_not_warned(
+def test_a_lagging_group_of_an_uncut_stream_is_not_warned(
     watch: Gaps, reported: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
@@ -395,7 +395,7 @@ async def test_only_one_of_several_consumers_reports_a_gap(redis: Redis, reporte
         assert len(reported()) <= 1
 
 
-async def test_a_router_that_is_slower_than_the_emitter_s_maxlen_tells_all_it_loses(
+async def test_a_router_slower_than_the_emitters_maxlen_reports_every_loss(
     redis: Redis, reported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From when a look has seen that the stream is cut: from then on, a look goes ahead of every read."""
@@ -469,7 +469,7 @@ async def make_it_again(redis: Redis) -> None:
     "happens",
     [cut_behind_it, cut_to_what_is_unread, delete_what_was_read, set_it_forward, set_it_back, make_it_again],
 )
-async def test_what_is_no_loss_is_not_told(
+async def test_entries_that_are_not_lost_are_not_reported(
     redis: Redis, reported: Any, monkeypatch: pytest.MonkeyPatch, happens: Quiet
 ) -> None:
     monkeypatch.setattr(losses, "INTERVAL", 0.0)  # a sample ahead of every read
@@ -527,7 +527,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in found]
 
 
-async def test_a_group_that_is_about_to_lose_entries_is_told_once(
+async def test_a_group_that_is_about_to_lose_entries_is_warned_once(
     redis: Redis, reported: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "INTERVAL", 0.0)
@@ -604,7 +604,7 @@ async def test_a_script_that_the_server_forgot_is_loaded_again(redis: Redis, rep
     assert len(reported()) == 1
 
 
-async def test_a_server_that_refuses_to_tell_is_no_trouble(
+async def test_a_server_that_refuses_samples_does_no_harm(
     redis: Redis, reported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_positions, "commands", lambda *_, **__: [("NO-SUCH-COMMAND",)])

@@ -31,25 +31,25 @@ def open_gate(*, exclusive: bool = False) -> Gate:
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_an_entry_begins_where_nothing_is_against_it(exclusive: bool) -> None:
+def test_an_entry_begins_if_nothing_prevents_it(exclusive: bool) -> None:
     assert open_gate(exclusive=exclusive).ask(held()) is Answer.BEGIN
 
 
-def test_it_waits_until_redis_was_asked_where_its_lease_may_have_lapsed() -> None:
+def test_an_entry_whose_lease_may_have_lapsed_waits_for_an_answer_of_redis() -> None:
     gate, one = open_gate(), held(age=LEASE + 1)
 
     assert gate.ask(one) is Answer.WAIT
     assert gate.ask(one, is_confirmed=True) is Answer.BEGIN
 
 
-def test_it_waits_until_redis_was_asked_where_the_name_may_be_taken() -> None:
+def test_an_entry_whose_consumer_name_may_be_taken_waits_for_an_answer_of_redis() -> None:
     gate = open_gate()
     gate.keep_name(time.monotonic())
 
     assert gate.ask(held()) is Answer.WAIT
 
 
-def test_it_waits_until_redis_was_asked_where_another_consumer_may_be_active() -> None:
+def test_an_entry_waits_for_an_answer_of_redis_if_another_consumer_may_be_active() -> None:
     gate = open_gate(exclusive=True)
     gate.be_active(time.monotonic())
 
@@ -58,7 +58,7 @@ def test_it_waits_until_redis_was_asked_where_another_consumer_may_be_active() -
     assert gate.ask(held()) is Answer.WAIT
 
 
-def test_on_standby_nothing_is_read_and_nothing_is_sure() -> None:
+def test_on_standby_nothing_is_read_and_no_entry_is_certain() -> None:
     gate = open_gate(exclusive=True)
     gate.may_read.set()
 
@@ -77,7 +77,7 @@ def test_a_consumer_that_is_not_exclusive_is_always_active() -> None:
 
 
 @pytest.mark.parametrize("is_confirmed", [False, True])
-def test_a_lost_entry_is_given_back(is_confirmed: bool) -> None:
+def test_a_lost_entry_does_not_begin(is_confirmed: bool) -> None:
     one = held()
     one.state = State.LOST
 

@@ -50,7 +50,7 @@ async def test_the_entries_are_read_under_that_name(redis: Redis) -> None:
 
 
 @pytest.mark.standalone("counts the commands of one server")
-async def test_a_group_is_told_of_a_consumer_before_that_gets_anything(redis: Redis) -> None:
+async def test_a_consumer_is_registered_before_it_gets_an_entry(redis: Redis) -> None:
     """Servers before Redis 7.2 would not know one that waits for its first entry."""
     await redis.config_resetstat()
     async with running(make_router(redis)):

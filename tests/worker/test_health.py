@@ -191,7 +191,7 @@ async def test_another_consumer_of_the_group_is_the_active_one(redis: Redis) -> 
             gate.set()
 
 
-async def test_a_new_process_with_a_big_backlog_is_ready_all_the_time(redis: Redis) -> None:
+async def test_a_new_process_with_a_large_backlog_stays_ready(redis: Redis) -> None:
     await emit(redis, *range(2_000))
     router, seen = a_router(redis, batch_size=100), set[str]()
     async with running(router):
@@ -245,7 +245,7 @@ async def test_a_part_that_fails_again_and_again(redis: Redis, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("short")
-async def test_the_reader_lives_and_does_not_turn(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_reader_task_runs_but_reads_nothing(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = asyncio.Event()
     router = a_router(redis, gate)
     task = await start(router)
@@ -259,7 +259,7 @@ async def test_the_reader_lives_and_does_not_turn(redis: Redis, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("short")
-async def test_the_reclaimer_does_not_come_round(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_reclaimer_makes_no_progress(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapids._worker.reclaimer.Reclaimer._turn", forever)
     router = a_router(redis)
     async with running(router):
@@ -267,7 +267,7 @@ async def test_the_reclaimer_does_not_come_round(redis: Redis, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("short")
-async def test_a_standby_does_not_look_any_more(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_standby_consumer_stopped_checking(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapids._worker.exclusivity.Exclusivity.confirm", forever)
     router = a_router(redis, exclusive=True)
     async with running(router):
@@ -275,7 +275,7 @@ async def test_a_standby_does_not_look_any_more(redis: Redis, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("short")
-async def test_nobody_begins_what_was_read(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_entries_that_were_read_do_not_begin(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its leases are renewed all the time."""
     with monkeypatch.context() as broken:
         broken.setattr("rapids._worker.executor.Executor.run", forever)
@@ -286,9 +286,7 @@ async def test_nobody_begins_what_was_read(redis: Redis, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("short")
-async def test_there_is_more_to_read_and_the_reader_waits_for_room_that_nobody_makes(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_reader_waits_for_room_while_nothing_finishes(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken.setattr("rapids._worker.intake.Intake.has_room", False)
         broken.setattr("rapids._worker.intake.Intake.room", forever)
@@ -352,9 +350,7 @@ async def test_redis_is_gone_and_comes_back(build: Build) -> None:
             await becomes(router, "caught_up")
 
 
-async def test_redis_hangs_and_the_answer_comes_in_time_all_the_same(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_health_answers_in_time_while_redis_hangs(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapids._worker.health_check.ANSWER_WITHIN", 0.3)
     async with own_server(build) as server, Redis.from_url(server.url) as redis:
         router = a_router(redis)
@@ -372,7 +368,7 @@ async def test_redis_hangs_and_the_answer_comes_in_time_all_the_same(
 
 
 @pytest.mark.usefixtures("short")
-async def test_redis_answers_and_goes_on_refusing_what_is_to_be_settled(redis: Redis) -> None:
+async def test_redis_answers_but_refuses_every_settlement(redis: Redis) -> None:
     router = make_router(redis, block_ms=100)
 
     @router.on(HeTask)
@@ -388,7 +384,7 @@ async def test_redis_answers_and_goes_on_refusing_what_is_to_be_settled(redis: R
 
 
 @pytest.mark.usefixtures("short")
-async def test_others_took_everything_it_held(redis: Redis) -> None:
+async def test_other_consumers_took_everything_it_held(redis: Redis) -> None:
     gate = asyncio.Event()
     router = a_router(redis, gate, claim_min_idle_ms=600, consumer="w")
     async with running(router):
@@ -402,7 +398,7 @@ async def test_others_took_everything_it_held(redis: Redis) -> None:
         await becomes(router, "caught_up")
 
 
-async def test_what_another_has_by_the_time_it_is_done_is_no_progress(redis: Redis) -> None:
+async def test_finishing_an_entry_that_another_consumer_has_is_no_progress(redis: Redis) -> None:
     gate = asyncio.Event()
     router = make_router(redis, consumer="w")
 

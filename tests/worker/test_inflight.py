@@ -36,7 +36,7 @@ def read(inflight: Inflight, *numbers: int, since: float = 0.0) -> list[HeldEntr
     return inflight.add_new(SOURCE, [entry(number) for number in numbers], since=since)
 
 
-def test_what_is_read_is_held_queued_and_counted(inflight: Inflight, counts: Counts) -> None:
+def test_a_read_entry_is_held_queued_and_counted(inflight: Inflight, counts: Counts) -> None:
     held = read(inflight, 1, 2)
 
     assert [one.state for one in held] == [State.QUEUED, State.QUEUED]
@@ -45,7 +45,7 @@ def test_what_is_read_is_held_queued_and_counted(inflight: Inflight, counts: Cou
     assert (len(inflight), counted(counts, "delivered")) == (2, 2)
 
 
-def test_what_is_held_already_is_not_read_twice(inflight: Inflight, counts: Counts) -> None:
+def test_a_held_entry_is_not_added_twice(inflight: Inflight, counts: Counts) -> None:
     [first] = read(inflight, 1)
 
     [second] = read(inflight, 1, 2)
@@ -128,7 +128,7 @@ def test_the_lease_of_a_lost_entry_does_not_last(inflight: Inflight) -> None:
     assert inflight.freshest_lease == float("-inf")
 
 
-def test_what_is_about_to_be_settled_is_not_open(inflight: Inflight) -> None:
+def test_an_entry_that_is_being_settled_is_not_open(inflight: Inflight) -> None:
     held = read(inflight, *range(5))
     for one, state in zip(held, (*OPEN, State.ACKNOWLEDGING, State.SETTLING), strict=True):
         one.enter(state)

@@ -67,7 +67,7 @@ JUNK = {
 
 
 @pytest.mark.parametrize("raw", JUNK.values(), ids=JUNK.keys())
-async def test_a_bad_entry_among_good_ones(redis: Redis, raw: list[bytes]) -> None:
+async def test_a_bad_entry_among_good_ones_becomes_a_dead_letter(redis: Redis, raw: list[bytes]) -> None:
     router, seen = make_router(redis), []
 
     @router.on(DvOrder)
@@ -90,7 +90,7 @@ async def test_a_bad_entry_among_good_ones(redis: Redis, raw: list[bytes]) -> No
     await check_keys(redis)
 
 
-async def test_fields_nobody_asked_for_are_no_harm(redis: Redis) -> None:
+async def test_unknown_fields_do_no_harm(redis: Redis) -> None:
     router, seen = make_router(redis), []
 
     @router.on(DvOrder)
@@ -154,7 +154,7 @@ def one_router(redis_url: str) -> Iterator[OneRouter]:
     one.close()
 
 
-def test_any_bytes_at_all(one_router: OneRouter) -> None:
+def test_entries_of_any_bytes_are_processed(one_router: OneRouter) -> None:
     number = 0
 
     @settings(suppress_health_check=list(HealthCheck))

@@ -61,9 +61,7 @@ async def test_a_handler_of_five_times_the_lease_runs_once(redis: Redis) -> None
     assert sorted(seen) == list(range(6))
 
 
-async def test_an_event_loop_that_stood_still_is_told_with_how_long(
-    redis: Redis, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_blocked_event_loop_is_logged_with_its_time(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     router, seen = make_router(redis, claim_min_idle_ms=300), []
 
     @router.on(OuLeased)
@@ -83,7 +81,7 @@ async def test_an_event_loop_that_stood_still_is_told_with_how_long(
     assert {"stream", "group", "consumer"} <= vars(record).keys()
 
 
-async def test_an_event_loop_that_goes_on_is_not_told_of(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_event_loop_that_runs_is_not_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     router = make_router(redis, claim_min_idle_ms=300)
 
     @router.on(OuLeased)
@@ -177,7 +175,7 @@ async def ran(redis: Redis, mode: str) -> list[int]:
     return [int(number) for number in await redis.lrange(f"ran:{mode}", 0, -1)]
 
 
-async def test_a_process_stopped_and_continued_takes_nothing_back(redis: Redis, start_worker: Start) -> None:
+async def test_a_suspended_process_takes_no_entry_back_after_it_continues(redis: Redis, start_worker: Start) -> None:
     worker = start_worker("stopped")
     await emit(redis, *range(10))
     await eventually(lambda: ran(redis, "stopped"))
@@ -210,7 +208,7 @@ async def _runs_new_ones(redis: Redis) -> bool:
     return 100 in await ran(redis, "stopped")
 
 
-async def test_a_toxic_entry_ends_as_one_dead_letter_and_no_neighbour_does(redis: Redis, start_worker: Start) -> None:
+async def test_only_the_toxic_entry_becomes_a_dead_letter(redis: Redis, start_worker: Start) -> None:
     ids = await emit(redis, *range(10))
     deaths = 0
     worker = start_worker("toxic")

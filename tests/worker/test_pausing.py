@@ -122,7 +122,7 @@ async def waiting(redis: Redis, count: int) -> bool:
 # --- pausing and resuming -------------------------------------------------------------------------------------------
 
 
-async def test_every_router_of_the_group_heeds_it_and_goes_on_after_it(
+async def test_every_router_of_the_group_pauses_and_resumes(
     redis: Redis, redis_address: str, control: GroupControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen(redis)
@@ -147,7 +147,7 @@ async def test_every_router_of_the_group_heeds_it_and_goes_on_after_it(
 
 
 @pytest.mark.usefixtures("often")
-async def test_running_handlers_finish_and_what_was_not_begun_is_handed_back_unspent_and_comes_first_again(
+async def test_at_a_pause_running_handlers_finish_and_unbegun_entries_are_released(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen(redis)
@@ -198,7 +198,7 @@ async def _blocked(redis: Redis, count: int) -> bool:
 
 @pytest.mark.standalone("counts the blocked clients of one server")
 @pytest.mark.usefixtures("often")
-async def test_what_a_blocked_read_brings_all_the_same_is_handed_back_unspent(
+async def test_entries_of_a_read_that_ends_in_a_pause_are_released(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def too_late(*_: object) -> None: ...
@@ -221,7 +221,7 @@ async def test_what_a_blocked_read_brings_all_the_same_is_handed_back_unspent(
 
 
 @pytest.mark.usefixtures("often")
-async def test_nothing_is_reclaimed_and_no_retry_is_taken_meanwhile(
+async def test_nothing_is_reclaimed_or_retried_during_a_pause(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen(redis, claim_min_idle_ms=200, redelivery_backoff=constant(0.1))
@@ -242,7 +242,7 @@ async def test_nothing_is_reclaimed_and_no_retry_is_taken_meanwhile(
 
 
 @pytest.mark.usefixtures("often")
-async def test_who_starts_while_it_is_paused_waits_too_and_then_recalls_what_its_name_left(
+async def test_a_router_started_during_a_pause_waits_and_then_recalls_its_entries(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen(redis)
@@ -261,7 +261,7 @@ async def test_who_starts_while_it_is_paused_waits_too_and_then_recalls_what_its
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_router_that_is_stopped_meanwhile_stops_at_once_and_loses_nothing(
+async def test_a_router_stopped_during_a_pause_stops_at_once_and_loses_nothing(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen(redis)
@@ -278,7 +278,7 @@ async def test_a_router_that_is_stopped_meanwhile_stops_at_once_and_loses_nothin
 
 
 @pytest.mark.usefixtures("often")
-async def test_it_stays_paused_while_redis_is_away(
+async def test_a_group_stays_paused_through_an_outage(
     redis: Redis, redis_url: str, control: GroupControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen(redis, block_ms=500)
@@ -303,7 +303,7 @@ async def test_it_stays_paused_while_redis_is_away(
 
 
 @pytest.mark.usefixtures("often")
-async def test_it_outlives_a_restart_of_the_server_and_of_the_router(
+async def test_a_pause_survives_a_restart_of_the_server_and_of_the_router(
     build: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with own_server(build) as server, Redis.from_url(server.url) as redis:
@@ -326,7 +326,7 @@ async def test_it_outlives_a_restart_of_the_server_and_of_the_router(
 
 
 @pytest.mark.usefixtures("often")
-async def test_exclusive_routers_go_on_in_order_however_much_is_due(
+async def test_exclusive_routers_continue_in_order_however_much_is_due(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapids._worker.pause_state.MAX_WAIT", 0)
@@ -346,7 +346,7 @@ async def test_exclusive_routers_go_on_in_order_however_much_is_due(
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_key_goes_on_waiting_for_the_entry_that_is_to_be_delivered_again(
+async def test_a_key_still_waits_for_its_redelivered_entry_after_a_pause(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapids._worker.intake.OVERDUE_GRACE", 0.3)
@@ -371,7 +371,7 @@ async def _pend(redis: Redis, count: int) -> bool:
 
 
 @pytest.mark.usefixtures("often")
-async def test_retries_without_end_do_not_keep_new_entries_from_being_read_for_long(
+async def test_endless_retries_do_not_prevent_reads_of_new_entries(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapids._worker.pause_state.MAX_WAIT", 0.2)
@@ -398,7 +398,7 @@ async def test_retries_without_end_do_not_keep_new_entries_from_being_read_for_l
 
 
 @pytest.mark.usefixtures("often")
-async def test_the_first_pause_counts_and_resuming_tells_what_ended(redis: Redis, control: GroupControl) -> None:
+async def test_the_first_pause_counts_and_resuming_returns_it(redis: Redis, control: GroupControl) -> None:
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
     assert await control.paused() is None
     assert await control.resume() is None
@@ -412,7 +412,7 @@ async def test_the_first_pause_counts_and_resuming_tells_what_ended(redis: Redis
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_group_nobody_made_cannot_be_paused(redis: Redis, control: GroupControl) -> None:
+async def test_a_missing_group_cannot_be_paused(redis: Redis, control: GroupControl) -> None:
     with pytest.raises(StreamNotFoundError):
         await control.pause()
     await emit(redis, 1)
@@ -438,7 +438,7 @@ async def test_a_pause_written_by_hand_holds(redis: Redis, control: GroupControl
 
 @pytest.mark.parametrize("value", ["x" * 201, "\ud800", None, 3])
 @pytest.mark.usefixtures("often")
-async def test_who_asks_must_be_a_short_string(control: GroupControl, value: Any) -> None:
+async def test_the_actor_must_be_a_short_string(control: GroupControl, value: Any) -> None:
     for asking in (control.pause, control.resume):
         with pytest.raises((ValueError, TypeError), match=r"^actor must be a string of at most 200 characters, not"):
             await asking(actor=value)
@@ -472,5 +472,5 @@ async def test_a_router_pauses_and_resumes_its_group(redis: Redis, caplog: pytes
         (Paused("", "", 0), "by somebody"),
     ],
 )
-def test_a_line_says_by_whom_and_why_as_far_as_it_was_said(paused: Paused, told: str) -> None:
+def test_the_log_line_of_a_pause_has_the_given_actor_and_reason(paused: Paused, told: str) -> None:
     assert paused.told == told

@@ -40,7 +40,7 @@ async def left_by(redis: Redis, consumer: str, count: int) -> list[str]:
     return ids
 
 
-async def test_what_this_name_left_in_an_earlier_life_is_taken_up_at_once(redis: Redis) -> None:
+async def test_entries_of_an_earlier_process_of_the_same_name_are_recalled_at_once(redis: Redis) -> None:
     await left_by(redis, "worker", 50)
     router, seen = make_router(redis, consumer="worker", claim_min_idle_ms=60_000), []
 
@@ -56,7 +56,7 @@ async def test_what_this_name_left_in_an_earlier_life_is_taken_up_at_once(redis:
     await check_keys(redis)
 
 
-async def test_what_it_left_is_not_taken_back_from_who_has_it_meanwhile(redis: Redis) -> None:
+async def test_entries_that_another_consumer_has_are_not_recalled(redis: Redis) -> None:
     """Both look at the list of what "worker" left; only one may have each."""
     await left_by(redis, "worker", 40)
     seen: list[int] = []
@@ -73,7 +73,7 @@ async def test_what_it_left_is_not_taken_back_from_who_has_it_meanwhile(redis: R
     assert sorted(seen) == list(range(40))
 
 
-async def test_what_a_dead_consumer_left_is_reclaimed_in_time(redis: Redis) -> None:
+async def test_entries_of_a_dead_consumer_are_reclaimed_in_time(redis: Redis) -> None:
     router, seen = make_router(redis, claim_min_idle_ms=300), []
 
     @router.on(DvOrder)
@@ -95,7 +95,7 @@ async def test_what_a_dead_consumer_left_is_reclaimed_in_time(redis: Redis) -> N
     assert max(at for _, at in seen) - left_at < SOON
 
 
-async def test_it_is_reclaimed_alongside_new_reads_whatever_the_load(redis: Redis) -> None:
+async def test_entries_are_reclaimed_between_reads_under_any_load(redis: Redis) -> None:
     await left_by(redis, "dead", 1)
     router, seen = make_router(redis, claim_min_idle_ms=200, claim_interval=1_000_000), []
     emitter, stop = make_emitter(redis), asyncio.Event()
@@ -191,7 +191,9 @@ async def _has_done(redis: Redis, count: int) -> bool:
 # --- ghosts: pending, but trimmed away ------------------------------------------------------------------------------
 
 
-async def test_ghosts_are_acknowledged_and_told_with_their_ids(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_trimmed_entries_are_acknowledged_and_logged_with_their_ids(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = await left_by(redis, "dead", 5)
     await redis.xtrim(STREAM, minid=ids[3], approximate=False)
     router, seen = make_router(redis, claim_min_idle_ms=50), []
@@ -210,14 +212,14 @@ async def test_ghosts_are_acknowledged_and_told_with_their_ids(redis: Redis, cap
     await check_keys(redis)
 
 
-async def test_ghosts_of_this_name_s_earlier_life_are_no_trouble_either(redis: Redis) -> None:
+async def test_trimmed_entries_of_an_earlier_process_of_the_same_name_are_acknowledged(redis: Redis) -> None:
     await left_by(redis, "worker", 5)
     await redis.xtrim(STREAM, maxlen=0, approximate=False)
     async with running(make_router(redis, consumer="worker")):
         await eventually(lambda: _nothing_pending(redis))
 
 
-async def test_an_entry_trimmed_while_it_waits_is_a_ghost(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_entry_trimmed_while_it_waits_is_lost(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     router, seen = make_router(redis, redelivery_backoff=lambda failures: 0.3), []
 
     @router.on(DvOrder)

@@ -136,7 +136,7 @@ async def left_behind(redis: Redis, *handlers: tuple[str, Any], **options: Any) 
         await eventually(lambda: redis.hlen(Source(STREAM, GROUP).ledger))
 
 
-async def test_who_was_done_under_the_old_name_does_not_run_again(redis: Redis) -> None:
+async def test_a_handler_that_finished_under_its_old_name_does_not_run_again(redis: Redis) -> None:
     charged, shipped = list[Any](), list[Any]()
     await left_behind(redis, ("charge", noting(charged)), ("ship", noting(shipped, ValueError("no van"))))
 
@@ -148,7 +148,7 @@ async def test_who_was_done_under_the_old_name_does_not_run_again(redis: Redis) 
     await check_keys(redis)
 
 
-async def test_who_was_dead_under_the_old_name_gets_no_second_letter(redis: Redis) -> None:
+async def test_a_handler_that_died_under_its_old_name_gets_no_second_letter(redis: Redis) -> None:
     charged, shipped = list[Any](), list[Any]()
     refused = noting(charged, NonRetryableError("no money"))
     await left_behind(redis, ("charge", refused), ("ship", noting(shipped, ValueError("no van"))))
@@ -161,7 +161,7 @@ async def test_who_was_dead_under_the_old_name_gets_no_second_letter(redis: Redi
     assert [letter[b"handler"] for letter in await letters(redis)] == [b"charge"]
 
 
-async def test_who_waited_under_the_old_name_runs_in_its_own_time_with_what_it_had_spent(redis: Redis) -> None:
+async def test_a_handler_that_waited_under_its_old_name_keeps_its_due_time_and_deliveries(redis: Redis) -> None:
     charged, refused = list[Any](), ValueError("no money")
     await left_behind(redis, ("charge", noting(charged, refused)), max_deliveries=2)
 
@@ -178,7 +178,7 @@ async def test_who_waited_under_the_old_name_runs_in_its_own_time_with_what_it_h
     await check_keys(redis)
 
 
-async def test_who_gave_up_under_the_old_name_while_there_was_no_dead_letter_stream_has_a_letter_by_the_new_one(
+async def test_a_parked_handler_gets_its_late_letter_under_the_new_name(
     redis: Redis,
 ) -> None:
     charged, shipped, late = list[Any](), list[Any](), ValueError("no van")
@@ -217,7 +217,7 @@ async def test_services_that_know_both_names_share_a_group_while_they_are_rolled
 # --- without an alias -----------------------------------------------------------------------------------------------
 
 
-async def test_an_entry_that_waits_for_a_handler_that_is_no_more_ends_as_its_letter(
+async def test_an_entry_that_waits_for_a_removed_handler_becomes_a_letter(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After as many deliveries as it would have had: another process of the group may have that handler."""
@@ -245,7 +245,7 @@ async def test_an_entry_that_waits_for_a_handler_that_is_no_more_ends_as_its_let
     await check_keys(redis)
 
 
-async def test_an_entry_that_waits_for_a_handler_of_other_types_by_now_ends_as_its_letter(redis: Redis) -> None:
+async def test_an_entry_that_waits_for_a_handler_of_other_types_now_becomes_a_letter(redis: Redis) -> None:
     charged = list[Any]()
     await left_behind(redis, ("charge", noting(charged, ValueError("no money"))), max_deliveries=2)
     router = router_of(redis, ("ship", noting([])), max_deliveries=2)
@@ -261,7 +261,7 @@ async def test_an_entry_that_waits_for_a_handler_of_other_types_by_now_ends_as_i
         await eventually(lambda: charged == [7, 7])  # it was asked for by name
 
 
-async def test_an_entry_that_waits_for_a_handler_that_is_no_more_is_parked_without_a_dead_letter_stream(
+async def test_an_entry_that_waits_for_a_removed_handler_is_parked_without_a_dead_letter_stream(
     redis: Redis,
 ) -> None:
     await left_behind(redis, ("charge", noting([], ValueError("no money"))), max_deliveries=2, dlq_stream=None)

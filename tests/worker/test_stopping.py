@@ -103,7 +103,7 @@ async def test_a_running_handler_may_finish(redis: Redis) -> None:
     assert await pending(redis) == []
 
 
-async def test_after_shutdown_timeout_the_handler_is_interrupted_and_its_delivery_given_back(redis: Redis) -> None:
+async def test_after_shutdown_timeout_the_handler_is_interrupted_and_its_entry_released(redis: Redis) -> None:
     begun, seen = asyncio.Event(), []
     router = make_router(redis, shutdown_timeout=0.1, max_deliveries=1)
 
@@ -163,7 +163,7 @@ async def test_a_handler_that_swallows_its_interruption_starts_no_other(redis: R
     assert seen == ["interrupted"]
 
 
-async def test_a_handler_that_cannot_be_interrupted_is_left_behind_and_nothing_is_lost(
+async def test_a_handler_that_cannot_be_interrupted_is_abandoned_and_nothing_is_lost(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("rapids._worker.worker.CANCEL_GRACE", 0.1)
@@ -211,7 +211,7 @@ async def test_stopping_does_not_wait_out_the_pause_before_a_quick_retry(redis: 
     assert len(seen) == 2
 
 
-async def test_what_was_settled_by_then_is_written(redis: Redis) -> None:
+async def test_settlements_made_before_a_stop_are_written(redis: Redis) -> None:
     router, seen = make_router(redis), []
 
     @router.on(DvOrder)

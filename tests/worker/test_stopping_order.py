@@ -67,7 +67,7 @@ async def commands_of(redis: Redis, done: asyncio.Event) -> list[str]:
     return heard
 
 
-async def test_the_steps_come_in_their_order(redis: Redis, redis_url: str) -> None:
+async def test_a_stop_makes_its_steps_in_order(redis: Redis, redis_url: str) -> None:
     watched, listening = Watched(redis, claim_min_idle_ms=150, consumer="w"), asyncio.Event()
     task = await start(watched.router)
     await emit(redis, *range(5))
@@ -109,7 +109,7 @@ async def _more_claims(redis: Redis, than: int) -> bool:
     return await claims(redis) > than
 
 
-async def test_what_is_given_back_costs_no_delivery_and_runs_at_once_elsewhere(redis: Redis) -> None:
+async def test_released_entries_cost_no_delivery_and_run_at_once_elsewhere(redis: Redis) -> None:
     """Interrupted or never begun, on a router whose leases last for an hour and which gives one chance only."""
     options = {"claim_min_idle_ms": 3_600_000, "max_deliveries": 1}
     first, second = Watched(redis, shutdown_timeout=0.1, **options), Watched(redis, **options)
@@ -157,7 +157,7 @@ async def test_a_stop_that_is_cancelled_is_still_a_stop(redis: Redis) -> None:
     assert await pending(redis) == []
 
 
-async def test_cancelling_start_during_a_stop_hurries_it(redis: Redis) -> None:
+async def test_cancelling_start_during_a_stop_shortens_it(redis: Redis) -> None:
     watched = Watched(redis, shutdown_timeout=60)
     task = await start(watched.router)
     await emit(redis, 0, 1)
@@ -198,7 +198,7 @@ async def take_down(proxy: Proxy, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["refused", "swallowed"])
-async def test_it_ends_within_seconds_and_loses_nothing(
+async def test_a_stop_during_an_outage_ends_within_seconds_and_loses_nothing(
     redis: Redis, proxy: Proxy, through: Redis, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched = Watched(through, shutdown_timeout=300, claim_min_idle_ms=300)
@@ -221,7 +221,7 @@ async def test_it_ends_within_seconds_and_loses_nothing(
 
 
 @pytest.mark.parametrize("how", ["refused", "swallowed"])
-async def test_a_claim_that_waits_for_redis_does_not_hold_it_up(
+async def test_a_claim_that_waits_for_redis_does_not_delay_a_stop(
     redis: Redis, proxy: Proxy, through: Redis, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No handler runs, so that there is nothing to wait `shutdown_timeout` for."""
@@ -255,7 +255,7 @@ async def test_a_start_that_is_stopped_before_redis_answers(proxy: Proxy, throug
     await router.stop()
 
 
-async def test_starting_and_stopping_are_told(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_starting_and_stopping_are_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rapids")
     async with running(make_router(redis, consumer="w")):
         pass

@@ -143,7 +143,7 @@ async def check_nothing_is_lost(redis: Redis, redis_url: str, accepted: list[int
 
 
 @pytest.mark.parametrize("options", [["--workers", "2"], ["--reload"]], ids=["workers", "reload"])
-async def test_sigterm_under_load(
+async def test_sigterm_under_load_loses_no_accepted_event(
     redis: Redis, redis_url: str, serve: Callable[..., tuple[subprocess.Popen[bytes], str, Path]], options: list[str]
 ) -> None:
     process, url, app = serve(*options)

@@ -52,7 +52,7 @@ async def test_by_default_nothing_is_trimmed(redis: Redis) -> None:
     assert await redis.xlen(STREAM) == 20
 
 
-async def test_what_is_settled_goes_and_what_it_goes_by_is_told(redis: Redis) -> None:
+async def test_settled_entries_are_removed_and_the_trimming_is_reported(redis: Redis) -> None:
     router, seen = make_router(redis, trim="acknowledged"), []
 
     @router.on(DvOrder)
@@ -72,9 +72,7 @@ async def test_what_is_settled_goes_and_what_it_goes_by_is_told(redis: Redis) ->
     await check_keys(redis)
 
 
-async def test_more_than_one_call_may_remove_is_removed_all_the_same(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_more_entries_than_one_call_may_remove_are_removed(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trimmer, "LARGEST_TRIM", 7)
     monkeypatch.setattr(trimmer, "PAUSE", 2.5)
     await make_emitter(redis).emit([DvOrder() for _ in range(100)])
@@ -83,7 +81,7 @@ async def test_more_than_one_call_may_remove_is_removed_all_the_same(
         await eventually(lambda: length(redis, 1), timeout=25)  # without a pause after each call
 
 
-async def test_a_group_of_somebody_else_s_holds_it_back_and_is_named(
+async def test_a_foreign_group_that_delays_trimming_is_named(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trimmer, "LONG_HELD", 0.05)
@@ -129,7 +127,7 @@ def _held_by_consumer(router: object, consumer: str) -> bool:
 async def _pass(event: DvOrder) -> None: ...
 
 
-async def test_one_group_after_another_is_told_to_hold_it_back(
+async def test_groups_that_delay_trimming_are_logged_one_after_another(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trimmer, "MANY_LEFT", 10)
@@ -154,7 +152,7 @@ async def test_one_group_after_another_is_told_to_hold_it_back(
     assert ["'first'" in line for line in warnings(caplog)] == [True, False]
 
 
-async def test_what_waits_for_a_retry_or_is_parked_stays(redis: Redis) -> None:
+async def test_waiting_and_parked_entries_are_not_trimmed(redis: Redis) -> None:
     router = make_router(
         redis, trim="acknowledged", dlq_stream=None, max_deliveries=1, retry_blocks_key=False, consumer="me"
     )
@@ -226,7 +224,7 @@ async def test_several_routers_may_trim_and_no_group_misses_anything(redis: Redi
 
 
 @pytest.mark.standalone("a user for each node of a fleet is tried in tests/topologies")
-async def test_a_user_who_may_not_trim_is_told_once_and_handles_all_the_same(
+async def test_a_user_without_the_right_to_trim_is_warned_once_and_handles_events(
     redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await redis.execute_command("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@all", "-xtrim")

@@ -108,7 +108,9 @@ async def test_a_handler_that_outlives_its_entry_and_fails_leaves_a_letter(
     await check_keys(redis)
 
 
-async def test_one_that_succeeds_is_not_called_lost(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_outlives_its_entry_and_succeeds_is_not_reported_as_lost(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     held = Held()
     held.fails = False
     with caplog.at_level(logging.INFO, "rapids"):
@@ -123,7 +125,7 @@ async def test_one_that_succeeds_is_not_called_lost(redis: Redis, caplog: pytest
     assert await letters(redis) == []
 
 
-async def test_its_letter_is_written_though_a_stranger_let_go_of_the_entry(redis: Redis) -> None:
+async def test_a_letter_is_written_though_a_foreign_consumer_acknowledged_the_entry(redis: Redis) -> None:
     """As consumers of other versions do with ghosts, and Redis itself when one is claimed."""
     held = Held()
     async with running(router_with(redis, held, claim_min_idle_ms=60_000)):
@@ -138,7 +140,7 @@ async def test_its_letter_is_written_though_a_stranger_let_go_of_the_entry(redis
     await check_keys(redis)
 
 
-async def test_there_is_no_letter_for_what_another_consumer_had_taken(
+async def test_no_letter_is_written_for_an_entry_that_another_consumer_took(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may have handled it before it was trimmed."""
@@ -156,7 +158,9 @@ async def test_there_is_no_letter_for_what_another_consumer_had_taken(
     assert await letters(redis) == []
 
 
-async def test_a_dead_process_s_entry_is_still_told_as_lost(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_entry_of_a_dead_process_is_still_reported_as_lost(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     [entry_id] = await make_emitter(redis).emit([DvOrder()])
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
@@ -167,7 +171,7 @@ async def test_a_dead_process_s_entry_is_still_told_as_lost(redis: Redis, caplog
     assert [record.lost for record in caplog.records if hasattr(record, "lost")] == [[entry_id]]
 
 
-async def test_an_only_active_consumer_lets_go_of_what_another_held(redis: Redis) -> None:
+async def test_an_exclusive_consumer_acknowledges_trimmed_entries_of_another_one(redis: Redis) -> None:
     """Else it would wait for that one, which is on standby, before it read anything new."""
     await make_emitter(redis).emit(DvOrder(number=1))
     await redis.xgroup_create(STREAM, GROUP, "0")
@@ -184,7 +188,9 @@ async def test_an_only_active_consumer_lets_go_of_what_another_held(redis: Redis
 # --- deliveries that were to come -----------------------------------------------------------------------------------
 
 
-async def test_without_a_dead_letter_stream_it_is_lost_and_told(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_dead_letter_stream_the_entry_is_reported_as_lost(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     held = Held()
     with caplog.at_level(logging.ERROR, "rapids"):
         async with running(router_with(redis, held, dlq_stream=None)):
@@ -225,7 +231,7 @@ async def test_each_handler_that_was_to_run_again_has_its_letter(redis: Redis) -
         assert b"trimmed from the stream" in letter[b"error"]
 
 
-async def test_a_stop_writes_a_letter_for_what_it_cannot_hand_back(redis: Redis) -> None:
+async def test_a_stop_writes_a_letter_for_an_entry_that_it_cannot_release(redis: Redis) -> None:
     """The one under way is interrupted, the one behind it never begins: neither can be delivered again."""
     held = Held()
     router = router_with(redis, held, block_ms=500, shutdown_timeout=0.05)
