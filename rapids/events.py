@@ -27,10 +27,6 @@ def _new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
@@ -48,7 +44,7 @@ class Event(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     id: str = Field(default_factory=_new_id)
-    timestamp: Annotated[datetime, AfterValidator(_in_utc)] = Field(default_factory=_now)
+    timestamp: Annotated[datetime, AfterValidator(_in_utc)] = Field(default_factory=lambda: datetime.now(UTC))
     correlation_id: str | None = None
     causation_id: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -88,7 +84,13 @@ class BaseEvent(Event):
                 f"not {cls.event_type!r}"
             )
         if not (isabstract(cls) or cls.__dict__.get("_skip_registration", False)):
-            _register(cls)
+            known = _registry.get(cls.event_type)
+            if known is not None and not same_class(known, cls):
+                raise DuplicateEventTypeError(
+                    f"event_type {cls.event_type!r} is already {known.__module__}.{known.__qualname__}; "
+                    f"give {cls.__module__}.{cls.__qualname__} another one: event_type: ClassVar[str] = ..."
+                )
+            _registry[cls.event_type] = cls
 
     @property
     def routing_key(self) -> str:
@@ -123,16 +125,6 @@ def get_event_class(event_type: str) -> type[BaseEvent] | None:
 def same_class(one: type, other: type) -> bool:
     """Whether both are the same class, or one of them is a later definition of the other."""
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
-
-
-def _register(cls: type[BaseEvent]) -> None:
-    known = _registry.get(cls.event_type)
-    if known is not None and not same_class(known, cls):
-        raise DuplicateEventTypeError(
-            f"event_type {cls.event_type!r} is already {known.__module__}.{known.__qualname__}; "
-            f"give {cls.__module__}.{cls.__qualname__} another one: event_type: ClassVar[str] = ..."
-        )
-    _registry[cls.event_type] = cls
 
 
 def event_type_of(class_name: str) -> str:

@@ -219,7 +219,7 @@ class Observers:
         self._silent_until[at] = time.monotonic() + LOG_INTERVAL
         with suppress(Exception):  # a log handler may raise
             logger.error(
-                "observer %d raised on %s, %d times so far; this is logged once in %d s at the most",
+                "observer %d raised on %s, %d times so far; this is logged at most once in %d s",
                 at + 1,
                 type(detail).__name__,
                 self._failures[at],

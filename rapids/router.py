@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.counter_state import Counts
-from rapids._core.handlers import Handler, HandlerRegistry, Handlers
+from rapids._core.handlers import HandlerRegistry, Handlers
 from rapids._core.server_warnings import ServerWarnings, check_server, check_timeout
 from rapids._core.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
 from rapids._core.settings import order_by as as_order_by
@@ -136,7 +136,10 @@ class EventRouter(HandlerRegistry):
             check_client(redis)
         self._redis = redis
         self._started_with: Redis | RedisCluster | None = None
-        self._middleware = _checked_middleware(middleware)
+        for layer in middleware:
+            if not callable(layer):
+                raise TypeError(f"middleware must be async functions (delivery, call_next), not {layer!r}")
+        self._middleware = tuple(middleware)
         self._server_warnings = ServerWarnings()
         self._worker: Worker | None = None
         self._counts = Counts(settings.stream, settings.group, settings.observers)
@@ -220,7 +223,13 @@ class EventRouter(HandlerRegistry):
                 "the router has no Redis client: give EventRouter(redis=...) one, or call router.start(redis)"
             )
         self._only_before_start("start()")
-        self._check_slot(client)
+        dlq = self.dlq_stream  # one script writes a dead letter and settles its entry
+        if dlq is not None and not share_a_slot(client, self.stream, dlq):
+            raise ValueError(
+                f"dlq_stream {dlq!r} is in another slot of the Cluster than stream {self.stream!r}, so no script can "
+                f"write to both: name it {default_dlq(self.stream)!r}, or leave it out for that name in the FastAPI "
+                "plug-in"
+            )
         from rapids._worker.worker import Worker
 
         handlers = Handlers(self._registered)
@@ -312,16 +321,6 @@ class EventRouter(HandlerRegistry):
         self._look_at_pause()
         return ended
 
-    def _check_slot(self, client: Redis | RedisCluster) -> None:
-        """Check that both streams are in one slot: one script writes a dead letter and settles its entry."""
-        dlq = self.dlq_stream
-        if dlq is not None and not share_a_slot(client, self.stream, dlq):
-            raise ValueError(
-                f"dlq_stream {dlq!r} is in another slot of the Cluster than stream {self.stream!r}, so no script can "
-                f"write to both: name it {default_dlq(self.stream)!r}, or leave it out for that name in the FastAPI "
-                "plug-in"
-            )
-
     async def _look_around(self, client: Redis | RedisCluster, commands: Commands) -> None:
         """Log server warnings before any other command is sent to the server."""
         where = {"stream": self.stream, "group": self.group}
@@ -342,17 +341,6 @@ class EventRouter(HandlerRegistry):
             )
         return client
 
-    def _register(self, handler: Handler) -> None:
-        self._only_before_start("on()")
-        super()._register(handler)
-
     def _only_before_start(self, what: str) -> None:
         if self._worker is not None:
             raise RapidsError(f"{what} must come before the router runs, or after it has stopped")
-
-
-def _checked_middleware(middleware: Sequence[HandlerMiddleware]) -> tuple[HandlerMiddleware, ...]:
-    for layer in middleware:
-        if not callable(layer):
-            raise TypeError(f"middleware must be async functions (delivery, call_next), not {layer!r}")
-    return tuple(middleware)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapids._core.attempt_log import LARGEST_STORED, MESSAGE_LIMIT, NAME_LIMIT, NO_ATTEMPTS, Attempt, AttemptLog
+from rapids._core.attempt_log import MAX_STORED, MESSAGE_LIMIT, NAME_LIMIT, NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.failures import Failure
 from rapids._core.outcomes import Ledger
 
@@ -90,7 +90,7 @@ def test_the_largest_that_is_kept_is_read() -> None:
     worst = Attempt.of(Failure(nul, nul), delivery=2**53 - 1, attempt=2**53 - 1, consumer=nul)
     log = AttemptLog.of(*[worst] * 100)
 
-    assert len(log.dump()) < LARGEST_STORED
+    assert len(log.dump()) < MAX_STORED
     assert AttemptLog.load(log.dump()) == log
 
 
@@ -171,7 +171,7 @@ def test_any_other_stored_value_reads_as_no_attempts(stored: Any) -> None:
     [
         *(b"", b"x", b"\xff", b'["\\ud800"]', b"[" * 2_000, b"[" * 100_000 + b"]" * 100_000),
         b'{"a":' * 50_000,
-        b"[[1]" + b" " * LARGEST_STORED + b"]",
+        b"[[1]" + b" " * MAX_STORED + b"]",
         b"[[1e400]]",
         b"[[" + b"9" * 5_000 + b"]]",
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rapids import EventEmitter, EventRouter
-from rapids._core.counter_state import MOST_EVENT_TYPES, Counts, EventTypes
+from rapids._core.counter_state import MAX_EVENT_TYPES, Counts, EventTypes
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters, Sample
@@ -105,7 +105,7 @@ def test_any_number_of_event_types_takes_no_more_memory_than_a_thousand() -> Non
     counts.delivered([of_type(b"hostile.%d" % number) for number in range(5_000)])
 
     kinds = {sample.labels["event_type"] for sample in counts.counters() if sample.name == "delivered"}
-    assert len(kinds) == MOST_EVENT_TYPES + 1
+    assert len(kinds) == MAX_EVENT_TYPES + 1
     assert counts.counters().total("delivered") == 5_000
     assert counts.counters().total("delivered", event_type=OTHER) == 4_000
     assert counts.counters().total("delivered", event_type="hostile.7") == 1

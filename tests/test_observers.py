@@ -38,7 +38,7 @@ def test_an_observer_that_raises_is_logged_once_and_does_not_affect_others(
 
     assert len(received) == 100
     assert [record.getMessage() for record in caplog.records] == [
-        f"observer {at} raised on OutageEnded, 1 times so far; this is logged once in 60 s at the most" for at in (1, 3)
+        f"observer {at} raised on OutageEnded, 1 times so far; this is logged at most once in 60 s" for at in (1, 3)
     ]
     assert all(record.levelno == logging.ERROR and record.exc_info for record in caplog.records)
     now = 61.0

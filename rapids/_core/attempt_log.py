@@ -1,6 +1,5 @@
 """The failed attempts of a handler at an entry: which of them are kept, and how they are stored."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
@@ -24,13 +23,13 @@ MESSAGE_LIMIT = 300
 NAME_LIMIT = 200
 """The longest name of an error's type or of a consumer, in characters."""
 
-LARGEST_STORED = 256 * 1024
+MAX_STORED = 256 * 1024
 """The most bytes that are parsed as attempts: more than the kept attempts can need."""
 
-_LARGEST_NUMBER = 2**53
+_MAX_NUMBER = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_PLAIN_ROW = 6
+
 
 Row: TypeAlias = list[int | str] | int
 """An attempt as it is stored: delivery, attempt, time (milliseconds since 1970), consumer, type of the error, error. Of
@@ -71,8 +70,12 @@ class Attempt:
         """An attempt that failed now."""
         now = datetime.now(UTC)
         return cls(
-            *(delivery, attempt, now.replace(microsecond=now.microsecond // 1000 * 1000)),
-            *(storable(consumer)[:NAME_LIMIT], failure.error_type[:NAME_LIMIT], failure.message[:MESSAGE_LIMIT]),
+            delivery=delivery,
+            attempt=attempt,
+            at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            consumer=storable(consumer)[:NAME_LIMIT],
+            error_type=failure.error_type[:NAME_LIMIT],
+            error=failure.message[:MESSAGE_LIMIT],
         )
 
     def row(self) -> Row:
@@ -101,8 +104,8 @@ class AttemptLog:
     @classmethod
     def unrecorded(cls, first: int, last: int) -> "AttemptLog":
         """The deliveries from `first` to `last`, which have no record."""
-        behind = max(first + FIRST_KEPT, last - LAST_KEPT + 1)
-        numbers = (*range(first, min(first + FIRST_KEPT, last + 1)), *range(behind, last + 1))
+        first_of_last = max(first + FIRST_KEPT, last - LAST_KEPT + 1)
+        numbers = (*range(first, min(first + FIRST_KEPT, last + 1)), *range(first_of_last, last + 1))
         return cls(tuple(map(Attempt, numbers)), max(last - first + 1, 0) - len(numbers))
 
     def then(self, later: "AttemptLog") -> "AttemptLog":
@@ -128,16 +131,24 @@ class AttemptLog:
             return NO_ATTEMPTS
         kept, left_out = list[Attempt](), 0
         for row in cast(list[Any], rows)[: FIRST_KEPT + LAST_KEPT + 1]:
-            if _is_number(row):
-                left_out += row
-            elif (attempt := _attempt(row)) is not None:
-                kept.append(attempt)
+            match row:
+                case int() if _is_number(row):
+                    left_out += row
+                case [delivery] if _is_number(delivery):
+                    kept.append(Attempt(delivery))
+                case [delivery, attempt, at, str() as consumer, str() as error_type, str() as error, *_] if (
+                    attempt and all(map(_is_number, (delivery, attempt, at)))
+                ):
+                    texts = consumer[:NAME_LIMIT], error_type[:NAME_LIMIT], error[:MESSAGE_LIMIT]
+                    kept.append(Attempt(delivery, attempt, _moment(at), *texts))
+                case _:
+                    pass
         return cls(tuple(kept), left_out) if kept else NO_ATTEMPTS
 
     @classmethod
     def load(cls, raw: bytes) -> "AttemptLog":
         """The attempts that `dump` stored; an empty log for anything else."""
-        if not raw or len(raw) > LARGEST_STORED:
+        if not raw or len(raw) > MAX_STORED:
             return NO_ATTEMPTS
         try:
             return cls.read(orjson.loads(raw))
@@ -148,29 +159,8 @@ class AttemptLog:
 NO_ATTEMPTS = AttemptLog()
 
 
-def _attempt(row: object) -> Attempt | None:
-    parts: Sequence[Any] = cast(list[Any], row) if isinstance(row, list) else ()
-    numbers, texts = parts[:3], parts[3:_PLAIN_ROW]
-    if not numbers or not all(map(_is_number, numbers)):
-        return None
-    if len(parts) == 1:
-        return Attempt(numbers[0])
-    if len(parts) < _PLAIN_ROW or numbers[1] == 0 or not _are_texts(texts):
-        return None
-    return Attempt(numbers[0], numbers[1], _moment(numbers[2]), *_cut(texts))
-
-
 def _is_number(value: object) -> bool:
-    return type(value) is int and 0 <= value < _LARGEST_NUMBER
-
-
-def _are_texts(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _cut(texts: Sequence[str]) -> tuple[str, ...]:
-    limits = (NAME_LIMIT, NAME_LIMIT, MESSAGE_LIMIT)
-    return tuple(text[:limit] for text, limit in zip(texts, limits, strict=True))
+    return type(value) is int and 0 <= value < _MAX_NUMBER
 
 
 def _moment(ms: int) -> datetime | None:

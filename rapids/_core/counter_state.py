@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ from rapids.observers import Delivered, LeaseLost, Lost, Observer, Observers, Ou
 
 __all__ = ["Counts", "EventTypes", "OfType", "labelled"]
 
-MOST_EVENT_TYPES = 1_000
+MAX_EVENT_TYPES = 1_000
 """How many event types are counted separately. A stream may hold any number of types, also hostile ones."""
 
 C = TypeVar("C")
@@ -39,7 +39,7 @@ class EventTypes(Generic[C]):
         name = event_type or UNREADABLE
         if (found := self._by_type.get(name)) is not None:
             return found
-        is_too_much = len(self._by_type) >= MOST_EVENT_TYPES or len(name) > TYPE_LIMIT
+        is_too_much = len(self._by_type) >= MAX_EVENT_TYPES or len(name) > TYPE_LIMIT
         if is_too_much and name not in (OTHER, UNREADABLE):
             return self.of(OTHER)
         raw = name.encode(errors="backslashreplace")
@@ -178,9 +178,6 @@ class Counts:
 
     def counters(self) -> Counters:
         """The present values."""
-        return Counters(tuple(sorted(self._samples(), key=attrgetter("name"))))
-
-    def _samples(self) -> Iterator[Sample]:
         ended, since = self._outage
         of_group = {
             "ignored": self.ignored,
@@ -192,25 +189,18 @@ class Counts:
             "outages": self._outages,
             "outage_seconds": ended + (0.0 if since is None else self._clock() - since),
         }
-        for name, value in of_group.items():
-            yield self._sample(name, value)
-        for when, value in self._lost.items():
-            yield self._sample("lost", value, when)
+        samples = [self._sample(name, value) for name, value in of_group.items()]
+        samples += [self._sample("lost", value, when) for when, value in self._lost.items()]
         for of_type in self._types.all():
-            yield from self._of_type(of_type)
-
-    def _of_type(self, of_type: OfType) -> Iterator[Sample]:
-        name = of_type.event_type
-        yield self._sample("delivered", of_type.delivered, name)
-        yield self._sample("parked", of_type.parked, name)
-        for handler, value in of_type.handled.copy().items():
-            yield self._sample("handled", value, name, handler)
-        for handler, value in of_type.failed.copy().items():
-            yield self._sample("failed", value, name, handler)
-        for handler, value in of_type.retried.copy().items():
-            yield self._sample("retried", value, name, handler)
-        for (handler, reason), value in of_type.dead.copy().items():
-            yield self._sample("dead", value, name, handler, reason)
+            event_type = of_type.event_type
+            samples.append(self._sample("delivered", of_type.delivered, event_type))
+            samples.append(self._sample("parked", of_type.parked, event_type))
+            by_handler = {"handled": of_type.handled, "failed": of_type.failed, "retried": of_type.retried}
+            for name, values in by_handler.items():
+                samples += [self._sample(name, value, event_type, handler) for handler, value in values.copy().items()]
+            for (handler, reason), value in of_type.dead.copy().items():
+                samples.append(self._sample("dead", value, event_type, handler, reason))
+        return Counters(tuple(sorted(samples, key=attrgetter("name"))))
 
     def _sample(self, name: str, value: float, *labels: str) -> Sample:
         return Sample(name, labelled(name, self._stream, self._group, *labels), value)

@@ -5,6 +5,7 @@ import traceback
 from asyncio import CancelledError
 from dataclasses import dataclass
 from types import FrameType, TracebackType
+from typing import Any
 
 from rapids.exceptions import NonRetryableError
 
@@ -65,34 +66,22 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    at = _frames_of(error)
+    at = _attribute(error, "__traceback__")
     try:
-        return "".join(traceback.format_exception(type(error), error, _users_frames(at)))
+        shown = at
+        while shown is not None and _package_of(shown.tb_frame) == "rapids":  # its frames do not help a reader
+            shown = shown.tb_next
+        return "".join(traceback.format_exception(type(error), error, shown))
     except (Exception, CancelledError) as broken:
         frames = "".join(traceback.format_tb(at))
         return f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n"
 
 
-def _frames_of(error: BaseException) -> TracebackType | None:
+def _attribute(error: BaseException, name: str) -> Any:
     try:
-        return error.__traceback__
+        return getattr(error, name)
     except (Exception, CancelledError):
         return None
-
-
-def _cause_of(error: BaseException) -> BaseException | None:
-    try:
-        return error.__cause__
-    except (Exception, CancelledError):
-        return None
-
-
-def _users_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of Rapids at its start, which do not help a reader."""
-    at = frames
-    while at is not None and _package_of(at.tb_frame) == "rapids":
-        at = at.tb_next
-    return at
 
 
 def _position_of(error: BaseException, home: str) -> str:
@@ -100,12 +89,17 @@ def _position_of(error: BaseException, home: str) -> str:
 
     An error without a traceback, such as the time-out of an interrupted handler, has the position of its cause.
     """
-    cause = _cause_of(error)
-    frames = _frames_of(error) or (None if cause is None else _frames_of(cause))
+    cause = _attribute(error, "__cause__")
+    frames: TracebackType | None = _attribute(error, "__traceback__")
+    if frames is None and cause is not None:
+        frames = _attribute(cause, "__traceback__")
+    home = home.partition(".")[0]
     users: TracebackType | None = None
     last, at = frames, frames
     while at is not None:
-        if _is_users(at.tb_frame, home.partition(".")[0]):
+        package, file = _package_of(at.tb_frame), at.tb_frame.f_code.co_filename
+        is_library = package in _LIBRARIES or any(name in file for name in _FOLDERS_OF_LIBRARIES)
+        if not is_library or package == home != "":  # a service may itself be installed as a package
             users = at
         last, at = at, at.tb_next
     place = users or last
@@ -117,13 +111,6 @@ def _position_of(error: BaseException, home: str) -> str:
 # By module names, which costs very little. A frame's file is not opened, since it may no longer exist.
 _LIBRARIES = sys.stdlib_module_names | {"rapids", "rapids_fastapi"}
 _FOLDERS_OF_LIBRARIES = ("site-packages", "dist-packages")
-
-
-def _is_users(frame: FrameType, home: str) -> bool:
-    package = _package_of(frame)
-    if home and package == home:
-        return True  # also if the service itself is installed as a package
-    return package not in _LIBRARIES and not any(name in frame.f_code.co_filename for name in _FOLDERS_OF_LIBRARIES)
 
 
 def _package_of(frame: FrameType) -> str:

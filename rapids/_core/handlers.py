@@ -61,19 +61,16 @@ def matches_pattern(pattern: str, event_type: str) -> bool:
     """Whether a glob pattern matches an event type. Segments are the parts between dots."""
     if pattern == "*":
         return True
-    return _match(pattern.split("."), event_type.split("."))
-
-
-def _match(patterns: list[str], segments: list[str]) -> bool:
+    segments = event_type.split(".")
     # Dynamic programming, one row at a time: after[i] says whether the pattern read so far matches segments[:i].
     # Unlike backtracking, it is not slow for a hostile event type.
     after = [True] + [False] * len(segments)
-    for pattern in patterns:
-        if pattern == "**":
+    for part in pattern.split("."):
+        if part == "**":
             first = after.index(True) if True in after else len(after)
             after = [at >= first for at in range(len(after))]
         else:
-            matched = [was and fnmatchcase(segment, pattern) for was, segment in zip(after, segments, strict=False)]
+            matched = [was and fnmatchcase(segment, part) for was, segment in zip(after, segments, strict=False)]
             after = [False, *matched]
     return after[-1]
 
@@ -234,24 +231,29 @@ class HandlerRegistry:
         limit = default_timeout if timeout is None else positive_seconds("timeout", timeout)
         attempts = default_retries if retries is None else at_least("retries", retries, 0)
         pause = default_backoff if backoff is None else check_backoff("backoff", backoff)
-        retryable = _exceptions(retryable_exceptions)
+        retryable = cast("tuple[Any, ...]", retryable_exceptions)
+        if not isinstance(retryable, tuple) or not all(  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            isinstance(kind, type) and issubclass(kind, BaseException) for kind in retryable
+        ):
+            raise TypeError(f"retryable_exceptions must be a tuple of exception classes, not {retryable!r}")
         if name is not None:
             text("name", name)
         former = _names("aliases", aliases)
 
         def register(function: Callable[[Any], A]) -> Callable[[Any], A]:
+            self._only_before_start("on()")
             _check_is_async(function)
             named = self._name_for(function, name)
             self._check_aliases(named, former)
-            self._register(Handler(named, function, targets, limit, attempts, pause, retryable, former))
+            self._registered.append(Handler(named, function, targets, limit, attempts, pause, retryable, former))
+            self._names.add(named)
+            self._aliases.update(dict.fromkeys(former, named))
             return function
 
         return register
 
-    def _register(self, handler: Handler) -> None:
-        self._registered.append(handler)
-        self._names.add(handler.name)
-        self._aliases.update(dict.fromkeys(handler.aliases, handler.name))
+    def _only_before_start(self, what: str) -> None:
+        """Raise if it is too late for `what`."""
 
     def _check_aliases(self, name: str, aliases: Sequence[str]) -> None:
         for alias in aliases:
@@ -304,10 +306,3 @@ def _check_is_async(function: object) -> None:
         raise TypeError(f"a handler must be an async function, not {function!r}")
     if not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))):  # noqa: B004
         raise TypeError(f"a handler must be an async function; {function!r} is not: write `async def`")
-
-
-def _exceptions(kinds: object) -> tuple[type[BaseException], ...]:
-    given = cast("tuple[Any, ...]", kinds if isinstance(kinds, tuple) else ())
-    if given != kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in given):
-        raise TypeError(f"retryable_exceptions must be a tuple of exception classes, not {kinds!r}")
-    return given

@@ -199,18 +199,15 @@ class Ledger:
         stored: dict[str, Any] = orjson.loads(raw)
         done, dead, gave_up = (frozenset[str](stored[kind]) for kind in ("done", "dead", "gave_up"))
         waits: dict[str, Any] = stored.get("waits") or {}
-        waiting = tuple(_wait(name, waits[name]) for name in sorted(waits))
-        return cls(done, dead, int(stored["n"]), gave_up, waiting, _read_logs(stored.get("attempts")))
-
-
-def _wait(handler: str, stored: dict[str, int]) -> Wait:
-    return Wait(handler, stored["spent"], stored.get("delay", 0) / 1000, stored.get("due"))
-
-
-def _read_logs(stored: object) -> tuple[tuple[str, AttemptLog], ...]:
-    """The stored attempt logs. Older versions do not write them, and no rule needs them: bad data counts as none."""
-    rows = cast(dict[str, object], stored) if isinstance(stored, dict) else {}
-    return _by_name({handler: AttemptLog.read(rows[handler]) for handler in rows})
+        waiting = tuple(
+            Wait(name, wait["spent"], wait.get("delay", 0) / 1000, wait.get("due"))
+            for name, wait in sorted(waits.items())
+        )
+        # Older versions do not write attempts, and no rule needs them: bad data counts as none.
+        attempts = stored.get("attempts")
+        rows = cast(dict[str, object], attempts) if isinstance(attempts, dict) else {}
+        logs = _by_name({handler: AttemptLog.read(rows[handler]) for handler in rows})
+        return cls(done, dead, int(stored["n"]), gave_up, waiting, logs)
 
 
 def _by_name(logs: Mapping[str, AttemptLog]) -> tuple[tuple[str, AttemptLog], ...]:
@@ -262,6 +259,11 @@ Settlement: TypeAlias = Ack | Keep | Park | HandBack
 
 ACK = Ack()
 
+NO_DLQ_THEN = (
+    "failed for good at an earlier delivery, when there was no dead-letter stream; the log of that time has the error"
+)
+"""The error text of a dead letter that is written long after the failure."""
+
 
 def settle(
     outcomes: Iterable[Outcome], ledger: Ledger, deliveries: int, *, dead_letters: bool, now_ms: int = 0
@@ -273,7 +275,11 @@ def settle(
     handler that failed for good parks the entry when no other handler has anything left to do.
     """
     outcomes = tuple(outcomes)
-    logs = _logs(ledger, outcomes, deliveries)
+    logs = dict(ledger.attempts) | {  # all failed attempts by handler, including this delivery's
+        outcome.handler: ledger.attempts_before(outcome.handler, deliveries).then(outcome.attempts)
+        for outcome in outcomes
+        if not isinstance(outcome, Done)
+    }
     done, dead, waiting, released = set[str](), list[Dead](), list[RetryAt](), set[str]()
     for outcome in outcomes:
         match outcome:
@@ -286,14 +292,23 @@ def settle(
             case Released():
                 released.add(outcome.handler)
     if dead_letters:
-        dead += [_late_letter(handler, logs.get(handler, NO_ATTEMPTS)) for handler in sorted(ledger.gave_up)]
-    after = _after(ledger, done, {letter.handler for letter in dead}, deliveries, dead_letters=dead_letters)
+        # They failed for good before the group had a dead-letter stream: only the log has their error.
+        late = Failure("", NO_DLQ_THEN)
+        dead += [
+            Dead(handler, Reason.MAX_DELIVERIES_EXCEEDED, late, logs.get(handler, NO_ATTEMPTS))
+            for handler in sorted(ledger.gave_up)
+        ]
+    failed = {letter.handler for letter in dead}
+    if dead_letters:
+        after = Ledger(ledger.done | done, ledger.dead | failed, deliveries)
+    else:
+        after = Ledger(ledger.done | done, ledger.dead, deliveries, ledger.gave_up | failed)
     after = replace(after, attempts=_by_name({name: logs[name] for name in logs.keys() - after.done - after.dead}))
     waits = _waits(ledger, waiting, released, after.finished, deliveries)
     letters = tuple(dead) if dead_letters else ()
     failures = {retry.handler: retry.failure for retry in waiting}
     if waits and any(wait.handler not in released for wait in waits):
-        delay = min(_left(wait, now_ms) for wait in waits)
+        delay = min(wait.delay if wait.due_ms is None else max(wait.due_ms - now_ms, 0) / 1000 for wait in waits)
         return Keep(delay, replace(after, waits=waits), letters, _if_trimmed(waits, failures, logs))
     if released:
         before = ledger.handed_back(deliveries, now_ms)
@@ -340,15 +355,6 @@ def _trimmed(handler: str, failure: Failure | None, attempts: AttemptLog) -> Dea
     return Dead(handler, Reason.NON_RETRYABLE, failure, attempts)
 
 
-def _logs(ledger: Ledger, outcomes: Iterable[Outcome], deliveries: int) -> dict[str, AttemptLog]:
-    """All failed attempts by handler, including this delivery's."""
-    return dict(ledger.attempts) | {
-        outcome.handler: ledger.attempts_before(outcome.handler, deliveries).then(outcome.attempts)
-        for outcome in outcomes
-        if not isinstance(outcome, Done)
-    }
-
-
 def _waits(
     ledger: Ledger, failed: Iterable[RetryAt], released: Iterable[str], finished: Container[str], deliveries: int
 ) -> tuple[Wait, ...]:
@@ -359,20 +365,3 @@ def _waits(
     for handler in released:
         waits[handler] = Wait(handler, ledger.deliveries_of(handler, deliveries) - 1)
     return tuple(waits[handler] for handler in sorted(waits))
-
-
-def _left(wait: Wait, now_ms: int) -> float:
-    return wait.delay if wait.due_ms is None else max(wait.due_ms - now_ms, 0) / 1000
-
-
-def _after(ledger: Ledger, done: set[str], dead: set[str], deliveries: int, *, dead_letters: bool) -> Ledger:
-    if dead_letters:
-        return Ledger(ledger.done | done, ledger.dead | dead, deliveries)
-    return Ledger(ledger.done | done, ledger.dead, deliveries, ledger.gave_up | dead)
-
-
-def _late_letter(handler: str, attempts: AttemptLog) -> Dead:
-    """The outcome of a handler that failed for good before the group had a dead-letter stream: only the log has its
-    error."""
-    why = "failed for good at an earlier delivery, when there was no dead-letter stream; the log of then tells why"
-    return Dead(handler, Reason.MAX_DELIVERIES_EXCEEDED, Failure("", why), attempts)

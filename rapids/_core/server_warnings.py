@@ -116,8 +116,14 @@ def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Da
             f"{used:.0f} % of maxmemory ({facts.maxmemory / 2**20:.0f} MiB) is used: once it is full, emits are "
             "refused; give Redis more memory, or streams a smaller maxlen",
         )
-    if not facts.is_embedded:
-        yield from _unkept(facts)
+    # The server does not say whether snapshots are on; the default is one an hour after a change.
+    unsaved = facts.unsaved_for or 0.0
+    if unsaved > UNSAVED_TOLERANCE and facts.is_append_only is False and not facts.is_embedded:
+        yield Danger(
+            "persistence",
+            f"Redis has no append-only file, and has made no snapshot for {unsaved / 3_600:.0f} h: its "
+            "restart loses every event since; set appendonly yes (appendfsync everysec)",
+        )
     if facts.clock_ahead is not None and abs(facts.clock_ahead) > CLOCK_TOLERANCE:
         how = f"{abs(facts.clock_ahead):.0f} s {'ahead of' if facts.clock_ahead > 0 else 'behind'}"
         yield Danger(
@@ -125,17 +131,6 @@ def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Da
             f"Redis' clock is {how} this machine's: events' time stamps and letters' failed_at go by this machine's, "
             "entry ids, due times and pauses by Redis' (a failover to another clock moves due times; leases go by time "
             "that has passed); let both keep time by NTP",
-        )
-
-
-def _unkept(facts: ServerFacts) -> Iterator[Danger]:
-    """The dangers of unsaved data. The server does not say whether snapshots are on; the default is one an hour after
-    a change."""
-    if facts.is_append_only is False and facts.unsaved_for is not None and facts.unsaved_for > UNSAVED_TOLERANCE:
-        yield Danger(
-            "persistence",
-            f"Redis has no append-only file, and has made no snapshot for {facts.unsaved_for / 3_600:.0f} h: its "
-            "restart loses every event since; set appendonly yes (appendfsync everysec)",
         )
 
 

@@ -23,7 +23,7 @@ class Paused(NamedTuple):
     """Milliseconds, by the server's clock; 0 if no time was stored with the pause."""
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Who paused it and why, in one line. Users typed both texts."""
         by = f"by {self.actor!r}" if self.actor else "by somebody"
         return f"{by}: {self.reason!r}" if self.reason else by

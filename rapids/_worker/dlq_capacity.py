@@ -40,15 +40,11 @@ class DlqCapacity:
         """Look until cancelled."""
         await asyncio.sleep(random.uniform(0, PAUSE / 10))  # noqa: S311 - not a secret
         while True:
-            await self._look()
+            try:
+                self._report(await letter_index.room(self._context.commands, self._dlq))
+            except (RedisError, OSError) as error:  # no outage: events are handled without it
+                logger.debug("could not count the dead letters: %s", error, extra=self._log)
             await asyncio.sleep(PAUSE * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
-
-    async def _look(self) -> None:
-        """A look. Where it fails that is no outage, and keeps nobody from handling what there is."""
-        try:
-            self._report(await letter_index.room(self._context.commands, self._dlq))
-        except (RedisError, OSError) as error:
-            logger.debug("dead letters were not looked at: %s", error, extra=self._log)
 
     def _report(self, room: Room) -> None:
         """Log when the limit is near, when that is over, and what was cut since the last look."""

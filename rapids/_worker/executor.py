@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from rapids import correlation
 from rapids._core.attempt_log import Attempt, AttemptLog
-from rapids._core.handlers import Handler
 from rapids._core.outcomes import (
     ACK,
     NO_LEDGER,
@@ -23,7 +22,6 @@ from rapids._core.outcomes import (
     settle,
 )
 from rapids._core.supervision import Stop
-from rapids._storage.groups import RawEntry
 from rapids._wire.letter_format import Origin
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
@@ -33,7 +31,7 @@ from rapids._worker.handler_run import HandlerRunner, Runner, handler_runner
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.intake import Abandoned, Intake, Turn
 from rapids._worker.leases import Leases
-from rapids._worker.plan import NOTHING, Plan, Planned, Planner, Unplannable
+from rapids._worker.plan import Nothing, Plan, Planned, Planner, Unplannable
 from rapids._worker.reclaimer import Reclaimer
 from rapids._worker.settler import Settled, Settler
 from rapids.delivery import UnderWay
@@ -102,7 +100,14 @@ class Executor:
                         return
                     await intake.filled()
                 elif isinstance(next_, HeldEntry):
-                    await self._begin(next_)
+                    if gate.ask(next_) is BEGIN or await self._may_begin(next_):
+                        key, planned = None, self._planner.plan(next_.entry)
+                        if self._order_by is not None:
+                            key, planned = self._key_of(planned)
+                        if key is None:
+                            await self._run(next_, planned)
+                        elif intake.enter_lane(key, next_):
+                            await self._run_lane(key, next_, planned)
                 elif isinstance(next_, Turn):
                     await self._run_lane(next_.key, next_.item)
                 else:
@@ -159,50 +164,30 @@ class Executor:
         _, planned = self._key_of(self._planner.plan(held.entry))
         return await self._run(held, planned)
 
-    async def _begin(self, held: HeldEntry) -> None:
-        if self._gate.ask(held) is not BEGIN and not await self._may_begin(held):
-            return
-        planned = self._planner.plan(held.entry)
-        if self._order_by is None or planned is NOTHING:
-            await self._run(held, planned)
-            return
-        key, planned = self._key_of(planned)
-        if key is None:
-            await self._run(held, planned)
-        elif self._intake.enter_lane(key, held):
-            await self._run_lane(key, held, planned)
-
     async def _may_begin(self, held: HeldEntry) -> bool:
-        """Whether an entry begins, once that is known. If not, it is released like the others, or another's."""
-        is_confirmed = False
-        while True:
-            match self._gate.ask(held, is_confirmed=is_confirmed, is_alone=self._runs_alone):
-                case Answer.BEGIN:
-                    return True
-                case Answer.WAIT:
-                    is_confirmed = await self._wait(held, is_confirmed=is_confirmed)
-                case Answer.GIVE_BACK:
-                    if held.state is not State.LOST:
-                        self._intake.put((held,))
-                    return False
+        """Whether an entry begins, once that is known. If it does not, it is released, unless another consumer has it.
 
-    async def _wait(self, held: HeldEntry, *, is_confirmed: bool) -> bool:
-        """Wait until the gate may answer otherwise; whether Redis was asked just now whether the entry is ours.
-
-        That is how a process that was stopped and continued does not run what others have taken over.
+        Redis is asked whether the entry is still this consumer's where that is not certain: a process that was stopped
+        and continued must not run what others have taken over.
         """
-        try:
-            if is_confirmed or self._gate.is_sure_of(held):
-                await self._gate.free()
-                return False
-            if time.monotonic() >= self._gate.active_until and not await self._context.exclusivity.confirm():
-                self._context.inflight.lose(held)
-            else:
-                await self._context.leases.confirm(held)
-        except BaseException:
+        gate, is_confirmed = self._gate, False
+        while (answer := gate.ask(held, is_confirmed=is_confirmed, is_alone=self._runs_alone)) is Answer.WAIT:
+            try:
+                if is_confirmed or gate.is_sure_of(held):
+                    await gate.free()
+                    is_confirmed = False
+                    continue
+                if time.monotonic() >= gate.active_until and not await self._context.exclusivity.confirm():
+                    self._context.inflight.lose(held)
+                else:
+                    await self._context.leases.confirm(held)
+                is_confirmed = True
+            except BaseException:
+                self._intake.put((held,))
+                raise
+        if answer is Answer.GIVE_BACK and held.state is not State.LOST:
             self._intake.put((held,))
-            raise
-        return True
+        return answer is BEGIN
 
     def _key_of(self, planned: Planned) -> tuple[Hashable, Planned]:
         """What entries are kept in order by; None for those that need no order. `order_by` is the user's code."""
@@ -221,7 +206,16 @@ class Executor:
         intake, following = self._intake, first
         while True:
             try:
-                settlement = await self._run_in_lane(following, planned)
+                if isinstance(following, Abandoned):
+                    settlement = await self._run_abandoned(following)
+                elif planned is not None:
+                    settlement = await self._run(following, planned)
+                elif await self._may_begin(following) and (
+                    following.entry.fields or await self._context.reclaimer.fetch(following)
+                ):
+                    settlement = await self._run(following, self._planner.plan(following.entry))
+                else:
+                    settlement = None  # another consumer has it, or it was trimmed from the stream
             except BaseException:  # whatever ends this executor, the lane goes on with another, or is released
                 intake.pass_lane_on(key)
                 raise
@@ -233,28 +227,55 @@ class Executor:
                 return
             following, planned = next_, None
 
-    async def _run_in_lane(self, held: HeldEntry | Abandoned, planned: Planned | None) -> Settlement | None:
-        """Run an entry whose turn has come; None where it was somebody else's by then, or gone."""
-        if isinstance(held, Abandoned):
-            return await self._run_abandoned(held)
-        if planned is not None:
-            return await self._run(held, planned)
-        if not await self._may_begin(held) or not (held.entry.fields or await self._context.reclaimer.fetch(held)):
-            return None
-        return await self._run(held, self._planner.plan(held.entry))
-
     # --- running it ---
 
     async def _run(self, held: HeldEntry, planned: Planned) -> Settlement | None:
-        if isinstance(planned, Plan):
-            gate = self._gate
-            if not (gate.is_free or self._runs_alone or await self._may_begin(held)):
-                return None
-            gate.begin(held)
-            try:
-                return await self._deliver(held, planned)
-            finally:
-                gate.end()
+        """Run the handlers of an entry, and have it settled; None if it is not to begin."""
+        if not isinstance(planned, Plan):
+            return self._settle_unrun(held, planned)
+        gate = self._gate
+        if not (gate.is_free or self._runs_alone or await self._may_begin(held)):
+            return None
+        entry, source, ledger, runner = held.entry, held.entry.source, planned.ledger, self._runner
+        event, handlers, deliveries = planned.event, planned.handlers, entry.deliveries
+        assert runner is not None  # noqa: S101 - made when the executor began to run
+        outcomes: list[Outcome] = []
+        failed = False
+        gate.begin(held)
+        try:
+            correlation.handle(event.correlation_id, event.id)
+            for handler in handlers:
+                under_way = UnderWay(
+                    event,
+                    handler.name,
+                    source.stream,
+                    source.group,
+                    self._identity.name,
+                    entry.entry_id,
+                    deliveries,
+                    1,
+                    planned.replay.letter_id if planned.replay else None,
+                    deliveries if ledger is NO_LEDGER else ledger.deliveries_of(handler.name, deliveries),
+                )
+                outcome = await runner.run(handler, under_way, planned.counts)
+                outcomes.append(outcome)
+                failed = failed or outcome is not handler.done
+        except BaseException:  # the handlers that had finished by then are settled as finished
+            left = handlers[len(outcomes) :]  # the first of them was running
+            outcomes += [Released(handler.name, runner.take_failed()) for handler in left]
+            self._settle(held, planned, event, outcomes)
+            raise
+        finally:
+            gate.end()
+        if ledger is NO_LEDGER and not failed:
+            self._settler.acknowledge(held)
+            return ACK
+        for name in planned.absent:
+            outcomes.append(runner.absent(name, ledger.deliveries_of(name, deliveries), entry))
+        return self._settle(held, planned, event, outcomes)
+
+    def _settle_unrun(self, held: HeldEntry, planned: Unplannable | Nothing) -> Settlement:
+        """Settle an entry of which no handler can run, or that the group has no handler for."""
         if isinstance(planned, Unplannable):
             attempt = Attempt.of(
                 planned.dead.failure, delivery=held.entry.deliveries, attempt=1, consumer=self._identity.name
@@ -263,46 +284,6 @@ class Executor:
         self._context.worker.counts.ignored += 1
         self._settler.acknowledge(held)
         return ACK
-
-    async def _deliver(self, held: HeldEntry, plan: Plan) -> Settlement:
-        entry = held.entry
-        event, handlers, runner = plan.event, plan.handlers, self._runner
-        assert runner is not None  # noqa: S101 - made when the executor began to run
-        correlation.handle(event.correlation_id, event.id)
-        outcomes: list[Outcome] = []
-        failed = False
-        try:
-            for handler in handlers:
-                outcome = await runner.run(handler, self._under_way(handler, plan, entry), plan.counts)
-                outcomes.append(outcome)
-                failed = failed or outcome is not handler.done
-        except BaseException:  # what had finished by then is settled as finished
-            left = handlers[len(outcomes) :]  # the first of them was at it
-            outcomes += [Released(handler.name, runner.take_failed()) for handler in left]
-            self._settle(held, plan, event, outcomes)
-            raise
-        if plan.ledger is NO_LEDGER and not failed:
-            self._settler.acknowledge(held)
-            return ACK
-        for name in plan.absent:
-            spent = plan.ledger.deliveries_of(name, entry.deliveries)
-            outcomes.append(runner.absent(name, spent, entry))
-        return self._settle(held, plan, event, outcomes)
-
-    def _under_way(self, handler: Handler, plan: Plan, entry: RawEntry) -> UnderWay:
-        source, ledger, replay = entry.source, plan.ledger, plan.replay
-        return UnderWay(
-            plan.event,
-            handler.name,
-            source.stream,
-            source.group,
-            self._identity.name,
-            entry.entry_id,
-            entry.deliveries,
-            1,
-            replay.letter_id if replay else None,
-            entry.deliveries if ledger is NO_LEDGER else ledger.deliveries_of(handler.name, entry.deliveries),
-        )
 
     def _settle(
         self, held: HeldEntry, planned: Plan | Unplannable, event: Event | None, outcomes: list[Outcome]

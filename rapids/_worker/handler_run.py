@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
 from typing import TypeAlias
 
 from pydantic import ValidationError
@@ -14,7 +14,6 @@ from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.counter_state import OfType
 from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
-from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Stop, shed_cancellations
 from rapids._storage.groups import RawEntry
 from rapids._worker.context import WorkerContext
@@ -67,7 +66,11 @@ class HandlerRunner:
         is the handler's doing, and ends no more than this attempt.
         """
         if under_way.spent > max(self._settings.max_deliveries, LEAST_CHANCES):
-            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, _abandoned(under_way, self._settings))
+            why = (
+                f"delivered {under_way.deliveries} times, and max_deliveries is {self._settings.max_deliveries}: "
+                "the processes that took it ended before they reported an outcome"
+            )
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, Failure("", why))
         if self._stop.interrupts.is_set():
             raise asyncio.CancelledError
         # The fast path: one attempt, without another coroutine around it.
@@ -75,7 +78,7 @@ class HandlerRunner:
         try:
             await self._runners[handler.name](under_way.event)
         except BaseException as error:
-            return await self._after_first(self._seen(handler, under_way, error), handler, under_way, counts)
+            return await self._after_failure(self._seen(handler, under_way, error), handler, under_way, counts)
         finally:
             self._end()
         if self._deadline.task.cancelling():
@@ -83,17 +86,46 @@ class HandlerRunner:
         counts.handled[handler.name] += 1
         return handler.done
 
-    async def _after_first(
+    async def _after_failure(
         self, error: BaseException | None, handler: Handler, under_way: UnderWay, counts: OfType
     ) -> Outcome:
-        """What becomes of the handler after its first attempt failed."""
-        outcome, last, error = await self._tried_again(error, handler, under_way)
+        """The handler's outcome after its first attempt failed: its other quick attempts, if it has any."""
+        attempt = 1
+        while True:
+            if self._deadline.task.cancelling():
+                await shed_cancellations()
+            if error is None:
+                outcome: Outcome = handler.done
+                break
+            if self._stop.interrupts.is_set() or (
+                isinstance(error, asyncio.CancelledError) and self._stop.asked.is_set()
+            ):  # it ends with the router or its event loop: whatever the handler made of that, it did not fail
+                raise asyncio.CancelledError
+            failure = self._failure_of(error, handler, under_way)
+            listed = handler.retryable_exceptions
+            if isinstance(error, NonRetryableError) or (listed and not isinstance(error, (*listed, RetryAfter))):
+                outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed)
+                break
+            if isinstance(error, RetryAfter) or attempt > handler.retries:
+                exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
+                outcome = self._outcome_of_failure(handler, under_way, exhausted, failure)
+                break
+            self._log_attempt(handler, under_way, error, failure)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_seconds(handler.backoff, attempt)):
+                    await self._stop.asked.wait()
+            if self._stop.asked.is_set():  # a stop does not wait for another attempt
+                outcome = Released(handler.name, self._failed)
+                break
+            attempt += 1
+            under_way = under_way._replace(attempt=attempt)
+            error = await self._error_of(handler, under_way)
         self._failed = NO_ATTEMPTS
         if isinstance(outcome, Done):
             counts.handled[handler.name] += 1
         elif not isinstance(outcome, Released):
             counts.failed[handler.name] += 1
-        self.note(outcome, last, error)
+        self.note(outcome, under_way, error)
         return outcome
 
     def absent(self, name: str, spent: int, entry: RawEntry) -> Outcome:
@@ -114,48 +146,6 @@ class HandlerRunner:
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
         """For who wants to know: what a handler came to whose first attempt failed, at the last one, and its error."""
-
-    async def _tried_again(
-        self, error: BaseException | None, handler: Handler, under_way: UnderWay
-    ) -> tuple[Outcome, UnderWay, BaseException | None]:
-        """What becomes of it, with its last attempt and what that raised."""
-        attempt = 1
-        while True:
-            if self._deadline.task.cancelling():
-                await shed_cancellations()
-            if error is None:
-                return handler.done, under_way, None
-            if self._is_interruption(error):
-                break
-            failure = self._failure_of(error, handler, under_way)
-            if _is_final(handler, error):
-                return Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed), under_way, error
-            if isinstance(error, RetryAfter) or attempt > handler.retries:
-                exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
-                return self._gave_up(handler, under_way, exhausted, failure), under_way, error
-            self._log_attempt(handler, under_way, error, failure)
-            if await self._stops_within(_seconds(handler.backoff, attempt)):
-                return Released(handler.name, self._failed), under_way, error
-            if self._stop.interrupts.is_set():
-                break
-            attempt += 1
-            under_way = under_way._replace(attempt=attempt)
-            error = await self._error_of(handler, under_way)
-        raise asyncio.CancelledError  # whatever a handler made of its interruption, that was no failure
-
-    def _is_interruption(self, error: BaseException) -> bool:
-        """Whether the error comes from the router's end: it interrupts, or its event loop ends."""
-        if self._stop.interrupts.is_set():
-            return True
-        return isinstance(error, asyncio.CancelledError) and self._stop.asked.is_set()
-
-    async def _stops_within(self, seconds: float) -> bool:
-        """Wait; whether the router stops during that, which does not wait for another attempt."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._stop.asked.wait()
-        except TimeoutError:
-            return False
 
     async def _error_of(self, handler: Handler, under_way: UnderWay) -> BaseException | None:
         """The error of another attempt, if it had one."""
@@ -184,12 +174,14 @@ class HandlerRunner:
         timed_out = self._deadline.end()
         self._under_way = None
         if timed_out and isinstance(error, asyncio.CancelledError):
-            return _timed_out(handler, under_way, error)
+            expired = HandlerTimeoutError(handler.name, handler.timeout, under_way.event.id)
+            expired.__cause__ = error  # its traceback shows where the handler was
+            return expired
         return error  # any other must not end the executor's task, which nothing would start again
 
     def _failure_of(self, error: BaseException, handler: Handler, under_way: UnderWay) -> Failure:
         """What to store of an attempt's error, noted among the attempts that failed."""
-        failure = Failure.of(error, _home(handler))
+        failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
         attempt = Attempt.of(
             failure,
             delivery=under_way.deliveries,
@@ -199,7 +191,7 @@ class HandlerRunner:
         self._failed = self._failed.then(AttemptLog.of(attempt))
         return failure
 
-    def _gave_up(
+    def _outcome_of_failure(
         self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError, failure: Failure
     ) -> Outcome:
         """What a failed delivery leads to: another one, or a dead letter after the last."""
@@ -297,54 +289,31 @@ def handler_runner(
 
 def runners_of(handlers: Iterable[Handler], middleware: Sequence[HandlerMiddleware]) -> dict[str, Runner]:
     """What to call for each handler: the handler inside its middleware, the first one outermost."""
-    return {handler.name: _folded(handler, middleware) if middleware else handler.function for handler in handlers}
+    return {
+        handler.name: _with_middleware(handler, middleware) if middleware else handler.function for handler in handlers
+    }
 
 
-def _folded(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
-    async def call(delivery: Delivery) -> None:
+def _with_middleware(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
+    async def call_handler(delivery: Delivery) -> None:
         await handler.function(delivery.event)
 
-    folded: CallNext = call
+    def around(layer: HandlerMiddleware, call_next: CallNext) -> CallNext:
+        async def call_layer(delivery: Delivery) -> None:
+            await layer(delivery, call_next)
+
+        return call_layer
+
+    call: CallNext = call_handler
     for layer in reversed(middleware):
-        folded = partial(_through, layer, folded)
+        call = around(layer, call)
 
     async def run(_: Event) -> None:
         delivery = current_delivery()
-        assert delivery is not None  # noqa: S101 - the executor has just set it
-        await folded(delivery)
+        assert delivery is not None  # noqa: S101 - the handler's runner has just set it
+        await call(delivery)
 
     return run
-
-
-async def _through(layer: HandlerMiddleware, call_next: CallNext, delivery: Delivery) -> None:
-    await layer(delivery, call_next)
-
-
-def _timed_out(handler: Handler, delivery: UnderWay, error: BaseException) -> HandlerTimeoutError:
-    timed_out = HandlerTimeoutError(handler.name, handler.timeout, delivery.event.id)
-    timed_out.__cause__ = error  # its traceback shows where the handler was
-    return timed_out
-
-
-def _home(handler: Handler) -> str:
-    """The module that is the user's code, wherever it is installed."""
-    return getattr(handler.function, "__module__", None) or ""
-
-
-def _is_final(handler: Handler, error: BaseException) -> bool:
-    """Whether the error says that trying again is no use."""
-    if isinstance(error, NonRetryableError):
-        return True
-    listed = handler.retryable_exceptions
-    return bool(listed) and not isinstance(error, (*listed, RetryAfter))
-
-
-def _abandoned(delivery: UnderWay, settings: RouterSettings) -> Failure:
-    return Failure(
-        "",
-        f"delivered {delivery.deliveries} times where max_deliveries is {settings.max_deliveries}: "
-        "processes took it and ended without saying what became of it",
-    )
 
 
 def _message(error: BaseException, failure: Failure) -> str:

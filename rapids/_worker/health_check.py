@@ -149,7 +149,7 @@ def _work(v: HealthSnapshot, standing: Standing | Exception | None, limits: Limi
     settled = f"the last settled {v.progress:.1f} s ago" if v.progress < math.inf else "none settled yet"
     doing = f"{v.running} entries in their handlers, {v.held} held, {settled}"
     if standing.paused is not None:
-        return "paused", f"the group is paused {standing.paused.told}"
+        return "paused", f"the group is paused {standing.paused.description}"
     if not v.is_active:
         return "standby", "another consumer of the group is the active one"
     if v.reader > limits.reader:

@@ -59,7 +59,11 @@ class Leases:
         if not is_no_group(error):
             return
         for source in self._context.sources:
-            start, given_out = await self._where_to_resume(source)
+            own = self._inflight.last_read.get(source)
+            last = await streams.last_id(self._context.commands, source.stream)
+            start = "0-0" if own is None or last is None else min(own, last, key=order)
+            # Whether everything up to there had been given out to the lost group.
+            given_out = own is not None and last is not None and start == own
             if await groups.create_again(self._context.commands, source, start, given_out=given_out):
                 logger.error(
                     "the group was gone and is recreated at %s; entries before it that processes now gone had not "
@@ -68,14 +72,6 @@ class Leases:
                     extra={**self._context.log, "stream": source.stream},
                 )
             await self.register_again(source)
-
-    async def _where_to_resume(self, source: Source) -> tuple[str, bool]:
-        """The entry id to resume after, and whether all up to it had been given out to the lost group."""
-        own, last = self._inflight.last_read.get(source), await streams.last_id(self._context.commands, source.stream)
-        if own is None or last is None:
-            return "0-0", False
-        start = min(own, last, key=order)
-        return start, start == own
 
     async def register_again(self, source: Source) -> None:
         """Register what this process holds with a group that was recreated. Raises `RedisError`."""
@@ -135,20 +131,18 @@ class Leases:
             await asyncio.sleep(self._interval)
             now = time.monotonic()
             self._inflight.ticked_at = now
-            self._notice_standstill(now, now - before - self._interval)
+            late = now - before - self._interval
+            if late > self._interval / 2:
+                self._inflight.stood_still_at = now
+            if late + self._interval >= self._duration and len(self._inflight):
+                logger.warning(
+                    "the event loop stood still for %.1f s: leases of %d entries may have lapsed",
+                    late,
+                    len(self._inflight),
+                    extra={**self._context.log, "standstill_seconds": late},
+                )
             for source in self._context.sources:
                 await self._renew(source)
-
-    def _notice_standstill(self, now: float, late: float) -> None:
-        if late > self._interval / 2:
-            self._inflight.stood_still_at = now
-        if late + self._interval >= self._duration and len(self._inflight):
-            logger.warning(
-                "the event loop stood still for %.1f s: leases of %d entries may have lapsed",
-                late,
-                len(self._inflight),
-                extra={**self._context.log, "standstill_seconds": late},
-            )
 
     async def _renew(self, source: Source) -> None:
         ids = self._inflight.ids(source)

@@ -113,7 +113,18 @@ class Gaps:
         sample = self._last
         first = entries[0].entry_id.decode()
         if gap is not None and sample is not None and (gap.before is None or gap.before == first):
-            self._report(gap)
+            how_many = "how many is not known" if gap.estimated is None else f"about {gap.estimated} of them"
+            report_lost(
+                self._context,
+                gap.estimated,
+                "entries were cut from the stream before the group had read them: lost, %s, between %s and %s",
+                how_many,
+                gap.after,
+                gap.before or "the next one",
+                after=gap.after,
+                before=gap.before,
+            )
+            self._context.counts.lost(gap.estimated, "unread")
             if sample.added is not None:
                 self._place = entries[-1].entry_id.decode(), sample.added - sample.length + len(entries)
 
@@ -125,7 +136,12 @@ class Gaps:
             )
         if sample is None:
             return
-        self._note_uncounted(sample)
+        if sample.added is None or sample.read is None:
+            self._uncounted = 0
+        elif sample.delivered == sample.given_out:
+            self._uncounted = max(sample.added - sample.read, 0)
+        elif self._place is not None and self._place[0] == sample.delivered:
+            self._uncounted = max(self._place[1] - sample.read, 0)
         self.open = gap_in(sample, before, self._uncounted)
         share = unread_share(sample)
         if sample.added is not None:
@@ -136,14 +152,6 @@ class Gaps:
         if (self._is_small and (share > 0 or self._was_cut)) or (share >= RISK and self._was_cut):
             self.next_at = -math.inf
         self._warn(sample, before, share)
-
-    def _note_uncounted(self, sample: Sample) -> None:
-        if sample.added is None or sample.read is None:
-            self._uncounted = 0
-        elif sample.delivered == sample.given_out:
-            self._uncounted = max(sample.added - sample.read, 0)
-        elif self._place is not None and self._place[0] == sample.delivered:
-            self._uncounted = max(self._place[1] - sample.read, 0)
 
     def _warn(self, sample: Sample, before: Sample | None, share: float) -> None:
         if share < FAR:
@@ -158,20 +166,6 @@ class Gaps:
                 sample.length,
                 extra={**self._context.log, "lag": sample.lag, "length": sample.length},
             )
-
-    def _report(self, gap: Gap) -> None:
-        how_many = "how many is not known" if gap.estimated is None else f"about {gap.estimated} of them"
-        report_lost(
-            self._context,
-            gap.estimated,
-            "entries were cut from the stream before the group had read them: lost, %s, between %s and %s",
-            how_many,
-            gap.after,
-            gap.before or "the next one",
-            after=gap.after,
-            before=gap.before,
-        )
-        self._context.counts.lost(gap.estimated, "unread")
 
 
 def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | None:

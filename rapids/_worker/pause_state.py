@@ -42,12 +42,17 @@ class PauseState:
         paused, consumers = await group_control.look(self._context.commands, self._context.sources)
         if paused is not None:
             if self._paused is None:
-                self._begin(paused)
+                self._intake.pause()
+                self._seen_at = time.monotonic()
+                logger.warning("the group is paused %s", paused.description, extra=self._extra(paused))
             self._paused = paused
             self._settler.release(self._intake.drain())
             await self._reader.unblock()
-        elif self._paused is not None:
-            self._end(self._paused)
+        elif (ended := self._paused) is not None:
+            self._paused, self.resumed_at = None, time.monotonic()
+            self._intake.resume()
+            extra = self._extra(ended, paused_seconds=self.resumed_at - self._seen_at)
+            logger.warning("the group continues; it was paused %s", ended.description, extra=extra)
         return consumers
 
     def looked(self, *, nothing_is_due: bool) -> None:
@@ -56,15 +61,5 @@ class PauseState:
         if self._intake.waits_for_due and (nothing_is_due or is_long_ago):
             self._intake.read_on()
 
-    def _begin(self, paused: Paused) -> None:
-        self._intake.pause()
-        self._seen_at = time.monotonic()
-        extra = {**self._context.log, "actor": paused.actor, "reason": paused.reason}
-        logger.warning("the group is paused %s", paused.told, extra=extra)
-
-    def _end(self, was: Paused) -> None:
-        self._paused, self.resumed_at = None, time.monotonic()
-        self._intake.resume()
-        lasted = self.resumed_at - self._seen_at
-        extra = {**self._context.log, "actor": was.actor, "reason": was.reason, "paused_seconds": lasted}
-        logger.warning("the group goes on; it was paused %s", was.told, extra=extra)
+    def _extra(self, paused: Paused, **more: object) -> dict[str, object]:
+        return {**self._context.log, "actor": paused.actor, "reason": paused.reason, **more}

@@ -111,16 +111,22 @@ class Planner:
     def _plan_with_care(self, entry: RawEntry) -> Planned:
         fields, replay = entry.fields, None
         if entry.source.is_replay:
-            fields, replay = self._taken_apart(fields)
+            fields, replay = taken_apart(fields)
+            if replay is not None:
+                replay = replace(replay, handler=self._handlers.present_name(replay.handler))
         event_type = event_type_in(fields)
         handlers: Sequence[Handler] = () if event_type is None else self._handlers.for_type(event_type)
         if event_type is not None and not handlers and not entry.source.is_replay:
             return NOTHING
-        ledger = self._ledger_of(entry)
+        ledger = NO_LEDGER
+        if entry.ledger is not None:
+            ledger = self._handlers.present_ledger(Ledger.load(entry.ledger))
         counts = self._counts.of_type(event_type)
         try:
             if replay is not None and replay.handler:
-                handlers = self._named(replay.handler)
+                handlers = [handler for handler in self._handlers if handler.name == replay.handler]
+                if not handlers:
+                    raise NonRetryableError(no_handler(replay.handler))
             event = decode(event_type or "", fields)
         except NonRetryableError as error:
             return _unplannable(Reason.NON_RETRYABLE, error, fields, counts, ledger, replay)
@@ -137,21 +143,6 @@ class Planner:
             ]
         counts.expect(handler.name for handler in handlers)
         return Plan(event, handlers, fields, counts, ledger, replay, absent)
-
-    def _taken_apart(self, fields: Fields) -> tuple[Fields, Replay | None]:
-        fields, replay = taken_apart(fields)
-        return fields, replay and replace(replay, handler=self._handlers.present_name(replay.handler))
-
-    def _ledger_of(self, entry: RawEntry) -> Ledger:
-        if entry.ledger is None:
-            return NO_LEDGER
-        return self._handlers.present_ledger(Ledger.load(entry.ledger))
-
-    def _named(self, name: str) -> Sequence[Handler]:
-        handlers = [handler for handler in self._handlers if handler.name == name]
-        if not handlers:
-            raise NonRetryableError(no_handler(name))
-        return handlers
 
 
 def _unplannable(

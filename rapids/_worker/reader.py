@@ -118,6 +118,11 @@ class Reader:
 
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
         """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
+        block_ms, reading = self._settings.block_ms, self._last_reading
+        if block_ms > BLOCK_AFTER_ERROR and "reading" in self._context.outages.failing:
+            reading = self._new_reading(name, BLOCK_AFTER_ERROR)
+        elif reading is None or reading.consumer != name:
+            reading = self._last_reading = self._new_reading(name, block_ms)
         acks: Batch = {} if self._inflight.registering else self._acks.take()
         open_, sampling = bool(acks), self._gaps.ahead() if time.monotonic() >= self._gaps.next_at else ()
 
@@ -131,7 +136,7 @@ class Reader:
                 self._gaps.sampled(replies[acked:])
 
         try:
-            return await self._reading(name).read(self._connection, acks, on_ahead, sampling)
+            return await reading.read(self._connection, acks, on_ahead, sampling)
         except (RedisError, OSError) as error:
             if open_:
                 open_ = False
@@ -140,15 +145,6 @@ class Reader:
         finally:
             if open_:  # interrupted
                 self._acks.requeue(acks)
-
-    def _reading(self, name: str) -> groups.Reading:
-        """The read of this consumer: another one once it has another name."""
-        block_ms = self._settings.block_ms
-        if block_ms > BLOCK_AFTER_ERROR and "reading" in self._context.outages.failing:
-            return self._new_reading(name, BLOCK_AFTER_ERROR)
-        if self._last_reading is None or self._last_reading.consumer != name:
-            self._last_reading = self._new_reading(name, block_ms)
-        return self._last_reading
 
     def _new_reading(self, name: str, block_ms: int) -> groups.Reading:
         return groups.Reading(self._context.sources, name, count=self._settings.batch_size, block_ms=block_ms)

@@ -68,27 +68,25 @@ class Reclaimer:
         source = abandoned.source
         if self._inflight.get(source, abandoned.entry_id) is not None:
             return None
-        asked_at, claimed = await self._context.outages.retry(
-            "claiming", lambda: self._claim(source, abandoned), repair=self._leases.repair
-        )
+        # Where one consumer is active at a time, the others are at work on nothing.
+        names_of = None if self._settings.exclusive else self._context.sources[0]
+
+        async def claim() -> tuple[float, Claimed]:
+            asked_at = time.monotonic()  # Redis may have done it then: the answer may be found after a standstill
+            return asked_at, await groups.claim(
+                self._context.commands,
+                source,
+                self._context.name,
+                ids=[abandoned.entry_id],
+                min_idle_ms=abandoned.min_idle_ms,
+                due=0,
+                names_of=names_of,
+            )
+
+        asked_at, claimed = await self._context.outages.retry("claiming", claim, repair=self._leases.repair)
         held = self._inflight.add_claimed(claimed.entries, since=asked_at)
         self._report_ghosts(source, claimed.ghosts, "pending")
         return held[0] if held else None
-
-    async def _claim(self, source: Source, abandoned: Abandoned) -> tuple[float, Claimed]:
-        """What the claim brought, and when Redis may have done it: the answer may be found after a standstill."""
-        asked_at = time.monotonic()
-        # Where one consumer is active at a time, the others are at work on nothing.
-        names_of = None if self._settings.exclusive else self._context.sources[0]
-        return asked_at, await groups.claim(
-            self._context.commands,
-            source,
-            self._context.name,
-            ids=[abandoned.entry_id],
-            min_idle_ms=abandoned.min_idle_ms,
-            due=0,
-            names_of=names_of,
-        )
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -105,8 +103,17 @@ class Reclaimer:
         """One look at every source; the seconds until the next one is worth it."""
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + self._settings.consumer_ttl / PRUNES_PER_TTL
+            ttl_ms = round(self._settings.consumer_ttl * 1000)
             for source in self._context.sources:
-                await self._prune(source)
+                removed = await groups.prune_consumers(
+                    self._context.commands, source, names_of=self._context.sources[0], ttl_ms=ttl_ms
+                )
+                if removed:
+                    logger.info(
+                        "removed consumers that were gone and owned nothing: %s",
+                        ", ".join(removed),
+                        extra={**self._context.log, "stream": source.stream, "removed": removed},
+                    )
         await self._orphaned_ledgers.turn()
         self._intake.free_overdue_lanes()
         if not self._gate.is_active:
@@ -150,18 +157,6 @@ class Reclaimer:
         self._intake.put_due(self._inflight.add_claimed(due.entries, since=asked_at))
         self._report_ghosts(source, due.ghosts, "pending")
         return MAX_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
-
-    async def _prune(self, source: Source) -> None:
-        ttl_ms = round(self._settings.consumer_ttl * 1000)
-        removed = await groups.prune_consumers(
-            self._context.commands, source, names_of=self._context.sources[0], ttl_ms=ttl_ms
-        )
-        if removed:
-            logger.info(
-                "removed consumers that were gone and owned nothing: %s",
-                ", ".join(removed),
-                extra={**self._context.log, "stream": source.stream, "removed": removed},
-            )
 
     async def peek(self, abandoned: Abandoned) -> RawEntry | None:
         """An abandoned entry as it is, without claiming it; None where it is not in the stream any more."""
@@ -219,18 +214,15 @@ class OrphanedLedgers:
             self._cursors = dict.fromkeys(self._context.sources, 0)
         for source, cursor in list(self._cursors.items()):
             after, forgotten = await forget_settled(self._context.commands, source, cursor)
-            self._report(source, forgotten)
+            if forgotten:
+                logger.info(
+                    "deleted the ledgers of %d entries that other consumers had acknowledged",
+                    len(forgotten),
+                    extra={**self._context.log, "stream": source.stream, "forgotten": forgotten},
+                )
             if after:
                 self._cursors[source] = after
             else:
                 del self._cursors[source]
         if not self._cursors:
             self._next_at = time.monotonic() + self._pause
-
-    def _report(self, source: Source, forgotten: list[str]) -> None:
-        if forgotten:
-            logger.info(
-                "forgot what was kept of %d entries that others acknowledged",
-                len(forgotten),
-                extra={**self._context.log, "stream": source.stream, "forgotten": forgotten},
-            )

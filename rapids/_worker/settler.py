@@ -121,21 +121,18 @@ class Settler:
             if not self._queue and not self._acks.are_waiting:
                 self._acks.wanted.clear()
                 await self._acks.wanted.wait()
-            await self._let_ride()
+            # The reader has a moment to take acknowledgements along with its next read. Settlements do not wait.
+            while self._acks.are_waiting and not self._hurry.is_set() and (left := RIDE_TIME - self._acks.age) > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._hurry.wait()
+            self._hurry.clear()
             if await self._flush():
                 failures = 0
             else:
                 failures += 1
                 await asyncio.sleep(self._context.outages.pause(failures))
             self._acks.changed.set()
-
-    async def _let_ride(self) -> None:
-        """Give the reader time to take acknowledgements along. What else there is to be written does not wait."""
-        while self._acks.are_waiting and not self._hurry.is_set() and (left := RIDE_TIME - self._acks.age) > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._hurry.wait()
-        self._hurry.clear()
 
     async def _flush(self) -> bool:
         """Write everything that is there; whether Redis has confirmed it all."""
@@ -167,8 +164,16 @@ class Settler:
         if not batch:
             return []
         replies: list[Reply]
+        context = self._context
         try:
-            replies = await self._settle_by_script(batch)
+            calls = [_call_for(one) for one in batch]
+            replies = await settlement.settle(
+                context.commands,
+                context.name,
+                calls,
+                dlq=context.settings.dlq_stream,
+                dlq_maxlen=context.settings.dlq_maxlen,
+            )
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
             self._note_unsure(batch)
@@ -179,7 +184,7 @@ class Settler:
         trimmed: list[Settled] = []
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
-                self._context.outages.failed("settling", reply)
+                context.outages.failed("settling", reply)
                 failed.append(one)
             elif reply == b"trimmed":
                 trimmed.append(self._without_entry(one))
@@ -197,16 +202,10 @@ class Settler:
                 if reply != b"stale":  # else it was delivered to this process again
                     self._inflight.drop(one.held)
                 if isinstance(one.settlement, Keep):
-                    self._context.next_look.within(one.settlement.delay)
+                    context.next_look.within(one.settlement.delay)
                 self._log(one, reply)
-                _count(self._context.counts, one, reply, is_held=is_held)
+                _count(context.counts, one, reply, is_held=is_held)
         return failed + await self._settle(trimmed)
-
-    async def _settle_by_script(self, batch: Sequence[Settled]) -> list[Reply]:
-        """What the script did for each, or the error. Raises `RedisError` if no answer came."""
-        calls, context, settings = [_call_for(one) for one in batch], self._context, self._context.settings
-        dlq, dlq_maxlen = settings.dlq_stream, settings.dlq_maxlen
-        return await settlement.settle(context.commands, context.name, calls, dlq=dlq, dlq_maxlen=dlq_maxlen)
 
     def _note_unsure(self, batch: Sequence[Settled]) -> None:
         self._unsure.update((_delivery_of(one), self._leases.losses) for one in batch)
@@ -315,20 +314,17 @@ def _call_for(one: Settled) -> SettleCall:
         case Keep(delay, _, letters):
             return replace(call, verb="keep", delay_ms=round(delay * 1000), letters=_letters(one, letters))
         case Park(_, failures):
-            return replace(call, verb="park", why=_why(failures))
+            why = [
+                {"handler": failure.handler, "reason": failure.reason, "error": failure.failure.message}
+                for failure in failures
+            ]
+            return replace(call, verb="park", why=orjson.dumps(why))
         case HandBack(ledger, letters):
             return replace(call, verb="hand_back", deliveries=ledger.recorded, letters=_letters(one, letters))
 
 
 def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:
     return [Letter(letter.handler, write_letter(one.entry.fields, one.origin, letter)) for letter in letters]
-
-
-def _why(failures: Sequence[Dead]) -> bytes:
-    failed = [
-        {"handler": failure.handler, "reason": failure.reason, "error": failure.failure.message} for failure in failures
-    ]
-    return orjson.dumps(failed)
 
 
 def _count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
@@ -338,16 +334,29 @@ def _count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None
         if is_held:
             counts.lease_lost(one.entry.source, one.entry.entry_id)
         return
+    source, entry_id = one.entry.source, one.entry.entry_id.decode()
     if one.counts is not None:
-        _count_letters(counts, one, one.counts, letters)
-    if one.is_lost:
-        if is_held:
-            counts.lost(1, "held", entry_ids=(one.entry.entry_id.decode(),), stream=one.entry.source.stream)
-        return
-    if one.counts is not None:
-        for handler in one.retried:
+        for letter in letters:
+            one.counts.dead[counts.handler(letter.handler), letter.reason.value] += 1
+            if counts.observers is not None:
+                counts.observers.tell(
+                    DeadLettered(
+                        stream=source.stream,
+                        group=source.group,
+                        entry_id=entry_id,
+                        event_id=one.event_id,
+                        event_type=one.counts.event_type,
+                        handler=letter.handler,
+                        reason=letter.reason,
+                        failure=letter.failure,
+                        deliveries=one.entry.deliveries,
+                    )
+                )
+        for handler in one.retried if not one.is_lost else ():
             one.counts.retried[counts.handler(handler)] += 1
-    if is_held:
+    if is_held and one.is_lost:
+        counts.lost(1, "held", entry_ids=(entry_id,), stream=source.stream)
+    elif is_held:
         _count_entry(counts, one)
 
 
@@ -375,23 +384,3 @@ def _count_entry(counts: Counts, one: Settled) -> None:
                         deliveries=one.entry.deliveries,
                     )
                 )
-
-
-def _count_letters(counts: Counts, one: Settled, of_type: OfType, letters: Sequence[Dead]) -> None:
-    for letter in letters:
-        of_type.dead[counts.handler(letter.handler), letter.reason.value] += 1
-        if counts.observers is not None:
-            source, entry_id = one.entry.source, one.entry.entry_id.decode()
-            counts.observers.tell(
-                DeadLettered(
-                    stream=source.stream,
-                    group=source.group,
-                    entry_id=entry_id,
-                    event_id=one.event_id,
-                    event_type=of_type.event_type,
-                    handler=letter.handler,
-                    reason=letter.reason,
-                    failure=letter.failure,
-                    deliveries=one.entry.deliveries,
-                )
-            )

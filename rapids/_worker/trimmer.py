@@ -19,11 +19,11 @@ logger = logging.getLogger("rapids.worker")
 PAUSE = 5.0
 """Seconds between two looks of one router, on average: all routers of a stream look, each at its own times."""
 
-LEAST_AGE_MS = 60_000
-"""Younger entries stay: an emitter whose answer was lost looks among them for what it wrote."""
+MIN_AGE_MS = 60_000
+"""Younger entries stay: an emitter whose answer was lost searches them for what it wrote."""
 
-LARGEST_TRIM = 10_000
-"""Entries removed by one call of the script, which holds up the server while it runs."""
+MAX_REMOVED = 10_000
+"""Entries removed by one call of the script, which blocks the server while it runs."""
 
 LONG_HELD = 600.0
 """Seconds an entry may be unsettled before its group is said to hold the trimming back."""
@@ -56,9 +56,20 @@ class Trimmer:
             await asyncio.sleep(PAUSE * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
 
     async def _attempt(self) -> None:
-        """A turn. That this user may not trim is no outage, and keeps nobody from handling what there is."""
+        """Trim until nothing is left that may be removed.
+
+        A Redis user without the permission to trim is no outage: the router handles events without it.
+        """
+        source = self._context.sources[0]
         try:
-            await self._turn()
+            while True:
+                trim = await streams.trim(self._context.commands, source, least_age_ms=MIN_AGE_MS, most=MAX_REMOVED)
+                self._removed += trim.removed
+                oldest = trim.unsettled
+                held = None if oldest is None else HeldBack(oldest.group, oldest.entry_id, oldest.age, oldest.consumer)
+                self.seen = Trimming(self._removed, trim.left, held)
+                if not trim.removed:
+                    break
         except ResponseError as error:
             if is_outage(error) or is_no_group(error):
                 raise
@@ -67,18 +78,7 @@ class Trimmer:
             self._is_refused = True
         else:
             self._is_refused = False
-
-    async def _turn(self) -> None:
-        source = self._context.sources[0]
-        while True:
-            trim = await streams.trim(self._context.commands, source, least_age_ms=LEAST_AGE_MS, most=LARGEST_TRIM)
-            self._removed += trim.removed
-            oldest = trim.unsettled
-            held = None if oldest is None else HeldBack(oldest.group, oldest.entry_id, oldest.age, oldest.consumer)
-            self.seen = Trimming(self._removed, trim.left, held)
-            if not trim.removed:
-                self._report(self.seen)
-                return
+            self._report(self.seen)
 
     def _report(self, seen: Trimming) -> None:
         """Log when a group begins to hold the trimming back for long, and when that is over."""
@@ -94,11 +94,16 @@ class Trimmer:
             self._reported = None
         if self._reported is None and held is not None and _is_long(seen):
             self._reported = held.group
+            what = (
+                f"it has not read entry {held.entry_id}, which is there"
+                if held.consumer is None
+                else f"entry {held.entry_id} is pending for {held.consumer!r}, and there"
+            )
             logger.warning(
                 "group %r holds back the trimming: %s since %.0f s; %d entries are in the stream. A group that nobody "
                 "needs any more is removed by XGROUP DESTROY",
                 held.group,
-                _state_of(held),
+                what,
                 held.age,
                 seen.left,
                 extra={**self._context.log, "held_back_by": held.group, "entry_id": held.entry_id},
@@ -110,9 +115,3 @@ def _is_long(seen: Trimming, share: float = 1.0) -> bool:
     if (held := seen.held_back_by) is None:
         return False
     return held.age >= LONG_HELD * share or (seen.left >= MANY_LEFT * share and held.age >= MANY_HELD * share)
-
-
-def _state_of(held: HeldBack) -> str:
-    if held.consumer is None:
-        return f"it has not read entry {held.entry_id}, which is there"
-    return f"entry {held.entry_id} is pending for {held.consumer!r}, and there"

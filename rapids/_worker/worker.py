@@ -152,16 +152,13 @@ class Worker:
                 cancelled = True
                 self._hurry.set()
         if closing.cancelled():
-            await self._abandon()
+            # By an event loop that ends, and waits for every task of ours.
+            self._stop.interrupts.set()
+            await self._supervisor.end_all()
+            await self._disconnect()
         closing.result()
         if cancelled:
             raise asyncio.CancelledError
-
-    async def _abandon(self) -> None:
-        """The closing itself was cancelled: by an event loop that goes down, and waits for every task of ours."""
-        self._stop.interrupts.set()
-        await self._supervisor.end_all()
-        await self._disconnect()
 
     async def _open(self) -> None:
         try:
@@ -281,12 +278,19 @@ class Worker:
             await self._end_handling()
             self._deadlines.close()
             self._settler.release(self._intake.drain())
-            await self._flush()
-            await self._supervisor.end("loop monitor")
-            await self._supervisor.end("leases")
-            await self._supervisor.end("identity")
-            await self._supervisor.end("exclusivity")
-            await self._release_name()
+            try:
+                async with asyncio.timeout(FLUSH_TIME):
+                    await self._settler.flushed()
+            except TimeoutError:
+                logger.error("could not settle everything before the stop: it is delivered again", extra=self._context)
+            for name in ("settler", "loop monitor", "leases", "identity", "exclusivity"):
+                await self._supervisor.end(name)
+            try:
+                async with asyncio.timeout(RELEASE_TIME):
+                    await self._exclusivity.release()
+                    await self._identity.release()
+            except (RedisError, OSError):
+                logger.info("could not release the consumer name; it expires by itself", extra=self._context)
             logger.info("stopped", extra=self._context)
         await self._disconnect()
 
@@ -319,7 +323,15 @@ class Worker:
             for name in self._executors:
                 await self._supervisor.end(name)
             return
-        if not await self._ended_in_time(executing):
+        # Waits in tasks with names of ours, rather than in those that asyncio.wait makes.
+        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._supervisor.prefix}:hurry")
+        handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._supervisor.prefix}:handling")
+        await asyncio.wait(
+            [handling, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        hurry.cancel()
+        handling.cancel()
+        if not all(task.done() for task in executing):
             logger.warning("shutdown_timeout is over: interrupting the running handlers", extra=self._context)
             self._stop.interrupts.set()
             self._supervisor.ending(self._executors)
@@ -332,30 +344,3 @@ class Worker:
                 len(left),
                 extra=self._context,
             )
-
-    async def _ended_in_time(self, executing: Sequence[asyncio.Task[None]]) -> bool:
-        hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._supervisor.prefix}:hurry")
-        handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._supervisor.prefix}:handling")
-        await asyncio.wait(
-            [handling, hurry], timeout=self._settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
-        )
-        in_time = all(task.done() for task in executing)
-        hurry.cancel()
-        handling.cancel()
-        return in_time
-
-    async def _flush(self) -> None:
-        try:
-            async with asyncio.timeout(FLUSH_TIME):
-                await self._settler.flushed()
-        except TimeoutError:
-            logger.error("could not settle everything before stopping: it is delivered again", extra=self._context)
-        await self._supervisor.end("settler")
-
-    async def _release_name(self) -> None:
-        try:
-            async with asyncio.timeout(RELEASE_TIME):
-                await self._exclusivity.release()
-                await self._identity.release()
-        except (RedisError, OSError):
-            logger.info("could not release the consumer name; it expires by itself", extra=self._context)

@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventRouter, GenericEvent, current_delivery, get_causation_id
-from rapids._worker.executor import Executor
 from rapids.backoff import constant
+from rapids.delivery import UnderWay
 from rapids.exceptions import NonRetryableError
 from tests.support import eventually
 from tests.worker.helpers import (
@@ -355,15 +355,14 @@ async def test_an_internal_error_does_not_stop_its_lane(
 ) -> None:
     work, broken = Work(), asyncio.Event()
     gate = work.hold(0)
-    really_under_way = Executor._under_way
 
-    def under_way(self: Executor, handler: Any, plan: Any, entry: Any) -> Any:
-        if plan.event.number == 1 and not broken.is_set():
+    def under_way(event: CoTask, *others: Any) -> UnderWay:
+        if event.number == 1 and not broken.is_set():
             broken.set()
             raise RuntimeError("a fault of ours")
-        return really_under_way(self, handler, plan, entry)
+        return UnderWay(event, *others)
 
-    monkeypatch.setattr(Executor, "_under_way", under_way)
+    monkeypatch.setattr("rapids._worker.executor.UnderWay", under_way)
     async with running(ordered_router(redis, work)):
         await emit(redis, ("a", 0), ("a", 1), ("a", 2))
         await eventually(lambda: work.begun["a"] == [0])

@@ -139,8 +139,8 @@ async def test_every_router_of_the_group_pauses_and_resumes(
         assert sorted(seen.numbers) == list(range(10))
         assert set(seen.deliveries) == {1}
         assert not await redis.exists(SOURCE.paused)
-        await eventually(lambda: len(said(caplog, "goes on; it was paused by")) == 2)
-    logged = [*said(caplog, "is paused by"), *said(caplog, "goes on; it was paused by")]
+        await eventually(lambda: len(said(caplog, "continues; it was paused by")) == 2)
+    logged = [*said(caplog, "is paused by"), *said(caplog, "continues; it was paused by")]
     assert len(logged) == 4
     assert {(record["actor"], record["reason"]) for record in logged} == {("ada", "the bank is down")}
     assert {record["consumer"] for record in logged} == {"one", "two"}

@@ -31,7 +31,7 @@ from tests.worker.helpers import (
 async def soon(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Trim often, to the entry, and what is a moment old."""
     monkeypatch.setattr(trimmer, "PAUSE", 0.02)
-    monkeypatch.setattr(trimmer, "LEAST_AGE_MS", 0)
+    monkeypatch.setattr(trimmer, "MIN_AGE_MS", 0)
     before = await redis.config_get("stream-node-max-entries")
     await redis.config_set("stream-node-max-entries", 1, **everywhere(redis))
     yield
@@ -73,7 +73,7 @@ async def test_settled_entries_are_removed_and_the_trimming_is_reported(redis: R
 
 
 async def test_more_entries_than_one_call_may_remove_are_removed(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trimmer, "LARGEST_TRIM", 7)
+    monkeypatch.setattr(trimmer, "MAX_REMOVED", 7)
     monkeypatch.setattr(trimmer, "PAUSE", 2.5)
     await make_emitter(redis).emit([DvOrder() for _ in range(100)])
     await redis.xgroup_create(STREAM, GROUP, "$")
