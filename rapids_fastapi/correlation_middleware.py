@@ -51,7 +51,11 @@ class CorrelationMiddleware:
         scope[_SCOPE_KEY] = correlation_id
 
         async def send_with_id(message: Message) -> None:
-            await send(self._marked(message, correlation_id))
+            if message["type"] in _ANSWERS:
+                headers = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
+                if all(name.lower() != self._header for name, _ in headers):
+                    message = {**message, "headers": [*headers, (self._header, correlation_id.encode())]}
+            await send(message)
 
         with correlation_scope(correlation_id):
             await self.app(scope, receive, send_with_id)
@@ -60,21 +64,9 @@ class CorrelationMiddleware:
         for name in self._accepted:
             if _VALID_ID.fullmatch(value := headers.get(name, "")):
                 return value
-        return _trace_id(headers.get("traceparent", "")) or str(uuid4())
-
-    def _marked(self, message: Message, correlation_id: str) -> Message:
-        if message["type"] not in _ANSWERS:
-            return message
-        headers = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
-        if any(name.lower() == self._header for name, _ in headers):
-            return message
-        return {**message, "headers": [*headers, (self._header, correlation_id.encode())]}
-
-
-def _trace_id(traceparent: str) -> str | None:
-    found = _TRACEPARENT.fullmatch(traceparent)
-    # Version 00 ends after the flags; only later ones may say more.
-    return None if found is None or (found[1] == "00" and found[3]) else found[2]
+        found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        # Version 00 ends after the flags; only later versions may have more.
+        return str(uuid4()) if found is None or (found[1] == "00" and found[3]) else found[2]
 
 
 def _header_name(option: str, name: str) -> str:

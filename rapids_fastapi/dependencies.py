@@ -27,11 +27,12 @@ def get_emitter(connection: HTTPConnection) -> EventEmitter:
     return running(connection).emitter
 
 
-async def _emitter(connection: HTTPConnection) -> EventEmitter:
+async def emitter_of(connection: HTTPConnection) -> EventEmitter:
+    """`get_emitter` for FastAPI, which would run a plain function in a thread."""
     return get_emitter(connection)
 
 
-EmitterDep = Annotated[EventEmitter, Depends(_emitter)]
+EmitterDep = Annotated[EventEmitter, Depends(emitter_of)]
 """The application's emitter: `await emitter.emit(event)` returns once Redis has stored the event.
 
 For endpoints, WebSockets and background tasks. In a `def` endpoint, which runs in a thread, emit by
@@ -81,11 +82,22 @@ class OnSuccessEmitter:
         """
         if self._state is _State.CLOSED:
             raise RuntimeError("the endpoint did not succeed, so its events were discarded; nothing can be added")
-        events = [_stamped(each, caused_by) for each in ([event] if isinstance(event, Event) else event)]
-        if self._state is _State.EMITTED:
-            return self._emit_now(events)
-        self._events.extend(events)
-        return _NOTHING
+        events: list[Event] = []
+        for each in [event] if isinstance(event, Event) else event:
+            if not isinstance(each, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+                raise TypeError(f"only events can be emitted, not {each!r}")
+            # The ids of this moment: when the event is sent, the code may have left the scope that has them.
+            correlation_id, causation_id = ids_for(each, caused_by)
+            events.append(each.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id}))
+        if self._state is _State.COLLECTING:
+            self._events.extend(events)
+            return _NOTHING
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # in a thread
+            anyio.from_thread.run(self._parts.emitter.emit, events)
+            return _NOTHING
+        return self._parts.emitting.spawn(self._parts.emitter.emit(events))
 
     def discard(self) -> None:
         """Forget what was collected: for an endpoint that returns an error response instead of raising."""
@@ -105,22 +117,6 @@ class OnSuccessEmitter:
         if events:
             await self._parts.emitter.emit(events)
 
-    def _emit_now(self, events: list[Event]) -> Awaitable[None]:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:  # in a thread
-            anyio.from_thread.run(self._parts.emitter.emit, events)
-            return _NOTHING
-        return self._parts.emitting.spawn(self._parts.emitter.emit(events))
-
-
-def _stamped(event: Event, caused_by: Event | None) -> Event:
-    """The event with the ids of where it was emitted: by the time it goes out, that scope may be left."""
-    if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-        raise TypeError(f"only events can be emitted, not {event!r}")
-    correlation_id, causation_id = ids_for(event, caused_by)
-    return event.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
-
 
 @asynccontextmanager
 async def emit_on_success(connection: HTTPConnection) -> AsyncGenerator[OnSuccessEmitter]:
@@ -137,7 +133,8 @@ async def emit_on_success(connection: HTTPConnection) -> AsyncGenerator[OnSucces
     await collected.flush()
 
 
-async def _on_success_emitter(connection: HTTPConnection, response: Response) -> AsyncGenerator[OnSuccessEmitter]:
+async def on_success_emitter_of(connection: HTTPConnection, response: Response) -> AsyncGenerator[OnSuccessEmitter]:
+    """`emit_on_success` for FastAPI, where an endpoint may set the status without raising."""
     async with emit_on_success(connection) as collected:
         yield collected
         # None unless the endpoint set it on its `Response` parameter.
@@ -145,7 +142,7 @@ async def _on_success_emitter(connection: HTTPConnection, response: Response) ->
             collected.close()
 
 
-OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(_on_success_emitter, scope="function")]
+OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(on_success_emitter_of, scope="function")]
 """Collects events; they are emitted together, in one round trip, when the endpoint has succeeded.
 
 That is before the response is sent: if Redis cannot store them, the client gets an error and not a promise. Nothing is

@@ -77,26 +77,11 @@ class AdminRoute(ProblemRoute):
         if len(names) != len(set(names)):  # nothing here takes a parameter twice; to use one of them would be a guess
             raise Problem("invalid", "A parameter is there more than once.")
         if request.method not in _READING:
-            await _check_change(bounded, foreign=needs_origin_check(request, parts.admin_auth) and is_foreign(request))
+            if needs_origin_check(request, parts.admin_auth) and is_foreign(request):
+                raise Problem("cross-origin", "A page of another origin may not change anything here.")
+            await bounded.check_json()
         request.scope[_USER] = user
         return bounded
-
-
-async def _check_change(request: "_BoundedRequest", *, foreign: bool) -> None:
-    """Raises `Problem` for a change that another site asks for, or whose body is not JSON."""
-    if foreign:
-        raise Problem("cross-origin", "A page of another origin may not change anything here.")
-    body = await request.body()
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_json = media_type == "application/json" or re.fullmatch(r"application/.*\+json", media_type)
-    if not is_json and (body or request.method != "DELETE"):
-        raise Problem("not-json", "Send the body as application/json.", headers=[("Accept", "application/json")])
-    if body:
-        try:
-            orjson.loads(body)
-            json.loads(body)  # FastAPI reads it so, and answers 400 to numbers of thousands of digits
-        except (ValueError, RecursionError) as error:
-            raise Problem("invalid", "The body is not JSON.") from error
 
 
 def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:
@@ -149,6 +134,20 @@ class _BoundedRequest(Request):
                     raise _too_large()
             self._bounded = bytes(read)
         return self._bounded
+
+    async def check_json(self) -> None:
+        """Raises `Problem` where the body is not JSON. DELETE may have none."""
+        body = await self.body()
+        media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_json = media_type == "application/json" or re.fullmatch(r"application/.*\+json", media_type)
+        if not is_json and (body or self.method != "DELETE"):
+            raise Problem("not-json", "Send the body as application/json.", headers=[("Accept", "application/json")])
+        if body:
+            try:
+                orjson.loads(body)
+                json.loads(body)  # FastAPI reads it so, and answers 400 to numbers of thousands of digits
+            except (ValueError, RecursionError) as error:
+                raise Problem("invalid", "The body is not JSON.") from error
 
 
 def _too_large() -> Problem:

@@ -22,6 +22,7 @@ __all__ = ["router"]
 
 _ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
+_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", *_OUTAGE)
 
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
@@ -103,7 +104,7 @@ async def get_queue_stats(queue: QueueDep) -> QueueStats:
     "/reindex",
     summary="Rebuild the index of a dead-letter queue",
     openapi_extra={**needs("edit"), **BODY_NEEDED},
-    responses=answers(*(*_ACCESS, "cross-origin", "not-json", "too-large", *_OUTAGE), example=examples.QUEUE_STATS),
+    responses=answers(*_CHANGE, example=examples.QUEUE_STATS),
 )
 async def reindex_dead_letters(
     user: UserDep,

@@ -20,7 +20,6 @@ from rapids.inspection import (
     ParkedFailure,
     ScannedWindow,
     TracedDelivery,
-    TracedEvent,
     TracedHandler,
     TracedLetter,
 )
@@ -28,7 +27,7 @@ from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, lead_on, path_of
-from rapids_fastapi.admin.payload import MAX_IN_LIST, Payload, Shown, cleaned, filled, show
+from rapids_fastapi.admin.payload import MAX_IN_LIST, Payload, Shown, cleaned, filled, redacted_entry, show
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import Moment, streams_of
 from rapids_fastapi.admin.redaction import Redactor
@@ -245,27 +244,21 @@ async def links_of(parts: Running, letter: DeadLetter, dlq: str, base: str) -> L
 
 def _tree(tree: CoreCausationTree, redactor: Redactor, base: str) -> CausationTree:
     """The tree; `base` is the path of the API."""
+    events: list[Event] = []
+    for event in tree.events:
+        data = show(event.data, redactor, MAX_IN_LIST, size=event.data_size)
+        metadata = show(event.metadata, redactor, MAX_IN_LIST, size=event.metadata_size)
+        secrets = Shown.known(data, metadata)
+        deliveries = [cleaned(_redacted(delivery, redactor, secrets)) for delivery in event.deliveries]
+        events.append(filled(Event, event, data=data.payload, metadata=metadata.payload, deliveries=deliveries))
     replays = [replace(replay, delivery=_redacted(replay.delivery, redactor, None)) for replay in tree.replays]
     return filled(
         CausationTree,
         tree,
-        events=[_event(event, redactor) for event in tree.events],
+        events=events,
         replays=[filled(ReplayUnderWay, replay) for replay in replays],
         letters=[_link(letter, redactor, base) for letter in tree.letters],
         next_cursor=tree.cursor,
-    )
-
-
-def _event(event: TracedEvent, redactor: Redactor) -> Event:
-    data = show(event.data, redactor, MAX_IN_LIST, size=event.data_size)
-    metadata = show(event.metadata, redactor, MAX_IN_LIST, size=event.metadata_size)
-    secrets = Shown.known(data, metadata)
-    return filled(
-        Event,
-        event,
-        data=data.payload,
-        metadata=metadata.payload,
-        deliveries=[cleaned(_redacted(delivery, redactor, secrets)) for delivery in event.deliveries],
     )
 
 
@@ -281,11 +274,6 @@ def _link(letter: TracedLetter, redactor: Redactor, base: str) -> LetterLink:
 
 def _redacted(delivery: TracedDelivery, redactor: Redactor, secrets: Iterable[str] | None) -> TracedDelivery:
     """The delivery without the secrets in errors; None where those are not known."""
-    if (entry := delivery.pending) is None:
+    if delivery.pending is None:
         return delivery
-    failures = [replace(one, error=redactor.redacted(one.error, secrets)) for one in entry.failures]
-    attempts = [
-        replace(of, attempts=tuple(replace(one, error=redactor.redacted(one.error, secrets)) for one in of.attempts))
-        for of in entry.attempts
-    ]
-    return replace(delivery, pending=replace(entry, failures=tuple(failures), attempts=tuple(attempts)))
+    return replace(delivery, pending=redacted_entry(delivery.pending, redactor, secrets))

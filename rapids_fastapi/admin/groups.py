@@ -1,6 +1,6 @@
 """Groups over HTTP: how far they are, who is at work, what is pending; and pausing and resuming them."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -14,10 +14,9 @@ from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.models import MAX_NAME, Answer, Reason, example
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on
-from rapids_fastapi.admin.payload import cleaned
+from rapids_fastapi.admin.payload import cleaned, redacted_entry
 from rapids_fastapi.admin.problems import Problem, answers, understood
 from rapids_fastapi.admin.query import StreamDep, check_stream
-from rapids_fastapi.admin.redaction import MASK, Redactor
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
@@ -215,7 +214,7 @@ async def list_pending(
         at=page.at,
         stream=stream,
         group=group,
-        items=[cleaned(_redacted(entry, parts.redactor)) for entry in page.items],
+        items=[cleaned(redacted_entry(entry, parts.redactor, None)) for entry in page.items],
         next_cursor=page.cursor,
     )
     lead_on(request, response, found.next_cursor)
@@ -261,15 +260,3 @@ async def _with_pause(parts: Running, stream: str, snapshot: GroupSnapshot) -> G
     except ValueError:  # a name that Rapids does not accept, so that none of its routers is in that group
         paused = None
     return cleaned(Group(**asdict(snapshot), pause=paused))
-
-
-def _redacted(entry: PendingEntry, redactor: Redactor) -> PendingEntry:
-    """Without the errors of its handlers: they may quote what is to be hidden in the payload, which is not at hand."""
-    if not redactor.names:
-        return entry
-    attempts = [
-        replace(of, attempts=tuple(replace(one, error=MASK if one.error else "") for one in of.attempts))
-        for of in entry.attempts
-    ]
-    failures = [replace(failure, error=MASK) for failure in entry.failures]
-    return replace(entry, failures=tuple(failures), attempts=tuple(attempts))

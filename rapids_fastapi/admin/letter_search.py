@@ -58,18 +58,19 @@ def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> l
     Payloads over `MAX_IN_PART` are not searched: a thousand of them would take minutes. Then the error is not searched
     either, as what is to be hidden in it is not known.
     """
-    return [at for at, letter in enumerate(letters) if _has_text(letter, text.casefold(), redactor)]
-
-
-def _has_text(letter: DeadLetter, wanted: str, redactor: Redactor) -> bool:
-    secrets: set[str] = set()
-    data = _searchable(letter.data, redactor, secrets)
-    _searchable(letter.metadata, redactor, secrets)
-    is_known = max(len(letter.data), len(letter.metadata)) <= MAX_IN_PART
-    error = redactor.text(letter.error, secrets, shortest=1) if is_known else ""
-    names = [letter.error_type, letter.id, letter.entry_id, letter.event_id, letter.correlation_id]
-    places = [data, error, *names, letter.event_type, letter.handler]
-    return any(wanted in place.casefold() for place in places)
+    found: list[int] = []
+    wanted = text.casefold()
+    for at, letter in enumerate(letters):
+        secrets: set[str] = set()
+        data = _searchable(letter.data, redactor, secrets)
+        _searchable(letter.metadata, redactor, secrets)
+        is_known = max(len(letter.data), len(letter.metadata)) <= MAX_IN_PART
+        error = redactor.text(letter.error, secrets, shortest=1) if is_known else ""
+        names = [letter.error_type, letter.id, letter.entry_id, letter.event_id, letter.correlation_id]
+        places = [data, error, *names, letter.event_type, letter.handler]
+        if any(wanted in place.casefold() for place in places):
+            found.append(at)
+    return found
 
 
 def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:

@@ -19,11 +19,11 @@ from rapids_fastapi.admin.models import Answer, Reason, example
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
 from rapids_fastapi.admin.payload import filled
 from rapids_fastapi.admin.problems import Problem, answers, understood
-from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, progress
+from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_id, events_of
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
 from rapids_fastapi.admin.redacted_operation import Operation, operation_of
-from rapids_fastapi.state import Running
+from rapids_fastapi.admin.redaction import Redactor
 
 __all__ = ["router"]
 
@@ -78,6 +78,21 @@ class Selector(models.Request):
     filter: Filter | None = None
     fingerprint: Fingerprint | None = None
     """The `fingerprint` of a cause."""
+
+    def checked(self, redactor: Redactor) -> CoreSelector:
+        """The selector that the core takes.
+
+        Raises `ValueError` unless it is exactly one of the three, and `Problem` for a text to search that would reveal
+        what is hidden.
+        """
+        wanted = None
+        if self.filter is not None:
+            if self.filter.q and redactor.names:
+                problem = "q cannot select letters while anything is hidden: list by it, and select by ids."
+                raise Problem("invalid", problem)
+            wanted = LetterFilter(**self.filter.model_dump())
+        ids = None if self.ids is None else tuple(self.ids)
+        return CoreSelector(ids=ids, filter=wanted, fingerprint=self.fingerprint)
 
 
 class OperationRequest(models.Request):
@@ -150,13 +165,14 @@ def _need(user: AdminUser, permission: Permission) -> None:
         raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
 
 
-async def _changeable(operation_id: OperationId, user: UserDep, queue: QueueDep) -> CoreOperation:
+async def changeable_of(operation_id: OperationId, user: UserDep, queue: QueueDep) -> CoreOperation:
+    """The operation, if the user may start one of its kind. Raises `Problem`."""
     operation = await queue.operations.get(operation_id)
     _check(user, operation.kind)
     return operation
 
 
-ChangeableDep = Annotated[CoreOperation, Depends(_changeable)]
+ChangeableDep = Annotated[CoreOperation, Depends(changeable_of)]
 """An operation that the user may start, and so may change."""
 
 
@@ -198,7 +214,7 @@ async def start_operation(
     if body.dry_run:  # which shows letters
         _need(user, "read")
     with understood():
-        selector = _selector(body.selector, parts)
+        selector = body.selector.checked(parts.redactor)
         if body.dry_run:
             preview = await queue.operations.preview(body.kind, selector, scope=body.scope, max_items=body.max_items)
             sample = await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in preview.sample])
@@ -275,7 +291,11 @@ async def watch_operation(
     nothing more will come: browsers stop.
     """
     operation = await queue.operations.get(operation_id)
-    return progress(queue.operations, operation, queue.stream, parts.redactor, last_event_id, request.scope["path"])
+    if operation.is_ended and event_id(operation) == last_event_id:
+        return Response(status_code=204)
+    path: str = request.scope["path"]
+    events = events_of(queue.operations, operation, queue.stream, parts.redactor, seen=last_event_id, path=path)
+    return EventStream(events, headers={"X-Accel-Buffering": "no"})
 
 
 @router.post(
@@ -330,14 +350,3 @@ async def cancel_operation(
     """End it now; what it moved stays moved. 409 if it has ended otherwise."""
     changed = await queue.operations.cancel(operation.id, actor=user.name, reason=body.reason)
     return operation_of(changed, queue.stream, parts.redactor)
-
-
-def _selector(asked: Selector, parts: Running) -> CoreSelector:
-    """Raises `ValueError` for no selector, and `Problem` for a text to search that would reveal what is hidden."""
-    wanted = None
-    if asked.filter is not None:
-        if asked.filter.q and parts.redactor.names:
-            raise Problem("invalid", "q cannot select letters while anything is hidden: list by it, and select by ids.")
-        wanted = LetterFilter(**asked.filter.model_dump())
-    ids = None if asked.ids is None else tuple(asked.ids)
-    return CoreSelector(ids=ids, filter=wanted, fingerprint=asked.fingerprint)

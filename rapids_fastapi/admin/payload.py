@@ -2,12 +2,13 @@
 
 import base64
 import codecs
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 import orjson
 
+from rapids.inspection import PendingEntry
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 
@@ -21,6 +22,7 @@ __all__ = [
     "clean",
     "cleaned",
     "filled",
+    "redacted_entry",
     "show",
 ]
 
@@ -106,6 +108,16 @@ def _other(raw: bytes, redactor: Redactor, longest: int) -> Shown:
     else:
         payload = Payload(encoding="text", value=masked.decode(errors="ignore"), size=size, truncated=truncated)
     return Shown(payload, frozenset(secrets), is_searched=size <= MAX_IN_PART)
+
+
+def redacted_entry(entry: PendingEntry, redactor: Redactor, secrets: Iterable[str] | None) -> PendingEntry:
+    """A pending entry without the secrets of its payload in errors; None where those are not known."""
+    failures = [replace(one, error=redactor.redacted(one.error, secrets)) for one in entry.failures]
+    attempts = [
+        replace(of, attempts=tuple(replace(one, error=redactor.redacted(one.error, secrets)) for one in of.attempts))
+        for of in entry.attempts
+    ]
+    return replace(entry, failures=tuple(failures), attempts=tuple(attempts))
 
 
 def clean(text: str, longest: int = MAX_TEXT) -> str:

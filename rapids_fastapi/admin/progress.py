@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from zlib import crc32
 
 from fastapi import Header
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import StreamingResponse
 
 from rapids.dead_letters import Operation, Operations
 from rapids_fastapi.admin import examples
@@ -19,7 +19,7 @@ from rapids_fastapi.admin.problems import problem_of
 from rapids_fastapi.admin.redacted_operation import operation_of
 from rapids_fastapi.admin.redaction import Redactor
 
-__all__ = ["SEEN", "EventStream", "LastEventId", "progress"]
+__all__ = ["SEEN", "EventStream", "LastEventId", "event_id", "events_of"]
 
 MAX_SECONDS = 15.0
 """Seconds after which a stream ends: an open one would delay the server's shutdown."""
@@ -70,29 +70,20 @@ class EventStream(StreamingResponse):
     }
 
 
-def progress(
-    operations: Operations, operation: Operation, dlq: str, redactor: Redactor, last_seen: str | None, path: str
-) -> Response:
-    """The events from now on, without what was seen; `path` is the path of the request."""
-    if operation.is_ended and _event_id(operation) == last_seen:
-        return Response(status_code=204)
-    events = _events(operations, operation, dlq, redactor, last_seen, path)
-    return EventStream(events, headers={"X-Accel-Buffering": "no"})
-
-
-async def _events(
-    operations: Operations, operation: Operation, dlq: str, redactor: Redactor, seen: str | None, path: str
+async def events_of(
+    operations: Operations, operation: Operation, dlq: str, redactor: Redactor, *, seen: str | None, path: str
 ) -> AsyncGenerator[str]:
+    """The events from now on. `seen`: the id of the last event that the client has; `path`: that of the request."""
     now = asyncio.get_running_loop().time
     began = sent = now()
     yield f"retry: {RECONNECT_MS}\n\n"
     while True:
-        if (event_id := _event_id(operation)) != seen:
-            seen, sent = event_id, now()
+        if (current := event_id(operation)) != seen:
+            seen, sent = current, now()
             name = "ended" if operation.is_ended else "progress"
             # JSON has no line breaks: a text with one cannot end the event, nor begin a field of its own.
             shown = operation_of(operation, dlq, redactor).model_dump_json()
-            yield f"id: {event_id}\nevent: {name}\ndata: {shown}\n\n"
+            yield f"id: {current}\nevent: {name}\ndata: {shown}\n\n"
         elif now() - sent >= KEEP_ALIVE_PAUSE:
             sent = now()
             yield ": nothing new\n\n"
@@ -108,7 +99,7 @@ async def _events(
             return
 
 
-def _event_id(operation: Operation) -> str:
+def event_id(operation: Operation) -> str:
     """The same for the same progress, so that a client that reconnects gets only what is new."""
     counts = (operation.id, operation.done, operation.skipped, operation.failed, operation.total, operation.owner)
     return f"{operation.state}-{crc32(repr(counts).encode()):08x}"

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rapids import Attempt, DeadLetter
-from rapids.dead_letters import Difference, LetterChange, ReplayOutcome
+from rapids.dead_letters import Difference, ReplayOutcome
 from rapids.dead_letters import ParseProblem as Problem
 from rapids.dead_letters.letter import State
 from rapids.dead_letters.parse_check import ELLIPSIS
@@ -160,7 +160,16 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> DeadLetterDet
         DeadLetterDetail,
         letter,
         dlq=dlq,
-        history=[_change(change, redactor) for change in letter.history],
+        history=[
+            filled(
+                Change,
+                change,
+                reason=clean(change.reason, MAX_LONG_TEXT),
+                data=show(change.data.encode(), redactor, MAX_IN_DETAIL).payload if change.data else None,
+                diff=redacted_diff(change.diff, redactor),
+            )
+            for change in letter.history
+        ],
         parse_check=_parse_check(letter, redactor, payload, metadata),
         **_redacted(letter, redactor, payload, metadata),
     )
@@ -179,16 +188,6 @@ def _redacted(letter: DeadLetter, redactor: Redactor, payload: Shown, metadata: 
         "traceback": clean(redactor.redacted(letter.traceback, secrets), MAX_LONG_TEXT),
         "attempts": cleaned(tuple(attempts)),
     }
-
-
-def _change(change: LetterChange, redactor: Redactor) -> Change:
-    return filled(
-        Change,
-        change,
-        reason=clean(change.reason, MAX_LONG_TEXT),
-        data=show(change.data.encode(), redactor, MAX_IN_DETAIL).payload if change.data else None,
-        diff=redacted_diff(change.diff, redactor),
-    )
 
 
 # --- would it parse? ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from rapids.dead_letters import Operation as CoreOperation
-from rapids.dead_letters import OperationError, OperationKind, OperationState, Scope, Selector
+from rapids.dead_letters import OperationError, OperationKind, OperationState, Scope
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.payload import cleaned, filled
 from rapids_fastapi.admin.redaction import Redactor
@@ -52,14 +52,7 @@ def operation_of(operation: CoreOperation, dlq: str, redactor: Redactor) -> Oper
     # Rapids writes these errors; they quote names of the letter. Its payload, which would say what to hide in them, is
     # not at hand, so what looks like a secret is hidden.
     errors = [replace(one, error=redactor.raw(one.error.encode(errors="replace")).decode()) for one in operation.errors]
-    return filled(
-        Operation, operation, dlq=cleaned(dlq), selector=_selector(operation.selector), errors=cleaned(tuple(errors))
+    selector = asdict(
+        operation.selector, dict_factory=lambda items: {name: value for name, value in items if value is not None}
     )
-
-
-def _selector(selector: Selector) -> dict[str, Any]:
-    if selector.ids is not None:
-        return {"ids": list(selector.ids)}
-    if selector.filter is None:
-        return {"fingerprint": selector.fingerprint}
-    return {"filter": {name: value for name, value in asdict(selector.filter).items() if value is not None}}
+    return filled(Operation, operation, dlq=cleaned(dlq), selector=selector, errors=cleaned(tuple(errors)))

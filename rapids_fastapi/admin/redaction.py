@@ -78,7 +78,10 @@ class Redactor:
             if not isinstance(name, str) or not _plain(name):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
                 raise ValueError(f"redact must be a list of names of fields, not one with {name!r}")
         plain = frozenset(_plain(name) for name in (*DEFAULT_REDACTED, *names))
-        return cls(plain, _pattern(plain))
+        # A separator may stand between any two letters, since plain names have none.
+        words = b"|".join(rb"[\s_.-]?".join(re.escape(letter).encode() for letter in name) for name in sorted(plain))
+        value = rb"\"(?:[^\"\\]|\\.)*\"?|[^\s\",;&}\]]+"
+        return cls(plain, re.compile(rb"(?i)(\b(?:" + words + rb")[\"']?\s*[:=]\s*)(?:" + value + rb")"))
 
     def value(self, value: object, secrets: set[str]) -> Any:
         """A copy with what the names hold masked, at any depth; what was masked is added to `secrets`.
@@ -174,10 +177,3 @@ def _without_end(text: str, secrets: Iterable[str]) -> str:
 
 def _plain(name: str) -> str:
     return name.casefold().translate(_SEPARATORS)
-
-
-def _pattern(names: Iterable[str]) -> re.Pattern[bytes]:
-    # A separator may stand between any two letters, since `plain` names have lost theirs.
-    words = b"|".join(rb"[\s_.-]?".join(re.escape(letter).encode() for letter in name) for name in sorted(names))
-    value = rb"\"(?:[^\"\\]|\\.)*\"?|[^\s\",;&}\]]+"
-    return re.compile(rb"(?i)(\b(?:" + words + rb")[\"']?\s*[:=]\s*)(?:" + value + rb")")
