@@ -19,7 +19,7 @@ from tests.embedded.scripts import private_temp, run_script
 from tests.model.profiles import register_profiles
 from tests.servers.builds import BUILDS, Build
 from tests.servers.choice import DEFAULT, NAMES, Servers, build_of, is_one_machine, servers_named
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 
 __all__ = ["private_temp", "run_script"]
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from rapids import DeadLetterQueue, Event, current_delivery
 from rapids._storage.keys import Source, letters_archive, letters_archived
 from rapids.dead_letters.operation import Operation
-from tests.cluster.operating import ARCHIVED
+from tests.cluster.operation_process import ARCHIVED
 from tests.dead_letters.helpers import letter_fields, write_flat
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_router, running

@@ -14,9 +14,9 @@ from rapids.dead_letters import LetterFilter, Selector
 from rapids.dead_letters.operation import Operation
 from tests.cluster.bulk import check_replayed_once, write
 from tests.cluster.conftest import Place
-from tests.cluster.operating import begin
+from tests.cluster.operation_process import begin
 from tests.servers.builds import Build
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 from tests.servers.node import Node, patient
 from tests.servers.standalone import Standalone
 from tests.support import eventually

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tests.cluster.conftest import Place
+from tests.cluster.replay_processes import Ended, Job, replay
 from tests.cluster.replay_service import ReplayService
-from tests.cluster.replaying import Ended, Job, replay
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 
 pytestmark = pytest.mark.slow
 

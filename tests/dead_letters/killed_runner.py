@@ -6,7 +6,7 @@ import sys
 sys.path.insert(0, ".")
 
 from rapids import DeadLetterQueue
-from tests.servers.connecting import connect
+from tests.servers.client import connect
 from tests.worker.helpers import DLQ
 
 

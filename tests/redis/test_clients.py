@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from tests.every_feature import use_every_feature
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 from tests.worker.helpers import (
     DvOrder,
     check_keys,

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tests.servers.builds import NEWEST, Build
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 from tests.servers.launcher import Launcher
 from tests.servers.node import KEEPS_ITS_DATA, Node, patient
 from tests.servers.site import HOST, Site

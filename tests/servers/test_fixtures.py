@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from tests.servers.choice import NAMES, Servers, is_one_machine, servers_named
+from tests.servers.client import connected
 from tests.servers.cluster import Cluster
-from tests.servers.connecting import connected
 from tests.servers.sentinel import SentinelFleet
 
 

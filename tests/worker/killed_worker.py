@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, ".")
 
-from tests.servers.connecting import connect
+from tests.servers.client import connect
 from tests.worker.helpers import DvOrder, make_router
 
 

@@ -141,7 +141,7 @@ async def test_a_suspended_exclusive_consumer_begins_nothing_more(
 WORKER = """
 import asyncio, os, sys
 from rapids import BaseEvent
-from tests.servers.connecting import connect
+from tests.servers.client import connect
 from tests.worker.helpers import make_router
 
 class ExTask(BaseEvent):

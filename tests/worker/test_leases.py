@@ -132,7 +132,7 @@ async def test_a_lease_lost_while_the_handler_runs_leaves_it_only_done_to_write(
 WORKER = """
 import asyncio, os, signal, sys
 from rapids import BaseEvent, current_delivery
-from tests.servers.connecting import connect
+from tests.servers.client import connect
 from tests.worker.helpers import make_router
 
 class OuLeased(BaseEvent):

@@ -90,7 +90,7 @@ async def test_an_entry_that_another_consumer_settled_is_logged(redis: Redis, ca
 
 WORKER = """
 import asyncio, sys
-from tests.servers.connecting import connect
+from tests.servers.client import connect
 from tests.worker.helpers import DvOrder, make_router
 
 async def main():

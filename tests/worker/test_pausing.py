@@ -18,7 +18,7 @@ from rapids.exceptions import GroupNotFoundError, NotConfiguredError, RetryAfter
 from tests.redis.own_server import own_server
 from tests.redis.proxy import proxy_to
 from tests.servers.builds import Build
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,

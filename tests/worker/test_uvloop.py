@@ -9,7 +9,7 @@ import uvloop
 from rapids import BaseEvent, EventEmitter
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 from tests.worker.helpers import DLQ, STREAM, letters, make_router, running, until_settled
 
 

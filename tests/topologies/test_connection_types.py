@@ -13,7 +13,7 @@ from rapids.exceptions import EmitError, RedisUnavailableError
 from rapids_fastapi import Rapids
 from tests.every_feature import use_every_feature
 from tests.servers.builds import NEWEST, OLDEST, WITH_TLS
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 from tests.servers.sentinel import SentinelFleet
 from tests.servers.standalone import Standalone
 from tests.support import eventually

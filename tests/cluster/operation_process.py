@@ -12,7 +12,7 @@ sys.path.insert(0, ".")
 from rapids import DeadLetterQueue
 from rapids._storage import operation_records
 from rapids.dead_letters import runner
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 
 ARCHIVED = 20_000
 """Letters kept in the archive."""

@@ -21,7 +21,7 @@ sys.path.insert(0, ".")
 
 from rapids import DeadLetterQueue
 from rapids.exceptions import LetterStateError
-from tests.servers.connecting import connected
+from tests.servers.client import connected
 from tests.worker.helpers import DvOrder
 
 __all__ = ["DvOrder", "Ended", "Job", "apart", "replay"]  # the class that other data must fit is registered here

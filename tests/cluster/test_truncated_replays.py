@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from tests.cluster.replay_processes import apart
 from tests.cluster.replay_service import ReplayService
-from tests.cluster.replaying import apart
 from tests.servers.builds import Build
 from tests.servers.cluster import Cluster
 from tests.worker.helpers import DLQ
