@@ -114,7 +114,7 @@ class Appender:
                 emit.settle(Shortfall([None] * len(emit.outgoing), frozenset(), 0, why))
             self._queue.clear()
             self._queued = 0
-            await self._commands.give_back()
+            await self._commands.return_connection()
             raise
         finally:
             self._writer = None
@@ -128,7 +128,7 @@ class Appender:
         await asyncio.sleep(0)
         if emits := self._next():
             return emits
-        await self._commands.give_back()
+        await self._commands.return_connection()
         return self._next()
 
     def _next(self) -> list[Emit]:

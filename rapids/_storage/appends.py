@@ -48,7 +48,7 @@ def _bulk(text: bytes) -> bytes:
 
 
 class LentConnection:
-    """A connection of a user's pool, kept by one task from the first command until `give_back`.
+    """A connection of a user's pool, kept by one task from the first command until `return_connection`.
 
     It knows its client id on the server, so that an `AnswerLostError` can name it.
     """
@@ -61,12 +61,12 @@ class LentConnection:
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         return await self.send_packed([pack([command]) for command in commands])
 
-    async def send_packed(self, packed: Sequence[bytes], behind: Sequence[Command] = ()) -> list[Reply]:
-        """The answers to packed commands, and to the commands `behind` them, which ask about them (WAIT).
+    async def send_packed(self, packed: Sequence[bytes], after: Sequence[Command] = ()) -> list[Reply]:
+        """The answers to packed commands, and to the commands `after` them, which ask about them (WAIT).
 
         Raises `AnswerLostError` if they were sent and an answer did not come, another `RedisError` if not sent.
         """
-        last = [pack([command]) for command in behind]
+        last = [pack([command]) for command in after]
         replies = await self._sent([*packed, *last])
         try:
             return await follow(self._place, replies, packed, self._sent_again, last)
@@ -75,19 +75,19 @@ class LentConnection:
         except (RedisError, OSError) as error:  # answered commands have run, and the others were never sent on
             raise AnswerLostError(str(error), is_under_way=False) from error
 
-    async def give_back(self) -> None:
+    async def return_connection(self) -> None:
         """Return the connection to the pool."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._place.give_back(connection)
+            await self._place.return_connection(connection)
 
     async def share(self) -> None:
         """Return the connection to the pool if the pool has no other free connection."""
         if not self._place.can_lend():
-            await self.give_back()
+            await self.return_connection()
 
     async def _sent_again(self, packed: Sequence[bytes]) -> list[Reply]:
-        await self.give_back()  # the next connection goes to the key's present place
+        await self.return_connection()  # the next connection goes to the key's present place
         return await self._sent(packed)
 
     async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
@@ -102,7 +102,7 @@ class LentConnection:
             return await self._answers(connection, packed)
         except BaseException:
             self._place.doubt()
-            await self.give_back()  # the pool reconnects it
+            await self.return_connection()  # the pool reconnects it
             raise
 
     async def _answers(self, connection: AbstractConnection, packed: Sequence[bytes]) -> list[Reply]:
@@ -127,7 +127,7 @@ async def append(
     `replication_timeout_ms` milliseconds (WAIT). Raises `RedisError` if no answer came.
     """
     wait = [("WAIT", replicas, replication_timeout_ms)] if replicas else []
-    return await commands.send_packed(packed, behind=wait)
+    return await commands.send_packed(packed, after=wait)
 
 
 async def replicated(commands: LentConnection, stream: str, *, replicas: int, timeout_ms: int) -> int:
@@ -136,7 +136,7 @@ async def replicated(commands: LentConnection, stream: str, *, replicas: int, ti
     WAIT covers only writes of its own connection, so a write that changes nothing is sent before it.
     """
     touch = pack([whole_call(scripts.load("touch"), (stream,))])
-    touched, confirmed = await commands.send_packed([touch], behind=[("WAIT", replicas, timeout_ms)])
+    touched, confirmed = await commands.send_packed([touch], after=[("WAIT", replicas, timeout_ms)])
     checked(touched)
     return checked(confirmed)
 

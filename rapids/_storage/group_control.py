@@ -9,7 +9,7 @@ from rapids._storage.client.connections import Commands, Reply, call, checked, r
 from rapids._storage.groups import consumers
 from rapids._storage.keys import Source, audit_log
 
-__all__ = ["Paused", "Standing", "look", "pause", "paused", "resume", "standing"]
+__all__ = ["GroupProgress", "Paused", "look", "pause", "paused", "progress", "resume"]
 
 FIELDS = ("actor", "reason", "since_ms")
 
@@ -56,7 +56,7 @@ async def look(commands: Commands, sources: Sequence[Source]) -> tuple[Paused | 
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class GroupProgress:
     """How far a group has read its streams. Counts are in entries, of the stream and the replay stream together."""
 
     last_id: str
@@ -68,14 +68,14 @@ class Standing:
     paused: Paused | None
 
 
-async def standing(commands: Commands, sources: Sequence[Source]) -> Standing | None:
+async def progress(commands: Commands, sources: Sequence[Source]) -> GroupProgress | None:
     """How far the group is, in one round trip. None if a stream or its group is gone. Raises `RedisError`."""
     main, replay = sources
     keys = (main.stream, replay.stream, main.due, replay.due, main.paused)
-    if not (found := checked((await run(commands, scripts.load("standing"), [(keys, (main.group,))]))[0])):
+    if not (found := checked((await run(commands, scripts.load("group_progress"), [(keys, (main.group,))]))[0])):
         return None
     last_id, delivered, more, pending, waiting, *paused_ = found
-    return Standing(as_text(last_id), as_text(delivered), more == 1, pending, waiting, _paused(paused_))
+    return GroupProgress(as_text(last_id), as_text(delivered), more == 1, pending, waiting, _paused(paused_))
 
 
 def _paused(reply: Reply) -> Paused | None:

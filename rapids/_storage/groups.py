@@ -47,7 +47,7 @@ MOVING_PAUSE = 0.1
 """Seconds between reads of a stream that moves from one node of a Cluster to another: such reads do not block."""
 
 
-MADE_AGAIN_MS = 3_600_000
+RECREATED_MS = 3_600_000
 """How long it is remembered that a group was lost and recreated: longer than a process is usually blocked."""
 
 
@@ -79,19 +79,19 @@ async def create(commands: Commands, source: Source, start_id: str) -> bool:
     return True
 
 
-async def create_again(commands: Commands, source: Source, start_id: str, *, given_out: bool) -> bool:
+async def recreate(commands: Commands, source: Source, start_id: str, *, given_out: bool) -> bool:
     """Recreate a lost group, with the entries that waited in it or were parked. False if the group existed already.
 
     `given_out`: the lost group had delivered everything up to `start_id`, so the new one must not deliver it again.
     """
-    keys = (source.stream, source.ledger, source.due, source.parked, source.made_again)
-    arguments = (source.group, start_id, int(given_out), MADE_AGAIN_MS)
-    return checked((await run(commands, scripts.load("create_again"), [(keys, arguments)]))[0]) == 1
+    keys = (source.stream, source.ledger, source.due, source.parked, source.recreated)
+    arguments = (source.group, start_id, int(given_out), RECREATED_MS)
+    return checked((await run(commands, scripts.load("recreate"), [(keys, arguments)]))[0]) == 1
 
 
-async def since_made_again(commands: Commands, source: Source) -> float:
+async def since_recreated(commands: Commands, source: Source) -> float:
     """Seconds since the group was lost and recreated; infinite if that did not happen recently."""
-    made_ms, (seconds, micros) = map(checked, await commands.send([("GET", source.made_again), ("TIME",)]))
+    made_ms, (seconds, micros) = map(checked, await commands.send([("GET", source.recreated), ("TIME",)]))
     return math.inf if made_ms is None else int(seconds) + int(micros) / 1e6 - int(made_ms) / 1000
 
 
@@ -102,11 +102,11 @@ async def join(commands: Commands, source: Source, consumer: str) -> None:
 
 async def misses_parked(commands: Commands, source: Source) -> bool:
     """Whether parked entries are recorded but the group has no consumer for them: it was not recreated by Rapids."""
-    told, consumers = await commands.send(
+    recorded, consumers = await commands.send(
         [("EXISTS", source.parked), ("XINFO", "CONSUMERS", source.stream, source.group)]
     )
     names = {mapping(row)[b"name"] for row in checked(consumers)}
-    return bool(checked(told)) and PARKED not in names
+    return bool(checked(recorded)) and PARKED not in names
 
 
 class Reading:
@@ -308,8 +308,8 @@ def new_token() -> str:
 
 def token_made_at(token: bytes) -> int | None:
     """When a token was created (milliseconds since 1970, by its process's clock); None if it does not say."""
-    told = re.fullmatch(rb"[0-9a-f]{32}@([0-9]{1,16})", token)
-    return int(told[1]) if told else None
+    found = re.fullmatch(rb"[0-9a-f]{32}@([0-9]{1,16})", token)
+    return int(found[1]) if found else None
 
 
 async def forget_settled(commands: Commands, source: Source, cursor: int) -> tuple[int, list[str]]:

@@ -46,7 +46,7 @@ def _tagged(stream: str) -> str:
     return stream if hash_tag(stream) else f"{{{stream}}}"
 
 
-def _beside(stream: str, part: str) -> str:
+def _key(stream: str, part: str) -> str:
     return f"{_tagged(stream)}:rapids:{part}"
 
 
@@ -57,43 +57,43 @@ def default_dlq(stream: str) -> str:
 
 def replay_stream(stream: str, group: str) -> str:
     """The stream for replays of one group, so that no other group reads them."""
-    return _beside(stream, f"replay:{group}")
+    return _key(stream, f"replay:{group}")
 
 
 def letters_archive(dlq: str) -> str:
     """Stream with a TTL: replayed and discarded letters by the time of the change, with their history."""
-    return _beside(dlq, "archive")
+    return _key(dlq, "archive")
 
 
 def letters_failed_again(dlq: str) -> str:
     """Hash with a TTL: from a replayed letter's id to the ids of the letters that its replay left."""
-    return _beside(dlq, "failed-again")
+    return _key(dlq, "failed-again")
 
 
 def audit_log(stream: str) -> str:
     """Stream with a TTL and a maximum length: who changed what, and why."""
-    return _beside(stream, "audit")
+    return _key(stream, "audit")
 
 
 def letter_index(dlq: str) -> str:
     """Hash: how far the letters are indexed. With a colon and a suffix: `fingerprints` (hash: name to description) and,
     for each fingerprint's name, a stream whose entry ids are those of its letters."""
-    return _beside(dlq, "index")
+    return _key(dlq, "index")
 
 
 def letters_archived(dlq: str) -> str:
     """Sorted set with a TTL: the ids of archived letters by their places in the archive (microseconds)."""
-    return _beside(dlq, "archived")
+    return _key(dlq, "archived")
 
 
 def letters_restored(dlq: str) -> str:
     """Restored letters, which have a new entry id, by the milliseconds in that id."""
-    return _beside(dlq, "restored")
+    return _key(dlq, "restored")
 
 
 def operation(dlq: str, operation_id: str) -> str:
     """Hash with a TTL: an operation on many letters. Its errors are in `operation_errors`."""
-    return _beside(dlq, f"operation:{operation_id}")
+    return _key(dlq, f"operation:{operation_id}")
 
 
 def operation_errors(dlq: str, operation_id: str) -> str:
@@ -103,17 +103,17 @@ def operation_errors(dlq: str, operation_id: str) -> str:
 
 def operations(dlq: str) -> str:
     """Sorted set with a TTL: the ids of operations by their creation (microseconds)."""
-    return _beside(dlq, "operations")
+    return _key(dlq, "operations")
 
 
 def operating(dlq: str, kind: str) -> str:
     """String with a TTL: the operation of this kind that has not ended."""
-    return _beside(dlq, f"operating:{kind}")
+    return _key(dlq, f"operating:{kind}")
 
 
 def consumers_by_group(stream: str) -> str:
     """The prefix of the keys for consumer names of all groups; the group, a colon and the name follow."""
-    return _beside(stream, "consumer:")
+    return _key(stream, "consumer:")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,37 +131,37 @@ class Source:
     @property
     def ledger(self) -> str:
         """Hash: from entry id to ledger. An entry has a ledger from a handler's first failure until it is settled."""
-        return _beside(self.stream, f"ledger:{self.group}")
+        return _key(self.stream, f"ledger:{self.group}")
 
     @property
     def due(self) -> str:
         """Sorted set: the ids of waiting entries by the time they are due (milliseconds, the server's clock)."""
-        return _beside(self.stream, f"due:{self.group}")
+        return _key(self.stream, f"due:{self.group}")
 
     @property
     def parked(self) -> str:
         """Hash: from the id of a parked entry to the reason why it is parked."""
-        return _beside(self.stream, f"parked:{self.group}")
+        return _key(self.stream, f"parked:{self.group}")
 
     @property
     def trimming(self) -> str:
         """String with a TTL: exists if entries that all groups have settled were recently trimmed."""
-        return _beside(self.stream, "trimming")
+        return _key(self.stream, "trimming")
 
     @property
-    def made_again(self) -> str:
+    def recreated(self) -> str:
         """String with a TTL: when the group was lost and recreated (milliseconds, the server's clock)."""
-        return _beside(self.stream, f"made-again:{self.group}")
+        return _key(self.stream, f"made-again:{self.group}")
 
     @property
     def exclusive(self) -> str:
         """String with a TTL: the process that is the group's only active consumer."""
-        return _beside(self.stream, f"exclusive:{self.group}")
+        return _key(self.stream, f"exclusive:{self.group}")
 
     @property
     def paused(self) -> str:
         """Hash that exists while the group is paused: actor, reason, and start (milliseconds, the server's clock)."""
-        return _beside(self.stream, f"paused:{self.group}")
+        return _key(self.stream, f"paused:{self.group}")
 
     def consumer(self, name: str) -> str:
         """String with a TTL: the token of the process that has this consumer name."""

@@ -24,13 +24,13 @@ __all__ = [
     "StoredEvent",
     "decode",
     "decode_regular",
+    "describe",
     "event_type_in",
     "faults_in",
     "pairs",
     "regular_values",
     "replay_in",
     "reserved_names",
-    "told",
     "validated",
 ]
 
@@ -188,7 +188,7 @@ class StoredEvent:
         try:
             return self.generic() if cls is None else validated(cls, self.document(cls))
         except Exception as error:  # a migration is user code: a KeyError there means a bad entry, not a crash
-            raise DeserializationError(self.event_type, told(error)) from error
+            raise DeserializationError(self.event_type, describe(error)) from error
 
     def replay(self) -> Replay | None:
         """The replay data of this entry; None if it is no replay."""
@@ -325,7 +325,7 @@ def _quoted(raw: bytes) -> bytes:
     return orjson.dumps(raw.decode())
 
 
-def told(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """What failed, in limited length, without the values of the input, which may be personal or huge."""
     try:
         text = _told_by_field(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"

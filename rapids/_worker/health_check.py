@@ -14,7 +14,7 @@ from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Stop, TaskSupervisor
 from rapids._storage import group_control
 from rapids._storage.client.connections import Commands
-from rapids._storage.group_control import Standing
+from rapids._storage.group_control import GroupProgress
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
@@ -112,13 +112,17 @@ class HealthSnapshot:
 READY: tuple[HealthReason, ...] = ("caught_up", "working", "waiting", "starting", "paused", "standby")
 
 
-def judge(snapshot: HealthSnapshot, standing: Standing | Exception | None, limits: Limits) -> tuple[HealthReason, str]:
-    """Why a router is ready or is not, and that in a line. `standing`: how far its group is; None where it has no
+def judge(
+    snapshot: HealthSnapshot, progress: GroupProgress | Exception | None, limits: Limits
+) -> tuple[HealthReason, str]:
+    """Why a router is ready or is not, and that in a line. `progress`: how far its group is; None where it has no
     group, the error where Redis did not say."""
-    return _fault(snapshot, standing, limits) or _work(snapshot, standing, limits)
+    return _fault(snapshot, progress, limits) or _work(snapshot, progress, limits)
 
 
-def _fault(v: HealthSnapshot, standing: Standing | Exception | None, limits: Limits) -> tuple[HealthReason, str] | None:
+def _fault(
+    v: HealthSnapshot, progress: GroupProgress | Exception | None, limits: Limits
+) -> tuple[HealthReason, str] | None:
     """What is wrong whatever there is to do."""
     if v.is_stopping:
         return "stopping", "the router stops"
@@ -127,9 +131,9 @@ def _fault(v: HealthSnapshot, standing: Standing | Exception | None, limits: Lim
     if v.stall:
         why = "a handler that does not await, or the process was stopped"
         return "loop_blocked", f"the event loop stood still for {v.stall:.1f} s: {why}"
-    if isinstance(standing, Exception):
-        return "redis_unavailable", f"Redis unavailable: {type(standing).__name__}: {reason(standing)}"
-    if standing is None:
+    if isinstance(progress, Exception):
+        return "redis_unavailable", f"Redis unavailable: {type(progress).__name__}: {reason(progress)}"
+    if progress is None:
         return "group_lost", "the stream or its consumer group is gone, and not recreated yet"
     if v.failing is not None and v.failing_for > limits.failing:
         what, error = v.failing.operation, v.failing.error
@@ -143,22 +147,22 @@ def _fault(v: HealthSnapshot, standing: Standing | Exception | None, limits: Lim
     return None
 
 
-def _work(v: HealthSnapshot, standing: Standing | Exception | None, limits: Limits) -> tuple[HealthReason, str]:
+def _work(v: HealthSnapshot, progress: GroupProgress | Exception | None, limits: Limits) -> tuple[HealthReason, str]:
     """Whether the work gets done, where nothing is wrong."""
-    assert isinstance(standing, Standing)  # noqa: S101 - else it is a fault
+    assert isinstance(progress, GroupProgress)  # noqa: S101 - else it is a fault
     settled = f"the last settled {v.progress:.1f} s ago" if v.progress < math.inf else "none settled yet"
     doing = f"{v.running} entries in their handlers, {v.held} held, {settled}"
-    if standing.paused is not None:
-        return "paused", f"the group is paused {standing.paused.description}"
+    if progress.paused is not None:
+        return "paused", f"the group is paused {progress.paused.description}"
     if not v.is_active:
         return "standby", "another consumer of the group is the active one"
     if v.reader > limits.reader:
         return "reader_stuck", f"the reader has not come round for {v.reader:.0f} s"
     if v.idle_hands > limits.progress:
         return "handlers_stuck", f"no handler was begun for {v.idle_hands:.0f} s, though {v.held} entries are there"
-    if not standing.has_more:
-        if standing.waiting and not v.held:
-            return "waiting", f"everything was delivered; {standing.waiting} entries wait for their next delivery"
+    if not progress.has_more:
+        if progress.waiting and not v.held:
+            return "waiting", f"everything was delivered; {progress.waiting} entries wait for their next delivery"
         return "caught_up", f"everything was delivered to the group; {doing}"
     if v.lease <= limits.lease or v.progress <= limits.progress:
         return "working", doing
@@ -234,11 +238,11 @@ class HealthCheck:
 
     async def run(self, commands: Commands) -> RouterHealth:
         """How the router is. One round trip."""
-        settings, standing = self.context.settings, await _standing(commands, self.context.sources)
+        settings, progress = self.context.settings, await _progress(commands, self.context.sources)
         snapshot = self._snapshot()
-        why, message = judge(snapshot, standing, Limits.of(settings))
+        why, message = judge(snapshot, progress, Limits.of(settings))
         since = min(snapshot.progress, snapshot.new)
-        known = standing if isinstance(standing, Standing) else None
+        known = progress if isinstance(progress, GroupProgress) else None
         return RouterHealth(
             why in READY,
             why,
@@ -280,10 +284,10 @@ class HealthCheck:
         )
 
 
-async def _standing(commands: Commands, sources: Sequence[Source]) -> Standing | Exception | None:
+async def _progress(commands: Commands, sources: Sequence[Source]) -> GroupProgress | Exception | None:
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
-            return await group_control.standing(commands, sources)
+            return await group_control.progress(commands, sources)
     except TimeoutError as error:
         return error if str(error) else TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
     except (RedisError, OSError) as error:

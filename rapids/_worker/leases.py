@@ -64,7 +64,7 @@ class Leases:
             start = "0-0" if own is None or last is None else min(own, last, key=order)
             # Whether everything up to there had been given out to the lost group.
             given_out = own is not None and last is not None and start == own
-            if await groups.create_again(self._context.commands, source, start, given_out=given_out):
+            if await groups.recreate(self._context.commands, source, start, given_out=given_out):
                 logger.error(
                     "the group was gone and is recreated at %s; entries before it that processes now gone had not "
                     "finished may be missing, and so may ledgers and waiting times where the server lost its data",
@@ -180,7 +180,7 @@ class Leases:
         lasting = {held.entry.entry_id for held in lost if self._inflight.lease_lasts(held, now)}
         if len(lasting) == len(lost):
             return [held.entry.entry_id for held in lost]
-        made_at = time.monotonic() - await groups.since_made_again(self._context.commands, source)
+        made_at = time.monotonic() - await groups.since_recreated(self._context.commands, source)
         return [
             held.entry.entry_id
             for held in lost

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from rapids._core.json_schema import with_json_schema
-from rapids._wire.entry_format import Fields, StoredEvent, event_type_in, pairs, reserved_names, told, validated
+from rapids._wire.entry_format import Fields, StoredEvent, describe, event_type_in, pairs, reserved_names, validated
 from rapids._wire.letter_format import original_fields, with_data
 from rapids.dead_letters.parse_check import problems_in
 from rapids.events import BaseEvent, get_event_class
@@ -266,7 +266,7 @@ def _written(event_type: str, data: Mapping[str, Any]) -> bytes:
     try:
         return to_json(data)
     except PydanticSerializationError as error:
-        raise _refused(event_type, [ParseProblem((), told(error), "not_json")]) from error
+        raise _refused(event_type, [ParseProblem((), describe(error), "not_json")]) from error
 
 
 def _unwritable(data: object) -> Iterator[ParseProblem]:
@@ -319,7 +319,7 @@ def _validate(cls: type[BaseEvent], event: StoredEvent) -> None:
         document = event.document(cls)
         place = _placing(from_json(document))
     except Exception as error:  # of the event's other fields: no data would fix it
-        raise DeserializationError(event.event_type, told(error)) from error
+        raise DeserializationError(event.event_type, describe(error)) from error
     try:
         validated(cls, document)
     except Exception as error:  # validators are the user's code, and may raise anything

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from rapids._wire.entry_format import MOST_FAULTS, Fields, StoredEvent, faults_in, told, validated
+from rapids._wire.entry_format import MOST_FAULTS, Fields, StoredEvent, describe, faults_in, validated
 from rapids._wire.letter_format import original_fields
 from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError, ParseProblem
@@ -114,7 +114,7 @@ def _problem(fault: Any, location: Location) -> ParseProblem:
 
 def _whole(error: Exception) -> ParseProblem:
     kind = type(error).__name__
-    text = error.message if isinstance(error, DeserializationError) else told(error).removeprefix(f"{kind}: ")
+    text = error.message if isinstance(error, DeserializationError) else describe(error).removeprefix(f"{kind}: ")
     return ParseProblem((), _message(text), _cut(kind, LONGEST_NAME))
 
 

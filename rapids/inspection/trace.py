@@ -246,14 +246,14 @@ class Tracer:
         for search in searches:  # the archive is last, since it has what was moved during the search
             for letter_, one in await self._read(search):
                 read[search.owner, letter_.id] = letter_, one
-        told: list[TracedLetter] = []
+        traced: list[TracedLetter] = []
         for (dlq, _), (letter_, one) in sorted(read.items(), key=lambda item: numbers(item[0][1]) or (0, 0)):
-            if outcomes and len(told) < MOST_LETTERS:
+            if outcomes and len(traced) < MOST_LETTERS:
                 letter_ = await with_replays(self.redis, dlq, letter_)
             elif outcomes:
                 self.limits.add("letters")
-            told.append(letter(dlq, letter_, one))
-        return tuple(told)
+            traced.append(letter(dlq, letter_, one))
+        return tuple(traced)
 
     async def _read(self, search: Search) -> list[tuple[DeadLetter, Found]]:
         if search.kind == "archive":

@@ -24,8 +24,8 @@ class Nodes:
     async def moved(self, error: MovedError) -> None:
         self.calls.append(("moved", f"{error.host}:{error.port}"))
 
-    async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Any]:
-        self.calls.append(("ask", f"{error.host}:{error.port}", list(packed), list(behind)))
+    async def ask(self, error: AskError, packed: Sequence[bytes], after: Sequence[bytes]) -> list[Any]:
+        self.calls.append(("ask", f"{error.host}:{error.port}", list(packed), list(after)))
         return list(self.answers.pop(0))
 
     async def again(self, packed: Sequence[bytes]) -> list[Any]:

@@ -327,7 +327,7 @@ async def test_the_group_is_gone_and_cannot_be_made_again(redis: Redis, monkeypa
     async with running(router):
         await becomes(router, "caught_up")
         with monkeypatch.context() as broken:
-            broken.setattr("rapids._storage.groups.create_again", refused)
+            broken.setattr("rapids._storage.groups.recreate", refused)
             await redis.xgroup_destroy(STREAM, GROUP)
             assert (await router.health()).reason == "group_lost"
             await asyncio.sleep(0.5)

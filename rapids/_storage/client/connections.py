@@ -82,7 +82,7 @@ class SharedPool:
             raise
         finally:
             # A connection must also return to the pool if the caller is cancelled.
-            await asyncio.shield(self._place.give_back(connection))
+            await asyncio.shield(self._place.return_connection(connection))
 
     def _turn(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()

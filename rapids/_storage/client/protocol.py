@@ -100,17 +100,17 @@ class Guide(Protocol):
         """Note that another node has the slot now. Raises `RedisError` if no node knows that one."""
         ...
 
-    async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
+    async def ask(self, error: AskError, packed: Sequence[bytes], after: Sequence[bytes]) -> list[Reply]:
         """Send commands on to the node that a slot moves to, and return its answers. Raises `RedisError`."""
         ...
 
 
 async def follow(
-    guide: Guide, replies: Sequence[Reply], packed: Sequence[bytes], again: Send, behind: Sequence[bytes] = ()
+    guide: Guide, replies: Sequence[Reply], packed: Sequence[bytes], again: Send, after: Sequence[bytes] = ()
 ) -> list[Reply]:
     """The answers, including those to commands that were sent on.
 
-    `again` sends commands to the node that then has the slot. `behind`: commands after the others that return a number
+    `again` sends commands to the node that then has the slot. `after`: commands after the others that return a number
     about earlier commands of the same connection, such as WAIT. They are sent again, and the smallest number counts.
     Raises `RedisError` if an answer did not come.
     """
@@ -129,12 +129,12 @@ async def follow(
         wanted = [packed[at] for at in same]
         if isinstance(error, MovedError):
             await guide.moved(error)
-            answers = await again([*wanted, *behind])
+            answers = await again([*wanted, *after])
         else:
-            answers = await guide.ask(error, wanted, behind)
+            answers = await guide.ask(error, wanted, after)
         for at, answer in zip(same, answers, strict=False):
             replies[at] = answer
-        if behind:
+        if after:
             replies[len(packed) :] = [
                 one if isinstance(one, Exception) else other if isinstance(other, Exception) else min(one, other)
                 for one, other in zip(replies[len(packed) :], answers[len(same) :], strict=True)

@@ -52,7 +52,7 @@ class Place(Guide, Protocol):
         """A connected connection of the pool. Raises `RedisError`."""
         ...
 
-    async def give_back(self, connection: AbstractConnection) -> None:
+    async def return_connection(self, connection: AbstractConnection) -> None:
         """Return it to the pool."""
         ...
 
@@ -101,7 +101,7 @@ class PoolPlace:
                 return connection
         return await self._pool.get_connection()
 
-    async def give_back(self, connection: AbstractConnection) -> None:
+    async def return_connection(self, connection: AbstractConnection) -> None:
         await self._pool.release(connection)
 
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
@@ -113,7 +113,7 @@ class PoolPlace:
     async def moved(self, error: MovedError) -> None:
         raise error  # the client is not one for a Cluster
 
-    async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
+    async def ask(self, error: AskError, packed: Sequence[bytes], after: Sequence[bytes]) -> list[Reply]:
         raise error
 
 
@@ -154,11 +154,11 @@ class ClusterPlace:
         try:
             await _connect(connection)
         except BaseException:
-            await self.give_back(connection)
+            await self.return_connection(connection)
             raise
         return connection
 
-    async def give_back(self, connection: AbstractConnection) -> None:
+    async def return_connection(self, connection: AbstractConnection) -> None:
         if (node := self._lent.pop(connection, None)) is not None:
             node.release(cast(Connection, connection))
 
@@ -177,7 +177,7 @@ class ClusterPlace:
     async def moved(self, error: MovedError) -> None:
         self._node = await self._known(error)
 
-    async def ask(self, error: AskError, packed: Sequence[bytes], behind: Sequence[bytes]) -> list[Reply]:
+    async def ask(self, error: AskError, packed: Sequence[bytes], after: Sequence[bytes]) -> list[Reply]:
         """The answers of the node that takes over the slot. It requires ASKING before each command.
 
         Raises `AnswerLostError` if they were sent and an answer did not come, another `RedisError` if not sent.
@@ -186,7 +186,7 @@ class ClusterPlace:
         commands = [part for one in packed for part in (asking, one)]
         async with _borrowed(await self._known(error)) as connection:
             try:
-                replies = await round_trip(connection, [*commands, *behind])
+                replies = await round_trip(connection, [*commands, *after])
             except (RedisError, OSError) as lost:
                 raise AnswerLostError(str(lost)) from lost
         return [*replies[1 : len(commands) : 2], *replies[len(commands) :]]
@@ -197,7 +197,7 @@ class ClusterPlace:
         host = named or (self._node.host if self._node else "")
         port: int = error.port
         if (node := self._at(host, port)) is None:  # it is new since the last query, or no node knows it
-            await _known_to_client(self._client, anew=True)
+            await _known_to_client(self._client, refresh=True)
             node = self._at(host, port)
         if node is None:
             self.doubt()
@@ -234,7 +234,7 @@ class ClusterPlace:
             for first, last, master, *_ in slots:
                 if first <= slot <= last and (found := self._at(_text(master[0]) or node.host, master[1])) is not None:
                     return found
-        await _known_to_client(self._client, anew=True)
+        await _known_to_client(self._client, refresh=True)
         return None
 
 
@@ -242,12 +242,12 @@ def _text(host: bytes | str | None) -> str:
     return host.decode(errors="replace") if isinstance(host, bytes) else host or ""
 
 
-async def _known_to_client(client: RedisCluster, *, anew: bool = False) -> None:
+async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> None:
     """Let the user's client find the nodes. Raises `RedisError`, since `RedisClusterException` is no `RedisError`."""
     try:
         async with asyncio.timeout(TOPOLOGY_TIME):
             await client.initialize()
-            if anew:
+            if refresh:
                 await client.nodes_manager.initialize()
     except TimeoutError as error:
         raise RedisTimeoutError("the Cluster's nodes did not say in time which of them holds what") from error

@@ -7,8 +7,8 @@
 -- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key, group = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
-local keepers, forgotten = {}, {}
-for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do keepers[row[2]] = true end
+local holding, forgotten = {}, {}
+for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do holding[row[2]] = true end
 
 for i = 2, #ARGV do
   local id = ARGV[i]
@@ -16,7 +16,7 @@ for i = 2, #ARGV do
   -- Waiting entries are checked when they are due. A group that was recreated without its parked entries has no
   -- consumer for them; they are restored later.
   local waits = redis.call('ZSCORE', due_key, id)
-  local is_parked = redis.call('HEXISTS', parked_key, id) == 1 and not keepers[PARKED]
+  local is_parked = redis.call('HEXISTS', parked_key, id) == 1 and not holding[PARKED]
   if not is_pending and not waits and not is_parked then
     redis.call('HDEL', ledger_key, id)
     redis.call('HDEL', parked_key, id)

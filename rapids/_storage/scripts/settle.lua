@@ -131,13 +131,13 @@ end
 if not is_in(stream, id) then return 'trimmed' end
 write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger)
 if verb == 'park' then
-  give_back(stream, group, ledger_key, PARKED, function() return redis.call('HKEYS', parked_key) end)
+  restore_held(stream, group, ledger_key, PARKED, function() return redis.call('HKEYS', parked_key) end)
   redis.call('HSET', parked_key, id, why)
   redis.call('ZREM', due_key, id)
   redis.call('XCLAIM', stream, group, PARKED, 0, id, 'JUSTID')
   return 'parked'
 end
-give_back(stream, group, ledger_key, WAITING, function() return redis.call('ZRANGE', due_key, 0, -1) end)
+restore_held(stream, group, ledger_key, WAITING, function() return redis.call('ZRANGE', due_key, 0, -1) end)
 redis.call('ZADD', due_key, string.format('%.0f', due), id)
 if verb == 'hand_back' then
   redis.call('XCLAIM', stream, group, WAITING, 0, id, 'RETRYCOUNT', count, 'JUSTID')

@@ -32,9 +32,9 @@ if not made.err then
 end
 -- A consumer that would hold nothing is not created.
 if redis.call('EXISTS', KEYS[3]) == 1 then
-  give_back(KEYS[1], ARGV[1], KEYS[2], WAITING, function() return redis.call('ZRANGE', KEYS[3], 0, -1) end)
+  restore_held(KEYS[1], ARGV[1], KEYS[2], WAITING, function() return redis.call('ZRANGE', KEYS[3], 0, -1) end)
 end
 if redis.call('EXISTS', KEYS[4]) == 1 then
-  give_back(KEYS[1], ARGV[1], KEYS[2], PARKED, function() return redis.call('HKEYS', KEYS[4]) end)
+  restore_held(KEYS[1], ARGV[1], KEYS[2], PARKED, function() return redis.call('HKEYS', KEYS[4]) end)
 end
 return made.err and 0 or 1
