@@ -56,9 +56,9 @@ async def read(commands: Commands, dlq: str, letter_id: str) -> Archived | None:
     return Archived.of(rows[0]) if rows else None
 
 
-async def first(commands: Commands, dlq: str, *, behind: str, upto: str, count: int) -> list[Archived]:
-    """Up to `count` archived letters in the order of their places: after the place `behind`, until the place `upto`."""
-    rows = await call(commands, "XRANGE", letters_archive(dlq), f"({behind}", upto, "COUNT", count)
+async def first(commands: Commands, dlq: str, *, after: str, until: str, count: int) -> list[Archived]:
+    """Up to `count` archived letters in the order of their places: after the place `after`, until the place `until`."""
+    rows = await call(commands, "XRANGE", letters_archive(dlq), f"({after}", until, "COUNT", count)
     return [Archived.of(row) for row in rows]
 
 

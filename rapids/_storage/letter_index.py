@@ -1,6 +1,7 @@
 """The index of a dead-letter stream, which finds the letters of a fingerprint without reading the others."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rapids._storage import scripts
@@ -27,7 +28,7 @@ CATCH_UP_LETTERS = 1_000
 CATCH_UP_BYTES = 4_000_000
 """How many letters that others wrote one query of the index adds at most: about 15 ms of the server's time."""
 
-ENOUGH_BYTES = 4_000_000
+MAX_BYTES = 4_000_000
 """The number of bytes of letters after which one script returns its results."""
 
 
@@ -89,16 +90,21 @@ async def room(commands: Commands, dlq: str) -> Room:
 
 
 async def state(
-    commands: Commands, dlq: str, *, letters: int = CATCH_UP_LETTERS, most_bytes: int = CATCH_UP_BYTES
+    commands: Commands, dlq: str, *, letters: int = CATCH_UP_LETTERS, max_bytes: int = CATCH_UP_BYTES
 ) -> IndexState:
     """The state of the index, after adding missing letters, up to a limit of letters and bytes."""
-    call = ((dlq, letter_index(dlq)), (letters, most_bytes))
+    call = ((dlq, letter_index(dlq)), (letters, max_bytes))
     found = checked((await run(commands, scripts.load("index_state"), [call]))[0])
     length, last, to, entries, epoch, cut, cut_at, rows = found
     return IndexState(
-        *(length, last.decode(), to.decode(), entries, int(epoch), cut),
-        None if cut_at is None else int(cut_at),
-        tuple(
+        length=length,
+        last=last.decode(),
+        to=to.decode(),
+        entries=entries,
+        epoch=int(epoch),
+        cut=cut,
+        cut_at_ms=None if cut_at is None else int(cut_at),
+        fingerprints=tuple(
             IndexedFingerprint(name.decode(), description or b"", count, first.decode(), newest.decode())
             for name, description, count, first, newest in rows
         ),
@@ -114,22 +120,29 @@ async def catch_up(commands: Commands, dlq: str) -> bool:
 async def select(
     commands: Commands,
     dlq: str,
-    epoch: int,
-    fingerprints: Iterable[str],
+    fingerprints: Sequence[str],
     *,
-    behind: str,
+    epoch: int,
+    after: str,
     until: str,
+    newest_first: bool,
     count: int,
-    newest_first: bool = False,
-    whole: bool = False,
+    whole: bool,
 ) -> Selected | None:
-    """Up to `count` ids of these fingerprints, merged, after the id `behind` until the id `until`; with `whole`, their
+    """Up to `count` ids of these fingerprints, merged, after the id `after` until the id `until`; with `whole`, their
     letters. None if the index was rebuilt since `epoch`."""
-    names = list(fingerprints)
-    if not names:
-        return Selected((), 0, behind, True)
-    arguments = (epoch, -1 if newest_first else 1, behind, until, count, int(whole), ENOUGH_BYTES, *names)
-    call = ((dlq, letter_index(dlq)), arguments)
+    if not fingerprints:
+        return Selected((), 0, after, True)
+    options = {
+        "epoch": str(epoch),
+        "after": after,
+        "until": until,
+        "newest_first": newest_first,
+        "count": count,
+        "whole": whole,
+        "max_bytes": MAX_BYTES,
+    }
+    call = ((dlq, letter_index(dlq)), (json.dumps(options), *fingerprints))
     found = checked((await run(commands, scripts.load("index_select"), [call]))[0])
     return None if found is None else Selected(found[0], found[1], found[2].decode(), found[3] == 1)
 

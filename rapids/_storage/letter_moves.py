@@ -1,5 +1,6 @@
 """Moves of dead letters: from their stream to the archive, with or without a replay, and back."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,26 +14,30 @@ from rapids._storage.keys import (
     letters_failed_again,
     letters_restored,
 )
+from rapids._storage.operation_records import Claim
 
-__all__ = [
-    "Append",
-    "Move",
-    "MoveMany",
-    "Moved",
-    "NoRoomError",
-    "WorkStoppedError",
-    "Working",
-    "move",
-    "move_many",
-    "restore",
-    "restore_many",
-]
+__all__ = ["Append", "Bounds", "LetterMoves", "Moved", "NoRoomError", "WorkStoppedError"]
 
-MOST_AT_ONCE = 5_000
+MAX_AT_ONCE = 5_000
 """The most letters of one step: Lua can pass at most 8,000 values to a command."""
 
-ENOUGH_BYTES = 4_000_000
+MAX_STEP_BYTES = 4_000_000
 """The number of bytes of letters after which a step ends: the server does nothing else during a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how many archived letters are kept, and the maximum length of the streams that moves append to.
+
+    None does not trim a stream.
+    """
+
+    retention_ms: int
+    archive_maxlen: int
+    dlq_maxlen: int | None = None
+    """Of the dead-letter stream, when a letter is restored."""
+    maxlen: int | None = None
+    """Of event streams, when a letter is replayed to everyone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +47,6 @@ class Append:
     stream: str
     fields: Sequence[bytes]
     maxlen: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Working:
-    """The operation for which letters are moved: its key, and its owner's token."""
-
-    key: str
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """The move of one letter out of its stream: its entry there, and the change."""
-
-    entry_id: str
-    change: Mapping[str, str]
-    retention_ms: int
-    archive_maxlen: int
-    working: Working | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MoveMany:
-    """The change of many letters, for an operation."""
-
-    working: Working
-    change: Mapping[str, str]
-    retention_ms: int
-    archive_maxlen: int
-    scope: str = ""
-    """The scope of a replay; empty to discard."""
-    tag: str = ""
-    """On a Cluster, the hash tag that the stream for a replay must have; empty for any."""
-    maxlen: int | None = None
-    """The maximum length of event streams to which replays are appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,82 +80,105 @@ class WorkStoppedError(Exception):
     """The operation no longer runs, or another process has it."""
 
 
-async def move(commands: Commands, dlq: str, one: Move, append: Append | None) -> str | None:
-    """Move a letter to the archive and append an entry in the same step. Returns that entry's id, or "" without one.
+class LetterMoves:
+    """Moves letters of one dead-letter stream to its archive and back. `change` is what the letter's history records.
 
-    None if the letter was no longer in the stream; then nothing was changed. Raises `WorkStoppedError`.
+    `tag` is the hash tag that streams for replays must have on a Cluster; empty for any.
     """
-    owner, key = (one.working.owner, one.working.key) if one.working else ("", dlq)
-    keys = (*_letter_keys(dlq), letters_failed_again(dlq), audit_log(dlq), key, append.stream if append else dlq)
-    fields, maxlen = (append.fields, append.maxlen) if append else ((), None)
-    change = _flat(one.change)
-    arguments = (
-        *(owner, 1, one.retention_ms, one.archive_maxlen, ENOUGH_BYTES, "", maxlen or 0, ""),
-        *(len(change), *change, len(fields), *fields, one.entry_id),
-    )
-    found = checked((await run(commands, scripts.load("move_letters"), [(keys, arguments)]))[0])
-    return found[5].decode() if _many(found).done else None
+
+    def __init__(self, commands: Commands, dlq: str, bounds: Bounds, *, tag: str = "") -> None:
+        self._commands = commands
+        self._dlq = dlq
+        self._bounds = bounds
+        self._tag = tag
+
+    async def move(
+        self, entry_id: str, change: Mapping[str, str], append: Append | None, claim: Claim | None = None
+    ) -> str | None:
+        """Move a letter to the archive and append an entry in the same step. Returns that entry's id, if any, or "".
+
+        None if the letter was no longer in the stream; then nothing was changed. Raises `WorkStoppedError`.
+        """
+        found = await self._moved(claim, change, [entry_id], append=append, alone=True)
+        return found[5].decode() if _result(found).done else None
+
+    async def move_many(
+        self, entry_ids: Sequence[str], claim: Claim, change: Mapping[str, str], *, scope: str = ""
+    ) -> Moved:
+        """Move letters in order, until one must be moved on its own, or up to 5,000 letters or about 4 MB.
+
+        `scope` is that of a replay; empty to discard. Raises `WorkStoppedError`.
+        """
+        return _result(await self._moved(claim, change, entry_ids[:MAX_AT_ONCE], scope=scope))
+
+    async def restore(self, letter_id: str, change: Mapping[str, str]) -> bool:
+        """Restore a discarded letter. False if the archive does not have it as discarded."""
+        return (await self._restored(None, change, [letter_id])).done == 1
+
+    async def restore_many(self, places: Sequence[str], claim: Claim, change: Mapping[str, str]) -> Moved:
+        """Restore discarded letters by their places in the archive, up to about 4 MB.
+
+        Raises `WorkStoppedError`; `NoRoomError` if there is no room for any of them.
+        """
+        restored = await self._restored(claim, change, places[:MAX_AT_ONCE])
+        if restored.blocked and restored.last is None:
+            raise NoRoomError(self._dlq, self._bounds.dlq_maxlen)
+        return restored
+
+    async def _moved(
+        self,
+        claim: Claim | None,
+        change: Mapping[str, str],
+        entry_ids: Sequence[str],
+        *,
+        append: Append | None = None,
+        alone: bool = False,
+        scope: str = "",
+    ) -> Reply:
+        maxlen = append.maxlen if append else self._bounds.maxlen if scope == "everyone" else None
+        options = {
+            "owner": claim.token if claim else "",
+            "alone": alone,
+            "retention": self._bounds.retention_ms,
+            "archive_maxlen": self._bounds.archive_maxlen,
+            "max_bytes": MAX_STEP_BYTES,
+            "tag": "" if append else self._tag,
+            "maxlen": maxlen or 0,
+            "scope": scope,
+            "change": change,
+        }
+        keys = (
+            *self._keys(),
+            letters_failed_again(self._dlq),
+            audit_log(self._dlq),
+            claim.key if claim else self._dlq,
+            append.stream if append else self._dlq,
+        )
+        fields = append.fields if append else ()
+        return await self._run("move_letters", keys, (json.dumps(options), len(fields), *fields, *entry_ids))
+
+    async def _restored(self, claim: Claim | None, change: Mapping[str, str], names: Sequence[str]) -> Moved:
+        options = {
+            "owner": claim.token if claim else "",
+            "maxlen": self._bounds.dlq_maxlen or 0,
+            "max_bytes": MAX_STEP_BYTES,
+            "change": change,
+        }
+        keys = (*self._keys(), audit_log(self._dlq), claim.key if claim else self._dlq)
+        return _result(await self._run("restore_letters", keys, (json.dumps(options), *names)))
+
+    def _keys(self) -> tuple[str, ...]:
+        dlq = self._dlq
+        return (dlq, letter_index(dlq), letters_archive(dlq), letters_archived(dlq), letters_restored(dlq))
+
+    async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Reply:
+        found = checked((await run(self._commands, scripts.load(script), [(keys, arguments)]))[0])
+        if found == b"stopped":
+            raise WorkStoppedError
+        return found
 
 
-async def move_many(commands: Commands, dlq: str, many: MoveMany, entry_ids: Sequence[str]) -> Moved:
-    """Move letters in order, until one must be moved on its own, or up to 5,000 letters or about 4 MB.
-
-    Raises `WorkStoppedError`.
-    """
-    change = _flat(many.change)
-    keys = (*_letter_keys(dlq), letters_failed_again(dlq), audit_log(dlq), many.working.key, dlq)
-    maxlen = many.maxlen if many.scope == "everyone" else None
-    arguments = (
-        *(many.working.owner, 0, many.retention_ms, many.archive_maxlen, ENOUGH_BYTES, many.tag, maxlen or 0),
-        *(many.scope, len(change), *change, 0, *entry_ids[:MOST_AT_ONCE]),
-    )
-    return _many(checked((await run(commands, scripts.load("move_letters"), [(keys, arguments)]))[0]))
-
-
-async def restore(
-    commands: Commands, dlq: str, letter_id: str, change: Mapping[str, str], *, dlq_maxlen: int | None
-) -> bool:
-    """Restore a discarded letter. False if the archive does not have it as discarded."""
-    flat = _flat(change)
-    keys = (*_letter_keys(dlq), audit_log(dlq), dlq)
-    arguments = ("", dlq_maxlen or 0, ENOUGH_BYTES, len(flat), *flat, letter_id)
-    found = checked((await run(commands, scripts.load("restore_letters"), [(keys, arguments)]))[0])
-    return _many(found).done == 1
-
-
-async def restore_many(
-    commands: Commands,
-    dlq: str,
-    working: Working,
-    change: Mapping[str, str],
-    places: Sequence[str],
-    *,
-    dlq_maxlen: int | None,
-) -> Moved:
-    """Restore discarded letters by their places in the archive, up to about 4 MB.
-
-    Raises `WorkStoppedError`; `NoRoomError` if there is no room for any of them.
-    """
-    flat = _flat(change)
-    keys = (*_letter_keys(dlq), audit_log(dlq), working.key)
-    arguments = (working.owner, dlq_maxlen or 0, ENOUGH_BYTES, len(flat), *flat, *places[:MOST_AT_ONCE])
-    restored = _many(checked((await run(commands, scripts.load("restore_letters"), [(keys, arguments)]))[0]))
-    if restored.blocked and restored.last is None:
-        raise NoRoomError(dlq, dlq_maxlen)
-    return restored
-
-
-def _letter_keys(dlq: str) -> tuple[str, ...]:
-    return (dlq, letter_index(dlq), letters_archive(dlq), letters_archived(dlq), letters_restored(dlq))
-
-
-def _many(found: Reply) -> Moved:
-    if found == b"stopped":
-        raise WorkStoppedError
+def _result(found: Reply) -> Moved:
     done, skipped, last, blocked, why = found[:5]
     at = (blocked.decode(), why.decode(errors="replace")) if blocked else None
     return Moved(done, skipped, last.decode() or None, at)
-
-
-def _flat(change: Mapping[str, str]) -> list[str]:
-    return [text for pair in change.items() for text in pair]

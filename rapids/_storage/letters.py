@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 from rapids._storage.client.connections import Commands, call, checked
 from rapids._storage.keys import letters_restored
 
-__all__ = ["find_restored", "first", "length", "origin", "page", "read_letter", "restored_at", "several"]
+__all__ = ["find_restored", "first", "last", "length", "origin", "read_letter", "restored_at", "several"]
 
 RESTORED_PAGE = 100
 
@@ -17,18 +17,18 @@ async def length(commands: Commands, dlq: str) -> int:
     return await call(commands, "XLEN", dlq)
 
 
-async def page(
-    commands: Commands, dlq: str, *, newest: str, oldest: str, count: int
-) -> list[tuple[bytes, Sequence[bytes]]]:
-    """Up to `count` letters, newest first, from the id `newest` to the id `oldest`."""
-    return [(row[0], row[1]) for row in await call(commands, "XREVRANGE", dlq, newest, oldest, "COUNT", count)]
-
-
 async def first(
-    commands: Commands, dlq: str, *, behind: str, upto: str, count: int
+    commands: Commands, dlq: str, *, after: str, until: str, count: int
 ) -> list[tuple[bytes, Sequence[bytes]]]:
-    """Up to `count` letters, oldest first: after the id `behind`, until the id `upto`."""
-    return [(row[0], row[1]) for row in await call(commands, "XRANGE", dlq, f"({behind}", upto, "COUNT", count)]
+    """Up to `count` letters, oldest first: after the id `after`, until the id `until`."""
+    return [(row[0], row[1]) for row in await call(commands, "XRANGE", dlq, f"({after}", until, "COUNT", count)]
+
+
+async def last(
+    commands: Commands, dlq: str, *, after: str, until: str, count: int
+) -> list[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` letters, newest first: from the id `until` back to the one after `after`."""
+    return [(row[0], row[1]) for row in await call(commands, "XREVRANGE", dlq, until, f"({after}", "COUNT", count)]
 
 
 async def read_letter(commands: Commands, dlq: str, entry_id: str) -> Sequence[bytes] | None:

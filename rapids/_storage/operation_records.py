@@ -1,5 +1,6 @@
 """Stored operations on many letters. Each change is one script, which keeps owner and state consistent."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,23 +9,23 @@ from rapids._storage.client.connections import Commands, Reply, call, checked, r
 from rapids._storage.keys import audit_log, operating, operation, operation_errors, operations
 
 __all__ = [
-    "MOST_ERRORS",
-    "MOST_KEPT",
+    "MAX_ERRORS",
+    "MAX_KEPT",
     "Claim",
     "StoredOperation",
     "change",
     "claim",
+    "count_unmoved",
     "leave",
     "page",
-    "pass_over",
     "read",
     "renew",
     "start",
 ]
 
-MOST_KEPT = 100
+MAX_KEPT = 100
 """How many operations of a dead-letter stream are kept."""
-MOST_ERRORS = 100
+MAX_ERRORS = 100
 """How many errors of an operation are kept; the others are only counted."""
 
 TTL_MS = 90 * 24 * 3_600_000
@@ -75,19 +76,31 @@ async def start(
     `fields` has its `kind` and the other parts of the request.
     """
     keys = (operation(dlq, operation_id), operating(dlq, fields["kind"]), operations(dlq), audit_log(dlq))
-    flat = [text for pair in {**fields, "actor": actor, "reason": reason}.items() for text in pair]
-    arguments = (operation_id, TTL_MS, MOST_KEPT, operation(dlq, ""), actor, reason, *flat)
-    other = checked((await run(commands, scripts.load("start_operation"), [(keys, arguments)]))[0])
+    options = {
+        "id": operation_id,
+        "fields": {**fields, "actor": actor, "reason": reason},
+        "ttl": TTL_MS,
+        "max_kept": MAX_KEPT,
+        "prefix": operation(dlq, ""),
+    }
+    other = await _run(commands, "start_operation", keys, options)
     return None if other is None else other.decode()
 
 
 async def change(
-    commands: Commands, dlq: str, operation_id: str, kind: str, state: str, *, action: str, actor: str, reason: str
+    commands: Commands, dlq: str, operation_id: str, *, kind: str, state: str, action: str, actor: str, reason: str
 ) -> str | None:
     """Set the state of an operation that has not ended. Returns its earlier state; None without such an operation."""
     keys = (operation(dlq, operation_id), operating(dlq, kind), audit_log(dlq))
-    arguments = (operation_id, state, TTL_MS, action, actor, reason)
-    before = checked((await run(commands, scripts.load("change_operation"), [(keys, arguments)]))[0])
+    options = {
+        "id": operation_id,
+        "state": state,
+        "ttl": TTL_MS,
+        "action": action,
+        "actor": actor,
+        "reason": reason,
+    }
+    before = await _run(commands, "change_operation", keys, options)
     return None if before is None else before.decode()
 
 
@@ -111,39 +124,57 @@ async def renew(commands: Commands, held: Claim) -> bool:
 async def leave(commands: Commands, held: Claim, state: str = "", *, error: str = "") -> bool:
     """End the operation in this state, or without a state release it. False if this process no longer has it."""
     keys = (held.key, held.errors, held.operating, audit_log(held.dlq))
-    arguments = (held.operation_id, held.token, state, f"operation_{state}", error, TTL_MS)
-    return checked((await run(commands, scripts.load("leave_operation"), [(keys, arguments)]))[0]) == 1
+    options = {
+        "id": held.operation_id,
+        "token": held.token,
+        "state": state,
+        "action": f"operation_{state}",
+        "error": error,
+        "ttl": TTL_MS,
+    }
+    return await _run(commands, "leave_operation", keys, options) == 1
 
 
-async def pass_over(commands: Commands, held: Claim, counted_as: str, place: str, error: str = "") -> bool:
+async def count_unmoved(commands: Commands, held: Claim, counted_as: str, place: str, error: str = "") -> bool:
     """Count a letter as `skipped` or `failed`, with the reason. False if this process no longer has the operation."""
-    call_ = ((held.key, held.errors), (held.token, counted_as, place, error, MOST_ERRORS, TTL_MS))
-    return checked((await run(commands, scripts.load("pass_letter"), [call_]))[0]) == 1
+    options = {
+        "token": held.token,
+        "counted_as": counted_as,
+        "place": place,
+        "error": error,
+        "max_errors": MAX_ERRORS,
+        "ttl": TTL_MS,
+    }
+    return await _run(commands, "count_unmoved", (held.key, held.errors), options) == 1
 
 
 async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredOperation, Sequence[bytes]] | None:
     """An operation and its errors, in one round trip; None if there is none."""
     key = operation(dlq, operation_id)
     values, errors = await commands.send(
-        [("HMGET", key, *NAMES), ("LRANGE", operation_errors(dlq, operation_id), 0, MOST_ERRORS - 1)]
+        [("HMGET", key, *NAMES), ("LRANGE", operation_errors(dlq, operation_id), 0, MAX_ERRORS - 1)]
     )
     fields = _named(checked(values))
     return None if not fields["state"] else (fields, checked(errors))
 
 
 async def page(
-    commands: Commands, dlq: str, *, behind: str, count: int
+    commands: Commands, dlq: str, *, after: str, count: int
 ) -> tuple[list[tuple[str, StoredOperation]], str | None]:
-    """Up to `count` operations without their errors, newest first, after the operation `behind` ('': the first page),
+    """Up to `count` operations without their errors, newest first, after the operation `after` ('': the first page),
     and the operation after which the next page begins. After a deleted operation there is nothing."""
     ids: list[str] = [one.decode() for one in await call(commands, "ZRANGE", operations(dlq), 0, -1, "REV")]
-    if behind:
-        ids = ids[ids.index(behind) + 1 :] if behind in ids else []
+    if after:
+        ids = ids[ids.index(after) + 1 :] if after in ids else []
     wanted = ids[:count]
     replies = await commands.send([("HMGET", operation(dlq, one), *NAMES) for one in wanted]) if wanted else []
     rows = [(one, _named(checked(reply))) for one, reply in zip(wanted, replies, strict=True)]
     found = [(one, fields) for one, fields in rows if fields["state"]]  # others have expired
     return found, wanted[-1] if len(ids) > count else None
+
+
+async def _run(commands: Commands, script: str, keys: Sequence[str], options: Mapping[str, object]) -> Reply:
+    return checked((await run(commands, scripts.load(script), [(keys, (json.dumps(options),))]))[0])
 
 
 def _named(values: Sequence[Reply]) -> StoredOperation:

@@ -3,7 +3,7 @@
 from rapids._storage.keys import default_dlq
 from rapids.dead_letters.causes import Cause, Causes, QueueStats
 from rapids.dead_letters.edit import Difference
-from rapids.dead_letters.letter import DeadLetter, LetterChange, LetterFilter, LetterPage, Replay, ReplayOutcome, Scope
+from rapids.dead_letters.letter import DeadLetter, LetterChange, LetterPage, Replay, ReplayOutcome, Scope
 from rapids.dead_letters.operation import (
     Operation,
     OperationError,
@@ -11,11 +11,12 @@ from rapids.dead_letters.operation import (
     OperationPage,
     OperationState,
     Preview,
+    Selector,
 )
 from rapids.dead_letters.operations import Operations
 from rapids.dead_letters.parse_check import ParseCheck, ParseProblem
 from rapids.dead_letters.queue import DeadLetterQueue
-from rapids.dead_letters.selection import Selector
+from rapids.dead_letters.selection import LetterFilter
 
 __all__ = [
     "Cause",

@@ -11,8 +11,7 @@ from rapids._storage import letter_index
 from rapids._storage.client.connections import Commands
 from rapids._storage.letter_index import IndexedFingerprint, IndexState
 from rapids._wire.fingerprints import Fingerprint
-from rapids.dead_letters.find import choose
-from rapids.dead_letters.letter import LetterFilter
+from rapids.dead_letters.selection import LetterFilter, choose
 
 __all__ = ["Cause", "Causes", "QueueStats", "causes_of", "stats_of"]
 

@@ -1,4 +1,4 @@
-"""A dead letter, what restricts a list of them, and what became of changing one."""
+"""A dead letter, what was done to it, and what became of its replays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,13 @@ import orjson
 from pydantic import Field
 
 from rapids._core.attempt_log import Attempt
-from rapids._core.checks import instance
 from rapids._core.entry_id import order
-from rapids._core.handlers import matches_pattern
 from rapids._core.json_schema import with_json_schema
 from rapids._storage import letters
+from rapids._storage.archive import Archived
 from rapids._storage.client.connections import Commands
 from rapids._wire.entry_format import Fields
-from rapids._wire.fingerprints import Fingerprint, fingerprint_name
+from rapids._wire.fingerprints import fingerprint_name
 from rapids._wire.letter_format import LetterRead
 from rapids.dead_letters.edit import Difference, read_differences
 from rapids.dead_letters.parse_check import ParseCheck, check_parsing
@@ -24,12 +23,12 @@ from rapids.dead_letters.parse_check import ParseCheck, check_parsing
 __all__ = [
     "DeadLetter",
     "LetterChange",
-    "LetterFilter",
     "LetterPage",
     "Replay",
     "ReplayOutcome",
     "Scope",
     "State",
+    "read_archived",
     "read_history",
     "read_letters",
 ]
@@ -211,79 +210,6 @@ class DeadLetter:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetterFilter:
-    """Which letters. What is None does not restrict; the rest must all hold. Raises `TypeError` for other types."""
-
-    event_type: str | None = None
-    """A pattern, as handlers have them: `order.*`."""
-    handler: str | None = None
-    group: str | None = None
-    reason: str | None = None
-    error_type: str | None = None
-    fingerprint: str | None = None
-    """16 hexadecimal digits, as causes have them."""
-    q: str | None = None
-    """Text that must occur, in any case, in the payload, the error or one of the ids."""
-    since: datetime | None = None
-    """Written at this time or later. Without a time zone it is taken as UTC, and so is `until`."""
-    until: datetime | None = None
-    """Written before this time."""
-
-    def __post_init__(self) -> None:
-        for name in ("event_type", "handler", "group", "reason", "error_type", "fingerprint", "q"):
-            instance(name, getattr(self, name), str, "a string or None")
-        for name in ("since", "until"):
-            instance(name, getattr(self, name), datetime, "a datetime or None")
-
-    def matches(self, letter: DeadLetter) -> bool:
-        """Whether the letter is one of them; its time aside, which the range read from the stream answers for."""
-        exact = (
-            (self.handler, letter.handler),
-            (self.group, letter.group),
-            (self.reason, letter.reason),
-            (self.error_type, letter.error_type),
-        )
-        if any(wanted is not None and wanted != actual for wanted, actual in exact):
-            return False
-        if self.event_type is not None and not matches_pattern(self.event_type, letter.event_type):
-            return False
-        if self.fingerprint is not None and self.fingerprint != letter.fingerprint:
-            return False
-        return self.q is None or self._has_text(letter, self.q.casefold())
-
-    def may_match(self, fingerprint: Fingerprint, name: str) -> bool:
-        """Whether letters of the fingerprint of this name can match. Its parts may have been cut."""
-        exact = (
-            ("handler", self.handler, fingerprint.handler),
-            ("group", self.group, fingerprint.group),
-            ("reason", self.reason, fingerprint.reason),
-            ("error_type", self.error_type, fingerprint.error_type),
-            ("fingerprint", self.fingerprint, name),
-        )
-        if any(wanted not in (None, actual) and part not in fingerprint.cut for part, wanted, actual in exact):
-            return False
-        if self.event_type is None or "event_type" in fingerprint.cut:
-            return True
-        return matches_pattern(self.event_type, fingerprint.event_type)
-
-    def tells_all(self, fingerprint: Fingerprint) -> bool:
-        """Whether all letters of a fingerprint that may match do, their times aside."""
-        asked = {"handler": self.handler, "group": self.group, "reason": self.reason, "error_type": self.error_type}
-        return self.q is None and not any(
-            wanted is not None and part in fingerprint.cut
-            for part, wanted in (*asked.items(), ("event_type", self.event_type))
-        )
-
-    @staticmethod
-    def _has_text(letter: DeadLetter, wanted: str) -> bool:
-        places = (
-            *(letter.data.decode(errors="replace"), letter.error, letter.error_type, letter.id),
-            *(letter.entry_id, letter.event_id, letter.correlation_id, letter.event_type, letter.handler),
-        )
-        return any(wanted in place.casefold() for place in places)
-
-
 @dataclass(frozen=True, slots=True)
 class LetterPage:
     """Letters, newest first."""
@@ -329,3 +255,8 @@ async def read_letters(
         was_restored = restored.get(claim) == order(entry_id)[0]
         read.append((entry_id, DeadLetter.read(claim.decode() if was_restored else entry_id, fields)))
     return read
+
+
+def read_archived(archived: Archived) -> DeadLetter:
+    """A letter of the archive, with its history."""
+    return DeadLetter.read(archived.letter_id, archived.fields, read_history(archived.history))

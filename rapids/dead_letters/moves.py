@@ -1,156 +1,90 @@
-"""The letters of a queue as operations use them: select, read and move many."""
-
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+"""Moves of single letters: what is appended for a replay, and why a letter cannot be replayed."""
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.settings import hash_tag
-from rapids._storage import archive, letter_moves, letters
-from rapids._storage.client.connections import SharedPool
-from rapids._storage.letter_moves import Moved, MoveMany, Working
-from rapids._storage.operation_records import Claim
-from rapids.dead_letters.letter import DeadLetter, Scope, read_history, read_letters
-from rapids.dead_letters.operation import OperationKind
-from rapids.dead_letters.selection import ArchiveSelection, Chunk, Count, Selection, Selector
+from rapids._core.checks import text
+from rapids._core.entry_id import parsed_id
+from rapids._core.settings import hash_tag, stream_name
+from rapids._storage import letters
+from rapids._storage.client.connections import SharedPool, share_a_slot
+from rapids._storage.keys import default_dlq, replay_stream
+from rapids._storage.letter_moves import Append, Bounds, LetterMoves
+from rapids._wire.entry_format import Fields
+from rapids._wire.letter_format import completed, is_complete, original_fields, replay_fields
+from rapids.dead_letters.letter import DeadLetter, Scope, read_letters
+from rapids.dead_letters.operation import Step
+from rapids.exceptions import DeserializationError, LetterNotFoundError
 
-__all__ = ["Bounds", "Letters", "QueueLetters", "Selected", "Step"]
+__all__ = ["QueueMoves", "check_values"]
 
-ACTIONS: dict[OperationKind, str] = {"replay": "replayed", "discard": "discarded", "restore": "restored"}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What is done to letters, for which operation, and on whose behalf."""
-
-    claim: Claim
-    kind: OperationKind
-    scope: Scope
-    actor: str
-    reason: str
-
-    @property
-    def working(self) -> Working:
-        """The operation, as the scripts that move letters know it."""
-        return Working(self.claim.key, self.claim.token)
-
-    @property
-    def change(self) -> dict[str, str]:
-        """What is noted with each letter."""
-        noted = {"action": ACTIONS[self.kind], "actor": self.actor, "reason": self.reason}
-        scope = {"scope": self.scope} if self.kind == "replay" else {}
-        return {**noted, **scope, "operation": self.claim.operation_id}
+MAX_VALUES = 7_000
+"""Names and values of an entry that can be replayed; Lua's `unpack` gives up before 8,000."""
+MAX_MOVED_VALUES = 7_900
+"""Those of a letter that can be archived; the script has the same number."""
 
 
-class Selected(Protocol):
-    """Letters selected for an operation: `Selection`, or those of the archive."""
+class QueueMoves(LetterMoves):
+    """Moves letters of a queue: many together, or one by itself, which may be any that the queue can move at all."""
 
-    async def newest(self) -> str: ...
-    async def count(self, upto: str) -> Count: ...
-    async def following(self, after: str, upto: str, count: int) -> Chunk: ...
-
-
-class Letters(Protocol):
-    """A queue's letters, as operations see them. Each method raises `RedisError` if Redis is unavailable."""
-
-    def select(self, kind: OperationKind, selector: Selector) -> Selected:
-        """The letters of a selector that an operation of this kind is for."""
-        ...
-
-    async def read(self, kind: OperationKind, places: Sequence[str]) -> Sequence[DeadLetter]:
-        """Letters by their places in a selection, without those that are gone; fewer where they are large."""
-        ...
-
-    async def move_many(self, step: Step, places: Sequence[str]) -> Moved:
-        """Move letters in order, at least one unless it is blocked. Raises `WorkStoppedError`."""
-        ...
-
-    async def move_one(self, step: Step, place: str) -> None:
-        """Move a letter that was blocked, counting it as done in the same step.
-
-        Raises `LetterNotFoundError` and `LetterStateError` where somebody was faster, `WorkStoppedError`, and another
-        error where it cannot be moved.
-        """
-        ...
-
-
-READ_STEP = 20
-ENOUGH_BYTES = 4_000_000
-"""Bytes of letters after which no more are read for a preview."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a queue keeps: see `DeadLetterQueue`."""
-
-    retention_ms: int
-    archive_maxlen: int
-    dlq_maxlen: int | None
-    maxlen: int | None
-
-
-class QueueLetters:
-    """Letters of one dead-letter stream, and of its archive. `move_one` moves one out of the stream."""
-
-    def __init__(
-        self,
-        redis: Redis | RedisCluster,
-        dlq: str,
-        bounds: Bounds,
-        move_one: Callable[[Step, str], Awaitable[None]],
-    ) -> None:
+    def __init__(self, redis: Redis | RedisCluster, dlq: str, bounds: Bounds) -> None:
+        tag = (hash_tag(dlq) or dlq) if isinstance(redis, RedisCluster) else ""
+        super().__init__(SharedPool(redis, dlq), dlq, bounds, tag=tag)
         self._redis = redis
-        self._dlq = dlq
-        self._commands = SharedPool(redis, dlq)
-        self._bounds = bounds
-        self._move_one = move_one
-        self._tag = (hash_tag(dlq) or dlq) if isinstance(redis, RedisCluster) else ""
-
-    def select(self, kind: OperationKind, selector: Selector) -> Selected:
-        """The letters of a selector: in the stream, or, to be restored, in the archive."""
-        chosen = ArchiveSelection if kind == "restore" else Selection
-        return chosen(self._redis, self._dlq, selector)
-
-    async def read(self, kind: OperationKind, places: Sequence[str]) -> Sequence[DeadLetter]:
-        """Letters by their places, in order; fewer where they are large."""
-        found: list[DeadLetter] = []
-        size = 0
-        for at in range(0, len(places), READ_STEP):
-            some = places[at : at + READ_STEP]
-            read = await (self._archived(some) if kind == "restore" else self._dead(some))
-            size += sum(len(part) for letter in read for part in letter.stored)
-            found += read
-            if size >= ENOUGH_BYTES:
-                break
-        return found
-
-    async def _dead(self, places: Sequence[str]) -> list[DeadLetter]:
-        rows = await letters.several(self._commands, self._dlq, places)
-        return [letter for _, letter in await read_letters(self._commands, self._dlq, rows)]
-
-    async def _archived(self, places: Sequence[str]) -> list[DeadLetter]:
-        rows = await archive.several(self._commands, self._dlq, places)
-        return [DeadLetter.read(one.letter_id, one.fields, read_history(one.history)) for one in rows]
-
-    async def move_many(self, step: Step, places: Sequence[str]) -> Moved:
-        """Move letters in one step, in which the operation counts them."""
-        bounds = self._bounds
-        if step.kind == "restore":
-            return await letter_moves.restore_many(
-                *(self._commands, self._dlq, step.working, step.change, places), dlq_maxlen=bounds.dlq_maxlen
-            )
-        many = MoveMany(
-            *(step.working, step.change, bounds.retention_ms, bounds.archive_maxlen),
-            scope=step.scope if step.kind == "replay" else "",
-            tag=self._tag,
-            maxlen=bounds.maxlen,
-        )
-        return await letter_moves.move_many(self._commands, self._dlq, many, places)
 
     async def move_one(self, step: Step, place: str) -> None:
-        """Move a letter that could not be moved with others."""
+        """Move a letter that cannot be moved together with others. The operation counts it in the same step.
+
+        Raises `LetterNotFoundError` if it is gone, `WorkStoppedError`, and another error if it cannot be moved.
+        """
         if step.kind == "restore":
-            await self.move_many(step, [place])
+            await self.restore_many([place], step.claim, step.change)
+            return
+        fields = await letters.read_letter(self._commands, self._dlq, place)
+        if fields is None:
+            raise LetterNotFoundError(place)
+        [(_, letter)] = await read_letters(self._commands, self._dlq, [(place.encode(), fields)])
+        append, change = None, step.change
+        if step.kind == "replay":
+            append = self.append_of(letter, await self.completed(letter, fields), step.scope)
+            change |= {"stream": append.stream}
+        if await self.move(place, change, append, step.claim) is None:
+            raise LetterNotFoundError(letter.id)
+
+    async def completed(self, letter: DeadLetter, fields: Fields) -> Fields:
+        """The fields, and those that letters of rapids-streams lack, if the entry that failed still exists."""
+        entry_id = parsed_id(letter.entry_id)
+        if entry_id is None or is_complete(fields):
+            return fields
+        entry = await letters.origin(SharedPool(self._redis, letter.stream), letter.stream, entry_id)
+        return fields if entry is None else completed(fields, entry)
+
+    def append_of(self, letter: DeadLetter, fields: Fields, scope: Scope) -> Append:
+        """The entry that replays a letter. Raises `DeserializationError` if there can be none."""
+        try:
+            stream_name("original_stream", letter.stream)
+            text("original_group", letter.group)
+        except ValueError as error:
+            raise DeserializationError(
+                letter.event_type, f"the letter does not say where it is from: {error}"
+            ) from error
+        if not share_a_slot(self._redis, self._dlq, letter.stream):
+            raise DeserializationError(
+                letter.event_type,
+                f"its stream {letter.stream!r} is in another slot of the Cluster than the dead-letter stream "
+                f"{self._dlq!r}, so the letter cannot be replayed from here; name dead-letter streams as in "
+                f"{default_dlq(letter.stream)!r}",
+            )
+        if scope == "everyone":
+            append = Append(letter.stream, original_fields(fields), self._bounds.maxlen)
         else:
-            await self._move_one(step, place)
+            handler = letter.handler if scope == "handler" else ""
+            replay = replay_fields(fields, handler=handler, letter_id=letter.id)
+            append = Append(replay_stream(letter.stream, letter.group), replay)
+        check_values(letter, append.fields, MAX_VALUES)
+        return append
+
+
+def check_values(letter: DeadLetter, fields: Fields, limit: int = MAX_MOVED_VALUES) -> None:
+    """Raise `DeserializationError` if the fields are more than a Lua script can pass to a command."""
+    if len(fields) > limit:
+        raise DeserializationError(letter.event_type, f"{len(fields) // 2} fields are more than can be moved")

@@ -1,17 +1,20 @@
-"""An operation: many letters replayed, discarded or restored, with progress that outlives the process."""
+"""An operation: which letters are replayed, discarded or restored, and its progress, which outlives the process."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, cast
 
-from rapids._core.entry_id import moment_or_last
+from rapids._core.checks import instance
+from rapids._core.entry_id import moment_or_last, parsed_id
 from rapids._core.json_schema import with_json_schema
 from rapids._core.redis_errors import reason
-from rapids._storage.operation_records import StoredOperation
-from rapids.dead_letters.letter import DeadLetter, LetterFilter, Scope
-from rapids.dead_letters.selection import Selector
+from rapids._storage.client.connections import Commands
+from rapids._storage.operation_records import Claim, StoredOperation
+from rapids.dead_letters.letter import DeadLetter, Scope
+from rapids.dead_letters.selection import ArchiveSearch, LetterFilter, Search
 
 __all__ = [
     "Operation",
@@ -20,14 +23,70 @@ __all__ = [
     "OperationPage",
     "OperationState",
     "Preview",
+    "Selector",
+    "Step",
     "read_operation",
     "read_selector",
+    "search_for",
     "write_error",
     "write_selector",
 ]
 
 OperationKind: TypeAlias = Literal["replay", "discard", "restore"]
 OperationState: TypeAlias = Literal["running", "paused", "completed", "cancelled", "failed"]
+
+
+MAX_IDS = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """Which letters an operation is about: exactly one of the three.
+
+    Raises `ValueError` for more than one, none, or one that makes no sense, `TypeError` for what is none of these.
+    """
+
+    ids: tuple[str, ...] | None = None
+    """1 to 1,000 ids of letters."""
+    filter: LetterFilter | None = None
+    fingerprint: str | None = None
+    """16 hexadecimal digits, as `DeadLetterQueue.causes` gives them."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("ids", "filter", "fingerprint") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"selector must have one of ids, filter and fingerprint, not {' and '.join(given) or 'none'}"
+            )
+        if self.ids is not None:
+            self._check_ids(self.ids)
+        instance("filter", self.filter, LetterFilter, "a LetterFilter")
+        instance("fingerprint", self.fingerprint, str, "a string")
+        if self.fingerprint is not None and re.fullmatch(r"[0-9a-f]{16}", self.fingerprint) is None:
+            raise ValueError(
+                f"fingerprint must be 16 hexadecimal digits, as causes have it, not {self.fingerprint[:50]!r}"
+            )
+
+    @staticmethod
+    def _check_ids(ids: Sequence[str]) -> None:
+        instance("ids", ids, (tuple, list), "a tuple of strings")
+        if not 0 < len(ids) <= MAX_IDS:
+            raise ValueError(f"ids must be 1 to {MAX_IDS:,} ids of letters, not {len(ids):,}")
+        for one in ids:
+            instance("each of ids", one, str, "a string")
+            if parsed_id(one) != one:
+                raise ValueError(f"ids must be ids of letters, such as 1763932000000-0, not {one[:50]!r}")
+
+    @property
+    def as_filter(self) -> LetterFilter:
+        """The filter that selects the same; without meaning for `ids`."""
+        return self.filter or LetterFilter(fingerprint=self.fingerprint)
+
+
+def search_for(commands: Commands, dlq: str, kind: OperationKind, selector: Selector) -> Search:
+    """The search for the letters of an operation: in the stream, or for a restore in the archive."""
+    search = ArchiveSearch if kind == "restore" else Search
+    return search(commands, dlq, selector.as_filter, ids=selector.ids)
 
 
 @with_json_schema
@@ -113,7 +172,28 @@ class Preview:
     """How many of those would not parse."""
 
 
-LONGEST_ERROR = 500
+_ACTIONS: dict[OperationKind, str] = {"replay": "replayed", "discard": "discarded", "restore": "restored"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of an operation does to letters, and on whose behalf."""
+
+    claim: Claim
+    kind: OperationKind
+    scope: Scope
+    actor: str
+    reason: str
+
+    @property
+    def change(self) -> dict[str, str]:
+        """What the history of each letter records."""
+        recorded = {"action": _ACTIONS[self.kind], "actor": self.actor, "reason": self.reason}
+        scope = {"scope": self.scope} if self.kind == "replay" else {}
+        return {**recorded, **scope, "operation": self.claim.operation_id}
+
+
+MAX_ERROR = 500
 """Characters of an error that are kept."""
 
 
@@ -145,7 +225,7 @@ def read_selector(text: str) -> Selector:
 def write_error(letter_id: str, error: Exception) -> str:
     """As JSON; a long one is cut."""
     text = f"{type(error).__name__}: {reason(error)}"
-    return json.dumps([letter_id, text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"])
+    return json.dumps([letter_id, text if len(text) <= MAX_ERROR else text[: MAX_ERROR - 1] + "…"])
 
 
 def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[bytes] = ()) -> Operation:

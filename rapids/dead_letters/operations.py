@@ -12,34 +12,38 @@ from rapids._core.paging import Listing
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
 from rapids.dead_letters.letter import DeadLetter, Scope
-from rapids.dead_letters.moves import Letters
+from rapids.dead_letters.moves import QueueMoves
 from rapids.dead_letters.operation import (
     Operation,
     OperationKind,
     OperationPage,
     OperationState,
     Preview,
+    Selector,
     read_operation,
+    search_for,
     write_selector,
 )
-from rapids.dead_letters.runner import POLL_PAUSE, Operating, Runner, new_token
-from rapids.dead_letters.selection import Count, Selector
+from rapids.dead_letters.runner import POLL_PAUSE, OperationRun, Runner, new_token
+from rapids.dead_letters.selection import Count, Span
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
 
 __all__ = ["Operations"]
 
-LONGEST_ACTOR = 200
-LONGEST_REASON = 1_000
+MAX_ACTOR = 200
+MAX_REASON = 1_000
 
 SAMPLE = 20
-MOST_CHECKED = 200
+MAX_CHECKED = 200
 logger: logging.Logger = logging.getLogger("rapids.operations")
 
 LISTING = Listing("operations")
 
-LARGEST_CHECKED = 1024 * 1024
+MAX_CHECKED_BYTES = 1024 * 1024
 """Bytes of a letter's data and metadata; to read more by its class can hold up the process."""
-PREVIEW_LOOKS = 10
+PREVIEW_STEP, PREVIEW_STEPS = 20, 20
+MAX_PREVIEW_BYTES = 4_000_000
+"""Bytes of letters after which no more are read for a preview."""
 
 
 class Operations:
@@ -51,10 +55,10 @@ class Operations:
     Every method but the last two raises `redis.exceptions.RedisError` if Redis is unavailable.
     """
 
-    def __init__(self, commands: Commands, dlq: str, letters: Letters) -> None:
+    def __init__(self, commands: Commands, dlq: str, moves: QueueMoves) -> None:
         self._commands = commands
         self._dlq = dlq
-        self._letters = letters
+        self._moves = moves
         self._runners: set[Runner] = set()
 
     async def start(
@@ -80,7 +84,7 @@ class Operations:
         if rate is not None:
             _check_rate(rate)
         _check_notes(actor, reason)
-        upto, count = await self._selected(kind, selector, max_items)
+        until, count = await self._selected(kind, selector, max_items)
         operation_id = uuid4().hex
         fields = {
             "kind": kind,
@@ -88,7 +92,7 @@ class Operations:
             "scope": scope,
             "rate": "" if rate is None else repr(float(rate)),
             "max_items": "" if max_items is None else str(max_items),
-            "upto": upto,
+            "upto": until,
             "total": str(count.total),
             "total_exact": str(int(count.exact)),
         }
@@ -106,9 +110,9 @@ class Operations:
         Raises `ValueError` or `TypeError` for an option that makes no sense.
         """
         _check(kind, selector, scope, max_items)
-        upto, count = await self._selected(kind, selector, max_items)
-        letters = await self._first(kind, selector, upto, min(MOST_CHECKED, max_items or MOST_CHECKED))
-        small = [one for one in letters if len(one.data) + len(one.metadata) <= LARGEST_CHECKED]
+        until, count = await self._selected(kind, selector, max_items)
+        letters = await self._first(kind, selector, until, min(MAX_CHECKED, max_items or MAX_CHECKED))
+        small = [one for one in letters if len(one.data) + len(one.metadata) <= MAX_CHECKED_BYTES]
         unparseable = await asyncio.to_thread(_unparseable, small)
         return Preview(count.total, count.exact, tuple(letters[:SAMPLE]), len(small), unparseable)
 
@@ -123,10 +127,10 @@ class Operations:
 
         Raises `ValueError` for a `limit` not from 1 to 100, or a cursor that no page gave out.
         """
-        if at_least("limit", limit, 1) > stored.MOST_KEPT:
-            raise ValueError(f"limit must be a whole number from 1 to {stored.MOST_KEPT}, not {limit!r}")
-        behind = "" if cursor is None else LISTING.text(cursor)
-        rows, last = await stored.page(self._commands, self._dlq, behind=behind, count=limit)
+        if at_least("limit", limit, 1) > stored.MAX_KEPT:
+            raise ValueError(f"limit must be a whole number from 1 to {stored.MAX_KEPT}, not {limit!r}")
+        after = "" if cursor is None else LISTING.text(cursor)
+        rows, last = await stored.page(self._commands, self._dlq, after=after, count=limit)
         items = tuple(read_operation(operation_id, fields) for operation_id, fields in rows)
         return OperationPage(items, None if last is None else LISTING.cursor(last))
 
@@ -170,7 +174,7 @@ class Operations:
 
         Raises `redis.exceptions.RedisError` for what is no outage, such as a right that is missing.
         """
-        runner = Runner(self._commands, self._dlq, self._letters, stop)
+        runner = Runner(self._commands, self._dlq, self._moves, stop)
         self._runners.add(runner)
         try:
             await runner.run()
@@ -191,7 +195,7 @@ class Operations:
             kinds, token = [operation.kind], new_token()
             take = stored.claim
             claim = await retries.run(lambda: take(self._commands, self._dlq, kinds, token, only=operation_id))  # noqa: B023 - awaited here
-            if claim is None or not await Operating(self._commands, self._letters, claim, outages).run():
+            if claim is None or not await OperationRun(self._commands, self._moves, claim, outages).run():
                 await asyncio.sleep(POLL_PAUSE / 4)
 
     async def _change(
@@ -200,7 +204,11 @@ class Operations:
         _check_notes(actor, reason)
         operation = await self.get(operation_id)
         before = await stored.change(
-            *(self._commands, self._dlq, operation_id, operation.kind, state),
+            self._commands,
+            self._dlq,
+            operation_id,
+            kind=operation.kind,
+            state=state,
             action=action,
             actor=actor,
             reason=reason,
@@ -212,23 +220,26 @@ class Operations:
         self._wake()
         return await self.get(operation_id)
 
-    async def _selected(self, kind: OperationKind, selector: Selector, most: int | None) -> tuple[str, Count]:
-        """What the selection ends with, and how many there are, `most` at the most."""
-        selected = self._letters.select(kind, selector)
-        upto = await selected.newest()
-        count = await selected.count(upto)
-        return upto, count if most is None or count.total < most else Count(most, True)
+    async def _selected(self, kind: OperationKind, selector: Selector, limit: int | None) -> tuple[str, Count]:
+        """The last place of the selection, and how many letters it has, at most `limit`."""
+        search = search_for(self._commands, self._dlq, kind, selector)
+        until = await search.newest()
+        count = await search.count(until)
+        return until, count if limit is None or count.total < limit else Count(limit, True)
 
-    async def _first(self, kind: OperationKind, selector: Selector, upto: str, most: int) -> Sequence[DeadLetter]:
-        """The first letters of a selection, at most so many, and fewer where they are large or hard to find."""
-        selected, after, places = self._letters.select(kind, selector), "0-0", tuple[str, ...]()
-        for _ in range(PREVIEW_LOOKS):
-            chunk = await selected.following(after, upto, most - len(places))
-            places = (*places, *chunk.entry_ids)
-            after = chunk.scanned_to
-            if chunk.done or len(places) >= most:
+    async def _first(self, kind: OperationKind, selector: Selector, until: str, limit: int) -> Sequence[DeadLetter]:
+        """The first letters of a selection: at most `limit`, fewer if they are large or hard to find."""
+        search = search_for(self._commands, self._dlq, kind, selector)
+        found, size, rest = list[DeadLetter](), 0, Span(until=until)
+        for _ in range(PREVIEW_STEPS):
+            batch = await search.step(rest, min(limit - len(found), PREVIEW_STEP))
+            read = await search.read(batch.places)
+            found += read
+            size += sum(len(part) for letter in read for part in letter.stored)
+            if batch.rest is None or len(found) >= limit or size >= MAX_PREVIEW_BYTES:
                 break
-        return await self._letters.read(kind, places)
+            rest = batch.rest
+        return found
 
     def _wake(self) -> None:
         for runner in self._runners:
@@ -257,5 +268,5 @@ def _check_rate(rate: float) -> None:
 
 
 def _check_notes(actor: str, reason: str) -> None:
-    note("actor", actor, LONGEST_ACTOR)
-    note("reason", reason, LONGEST_REASON)
+    note("actor", actor, MAX_ACTOR)
+    note("reason", reason, MAX_REASON)

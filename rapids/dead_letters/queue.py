@@ -7,42 +7,44 @@ from typing import Any, get_args
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.checks import at_least, instance, note, positive_seconds, text
-from rapids._core.entry_id import parsed_id
+from rapids._core.checks import at_least, instance, note, positive_seconds
+from rapids._core.entry_id import next_id, parsed_id, previous_id
+from rapids._core.paging import Listing
 from rapids._core.settings import stream_name
-from rapids._storage import archive, letter_index, letter_moves, letters
-from rapids._storage.client.connections import SharedPool, share_a_slot
-from rapids._storage.keys import default_dlq, replay_stream
-from rapids._storage.letter_moves import Append, Move
+from rapids._storage import archive, letter_index, letters
+from rapids._storage.client.connections import SharedPool
+from rapids._storage.letter_moves import Append, Bounds
 from rapids._wire.entry_format import Fields
-from rapids._wire.letter_format import LetterRead, completed, is_complete, original_fields, replay_fields
+from rapids._wire.letter_format import LetterRead
 from rapids.dead_letters.causes import Causes, QueueStats, causes_of, stats_of
 from rapids.dead_letters.edit import edited
 from rapids.dead_letters.letter import (
     DeadLetter,
-    LetterFilter,
     LetterPage,
     Replay,
     ReplayOutcome,
     Scope,
+    read_archived,
     read_history,
     read_letters,
 )
-from rapids.dead_letters.listing import page_of
-from rapids.dead_letters.moves import Bounds, QueueLetters, Step
-from rapids.dead_letters.operations import LONGEST_ACTOR, LONGEST_REASON, Operations
-from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
+from rapids.dead_letters.moves import QueueMoves, check_values
+from rapids.dead_letters.operations import MAX_ACTOR, MAX_REASON, Operations
+from rapids.dead_letters.selection import LetterFilter, Search, Span
+from rapids.exceptions import LetterNotFoundError, LetterStateError
 
 __all__ = ["DeadLetterQueue", "with_replays"]
 
-LARGEST_PAGE = 500
+LISTING = Listing("letters")
+
+MAX_PAGE = 500
+MAX_SCANNED = 2_000
+"""Letters looked at for one page, so that a filter that matches few never makes one request read everything."""
+MAX_PAGE_BYTES = 16_000_000
+"""Bytes of letters after which a page ends, however few it has: they may be of any size."""
+
 LOOKS = 10
 """How often a letter is looked for while others move it."""
-
-MOST_VALUES = 7_000
-"""Names and values of an entry that can be replayed; Lua's `unpack` gives up before 8,000."""
-MOST_MOVED_VALUES = 7_900
-"""Those of a letter that can be put away; the script has the same number."""
 
 DAY = 86_400.0
 
@@ -72,14 +74,18 @@ class DeadLetterQueue:
         self.stream: str = stream_name("stream", stream)
         self._redis = redis
         self._commands = SharedPool(redis, self.stream)
-        self._retention_ms = round(positive_seconds("retention", retention) * 1000)
-        self._archive_maxlen = at_least("archive_maxlen", archive_maxlen, 1)
         self._dlq_maxlen = None if dlq_maxlen is None else at_least("dlq_maxlen", dlq_maxlen, 1, or_none=True)
-        self._maxlen = None if maxlen is None else at_least("maxlen", maxlen, 1, or_none=True)
-
-        bounds = Bounds(self._retention_ms, self._archive_maxlen, self._dlq_maxlen, self._maxlen)
-        operated = QueueLetters(redis, self.stream, bounds, self._move_for)
-        self.operations: Operations = Operations(self._commands, self.stream, operated)
+        self._moves = QueueMoves(
+            redis,
+            self.stream,
+            Bounds(
+                retention_ms=round(positive_seconds("retention", retention) * 1000),
+                archive_maxlen=at_least("archive_maxlen", archive_maxlen, 1),
+                dlq_maxlen=self._dlq_maxlen,
+                maxlen=None if maxlen is None else at_least("maxlen", maxlen, 1, or_none=True),
+            ),
+        )
+        self.operations: Operations = Operations(self._commands, self.stream, self._moves)
         """Bulk replays, discards and restores."""
 
     async def list(
@@ -93,7 +99,19 @@ class DeadLetterQueue:
         Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range, `TypeError` for what is no
         filter.
         """
-        return await page_of(self._commands, self.stream, _wanted(filter), cursor=cursor, limit=_page_size(limit))
+        wanted, limit = _wanted(filter), _page_size(limit)
+        rest: Span | None = Span()
+        if cursor is not None:
+            rest = Span(until=previous_id(LISTING.entry_ids(cursor, 1)[0]))
+        search = Search(self._commands, self.stream, wanted, newest_first=True)
+        estimate = await search.estimate()
+        found, scanned, size = list[DeadLetter](), 0, 0
+        while rest and len(found) < limit and scanned < MAX_SCANNED and size < MAX_PAGE_BYTES:
+            batch = await search.step(rest, limit - len(found), looks=MAX_SCANNED - scanned)
+            found += [one.letter for one in batch.found if one.letter]
+            scanned, size, rest = scanned + batch.looked_at, size + batch.size, batch.rest
+        following = LISTING.entry_cursor(next_id(rest.until)) if rest else None
+        return LetterPage(tuple(found), following, estimate.total, estimate.exact, scanned)
 
     async def causes(self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50) -> Causes:
         """The causes of letters (`Cause`) from the index, those with the most letters first.
@@ -103,12 +121,8 @@ class DeadLetterQueue:
         Raises `ValueError` for a cursor that no page gave out, a `limit` out of range, or a filter by `q`, `since` or
         `until`, `TypeError` for what is no filter.
         """
-        return await causes_of(
-            *(self._commands, self.stream, _wanted(filter)),
-            cursor=cursor,
-            limit=_page_size(limit),
-            maxlen=self._dlq_maxlen,
-        )
+        wanted, limit = _wanted(filter), _page_size(limit)
+        return await causes_of(self._commands, self.stream, wanted, cursor=cursor, limit=limit, maxlen=self._dlq_maxlen)
 
     async def stats(self) -> QueueStats:
         """How many letters there are, how many may be, and how many were ever cut away unattended.
@@ -124,8 +138,8 @@ class DeadLetterQueue:
         `stats` included. Nothing needs it as a rule: it is for counts that are off after somebody deleted letters by
         hand. `actor` (200 characters) and `reason` (1,000) go into the audit log.
         """
-        note("actor", actor, LONGEST_ACTOR)
-        note("reason", reason, LONGEST_REASON)
+        note("actor", actor, MAX_ACTOR)
+        note("reason", reason, MAX_REASON)
         await letter_index.forget(self._commands, self.stream, actor=actor, reason=reason)
         return await self.stats()
 
@@ -172,11 +186,11 @@ class DeadLetterQueue:
         change = _change("replayed", actor, reason)
         entry_id, letter, fields = await self._find(letter_id)
         _check_is_dead(letter)
-        fields = await self._completed(letter, fields)
+        fields = await self._moves.completed(letter, fields)
         edit = None
         if data is not None or patch is not None:
             edit = await asyncio.to_thread(edited, fields, data=data, patch=patch)
-        append = self._append(letter, edit.fields if edit else fields, scope)
+        append = self._moves.append_of(letter, edit.fields if edit else fields, scope)
         change |= {"scope": scope, "stream": append.stream} | (edit.change if edit else {})
         appended = await self._move(entry_id, letter, change, append)
         return Replay(letter.id, scope, append.stream, appended, edit.diff if edit else ())
@@ -190,7 +204,7 @@ class DeadLetterQueue:
         change = _change("discarded", actor, reason)
         entry_id, letter, fields = await self._find(letter_id)
         _check_is_dead(letter)
-        _bounded(letter, list(fields), MOST_MOVED_VALUES)
+        check_values(letter, fields)
         await self._move(entry_id, letter, change, None)
         return await self.get(letter.id)
 
@@ -201,62 +215,15 @@ class DeadLetterQueue:
         """
         change = _change("restored", actor, reason)
         wanted = _checked_id(letter_id)
-        restored = await letter_moves.restore(self._commands, self.stream, wanted, change, dlq_maxlen=self._dlq_maxlen)
+        restored = await self._moves.restore(wanted, change)
         letter = await self.get(letter_id)
         if not restored:
             raise LetterStateError(wanted, letter.state, "discarded")
         return letter
 
-    async def _move_for(self, step: Step, entry_id: str) -> None:
-        """Move one letter for an operation, by its entry. Raises as `replay` does, and `WorkStoppedError`."""
-        fields = await letters.read_letter(self._commands, self.stream, entry_id)
-        if fields is None:
-            raise LetterNotFoundError(entry_id)
-        [(_, letter)] = await read_letters(self._commands, self.stream, [(entry_id.encode(), fields)])
-        append, change = None, step.change
-        if step.kind == "replay":
-            append = self._append(letter, await self._completed(letter, fields), step.scope)
-            change |= {"stream": append.stream}
-        move = Move(entry_id, change, self._retention_ms, self._archive_maxlen, step.working)
-        if await letter_moves.move(self._commands, self.stream, move, append) is None:
-            raise LetterNotFoundError(letter.id)
-
-    async def _completed(self, letter: DeadLetter, fields: Fields) -> Fields:
-        """The fields, and what letters of rapids-streams leave out, as long as the entry that failed is there."""
-        entry_id = parsed_id(letter.entry_id)
-        if entry_id is None or is_complete(fields):
-            return fields
-        entry = await letters.origin(SharedPool(self._redis, letter.stream), letter.stream, entry_id)
-        return fields if entry is None else completed(fields, entry)
-
-    def _append(self, letter: DeadLetter, fields: Fields, scope: Scope) -> Append:
-        try:
-            stream_name("original_stream", letter.stream)
-            text("original_group", letter.group)
-        except ValueError as error:
-            raise DeserializationError(
-                letter.event_type, f"the letter does not say where it is from: {error}"
-            ) from error
-        if not share_a_slot(self._redis, self.stream, letter.stream):
-            raise DeserializationError(
-                letter.event_type,
-                f"its stream {letter.stream!r} is in another slot of the Cluster than the dead-letter stream "
-                f"{self.stream!r}, so the letter cannot be replayed from here; name dead-letter streams as in "
-                f"{default_dlq(letter.stream)!r}",
-            )
-        if scope == "everyone":
-            return Append(letter.stream, _bounded(letter, original_fields(fields)), self._maxlen)
-        handler = letter.handler if scope == "handler" else ""
-        return Append(
-            replay_stream(letter.stream, letter.group),
-            _bounded(letter, replay_fields(fields, handler=handler, letter_id=letter.id)),
-        )
-
     async def _move(self, entry_id: str, letter: DeadLetter, change: dict[str, str], append: Append | None) -> str:
-        _check_is_dead(letter)
-        move = Move(entry_id, change, self._retention_ms, self._archive_maxlen)
-        appended = await letter_moves.move(self._commands, self.stream, move, append)
-        if appended is None:  # somebody was faster, between our look and the move
+        appended = await self._moves.move(entry_id, change, append)
+        if appended is None:  # somebody moved it after we had looked
             raise LetterStateError(letter.id, (await self.get(letter.id)).state, "dead")
         return appended
 
@@ -284,7 +251,7 @@ class DeadLetterQueue:
         archived = await archive.read(self._commands, self.stream, letter_id)
         if archived is None:
             return None
-        return "", DeadLetter.read(letter_id, archived.fields, read_history(archived.history)), archived.fields
+        return "", read_archived(archived), archived.fields
 
 
 def _checked_id(letter_id: str) -> str:
@@ -296,8 +263,8 @@ def _checked_id(letter_id: str) -> str:
 
 def _change(action: str, actor: str, reason: str) -> dict[str, str]:
     """What the letter's history keeps. Raises `ValueError` or `TypeError` for texts that are too long, or none."""
-    note("actor", actor, LONGEST_ACTOR)
-    note("reason", reason, LONGEST_REASON)
+    note("actor", actor, MAX_ACTOR)
+    note("reason", reason, MAX_REASON)
     return {"action": action, "actor": actor, "reason": reason}
 
 
@@ -306,17 +273,9 @@ def _check_is_dead(letter: DeadLetter) -> None:
         raise LetterStateError(letter.id, letter.state, "dead")
 
 
-def _bounded(letter: DeadLetter, fields: list[bytes], most: int = MOST_VALUES) -> list[bytes]:
-    """The fields, unless they are more than a Lua script can hand to a command. Raises `DeserializationError`."""
-    if len(fields) > most:
-        count = len(fields) // 2
-        raise DeserializationError(letter.event_type, f"{count} fields are more than can be moved")
-    return fields
-
-
 def _page_size(limit: int) -> int:
-    if at_least("limit", limit, 1) > LARGEST_PAGE:
-        raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
+    if at_least("limit", limit, 1) > MAX_PAGE:
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
     return limit
 
 

@@ -1,291 +1,372 @@
-"""Selecting many dead letters, or archived ones: by id, by a filter, or by fingerprint; oldest first and frozen."""
+"""Selecting dead letters: what a filter asks for, and the search for it in the stream or in the archive."""
 
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from redis.asyncio import Redis, RedisCluster
+from datetime import datetime
 
 from rapids._core.checks import instance
-from rapids._core.entry_id import is_before, order, parsed_id
+from rapids._core.entry_id import FIRST_ID, LAST_ID, is_before, milliseconds, order, previous_id
+from rapids._core.handlers import matches_pattern
 from rapids._storage import archive, letter_index, letters
-from rapids._storage.archive import Archived
-from rapids._storage.client.connections import SharedPool
-from rapids._storage.letter_index import IndexState
-from rapids._wire.entry_format import Fields
-from rapids.dead_letters.find import Choice, Span, choose, span_of
-from rapids.dead_letters.letter import DeadLetter, LetterFilter, read_history, read_letters
+from rapids._storage.client.connections import Commands
+from rapids._storage.letter_index import OTHERS, IndexState
+from rapids._wire.fingerprints import Fingerprint
+from rapids.dead_letters.letter import DeadLetter, read_archived, read_letters
 
-__all__ = ["MOST_IDS", "ArchiveSelection", "Chunk", "Count", "Selection", "Selector", "counted"]
-
-MOST_IDS = 1_000
-
-SMALLEST_STEP, SCAN_STEP = 20, 500
-ENOUGH_BYTES = 2_000_000
-"""Bytes of letters that are read at once if they are as large as the ones before."""
-COUNT_STEP = 5_000
-COUNT_STEPS = 20
-"""How often to ask for ids to count them; what comes after these is not counted."""
+__all__ = ["ArchiveSearch", "Batch", "Choice", "Count", "Found", "LetterFilter", "Search", "Span", "choose"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selector:
-    """Which letters an operation is about: exactly one of the three.
+class LetterFilter:
+    """Which letters. What is None does not restrict; the rest must all hold. Raises `TypeError` for other types."""
 
-    Raises `ValueError` for more than one, none, or one that makes no sense, `TypeError` for what is none of these.
-    """
-
-    ids: tuple[str, ...] | None = None
-    """1 to 1,000 ids of letters."""
-    filter: LetterFilter | None = None
+    event_type: str | None = None
+    """A pattern, as handlers have them: `order.*`."""
+    handler: str | None = None
+    group: str | None = None
+    reason: str | None = None
+    error_type: str | None = None
     fingerprint: str | None = None
-    """16 hexadecimal digits, as `DeadLetterQueue.causes` gives them."""
+    """16 hexadecimal digits, as causes have them."""
+    q: str | None = None
+    """Text that must occur, in any case, in the payload, the error or one of the ids."""
+    since: datetime | None = None
+    """Written at this time or later. Without a time zone it is taken as UTC, and so is `until`."""
+    until: datetime | None = None
+    """Written before this time."""
 
     def __post_init__(self) -> None:
-        given = [name for name in ("ids", "filter", "fingerprint") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"selector must have one of ids, filter and fingerprint, not {' and '.join(given) or 'none'}"
-            )
-        if self.ids is not None:
-            self._check_ids(self.ids)
-        instance("filter", self.filter, LetterFilter, "a LetterFilter")
-        instance("fingerprint", self.fingerprint, str, "a string")
-        if self.fingerprint is not None and re.fullmatch(r"[0-9a-f]{16}", self.fingerprint) is None:
-            raise ValueError(
-                f"fingerprint must be 16 hexadecimal digits, as causes have it, not {self.fingerprint[:50]!r}"
-            )
+        for name in ("event_type", "handler", "group", "reason", "error_type", "fingerprint", "q"):
+            instance(name, getattr(self, name), str, "a string or None")
+        for name in ("since", "until"):
+            instance(name, getattr(self, name), datetime, "a datetime or None")
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether the letter is one of them; its time aside, which the range read from the stream answers for."""
+        exact = (
+            (self.handler, letter.handler),
+            (self.group, letter.group),
+            (self.reason, letter.reason),
+            (self.error_type, letter.error_type),
+        )
+        if any(wanted is not None and wanted != actual for wanted, actual in exact):
+            return False
+        if self.event_type is not None and not matches_pattern(self.event_type, letter.event_type):
+            return False
+        if self.fingerprint is not None and self.fingerprint != letter.fingerprint:
+            return False
+        return self.q is None or self._has_text(letter, self.q.casefold())
+
+    def may_match(self, fingerprint: Fingerprint, name: str) -> bool:
+        """Whether letters of the fingerprint of this name can match. Its parts may have been cut."""
+        exact = (
+            ("handler", self.handler, fingerprint.handler),
+            ("group", self.group, fingerprint.group),
+            ("reason", self.reason, fingerprint.reason),
+            ("error_type", self.error_type, fingerprint.error_type),
+            ("fingerprint", self.fingerprint, name),
+        )
+        if any(wanted not in (None, actual) and part not in fingerprint.cut for part, wanted, actual in exact):
+            return False
+        if self.event_type is None or "event_type" in fingerprint.cut:
+            return True
+        return matches_pattern(self.event_type, fingerprint.event_type)
+
+    def tells_all(self, fingerprint: Fingerprint) -> bool:
+        """Whether all letters of a fingerprint that may match do, their times aside."""
+        asked = {"handler": self.handler, "group": self.group, "reason": self.reason, "error_type": self.error_type}
+        return self.q is None and not any(
+            wanted is not None and part in fingerprint.cut
+            for part, wanted in (*asked.items(), ("event_type", self.event_type))
+        )
 
     @staticmethod
-    def _check_ids(ids: Sequence[str]) -> None:
-        instance("ids", ids, (tuple, list), "a tuple of strings")
-        if not 0 < len(ids) <= MOST_IDS:
-            raise ValueError(f"ids must be 1 to {MOST_IDS:,} ids of letters, not {len(ids):,}")
-        for one in ids:
-            instance("each of ids", one, str, "a string")
-            if parsed_id(one) != one:
-                raise ValueError(f"ids must be ids of letters, such as 1763932000000-0, not {one[:50]!r}")
+    def _has_text(letter: DeadLetter, wanted: str) -> bool:
+        places = (
+            *(letter.data.decode(errors="replace"), letter.error, letter.error_type, letter.id),
+            *(letter.entry_id, letter.event_id, letter.correlation_id, letter.event_type, letter.handler),
+        )
+        return any(wanted in place.casefold() for place in places)
 
-    @property
-    def as_filter(self) -> LetterFilter:
-        """The filter that selects the same; without meaning for `ids`."""
-        return self.filter or LetterFilter(fingerprint=self.fingerprint)
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Fingerprints of which letters may match a filter."""
+
+    names: tuple[str, ...]
+    count: int
+    """How many letters they have."""
+    tells_all: bool
+    """Whether all of these match, their times aside, so that none needs to be looked at."""
+
+
+def choose(state: IndexState, wanted: LetterFilter) -> Choice:
+    """Those of the index that a filter asks for."""
+    names, count, tells_all = list[str](), 0, wanted.q is None
+    for row in state.fingerprints:
+        is_named = row.name != OTHERS
+        fingerprint = Fingerprint.read(row.description)
+        if is_named and not wanted.may_match(fingerprint, row.name):
+            continue
+        names.append(row.name)
+        count += row.count
+        tells_all = tells_all and is_named and wanted.tells_all(fingerprint)
+    return Choice(tuple(names), count, tells_all)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Entry ids: those after `after`, until `until`."""
+
+    after: str = FIRST_ID
+    until: str = LAST_ID
+
+    @classmethod
+    def of(cls, wanted: LetterFilter) -> "Span":
+        """The ids that may match by their time: an entry id begins with the time at which the entry was written."""
+        since = milliseconds(wanted.since) if wanted.since is not None else 0
+        after = previous_id(f"{since}-0") if since > 0 else FIRST_ID
+        return cls(after, LAST_ID if wanted.until is None else previous_id(f"{milliseconds(wanted.until)}-0"))
+
+    def __bool__(self) -> bool:
+        return is_before(self.after, self.until)
+
+    def __contains__(self, entry_id: str) -> bool:
+        return is_before(self.after, entry_id) and not is_before(self.until, entry_id)
+
+    def __and__(self, other: "Span") -> "Span":
+        return Span(max(self.after, other.after, key=order), min(self.until, other.until, key=order))
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many letters; at least so many where it is not exact."""
+    """How many letters."""
 
     total: int
     exact: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some of the selected letters, oldest first."""
+class Found:
+    """A letter that was looked at."""
 
-    entry_ids: tuple[str, ...]
-    """Their entries in the dead-letter stream. A restored letter's differs from its own id."""
-    scanned_to: str
-    """The entry id to go on behind."""
-    done: bool
-    """Whether there are no more."""
+    place: str
+    """Its entry in the dead-letter stream, or in the archive. A restored letter's differs from its own id."""
+    letter: DeadLetter | None = None
+    """None if it was not read, since the index says enough of it."""
 
 
-async def counted(following: Callable[[str, str, int], Awaitable[Chunk]], upto: str, *, step: int, steps: int) -> Count:
-    """How many there are, by asking for them `step` at a time, `steps` times at the most."""
-    total, after = 0, "0-0"
-    for _ in range(steps):
-        chunk = await following(after, upto, step)
-        total, after = total + len(chunk.entry_ids), chunk.scanned_to
-        if chunk.done:
-            return Count(total, True)
-    return Count(total, False)
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step of a search found, in order."""
+
+    found: tuple[Found, ...]
+    rest: Span | None
+    """Where the search continues; None at its end."""
+    looked_at: int = 0
+    """Letters that were looked at."""
+    size: int = 0
+    """Bytes of letters that were read."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The places of what was found."""
+        return tuple(one.place for one in self.found)
 
 
-class Selection:
-    """The selected letters of one dead-letter stream: each call does a bounded amount of work.
+FIRST_STEP, MAX_STEP = 5, 500
+"""Letters that are read at once: twice as many each time, as long as they are small."""
+STEP_BYTES = 2_000_000
+"""Bytes of letters that are read at once if they are as large as those before."""
 
-    Raises `redis.exceptions.RedisError` if Redis does not answer.
+COUNT_STEP = 5_000
+MAX_COUNTED, MAX_COUNTED_BYTES = 100_000, 80_000_000
+"""Letters, and bytes of them, that are looked at to count letters. Those after them are not counted."""
+
+
+class Search:
+    """Finds the letters of a dead-letter stream that match a filter, or that have one of some ids, step by step.
+
+    The oldest come first, and a letter is read only if the index does not say enough of it; or the newest come first,
+    and each is read. A step does a limited amount of work. A letter that is moved at the same time may still be found.
+    Each method raises `RedisError` if Redis is unavailable.
     """
 
-    def __init__(self, redis: Redis | RedisCluster, dlq: str, selector: Selector) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        dlq: str,
+        wanted: LetterFilter,
+        *,
+        ids: Sequence[str] | None = None,
+        newest_first: bool = False,
+    ) -> None:
+        self._commands = commands
         self._dlq = dlq
-        self._commands = SharedPool(redis, dlq)
-        self._selector = selector
-        self._wanted = selector.as_filter
-        self._span = span_of(self._wanted)
+        self._wanted = wanted
+        self._ids = ids
+        self._newest_first = newest_first
+        self._span = Span.of(wanted)
+        self._wants_all = ids is None and wanted == LetterFilter()
+        self._uses_index = not (newest_first and self._wants_all)
         self._known: tuple[IndexState, Choice] | None = None
-        self._step = SMALLEST_STEP
-        """How many letters to look at next."""
+        """What is known of the index. It stays right: what is indexed later has later ids, and is looked at."""
+        self._step = FIRST_STEP
+        """How many letters to read next."""
 
     async def newest(self) -> str:
-        """The stream's last id by now: what is written later is not selected."""
+        """The last place now. Letters written later are not part of a search until there."""
         return (await letter_index.state(self._commands, self._dlq, letters=1)).last
 
-    async def count(self, upto: str) -> Count:
-        """How many letters are selected up to an entry id."""
-        if self._selector.ids is not None:
-            return Count(len(await self._entries(self._selector.ids, "0-0", upto)), True)
-        state, choice = await self._choice(anew=True)
-        is_whole = state.to == state.last and not is_before(upto, state.last)
-        if choice.tells_all and is_whole and self._wanted.since is None and self._wanted.until is None:
-            return Count(choice.count, True)
-        return await counted(self.following, upto, step=COUNT_STEP, steps=COUNT_STEPS)
+    async def index(self) -> tuple[IndexState, Choice]:
+        """The state of the index now, and the fingerprints to search."""
+        state = await letter_index.state(self._commands, self._dlq)
+        self._known = state, choose(state, self._wanted)
+        return self._known
 
-    async def following(self, after: str, upto: str, count: int) -> Chunk:
-        """The next ones behind `after` ("0-0" to begin with) and up to `upto`: up to `count`, none perhaps.
+    async def estimate(self) -> Count:
+        """How many letters match by the index; if not exact, so many may match at most."""
+        if self._wants_all:
+            return Count(await letters.length(self._commands, self._dlq), True)
+        state, choice = await self.index()
+        unindexed = max(state.length - state.entries, 0)
+        return Count(choice.count + unindexed, choice.tells_all and not unindexed and self._span == Span())
 
-        A letter that is moved at the same time may still be among them.
-        """
-        if self._selector.ids is not None:
-            entries = await self._entries(self._selector.ids, after, upto)
-            chunk = tuple(entries[:count])
-            return Chunk(chunk, chunk[-1] if chunk else upto, len(entries) <= count)
-        if self._span is None:
-            return Chunk((), upto, True)
-        after = after if is_before(self._span.after, after) else self._span.after
-        end = upto if is_before(upto, self._span.upto) else self._span.upto
-        if not is_before(after, end):
-            return Chunk((), upto, True)
-        return await self._between(Span(after, end), upto, count)
+    async def count(self, until: str) -> Count:
+        """How many letters there are until a place; at least so many if it is not exact."""
+        if self._uses_index and self._ids is None and self._span == Span():
+            state, choice = await self.index()
+            if choice.tells_all and state.to == state.last and not is_before(until, state.last):
+                return Count(choice.count, True)
+        total = looked_at = size = 0
+        rest: Span | None = Span(until=until)
+        while rest and looked_at < MAX_COUNTED and size < MAX_COUNTED_BYTES:
+            batch = await self.step(rest, COUNT_STEP)
+            total, looked_at, size = total + len(batch.found), looked_at + batch.looked_at, size + batch.size
+            rest = batch.rest
+        return Count(total, not rest)
 
-    async def _between(self, span: Span, upto: str, count: int) -> Chunk:
-        state, choice = await self._choice()
-        if not is_before(span.after, state.to):
-            return await self._looked_at(span, upto, count)
-        is_all = not is_before(state.to, span.upto)
+    async def step(self, span: Span, count: int, *, looks: int = MAX_STEP) -> Batch:
+        """Up to `count` letters of a span, perhaps none; at most `looks` letters are read for them."""
+        if self._ids is not None:
+            return await self._step_of_ids(self._ids, span, count)
+        if not (span := span & self._span):
+            return Batch((), None)
+        part, index = span, None
+        if self._uses_index:
+            index = self._known or await self.index()
+            indexed, others = span & Span(until=index[0].to), span & Span(after=index[0].to)
+            is_indexed = bool(indexed) and not (self._newest_first and others)
+            part, index = (indexed, index) if is_indexed else (others, None)
+        if index is not None:
+            return await self._select(*index, part, span, count, min(looks, MAX_STEP))
+        return await self._read(part, span, count, min(looks, self._step))
+
+    async def read(self, places: Sequence[str]) -> list[DeadLetter]:
+        """The letters at these places, in order. Letters that are gone are left out."""
+        rows = await letters.several(self._commands, self._dlq, places)
+        return [letter for _, letter in await read_letters(self._commands, self._dlq, rows)]
+
+    async def _select(self, state: IndexState, choice: Choice, part: Span, span: Span, count: int, looks: int) -> Batch:
+        """Letters of a part of a span that is indexed."""
+        whole = self._newest_first or not choice.tells_all
         selected = await letter_index.select(
-            *(self._commands, self._dlq, state.epoch, choice.names),
-            behind=span.after,
-            until=span.upto if is_all else state.to,
-            count=count,
-            whole=not choice.tells_all,
+            self._commands,
+            self._dlq,
+            choice.names,
+            epoch=state.epoch,
+            after=part.after,
+            until=part.until,
+            newest_first=self._newest_first,
+            count=count if choice.tells_all else looks,
+            whole=whole,
         )
         if selected is None:  # the index was rebuilt
             self._known = None
-            return Chunk((), span.after, False)
-        if choice.tells_all:
-            found = tuple(entry_id.decode() for entry_id in selected.rows)
+            return Batch((), span)
+        if whole:
+            rows = await read_letters(self._commands, self._dlq, [(row[0], row[1]) for row in selected.rows])
+            seen = [Found(entry_id, letter) for entry_id, letter in rows]
         else:
-            found = await self._matching([(row[0], row[1]) for row in selected.rows])
-        if not selected.done:
-            return Chunk(found, selected.last, False)
-        return Chunk(found, upto if is_all else state.to, is_all)
+            seen = [Found(entry_id.decode()) for entry_id in selected.rows]
+        rest = self._after_part(span, part) if selected.done else self._after(span, selected.last)
+        return self._matching(seen, count, span, rest, gone=selected.looked_at - len(seen))
 
-    async def _looked_at(self, span: Span, upto: str, count: int) -> Chunk:
-        """Letters that are not indexed yet."""
-        self._known = None  # by the next time they may be
-        step = min(count, self._step)
-        rows = await letters.first(self._commands, self._dlq, behind=span.after, upto=span.upto, count=step)
-        size = sum(len(part) for _, fields in rows for part in fields)
-        self._step = max(SMALLEST_STEP, min(2 * len(rows), SCAN_STEP, ENOUGH_BYTES * len(rows) // max(size, 1)))
-        found = await self._matching(rows)
-        done = len(rows) < step
-        return Chunk(found, upto if done else rows[-1][0].decode(), done)
+    async def _read(self, part: Span, span: Span, count: int, looks: int) -> Batch:
+        """Letters of a part of a span that is not indexed: each is read."""
+        step = min(looks, count + 1) if self._wants_all else looks
+        seen = await self._next(part, step)
+        rest = self._after_part(span, part) if len(seen) < step else self._after(span, seen[-1].place)
+        if not self._newest_first:
+            self._known = None  # those after them may be indexed by the next time
+        return self._matching(seen, count, span, rest)
 
-    async def _matching(self, rows: Sequence[tuple[bytes, Fields]]) -> tuple[str, ...]:
-        read = await read_letters(self._commands, self._dlq, rows)
-        return tuple(entry_id for entry_id, letter in read if self._wanted.matches(letter))
+    async def _next(self, part: Span, count: int) -> list[Found]:
+        read = letters.last if self._newest_first else letters.first
+        rows = await read(self._commands, self._dlq, after=part.after, until=part.until, count=count)
+        return [Found(entry_id, letter) for entry_id, letter in await read_letters(self._commands, self._dlq, rows)]
 
-    async def _choice(self, *, anew: bool = False) -> tuple[IndexState, Choice]:
-        """What is known of the index. It stays right: what is indexed later has later ids, and is looked at."""
-        if self._known is None or anew:
-            state = await letter_index.state(self._commands, self._dlq)
-            self._known = state, choose(state, self._wanted)
-        return self._known
-
-    async def _entries(self, ids: Sequence[str], after: str, upto: str) -> list[str]:
-        """Where these letters are now, in order; those that are gone by their own ids."""
+    async def _step_of_ids(self, ids: Sequence[str], span: Span, count: int) -> Batch:
+        """Where these letters are now; those that are gone by their own ids."""
         names = [one.encode() for one in dict.fromkeys(ids)]
-        entries = list[str]()
+        places = set[str]()  # a restored letter may be named twice: by its own id, and by its entry's
         for name, at in zip(names, await letters.restored_at(self._commands, self._dlq, names), strict=True):
             restored = None if at is None else await letters.find_restored(self._commands, self._dlq, name.decode())
-            entries.append(name.decode() if restored is None else restored[0])
-        # A restored letter may be named twice: by its own id, and by its entry's.
-        wanted = {entry for entry in entries if is_before(after, entry) and not is_before(upto, entry)}
-        return sorted(wanted, key=order)
+            places.add(name.decode() if restored is None else restored[0])
+        seen = [Found(place) for place in sorted(places, key=order) if place in span]
+        return self._matching(seen, count, span, None)
+
+    def _matching(self, seen: Sequence[Found], count: int, span: Span, rest: Span | None, *, gone: int = 0) -> Batch:
+        """Those that match. If they are more than `count`, the search continues after the last of so many."""
+        found, size = list[Found](), 0
+        for at, one in enumerate(seen, 1):
+            size += sum(map(len, one.letter.stored)) if one.letter else 0
+            if one.letter is None or self._matches(one.letter):
+                found.append(one)
+            if len(found) == count and at < len(seen):
+                return Batch(tuple(found), self._after(span, one.place), at, size)
+        if size:
+            self._step = max(1, min(2 * len(seen), MAX_STEP, STEP_BYTES * len(seen) // size))
+        return Batch(tuple(found), rest, len(seen) + gone, size)
+
+    def _matches(self, letter: DeadLetter) -> bool:
+        return self._wanted.matches(letter)
+
+    def _after(self, span: Span, place: str) -> Span | None:
+        """What is left of a span after a place, in the order of the search."""
+        return (Span(span.after, previous_id(place)) if self._newest_first else Span(place, span.until)) or None
+
+    def _after_part(self, span: Span, part: Span) -> Span | None:
+        return (Span(span.after, part.after) if self._newest_first else Span(part.until, span.until)) or None
 
 
-MAX_ARCHIVED_SCANNED = 2_000
-MAX_ARCHIVED_BYTES = 4_000_000
-"""Letters, and bytes of them, after which one call is over."""
-ARCHIVED_COUNT_STEPS = 10
-"""How often to look at so many, to count them; what comes after these is not counted."""
+class ArchiveSearch(Search):
+    """Finds letters of the archive whose last change was a discard. Places are ids of entries of the archive."""
 
-
-class ArchiveSelection:
-    """The selected letters among those of the archive that were discarded last: each call does a bounded amount of
-    work. Places are ids of entries of the archive, as `letter_moves.restore_many` takes them.
-
-    Raises `redis.exceptions.RedisError` if Redis does not answer.
-    """
-
-    def __init__(self, redis: Redis | RedisCluster, dlq: str, selector: Selector) -> None:
-        self._dlq = dlq
-        self._commands = SharedPool(redis, dlq)
-        self._ids = selector.ids
-        self._wanted = selector.as_filter
-        self._span = span_of(self._wanted)
+    def __init__(self, commands: Commands, dlq: str, wanted: LetterFilter, *, ids: Sequence[str] | None = None) -> None:
+        super().__init__(commands, dlq, wanted, ids=ids)
+        self._uses_index = False
+        self._written, self._span = self._span, Span()  # an entry of the archive has the time of the discard
 
     async def newest(self) -> str:
-        """The last place in the archive by now: what is archived later is not selected."""
+        """The last place in the archive now. Letters archived later are not part of a search until there."""
         return await archive.last(self._commands, self._dlq)
 
-    async def count(self, upto: str) -> Count:
-        """How many letters are selected up to a place."""
-        return await counted(self.following, upto, step=MAX_ARCHIVED_SCANNED, steps=ARCHIVED_COUNT_STEPS)
+    async def read(self, places: Sequence[str]) -> list[DeadLetter]:
+        """The letters at these places, in order. Letters that are gone are left out."""
+        return [read_archived(one) for one in await archive.several(self._commands, self._dlq, places)]
 
-    async def following(self, after: str, upto: str, count: int) -> Chunk:
-        """The next ones behind `after` ("0-0" to begin with) and up to `upto`: up to `count`, none perhaps.
+    async def _next(self, part: Span, count: int) -> list[Found]:
+        rows = await archive.first(self._commands, self._dlq, after=part.after, until=part.until, count=count)
+        return [Found(one.place, read_archived(one)) for one in rows]
 
-        One that is restored at the same time may still be among them.
-        """
-        if self._span is None or not is_before(after, upto):
-            return Chunk((), upto, True)
-        found = list[str]()
-        scanned = size = 0
-        async with aclosing(self._behind(after, upto)) as behind:
-            async for one in behind:
-                if self._is_selected(one):
-                    found.append(one.place)
-                scanned += 1
-                size += sum(map(len, one.fields))
-                if len(found) >= count or scanned >= MAX_ARCHIVED_SCANNED or size >= MAX_ARCHIVED_BYTES:
-                    return Chunk(tuple(found), one.place, False)
-        return Chunk(tuple(found), upto, True)
+    async def _step_of_ids(self, ids: Sequence[str], span: Span, count: int) -> Batch:
+        places = [place for place in await archive.places(self._commands, self._dlq, ids) if place in span]
+        rows = await archive.several(self._commands, self._dlq, places[: self._step])
+        rest = self._after(span, places[self._step - 1]) if len(places) > self._step else None
+        return self._matching([Found(one.place, read_archived(one)) for one in rows], count, span, rest)
 
-    async def _behind(self, after: str, upto: str) -> AsyncGenerator[Archived]:
-        if self._ids is not None:
-            places = await archive.places(self._commands, self._dlq, self._ids)
-            wanted = [place for place in places if is_before(after, place) and not is_before(upto, place)]
-            for at in range(0, len(wanted), SMALLEST_STEP):
-                for one in await archive.several(self._commands, self._dlq, wanted[at : at + SMALLEST_STEP]):
-                    yield one
-            return
-        step = SMALLEST_STEP
-        while True:
-            rows = await archive.first(self._commands, self._dlq, behind=after, upto=upto, count=step)
-            for one in rows:
-                yield one
-            if len(rows) < step:
-                return
-            after, step = rows[-1].place, _next_step(rows)
-
-    def _is_selected(self, one: Archived) -> bool:
-        history = read_history(one.history)
-        if not history or history[-1].action != "discarded":
+    def _matches(self, letter: DeadLetter) -> bool:
+        if letter.state != "discarded":
             return False
-        if self._ids is not None:
-            return True
-        span = self._span
-        if span is None or not is_before(span.after, one.letter_id) or is_before(span.upto, one.letter_id):
-            return False
-        return self._wanted.matches(DeadLetter.read(one.letter_id, one.fields))
-
-
-def _next_step(rows: Sequence[Archived]) -> int:
-    """How many to read next: twice as many, if they will be no more than some 2 MB."""
-    each = sum(len(part) for one in rows for part in one.fields) // len(rows) + 1
-    return max(SMALLEST_STEP, min(2 * len(rows), SCAN_STEP, ENOUGH_BYTES // each))
+        return self._ids is not None or (letter.id in self._written and self._wanted.matches(letter))

@@ -11,17 +11,16 @@ from rapids import DeadLetterQueue, LetterFilter
 from rapids._core.settings import hash_tag
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import default_dlq, letters_archived
-from rapids._storage.letter_moves import Moved, MoveMany, Working, move_many, restore_many
+from rapids._storage.letter_moves import Bounds, LetterMoves, Moved
+from rapids._storage.operation_records import Claim
 from rapids.dead_letters import Scope, Selector
 from rapids.exceptions import DeserializationError
 from tests.dead_letters.helpers import letter_fields
 from tests.worker.helpers import DLQ, STREAM, as_text, replay_stream
 
 TAG = hash_tag(DLQ) or DLQ
-OPERATION = f"{DLQ}:rapids:operation:test"
-WORKING = Working(OPERATION, "me")
-DISCARDING = MoveMany(WORKING, {"action": "discarded"}, 3_600_000, 100, tag=TAG)
-REPLAYING = MoveMany(WORKING, {"action": "replayed", "scope": "handler"}, 3_600_000, 100, scope="handler", tag=TAG)
+CLAIM = Claim(DLQ, "replay", "test", "me")
+OPERATION = CLAIM.key
 
 
 @pytest.fixture
@@ -36,28 +35,36 @@ async def write(client: RedisCluster, stream: str = STREAM) -> str:
     return as_text(await client.execute_command("XADD", DLQ, "*", *flat))
 
 
-async def moved(client: RedisCluster, many: MoveMany, ids: list[str]) -> Moved:
-    return await move_many(SharedPool(client, DLQ), DLQ, many, ids)
+def moves_of(client: RedisCluster) -> LetterMoves:
+    return LetterMoves(SharedPool(client, DLQ), DLQ, Bounds(3_600_000, 100), tag=TAG)
+
+
+async def discarded(client: RedisCluster, ids: list[str]) -> Moved:
+    return await moves_of(client).move_many(ids, CLAIM, {"action": "discarded"})
+
+
+async def replayed(client: RedisCluster, ids: list[str]) -> Moved:
+    change = {"action": "replayed", "scope": "handler"}
+    return await moves_of(client).move_many(ids, CLAIM, change, scope="handler")
 
 
 @pytest.mark.usefixtures("queue")
 @pytest.mark.smoke
 async def test_letters_of_the_own_slot_are_replayed_in_one_step(client: RedisCluster) -> None:
     ids = [await write(client) for _ in range(40)]
-    assert await moved(client, REPLAYING, ids) == Moved(40, 0, ids[-1], None)
+    assert await replayed(client, ids) == Moved(40, 0, ids[-1], None)
     assert [as_text(fields[b"replay_of"]) for _, fields in await client.xrange(replay_stream())] == ids
 
 
 async def test_many_are_discarded_restored_and_replayed(client: RedisCluster, queue: DeadLetterQueue) -> None:
     ids = [await write(client) for _ in range(40)]
-    assert (await moved(client, DISCARDING, ids)).done == 40
+    assert (await discarded(client, ids)).done == 40
     archived = await client.zrange(letters_archived(DLQ), 0, -1, withscores=True)
     places = [f"{float(score):.0f}-0" for _, score in archived]
-    change = {"action": "restored"}
-    found = await restore_many(SharedPool(client, DLQ), DLQ, WORKING, change, places, dlq_maxlen=None)
+    found = await moves_of(client).restore_many(places, CLAIM, {"action": "restored"})
     assert found == Moved(40, 0, places[-1], None)
     entries = [as_text(entry_id) for entry_id, _ in await client.xrange(DLQ)]
-    assert (await moved(client, REPLAYING, entries)).done == 40
+    assert (await replayed(client, entries)).done == 40
     actions = [[change.action for change in (await queue.get(one)).history] for one in ids]
     assert actions == [["discarded", "restored", "replayed"]] * 40
 
@@ -71,7 +78,7 @@ async def test_a_letter_of_another_slot_is_not_replayed_and_the_error_names_the_
     client: RedisCluster, queue: DeadLetterQueue, stream: str
 ) -> None:
     ids = [await write(client), await write(client, stream), await write(client)]
-    assert await moved(client, REPLAYING, ids) == Moved(1, 0, ids[0], (ids[1], "another slot"))
+    assert await replayed(client, ids) == Moved(1, 0, ids[0], (ids[1], "another slot"))
     for scope in get_args(Scope):
         with pytest.raises(DeserializationError, match="another slot of the Cluster") as refused:
             await queue.replay(ids[1], scope=scope)

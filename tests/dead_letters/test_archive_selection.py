@@ -10,8 +10,10 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import letters_archived
-from rapids.dead_letters.selection import ArchiveSelection, Count, Selector
+from rapids.dead_letters.operation import Selector, search_for
+from rapids.dead_letters.selection import Count, Search, Span
 from tests.dead_letters.helpers import write
 from tests.worker.helpers import DLQ
 
@@ -21,17 +23,22 @@ def queue(redis: Redis) -> DeadLetterQueue:
     return DeadLetterQueue(redis, DLQ)
 
 
-async def selected(redis: Redis, selector: Selector, *, upto: str | None = None, count: int = 100) -> list[str]:
-    """The ids of the selected letters, chunk by chunk."""
-    selection = ArchiveSelection(redis, DLQ, selector)
-    end = await selection.newest() if upto is None else upto
-    places, after, done = list[str](), "0-0", False
-    while not done:
-        chunk = await selection.following(after, end, count)
-        assert len(chunk.entry_ids) <= count
-        places += chunk.entry_ids
-        after, done = chunk.scanned_to, chunk.done
-    assert await selection.count(end) == Count(len(places), True)
+def search_of(redis: Redis, selector: Selector) -> Search:
+    return search_for(SharedPool(redis, DLQ), DLQ, "restore", selector)
+
+
+async def selected(redis: Redis, selector: Selector, *, until: str | None = None, count: int = 100) -> list[str]:
+    """The ids of the selected letters, step by step."""
+    search = search_of(redis, selector)
+    end = await search.newest() if until is None else until
+    places = list[str]()
+    rest: Span | None = Span(until=end)
+    while rest:
+        batch = await search.step(rest, count)
+        assert len(batch.found) <= count
+        places += batch.places
+        rest = batch.rest
+    assert await search.count(end) == Count(len(places), True)
     archived = {
         f"{score:.0f}-0": name.decode()
         for name, score in await redis.zrange(letters_archived(DLQ), 0, -1, withscores=True)
@@ -43,7 +50,7 @@ ALL = Selector(filter=LetterFilter())
 
 
 async def test_nothing_is_selected_from_an_empty_archive(redis: Redis) -> None:
-    assert await ArchiveSelection(redis, DLQ, ALL).newest() == "0-0"
+    assert await search_of(redis, ALL).newest() == "0-0"
     assert await selected(redis, ALL) == []
 
 
@@ -73,10 +80,10 @@ async def test_replayed_and_restored_letters_are_not_selected(queue: DeadLetterQ
 async def test_letters_archived_later_are_not_selected(queue: DeadLetterQueue, redis: Redis) -> None:
     first, second = await write(redis), await write(redis)
     await queue.discard(first)
-    upto = await ArchiveSelection(redis, DLQ, ALL).newest()
+    until = await search_of(redis, ALL).newest()
     await queue.discard(second)
-    assert await selected(redis, ALL, upto=upto) == [first]
-    assert await selected(redis, Selector(ids=(first, second)), upto=upto) == [first]
+    assert await selected(redis, ALL, until=until) == [first]
+    assert await selected(redis, Selector(ids=(first, second)), until=until) == [first]
 
 
 @pytest.mark.parametrize("count", [1, 30, 100])
@@ -131,7 +138,8 @@ async def test_a_call_ends_when_it_has_read_enough(queue: DeadLetterQueue, redis
     ids = [await write(redis, text="x" * 1_000_000) for _ in range(10)]
     for letter_id in ids:
         await queue.discard(letter_id)
-    selection = ArchiveSelection(redis, DLQ, Selector(filter=LetterFilter(handler="nobody")))
-    chunk = await selection.following("0-0", await selection.newest(), 100)
-    assert (chunk.entry_ids, chunk.done) == ((), False)
+    search = search_of(redis, Selector(filter=LetterFilter(handler="nobody")))
+    batch = await search.step(Span(until=await search.newest()), 100)
+    assert batch.places == ()
+    assert batch.rest is not None
     assert await selected(redis, ALL) == ids

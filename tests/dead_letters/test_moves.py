@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,29 +17,32 @@ from rapids._core.settings import stream_name
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import letters_archive, letters_archived, letters_failed_again, letters_restored
 from rapids._storage.keys import replay_stream as replay_stream_of
-from rapids._storage.letter_moves import (
-    Moved,
-    MoveMany,
-    NoRoomError,
-    Working,
-    WorkStoppedError,
-    move_many,
-    restore_many,
-)
+from rapids._storage.letter_moves import Bounds, LetterMoves, Moved, NoRoomError, WorkStoppedError
+from rapids._storage.operation_records import Claim
 from rapids._wire.letter_format import LetterRead, original_fields, replay_fields
 from rapids.exceptions import DeserializationError
 from tests.dead_letters.helpers import REFERENCE_FIELDS, letter_fields, write, write_through_script
 from tests.worker.helpers import DLQ, GROUP, STREAM, all_keys, as_text, check_keys, replay_stream
 
-OPERATION = f"{DLQ}:rapids:operation:test"
-WORKING = Working(OPERATION, "me")
+CLAIM = Claim(DLQ, "replay", "test", "me")
+OPERATION = CLAIM.key
 DISCARD = {"action": "discarded", "actor": "ada", "reason": "noise", "operation": "test"}
 REPLAY = {"action": "replayed", "scope": "handler", "actor": "ada", "reason": "fixed", "operation": "test"}
 RESTORE = {"action": "restored", "actor": "ada", "reason": "oops", "operation": "test"}
 pytestmark = pytest.mark.standalone("on a Cluster it depends on slots: tests/cluster/test_letters.py")
 
-DISCARDING = MoveMany(WORKING, DISCARD, 3_600_000, 100)
-REPLAYING = MoveMany(WORKING, REPLAY, 3_600_000, 100, scope="handler")
+
+@dataclass(frozen=True)
+class Many:
+    """What is done to many letters."""
+
+    change: Mapping[str, str]
+    scope: str = ""
+    archive_maxlen: int = 100
+
+
+DISCARDING = Many(DISCARD)
+REPLAYING = Many(REPLAY, scope="handler")
 
 
 @pytest.fixture
@@ -47,12 +51,14 @@ async def queue(redis: Redis) -> DeadLetterQueue:
     return DeadLetterQueue(redis, DLQ)
 
 
-async def moved(redis: Redis, many: MoveMany, ids: list[str]) -> Moved:
-    return await move_many(SharedPool(redis, DLQ), DLQ, many, ids)
+async def moved(redis: Redis, many: Many, ids: list[str]) -> Moved:
+    moves = LetterMoves(SharedPool(redis, DLQ), DLQ, Bounds(3_600_000, many.archive_maxlen))
+    return await moves.move_many(ids, CLAIM, many.change, scope=many.scope)
 
 
 async def restored(redis: Redis, places: list[str], maxlen: int | None = None) -> Moved:
-    return await restore_many(SharedPool(redis, DLQ), DLQ, WORKING, RESTORE, places, dlq_maxlen=maxlen)
+    moves = LetterMoves(SharedPool(redis, DLQ), DLQ, Bounds(3_600_000, 100, dlq_maxlen=maxlen))
+    return await moves.restore_many(places, CLAIM, RESTORE)
 
 
 async def counted(redis: Redis) -> tuple[int, int, str]:
@@ -122,7 +128,7 @@ async def test_each_group_gets_its_own_replays(queue: DeadLetterQueue, redis: Re
 
 
 @pytest.mark.parametrize("many", [DISCARDING, REPLAYING], ids=["discard", "replay"])
-async def test_missing_letters_are_skipped(queue: DeadLetterQueue, redis: Redis, many: MoveMany) -> None:
+async def test_missing_letters_are_skipped(queue: DeadLetterQueue, redis: Redis, many: Many) -> None:
     ids = [await write(redis) for _ in range(10)]
     for one in (ids[0], ids[4], ids[5], ids[9]):
         await redis.xdel(DLQ, one)

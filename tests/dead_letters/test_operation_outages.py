@@ -15,8 +15,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 from rapids import DeadLetterQueue
 from rapids._storage import keys
 from rapids.dead_letters import OperationKind, Selector
-from tests.dead_letters.moved import make_operations, moved
 from tests.dead_letters.operation_runs import ALL, check_replayed_once, ended, has_done, replayed, run, write_many
+from tests.dead_letters.recorded_moves import make_operations, moved
 from tests.redis.own_server import own_server
 from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes, refused_writes
 from tests.servers.builds import Build

@@ -18,8 +18,8 @@ from rapids._storage import keys
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import SharedPool, share_a_slot
 from rapids.dead_letters.operation import write_error
-from tests.dead_letters.moved import make_operations, moved
 from tests.dead_letters.operation_runs import ALL, check_replayed_once, ended, has_done, replayed, run, write_many
+from tests.dead_letters.recorded_moves import make_operations, moved
 from tests.support import eventually
 from tests.worker.helpers import DLQ, STREAM
 
@@ -135,7 +135,7 @@ async def test_no_process_claims_an_operation_that_another_one_holds(redis: Redi
     assert taken is not None
 
     assert not await stored.renew(commands, held)
-    assert not await stored.pass_over(commands, held, "failed", "1-1", "why")
+    assert not await stored.count_unmoved(commands, held, "failed", "1-1", "why")
     assert not await stored.leave(commands, held)
     assert not await stored.leave(commands, held, "completed")
     now = await operations.get(begun.id)
@@ -160,7 +160,7 @@ async def test_a_letter_is_skipped_once_however_often_that_is_requested(redis: R
     assert held is not None
     error = write_error("1-1", ValueError("no"))
     for place in ("1-1", "1-1", "1-2", "1-2"):
-        assert await stored.pass_over(commands, held, "failed", place, error)
+        assert await stored.count_unmoved(commands, held, "failed", place, error)
     now = await operations.get(begun.id)
     assert (now.failed, len(now.errors)) == (2, 2)
 

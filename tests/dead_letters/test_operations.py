@@ -8,15 +8,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from rapids import LetterFilter
+from rapids import DeadLetterQueue, LetterFilter
 from rapids._storage import keys
 from rapids.dead_letters import runner
-from rapids.dead_letters.operation import Operation
-from rapids.dead_letters.selection import Selector
+from rapids.dead_letters.operation import Operation, Selector
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
 from tests.dead_letters.helpers import write
-from tests.dead_letters.moved import make_operations, moved
 from tests.dead_letters.operation_runs import ALL, ended, run, write_many
+from tests.dead_letters.recorded_moves import make_operations, moved
 from tests.support import eventually
 from tests.worker.helpers import DLQ, all_keys, letters
 
@@ -58,10 +57,10 @@ async def test_letters_written_after_the_start_are_not_selected(redis: Redis) ->
 
 @pytest.mark.parametrize("by", ["ids", "filter", "fingerprint"])
 async def test_an_operation_moves_the_selected_letters(redis: Redis, by: str) -> None:
-    operations, given = make_operations(redis)
+    operations, _ = make_operations(redis)
     wanted = await write_many(redis, 2, handler="ship")
     await write_many(redis, 2)
-    fingerprint = (await given.read("replay", wanted))[0].fingerprint
+    fingerprint = (await DeadLetterQueue(redis, DLQ).get(wanted[0])).fingerprint
     selector = {
         "ids": Selector(ids=tuple(wanted)),
         "filter": Selector(filter=LetterFilter(handler="ship")),

@@ -47,10 +47,9 @@ PASSED = {"delivery": 18, "emit": 8, "bulk_replay": 15}
 """How many modules may run while one entry is delivered, one event emitted, three letters replayed."""
 
 NOT_YET = {
-    "unpacked_tuples": 7,
     "wire_names": 25,
-    "rapids": 14.6,
-    "bulk_replay": 24,
+    "rapids": 14.3,
+    "bulk_replay": 20,
 }
 """Limits that are not reached: what was counted last. Lower a number when it falls, remove it when it is the limit."""
 

@@ -1,11 +1,12 @@
 -- Pause, resume or cancel an operation that has not ended. The process that runs it notices at its next step.
 --
 -- KEYS  the operation, the one of its kind that has not ended, the audit log
--- ARGV  its id, the new state, time to live in ms, the action for the audit log, actor, reason
+-- ARGV  options, as JSON: id, the new `state`, `ttl` (time to live in ms), `action` for the audit log, actor, reason
 -- Returns the earlier state, or nothing if there is no such operation.
 -- include: lib/audit.lua
 -- include: lib/time.lua
-local id, wanted, ttl = ARGV[1], ARGV[2], ARGV[3]
+local options = cjson.decode(ARGV[1])
+local id, wanted, ttl = options.id, options.state, options.ttl
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return false end
 if state == wanted or (state ~= 'running' and state ~= 'paused') then return state end
@@ -20,5 +21,5 @@ else
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
 if wanted == 'running' then redis.call('HSET', KEYS[1], 'owner', '', 'lease_ms', 0) end
-audit(KEYS[3], {'action', ARGV[4], 'actor', ARGV[5], 'reason', ARGV[6], 'operation', id})
+audit(KEYS[3], {'action', options.action, 'actor', options.actor, 'reason', options.reason, 'operation', id})
 return state

@@ -1,25 +1,30 @@
 -- Ids of letters from the index; the ids of several fingerprints are merged.
 --
 -- KEYS  dead-letter stream, index
--- ARGV  the epoch of the index from which the fingerprints come, oldest or newest first (1 | -1), the id to begin
---       after, the id to end at, how many at most, whether to return the letters as well (1 | 0), after how many bytes
---       of them to stop, then fingerprints
+-- ARGV  options, then fingerprints
+-- Options, as JSON:
+--   epoch         the epoch of the index from which the fingerprints come, as text
+--   after, until  between which ids: after the one, until the other
+--   newest_first  the order
+--   count         how many ids at most
+--   whole         whether to return the letters as well
+--   max_bytes     after how many bytes of letters to stop
 -- Returns false if the index was rebuilt since then; else {ids or letters as {id, fields}, how many ids were read, the
 -- last of them, whether that was all (1 | 0)}. Ids of letters that are gone are removed from the index.
-local dlq, index = KEYS[1], KEYS[2]
-local direction, behind, until_, most = tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-local whole, enough = ARGV[6] == '1', tonumber(ARGV[7])
-
 -- include: lib/entry_id.lua
+local dlq, index, options = KEYS[1], KEYS[2], cjson.decode(ARGV[1])
+local newest_first, count = options.newest_first, options.count
+local from, to = '(' .. options.after, options['until']
+if newest_first then from, to = to, from end
 
-if (redis.call('HGET', index, 'epoch') or '0') ~= ARGV[1] then return false end
+if (redis.call('HGET', index, 'epoch') or '0') ~= options.epoch then return false end
 
 local function comes_first(one, other)
-  if one.ms ~= other.ms then return (one.ms < other.ms) == (direction == 1) end
-  if one.seq ~= other.seq then return (one.seq < other.seq) == (direction == 1) end
+  if one.ms ~= other.ms then return (one.ms > other.ms) == newest_first end
+  if one.seq ~= other.seq then return (one.seq > other.seq) == newest_first end
   -- Too large to compare as numbers.
-  if direction == 1 then return is_before(one.id, other.id) end
-  return is_before(other.id, one.id)
+  if newest_first then return is_before(other.id, one.id) end
+  return is_before(one.id, other.id)
 end
 
 -- Each fingerprint has a buffer of its next ids. A heap finds the fingerprint with the first id.
@@ -32,10 +37,10 @@ local function head(buffer)
 end
 
 local function fill(buffer)
-  local command = direction == 1 and 'XRANGE' or 'XREVRANGE'
-  local rows = redis.call(command, buffer.key, '(' .. buffer.last, until_, 'COUNT', buffer.size)
+  local command = newest_first and 'XREVRANGE' or 'XRANGE'
+  local rows = redis.call(command, buffer.key, buffer.from, to, 'COUNT', buffer.size)
   buffer.rows, buffer.at, buffer.more = rows, 1, #rows == buffer.size
-  if #rows > 0 then buffer.last = rows[#rows][1] end
+  if #rows > 0 then buffer.from = '(' .. rows[#rows][1] end
   buffer.size = math.min(buffer.size * 2, 500)
 end
 
@@ -50,9 +55,8 @@ local function sink(i)
   end
 end
 
-local names = #ARGV - 7
-for i = 8, #ARGV do
-  local buffer = {key = index .. ':' .. ARGV[i], last = behind, size = math.max(4, math.ceil(most / names))}
+for i = 2, #ARGV do
+  local buffer = {key = index .. ':' .. ARGV[i], from = from, size = math.max(4, math.ceil(count / (#ARGV - 1)))}
   fill(buffer)
   if #buffer.rows > 0 then
     head(buffer)
@@ -61,12 +65,12 @@ for i = 8, #ARGV do
 end
 for i = math.floor(#heap / 2), 1, -1 do sink(i) end
 
-local found, looked, last, bytes = {}, 0, behind, 0
-while heap[1] and #found < most and looked < 2 * most + 100 and bytes < enough do
+local found, looked, last, bytes = {}, 0, options.after, 0
+while heap[1] and #found < count and looked < 2 * count + 100 and bytes < options.max_bytes do
   local buffer = heap[1]
   local id = buffer.id
   last, looked = id, looked + 1
-  if not whole then
+  if not options.whole then
     found[#found + 1] = id
   else
     local letter = redis.call('XRANGE', dlq, id, id)[1]

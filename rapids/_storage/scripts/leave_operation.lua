@@ -1,14 +1,20 @@
 -- Release an operation, so that another process may take it, or end it.
 --
 -- KEYS  the operation, its errors, the one of its kind that has not ended, the audit log
--- ARGV  its id, the process's token, the state it ends in ('' to release it), the action for the audit log, why it
---       failed ('' if it did not), time to live in ms
+-- ARGV  options, as JSON:
+--   id
+--   token   the process's
+--   state   the state it ends in, '' to release it
+--   action  for the audit log
+--   error   why it failed, '' if it did not
+--   ttl     time to live in ms
 -- Returns 1; 0 if it is no longer this process's, or if it was to be ended and does not run.
 -- include: lib/audit.lua
 -- include: lib/time.lua
-local id, token, ended, why = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local options = cjson.decode(ARGV[1])
+local id, ended, ttl = options.id, options.state, options.ttl
 local held = redis.call('HMGET', KEYS[1], 'state', 'owner', 'actor', 'done', 'skipped', 'failed')
-if held[2] ~= token then return 0 end
+if held[2] ~= options.token then return 0 end
 if held[1] == ended then return 1 end -- the call was repeated, since the answer was lost
 if ended == '' then
   redis.call('HSET', KEYS[1], 'owner', '', 'lease_ms', 0)
@@ -17,12 +23,12 @@ end
 if held[1] ~= 'running' then return 0 end
 local now = server_time()
 redis.call('HSET', KEYS[1], 'state', ended, 'updated_ms', now, 'ended_ms', now, 'lease_ms', 0)
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
-if why ~= '' then
-  redis.call('RPUSH', KEYS[2], why)
-  redis.call('PEXPIRE', KEYS[2], ARGV[6])
+redis.call('PEXPIRE', KEYS[1], ttl)
+if options.error ~= '' then
+  redis.call('RPUSH', KEYS[2], options.error)
+  redis.call('PEXPIRE', KEYS[2], ttl)
 end
 if redis.call('GET', KEYS[3]) == id then redis.call('DEL', KEYS[3]) end
 local counts = 'done ' .. held[4] .. ', skipped ' .. held[5] .. ', failed ' .. held[6]
-audit(KEYS[4], {'action', ARGV[4], 'actor', held[3] or '', 'reason', '', 'operation', id, 'details', counts})
+audit(KEYS[4], {'action', options.action, 'actor', held[3] or '', 'reason', '', 'operation', id, 'details', counts})
 return 1

@@ -3,31 +3,34 @@
 --
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, letters that failed again,
 --       audit log, the operation (any key for none), the stream that a given event is appended to (any key for none)
--- ARGV  the operation's owner ('' for no operation), whether this is a single letter, which is moved or is an error
---       (1 | 0), retention in ms, most archived letters to keep, after how many bytes of letters to stop, the only hash
---       tag that streams for replays may have ('' for any), maximum length of the streams for replays (0 for none),
---       scope ('' to discard, or if the event is given), number of values of the change, its names and values, number
---       of values of a given event (0 for none), its names and values, then entry ids
+-- ARGV  options, number of values of a given event (0 for none), its names and values, then entry ids
+-- Options, as JSON:
+--   owner           the operation's owner, '' for no operation
+--   alone           whether this is a single letter, which is moved or is an error
+--   retention       in ms
+--   archive_maxlen  how many archived letters to keep
+--   max_bytes       after how many bytes of letters to stop
+--   tag             the only hash tag that streams for replays may have, '' for any
+--   maxlen          maximum length of the streams for replays, 0 for none
+--   scope           '' to discard, or if the event is given
+--   change          what the letters' histories record
 -- Returns 'stopped' if the operation does not run, or is another process's; else {moved, skipped since they were gone,
 -- the last entry id processed ('' for none), the letter that must be moved on its own ('' for none), why, the id of the
 -- entry appended last ('' for none)}.
 -- include: lib/letter_archive.lua
 -- include: lib/names.lua
 local dlq, index, archive, archived, restored, again = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local operation, owner, alone = KEYS[8], ARGV[1], ARGV[2] == '1'
-local retention, most, enough = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tag, maxlen, scope, values = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
-local given = tonumber(ARGV[10 + values])
-local first = 11 + values + given
+local operation, options, given = KEYS[8], cjson.decode(ARGV[1]), tonumber(ARGV[2])
+local owner, alone, tag, scope, change = options.owner, options.alone, options.tag, options.scope, options.change
+local first = 3 + given
 
 if owner ~= '' and not goes_on(operation, owner) then return 'stopped' end
 
 local EVENT = {'event_type', 'schema_version', 'data', 'id', 'timestamp', 'correlation_id', 'causation_id', 'metadata'}
-local now = microseconds()
+local now = server_us()
 local place = archive_end(archive, now)
 check_kinds(archived, restored, again)
-local change = {at = milliseconds(now)}
-for i = 10, 9 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
+change.at = milliseconds(now)
 
 local function tag_of(stream) return string.match(stream, '^[^{]*{([^}]+)}') end
 
@@ -45,13 +48,13 @@ end
 
 -- Tables for letters are created once and filled again: the server's allocator takes much of the time of a move.
 local replay = {'XADD', ''}
-if maxlen ~= '0' then replay[3], replay[4], replay[5] = 'MAXLEN', '~', maxlen end
+if options.maxlen > 0 then replay[3], replay[4], replay[5] = 'MAXLEN', '~', options.maxlen end
 replay[#replay + 1] = '*'
 local before_event = #replay
 
 if given > 0 then
   replay[2] = KEYS[9]
-  for i = 11 + values, first - 1 do replay[#replay + 1] = ARGV[i] end
+  for i = 3, first - 1 do replay[#replay + 1] = ARGV[i] end
 end
 
 local targets = {}
@@ -130,7 +133,7 @@ end
 local has, archiving, parts, moved_id = {}, {'XADD', archive}, 0, ''
 
 for i = first, #ARGV do
-  if bytes >= enough then break end
+  if bytes >= options.max_bytes then break end
   local entry_id = ARGV[i]
   local letter = read(i)
   if letter then
@@ -199,7 +202,7 @@ if #places > 2 then redis.call(unpack(places)) end
 if #moved > 2 then redis.call(unpack(moved)) end
 if #was_restored > 2 then redis.call(unpack(was_restored)) end
 unindex_letters(index, by_fingerprint)
-bound_archive(archive, archived, again, now, retention, most)
+bound_archive(archive, archived, again, now, options.retention, options.archive_maxlen)
 if owner ~= '' then
   if done > 0 or not alone then
     redis.call('HINCRBY', operation, 'done', done)

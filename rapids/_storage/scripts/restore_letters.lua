@@ -3,25 +3,27 @@
 --
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, audit log, the operation (any
 --       key for none)
--- ARGV  the operation's owner ('' for no operation), maximum length of the dead-letter stream (0 for none), after how many
---       bytes of letters to stop, number of values of the change, its names and values, then ids of entries of the
---       archive or, without an operation, the id of one letter
+-- ARGV  options, then ids of entries of the archive or, without an operation, the id of one letter
+-- Options, as JSON:
+--   owner      the operation's owner, '' for no operation
+--   maxlen     maximum length of the dead-letter stream, 0 for none
+--   max_bytes  after how many bytes of letters to stop
+--   change     what the letters' histories record
 -- Returns 'stopped' if the operation does not run, or is another process's; else {restored, skipped since they were
 -- gone or not discarded, the last one processed ('' for none), the one for which the dead-letter stream has no room (''
 -- for none), why}. An operation does not trim other letters to restore many.
 -- include: lib/letters.lua
 -- include: lib/letter_restore.lua
 local keys = {dlq = KEYS[1], index = KEYS[2], archive = KEYS[3], archived = KEYS[4], restored = KEYS[5]}
-local operation, owner = KEYS[7], ARGV[1]
-local maxlen, enough, values = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local operation, options = KEYS[7], cjson.decode(ARGV[1])
+local owner, maxlen, change = options.owner, options.maxlen, options.change
 if owner ~= '' and not goes_on(operation, owner) then return 'stopped' end
 
-local now = microseconds()
+local now = server_us()
 local before = last_id_of(keys.dlq)
-local room = owner ~= '' and maxlen ~= '0' and maxlen - redis.call('XLEN', keys.dlq)
+local room = owner ~= '' and maxlen > 0 and maxlen - redis.call('XLEN', keys.dlq)
 check_kinds(keys.archived, keys.restored)
-local change = {at = milliseconds(now)}
-for i = 5, 4 + values, 2 do change[ARGV[i]] = ARGV[i + 1] end
+change.at = milliseconds(now)
 local done, skipped, last, blocked, bytes = 0, 0, '', '', 0
 local function archived_at(one)
   local place = one
@@ -33,8 +35,8 @@ local function archived_at(one)
   return redis.call('XRANGE', keys.archive, place, place)[1]
 end
 
-for i = 5 + values, #ARGV do
-  if bytes >= enough then break end
+for i = 2, #ARGV do
+  if bytes >= options.max_bytes then break end
   local row = archived_at(ARGV[i])
   if row and room and done >= room then
     blocked = ARGV[i]

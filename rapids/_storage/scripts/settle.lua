@@ -23,7 +23,7 @@
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
-local ledger, maxlen, letters = cjson.decode(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+local ledger, maxlen, letters = cjson.decode(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local delivery = tonumber(ARGV[12])
 
 local function acknowledge()

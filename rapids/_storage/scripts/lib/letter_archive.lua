@@ -3,6 +3,7 @@
 -- letter keeps its history, which is trusted only if `restored` has its entry.
 -- include: lib/letter_index.lua
 -- include: lib/audit.lua
+-- include: lib/time.lua
 
 local HISTORY, LETTER = 'rapids:history', 'rapids:letter_id'
 local MOST_VALUES = 7900 -- of a letter; Lua can pass at most 8,000 to a command
@@ -12,11 +13,6 @@ local function value_of(letter, name)
   for i = 1, #letter, 2 do
     if letter[i] == name then return letter[i + 1] end
   end
-end
-
-local function microseconds()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
 end
 
 local function milliseconds(us) return string.format('%.0f', math.floor(us / 1000)) end

@@ -1,19 +1,19 @@
-"""Letters for the tests of operations themselves: found as ever, and moved in the simplest way that counts as one."""
+"""Moves for the tests of operations themselves: a short script records each moved letter in a list."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import SharedPool, checked, run
-from rapids._storage.letter_moves import Moved, WorkStoppedError
-from rapids.dead_letters.letter import DeadLetter
-from rapids.dead_letters.moves import Step
-from rapids.dead_letters.operation import OperationKind
+from rapids._storage.letter_moves import Bounds, Moved, WorkStoppedError
+from rapids._storage.operation_records import Claim
+from rapids.dead_letters.moves import QueueMoves
+from rapids.dead_letters.operation import Step
 from rapids.dead_letters.operations import Operations
-from rapids.dead_letters.selection import Selection, Selector
 from rapids.exceptions import LetterNotFoundError
 from tests.worker.helpers import DLQ, as_text
 
@@ -42,12 +42,11 @@ async def nothing(_: int) -> None:
     """Between steps, as a rule."""
 
 
-class MovedLetters:
+class RecordedMoves(QueueMoves):
     """Moves letters to a list, in their order. Those in `blocked` go by themselves, those in `broken` not at all."""
 
     def __init__(self, redis: Redis | RedisCluster) -> None:
-        self._redis = redis
-        self._commands = SharedPool(redis, DLQ)
+        super().__init__(redis, DLQ, Bounds(retention_ms=1_000, archive_maxlen=1))
         self.blocked: set[str] = set()
         self.broken: dict[str, Exception] = {}
         self.before_step: Callable[[int], Awaitable[None]] = nothing
@@ -55,17 +54,12 @@ class MovedLetters:
         self.after_step: Callable[[int], Awaitable[None]] = nothing
         self.steps = 0
 
-    def select(self, kind: OperationKind, selector: Selector) -> Selection:
-        return Selection(self._redis, DLQ, selector)
-
-    async def read(self, kind: OperationKind, places: Sequence[str]) -> list[DeadLetter]:
-        replies = await self._commands.send([("XRANGE", DLQ, place, place) for place in places])
-        return [DeadLetter.read(place, rows[0][1]) for place, rows in zip(places, replies, strict=True) if rows]
-
-    async def move_many(self, step: Step, places: Sequence[str]) -> Moved:
+    async def move_many(
+        self, entry_ids: Sequence[str], claim: Claim, change: Mapping[str, str], *, scope: str = ""
+    ) -> Moved:
         await self.before_step(self.steps)
-        single = next((place for place in places if place in self.blocked), "")
-        found = await self._move(step, single, places)
+        single = next((place for place in entry_ids if place in self.blocked), "")
+        found = await self._record(claim, single, entry_ids)
         self.steps += 1
         await self.after_step(self.steps - 1)
         if found == b"stopped":
@@ -78,18 +72,18 @@ class MovedLetters:
             raise self.broken[place]
         if not await self._redis.xrange(DLQ, place, place):
             raise LetterNotFoundError(place)
-        if await self._move(step, "", [place]) == b"stopped":
+        if await self._record(step.claim, "", [place]) == b"stopped":
             raise WorkStoppedError
 
-    async def _move(self, step: Step, single: str, places: Sequence[str]) -> object:
+    async def _record(self, claim: Claim, single: str, places: Sequence[str]) -> Any:
         script = scripts.Script(MOVE.encode(), "0" * 40)
-        calls = [((step.claim.key, DLQ, MOVED), (step.claim.token, single, *places))]
+        calls = [((claim.key, DLQ, MOVED), (claim.token, single, *places))]
         return checked((await run(self._commands, script, calls))[0])
 
 
-def make_operations(redis: Redis | RedisCluster) -> tuple[Operations, MovedLetters]:
-    letters = MovedLetters(redis)
-    return Operations(SharedPool(redis, DLQ), DLQ, letters), letters
+def make_operations(redis: Redis | RedisCluster) -> tuple[Operations, RecordedMoves]:
+    moves = RecordedMoves(redis)
+    return Operations(SharedPool(redis, DLQ), DLQ, moves), moves
 
 
 async def moved(redis: Redis | RedisCluster) -> list[str]:
