@@ -18,12 +18,12 @@ from rapids._core.outcomes import (
     Dead,
     Done,
     Failure,
-    HandBack,
     Keep,
     Ledger,
     Outcome,
     Park,
     Reason,
+    Release,
     Released,
     RetryAt,
     Settlement,
@@ -138,13 +138,13 @@ def test_an_ack_with_letters_names_finished_handlers_in_case_the_lease_is_lost()
 def test_an_entry_that_never_ran_is_released_without_spending_a_delivery() -> None:
     settled = settle([Done("pay"), Released("ship")], FRESH, 3, dead_letters=True)
 
-    assert settled == HandBack(Ledger(frozenset({"pay"}), frozenset(), 2, attempts=(("ship", silent(1, 2)),)))
+    assert settled == Release(Ledger(frozenset({"pay"}), frozenset(), 2, attempts=(("ship", silent(1, 2)),)))
 
 
 def test_a_letter_is_written_even_when_the_entry_is_released() -> None:
     settled = settle([dead("pay"), Released("ship")], FRESH, 1, dead_letters=True)
 
-    assert settled == HandBack(Ledger(frozenset(), frozenset({"pay"}), 0), (dead("pay"),))
+    assert settled == Release(Ledger(frozenset(), frozenset({"pay"}), 0), (dead("pay"),))
 
 
 def test_a_failure_counts_although_another_handler_was_interrupted() -> None:
@@ -181,12 +181,12 @@ def test_deliveries_on_which_a_process_died_count_for_every_handler_it_ran() -> 
 
 def test_releasing_an_entry_that_waited_keeps_its_count() -> None:
     ledger = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
-    back = ledger.handed_back(3, 1_000)  # one delivery in between was never settled: it counts
+    back = ledger.released(3, 1_000)  # one delivery in between was never settled: it counts
 
     assert back.deliveries_of("pay", 3) == ledger.deliveries_of("pay", 3) == 3
     assert back.deliveries_of("mail", 3) == 2
     only_pay = Ledger(recorded=1, waits=ledger.waits[1:])
-    assert settle([Released("pay")], only_pay, 3, dead_letters=True, now_ms=1_000) == HandBack(
+    assert settle([Released("pay")], only_pay, 3, dead_letters=True, now_ms=1_000) == Release(
         Ledger(recorded=2, waits=(Wait("pay", 2, due_ms=1_000),), attempts=(("pay", silent(2)),))
     )
 
@@ -202,7 +202,7 @@ def test_an_unreadable_entry_is_one_letter_without_a_handler() -> None:
 
 def stored(settlement: Settlement, *, now_ms: int) -> Ledger:
     """The ledger as it is found later: the settling script makes times of the delays."""
-    assert isinstance(settlement, Keep | HandBack)
+    assert isinstance(settlement, Keep | Release)
     waits = tuple(
         replace(wait, delay=0.0, due_ms=now_ms + round(wait.delay * 1000)) if wait.due_ms is None else wait
         for wait in settlement.ledger.waits
@@ -242,8 +242,8 @@ def test_all_unfinished_handlers_of_a_trimmed_entry_are_dead(data: st.DataObject
 def test_the_ledger_of_a_trimmed_entry_to_be_released_names_dead_handlers() -> None:
     before = stored(settle([retry("mail", 3600), Done("pay")], FRESH, 1, dead_letters=True), now_ms=0)
 
-    assert [letter.handler for letter in without_entry(HandBack(before.handed_back(2, 1_000))).letters] == ["mail"]
-    assert [letter.handler for letter in without_entry(HandBack(FRESH)).letters] == [""], "nobody had begun it"
+    assert [letter.handler for letter in without_entry(Release(before.released(2, 1_000))).letters] == ["mail"]
+    assert [letter.handler for letter in without_entry(Release(FRESH)).letters] == [""], "nobody had begun it"
 
 
 def test_a_trimmed_entry_to_be_parked_leaves_nothing() -> None:
@@ -301,7 +301,7 @@ def test_no_handler_is_lost_repeated_or_reported_twice(data: st.DataObject, dead
                 due = min(not_before[handler] for handler in waiting)
                 assert settled.delay * 1000 == pytest.approx(max(due - now, 0), abs=1)
                 assert settled.ledger.recorded == deliveries
-            case HandBack():
+            case Release():
                 letters += [letter.handler for letter in settled.letters]
                 assert unfinished
                 assert {outcome.handler for outcome in unfinished if isinstance(outcome, Released)} == waiting

@@ -14,12 +14,12 @@ from rapids._core.outcomes import (
     Dead,
     Done,
     Failure,
-    HandBack,
     Keep,
     Ledger,
     Outcome,
     Park,
     Reason,
+    Release,
     Released,
     RetryAt,
     Settlement,
@@ -59,7 +59,7 @@ def stored(settlement: Settlement, *, now_ms: int = 0) -> Ledger:
 
 
 def letters_of(settlement: Settlement) -> dict[str, AttemptLog]:
-    assert isinstance(settlement, Ack | Keep | HandBack)
+    assert isinstance(settlement, Ack | Keep | Release)
     return {letter.handler: letter.attempts for letter in settlement.letters}
 
 
@@ -110,7 +110,7 @@ def test_deliveries_for_other_handlers_only_are_not_among_them() -> None:
 
 def test_an_interrupted_delivery_keeps_what_had_failed_on_it_and_its_number_comes_again() -> None:
     back = settle([Released("pay", failed((1, 1), (1, 2)))], FRESH, 1, dead_letters=True)
-    assert isinstance(back, HandBack)
+    assert isinstance(back, Release)
 
     later = settle([dead("pay", 1)], stored(back), 1, dead_letters=True)
 
@@ -120,7 +120,7 @@ def test_an_interrupted_delivery_keeps_what_had_failed_on_it_and_its_number_come
 def test_an_entry_released_before_it_ran_keeps_its_attempts() -> None:
     first = stored(settle([retry("mail", 1, delay=3600), retry("pay", 1)], FRESH, 1, dead_letters=True))
 
-    back = Ledger.load(first.handed_back(3, 1_000).dump())  # of the second delivery nobody spoke
+    back = Ledger.load(first.released(3, 1_000).dump())  # of the second delivery nobody spoke
 
     assert dict(back.attempts) == {"mail": failed(1), "pay": AttemptLog(failed(1).kept + silent(2).kept)}
     assert letters_of(settle([dead("pay", 3)], back, 3, dead_letters=True, now_ms=1_000)) == {
@@ -129,7 +129,7 @@ def test_an_entry_released_before_it_ran_keeps_its_attempts() -> None:
 
 
 def test_deliveries_before_a_release_are_in_the_letter() -> None:
-    back = Ledger.load(FRESH.handed_back(3, 0).dump())
+    back = Ledger.load(FRESH.released(3, 0).dump())
 
     assert letters_of(settle([dead("pay", 3)], back, 3, dead_letters=True)) == {
         "pay": AttemptLog(silent(1, 2).kept + failed(3).kept)
@@ -153,7 +153,7 @@ def test_the_letters_of_a_trimmed_entry_have_its_attempts() -> None:
     kept = settle([retry("pay", 2)], first, 2, dead_letters=True)
 
     assert letters_of(without_entry(kept)) == {"pay": failed(1, 2), "mail": failed(1)}
-    assert letters_of(without_entry(HandBack(first.handed_back(2, 0)))) == {"pay": failed(1), "mail": failed(1)}
+    assert letters_of(without_entry(Release(first.released(2, 0)))) == {"pay": failed(1), "mail": failed(1)}
 
 
 def test_an_entry_that_cannot_be_read_has_the_attempt_to_read_it() -> None:
@@ -239,8 +239,8 @@ def test_every_letter_has_each_failed_attempt_of_its_handler_once(data: st.DataO
             assert log == expected[handler]
         if isinstance(settled, Ack):
             return
-        assert isinstance(settled, Keep | HandBack)
-        if isinstance(settled, HandBack):
+        assert isinstance(settled, Keep | Release)
+        if isinstance(settled, Release):
             deliveries -= 1
         ledger, unsettled = stored(settled, now_ms=now), []
         now += round(settled.delay * 1000) if isinstance(settled, Keep) else 0

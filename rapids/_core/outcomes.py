@@ -18,12 +18,12 @@ __all__ = [
     "Dead",
     "Done",
     "Failure",
-    "HandBack",
     "Keep",
     "Ledger",
     "Outcome",
     "Park",
     "Reason",
+    "Release",
     "Released",
     "RetryAt",
     "Settlement",
@@ -145,7 +145,7 @@ class Ledger:
         unsettled = AttemptLog.unrecorded(max(self.recorded, 0) + 1 if is_known else 1, deliveries - 1)
         return known.then(unsettled) if unsettled else known
 
-    def handed_back(self, deliveries: int, now_ms: int) -> "Ledger":
+    def released(self, deliveries: int, now_ms: int) -> "Ledger":
         """The ledger if the entry's `deliveries`-th delivery, taken at `now_ms`, does not count for any handler."""
         unsettled = deliveries - 1 - self.recorded
         waits = tuple(
@@ -246,7 +246,7 @@ class Park:
 
 
 @dataclass(frozen=True, slots=True)
-class HandBack:
+class Release:
     """The entry is released, since the process stops: any consumer may take it at once; the delivery does not count."""
 
     ledger: Ledger
@@ -255,7 +255,7 @@ class HandBack:
     """Dead outcomes of the handlers that are to run again, in case the entry was trimmed from the stream."""
 
 
-Settlement: TypeAlias = Ack | Keep | Park | HandBack
+Settlement: TypeAlias = Ack | Keep | Park | Release
 
 ACK = Ack()
 
@@ -311,10 +311,10 @@ def settle(
         delay = min(wait.delay if wait.due_ms is None else max(wait.due_ms - now_ms, 0) / 1000 for wait in waits)
         return Keep(delay, replace(after, waits=waits), letters, _if_trimmed(waits, failures, logs))
     if released:
-        before = ledger.handed_back(deliveries, now_ms)
+        before = ledger.released(deliveries, now_ms)
         left = tuple(wait for wait in before.waits if wait.handler in released)
         after = replace(after, recorded=before.recorded, waits=left)
-        return HandBack(after, letters, _if_trimmed(waits, failures, logs))
+        return Release(after, letters, _if_trimmed(waits, failures, logs))
     if after.gave_up:
         return Park(after, tuple(dead))
     return Ack(letters, after) if letters else ACK
@@ -329,7 +329,7 @@ def without_entry(settlement: Settlement) -> Ack:
     match settlement:
         case Keep(ledger=ledger, letters=letters, if_trimmed=left):
             return Ack((*letters, *left), ledger)
-        case HandBack(ledger=ledger, letters=letters, if_trimmed=left):
+        case Release(ledger=ledger, letters=letters, if_trimmed=left):
             left = left or _if_trimmed(ledger.waits, {}, dict(ledger.attempts)) or (_trimmed("", None, NO_ATTEMPTS),)
             return Ack((*letters, *left), ledger)
         case Park():

@@ -10,7 +10,7 @@ from rapids._storage.keys import Source, letter_index
 
 __all__ = ["Letter", "SettleCall", "Verb", "settle"]
 
-Verb: TypeAlias = Literal["ack", "keep", "park", "hand_back", "bury"]
+Verb: TypeAlias = Literal["ack", "keep", "park", "release", "bury"]
 
 
 @dataclass(frozen=True, slots=True)

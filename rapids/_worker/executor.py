@@ -185,7 +185,7 @@ class Executor:
             except BaseException:
                 self._intake.put((held,))
                 raise
-        if answer is Answer.GIVE_BACK and held.state is not State.LOST:
+        if answer is Answer.RELEASE and held.state is not State.LOST:
             self._intake.put((held,))
         return answer is BEGIN
 

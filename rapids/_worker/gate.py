@@ -18,11 +18,11 @@ class Answer(Enum):
     BEGIN = "begin"
     WAIT = "wait"
     """Not yet: another entry runs alone, or Redis must be asked first whether the entry is still ours."""
-    GIVE_BACK = "give back"
+    RELEASE = "release"
     """Not here: the group is paused, this process stops, or another consumer has the entry."""
 
 
-BEGIN, WAIT, GIVE_BACK, LOST, RUNNING = *Answer, State.LOST, State.RUNNING
+BEGIN, WAIT, RELEASE, LOST, RUNNING = *Answer, State.LOST, State.RUNNING
 
 
 class Gate:
@@ -67,7 +67,7 @@ class Gate:
         `is_confirmed`: Redis was asked just now. `is_alone`: it is the entry that runs alone.
         """
         if self.is_shut or held.state is LOST:
-            return GIVE_BACK
+            return RELEASE
         if not (is_confirmed or self.is_sure_of(held)):
             return WAIT
         return BEGIN if self.is_free or is_alone else WAIT

@@ -1,21 +1,18 @@
-"""The health check: what a router knows of itself, one question to Redis, and whether that is health."""
+"""The health check: whether a router does its work, by the state of its parts and one question to Redis."""
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from rapids._core.outages import Failing
 from rapids._core.redis_errors import reason
 from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Stop, TaskSupervisor
 from rapids._storage import group_control
 from rapids._storage.client.connections import Commands
 from rapids._storage.group_control import GroupProgress
-from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
 from rapids._worker.exclusivity import Exclusivity
@@ -27,37 +24,37 @@ from rapids._worker.reader import Reader
 from rapids._worker.reclaimer import Reclaimer
 from rapids.health import HealthReason, RouterHealth
 
-__all__ = ["READY", "HealthCheck", "HealthSnapshot", "Limits", "LoopMonitor", "judge", "not_running"]
+__all__ = ["READY", "HealthCheck", "Limits", "LoopMonitor", "not_running"]
 
 ANSWER_WITHIN = 2.0
-"""Seconds Redis has to answer."""
+"""Seconds that Redis has to answer the health check."""
 
 ANSWER_TIME = 5.0
-"""Seconds Redis has to answer."""
+"""Seconds that Redis has to answer a command of the router."""
 
 MAX_PAUSE = 2.0
-"""Seconds between two tries of what Redis did not do."""
+"""The longest pause between two attempts during an outage, in seconds."""
 
 INTERVAL = 0.5
-"""Seconds between two beats. Nothing is asked of Redis."""
+"""Seconds between two beats of the loop monitor."""
 
 STALL = 3.0
-"""Seconds for which the loop may stand still: half of what a consumer's name lasts without being kept."""
+"""Seconds for which the event loop may be blocked: half of the time to live of a consumer's name."""
 
 MEMORY = 10.0
-"""Seconds for which a stall is remembered. While the loop stands still nothing can be reported."""
+"""Seconds for which a blocked loop is reported after its end. While the loop is blocked, nothing can be reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For how long each thing may take, in seconds; all of them follow from the settings and from Redis' time limits.
+    """How long each part may take, in seconds. All limits follow from the settings and from the time limits of Redis.
 
-    - `reader`: `block_ms`, the time for the answer, and a pause: a turn of the reader.
-    - `lease`: `claim_min_idle_ms`, after which a lease that was not renewed has lapsed; `progress` at the least.
-    - `progress`: twice an answer and a pause: within it something is settled, where there is more to read and no lease
-      is held; the reclaimer, which turns each second, comes round; and a handler is begun where something is there.
-    - `standby`: an answer and a pause beyond half a second: a look at who is active.
-    - `failing`: a pause: how long Redis may refuse something before that is more than a hiccup.
+    - `reader`: a turn of the reader: `block_ms`, the time for the answer, and a pause.
+    - `lease`: a lease is not renewed: `claim_min_idle_ms`, after which it has lapsed, but at least `progress`.
+    - `progress`: two answers, each with a pause. Within this time something is settled if there is more to read and no
+      lease is held, the reclaimer takes a turn, and a handler begins if an entry is ready for it.
+    - `standby`: a look at which consumer is active: half a second, an answer and a pause.
+    - `failing`: a pause: how long Redis may refuse an operation.
     """
 
     reader: float
@@ -68,7 +65,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: RouterSettings) -> "Limits":
-        """Those of a router with these settings."""
+        """The limits of a router with these settings."""
         answer = ANSWER_TIME + MAX_PAUSE
         return cls(
             reader=settings.block_ms / 1000 + answer,
@@ -79,139 +76,44 @@ class Limits:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class HealthSnapshot:
-    """A router at one moment. Times are seconds that have passed since."""
-
-    consumer: str
-    ended: tuple[str, ...]
-    """Its tasks that have ended."""
-    is_stopping: bool
-    stall: float
-    failing: Failing | None
-    failing_for: float
-    is_active: bool
-    standby: float
-    """Since it looked who is active; 0 where any may be."""
-    reads_as: str | None
-    name_lasts: bool
-    reader: float
-    """Since the reader turned; 0 where it waits for its turn or, no longer than it may, for something to read."""
-    reclaimer: float
-    idle_hands: float
-    running: int
-    held: int
-    lease: float
-    """Since a lease was known to last; infinite where none is held."""
-    progress: float
-    """Since something was settled."""
-    new: float
-    """Since it started, became active, or came out of a pause."""
-
-
 READY: tuple[HealthReason, ...] = ("caught_up", "working", "waiting", "starting", "paused", "standby")
 
 
-def judge(
-    snapshot: HealthSnapshot, progress: GroupProgress | Exception | None, limits: Limits
-) -> tuple[HealthReason, str]:
-    """Why a router is ready or is not, and that in a line. `progress`: how far its group is; None where it has no
-    group, the error where Redis did not say."""
-    return _fault(snapshot, progress, limits) or _work(snapshot, progress, limits)
-
-
-def _fault(
-    v: HealthSnapshot, progress: GroupProgress | Exception | None, limits: Limits
-) -> tuple[HealthReason, str] | None:
-    """What is wrong whatever there is to do."""
-    if v.is_stopping:
-        return "stopping", "the router stops"
-    if v.ended:
-        return "task_ended", f"its {', '.join(v.ended)} has ended and does not come back: restart the process"
-    if v.stall:
-        why = "a handler that does not await, or the process was stopped"
-        return "loop_blocked", f"the event loop stood still for {v.stall:.1f} s: {why}"
-    if isinstance(progress, Exception):
-        return "redis_unavailable", f"Redis unavailable: {type(progress).__name__}: {reason(progress)}"
-    if progress is None:
-        return "group_lost", "the stream or its consumer group is gone, and not recreated yet"
-    if v.failing is not None and v.failing_for > limits.failing:
-        what, error = v.failing.operation, v.failing.error
-        return "redis_unavailable", f"{what} has been failing for {v.failing_for:.0f} s: {error}"
-    if v.reclaimer > limits.progress:
-        return "reclaimer_stuck", f"the reclaimer has not come round for {v.reclaimer:.0f} s"
-    if v.standby > limits.standby:
-        return "standby_stuck", f"it has not been known for {v.standby:.0f} s which consumer is active"
-    if not v.name_lasts or v.reads_as not in (None, v.consumer):
-        return "name_taken", f"the consumer's name was taken by another process, and nothing is read as {v.consumer!r}"
-    return None
-
-
-def _work(v: HealthSnapshot, progress: GroupProgress | Exception | None, limits: Limits) -> tuple[HealthReason, str]:
-    """Whether the work gets done, where nothing is wrong."""
-    assert isinstance(progress, GroupProgress)  # noqa: S101 - else it is a fault
-    settled = f"the last settled {v.progress:.1f} s ago" if v.progress < math.inf else "none settled yet"
-    doing = f"{v.running} entries in their handlers, {v.held} held, {settled}"
-    if progress.paused is not None:
-        return "paused", f"the group is paused {progress.paused.description}"
-    if not v.is_active:
-        return "standby", "another consumer of the group is the active one"
-    if v.reader > limits.reader:
-        return "reader_stuck", f"the reader has not come round for {v.reader:.0f} s"
-    if v.idle_hands > limits.progress:
-        return "handlers_stuck", f"no handler was begun for {v.idle_hands:.0f} s, though {v.held} entries are there"
-    if not progress.has_more:
-        if progress.waiting and not v.held:
-            return "waiting", f"everything was delivered; {progress.waiting} entries wait for their next delivery"
-        return "caught_up", f"everything was delivered to the group; {doing}"
-    if v.lease <= limits.lease or v.progress <= limits.progress:
-        return "working", doing
-    if v.new <= limits.progress:
-        return "starting", f"there is more to read since {v.new:.1f} s"
-    if v.running and not v.held:
-        return "leases_lost", f"other consumers took over all it held; {v.running} of its handlers still run"
-    return "no_progress", f"there is more to read, and nothing was settled for {min(v.progress, v.new):.0f} s; {doing}"
-
-
 class LoopMonitor:
-    """Beats on the event loop that everything of a router runs on."""
+    """Beats on the event loop of the router, so that a late beat shows that the loop was blocked."""
 
     def __init__(self, gate: Gate, intake: Intake, acks: Acks) -> None:
         self._gate = gate
         self._intake = intake
         self._acks = acks
-        self._beat_at = time.monotonic()
         self._stall = 0.0
         self._stalled_at = 0.0
         self._idle_since: float | None = None
-        self._idle_mark = 0.0
 
     async def run(self) -> None:
         """Beat until cancelled."""
-        self._beat_at = time.monotonic()
+        beat_at, last_settled_at = time.monotonic(), 0.0
         while True:
             await asyncio.sleep(INTERVAL)
-            self._beat(time.monotonic())
-
-    def _beat(self, now: float) -> None:
-        if (late := now - self._beat_at - INTERVAL) > STALL:
-            self._stall, self._stalled_at = late, now
-        self._beat_at = now
-        settled_at = self._acks.settled_at  # which moves when any handler has come to an end
-        may_begin = not (self._intake.is_empty or self._gate.is_shut or self._gate.running)
-        if not may_begin or self._idle_mark != settled_at:
-            self._idle_since, self._idle_mark = None, settled_at
-        elif self._idle_since is None:
-            self._idle_since = now
+            now = time.monotonic()
+            if (late := now - beat_at - INTERVAL) > STALL:
+                self._stall, self._stalled_at = late, now
+            beat_at = now
+            settled_at = self._acks.settled_at  # it changes when any handler has finished
+            may_begin = not (self._intake.is_empty or self._gate.is_shut or self._gate.running)
+            if not may_begin or last_settled_at != settled_at:
+                self._idle_since, last_settled_at = None, settled_at
+            elif self._idle_since is None:
+                self._idle_since = now
 
     @property
     def stall(self) -> float:
-        """Seconds for which the loop stood still just now or lately; 0 where that was not for long."""
+        """For how many seconds the loop was blocked, now or a short time ago; 0 if that was not long."""
         return self._stall if time.monotonic() - self._stalled_at < MEMORY else 0.0
 
     @property
     def idle_seconds(self) -> float:
-        """For how long something has been there to be begun, and nothing was."""
+        """For how many seconds an entry has been ready to begin, and none began."""
         return 0.0 if self._idle_since is None else time.monotonic() - self._idle_since
 
 
@@ -222,7 +124,7 @@ def not_running(settings: RouterSettings) -> RouterHealth:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """Looks at the parts of a running router."""
+    """Judges a running router."""
 
     context: WorkerContext
     supervisor: TaskSupervisor
@@ -237,58 +139,106 @@ class HealthCheck:
     pause_state: PauseState
 
     async def run(self, commands: Commands) -> RouterHealth:
-        """How the router is. One round trip."""
-        settings, progress = self.context.settings, await _progress(commands, self.context.sources)
-        snapshot = self._snapshot()
-        why, message = judge(snapshot, progress, Limits.of(settings))
-        since = min(snapshot.progress, snapshot.new)
+        """The router's health. One round trip."""
+        settings = self.context.settings
+        progress: GroupProgress | Exception | None
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                progress = await group_control.progress(commands, self.context.sources)
+        except TimeoutError as error:
+            progress = error if str(error) else TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
+        except (RedisError, OSError) as error:
+            progress = error
+        limits = Limits.of(settings)
+        judged = self._fault(progress, limits)
         known = progress if isinstance(progress, GroupProgress) else None
+        if judged is None:
+            assert known is not None  # noqa: S101 - otherwise it is a fault
+            judged = self._work(known, limits)
+        why, message = judged
+        since_progress = min(self._since_settled, self._since_begin)
         return RouterHealth(
             why in READY,
             why,
             message,
             settings.stream,
             settings.group,
-            snapshot.consumer,
-            running=snapshot.running,
-            held=snapshot.held,
+            self.context.name,
+            running=self.gate.running,
+            held=len(self.inflight),
             pending=known and known.pending,
             waiting=known and known.waiting,
             last_delivered_id=known and known.last_delivered_id,
             last_id=known and known.last_id,
-            seconds_since_progress=since if math.isfinite(since) else None,
+            seconds_since_progress=since_progress if math.isfinite(since_progress) else None,
         )
 
-    def _snapshot(self) -> HealthSnapshot:
-        now, failing = time.monotonic(), self.context.outages.longest
-        gate, exclusivity, inflight = self.gate, self.exclusivity, self.inflight
-        return HealthSnapshot(
-            consumer=self.context.name,
-            ended=self.supervisor.broken,
-            is_stopping=self.stop.asked.is_set(),
-            stall=self.loop_monitor.stall,
-            failing=failing,
-            failing_for=0.0 if failing is None else now - failing.since,
-            is_active=gate.is_active,
-            standby=now - exclusivity.looked_at if self.context.settings.exclusive else 0.0,
-            reads_as=self.reader.reads_as if gate.is_active else None,
-            name_lasts=now < gate.name_until,
-            reader=0.0 if self.reader.is_waiting else now - self.reader.turned_at,
-            reclaimer=now - self.reclaimer.turned_at,
-            idle_hands=self.loop_monitor.idle_seconds,
-            running=gate.running,
-            held=len(inflight),
-            lease=now - inflight.freshest_lease,
-            progress=now - self.acks.settled_at,
-            new=now - max(self.supervisor.started_at, self.pause_state.resumed_at, exclusivity.gained_at),
-        )
+    @property
+    def _since_settled(self) -> float:
+        """Seconds since something was settled."""
+        return time.monotonic() - self.acks.settled_at
 
+    @property
+    def _since_begin(self) -> float:
+        """Seconds since the router started, became active, or was resumed."""
+        began_at = max(self.supervisor.started_at, self.pause_state.resumed_at, self.exclusivity.gained_at)
+        return time.monotonic() - began_at
 
-async def _progress(commands: Commands, sources: Sequence[Source]) -> GroupProgress | Exception | None:
-    try:
-        async with asyncio.timeout(ANSWER_WITHIN):
-            return await group_control.progress(commands, sources)
-    except TimeoutError as error:
-        return error if str(error) else TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
-    except (RedisError, OSError) as error:
-        return error
+    def _fault(self, progress: GroupProgress | Exception | None, limits: Limits) -> tuple[HealthReason, str] | None:
+        """What is wrong even if there is no work, in one line.
+
+        `progress`: None if there is no such group, the error if Redis did not answer.
+        """
+        now, gate, name = time.monotonic(), self.gate, self.context.name
+        if self.stop.asked.is_set():
+            return "stopping", "the router stops"
+        if ended := self.supervisor.broken:
+            return (
+                "task_ended",
+                f"these tasks have ended and are not restarted: {', '.join(ended)}; restart the process",
+            )
+        if stall := self.loop_monitor.stall:
+            why = "a handler that does not await, or the process was stopped"
+            return "loop_blocked", f"the event loop stood still for {stall:.1f} s: {why}"
+        if isinstance(progress, Exception):
+            return "redis_unavailable", f"Redis unavailable: {type(progress).__name__}: {reason(progress)}"
+        if progress is None:
+            return "group_lost", "the stream or its consumer group is gone, and not recreated yet"
+        failing = self.context.outages.longest
+        if failing is not None and (seconds := now - failing.since) > limits.failing:
+            return "redis_unavailable", f"{failing.operation} has been failing for {seconds:.0f} s: {failing.error}"
+        if (seconds := now - self.reclaimer.turned_at) > limits.progress:
+            return "reclaimer_stuck", f"the reclaimer has taken no turn for {seconds:.0f} s"
+        if self.context.settings.exclusive and (seconds := now - self.exclusivity.looked_at) > limits.standby:
+            return "standby_stuck", f"it has not been known for {seconds:.0f} s which consumer is active"
+        reads_as = self.reader.reads_as if gate.is_active else None
+        if now >= gate.name_until or reads_as not in (None, name):
+            return "name_taken", f"another process took the consumer's name, and nothing is read as {name!r}"
+        return None
+
+    def _work(self, progress: GroupProgress, limits: Limits) -> tuple[HealthReason, str]:
+        """Whether the work is done if nothing is wrong, in one line."""
+        now, running, held = time.monotonic(), self.gate.running, len(self.inflight)
+        since_settled, since_begin = self._since_settled, self._since_begin
+        settled = f"the last settled {since_settled:.1f} s ago" if since_settled < math.inf else "none settled yet"
+        doing = f"{running} entries in their handlers, {held} held, {settled}"
+        if progress.paused is not None:
+            return "paused", f"the group is paused {progress.paused.description}"
+        if not self.gate.is_active:
+            return "standby", "another consumer of the group is the active one"
+        if not self.reader.is_waiting and (seconds := now - self.reader.turned_at) > limits.reader:
+            return "reader_stuck", f"the reader has taken no turn for {seconds:.0f} s"
+        if (seconds := self.loop_monitor.idle_seconds) > limits.progress:
+            return "handlers_stuck", f"no handler began for {seconds:.0f} s, although {held} entries are held"
+        if not progress.has_more:
+            if progress.waiting and not held:
+                return "waiting", f"everything was delivered; {progress.waiting} entries wait for their next delivery"
+            return "caught_up", f"everything was delivered to the group; {doing}"
+        if now - self.inflight.freshest_lease <= limits.lease or since_settled <= limits.progress:
+            return "working", doing
+        if since_begin <= limits.progress:
+            return "starting", f"there is more to read since {since_begin:.1f} s"
+        if running and not held:
+            return "leases_lost", f"other consumers took over all it held; {running} of its handlers still run"
+        seconds = min(since_settled, since_begin)
+        return "no_progress", f"there is more to read, and nothing was settled for {seconds:.0f} s; {doing}"

@@ -12,7 +12,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from rapids._core.counter_state import Counts, OfType
-from rapids._core.outcomes import ACK, Ack, Dead, HandBack, Keep, Ledger, Park, Settlement, without_entry
+from rapids._core.outcomes import ACK, Ack, Dead, Keep, Ledger, Park, Release, Settlement, without_entry
 from rapids._storage import settlement
 from rapids._storage.client.connections import Reply
 from rapids._storage.groups import RawEntry, acknowledgement
@@ -90,7 +90,7 @@ class Settler:
         settings = self._context.settings
         for held in entries:
             entry = held.entry
-            released = HandBack(Ledger.load(entry.ledger).handed_back(entry.deliveries, entry.taken_ms))
+            released = Release(Ledger.load(entry.ledger).released(entry.deliveries, entry.taken_ms))
             # A replay that never began has its letter in the archive, whatever becomes of it.
             entry_id = "" if entry.source.is_replay else entry.entry_id.decode()
             origin = Origin(entry_id, settings.stream, settings.group, self._context.name, entry.deliveries)
@@ -257,7 +257,7 @@ class Settler:
             case b"trimmed", _:
                 message = "entry %s was trimmed from the stream while it was handled: lost"
                 report_lost(self._context, 1, message, entry_id, **extra)
-            case _, Ack(letters=letters) | HandBack(letters=letters):
+            case _, Ack(letters=letters) | Release(letters=letters):
                 self._log_letters(letters, extra)
             case _, Keep(delay=delay, ledger=ledger, letters=letters):
                 self._log_letters(letters, extra)
@@ -319,8 +319,8 @@ def _call_for(one: Settled) -> SettleCall:
                 for failure in failures
             ]
             return replace(call, verb="park", why=orjson.dumps(why))
-        case HandBack(ledger, letters):
-            return replace(call, verb="hand_back", deliveries=ledger.recorded, letters=_letters(one, letters))
+        case Release(ledger, letters):
+            return replace(call, verb="release", deliveries=ledger.recorded, letters=_letters(one, letters))
 
 
 def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:
@@ -366,7 +366,7 @@ def _count_entry(counts: Counts, one: Settled) -> None:
             counts.acked += 1
         case Keep():
             counts.kept += 1
-        case HandBack():
+        case Release():
             counts.handed_back += 1
         case Park(ledger=ledger):
             of_type = counts.of_type(None) if one.counts is None else one.counts

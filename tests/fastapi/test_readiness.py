@@ -26,7 +26,7 @@ from tests.support import eventually
 
 __all__ = ["private_temp"]
 
-STUCK = RouterHealth(False, "reader_stuck", "the reader has not come round for 99 s", STREAM, "g")
+STUCK = RouterHealth(False, "reader_stuck", "the reader has taken no turn for 99 s", STREAM, "g")
 FINE = RouterHealth(True, "caught_up", "everything was delivered", STREAM, "g")
 
 

@@ -138,7 +138,7 @@ async def test_an_entry_whose_letter_cannot_be_written_stays_pending(redis: Redi
 # --- the lease was lost ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["keep", "park", "hand_back"])
+@pytest.mark.parametrize("verb", ["keep", "park", "release"])
 async def test_a_consumer_that_lost_an_entry_records_only_finished_handlers(redis: Redis, verb: str) -> None:
     entry_id = await given_to(redis, "another")
     ledger = Ledger(frozenset({"done"}), frozenset({"pay"}), recorded=7)
@@ -187,7 +187,7 @@ async def test_a_kept_entry_is_given_out_when_it_is_due(redis: Redis) -> None:
 
 async def test_a_released_entry_is_due_at_once_and_its_delivery_does_not_count(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
-    assert await settle(redis, entry_id, "hand_back", deliveries=0) == "handed_back"
+    assert await settle(redis, entry_id, "release", deliveries=0) == "released"
     claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=(), min_idle_ms=0, due=10)
     assert [(entry.entry_id, entry.deliveries) for entry in claimed.entries] == [(entry_id, 1)]
 
@@ -202,7 +202,7 @@ async def test_a_parked_entry_is_given_to_nobody(redis: Redis) -> None:
     await check_keys(redis, settled=False)
 
 
-@pytest.mark.parametrize("verb", ["keep", "park", "hand_back"])
+@pytest.mark.parametrize("verb", ["keep", "park", "release"])
 async def test_an_entry_that_was_trimmed_is_not_kept(redis: Redis, verb: str) -> None:
     entry_id = await given_to(redis, "me")
     await redis.xdel(STREAM, entry_id)
@@ -299,7 +299,7 @@ LOGS = (
 )
 
 
-@pytest.mark.parametrize("verb", ["keep", "hand_back", "park"])
+@pytest.mark.parametrize("verb", ["keep", "release", "park"])
 async def test_failed_attempts_come_through_the_script_as_they_were(redis: Redis, verb: str) -> None:
     entry_id = await given_to(redis, "me")
 
@@ -356,7 +356,7 @@ TAKEN_WITH = Ledger(done=frozenset({"mail"}), dead=frozenset({"pay"}), recorded=
 """As a master answered whose last moments are lost: `pay` had its dead letter."""
 
 
-@pytest.mark.parametrize("verb", ["ack", "keep", "hand_back", "park"])
+@pytest.mark.parametrize("verb", ["ack", "keep", "release", "park"])
 async def test_an_entry_whose_dead_letter_a_failover_undid_is_not_settled_without_it(redis: Redis, verb: str) -> None:
     entry_id = await given_to(redis, "me")
     after = replace(TAKEN_WITH, done=frozenset({"mail", "ship"}))

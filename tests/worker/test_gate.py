@@ -81,14 +81,14 @@ def test_a_lost_entry_does_not_begin(is_confirmed: bool) -> None:
     one = held()
     one.state = State.LOST
 
-    assert open_gate().ask(one, is_confirmed=is_confirmed) is Answer.GIVE_BACK
+    assert open_gate().ask(one, is_confirmed=is_confirmed) is Answer.RELEASE
 
 
 def test_nothing_begins_during_a_pause() -> None:
     gate = open_gate()
 
     gate.pause()
-    assert gate.ask(held(), is_confirmed=True) is Answer.GIVE_BACK
+    assert gate.ask(held(), is_confirmed=True) is Answer.RELEASE
 
     gate.resume()
     assert gate.ask(held()) is Answer.BEGIN
@@ -112,7 +112,7 @@ def test_the_end_of_a_pause_does_not_open_a_closed_gate() -> None:
     gate.resume()
 
     assert gate.closed.is_set()
-    assert gate.ask(held()) is Answer.GIVE_BACK
+    assert gate.ask(held()) is Answer.RELEASE
 
 
 def test_beginning_counts_and_changes_the_state_but_not_of_a_lost_entry() -> None:

@@ -473,4 +473,4 @@ async def test_a_router_pauses_and_resumes_its_group(redis: Redis, caplog: pytes
     ],
 )
 def test_the_log_line_of_a_pause_has_the_given_actor_and_reason(paused: Paused, told: str) -> None:
-    assert paused.told == told
+    assert paused.description == told

@@ -3,15 +3,15 @@
 -- last step the entry is pending, and the ledger prevents a second run from writing a letter twice.
 --
 -- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys if there are no letters)
--- ARGV  group, consumer, entry id, verb (ack | keep | park | hand_back | bury: write the letters of an entry that is
+-- ARGV  group, consumer, entry id, verb (ack | keep | park | release | bury: write the letters of an entry that is
 --       no longer pending or in the stream, and that only this consumer can have handled),
 --       delete after ack (1 | 0), delay in ms,
---       delivery count to set (hand_back), why (park), the ledger to write (in it, a handler that waits has a delay in
+--       delivery count to set (release), why (park), the ledger to write (in it, a handler that waits has a delay in
 --       ms, or its due time if it waited before),
 --       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
 --       the ledger from when the entry was taken ('' for none),
 --       and for each letter: handler, number of values, names and values in turn.
--- Returns what was done: acked, kept, parked, handed_back, buried; or gone (it was no longer pending), lost (another
+-- Returns what was done: acked, kept, parked, released, buried; or gone (it was no longer pending), lost (another
 -- consumer has it: only the finished handlers were written), stale (this consumer got it again since: it was settled
 -- before), trimmed (it is no longer in the stream and cannot be delivered again: only letters were written).
 -- include: lib/letters.lua
@@ -139,9 +139,9 @@ if verb == 'park' then
 end
 restore_held(stream, group, ledger_key, WAITING, function() return redis.call('ZRANGE', due_key, 0, -1) end)
 redis.call('ZADD', due_key, string.format('%.0f', due), id)
-if verb == 'hand_back' then
+if verb == 'release' then
   redis.call('XCLAIM', stream, group, WAITING, 0, id, 'RETRYCOUNT', count, 'JUSTID')
-  return 'handed_back'
+  return 'released'
 end
 redis.call('XCLAIM', stream, group, WAITING, 0, id, 'JUSTID')
 return 'kept'
