@@ -32,7 +32,7 @@ async def use_every_feature(
     `redis` is for what others do, and for looking at what is left. `options` are the router's.
     """
     seen: list[Any] = []
-    router = make_router(client, stream=stream, dlq_stream=dlq, claim_min_idle_ms=100, block_ms=block_ms, **options)
+    router = make_router(client, stream=stream, dlq_stream=dlq, claim_min_idle_ms=1_000, block_ms=block_ms, **options)
     works = False
 
     @router.on(DvOrder)

@@ -156,12 +156,17 @@ async def test_no_read_takes_more_than_batch_size(redis: Redis) -> None:
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:
-        await asyncio.sleep(0.005)  # time for the reader to fill its room
+        if not held:
+            await eventually(lambda: _holds(redis, 4))  # the reader reads ahead
         held.append(sum((await consumers(redis)).values()))
 
     await run(router, redis, *(DvOrder() for _ in range(30)))
     # One batch may wait while another arrives, beside the one entry being handled and settlements under way.
     assert 3 < max(held) <= 3 * 3 + 1
+
+
+async def _holds(redis: Redis, at_least: int) -> bool:
+    return sum((await consumers(redis)).values()) >= at_least
 
 
 # --- several handlers -----------------------------------------------------------------------------------------------
@@ -256,13 +261,16 @@ async def test_two_groups_each_get_everything(redis: Redis) -> None:
 
 async def test_two_consumers_of_a_group_share_its_events(redis: Redis) -> None:
     seen: dict[str, list[int]] = {}
+    both = asyncio.Event()
     routers = [make_router(redis, batch_size=1) for _ in range(2)]
 
     async def handle(event: DvOrder) -> None:
         delivery = current_delivery()
         assert delivery is not None
         seen.setdefault(delivery.consumer, []).append(event.number)
-        await asyncio.sleep(0.002)
+        if len(seen) == 2:
+            both.set()
+        await both.wait()
 
     for router in routers:
         router.on(DvOrder)(handle)

@@ -113,7 +113,7 @@ async def test_a_parked_entry_is_logged(redis: Redis, caplog: pytest.LogCaptureF
 
 async def test_a_lost_lease_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
-    router = make_router(redis, consumer="w", claim_min_idle_ms=150)
+    router = make_router(redis, consumer="w", claim_min_idle_ms=1_000)
 
     @router.on(OuLogged)
     async def handle(event: OuLogged) -> None:

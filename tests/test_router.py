@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from rapids import EventEmitter, EventRouter, GroupStartPosition, RapidsError
 from rapids._core.settings import RouterSettings
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
-from tests.support import eventually
+from tests.support import SOON, eventually
 from tests.worker.helpers import (
     GROUP,
     STREAM,
@@ -281,7 +281,7 @@ async def test_cancelling_it_again_and_again_leaves_no_task_behind(redis: Redis)
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0.02)
-    await asyncio.wait([task], timeout=5)
+    await asyncio.wait([task], timeout=SOON)
 
     assert task.cancelled()
     assert [left.get_name() for left in asyncio.all_tasks() if left.get_name().startswith("rapids:")] == []

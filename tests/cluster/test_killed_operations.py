@@ -49,7 +49,7 @@ class Bulk:
     async def amid(self, happens: Callable[[], Awaitable[None]]) -> None:
         """Have something happen when some more letters were replayed, and not all."""
         enough = await self._done() + 1 + self.random.randrange(self._letters // 10)
-        await eventually(lambda: self._has_done(enough), 30, 0.001)
+        await eventually(lambda: self._has_done(enough), interval=0.001)
         await asyncio.sleep(self.random.random() * 0.02)
         assert await self._done() < self._letters
         await happens()
@@ -60,7 +60,7 @@ class Bulk:
 
     async def _operation(self) -> Operation:
         """The operation, as soon as a server that was killed or paused answers again."""
-        return await eventually(patient(lambda: self._operations.get(self._id)), 30)
+        return await eventually(patient(lambda: self._operations.get(self._id)))
 
     async def _done(self) -> int:
         return (await self._operation()).done

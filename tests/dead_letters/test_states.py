@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -252,10 +253,14 @@ async def test_after_its_retention_a_letter_is_gone(redis: Redis) -> None:
     queue = DeadLetterQueue(redis, DLQ, retention=0.05)
     letter_id = await write(redis)
     await queue.discard(letter_id)
-    await asyncio.sleep(0.1)
+    await eventually(lambda: _is_expired(redis, ARCHIVE))
     for change in ("get", "restore", "replay"):
         with pytest.raises(LetterNotFoundError):
             await getattr(queue, change)(letter_id)
+
+
+async def _is_expired(redis: Redis, key: str) -> bool:
+    return not await redis.exists(key)
 
 
 async def test_the_archive_holds_no_more_than_its_cap(redis: Redis) -> None:
@@ -287,11 +292,13 @@ async def test_letters_past_their_retention_leave_an_archive_that_still_exists(r
 
 
 async def test_a_restored_letter_outlives_its_archive_with_its_history(redis: Redis) -> None:
-    queue = DeadLetterQueue(redis, DLQ, retention=0.05)
+    queue = DeadLetterQueue(redis, DLQ)
     letter_id = await write(redis)
     await queue.discard(letter_id)
     await queue.restore(letter_id)
-    await asyncio.sleep(0.1)
+    for key in (ARCHIVE, f"{DLQ}:rapids:archived"):
+        await redis.pexpire(key, 1)
+        await eventually(partial(_is_expired, redis, key))
     letter = await queue.get(letter_id)
     assert (letter.id, letter.state) == (letter_id, "dead")
     assert [change.action for change in letter.history] == ["discarded", "restored"]

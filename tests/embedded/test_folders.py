@@ -17,7 +17,7 @@ from rapids.embedded import EmbeddedServerError, embedded_server
 from rapids.embedded.ownership import name_and_parent, runtime_folder, take_lock
 from rapids.embedded.server import find_server_binary
 from rapids.embedded.supervisor import PROCESS_IDS, SERVER_SOCKET
-from tests.support import eventually
+from tests.support import SOON, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
 
@@ -131,7 +131,7 @@ async def test_a_server_that_outlived_its_supervisor_is_used_again_and_ended_by_
     async with embedded_server(tmp_path) as server, Redis.from_url(server.url) as client:
         assert server.pid == orphan.pid
         assert await client.get("key") == b"value"
-    assert orphan.wait(5) == 0
+    assert orphan.wait(SOON) == 0
     async with embedded_server(tmp_path) as server, Redis.from_url(server.url) as client:
         assert await client.get("key") == b"value"
 
@@ -140,7 +140,7 @@ async def test_a_server_that_outlived_its_supervisor_and_users_is_ended_by_the_n
     orphan: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     async with embedded_server():
-        assert orphan.wait(5) == 0
+        assert orphan.wait(SOON) == 0
     async with embedded_server(tmp_path) as server, Redis.from_url(server.url) as client:
         assert await client.get("key") == b"value"
 

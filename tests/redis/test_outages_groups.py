@@ -121,7 +121,7 @@ async def test_entries_of_a_process_whose_leases_lapsed_are_run_by_one_consumer(
 
 
 async def test_a_group_may_be_lost_any_number_of_times(redis: Redis) -> None:
-    fleet = Fleet(redis, 3, claim_min_idle_ms=300)
+    fleet = Fleet(redis, 3)
     async with running(*fleet.routers):
         ids = await fleet.emit(*range(30))
         for _ in range(5):

@@ -142,7 +142,7 @@ class Node:
             return
         with suppress(ProcessLookupError):
             self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
         self._site.ended(self._process.pid)
         self._process = None
 

@@ -47,7 +47,7 @@ class Site:
         with suppress(BrokenPipeError):
             self._watchdog.stdin.close()
         try:
-            self._watchdog.wait(10)
+            self._watchdog.wait(60)
         finally:
             for holder in self._held:
                 holder.close()

@@ -97,7 +97,7 @@ async def test_each_handler_has_its_own_time_limit(redis: Redis) -> None:
     work = Work()
     work.hold(1)
     router = make_router(redis, concurrency=4, max_deliveries=1)
-    router.on(CoTask, name="work", timeout=0.2)(work)
+    router.on(CoTask, name="work", timeout=1.0)(work)
     async with running(router):
         await emit(redis, ("a", 0), ("b", 1), ("c", 2))
         await until_settled(redis)

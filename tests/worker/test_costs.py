@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
 from tests.redis.proxy import Proxy, proxy_to
-from tests.support import eventually
+from tests.support import SOON, eventually
 from tests.worker.helpers import STREAM, calls, fields_of, make_router, running, settled, until_settled
 
 
@@ -85,7 +85,7 @@ async def test_acknowledgements_go_out_by_themselves_while_a_read_blocks(redis: 
 
     async with running(router):
         await EventEmitter(redis, STREAM).emit(CtEvent())
-        await until_settled(redis, timeout=30)  # and not after a minute
+        await until_settled(redis, timeout=SOON)  # and not after a minute
 
 
 async def test_an_idle_router_asks_for_little(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from rapids._worker.inflight import Inflight
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
-from tests.support import eventually
+from tests.support import SOON, eventually
 from tests.worker.helpers import (
     DLQ,
     GROUP,
@@ -309,7 +309,7 @@ async def test_a_delivery_after_a_crash_is_one_more(redis: Redis, redis_address:
 @pytest.mark.parametrize("renewed", [True, False])
 async def test_an_entry_that_another_consumer_took_is_only_a_lost_lease(redis: Redis, ends: str, renewed: bool) -> None:
     taken, go_on = asyncio.Event(), asyncio.Event()
-    idle = 300 if renewed else 60_000  # whether the renewal finds out first, or the settlement
+    idle = 1_000 if renewed else 60_000  # whether the renewal finds out first, or the settlement
     router = make_router(redis, claim_min_idle_ms=idle, max_deliveries=1 if ends == "dead" else 5)
 
     @router.on(DvOrder)
@@ -499,8 +499,8 @@ async def test_an_outage_is_over_for_a_router_that_stops_in_it(build: Build) -> 
         await server.kill()
         await eventually(lambda: router.counters.total("outages") == 1)
         go_on.set()
-        await asyncio.wait_for(router.stop(), 20)
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(router.stop(), SOON)
+        await asyncio.wait_for(task, SOON)
         after = router.counters.total("outage_seconds")
         await asyncio.sleep(0.01)
         assert router.counters.total("outage_seconds") == after > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -315,12 +316,15 @@ async def test_a_handler_blocked_the_event_loop(redis: Redis, monkeypatch: pytes
         await blocked.wait()
         health = await router.health()
         assert (health.ready, health.reason) == (False, "loop_blocked"), health
-        assert "the event loop stood still for 1." in health.message
+        assert re.search(r"the event loop stood still for \d+\.\d s", health.message)
         await becomes(router, "caught_up")
 
 
 async def test_the_group_is_gone_and_cannot_be_made_again(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
     async def refused(*_: object, **__: object) -> bool:
+        tries.append(1)
         raise ResponseError("NOPERM this user has no permissions")
 
     router = a_router(redis)
@@ -330,7 +334,7 @@ async def test_the_group_is_gone_and_cannot_be_made_again(redis: Redis, monkeypa
             broken.setattr("rapids._storage.groups.recreate", refused)
             await redis.xgroup_destroy(STREAM, GROUP)
             assert (await router.health()).reason == "group_lost"
-            await asyncio.sleep(0.5)
+            await eventually(lambda: len(tries) >= 3)
             assert (await becomes(router, "group_lost")).pending is None
         await becomes(router, "caught_up")
         await redis.delete(SOURCE.replays().stream)
@@ -452,9 +456,9 @@ async def test_handlers_that_come_to_an_end_between_two_beats_are_begun(monkeypa
     monitor = LoopMonitor(cast(Any, gate), cast(Any, SimpleNamespace(is_empty=False)), cast(Any, acks))
     beating = asyncio.create_task(monitor.run())
     for _ in range(20):
+        await eventually(lambda: monitor.idle_seconds > 0)
         acks.settled_at += 1
-        await asyncio.sleep(0.02)
-        assert monitor.idle_seconds < 0.5
+        await eventually(lambda: monitor.idle_seconds == 0, interval=0)
     await eventually(lambda: monitor.idle_seconds > 0.6)
     gate.running = 1
     await eventually(lambda: monitor.idle_seconds == 0)

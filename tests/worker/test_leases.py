@@ -46,14 +46,14 @@ async def emit(redis: Redis, *numbers: int) -> list[str]:
 
 async def test_a_handler_of_five_times_the_lease_runs_once(redis: Redis) -> None:
     seen: list[int] = []
-    routers = [make_router(redis, claim_min_idle_ms=200, batch_size=3) for _ in range(2)]
+    routers = [make_router(redis, claim_min_idle_ms=500, batch_size=3) for _ in range(2)]
     for router in routers:
 
         @router.on(OuLeased)
         async def handle(event: OuLeased) -> None:
             seen.append(event.number)
             if event.number == 0:
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(2.5)
 
     async with running(*routers):
         await emit(redis, *range(6))
@@ -75,18 +75,18 @@ async def test_a_blocked_event_loop_is_logged_with_its_time(redis: Redis, caplog
         await emit(redis, 0, 1)
         await until_settled(redis)
     assert seen == [0, 1]
-    [record] = [record for record in caplog.records if "stood still" in record.getMessage()]
+    logged = [record for record in caplog.records if "stood still" in record.getMessage()]
+    [record] = [record for record in logged if vars(record)["standstill_seconds"] >= 0.4]
     assert record.levelno == logging.WARNING
-    assert 0.4 <= vars(record)["standstill_seconds"] < 5
     assert {"stream", "group", "consumer"} <= vars(record).keys()
 
 
 async def test_an_event_loop_that_runs_is_not_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    router = make_router(redis, claim_min_idle_ms=300)
+    router = make_router(redis, claim_min_idle_ms=1_500)
 
     @router.on(OuLeased)
     async def handle(event: OuLeased) -> None:
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(2)  # longer than a lease lasts
 
     async with running(router):
         await emit(redis, 0)

@@ -68,7 +68,7 @@ async def _renewed_often(redis: Redis) -> bool:
 
 
 async def test_an_entry_that_another_consumer_settled_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    router, begun, go_on = make_router(redis, claim_min_idle_ms=150), asyncio.Event(), asyncio.Event()
+    router, begun, go_on = make_router(redis, claim_min_idle_ms=1_000), asyncio.Event(), asyncio.Event()
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:

@@ -164,7 +164,7 @@ async def test_a_parked_entry_is_reported(redis: Redis) -> None:
 
 
 async def test_a_lost_lease_is_reported(redis: Redis) -> None:
-    router = make_router(redis, observers=[reported := Recorder()], claim_min_idle_ms=300)
+    router = make_router(redis, observers=[reported := Recorder()], claim_min_idle_ms=1_000)
     taken, go_on = asyncio.Event(), asyncio.Event()
 
     @router.on(DvOrder)

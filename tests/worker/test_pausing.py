@@ -224,7 +224,7 @@ async def test_entries_of_a_read_that_ends_in_a_pause_are_released(
 async def test_nothing_is_reclaimed_or_retried_during_a_pause(
     redis: Redis, control: GroupControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = Seen(redis, claim_min_idle_ms=200, redelivery_backoff=constant(0.1))
+    seen = Seen(redis, claim_min_idle_ms=500, redelivery_backoff=constant(0.1))
     seen.failing, seen.gates[1] = {1}, asyncio.Event()
     async with running(seen.router("one")):
         await emit(redis, 1)

@@ -9,7 +9,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
-from rapids import current_delivery
+from rapids import EventRouter, current_delivery
 from rapids.backoff import constant
 from tests.support import SOON, eventually
 from tests.worker.helpers import (
@@ -29,14 +29,14 @@ from tests.worker.helpers import (
 
 
 async def test_entries_never_begun_are_released_and_cost_no_delivery(redis: Redis) -> None:
-    begun, seen = asyncio.Event(), []
+    begun, go_on, seen = asyncio.Event(), asyncio.Event(), []
 
     async def handle(event: DvOrder) -> None:
         delivery = current_delivery()
         assert delivery is not None
         seen.append((event.number, delivery.deliveries))
         begun.set()
-        await asyncio.sleep(0.1)
+        await go_on.wait()
 
     first, second = make_router(redis), make_router(redis)
     for router in (first, second):
@@ -45,7 +45,10 @@ async def test_entries_never_begun_are_released_and_cost_no_delivery(redis: Redi
     await make_emitter(redis).emit([DvOrder(number=number) for number in range(20)])
     await begun.wait()
     await eventually(lambda: _holds(redis, 10))
-    await first.stop()
+    stopping = asyncio.create_task(first.stop())
+    await eventually(lambda: _is_stopping(first))
+    go_on.set()
+    await stopping
     await task
 
     assert seen == [(0, 1)]
@@ -83,13 +86,13 @@ async def test_released_entries_go_to_a_router_that_is_running(redis: Redis) -> 
 
 
 async def test_a_running_handler_may_finish(redis: Redis) -> None:
-    begun, seen = asyncio.Event(), []
+    begun, go_on, seen = asyncio.Event(), asyncio.Event(), []
     router = make_router(redis, shutdown_timeout=300)
 
     @router.on(DvOrder, name="first")
     async def first(event: DvOrder) -> None:
         begun.set()
-        await asyncio.sleep(0.2)
+        await go_on.wait()
         seen.append("first")
 
     @router.on(DvOrder, name="second")
@@ -99,6 +102,10 @@ async def test_a_running_handler_may_finish(redis: Redis) -> None:
     async with running(router):
         await make_emitter(redis).emit(DvOrder())
         await begun.wait()
+        stopping = asyncio.create_task(router.stop())
+        await eventually(lambda: _is_stopping(router))
+        go_on.set()
+        await stopping
     assert seen == ["first", "second"]
     assert await pending(redis) == []
 
@@ -247,6 +254,10 @@ async def test_waiting_entries_stay_waiting(redis: Redis) -> None:
     assert 0.45 < seen[1] - seen[0] < 1.5
     assert not await redis.exists(DLQ)
     await check_keys(redis)
+
+
+async def _is_stopping(router: EventRouter) -> bool:
+    return (await router.health()).reason == "stopping"
 
 
 async def _holds(redis: Redis, count: int) -> bool:

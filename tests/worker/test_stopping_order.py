@@ -68,7 +68,7 @@ async def commands_of(redis: Redis, done: asyncio.Event) -> list[str]:
 
 
 async def test_a_stop_makes_its_steps_in_order(redis: Redis, redis_url: str) -> None:
-    watched, listening = Watched(redis, claim_min_idle_ms=150, consumer="w"), asyncio.Event()
+    watched, listening = Watched(redis, claim_min_idle_ms=600, consumer="w"), asyncio.Event()
     task = await start(watched.router)
     await emit(redis, *range(5))
     await watched.begun.wait()
@@ -284,5 +284,5 @@ async def test_a_stop_that_is_itself_cancelled_leaves_no_task(redis: Redis) -> N
     assert stopping in tasks
     for task in tasks:
         task.cancel()
-    _, left = await asyncio.wait(tasks, timeout=5)
+    _, left = await asyncio.wait(tasks, timeout=SOON)
     assert left == set()
