@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from rapids import EventRouter
+from rapids._core.outages import Outages
 from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import proxy_to
 from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes
@@ -21,6 +23,7 @@ from tests.worker.helpers import (
     GROUP,
     STREAM,
     DvOrder,
+    calls,
     check_keys,
     everywhere,
     letters,
@@ -106,14 +109,22 @@ async def test_failing_handlers_are_settled_despite_outages(redis: Redis) -> Non
 
 
 async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
-    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
+    failures = Counter[str]()
+    really_failed = Outages.failed
+
+    def failed(self: Outages, operation: str, error: Exception) -> None:
+        failures[operation] += 1
+        really_failed(self, operation, error)
+
+    monkeypatch.setattr(Outages, "failed", failed)
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
         with caplog.at_level(logging.WARNING, "rapids"):
             async with running(collecting(through, seen, claim_min_idle_ms=60_000)):
                 await proxy.refuse()
-                await asyncio.sleep(1.3)  # so long that every task has met it
+                await eventually(lambda: min(failures["reading"], failures["reclaiming"]) >= 2)
                 await make_emitter(redis).emit(DvOrder(number=1))
                 assert seen == []
                 await proxy.accept()
@@ -126,9 +137,10 @@ async def test_an_outage_is_logged_when_it_starts_and_when_it_ends(
 
 async def test_a_router_stops_during_an_outage(redis_url: str) -> None:
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
-        async with running(collecting(through, [], shutdown_timeout=300)):
+        router = collecting(through, [], shutdown_timeout=300)
+        async with running(router):
             await proxy.refuse()
-            await asyncio.sleep(0.2)
+            await eventually(lambda: router.counters.total("outages") == 1)
             started = time.monotonic()
         assert time.monotonic() - started < SOON
 
@@ -174,7 +186,7 @@ async def test_a_flushed_stream_starts_from_its_beginning_again(redis: Redis) ->
 async def test_a_group_is_destroyed_while_a_handler_runs(redis: Redis) -> None:
     """The handler is not run a second time beside itself, and what it settles is no trouble."""
     seen: list[int] = []
-    router, go_on = make_router(redis, block_ms=100, claim_min_idle_ms=200), asyncio.Event()
+    router, go_on = make_router(redis, block_ms=100, claim_min_idle_ms=600), asyncio.Event()
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:
@@ -188,12 +200,17 @@ async def test_a_group_is_destroyed_while_a_handler_runs(redis: Redis) -> None:
         await redis.xgroup_destroy(STREAM, GROUP)
         await eventually(lambda: _has_group(redis))
         await make_emitter(redis).emit(DvOrder(number=3))
-        await asyncio.sleep(0.5)
+        before = (await calls(redis))["xclaim"]
+        await eventually(lambda: _has_claimed(redis, before + 3))  # its lease is renewed
         go_on.set()
         await eventually(lambda: {2, 3} <= set(seen))
         await until_settled(redis)
     assert seen == [1, 2, 3]
     await check_keys(redis)
+
+
+async def _has_claimed(redis: Redis, times: int) -> bool:
+    return (await calls(redis))["xclaim"] >= times
 
 
 async def _has_group(redis: Redis) -> bool:
