@@ -244,8 +244,10 @@ async def claim(
     holds is left to that process.
     """
     keys = (source.stream, source.ledger, source.due, source.parked)
-    names = "" if names_of is None else names_of.consumer("")
-    arguments = (source.group, consumer, min_idle_ms, due, due + TIES, names, *ids)
+    options = scripts.options(
+        min_idle=min_idle_ms, due=due, look=due + TIES, names="" if names_of is None else names_of.consumer("")
+    )
+    arguments = (source.group, consumer, options, *ids)
     taken, ghosts, wait, now = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
     entries = [RawEntry(source, entry_id, fields, count, ledger, now) for entry_id, fields, count, ledger in taken]
     return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait))
@@ -253,7 +255,8 @@ async def claim(
 
 async def drop_ghost(commands: Commands, source: Source, entry_id: bytes) -> Sequence[bytes] | None:
     """Acknowledge a trimmed entry and forget its ledger. If the entry exists after all, only return its fields."""
-    call_ = ((source.stream, source.ledger, source.due), (source.group, entry_id))
+    keys = (source.stream, source.ledger, source.due, source.parked)
+    call_ = (keys, (source.group, entry_id))
     return checked((await run(commands, scripts.load("drop_ghost"), [call_]))[0])
 
 

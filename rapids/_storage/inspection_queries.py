@@ -164,9 +164,14 @@ async def groups(
     commands: Commands, source: Source, *, names_of: Source, start: bytes = b"", most: int = 1
 ) -> GroupRows:
     """The source's group or, if that is empty, at most `most` groups from the name `start` on."""
-    due, replays = Source(source.stream, "").due, replay_stream(source.stream, "")
-    names = consumers_by_group(names_of.stream)
-    arguments = (source.group, start, most, COUNTED, due, replays, names)
+    options = scripts.options(
+        most=most,
+        counted=COUNTED,
+        due=Source(source.stream, "").due,
+        replays=replay_stream(source.stream, ""),
+        names=consumers_by_group(names_of.stream),
+    )
+    arguments = (source.group, start, options)
     now, length, first, last, rows, more = await _run(commands, "inspect_groups", (source.stream,), arguments)
     return GroupRows(now, length, first, last, [GroupRow(*row) for row in rows], more == 1)
 
@@ -175,7 +180,7 @@ async def consumers(
     commands: Commands, source: Source, *, names_of: Source, start: bytes = b"", most: int
 ) -> ConsumerRows:
     """At most `most` consumers of a group from the name `start` on."""
-    arguments = (source.group, start, most, names_of.consumer(""))
+    arguments = (source.group, start, scripts.options(most=most, names=names_of.consumer("")))
     now, rows, more = await _run(commands, "inspect_consumers", (source.stream,), arguments)
     return ConsumerRows(now, [ConsumerRow(*row) for row in rows], more == 1)
 
@@ -192,8 +197,8 @@ async def pending(
 ) -> PendingRows:
     """At most `most` pending entries from the id `start` to the id `until`, by default the stream's last id."""
     keys = (source.stream, source.ledger, source.due, source.parked)
-    arguments = (source.group, start, until, most, consumer, names_of.consumer(""))
-    now, end, rows = await _run(commands, "inspect_pending", keys, arguments)
+    options = scripts.options(start=start, end_=until, most=most, names=names_of.consumer(""))
+    now, end, rows = await _run(commands, "inspect_pending", keys, (source.group, consumer, options))
     return PendingRows(now, end, [PendingRow(*row) for row in rows])
 
 
@@ -202,7 +207,8 @@ async def waiting(
 ) -> WaitingRows:
     """At most `most` waiting entries, by due time, after the one with this score and id, up to the score `until`."""
     keys = (source.stream, source.ledger, source.due)
-    now, end, rows, more = await _run(commands, "inspect_waiting", keys, (source.group, *after, until, most))
+    options = scripts.options(after=after, latest=until, most=most)
+    now, end, rows, more = await _run(commands, "inspect_waiting", keys, (source.group, options))
     return WaitingRows(now, end, [WaitingRow(*row) for row in rows], more == 1)
 
 
@@ -253,11 +259,17 @@ async def look(
 ) -> Looked:
     """Read up to `most` entries, from the id `start` (after it, if it begins with `(`) back to `oldest`."""
     names = READ[kind]
-    wanted = [part for pair in names.items() for part in pair]
-    limits = (min(most, MOST_ENTRIES), MOST_BYTES, MOST_SENT_BACK)
-    arguments = (start, oldest, correlation_id, *limits, len(names), *wanted, *entry_ids)
-    [reply] = await run(commands, scripts.load("trace_entries"), [((stream,), arguments)])
-    now, looked, newest, last, ended, first, rows = checked(reply)
+    options = scripts.options(
+        start=start,
+        oldest=oldest,
+        most=min(most, MOST_ENTRIES),
+        most_bytes=MOST_BYTES,
+        most_sent=MOST_SENT_BACK,
+        names=[(name.decode(), longest) for name, longest in names.items()],
+        entries=entry_ids,
+    )
+    reply = await _run(commands, "trace_entries", (stream,), (correlation_id, options))
+    now, looked, newest, last, ended, first, rows = reply
     found: list[Found] = []
     for entry_id, values, sizes in rows:
         named = {name: value for name, value in zip(names, values, strict=True) if value is not None}
@@ -273,9 +285,15 @@ async def group_traces(
     `names_of` is the stream whose keys hold the consumers' names: for a replay stream, the stream that it belongs to.
     """
     of_any = Source(stream, "")
-    keys = (of_any.ledger, of_any.due, of_any.parked, consumers_by_group(names_of))
-    [reply] = await run(commands, scripts.load("trace_groups"), [((stream,), (MOST_GROUPS, *keys, *entry_ids))])
-    rows, more = checked(reply)
+    options = scripts.options(
+        most=MOST_GROUPS,
+        entries=entry_ids,
+        ledger=of_any.ledger,
+        due=of_any.due,
+        parked=of_any.parked,
+        names=consumers_by_group(names_of),
+    )
+    rows, more = await _run(commands, "trace_groups", (stream,), (options,))
     traced: list[GroupTrace] = []
     for name, entries in rows:
         states = {

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
+
+import orjson
 
 from rapids._storage.keys import IN_SCRIPTS
 
-__all__ = ["Script", "assemble", "load"]
+__all__ = ["Script", "assemble", "load", "options"]
 
 _INCLUDE = re.compile(r"-- include: (lib/\w+\.lua)")
 """A line that includes the text of another file. A file that is included twice appears once, at its first place."""
@@ -43,6 +46,11 @@ class Script:
 def load(name: str) -> Script:
     """The script in `<name>.lua`. Raises `ValueError` for an include line that names no file of `lib/`."""
     return assemble(f"{name}.lua", _text(f"{name}.lua"))
+
+
+def options(**values: Any) -> bytes:
+    """Named options of a script, as one argument: what JSON can hold. Names that may be any bytes are arguments."""
+    return orjson.dumps(values)
 
 
 def assemble(file: str, text: str) -> Script:

@@ -3,17 +3,18 @@
 -- process has it: that process may hold the only copy of its fields, and releases it itself.
 --
 -- KEYS  stream, ledger, due, parked
--- ARGV  group, consumer, least idle time in ms of a named entry (0: it must still be this consumer's own),
---       how many due entries to take at most, from how many of them to choose the oldest (at least as many), the prefix
---       of the keys by which living processes hold consumer names ('': ignore them), then ids
+-- ARGV  group, consumer, options as JSON, then ids of the named entries. The options:
+--       `min_idle`: least idle time in ms of a named entry (0: it must still be this consumer's own);
+--       `due`: how many due entries to take at most; `look`: from how many of them to choose the oldest;
+--       `names`: the prefix of the keys by which living processes hold consumer names ('': ignore them)
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
 -- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
 -- include: lib/time.lua
 -- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, consumer, min_idle, room, look = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local names = ARGV[6]
+local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+local min_idle, names = options.min_idle, options.names
 local now = server_ms()
 local taken, ghosts = {}, {}
 
@@ -35,7 +36,7 @@ local function take(id, count, owner)
   taken[#taken + 1] = {id, found[1][2], count + 1, redis.call('HGET', ledger_key, id)}
 end
 
-for i = 7, #ARGV do
+for i = 4, #ARGV do
   local id = ARGV[i]
   local entry = pending_of(stream, group, id)
   if entry and entry[3] >= min_idle and (min_idle > 0 or entry[2] == consumer) and entry[2] ~= PARKED
@@ -56,11 +57,11 @@ local function was_settled(id)
   return false
 end
 
-if room > 0 then
-  local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, look)
+if options.due > 0 then
+  local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, options.look)
   -- Entries due in the same millisecond are in text order, in which 1-10 comes before 1-9.
   table.sort(due, is_before)
-  for i = 1, math.min(room, #due) do
+  for i = 1, math.min(options.due, #due) do
     local id = due[i]
     local entry = pending_of(stream, group, id)
     if not entry and was_settled(id) then

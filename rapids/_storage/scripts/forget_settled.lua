@@ -18,8 +18,7 @@ for i = 2, #ARGV do
   local waits = redis.call('ZSCORE', due_key, id)
   local is_parked = redis.call('HEXISTS', parked_key, id) == 1 and not holding[PARKED]
   if not is_pending and not waits and not is_parked then
-    redis.call('HDEL', ledger_key, id)
-    redis.call('HDEL', parked_key, id)
+    forget(ledger_key, due_key, parked_key, id)
     forgotten[#forgotten + 1] = id
   end
 end

@@ -4,7 +4,7 @@
 -- ARGV  group
 -- Returns {last id, last delivered id, whether there is more to read (1 | 0), pending, waiting, actor, reason, since in
 -- ms}; nothing if a stream or its group is gone.
--- include: lib/fields.lua
+-- include: lib/last_id.lua
 
 local function group_of(stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
@@ -28,6 +28,5 @@ local main, replay = group_of(KEYS[1]), group_of(KEYS[2])
 if not main or not replay then return false end
 local more = (has_more(KEYS[1], main) or has_more(KEYS[2], replay)) and 1 or 0
 local waiting = redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[4])
-local last = fields(redis.call('XINFO', 'STREAM', KEYS[1]))['last-generated-id']
 local paused = redis.call('HMGET', KEYS[5], 'actor', 'reason', 'since_ms')
-return {last, main['last-delivered-id'], more, main.pending + replay.pending, waiting, paused[1], paused[2], paused[3]}
+return {last_id_of(KEYS[1]), main['last-delivered-id'], more, main.pending + replay.pending, waiting, paused[1], paused[2], paused[3]}

@@ -1,18 +1,17 @@
 -- How far the groups of a stream are, by name.
 --
 -- KEYS  stream
--- ARGV  the only group to return, or '' for all, the name to begin at, how many groups at most,
---       how many undelivered entries to count if the server does not know the lag,
---       and the prefixes of these keys: when entries are due, replay streams (both before the group's name), and
---       names of consumers (before group, colon, name)
+-- ARGV  the only group to return, or '' for all, the name to begin at, and options as JSON:
+--       `most` groups; `counted`: how many undelivered entries to count if the server does not know the lag;
+--       the prefixes of keys: `due` and `replays` (replay streams), both before the group's name, and `names` of
+--       consumers (before group, colon, name)
 -- Returns {now in ms, length, first id, last id, groups, more (1 | 0)}; an id is false if there is no entry. A group is
 -- {name, last delivered id, entries read or false, lag or false, undelivered entries counted, the first of them or
 -- false, pending, waiting ones of these, parked ones of these, the oldest of the other pending ones or false, due
 -- entries, entries to replay, consumers, living consumers}.
 -- include: lib/time.lua
 -- include: lib/names.lua
-local stream, only, from, most, counted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local due, replay, names = ARGV[5], ARGV[6], ARGV[7]
+local stream, only, from, options = KEYS[1], ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local looked_at, enough = 0, 2000 -- consumers: the server does nothing else during a script
 
 -- include: lib/fields.lua
@@ -42,17 +41,17 @@ local function seen(is)
     held_by[consumer.name] = consumer.pending
     consumers[#consumers + 1] = consumer
     looked_at = looked_at + 1
-    living = living + redis.call('EXISTS', names .. is.name .. ':' .. consumer.name)
+    living = living + redis.call('EXISTS', options.names .. is.name .. ':' .. consumer.name)
   end
   local ours = (held_by[WAITING] and 1 or 0) + (held_by[PARKED] and 1 or 0)
-  local count = is.lag and 1 or counted
+  local count = is.lag and 1 or options.counted
   -- Nothing comes after the highest possible id, and a query for it is an error.
   local next_ = redis.pcall('XRANGE', stream, '(' .. is['last-delivered-id'], '+', 'COUNT', count)
   return {
     is.name, is['last-delivered-id'], is['entries-read'] or false, is.lag or false, #next_,
     next_[1] and next_[1][1] or false, is.pending, held_by[WAITING] or 0, held_by[PARKED] or 0,
-    oldest_but_parked(is.name, consumers), redis.call('ZCARD', due .. is.name),
-    redis.call('XLEN', replay .. is.name), #consumers - ours, living,
+    oldest_but_parked(is.name, consumers), redis.call('ZCARD', options.due .. is.name),
+    redis.call('XLEN', options.replays .. is.name), #consumers - ours, living,
   }
 end
 
@@ -62,7 +61,7 @@ local groups, more = {}, 0
 for _, row in ipairs(rows) do
   local is = fields(row)
   if only == is.name or (only == '' and not is_below(is.name, from)) then
-    if #groups == most or looked_at >= enough then
+    if #groups == options.most or looked_at >= enough then
       more = 1
       break
     end

@@ -1,20 +1,21 @@
 -- Pending entries of a group, in the order of their ids.
 --
 -- KEYS  stream, ledger, due, parked
--- ARGV  group, the id to begin at, the id to end at ('' for the stream's last id), how many at most,
---       the only consumer to return ('' for all), the prefix of the keys for names of consumers
+-- ARGV  group, the only consumer to return ('' for all), and options as JSON:
+--       `start`: the id to begin at; `end_`: the id to end at ('' for the stream's last id); `most` entries;
+--       `names`: the prefix of the keys for names of consumers
 -- Returns {now in ms, the id to end at, entries}. An entry is {id, consumer, idle in ms, delivery count, ledger or
 -- false, when it is due in ms or false, why it is parked or false, whether its consumer lives (1 | 0)}.
 -- include: lib/time.lua
 -- include: lib/names.lua
 -- include: lib/last_id.lua
 local stream, ledger, due, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, from, until_, most, consumer, names = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 
 local info = redis.pcall('XINFO', 'STREAM', stream)
 if info.err then return info end
-if until_ == '' then until_ = last_id_of(stream) end
-local command = {'XPENDING', stream, group, from, until_, most}
+local end_ = options.end_ ~= '' and options.end_ or last_id_of(stream)
+local command = {'XPENDING', stream, group, options.start, end_, options.most}
 if consumer ~= '' then command[#command + 1] = consumer end
 local rows = redis.pcall(unpack(command))
 if rows.err then return rows end
@@ -22,11 +23,11 @@ if rows.err then return rows end
 local entries, lives = {}, {}
 for _, row in ipairs(rows) do
   local id, name = row[1], row[2]
-  if not lives[name] then lives[name] = redis.call('EXISTS', names .. name) end
+  if not lives[name] then lives[name] = redis.call('EXISTS', options.names .. name) end
   entries[#entries + 1] = {
     id, name, row[3], row[4], redis.call('HGET', ledger, id),
     name == WAITING and redis.call('ZSCORE', due, id),
     name == PARKED and redis.call('HGET', parked, id), lives[name],
   }
 end
-return {server_ms(), until_, entries}
+return {server_ms(), end_, entries}

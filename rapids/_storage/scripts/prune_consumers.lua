@@ -4,11 +4,11 @@
 -- KEYS  stream, then for each consumer the key by which a living process holds its name
 -- ARGV  group, least idle time in ms, then the consumers' names
 -- Returns the names removed.
+-- include: lib/fields.lua
 local stream, group, silence = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local gone, removed = {}, {}
 for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-  local consumer = {}
-  for i = 1, #row, 2 do consumer[row[i]] = row[i + 1] end
+  local consumer = fields(row)
   gone[consumer.name] = consumer.pending == 0 and consumer.idle >= silence
 end
 for i = 3, #ARGV do

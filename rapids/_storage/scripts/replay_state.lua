@@ -5,6 +5,7 @@
 -- Returns 'undelivered', 'pending', 'gone' (it is deleted when it is settled), or 'unknown' if the stream or the group
 -- no longer exists.
 -- include: lib/entry_id.lua
+-- include: lib/last_id.lua
 local stream, group, id = KEYS[1], ARGV[1], ARGV[2]
 local rows = redis.pcall('XRANGE', stream, id, id)
 if rows.err then return 'unknown' end
@@ -12,9 +13,4 @@ if #rows > 0 then
   local pending = redis.pcall('XPENDING', stream, group, id, id, 1)
   return not pending.err and #pending > 0 and 'pending' or 'undelivered'
 end
-if redis.call('EXISTS', stream) == 0 then return 'unknown' end
-local info = redis.call('XINFO', 'STREAM', stream)
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' and is_before(info[i + 1], id) then return 'unknown' end
-end
-return 'gone'
+return is_before(last_id_of(stream), id) and 'unknown' or 'gone'

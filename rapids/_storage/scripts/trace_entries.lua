@@ -1,21 +1,22 @@
 -- Search for the entries of one correlation id, newest first. Only these are returned.
 --
 -- KEYS  stream
--- ARGV  the id to begin at ('(' before it: after it), the oldest id to read, the correlation id,
---       how many entries to read, how many bytes of them, how many bytes to return, number of names to return,
---       these names, each with the maximum bytes of its value, then ids of entries: letters of these are returned too
+-- ARGV  the correlation id, and options as JSON:
+--       `start`: the id to begin at ('(' before it: after it); `oldest`: the oldest id to read;
+--       `most` entries and `most_bytes` of them to read; `most_sent` bytes to return;
+--       `names`: each name to return, with the maximum bytes of its value;
+--       `entries`: ids of entries; letters of these are returned too
 -- The limits in bytes may be exceeded by a few entries. An entry without a correlation id has its own event id as one:
 -- its handlers pass that on to what they emit.
 -- Returns {now in ms, entries read, the first and the last of them or false, whether the range ended (1 | 0), the
 -- stream's oldest entry or false, found}. A found entry is {id, values, lengths of the values}, in the order of the
 -- names; a missing value is false.
 -- include: lib/time.lua
-local stream, from, oldest, wanted = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
-local most, most_bytes, most_back, names = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local of_entries = {}
-for i = 8 + 2 * names, #ARGV do of_entries[ARGV[i]] = true end
+local stream, wanted, options = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
+local from, of_entries = options.start, {}
+for _, id in ipairs(options.entries) do of_entries[id] = true end
 
-local looked, bytes, back, ended, newest, last, found = 0, 0, 0, 0, false, false, {}
+local looked, bytes, sent, ended, newest, last, found = 0, 0, 0, 0, false, false, {}
 
 local function first_values(flat)
   local values = {}
@@ -28,19 +29,19 @@ end
 
 local function add(id, of)
   local values, lengths = {}, {}
-  for i = 1, names do
-    local value, longest = of[ARGV[6 + 2 * i]] or false, tonumber(ARGV[7 + 2 * i])
+  for i, name in ipairs(options.names) do
+    local value = of[name[1]] or false
     lengths[i] = value and #value or 0
-    values[i] = value and string.sub(value, 1, longest)
-    back = back + (value and #values[i] or 0)
+    values[i] = value and string.sub(value, 1, name[2])
+    sent = sent + (value and #values[i] or 0)
   end
   found[#found + 1] = {id, values, lengths}
 end
 
 local step = 4 -- until the size of entries is known
-while looked < most and bytes < most_bytes and back < most_back and ended == 0 do
-  local count = math.min(step, most - looked)
-  local rows, before = redis.call('XREVRANGE', stream, from, oldest, 'COUNT', count), bytes
+while looked < options.most and bytes < options.most_bytes and sent < options.most_sent and ended == 0 do
+  local count = math.min(step, options.most - looked)
+  local rows, before = redis.call('XREVRANGE', stream, from, options.oldest, 'COUNT', count), bytes
   for _, row in ipairs(rows) do
     local of = first_values(row[2])
     local correlation = of.correlation_id

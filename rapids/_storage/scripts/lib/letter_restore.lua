@@ -11,17 +11,17 @@ local function bring_back(keys, row, maxlen, change, before, now)
   local changes = changes_in(history)
   local last = changes[#changes]
   if type(last) ~= 'table' or last.action ~= 'discarded' then return nil end
-  local entry_id, fields = next_letter_id(before, now), {}
+  local entry_id, stored = next_letter_id(before, now), {}
   change.entry_id = entry_id
   for i = 1, #letter, 2 do
     if letter[i] ~= 'letter_id' and letter[i] ~= HISTORY and letter[i] ~= LETTER then
-      fields[#fields + 1] = letter[i]; fields[#fields + 1] = letter[i + 1]
+      stored[#stored + 1] = letter[i]; stored[#stored + 1] = letter[i + 1]
     end
   end
   -- Letters of other versions have only the id of their first entry; forged letters claim another letter's id.
-  fields[#fields + 1] = 'letter_id'; fields[#fields + 1] = letter_id
-  fields[#fields + 1] = HISTORY; fields[#fields + 1] = changed(history, change)
-  write_letter(keys.dlq, keys.index, maxlen, entry_id, before, fields)
+  stored[#stored + 1] = 'letter_id'; stored[#stored + 1] = letter_id
+  stored[#stored + 1] = HISTORY; stored[#stored + 1] = changed(history, change)
+  write_letter(keys.dlq, keys.index, maxlen, entry_id, before, stored)
   take_out(keys.archive, keys.archived, tonumber(string.match(row[1], '^%d+')), letter_id)
   redis.call('ZADD', keys.restored, string.match(entry_id, '^%d+'), letter_id)
   return entry_id
