@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
 from rapids._storage.keys import letters_archive, letters_archived, letters_failed_again
-from rapids._wire.trace_fields import HISTORY, LETTER_ID
+from rapids._wire.entry_format import pairs
+from rapids._wire.letter_format import HISTORY, LETTER_ID
 
 __all__ = [
-    "HISTORY",
     "Archived",
     "ReplayState",
     "failed_again",
@@ -36,14 +36,9 @@ class Archived:
 
     @classmethod
     def of(cls, row: Reply) -> "Archived":
-        named = dict(zip(row[1][::2], row[1][1::2], strict=True))
-        own = [
-            part
-            for name, value in zip(row[1][::2], row[1][1::2], strict=True)
-            if name not in (HISTORY, LETTER_ID)
-            for part in (name, value)
-        ]
-        return cls(row[0].decode(), named.get(LETTER_ID, b"").decode(errors="replace"), own, named.get(HISTORY, b"[]"))
+        added = dict(pairs(row[1]))  # the last ones, which Rapids wrote
+        own = [part for pair in pairs(row[1]) if pair[0] not in (HISTORY, LETTER_ID) for part in pair]
+        return cls(row[0].decode(), added.get(LETTER_ID, b"").decode(errors="replace"), own, added.get(HISTORY, b"[]"))
 
 
 async def read(commands: Commands, dlq: str, letter_id: str) -> Archived | None:

@@ -6,6 +6,7 @@ from redis.exceptions import ResponseError
 
 from rapids._storage.client.connections import Commands, call, checked
 from rapids._storage.keys import letters_restored
+from rapids._wire.letter_format import claimed_id
 
 __all__ = ["find_restored", "first", "last", "length", "origin", "read_letter", "restored_at", "several"]
 
@@ -63,7 +64,7 @@ async def find_restored(commands: Commands, dlq: str, letter_id: str) -> tuple[s
     while True:
         rows = await call(commands, "XRANGE", dlq, first, at, "COUNT", RESTORED_PAGE)
         for entry_id, fields in rows:
-            if dict(zip(fields[::2], fields[1::2], strict=True)).get(b"letter_id") == letter_id.encode():
+            if claimed_id(fields) == letter_id.encode():
                 return entry_id.decode(), fields
         if len(rows) < RESTORED_PAGE:
             return None

@@ -22,6 +22,7 @@ __all__ = [
     "Fields",
     "Replay",
     "StoredEvent",
+    "data_in",
     "decode",
     "decode_regular",
     "describe",
@@ -139,6 +140,11 @@ def replay_in(values: Mapping[bytes, bytes]) -> Replay:
         count=int(count) if count.isdigit() and len(count) < 10 else 1,
         original_entry_id=values.get(b"original_msg_id", b"").decode(errors="replace"),
     )
+
+
+def data_in(fields: Fields) -> bytes:
+    """The event's own data in an entry; empty if it has none."""
+    return dict(pairs(fields)).get(b"data", b"")
 
 
 def event_type_in(fields: Fields) -> str | None:

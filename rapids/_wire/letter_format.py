@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypedDict
 
 from rapids._core.attempt_log import AttemptLog
 from rapids._core.entry_id import moment_or_last, time_of
@@ -12,16 +13,27 @@ from rapids._wire.fingerprints import netstrings, unpack_netstrings
 from rapids.exceptions import DeserializationError
 
 __all__ = [
+    "HISTORY",
+    "LETTER_ID",
     "LetterRead",
+    "LetterValues",
     "Origin",
+    "claimed_id",
     "completed",
+    "history_of",
     "is_complete",
+    "letter_values",
     "original_fields",
     "replay_fields",
     "taken_apart",
     "with_data",
     "write_letter",
 ]
+
+HISTORY = b"rapids:history"
+"""What was done to a letter, as JSON: a field of archived and of restored letters."""
+LETTER_ID = b"rapids:letter_id"
+"""The letter's own id: a field of archived letters."""
 
 _OPTIONAL_EVENT_FIELDS = (b"traceparent",)
 _REPLAY_FIELDS = (b"replay_handler", b"replay_of", b"replay_count", b"original_msg_id")
@@ -186,6 +198,72 @@ class LetterRead:
         except ValueError:
             return None
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class LetterValues(TypedDict):
+    """The values of a letter's fields, by the names that they have in `DeadLetter`."""
+
+    stream: str
+    group: str
+    handler: str
+    entry_id: str
+    reason: str
+    error: str
+    error_type: str
+    traceback: str
+    deliveries: int
+    consumer: str
+    failed_at: datetime | None
+    event_type: str
+    data: bytes
+    event_id: str
+    timestamp: str
+    correlation_id: str
+    causation_id: str
+    metadata: bytes
+    schema_version: str
+    replay_of: str | None
+    replay_count: int
+    position: str
+
+
+def letter_values(fields: Fields) -> LetterValues:
+    """The values of a letter of this version or another. What it lacks is empty."""
+    read = LetterRead.of(fields)
+    return LetterValues(
+        stream=read.text(b"original_stream"),
+        group=read.text(b"original_group"),
+        handler=read.text(b"handler"),
+        entry_id=read.text(b"original_msg_id"),
+        reason=read.text(b"reason"),
+        error=read.text(b"error"),
+        error_type=read.text(b"error_type"),
+        traceback=read.text(b"traceback"),
+        deliveries=read.number(b"deliveries"),
+        consumer=read.text(b"consumer"),
+        failed_at=read.moment(b"failed_at"),
+        event_type=read.text(b"event_type"),
+        data=read.values.get(b"data", b""),
+        event_id=read.text(b"id"),
+        timestamp=read.text(b"timestamp"),
+        correlation_id=read.text(b"correlation_id"),
+        causation_id=read.text(b"causation_id"),
+        metadata=read.values.get(b"metadata", b""),
+        schema_version=read.text(b"schema_version"),
+        replay_of=read.text(b"replay_of") or None,
+        replay_count=read.number(b"replay_count"),
+        position=read.text(b"position"),
+    )
+
+
+def claimed_id(fields: Fields) -> bytes:
+    """The id that a letter claims to have; empty for none. It may be another letter's."""
+    return _first_values(fields).get(b"letter_id", b"")
+
+
+def history_of(fields: Fields) -> bytes:
+    """What was done to a restored letter, as it is stored with it."""
+    return _first_values(fields).get(HISTORY, b"")
 
 
 def _first_values(fields: Fields) -> dict[bytes, bytes]:

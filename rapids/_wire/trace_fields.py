@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rapids._wire.entry_format import EVENT_FIELDS, Fields, Replay, replay_in
+from rapids._wire.letter_format import HISTORY, LETTER_ID
 
-__all__ = ["HISTORY", "LETTER_ID", "READ", "EventFields", "Found", "TraceKind"]
+__all__ = ["READ", "EventFields", "Found", "TraceKind"]
 
 TraceKind: TypeAlias = Literal["events", "replays", "letters", "archive"]
-
-HISTORY = b"rapids:history"
-"""What was done to an archived or restored letter, as JSON."""
-LETTER_ID = b"rapids:letter_id"
-"""The id of an archived letter."""
 
 _SHORT, _PAYLOAD = 1_024, 64 * 1_024
 _EVENT = {name: _PAYLOAD if name in (b"data", b"metadata") else _SHORT for name in EVENT_FIELDS}

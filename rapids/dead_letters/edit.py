@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from rapids._core.json_schema import with_json_schema
-from rapids._wire.entry_format import Fields, StoredEvent, describe, event_type_in, pairs, reserved_names, validated
+from rapids._wire.entry_format import Fields, StoredEvent, data_in, describe, event_type_in, reserved_names, validated
 from rapids._wire.letter_format import original_fields, with_data
 from rapids.dead_letters.parse_check import problems_in
 from rapids.events import BaseEvent, get_event_class
@@ -217,7 +217,7 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
     if cls is None:
         message = "this process has no class for the event's type, so nothing can tell whether other data are valid"
         raise _refused(event_type, [ParseProblem((), message, "unknown_type")])
-    stored = _read(dict(pairs(before)).get(b"data", b""))
+    stored = _read(data_in(before))
     raw = _written(event_type, change)
     if patch is not None:
         raw = _written(event_type, _patched(event_type, stored, from_json(raw)))

@@ -16,7 +16,7 @@ from rapids._storage.archive import Archived
 from rapids._storage.client.connections import Commands
 from rapids._wire.entry_format import Fields
 from rapids._wire.fingerprints import fingerprint_name
-from rapids._wire.letter_format import LetterRead
+from rapids._wire.letter_format import LetterRead, claimed_id, letter_values
 from rapids.dead_letters.edit import Difference, read_differences
 from rapids.dead_letters.parse_check import ParseCheck, check_parsing
 
@@ -179,34 +179,12 @@ class DeadLetter:
     @classmethod
     def read(cls, letter_id: str, fields: Fields, history: Sequence[LetterChange] = ()) -> "DeadLetter":
         """A letter from its fields, of this version or another. What they say of its id is not taken on trust."""
-        read = LetterRead.of(fields)
         return cls(
             id=letter_id,
             state=_STATE_AFTER.get(history[-1].action, "dead") if history else "dead",
-            stream=read.text(b"original_stream"),
-            group=read.text(b"original_group"),
-            handler=read.text(b"handler"),
-            entry_id=read.text(b"original_msg_id"),
-            reason=read.text(b"reason"),
-            error=read.text(b"error"),
-            error_type=read.text(b"error_type"),
-            traceback=read.text(b"traceback"),
-            deliveries=read.number(b"deliveries"),
-            consumer=read.text(b"consumer"),
-            failed_at=read.moment(b"failed_at"),
-            event_type=read.text(b"event_type"),
-            data=read.values.get(b"data", b""),
-            event_id=read.text(b"id"),
-            timestamp=read.text(b"timestamp"),
-            correlation_id=read.text(b"correlation_id"),
-            causation_id=read.text(b"causation_id"),
-            metadata=read.values.get(b"metadata", b""),
-            schema_version=read.text(b"schema_version"),
-            replay_of=read.text(b"replay_of") or None,
-            replay_count=read.number(b"replay_count"),
             history=tuple(history),
-            position=read.text(b"position"),
             stored=fields,
+            **letter_values(fields),
         )
 
 
@@ -242,7 +220,7 @@ async def read_letters(
     commands: Commands, dlq: str, rows: Sequence[tuple[bytes, Fields]]
 ) -> Sequence[tuple[str, DeadLetter]]:
     """Letters with their entry ids. A letter's id is its entry's, unless it was restored under a new one."""
-    claimed = [LetterRead.of(fields).values.get(b"letter_id", b"") for _, fields in rows]
+    claimed = [claimed_id(fields) for _, fields in rows]
     foreign = {claim for (entry_id, _), claim in zip(rows, claimed, strict=True) if claim not in (b"", entry_id)}
     restored: dict[bytes, int | None] = {}
     if foreign:

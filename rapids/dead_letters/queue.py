@@ -15,7 +15,7 @@ from rapids._storage import archive, letter_index, letters
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.letter_moves import Append, Bounds
 from rapids._wire.entry_format import Fields
-from rapids._wire.letter_format import LetterRead
+from rapids._wire.letter_format import history_of
 from rapids.dead_letters.causes import Causes, QueueStats, causes_of, stats_of
 from rapids.dead_letters.edit import edited
 from rapids.dead_letters.letter import (
@@ -246,7 +246,7 @@ class DeadLetterQueue:
         restored = await letters.find_restored(self._commands, self.stream, letter_id)
         if restored is not None:
             entry_id, fields = restored
-            history = read_history(LetterRead.of(fields).values.get(archive.HISTORY, b""))
+            history = read_history(history_of(fields))
             return entry_id, DeadLetter.read(letter_id, fields, history), fields
         archived = await archive.read(self._commands, self.stream, letter_id)
         if archived is None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from rapids._core.checks import instance
 from rapids._core.entry_id import FIRST_ID, LAST_ID, is_before, milliseconds, order, previous_id
@@ -146,8 +147,7 @@ class Count:
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A letter that was looked at."""
 
     place: str
@@ -174,7 +174,7 @@ class Batch:
         return tuple(one.place for one in self.found)
 
 
-FIRST_STEP, MAX_STEP = 5, 500
+FIRST_STEP, MAX_STEP = 5, 400
 """Letters that are read at once: twice as many each time, as long as they are small."""
 STEP_BYTES = 2_000_000
 """Bytes of letters that are read at once if they are as large as those before."""

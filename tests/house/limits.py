@@ -47,7 +47,6 @@ PASSED = {"delivery": 18, "emit": 8, "bulk_replay": 15}
 """How many modules may run while one entry is delivered, one event emitted, three letters replayed."""
 
 NOT_YET = {
-    "wire_names": 25,
     "rapids": 14.0,
     "bulk_replay": 20,
 }
