@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 import redis as redis_sync
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -27,22 +28,20 @@ def admin_app(rapids: Rapids) -> FastAPI:
     return app
 
 
-@pytest.fixture
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opens the admin to whoever says `TOKEN`."""
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+def basic(password: str | bytes, name: str = "ann") -> dict[str, bytes]:
+    """The header of HTTP Basic."""
+    raw = password.encode() if isinstance(password, str) else password
+    return {"Authorization": b"Basic " + base64.b64encode(name.encode() + b":" + raw)}
 
 
-def client_for(url: str, **options: Any) -> TestClient:
-    """An operator's client of an application with the admin, on this Redis."""
+def rapids_with(url: str, **options: Any) -> Rapids:
     options.setdefault("emitter", EventEmitter(stream=STREAM))
-    return TestClient(admin_app(Rapids(url=url, **options)), headers=BEARER)  # type: ignore[arg-type]  # bytes are fine
+    return Rapids(url=url, **options)
 
 
-@pytest.fixture
-def client(redis_url: str, token: None) -> Iterator[TestClient]:
-    with client_for(redis_url) as client:
-        yield client
+def client_for(url: str, *, headers: Mapping[str, Any] = BEARER, **options: Any) -> TestClient:
+    """A client of an application with the admin, on this Redis: by default an operator's."""
+    return TestClient(admin_app(rapids_with(url, **options)), headers=dict(headers))
 
 
 @contextmanager
@@ -94,8 +93,6 @@ def entries(url: str, stream: str) -> list[dict[str, str]]:
 
 def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
     """`eventually`, for tests without an event loop."""
-    import time
-
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:

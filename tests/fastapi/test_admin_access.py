@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +11,10 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
-from rapids import EventEmitter
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
 from rapids_fastapi.admin.access import AdminRoute
 from tests.fastapi.admin_paths import filled, guarded
-from tests.fastapi.helpers import BEARER, DLQ, STREAM, TOKEN, admin_app, put_letter
+from tests.fastapi.helpers import BEARER, DLQ, TOKEN, basic, client_for, put_letter, rapids_with
 
 JSON = {"Content-Type": "application/json"}
 
@@ -26,24 +24,10 @@ def operations() -> list[tuple[str, str]]:
     return [(method, filled(path)) for method, path in guarded()]
 
 
-def rapids_with(url: str, **options: Any) -> Rapids:
-    return Rapids(url=url, emitter=EventEmitter(stream=STREAM), **options)
-
-
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
-
-
 @pytest.fixture
 def client(redis_url: str) -> Iterator[TestClient]:
-    with TestClient(admin_app(rapids_with(redis_url))) as client:
+    with client_for(redis_url, headers={}) as client:
         yield client
-
-
-def basic(password: str | bytes, name: str = "ann") -> dict[str, bytes]:
-    raw = password.encode() if isinstance(password, str) else password
-    return {"Authorization": b"Basic " + base64.b64encode(name.encode() + b":" + raw)}
 
 
 PERMISSIONS = {
@@ -78,7 +62,7 @@ def test_each_permission_opens_its_operations_and_no_others(redis_url: str) -> N
     assert set(operations()) == set(PERMISSIONS)
     for permission in ("read", "replay", "edit", "discard"):
         auth = lambda _, permission=permission: AdminUser("ann", [permission])  # noqa: E731
-        with TestClient(admin_app(rapids_with(redis_url, admin_auth=auth))) as client:
+        with client_for(redis_url, headers={}, admin_auth=auth) as client:
             opened = {
                 operation for operation in operations() if client.request(*operation, headers=JSON).status_code != 403
             }
@@ -87,7 +71,7 @@ def test_each_permission_opens_its_operations_and_no_others(redis_url: str) -> N
 
 class TestCallables:
     def ask(self, url: str, auth: Any, **headers: str) -> Any:
-        with TestClient(admin_app(rapids_with(url, admin_auth=auth))) as client:
+        with client_for(url, headers={}, admin_auth=auth) as client:
             return client.get("/rapids/api/capabilities", headers=headers)
 
     def test_plain_async_and_object(self, redis_url: str) -> None:
@@ -112,7 +96,7 @@ class TestCallables:
 
     def test_it_wins_over_the_environments_token(self, redis_url: str) -> None:
         assert self.ask(redis_url, lambda _: None, Authorization="Bearer " + "x").status_code == 401
-        with TestClient(admin_app(rapids_with(redis_url, admin_auth=lambda _: None))) as client:
+        with client_for(redis_url, headers={}, admin_auth=lambda _: None) as client:
             assert client.get("/rapids/api/capabilities", headers=BEARER).status_code == 401
 
     @pytest.mark.parametrize("answer", [True, "admin", {"name": "x"}, object()])
@@ -191,7 +175,7 @@ class TestCrossOrigin:
     )
     def test_basic_and_cookies(self, redis_url: str, headers: dict[str, str], passes: bool) -> None:
         put = put_letter(redis_url)
-        with TestClient(admin_app(rapids_with(redis_url))) as client:
+        with client_for(redis_url, headers={}) as client:
             response = client.delete(f"/rapids/api/dead-letters/{put}", headers={**basic(TOKEN), **HOST, **headers})
         assert response.status_code == (200 if passes else 403)
         if not passes:
@@ -208,25 +192,25 @@ class TestCrossOrigin:
     )
     def test_default_ports_are_the_same(self, redis_url: str, host: str, origin: str) -> None:
         put = put_letter(redis_url)
-        with TestClient(admin_app(rapids_with(redis_url))) as client:
+        with client_for(redis_url, headers={}) as client:
             headers = {**basic(TOKEN), "Host": host, "Origin": origin}
             assert client.delete(f"/rapids/api/dead-letters/{put}", headers=headers).status_code == 200
 
     def test_bearer_needs_no_check(self, redis_url: str) -> None:
         put = put_letter(redis_url)
-        with TestClient(admin_app(rapids_with(redis_url))) as client:
+        with client_for(redis_url, headers={}) as client:
             headers = {**BEARER, **HOST, "Sec-Fetch-Site": "cross-site", "Cookie": "a=b"}
             assert client.delete(f"/rapids/api/dead-letters/{put}", headers=headers).status_code == 200
 
     def test_reading_needs_no_check(self, redis_url: str) -> None:
-        with TestClient(admin_app(rapids_with(redis_url))) as client:
+        with client_for(redis_url, headers={}) as client:
             headers = {**basic(TOKEN), "Sec-Fetch-Site": "cross-site"}
             assert client.get("/rapids/api/dead-letters", headers=headers).status_code == 200
 
     def test_with_a_callable_a_bearer_beside_cookies_proves_nothing(self, redis_url: str) -> None:
         put = put_letter(redis_url)
         foreign = {"Authorization": "Bearer made-up", "Sec-Fetch-Site": "cross-site"}
-        with TestClient(admin_app(rapids_with(redis_url, admin_auth=allow_anyone))) as client:
+        with client_for(redis_url, headers={}, admin_auth=allow_anyone) as client:
             path = f"/rapids/api/dead-letters/{put}"
             assert client.delete(path, headers={**foreign, "Cookie": "session=1"}).status_code == 403
             assert client.delete(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
@@ -241,14 +225,14 @@ class TestBodies:
     def test_only_json_is_taken(self, redis_url: str, content_type: str | None, body: bytes) -> None:
         put = put_letter(redis_url)
         headers = {**BEARER} if content_type is None else {**BEARER, "Content-Type": content_type}
-        with TestClient(admin_app(rapids_with(redis_url))) as client:
+        with client_for(redis_url, headers={}) as client:
             response = client.post(f"/rapids/api/dead-letters/{put}/replay", headers=headers, content=body)
         assert response.status_code == 415
         assert response.headers["accept"] == "application/json"
 
     def test_delete_may_have_no_body_and_then_no_type(self, redis_url: str) -> None:
         first, second = put_letter(redis_url), put_letter(redis_url)
-        with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
+        with client_for(redis_url) as client:
             assert client.delete(f"/rapids/api/dead-letters/{first}").status_code == 200
             text = {"content": b"x", "headers": {"Content-Type": "text/plain"}}
             assert client.request("DELETE", f"/rapids/api/dead-letters/{second}", **text).status_code == 415  # type: ignore[arg-type]
@@ -282,12 +266,12 @@ class TestBodies:
 
 def test_the_users_name_is_in_the_history(redis_url: str) -> None:
     first, second = put_letter(redis_url), put_letter(redis_url)
-    with TestClient(admin_app(rapids_with(redis_url))) as client:
+    with client_for(redis_url, headers={}) as client:
         by_name = client.delete(f"/rapids/api/dead-letters/{first}", headers=basic(TOKEN, "ann\n\x00:"))
         by_token = client.delete(f"/rapids/api/dead-letters/{second}", headers=BEARER)
     assert by_name.status_code == 401  # the name ends at the first colon, so this was another password
     assert by_token.json()["history"][0]["actor"] == "admin"
-    with TestClient(admin_app(rapids_with(redis_url))) as client:
+    with client_for(redis_url, headers={}) as client:
         by_name = client.delete(f"/rapids/api/dead-letters/{first}", headers=basic(TOKEN, "an\nn\x00é"))
     assert by_name.json()["history"][0]["actor"] == "anné"
 
@@ -302,7 +286,7 @@ def test_tokens_are_compared_as_bytes() -> None:
 
 
 def test_the_token_is_never_logged(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG), TestClient(admin_app(rapids_with(redis_url))) as client:
+    with caplog.at_level(logging.DEBUG), client_for(redis_url, headers={}) as client:
         client.get("/rapids/api/capabilities", headers=BEARER)
         client.get("/rapids/api/capabilities", headers={"Authorization": "Bearer wrong-one"})
     ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("rapids"))
@@ -311,7 +295,7 @@ def test_the_token_is_never_logged(redis_url: str, caplog: pytest.LogCaptureFixt
 
 
 def test_dlq_of_this_module_is_the_default_one(redis_url: str) -> None:
-    with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
+    with client_for(redis_url) as client:
         queues = client.get("/rapids/api/capabilities").json()["dead_letter_queues"]
     assert queues == [{"name": DLQ, "groups": []}]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,9 +15,7 @@ from rapids._core.attempt_log import MESSAGE_LIMIT, Attempt, AttemptLog
 from rapids._core.outcomes import Ledger, Wait
 from rapids._storage.keys import WAITING, Source
 from rapids_fastapi.admin.redaction import MASK, Redactor
-from tests.fastapi.helpers import STREAM, client, client_for, put_letter, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import STREAM, client_for, put_letter
 
 LETTERS = "/rapids/api/dead-letters"
 PENDING = "/rapids/api/groups/pending"
@@ -26,8 +23,6 @@ GROUP = "payments"
 HOSTILE = "<script>alert(1)</script>\x00\x1b[31m\u202egnp.exe\u2028'\"; DROP"
 AT = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 SECRET = "4111-1111-1111-1111"
-
-pytestmark = pytest.mark.usefixtures("token")
 
 
 def attempt(delivery: int = 1, error: str = "why", **values: Any) -> Attempt:
@@ -134,12 +129,12 @@ def test_a_text_that_was_not_cut_keeps_its_end() -> None:
 
 class TestPending:
     @pytest.fixture
-    def raw(self, redis_url: str) -> Iterator[redis_sync.Redis]:
-        with redis_sync.Redis.from_url(redis_url) as raw:
-            raw.xadd(STREAM, {"n": "1"}, id="1-1")
-            raw.xgroup_create(STREAM, GROUP, "0")
-            raw.xreadgroup(GROUP, "worker", {STREAM: ">"})
-            yield raw
+    def raw(self, raw: redis_sync.Redis) -> redis_sync.Redis:
+        """With one pending entry."""
+        raw.xadd(STREAM, {"n": "1"}, id="1-1")
+        raw.xgroup_create(STREAM, GROUP, "0")
+        raw.xreadgroup(GROUP, "worker", {STREAM: ">"})
+        return raw
 
     def keep(self, raw: redis_sync.Redis, ledger: bytes) -> None:
         source = Source(STREAM, GROUP)

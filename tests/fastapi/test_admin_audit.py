@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
 from rapids import EventRouter
-from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
 
 LETTERS = "/rapids/api/dead-letters"
 AUDIT = "/rapids/api/audit"
 LOGS = (f"{DLQ}:rapids:audit", f"{{{STREAM}}}:rapids:audit")
-
-pytestmark = pytest.mark.usefixtures("token")
 
 
 def audited(client: TestClient, **query: Any) -> list[dict[str, Any]]:
@@ -53,11 +48,10 @@ def test_everything_that_was_done_newest_first(redis_url: str) -> None:
     assert entries[-1]["operation"] == operation
 
 
-def test_pages_have_each_entry_once_also_of_one_time(client: TestClient, redis_url: str) -> None:
-    with redis_sync.Redis.from_url(redis_url) as raw:
-        for n in range(12):
-            for log in LOGS[: 1 + n % 2]:
-                raw.xadd(log, {"action": f"a{n}", "letter": "1-1"}, id=f"{1_000 + n // 3}-{n}")
+def test_pages_have_each_entry_once_also_of_one_time(client: TestClient, raw: redis_sync.Redis) -> None:
+    for n in range(12):
+        for log in LOGS[: 1 + n % 2]:
+            raw.xadd(log, {"action": f"a{n}", "letter": "1-1"}, id=f"{1_000 + n // 3}-{n}")
     whole = audited(client)
     assert len(whole) == 18
     assert [entry["action"] for entry in whole] == sorted(
@@ -74,10 +68,9 @@ def test_pages_have_each_entry_once_also_of_one_time(client: TestClient, redis_u
         assert seen == whole
 
 
-def test_text_of_any_kind_is_shown_and_cut(client: TestClient, redis_url: str) -> None:
+def test_text_of_any_kind_is_shown_and_cut(client: TestClient, raw: redis_sync.Redis) -> None:
     hostile = b"<script>\x00\xff\xe2\x80\xae" + b"x" * 5_000
-    with redis_sync.Redis.from_url(redis_url) as raw:
-        raw.xadd(LOGS[0], {"action": hostile, "actor": hostile, "reason": hostile, "letter": hostile, hostile: hostile})
+    raw.xadd(LOGS[0], {"action": hostile, "actor": hostile, "reason": hostile, "letter": hostile, hostile: hostile})
     (entry,) = audited(client)
     assert entry["actor"].startswith("<script>\x00\ufffd\u202e")
     assert len(entry["actor"]) == 1_000

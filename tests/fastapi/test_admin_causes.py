@@ -9,15 +9,11 @@ import redis as redis_sync
 from fastapi.testclient import TestClient
 
 from rapids import EventRouter
-from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
 
 LETTERS = "/rapids/api/dead-letters"
 CAUSES = f"{LETTERS}/causes"
 HOSTILE = "<script>\x00\u202e" + "x" * 2_000
-
-pytestmark = pytest.mark.usefixtures("token")
 
 
 def causes(client: TestClient, **query: Any) -> dict[str, Any]:
@@ -90,12 +86,11 @@ class TestStats:
         put_letter(redis_url)
         assert client.get(f"{LETTERS}/stats").json()["length"] == 1
 
-    def test_reindexing_counts_again(self, client: TestClient, redis_url: str) -> None:
+    def test_reindexing_counts_again(self, client: TestClient, redis_url: str, raw: redis_sync.Redis) -> None:
         for _ in range(3):
             put_letter(redis_url)
         assert causes(client)["letters"] == 3
-        with redis_sync.Redis.from_url(redis_url) as raw:
-            raw.xtrim(DLQ, maxlen=1, approximate=False)
+        raw.xtrim(DLQ, maxlen=1, approximate=False)
         answer = client.post(f"{LETTERS}/reindex", json={})
         assert answer.status_code == 200
         assert (answer.json()["length"], answer.json()["unindexed"]) == (1, 0)

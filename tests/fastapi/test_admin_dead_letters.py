@@ -12,9 +12,7 @@ from fastapi.testclient import TestClient
 from rapids import BaseEvent, EventRouter
 from rapids_fastapi import EmitterDep, Rapids, rapids_admin
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import BEARER, DLQ, STREAM, client, client_for, put_letter, token, until
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import BEARER, DLQ, STREAM, client_for, put_letter, until
 
 LETTERS = "/rapids/api/dead-letters"
 
@@ -22,9 +20,6 @@ LETTERS = "/rapids/api/dead-letters"
 class FaAdminOrdered(BaseEvent):
     n: int
     card_number: str = "4111-1111"
-
-
-pytestmark = pytest.mark.usefixtures("token")
 
 
 class TestEndToEnd:
@@ -256,12 +251,14 @@ def test_without_any_queue_there_is_none_to_read(redis_url: str) -> None:
         assert client.get("/rapids/api/capabilities").json()["dead_letter_queues"] == []
 
 
-def test_a_replay_to_everyone_cuts_nothing_from_the_event_stream(client: TestClient, redis_url: str) -> None:
+def test_a_replay_to_everyone_cuts_nothing_from_the_event_stream(
+    client: TestClient, redis_url: str, raw: redis_sync.Redis
+) -> None:
     """It was cut to 100,000 entries, whatever the emitter's `maxlen` was."""
-    with redis_sync.Redis.from_url(redis_url) as redis, redis.pipeline(transaction=False) as pipe:
+    with raw.pipeline(transaction=False) as pipe:
         for _ in range(100_500):
             pipe.xadd(STREAM, {"a": 1})
         pipe.execute()
-        letter_id = put_letter(redis_url)
-        assert client.post(f"/rapids/api/dead-letters/{letter_id}/replay", json={"scope": "everyone"}).is_success
-        assert redis.xlen(STREAM) == 100_501
+    letter_id = put_letter(redis_url)
+    assert client.post(f"/rapids/api/dead-letters/{letter_id}/replay", json={"scope": "everyone"}).is_success
+    assert raw.xlen(STREAM) == 100_501

@@ -12,14 +12,10 @@ from fastapi.testclient import TestClient
 from rapids import EventRouter
 from rapids._storage.keys import PARKED, Source
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
 
 EVENTS = "/rapids/api/events"
 HOSTILE = "<script>alert(1)</script>\x00\x1b[31m\u202egnp.exe\u2028'\"; DROP"
-
-pytestmark = pytest.mark.usefixtures("token")
 
 
 def put(url: str, event_id: str, cause: str = "", stream: str = STREAM, **more: Any) -> str:
@@ -84,7 +80,9 @@ def test_a_letter_leads_to_the_tree_and_to_the_others(redis_url: str) -> None:
         assert client.get(links["letters"][1]["href"]).json()["id"] == third
 
 
-def test_what_became_of_a_replay_is_told_alike_in_the_letter_and_in_the_tree(redis_url: str) -> None:
+def test_what_became_of_a_replay_is_told_alike_in_the_letter_and_in_the_tree(
+    redis_url: str, raw: redis_sync.Redis
+) -> None:
     with client_for(redis_url, routers=[EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)]) as client:
         put(redis_url, "event-1")
         letter = f"/rapids/api/dead-letters/{put_letter(redis_url, original_group='nobody')}"
@@ -93,8 +91,7 @@ def test_what_became_of_a_replay_is_told_alike_in_the_letter_and_in_the_tree(red
             [outcome] = client.get(letter).json()["replays"]
             assert outcome["outcome"] == expected
             assert trace(client)["letters"][0]["replays"] == [outcome]
-            with redis_sync.Redis.from_url(redis_url) as raw:
-                raw.delete(stream)
+            raw.delete(stream)
 
 
 def test_what_is_hidden_in_payloads_is_hidden_in_the_tree(redis_url: str) -> None:
@@ -113,10 +110,10 @@ def test_what_is_hidden_in_payloads_is_hidden_in_the_tree(redis_url: str) -> Non
     assert "hunter2" not in f"{tree}{letter}"
 
 
-def test_why_entries_are_parked_without_what_the_payload_hides(redis_url: str) -> None:
+def test_why_entries_are_parked_without_what_the_payload_hides(redis_url: str, raw: redis_sync.Redis) -> None:
     source, error = Source(STREAM, "group"), "hunter2 is wrong"
     failure = {"handler": "pay", "reason": "non_retryable", "error": error}
-    with client_for(redis_url) as client, redis_sync.Redis.from_url(redis_url) as raw:
+    with client_for(redis_url) as client:
         ids = [put(redis_url, f"event-{n}", data='{"password": "hunter2"}') for n in range(2)]
         ids.append(put(redis_url, "large", data="x" * 70_000))
         raw.xgroup_create(STREAM, "group", "0")
@@ -146,12 +143,11 @@ def test_hostile_text_comes_back_as_data(client: TestClient, redis_url: str) -> 
     assert (event["event_id"], event["event_type"], event["in_cycle"]) == (HOSTILE, HOSTILE, True)
 
 
-def test_pages_by_the_link(client: TestClient, redis_url: str) -> None:
-    with redis_sync.Redis.from_url(redis_url) as raw:
-        pipeline = raw.pipeline(transaction=False)
-        for number in range(2_500):
-            pipeline.xadd(STREAM, {"id": f"e{number}", "correlation_id": "corr-1"})
-        pipeline.execute()
+def test_pages_by_the_link(client: TestClient, raw: redis_sync.Redis) -> None:
+    pipeline = raw.pipeline(transaction=False)
+    for number in range(2_500):
+        pipeline.xadd(STREAM, {"id": f"e{number}", "correlation_id": "corr-1"})
+    pipeline.execute()
     url, found = f"{EVENTS}?correlation_id=corr-1", 0
     while True:
         response = client.get(url)

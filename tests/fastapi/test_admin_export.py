@@ -15,16 +15,12 @@ from redis.exceptions import ConnectionError
 
 from rapids import DeadLetterQueue
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import client, client_for, put_letter, token, until
+from tests.fastapi.helpers import client_for, put_letter, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, app_on, letter_fields, serving
 
-__all__ = ["client", "token"]
-
 LETTERS = "/rapids/api/dead-letters"
 EXPORT = f"{LETTERS}/export"
-
-pytestmark = pytest.mark.usefixtures("token")
 
 
 def lines(response: Any) -> list[dict[str, Any]]:

@@ -15,33 +15,27 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids import EventEmitter, EventRouter
+from rapids import EventRouter
 from rapids._worker.health_check import Limits
-from rapids_fastapi import Rapids
-from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, until
+from tests.fastapi.helpers import STREAM, client_for, until
 from tests.support import SOON
-
-
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
 
 
 class TestHealth:
     def test_alive_and_ready_without_a_name_or_a_detail(self, redis_url: str) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url, routers=[EventRouter(stream=STREAM)]))) as client:
+        with client_for(redis_url, routers=[EventRouter(stream=STREAM)]) as client:
             for path in ("live", "ready"):
                 response = client.get(f"/rapids/health/{path}")
                 assert (response.status_code, response.json()) == (200, {"status": "ok"})
                 assert response.headers["cache-control"] == "no-store"
 
     def test_alive_but_not_ready_without_the_lifespan(self) -> None:
-        client = TestClient(admin_app(Rapids(url="redis://nowhere")))
+        client = client_for("redis://nowhere")
         assert client.get("/rapids/health/live").status_code == 200
         assert client.get("/rapids/health/ready").status_code == 503
 
     def test_a_reader_that_is_stuck_is_not_ready(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url, routers=[EventRouter(stream=STREAM)]))) as client:
+        with client_for(redis_url, routers=[EventRouter(stream=STREAM)]) as client:
             assert client.get("/rapids/health/ready").status_code == 200
             monkeypatch.setattr(Limits, "of", lambda settings: Limits(-1, -1, 60, 60, 60))
             response = until(lambda: _refused(client))
@@ -101,8 +95,7 @@ def own_server() -> Iterator[OwnServer]:
 @pytest.mark.integration
 def test_an_outage_is_503_and_not_ready_and_then_over(own_server: OwnServer) -> None:
     router = EventRouter(stream=STREAM)
-    app = admin_app(Rapids(url=own_server.url, routers=[router], emitter=EventEmitter(stream=STREAM)))
-    with TestClient(app, headers=BEARER) as client:  # type: ignore[arg-type]
+    with client_for(own_server.url, routers=[router]) as client:
         assert client.get("/rapids/health/ready").status_code == 200
         own_server.stop()
         until(lambda: _refused(client))
@@ -119,8 +112,7 @@ def test_an_outage_is_503_and_not_ready_and_then_over(own_server: OwnServer) -> 
 
 @pytest.mark.integration
 def test_a_server_that_hangs_is_not_ready_within_seconds(own_server: OwnServer) -> None:
-    app = admin_app(Rapids(url=own_server.url, emitter=EventEmitter(stream=STREAM)))
-    with TestClient(app, headers=BEARER) as client:  # type: ignore[arg-type]
+    with client_for(own_server.url) as client:
         assert own_server._process is not None
         import os
         import signal

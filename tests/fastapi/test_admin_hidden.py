@@ -8,9 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import client, client_for, put_letter, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import client_for, put_letter
 
 LETTERS = "/rapids/api/dead-letters"
 SECRET = "hunter2"
@@ -48,7 +46,7 @@ def test_other_errors_of_what_is_no_json_are_told(client: TestClient, redis_url:
     assert len(client.get(LETTERS, params={"q": "it is no"}).json()["items"]) == 1
 
 
-def test_where_nothing_is_hidden_errors_of_large_payloads_are_told(redis_url: str, token: None) -> None:
+def test_where_nothing_is_hidden_errors_of_large_payloads_are_told(redis_url: str) -> None:
     put_letter(redis_url, error="it broke", **LARGE)
     with client_for(redis_url, redact=None) as client:
         assert client.get(LETTERS).json()["items"][0]["error"] == "it broke"

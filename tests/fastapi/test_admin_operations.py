@@ -17,17 +17,13 @@ from rapids import EventRouter
 from rapids.dead_letters import Operations
 from rapids_fastapi import AdminUser
 from rapids_fastapi.admin import progress
-from tests.fastapi.helpers import DLQ, STREAM, client, client_for, put_letter, token, until
+from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, Serving, app_on, serving
-
-__all__ = ["client", "token"]
 
 LETTERS = "/rapids/api/dead-letters"
 OPERATIONS = "/rapids/api/operations"
 ALL = {"filter": {}}
-
-pytestmark = pytest.mark.usefixtures("token")
 
 
 def start(client: TestClient, kind: str = "discard", selector: Any = ALL, **options: Any) -> dict[str, Any]:

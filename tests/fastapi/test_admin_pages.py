@@ -10,13 +10,9 @@ from fastapi import Response
 from fastapi.testclient import TestClient
 from starlette.requests import Request
 
-from rapids import EventEmitter
-from rapids_fastapi import Rapids
 from rapids_fastapi.admin.pages import MAX_CURSOR, lead_on
 from tests.fastapi.admin_paths import document
-from tests.fastapi.helpers import BEARER, STREAM, admin_app, client, put_letter, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import BEARER, admin_app, put_letter, rapids_with
 
 LETTERS = "/rapids/api/dead-letters"
 
@@ -67,11 +63,10 @@ def test_a_letters_id_is_no_cursor(client: TestClient, redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/behind", "/behind/"])
-def test_links_have_the_prefix_that_a_proxy_took_away(redis_url: str, token: None, prefix: str) -> None:
+def test_links_have_the_prefix_that_a_proxy_took_away(redis_url: str, prefix: str) -> None:
     put_letter(redis_url)
     letter_id = put_letter(redis_url)
-    app = admin_app(Rapids(url=redis_url, emitter=EventEmitter(stream=STREAM)))
-    with TestClient(app, headers=BEARER, root_path=prefix) as client:  # type: ignore[arg-type]
+    with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER, root_path=prefix) as client:  # type: ignore[arg-type]
         assert client.get(f"{LETTERS}?limit=1").headers["link"].startswith(f"</behind{LETTERS}?limit=1&cursor=")
         links = client.get(f"{LETTERS}/{letter_id}").json()["links"]
         assert links["causation_tree"].startswith("/behind/rapids/api/events?")

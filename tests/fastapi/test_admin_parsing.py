@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import create_model, field_validator, model_validator
 
-from rapids import BaseEvent, EventEmitter
-from rapids_fastapi import Rapids
+from rapids import BaseEvent
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, put_letter
+from tests.fastapi.helpers import put_letter
 
 LETTERS = "/rapids/api/dead-letters"
 
@@ -35,14 +33,6 @@ class FaParsed(BaseEvent):
         if self.n == 7:
             raise RuntimeError(f"not with {self.password}\ud800, secret=abc")
         return self
-
-
-@pytest.fixture
-def client(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
-    app = admin_app(Rapids(url=redis_url, emitter=EventEmitter(stream=STREAM)))
-    with TestClient(app, headers=BEARER) as client:  # type: ignore[arg-type]
-        yield client
 
 
 def check_of(client: TestClient, url: str, data: str | bytes | dict[str, Any], **fields: str | bytes) -> dict[str, Any]:

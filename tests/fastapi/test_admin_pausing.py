@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +11,10 @@ import redis as redis_sync
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids import BaseEvent, EventRouter
 from rapids._storage.keys import Source
-from rapids_fastapi import AdminUser, EmitterDep, Rapids, rapids_admin
-from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app, until
+from rapids_fastapi import AdminUser, EmitterDep, rapids_admin
+from tests.fastapi.helpers import BEARER, STREAM, TOKEN, client_for, rapids_with, until
 
 GROUPS = "/rapids/api/groups"
 GROUP = "payments"
@@ -28,26 +27,17 @@ class FaPausingOrdered(BaseEvent):
     n: int
 
 
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+@pytest.fixture
+def raw(raw: redis_sync.Redis) -> redis_sync.Redis:
+    """With the group."""
+    raw.xgroup_create(STREAM, GROUP, mkstream=True)
+    return raw
 
 
 @pytest.fixture
-def raw(redis_url: str) -> Iterator[redis_sync.Redis]:
-    with redis_sync.Redis.from_url(redis_url, decode_responses=True) as raw:
-        raw.xgroup_create(STREAM, GROUP, mkstream=True)
-        yield raw
-
-
-def rapids_with(url: str, **options: Any) -> Rapids:
-    return Rapids(url=url, emitter=EventEmitter(stream=STREAM), **options)
-
-
-@pytest.fixture
-def client(redis_url: str, raw: redis_sync.Redis) -> Iterator[TestClient]:
-    with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
-        yield client
+def client(raw: redis_sync.Redis, client: TestClient) -> TestClient:
+    """On a server that has the group."""
+    return client
 
 
 def shown(client: TestClient) -> Any:
@@ -133,7 +123,7 @@ def test_who_paused_it_is_whom_the_door_let_in(client: TestClient) -> None:
 def test_only_edit_pauses_and_resumes(redis_url: str, raw: redis_sync.Redis, action: str, permission: Any) -> None:
     raw.hset(KEY, "actor", "cli")
     auth = lambda _: AdminUser("ann", [permission])  # noqa: E731
-    with TestClient(admin_app(rapids_with(redis_url, admin_auth=auth))) as client:
+    with client_for(redis_url, headers={}, admin_auth=auth) as client:
         response = client.post(f"{GROUPS}/{action}", json=PLACE)
     assert (response.status_code, response.json()["permission"]) == (403, "edit")
     assert raw.hgetall(KEY) == {"actor": "cli"}

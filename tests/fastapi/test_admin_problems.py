@@ -12,12 +12,7 @@ from starlette.applications import Starlette
 
 from rapids_fastapi import Rapids, rapids_admin
 from rapids_fastapi.admin.router import health_routes
-from tests.fastapi.helpers import BEARER, TOKEN, admin_app
-
-
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+from tests.fastapi.helpers import BEARER, admin_app, client_for
 
 
 class TestTheApplicationsOwnRoutes:
@@ -60,7 +55,7 @@ class TestTheApplicationsOwnRoutes:
 
 class TestProblems:
     def test_their_shape(self, redis_url: str) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url))) as client:
+        with client_for(redis_url, headers={}) as client:
             for response in (
                 client.get("/rapids/api/dead-letters"),
                 client.get("/rapids/api/dead-letters/1-1", headers=BEARER),
@@ -76,7 +71,7 @@ class TestProblems:
                 assert problem["detail"]
 
     def test_a_wrong_method_is_one_too(self, redis_url: str) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url))) as client:
+        with client_for(redis_url, headers={}) as client:
             for path in ("/rapids/api/dead-letters", "/rapids/health/ready"):
                 response = client.put(path)
                 assert response.status_code == 405
@@ -85,7 +80,7 @@ class TestProblems:
                 assert response.headers["cache-control"] == "no-store"
 
     def test_faults_are_named_and_their_values_not_repeated(self, redis_url: str) -> None:
-        with TestClient(admin_app(Rapids(url=redis_url)), headers=BEARER) as client:  # type: ignore[arg-type]
+        with client_for(redis_url) as client:
             response = client.post("/rapids/api/dead-letters/1-1/replay", json={"hunter2": 1, "scope": "hunter2"})
         assert {fault["where"] for fault in response.json()["errors"]} == {"body.scope", "body.hunter2"}
         assert response.text.count("hunter2") == 1  # the name of the field, which says where the fault is

@@ -15,11 +15,7 @@ from starlette.requests import HTTPConnection
 from rapids import BaseEvent
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import DLQ, STREAM, client, client_for, entries, put_letter, token
-
-__all__ = ["client", "token"]
-
-pytestmark = pytest.mark.usefixtures("token")
+from tests.fastapi.helpers import DLQ, STREAM, client_for, entries, put_letter
 
 LETTERS = "/rapids/api/dead-letters"
 REPLAYS = f"{{{STREAM}}}:rapids:replay:group"
@@ -347,12 +343,11 @@ def test_hostile_names_are_only_data(client: TestClient, put: Callable[..., str]
 @pytest.mark.parametrize(
     "diff", ["x", "[1]", '[{"pointer": 1, "op": "x", "before": 1, "after": 1, "cut": 1}]', "[" * 9_000]
 )
-def test_a_history_that_somebody_else_wrote(client: TestClient, redis_url: str, diff: str) -> None:
+def test_a_history_that_somebody_else_wrote(client: TestClient, raw: redis_sync.Redis, diff: str) -> None:
     change = {"action": "replayed", "scope": "everyone", "data": '{"password": "hunter2", ', "diff": diff}
     letter = {"rapids:letter_id": "5-5", "rapids:history": json.dumps([change])}
-    with redis_sync.Redis.from_url(redis_url) as raw:
-        raw.xadd(f"{DLQ}:rapids:archive", letter, id="7-0")  # type: ignore[arg-type]
-        raw.zadd(f"{DLQ}:rapids:archived", {"5-5": 7})
+    raw.xadd(f"{DLQ}:rapids:archive", letter, id="7-0")  # type: ignore[arg-type]
+    raw.zadd(f"{DLQ}:rapids:archived", {"5-5": 7})
     response = client.get(f"{LETTERS}/5-5")
     assert (response.status_code, response.json()["history"][0]["diff"]) == (200, [])
     assert "hunter2" not in response.text

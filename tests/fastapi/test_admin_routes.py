@@ -10,10 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from rapids import EventEmitter, EventRouter
-from rapids_fastapi import AdminUser, Permission, Rapids
+from rapids import EventRouter
+from rapids_fastapi import AdminUser, Permission
 from tests.fastapi.admin_paths import HEALTH, METHODS, documented, everything, filled, guarded, routed
-from tests.fastapi.helpers import BEARER, STREAM, TOKEN, admin_app
+from tests.fastapi.helpers import BEARER, STREAM, TOKEN, basic, client_for
 
 JSON = {"Content-Type": "application/json"}
 PROBLEM = "application/problem+json"
@@ -23,25 +23,14 @@ DOCUMENTED = documented()
 GUARDED = guarded()
 
 
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
-
-
 def served(url: str, **options: Any) -> TestClient:
-    routers = [EventRouter(stream=STREAM)]
-    return TestClient(admin_app(Rapids(url=url, emitter=EventEmitter(stream=STREAM), routers=routers, **options)))
+    return client_for(url, headers={}, routers=[EventRouter(stream=STREAM)], **options)
 
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[TestClient]:
     with served(redis_url) as client:
         yield client
-
-
-def basic(password: str | bytes, name: str = "ann") -> dict[str, bytes]:
-    raw = password.encode() if isinstance(password, str) else password
-    return {"Authorization": b"Basic " + base64.b64encode(name.encode() + b":" + raw)}
 
 
 def walk(client: TestClient, headers: Any, is_well: Callable[[Response], bool]) -> None:

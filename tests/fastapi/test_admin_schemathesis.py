@@ -1,7 +1,9 @@
-"""The admin's own OpenAPI document, taken at its word: requests made from it by the thousand, fitting and unfitting.
+"""Thousands of requests made from the admin's OpenAPI document, valid and invalid ones.
 
-Each must be answered as documented (status, headers, content type, schema), never with a 500; and what a user has no
-permission for must change nothing. Always the same requests: a failure can be run again.
+Each must be answered as documented (status, headers, content type, schema), never with a 500. A request without the
+needed permission must change nothing. The requests are always the same, so that a failure can be repeated.
+
+Schemathesis makes them while the file is collected, which takes seconds: `conftest.py` does not collect it in vain.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ REQUESTS = settings(
     suppress_health_check=list(HealthCheck),
 )
 EXCLUDED = [positive_data_acceptance]
-"""Cursors, and what does not go together, are refused although their schemas allow them: the document says 422."""
+"""The admin refuses some values that their schemas allow, such as cursors of other lists: the document says 422."""
 
 schema = schemathesis.openapi.from_dict(document())
 
@@ -44,14 +46,14 @@ OPERATION: list[str] = []
 
 @schema.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Half the time something that is there: nobody comes upon an id by chance."""
-    return {name: known(name, told) for name, told in path_parameters.items()} if path_parameters else path_parameters
+    """Replace half of the ids by ids that exist: a random one never does."""
+    return {name: known(name, value) for name, value in path_parameters.items()} if path_parameters else path_parameters
 
 
-def known(name: str, told: Any) -> Any:
-    if not isinstance(told, str) or len(told) % 2 == 0 or len(told) >= 100:
-        return told
-    return letter_id(sum(map(ord, told))) if name == "letter_id" else OPERATION[0]
+def known(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or len(value) % 2 == 0 or len(value) >= 100:
+        return value
+    return letter_id(sum(map(ord, value))) if name == "letter_id" else OPERATION[0]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def busy(server: str) -> Iterator[str]:
 
 
 def index(base: str) -> None:
-    """Look until all letters are counted in: what others wrote, as this test does, is when somebody looks."""
+    """Read the counts until all letters are indexed: letters that a test writes are indexed when counts are read."""
     until(
         lambda: httpx.get(f"{base}/rapids/api/dead-letters/stats", headers=READER, timeout=60).json()["unindexed"] == 0
     )
@@ -81,7 +83,7 @@ def index(base: str) -> None:
 
 @pytest.fixture(scope="module")
 def quiet(server: str) -> Iterator[str]:
-    """Without routers, so that nothing but requests changes anything."""
+    """The application without routers, so that only requests change something."""
     with serving(app_on(server)) as base:
         index(base)
         yield base
@@ -97,7 +99,7 @@ def unchanged(server: str) -> Iterator[None]:
 def asked(case: schemathesis.Case, base: str, user: dict[str, str]) -> schemathesis.Response:
     """The answer, which is as documented."""
     response = case.call(base_url=base, headers=user)
-    # What is too large is refused, too, whatever else is wrong with it.
+    # A request that is too large is refused, whether it is valid or not.
     excluded = [*EXCLUDED, negative_data_rejection] if response.status_code == 413 else EXCLUDED
     case.validate_response(response, excluded_checks=excluded)
     return response
@@ -106,8 +108,7 @@ def asked(case: schemathesis.Case, base: str, user: dict[str, str]) -> schemathe
 @pytest.mark.usefixtures("unchanged")
 @schema.parametrize()
 @REQUESTS
-def test_a_reader(case: schemathesis.Case, quiet: str) -> None:
-    """Whatever a reader asks for, Redis is afterwards what it was."""
+def test_a_reader_changes_nothing(case: schemathesis.Case, quiet: str) -> None:
     response = asked(case, quiet, READER)
     assert case.operation.definition.raw.get("x-rapids-permission", "read") == "read" or response.status_code in (
         403,
@@ -117,6 +118,6 @@ def test_a_reader(case: schemathesis.Case, quiet: str) -> None:
 
 @schema.exclude(method="GET").parametrize()
 @REQUESTS
-def test_an_operator(case: schemathesis.Case, busy: str) -> None:
-    """What only looks is answered to a reader as it is to an operator."""
+def test_an_operator_gets_documented_answers(case: schemathesis.Case, busy: str) -> None:
+    """Routes that only read answer an operator as they answer a reader."""
     asked(case, busy, OPERATOR)

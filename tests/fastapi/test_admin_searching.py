@@ -8,9 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rapids import DeadLetterQueue
-from tests.fastapi.helpers import client, put_letter, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import put_letter
 
 LETTERS = "/rapids/api/dead-letters"
 

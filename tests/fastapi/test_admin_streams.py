@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -13,9 +13,7 @@ from fastapi.testclient import TestClient
 from rapids import EventRouter
 from rapids._storage.keys import PARKED, WAITING, Source
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import STREAM, client, client_for, token
-
-__all__ = ["client", "token"]
+from tests.fastapi.helpers import STREAM, client_for
 
 STREAMS = "/rapids/api/streams"
 GROUPS = "/rapids/api/groups"
@@ -24,15 +22,6 @@ GROUP = "payments"
 OTHER = "fa:invoices"
 SOURCE = Source(STREAM, GROUP)
 HOSTILE = "<script>alert(1)</script>\x00\x1b[31m\u202egnp.exe\u2028'\"; DROP"
-
-
-pytestmark = pytest.mark.usefixtures("token")
-
-
-@pytest.fixture
-def raw(redis_url: str) -> Iterator[redis_sync.Redis]:
-    with redis_sync.Redis.from_url(redis_url, decode_responses=True) as raw:
-        yield raw
 
 
 def add(raw: redis_sync.Redis, count: int, stream: str = STREAM) -> list[str]:

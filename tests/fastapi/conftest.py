@@ -1,0 +1,40 @@
+"""Fixtures of the plug-in's tests. `tests/fastapi/helpers.py` has what needs arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_sync
+from fastapi.testclient import TestClient
+
+from tests.fastapi.helpers import TOKEN, client_for
+
+MAKES_REQUESTS_WHEN_COLLECTED = "test_admin_schemathesis.py"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a file of slow tests where `-m` leaves these out: to collect it takes longer than all others."""
+    leaves_out_slow = "not slow" in config.option.markexpr
+    return True if leaves_out_slow and collection_path.name == MAKES_REQUESTS_WHEN_COLLECTED else None
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opens the admin for requests with `TOKEN`."""
+    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[TestClient]:
+    """An operator's client of an application with the admin, without routers."""
+    with client_for(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis_sync.Redis]:
+    """A client of the empty server, decoded, without an event loop."""
+    with redis_sync.Redis.from_url(redis_url, decode_responses=True) as raw:
+        yield raw
