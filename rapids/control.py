@@ -21,8 +21,8 @@ __all__ = ["GroupControl", "Pause"]
 
 logger: logging.Logger = logging.getLogger("rapids.control")
 
-LONGEST_ACTOR = 200
-LONGEST_REASON = 1_000
+MAX_ACTOR = 200
+MAX_REASON = 1_000
 
 
 @with_json_schema
@@ -56,11 +56,11 @@ class GroupControl:
         characters) and `reason` (1,000) are logged, kept until `resume`, and written to the stream's
         `rapids.audit.AuditLog`.
 
-        Raises `StreamNotFoundError` or `GroupNotFoundError` if no router ever made the group,
+        Raises `StreamNotFoundError` or `GroupNotFoundError` if no router ever created the group,
         `redis.exceptions.RedisError` if Redis is unavailable.
         """
-        note("actor", actor, LONGEST_ACTOR)
-        note("reason", reason, LONGEST_REASON)
+        note("actor", actor, MAX_ACTOR)
+        note("reason", reason, MAX_REASON)
         try:
             paused = await group_control.pause(self._commands, self._source, actor, reason)
         except ResponseError as error:
@@ -70,7 +70,7 @@ class GroupControl:
         if paused is None:
             raise GroupNotFoundError(self._source.stream, self._source.group)
         self._log("paused", actor, reason)
-        return _told(paused)
+        return _pause(paused)
 
     async def resume(self, *, actor: str = "", reason: str = "") -> Pause | None:
         """End the pause: after about a second, every process of the group continues. The pause that ended, or None.
@@ -79,12 +79,12 @@ class GroupControl:
 
         Raises `redis.exceptions.RedisError` if Redis is unavailable.
         """
-        note("actor", actor, LONGEST_ACTOR)
-        note("reason", reason, LONGEST_REASON)
+        note("actor", actor, MAX_ACTOR)
+        note("reason", reason, MAX_REASON)
         if (ended := await group_control.resume(self._commands, self._source, actor, reason)) is None:
             return None
         self._log("resumed", actor, reason)
-        return _told(ended)
+        return _pause(ended)
 
     async def paused(self) -> Pause | None:
         """The current pause, or None if the group is not paused.
@@ -92,13 +92,13 @@ class GroupControl:
         Raises `redis.exceptions.RedisError` if Redis does not answer.
         """
         paused = await group_control.paused(self._commands, self._source)
-        return None if paused is None else _told(paused)
+        return None if paused is None else _pause(paused)
 
     def _log(self, what: str, actor: str, reason: str) -> None:
         extra = {"stream": self._source.stream, "group": self._source.group, "actor": actor, "reason": reason}
         logger.info("asked to be %s by %r: %r", what, actor, reason, extra=extra)
 
 
-def _told(paused: Paused) -> Pause:
+def _pause(paused: Paused) -> Pause:
     # A user who wrote the pause by hand may have written any number. Time stamps end with the year 9999.
     return Pause(paused.actor, paused.reason, moment_or_last(paused.since_ms))

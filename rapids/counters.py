@@ -29,22 +29,36 @@ _TYPE = (*_GROUP, "event_type")
 _HANDLER = (*_TYPE, "handler")
 
 _ALL = (
-    Counter("delivered", "deliveries", _TYPE, "Entries taken from the group: new, due again, or abandoned by others"),
+    Counter(
+        "delivered",
+        "deliveries",
+        _TYPE,
+        "Entries taken from the group: new, due again, or abandoned by other consumers",
+    ),
     Counter("ignored", "deliveries", _GROUP, "Entries acknowledged since no handler is for their type"),
     Counter("acked", "deliveries", _GROUP, "Entries acknowledged: every handler has finished, or is dead"),
     Counter("kept", "deliveries", _GROUP, "Entries kept, to be delivered again later"),
     Counter("parked", "deliveries", _TYPE, "Entries parked: failed for good, without a dead-letter stream"),
-    Counter("handed_back", "deliveries", _GROUP, "Entries given back by a stop or pause, without spending a delivery"),
-    Counter("lease_lost", "deliveries", _GROUP, "Entries that were not this consumer's any more when it was to settle"),
-    Counter("lost", "entries", (*_GROUP, "when"), "Entries trimmed away: unread, pending, or held by this consumer"),
-    Counter("gaps", "times", _GROUP, "How often entries were found to be lost, also where not known how many"),
-    Counter("handled", "runs", _HANDLER, "A handler finished with a delivery"),
-    Counter("failed", "runs", _HANDLER, "A handler's delivery failed, its quick retries included"),
-    Counter("retried", "runs", _HANDLER, "A handler that failed is to run again at a later delivery"),
-    Counter("dead", "letters", (*_HANDLER, "reason"), "Dead letters written; handler is empty where none was reached"),
-    Counter("outages", "times", _GROUP, "How often Redis was unavailable"),
-    Counter("outage_seconds", "seconds", _GROUP, "How long Redis did not, the outage that is going on included"),
-    Counter("emitted", "events", ("stream", "event_type"), "Events known to be stored"),
+    Counter("handed_back", "deliveries", _GROUP, "Entries released by a stop or a pause, without counting a delivery"),
+    Counter(
+        "lease_lost", "deliveries", _GROUP, "Entries that this consumer could not settle, since it no longer had them"
+    ),
+    Counter(
+        "lost",
+        "entries",
+        (*_GROUP, "when"),
+        "Entries trimmed before they were finished: unread, pending, or held by this consumer",
+    ),
+    Counter("gaps", "times", _GROUP, "How many times entries were lost, also if their number is unknown"),
+    Counter("handled", "runs", _HANDLER, "A handler succeeded on a delivery"),
+    Counter("failed", "runs", _HANDLER, "A handler failed on a delivery, after its quick retries"),
+    Counter("retried", "runs", _HANDLER, "A handler that failed is to run again on a later delivery"),
+    Counter(
+        "dead", "letters", (*_HANDLER, "reason"), "Dead letters written; handler is empty if no handler was reached"
+    ),
+    Counter("outages", "times", _GROUP, "How many times Redis was unavailable"),
+    Counter("outage_seconds", "seconds", _GROUP, "How long Redis was unavailable, including a current outage"),
+    Counter("emitted", "events", ("stream", "event_type"), "Events that are stored"),
     Counter(
         "emit_failed",
         "events",
@@ -75,7 +89,7 @@ class Counters:
         return iter(self.samples)
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of a counter over all samples that have these labels; 0 where there is none.
+        """The sum of a counter over all samples that have these labels; 0 if there are none.
 
         Raises `ValueError` for a counter or a label that does not exist.
         """

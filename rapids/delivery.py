@@ -1,4 +1,4 @@
-"""What a handler can ask about its delivery, and the type of middleware around handlers."""
+"""The delivery that a handler works on, and the type of middleware around handlers."""
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -23,7 +23,7 @@ class Delivery:
     entry_id: str
     """The entry's id in the stream; for a replay, its id in the group's replay stream."""
     deliveries: int
-    """How many times the group has been given this entry, this time included."""
+    """How many times the entry was delivered to the group, this time included."""
     attempt: int
     """The number of the quick attempt within this delivery, from 1."""
     replay_of: str | None = None
@@ -41,7 +41,7 @@ HandlerMiddleware: TypeAlias = Callable[[Delivery, CallNext], Awaitable[None]]
 
 
 class UnderWay(NamedTuple):
-    """What a handler works on, as a cheap tuple: most handlers never ask for their `Delivery`."""
+    """The data of a `Delivery` as a tuple, which is cheaper: most handlers never ask for their `Delivery`."""
 
     event: Event
     handler: str

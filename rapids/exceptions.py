@@ -161,10 +161,10 @@ class EditRefusedError(RapidsError, ValueError):
         self.problem_count = problem_count
 
     def __str__(self) -> str:
-        told = [f"{problem.pointer or 'data'}: {problem.message}" for problem in self.problems[:10]]
-        if self.problem_count > len(told):
-            told.append(f"and {self.problem_count - len(told)} more")
-        return f"the changed data make no event of type {self.event_type!r}: {'; '.join(told)}"
+        shown = [f"{problem.pointer or 'data'}: {problem.message}" for problem in self.problems[:10]]
+        if self.problem_count > len(shown):
+            shown.append(f"and {self.problem_count - len(shown)} more")
+        return f"the changed data are not valid for the event type {self.event_type!r}: {'; '.join(shown)}"
 
 
 class HandlerTimeoutError(RapidsError, TimeoutError):

@@ -122,8 +122,8 @@ EXAMPLES: list[tuple[RapidsError, tuple[Any, ...], dict[str, Any], str]] = [
         EditRefusedError("order.placed", PROBLEMS, 3),
         ("order.placed", PROBLEMS, 3),
         {"event_type": "order.placed", "problems": PROBLEMS, "problem_count": 3},
-        "the changed data make no event of type 'order.placed': /lines/0/a~1b: Field required; data: too many; "
-        "and 1 more",
+        "the changed data are not valid for the event type 'order.placed': /lines/0/a~1b: Field required; "
+        "data: too many; and 1 more",
     ),
     (StreamNotFoundError("orders"), ("orders",), {"stream": "orders"}, "there is no stream 'orders'"),
     (

@@ -18,7 +18,7 @@ __all__ = [
     "text",
 ]
 
-LARGEST = 2**63 - 1
+MAX_NUMBER = 2**63 - 1
 """The largest whole number that Redis accepts."""
 
 
@@ -61,7 +61,7 @@ def at_least(option: str, value: int, least: int, *, or_none: bool = False) -> i
         raise TypeError(f"{option} must be {allowed}, not {value!r}")
     if value < least:
         raise ValueError(f"{option} must be {allowed}, not {value!r}")
-    if value > LARGEST:
+    if value > MAX_NUMBER:
         raise ValueError(f"{option} must be {allowed}, and at most 2**63 - 1, not {value!r}")
     return value
 

@@ -247,7 +247,8 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The entry is released, since the process stops: any consumer may take it at once; the delivery does not count."""
+    """The entry is released, since the process stops or the group is paused: any consumer may take it at once, and the
+    delivery does not count."""
 
     ledger: Ledger
     letters: tuple[Dead, ...] = ()

@@ -14,7 +14,7 @@ __all__ = ["ServerWarnings", "check_server", "check_timeout"]
 
 logger = logging.getLogger("rapids.server_warnings")
 
-OLDEST = (6, 2)
+MIN_VERSION = (6, 2)
 """The oldest server version that Rapids works with."""
 
 NEARLY_FULL = 0.85
@@ -95,18 +95,18 @@ def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Da
     if facts.is_cluster_node and not knows_a_cluster:
         yield Danger(
             "cluster",
-            "this server is a node of a Cluster, and the client stays with it: what moves to another node, by a "
-            "failover or with its slot, is out of reach; use redis+cluster:// or RedisCluster",
+            "this server is a node of a Cluster, and the client uses only this node: it cannot reach what moves to "
+            "another node, by a failover or with its slot; use redis+cluster:// or RedisCluster",
         )
-    if facts.version is not None and facts.version < OLDEST:
+    if facts.version is not None and facts.version < MIN_VERSION:
         version = ".".join(map(str, facts.version))
         yield Danger("version", f"Redis {version} is too old: Rapids needs 6.2 or newer, or Valkey; upgrade the server")
     if facts.policy not in (None, "noeviction"):
         what = "keys with a TTL, such as consumers' names" if str(facts.policy).startswith("volatile") else "any key"
         yield Danger(
             "eviction",
-            f"maxmemory-policy is {facts.policy}: once memory is full Redis throws {what} away, "
-            f"{'' if what != 'any key' else 'streams with unhandled events among them, '}and nobody is told; "
+            f"maxmemory-policy is {facts.policy}: once memory is full, Redis deletes {what}, "
+            f"{'' if what != 'any key' else 'also streams with unhandled events, '}without an error; "
             "set it to noeviction",
         )
     if facts.maxmemory and facts.used_memory is not None and facts.used_memory >= NEARLY_FULL * facts.maxmemory:
@@ -121,16 +121,16 @@ def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Da
     if unsaved > UNSAVED_TOLERANCE and facts.is_append_only is False and not facts.is_embedded:
         yield Danger(
             "persistence",
-            f"Redis has no append-only file, and has made no snapshot for {unsaved / 3_600:.0f} h: its "
-            "restart loses every event since; set appendonly yes (appendfsync everysec)",
+            f"Redis has no append-only file, and has made no snapshot for {unsaved / 3_600:.0f} h: a "
+            "restart loses every event since then; set appendonly yes (appendfsync everysec)",
         )
     if facts.clock_ahead is not None and abs(facts.clock_ahead) > CLOCK_TOLERANCE:
         how = f"{abs(facts.clock_ahead):.0f} s {'ahead of' if facts.clock_ahead > 0 else 'behind'}"
         yield Danger(
             "clock",
-            f"Redis' clock is {how} this machine's: events' time stamps and letters' failed_at go by this machine's, "
-            "entry ids, due times and pauses by Redis' (a failover to another clock moves due times; leases go by time "
-            "that has passed); let both keep time by NTP",
+            f"Redis' clock is {how} this machine's: time stamps of events and failed_at of letters are by this "
+            "machine's clock, entry ids, due times and pauses by Redis' clock (a failover to another clock moves due "
+            "times; leases measure only time that has passed); synchronise both by NTP",
         )
 
 
@@ -141,6 +141,6 @@ def timeout_dangers(socket_timeout: float | None, block_ms: int) -> Iterator[Dan
     yield Danger(
         f"socket_timeout {block_ms}",
         f"socket_timeout ({socket_timeout:g} s) of the Redis client is below block_ms ({block_ms}): the router's reads "
-        "are not cut short, they have a connection and a time limit of their own; but a blocking call of yours on this "
-        "client would be, and emits have no more than that; give the client a socket_timeout above block_ms, or none",
+        "have a connection and a time limit of their own; but a blocking call of yours on this client would be "
+        "interrupted, and emits have this time limit too; give the client a socket_timeout above block_ms, or none",
     )

@@ -17,7 +17,7 @@ RESTART_PAUSE = 0.5
 
 OFTEN = 3
 OFTEN_WITHIN = 10.0
-"""A task that failed this often in this many seconds does not do its work."""
+"""A task that failed this often in this many seconds counts as broken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""What runs between `start()` and `stop()`: each task has a small object, a file and a name of its own."""
+"""The run time of a router, from `start()` to `stop()`. Each long-lived task has a class, a module and a name."""

@@ -1,4 +1,4 @@
-"""Acknowledgements on their way: of entries that need nothing else, since every handler was done at the first go."""
+"""Acknowledgements of entries that need no other settlement, collected and sent with the next read."""
 
 import asyncio
 import math
@@ -22,9 +22,9 @@ Batch: TypeAlias = Mapping[Source, Sequence[bytes]]
 
 
 class Acks:
-    """Collects acknowledgements. The reader takes them along with its next read, the settler when none comes soon.
+    """Collects acknowledgements. The reader sends them with its next read; the settler does if no read follows soon.
 
-    A lease is kept until its acknowledgement is confirmed; one that was not is sent again, which does no harm.
+    A lease is kept until the acknowledgement is confirmed. An unconfirmed one is sent again, which is harmless.
     """
 
     def __init__(self, context: WorkerContext, inflight: Inflight) -> None:
@@ -34,11 +34,11 @@ class Acks:
         self._since: float | None = None
         self._under_way: list[Batch] = []
         self.settled_at = -math.inf
-        """When Redis last confirmed that entries are settled, these or by the settler (`time.monotonic()`, seconds)."""
+        """When Redis last confirmed a settlement, also one of the settler (`time.monotonic()`, seconds)."""
         self.wanted = asyncio.Event()
-        """Set when there is something for the settler to look at."""
+        """Set when the settler has something to send."""
         self.changed = asyncio.Event()
-        """Set whenever some were confirmed, or failed."""
+        """Set whenever acknowledgements were confirmed, or failed."""
 
     def put(self, held: HeldEntry) -> None:
         """Acknowledge an entry soon."""
@@ -50,7 +50,7 @@ class Acks:
 
     @property
     def age(self) -> float:
-        """For how long the first of them has been waiting, in seconds."""
+        """For how many seconds the oldest of them has been waiting."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
@@ -64,7 +64,7 @@ class Acks:
         return self._since is not None
 
     def take(self) -> Batch:
-        """What is to be sent now; the caller reports what came of it: `answered`, `failed` or `requeue`."""
+        """The acknowledgements to send now. The caller reports the result: `answered`, `failed` or `requeue`."""
         if self._since is None:
             return {}
         taken = {source: ids[:MAX_SENT] for source, ids in self._waiting.items() if ids}
@@ -75,7 +75,7 @@ class Acks:
         return taken
 
     def answered(self, batch: Batch, replies: Sequence[Reply]) -> None:
-        """Redis answered: drop what it acknowledged, and send again what it refused."""
+        """Redis answered: drop the entries if it acknowledged them, otherwise send all again."""
         fault = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if fault is not None:
             self.failed(batch, fault)
@@ -94,7 +94,7 @@ class Acks:
         self.requeue(batch)
 
     def requeue(self, batch: Batch) -> None:
-        """They are sent again: it is not known whether they were."""
+        """Send them again, since it is not known whether Redis received them."""
         self._under_way.remove(batch)
         for source, ids in batch.items():
             self._waiting[source].extend(ids)

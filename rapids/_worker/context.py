@@ -1,4 +1,4 @@
-"""What the parts of a worker share: how this process reaches its group, and when the reclaimer looks next."""
+"""What all parts of a worker share: the connection, the group, the consumer's name, and the reclaimer's next turn."""
 
 import asyncio
 import math
@@ -17,7 +17,7 @@ __all__ = ["NextLook", "WorkerContext"]
 
 
 class NextLook:
-    """When the reclaimer looks next. A part that knows of something to be found makes it earlier."""
+    """The time of the reclaimer's next turn. Any part that expects entries sooner makes it earlier."""
 
     def __init__(self) -> None:
         self._at = 0.0
@@ -28,14 +28,14 @@ class NextLook:
         self.within(0.0)
 
     def within(self, delay: float) -> None:
-        """Look in `delay` seconds at the latest."""
+        """Look in at most `delay` seconds."""
         at = time.monotonic() + delay
         if at < self._at:
             self._at = at
             self._earlier.set()
 
     def forget(self) -> None:
-        """A look begins. What is made known from now on leads to another one."""
+        """A turn begins: what is requested from now on leads to another turn."""
         self._at = math.inf
 
     async def wait(self) -> None:
@@ -51,21 +51,21 @@ class NextLook:
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """How a process reaches its group, and which name it has in it."""
+    """How this process reaches its group, and its name in the group."""
 
     commands: OwnConnection
-    """The connection for all but reading."""
+    """The connection for everything except blocking reads."""
     sources: Sequence[Source]
     """The stream, and the group's replay stream."""
     settings: RouterSettings
     identity: Identity
     outages: Outages
     log: dict[str, object]
-    """What every log line says: stream, group, consumer."""
+    """The fields of every log record: stream, group, consumer."""
     counts: Counts
     next_look: NextLook = field(default_factory=NextLook)
 
     @property
     def name(self) -> str:
-        """The consumer's name. Another one from when another process took it."""
+        """The consumer's name. It changes if another process takes it."""
         return self.identity.name

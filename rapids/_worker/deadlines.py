@@ -1,4 +1,4 @@
-"""Time limits of handlers: one timer for all of them, since one each costs more than a quick handler does."""
+"""Time limits of handlers, with one timer for all: a timer for each run would cost more than a quick handler."""
 
 import asyncio
 import math
@@ -7,7 +7,7 @@ __all__ = ["Deadline", "Deadlines"]
 
 
 class Deadline:
-    """The time limit of whatever its task is at. At the end of it, the task is cancelled."""
+    """The time limit of what its task does now. When it is over, the task is cancelled."""
 
     __slots__ = ("_all", "at", "expired", "task")
 
@@ -16,17 +16,17 @@ class Deadline:
         self.task = task
         self.at = math.inf
         self.expired = False
-        """Whether the last one was over before what it was for."""
+        """Whether the time was over before the work was."""
 
     def begin(self, seconds: float) -> None:
-        """Give what comes now so much time. Its task must not be cancelled already."""
+        """Begin a time limit. The task must not be cancelled already."""
         self.expired = False
         self.at = at = self._all.now() + seconds
         if at < self._all.next_at:
             self._all.look_at(at)
 
     def end(self) -> bool:
-        """What it was for is over: whether only the time limit ended it, if a cancellation did."""
+        """End the time limit, since the work has ended. Whether the time limit alone caused the task's cancellation."""
         self.at = math.inf
         if not self.expired:
             return False
@@ -35,7 +35,7 @@ class Deadline:
 
 
 class Deadlines:
-    """Looks after the deadlines of all executors of a worker."""
+    """The deadlines of all executors of a worker."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class Deadlines:
         self.next_at = math.inf
 
     def of_current_task(self) -> Deadline:
-        """A deadline for the running task, to be begun and ended as often as it likes."""
+        """A deadline for the running task. It can begin and end any number of times."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - only ever called in one
         deadline = Deadline(self, task)
@@ -53,18 +53,18 @@ class Deadlines:
         return deadline
 
     def forget(self, deadline: Deadline) -> None:
-        """Its task ends."""
+        """Remove a deadline, since its task ends."""
         self._deadlines.remove(deadline)
 
     def look_at(self, at: float) -> None:
-        """See to it that deadlines are looked at then (the loop's time, seconds)."""
+        """Check the deadlines at this time (the loop's clock, seconds)."""
         if self._timer is not None:
             self._timer.cancel()
         self.next_at = at
         self._timer = self._loop.call_at(at, self._look)
 
     def close(self) -> None:
-        """Look at no more deadlines."""
+        """Check no more deadlines."""
         if self._timer is not None:
             self._timer.cancel()
 

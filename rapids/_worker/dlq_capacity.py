@@ -1,4 +1,4 @@
-"""Room for dead letters: warns before the oldest are cut away for newer ones, and reports when they were."""
+"""The capacity of the dead-letter stream: a warning before letters are trimmed, an error when they were."""
 
 import asyncio
 import logging
@@ -15,16 +15,16 @@ __all__ = ["DlqCapacity"]
 logger = logging.getLogger("rapids.worker")
 
 PAUSE = 10.0
-"""Seconds between two looks of one router, on average."""
+"""Seconds between two checks of one router, on average."""
 
 NEAR, FAR = 0.8, 0.6
-"""The share of `dlq_maxlen` from which a warning says that letters may be cut, and that below which it may recur."""
+"""Shares of `dlq_maxlen`: at the first a warning is logged; below the second it may be logged again."""
 
 
 class DlqCapacity:
-    """Looks every few seconds at how many dead letters there are, where their number has a limit.
+    """Counts the dead letters every few seconds, if their number has a limit.
 
-    A letter that is cut away was neither replayed nor discarded by anybody: those are not in the stream any more.
+    A trimmed letter was neither replayed nor discarded: such letters have left the stream before.
     """
 
     def __init__(self, context: WorkerContext, dlq: str, maxlen: int) -> None:
@@ -32,12 +32,12 @@ class DlqCapacity:
         self._dlq = dlq
         self._maxlen = maxlen
         self._cut: int | None = None
-        """How many were cut by the last look; None before the first."""
+        """How many letters had been trimmed at the last check; None before the first check."""
         self._is_reported = False
         self._log = {**context.log, "dlq": dlq}
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         await asyncio.sleep(random.uniform(0, PAUSE / 10))  # noqa: S311 - not a secret
         while True:
             try:
@@ -47,23 +47,23 @@ class DlqCapacity:
             await asyncio.sleep(PAUSE * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
 
     def _report(self, room: Room) -> None:
-        """Log when the limit is near, when that is over, and what was cut since the last look."""
+        """Log when the limit is near, when it no longer is, and how many letters were trimmed since the last check."""
         share = room.length / self._maxlen
         if not self._is_reported and share >= NEAR:
             self._is_reported = True
             logger.warning(
-                "%d dead letters wait for somebody, and dlq_maxlen is %d: soon the oldest are cut away for newer ones, "
-                "and with them what failed and why. Replay or discard some, or raise dlq_maxlen",
+                "%d dead letters are stored, and dlq_maxlen is %d: soon the oldest are trimmed, and what failed and "
+                "why is lost with them. Replay or discard some, or raise dlq_maxlen",
                 room.length,
                 self._maxlen,
                 extra={**self._log, "letters": room.length},
             )
         elif self._is_reported and share < FAR:
             self._is_reported = False
-            logger.info("there is room for dead letters again: %d", room.length, extra=self._log)
+            logger.info("the dead-letter stream has room again: %d letters", room.length, extra=self._log)
         if self._cut is not None and room.cut > self._cut:
             logger.error(
-                "%d dead letters were cut away, since dlq_maxlen is %d, and nobody had replayed or discarded them",
+                "%d dead letters were trimmed, since dlq_maxlen is %d; they had been neither replayed nor discarded",
                 room.cut - self._cut,
                 self._maxlen,
                 extra={**self._log, "lost_count": room.cut - self._cut},

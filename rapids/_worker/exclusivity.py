@@ -16,17 +16,17 @@ __all__ = ["Exclusivity"]
 logger = logging.getLogger("rapids.worker")
 
 TTL_MS = 3_000
-"""How long a group has nobody after the active consumer died."""
+"""For how many milliseconds a group has no active consumer after the active one died."""
 
 STANDBY_PAUSE = 0.5
-"""Seconds between two looks of a consumer on standby."""
+"""Seconds between two attempts of a consumer on standby to become active."""
 
 
 class Exclusivity:
-    """Holds the group's key while this consumer is active, and waits for it otherwise. Without the option: always.
+    """Holds the group's key while this consumer is active, and waits for it otherwise.
 
-    An active consumer that stood still for longer than the key lasts asks for it before it begins anything. What it
-    held is another's by then, and it drops all of it.
+    If an active consumer stood still for longer than the key lasts, it asks for the key before it begins an entry. If
+    another consumer has the key, that one has also taken the entries, so this one drops all of them.
     """
 
     def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight, intake: Intake) -> None:
@@ -48,12 +48,12 @@ class Exclusivity:
             await asyncio.sleep(pause)
 
     async def confirm(self) -> bool:
-        """Whether this consumer is the active one, or has just become it. Waits for Redis where it is away."""
+        """Whether this consumer is active, or has just become active. Retries while Redis is unavailable."""
         was_active = self._gate.is_active
         held = await self._context.outages.retry("holding the group", self._hold)
         self.looked_at = time.monotonic()
         if held and not was_active:
-            logger.info("active: the only consumer of its group that is", extra=self._context.log)
+            logger.info("this consumer is now the active one of its group", extra=self._context.log)
             self.gained_at = time.monotonic()
             self._context.next_look.now()
         elif was_active and not held:
@@ -66,7 +66,7 @@ class Exclusivity:
         return held
 
     async def release(self) -> None:
-        """Let another consumer be active at once. Raises `RedisError`."""
+        """Release the key, so that another consumer becomes active at once. Raises `RedisError`."""
         if self._context.settings.exclusive and self._gate.is_active:
             await groups.release(self._context.commands, self._key, self._token)
 

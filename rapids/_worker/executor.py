@@ -1,4 +1,4 @@
-"""The executor: takes one delivery after another, runs its handlers, and decides what becomes of each."""
+"""The executor: takes one entry after another, runs its handlers, and makes a settlement of their outcomes."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ from rapids.events import Event
 __all__ = ["Executor", "ExecutorContext"]
 
 MAX_SETTLE_WAIT = 1.0
-"""Seconds to wait for what has run to be settled before an abandoned entry is taken over."""
+"""Seconds to wait for the settlements of earlier entries before an abandoned entry is claimed."""
 
 
 BEGIN = Answer.BEGIN
@@ -65,7 +65,8 @@ class ExecutorContext:
 
 
 class Executor:
-    """Takes entries from the intake in order; handlers of one entry run in order of registration, each for itself."""
+    """Takes entries from the intake. The handlers of an entry run in order of registration; a failure of one does not
+    prevent the others."""
 
     def __init__(self, context: ExecutorContext) -> None:
         self._context = context
@@ -85,7 +86,7 @@ class Executor:
         return self._runner is not None and self._runner.is_under_way(under_way)
 
     async def run(self) -> None:
-        """Work until the intake is closed. Cancelled, it settles what it was at, as interrupted."""
+        """Work until the intake is closed. If cancelled, settle the current entry as interrupted."""
         context, intake, gate = self._context, self._intake, self._gate
         deadline = context.deadlines.of_current_task()
         self._runner = handler_runner(context.worker, context.runners, context.stop, deadline)
@@ -118,12 +119,12 @@ class Executor:
     # --- what may begin, and when ---
 
     async def _take_over(self, abandoned: Abandoned) -> None:
-        """Run an abandoned entry, or have it wait in its lane: not claimed, since that would spend a delivery."""
+        """Run an abandoned entry, or let it wait in its lane, unclaimed: a claim counts as a delivery."""
         if self._order_by is None:
             await self._run_abandoned(abandoned)
             return
         if self._intake.is_in_lane(abandoned):
-            return  # found again, for nobody has claimed it yet
+            return  # found again, since it is not claimed yet
         seen = await self._context.reclaimer.peek(abandoned)
         key = None if seen is None else self._key_of(self._planner.plan(seen))[0]
         if key is None:
@@ -132,15 +133,16 @@ class Executor:
             await self._run_lane(key, abandoned)
 
     async def _run_abandoned(self, abandoned: Abandoned) -> Settlement | None:
-        """Claim an abandoned entry and run it; None where another consumer was faster.
+        """Claim an abandoned entry and run it; None if another consumer was faster.
 
-        It may be what kills processes. At its second crash, or before its last chance, it runs alone; the first time it
-        does not hold up the others, which could fall with it only once.
+        The entry may be what kills processes. After a second crash, or at its last delivery, it runs alone, so that no
+        other entry is interrupted with it again. After the first crash it does not run alone, since that would delay
+        all others.
         """
         self._intake.forget_in_lane(abandoned)
         may_have_killed_twice = abandoned.deliveries >= 2
         is_last_chance = abandoned.deliveries + 1 >= self._settings.max_deliveries
-        must_be_next = self._settings.exclusive  # nothing newer is to overtake it
+        must_be_next = self._settings.exclusive  # no newer entry may begin before it
         if self._settings.concurrency > 1 and (may_have_killed_twice or is_last_chance or must_be_next):
             async with self._gate.alone():
                 self._runs_alone = True
@@ -151,8 +153,8 @@ class Executor:
         return await self._claim_and_run(abandoned)
 
     async def _claim_and_run(self, abandoned: Abandoned) -> Settlement | None:
-        # What has run by then must be settled, or it would be delivered again with it, each time. A settlement that
-        # Redis goes on refusing is no reason to wait for longer.
+        # Entries that have run must be settled first: if this entry kills the process, they would be delivered again
+        # each time. But a settlement that Redis keeps refusing must not block it for longer.
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_SETTLE_WAIT):
                 await self._settler.flushed()
@@ -190,7 +192,7 @@ class Executor:
         return answer is BEGIN
 
     def _key_of(self, planned: Planned) -> tuple[Hashable, Planned]:
-        """What entries are kept in order by; None for those that need no order. `order_by` is the user's code."""
+        """The key of an entry, None if it needs no order; and the plan. `order_by` is the user's code."""
         if not isinstance(planned, Plan) or self._order_by is None:
             return None, planned
         try:
@@ -216,7 +218,7 @@ class Executor:
                     settlement = await self._run(following, self._planner.plan(following.entry))
                 else:
                     settlement = None  # another consumer has it, or it was trimmed from the stream
-            except BaseException:  # whatever ends this executor, the lane goes on with another, or is released
+            except BaseException:  # this executor ends: another one continues the lane, or the lane is released
                 intake.pass_lane_on(key)
                 raise
             if isinstance(settlement, Keep) and self._settings.retry_blocks_key:

@@ -1,4 +1,4 @@
-"""The gate: whether anything may begin now. Plain state, without I/O; other parts ask Redis and tell the gate."""
+"""The gate: whether an entry may begin now. Plain state, without I/O; other parts ask Redis and inform the gate."""
 
 import asyncio
 import math
@@ -17,9 +17,9 @@ class Answer(Enum):
 
     BEGIN = "begin"
     WAIT = "wait"
-    """Not yet: another entry runs alone, or Redis must be asked first whether the entry is still ours."""
+    """Not yet: another entry runs alone, or Redis must first confirm that this consumer still has the entry."""
     RELEASE = "release"
-    """Not here: the group is paused, this process stops, or another consumer has the entry."""
+    """Not in this process: the group is paused, this process stops, or another consumer has the entry."""
 
 
 BEGIN, WAIT, RELEASE, LOST, RUNNING = *Answer, State.LOST, State.RUNNING
@@ -28,8 +28,8 @@ BEGIN, WAIT, RELEASE, LOST, RUNNING = *Answer, State.LOST, State.RUNNING
 class Gate:
     """Closed while the group is paused, while another consumer is the active one, and for good when the worker stops.
 
-    Times are of `time.monotonic()`, in seconds. What this process knew of its leases, its name and the group's active
-    consumer holds until such a time; a process that stood still for longer must ask again.
+    Times are of `time.monotonic()`, in seconds. What this process knows of its leases, its name and the group's active
+    consumer is valid until such a time. If the process stood still for longer, it must ask Redis again.
     """
 
     def __init__(self, *, lease_seconds: float, exclusive: bool = False) -> None:
@@ -37,19 +37,19 @@ class Gate:
         self._lease_seconds = lease_seconds
         self._exclusive = exclusive
         self.closed = asyncio.Event()
-        """Set once nothing begins any more: the worker stops."""
+        """Set when the worker stops, so that nothing begins any more."""
         self.is_paused = False
         self.is_shut = False
-        """Whether nothing begins, as the group is paused or the worker stops."""
+        """Whether nothing begins, since the group is paused or the worker stops."""
         self.is_active = not exclusive
-        """Whether this consumer works, as far as it knows: see `active_until`."""
+        """Whether this consumer is the active one, as far as it knows: see `active_until`."""
         self.active_until = -math.inf if exclusive else math.inf
         """Until when no other consumer can be active."""
         self.name_until = 0.0
         """Until when no other process can have taken this consumer's name."""
         self._sure_until = 0.0
         self.may_read = asyncio.Event()
-        """Set once everything that others left is processed; what is new comes after it."""
+        """Set when all entries that other consumers left are processed: only then new entries are read."""
         if not exclusive:
             self.may_read.set()
         self.running = 0
@@ -64,7 +64,7 @@ class Gate:
     def ask(self, held: HeldEntry, *, is_confirmed: bool = False, is_alone: bool = False) -> Answer:
         """Whether an entry may begin.
 
-        `is_confirmed`: Redis was asked just now. `is_alone`: it is the entry that runs alone.
+        `is_confirmed`: Redis has just confirmed it. `is_alone`: it is the entry that runs alone.
         """
         if self.is_shut or held.state is LOST:
             return RELEASE
@@ -98,7 +98,7 @@ class Gate:
     # --- pausing and stopping ---
 
     def pause(self) -> None:
-        """Let nothing begin until `resume`. Where order matters, what is given back now comes before what is new."""
+        """Let nothing begin until `resume`. In an exclusive group, released entries come before new ones."""
         self.is_paused = self.is_shut = True
         if self._exclusive:
             self.may_read.clear()

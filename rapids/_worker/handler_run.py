@@ -1,4 +1,4 @@
-"""One handler on one delivery: its time limit, its quick attempts, and the outcome they come to."""
+"""One handler on one delivery: its time limit, its quick attempts, and its outcome."""
 
 import asyncio
 import logging
@@ -28,11 +28,11 @@ __all__ = ["HandlerRunner", "Runner", "handler_runner", "runners_of"]
 
 logger = logging.getLogger("rapids.worker")
 
-LEAST_CHANCES = 2
-"""Deliveries before an entry is given up unrun: the first may have been to a process that never began it."""
+MIN_DELIVERIES = 2
+"""Deliveries before an entry may be dead without a run: the first may have been to a process that never began it."""
 
-LONGEST_DELAY = 10 * 365 * 86_400.0
-"""Seconds: what asks for more has no end in mind, and would not fit into a time stamp."""
+MAX_DELAY = 10 * 365 * 86_400.0
+"""Seconds. A longer delay stands for no end, and would not fit into a time stamp."""
 
 Runner: TypeAlias = Callable[[Event], Awaitable[object]]
 
@@ -48,10 +48,10 @@ class HandlerRunner:
         self._deadline = deadline
         self._under_way: UnderWay | None = None
         self._failed = NO_ATTEMPTS
-        """The failed attempts of the handler that is at it, on this delivery."""
+        """The failed attempts of the running handler on this delivery."""
 
     def take_failed(self) -> AttemptLog:
-        """The failed attempts of a handler that was interrupted, given out once."""
+        """The failed attempts of a handler that was interrupted. The next call returns none."""
         failed, self._failed = self._failed, NO_ATTEMPTS
         return failed
 
@@ -60,12 +60,12 @@ class HandlerRunner:
         return under_way is self._under_way
 
     async def run(self, handler: Handler, under_way: UnderWay, counts: OfType) -> Outcome:
-        """What the handler makes of the delivery, its quick attempts included. It is counted among `counts`.
+        """Run the handler, with its quick attempts, and return its outcome, counted in `counts`.
 
-        Raises `CancelledError` only when the router interrupts its handlers. That a handler leaves its task cancelled
-        is the handler's doing, and ends no more than this attempt.
+        Raises `CancelledError` only if the router interrupts its handlers. If a handler cancels its own task, that
+        ends only this attempt.
         """
-        if under_way.spent > max(self._settings.max_deliveries, LEAST_CHANCES):
+        if under_way.spent > max(self._settings.max_deliveries, MIN_DELIVERIES):
             why = (
                 f"delivered {under_way.deliveries} times, and max_deliveries is {self._settings.max_deliveries}: "
                 "the processes that took it ended before they reported an outcome"
@@ -129,10 +129,10 @@ class HandlerRunner:
         return outcome
 
     def absent(self, name: str, spent: int, entry: RawEntry) -> Outcome:
-        """What becomes of a handler that an entry waits for, and that is not here, or not for its type.
+        """The outcome of a handler that an entry waits for, if this process does not have it, or not for this type.
 
-        It may be in another process of the group, an older or a newer one, so the entry is given the chance to come to
-        that, as often as if the handler had run and failed.
+        Another process of the group, with an older or newer version, may have it. So the entry is delivered again, as
+        often as if the handler had run and failed.
         """
         why = f"the handler {name!r} is not for its type any more" if name in self._runners else no_handler(name)
         failure, entry_id = Failure("", why), entry.entry_id.decode()
@@ -145,7 +145,7 @@ class HandlerRunner:
         return RetryAt(name, _seconds(self._settings.redelivery_delay, spent), failure, log)
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
-        """For who wants to know: what a handler came to whose first attempt failed, at the last one, and its error."""
+        """Report the outcome of a handler whose first attempt failed, with its last attempt and its error."""
 
     async def _error_of(self, handler: Handler, under_way: UnderWay) -> BaseException | None:
         """The error of another attempt, if it had one."""
@@ -168,7 +168,7 @@ class HandlerRunner:
         self._under_way = None
 
     def _seen(self, handler: Handler, under_way: UnderWay, error: BaseException) -> BaseException:
-        """The error an attempt ended with; a time limit's end as what it is. Raises those that end the program."""
+        """The error of an attempt; after a time limit, a `HandlerTimeoutError`. Raises errors that end the program."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise error
         timed_out = self._deadline.end()
@@ -177,10 +177,10 @@ class HandlerRunner:
             expired = HandlerTimeoutError(handler.name, handler.timeout, under_way.event.id)
             expired.__cause__ = error  # its traceback shows where the handler was
             return expired
-        return error  # any other must not end the executor's task, which nothing would start again
+        return error  # no other error may end the executor's task
 
     def _failure_of(self, error: BaseException, handler: Handler, under_way: UnderWay) -> Failure:
-        """What to store of an attempt's error, noted among the attempts that failed."""
+        """What to store of an attempt's error. Also adds the attempt to the failed attempts."""
         failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
         attempt = Attempt.of(
             failure,
@@ -194,7 +194,7 @@ class HandlerRunner:
     def _outcome_of_failure(
         self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError, failure: Failure
     ) -> Outcome:
-        """What a failed delivery leads to: another one, or a dead letter after the last."""
+        """The outcome of a failed delivery: another delivery, or a dead letter after the last one."""
         error = exhausted.last_error
         if delivery.spent >= self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed)
@@ -209,7 +209,7 @@ class HandlerRunner:
             extra=self._extra(delivery, failure.error_type),
         )
         if isinstance(error, RetryAfter):
-            delay = min(error.seconds, LONGEST_DELAY)
+            delay = min(error.seconds, MAX_DELAY)
         else:
             delay = _seconds(self._settings.redelivery_delay, delivery.spent)
         return RetryAt(handler.name, delay, failure, self._failed)
@@ -240,8 +240,8 @@ class HandlerRunner:
 
 
 class ObservedHandlerRunner(HandlerRunner):
-    """Reports to observers how each handler's delivery ended, and how long it took. Apart, so that routers without
-    observers pay nothing for them."""
+    """Reports to observers how each handler's delivery ended, and how long it took. It is a class of its own, so that
+    routers without observers pay nothing."""
 
     def __init__(
         self,
@@ -322,10 +322,10 @@ def _message(error: BaseException, failure: Failure) -> str:
 
 
 def _seconds(backoff: Backoff, failures: int) -> float:
-    """What a backoff says; nonsense from a user's own one is taken as no wait."""
+    """The delay that a backoff returns. An invalid result of a user's own backoff counts as no delay."""
     try:
         delay = float(backoff(failures))
     except Exception:
-        logger.exception("a backoff raised; going on without a wait")
+        logger.exception("a backoff raised; continuing without a delay")
         return 0.0
-    return min(delay, LONGEST_DELAY) if math.isfinite(delay) and delay > 0 else 0.0
+    return min(delay, MAX_DELAY) if math.isfinite(delay) and delay > 0 else 0.0

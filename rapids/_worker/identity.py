@@ -1,4 +1,4 @@
-"""The consumer's name: one that no other living process has."""
+"""The consumer's name, which no other live process has."""
 
 import asyncio
 import logging
@@ -19,14 +19,14 @@ __all__ = ["Identity"]
 logger = logging.getLogger("rapids.worker")
 
 TTL_MS = 6_000
-"""How long a name stays taken after its process died."""
+"""For how many milliseconds a name stays taken after its process died."""
 
 
 class Identity:
     """Holds a consumer name by a key with a TTL, renewed while the process lives.
 
-    A process that stood still for longer than that may find its name taken. The process that took it runs what this one
-    held, so this one drops all of that and takes another name.
+    If a process stood still for longer than that, another process may have taken its name, and with it the entries.
+    Then this process drops all entries and takes another name.
     """
 
     def __init__(self, commands: Commands, source: Source, gate: Gate) -> None:
@@ -38,7 +38,7 @@ class Identity:
         self.name = ""
 
     async def acquire(self, wanted: str | None) -> str:
-        """Take the wanted name, or `hostname-pid`, or the first of them with a number after it that is free."""
+        """Take the wanted name, or `hostname-pid`. If a live process has it, a number is added."""
         self._base = wanted or f"{socket.gethostname()}-{os.getpid()}"
         self.name = name = await self._first_free()
         if wanted and name != wanted:

@@ -1,6 +1,6 @@
-"""What this process holds: one record for each entry, from when it was taken until its settlement is written.
+"""The entries that this process holds: one record for each, from when it was taken until its settlement is written.
 
-Plain state, without I/O: the parts of a worker change it, and ask it instead of one another.
+Plain state, without I/O. The parts of a worker use it instead of asking one another.
 """
 
 import math
@@ -19,17 +19,17 @@ class State(Enum):
     """Where a held entry is."""
 
     QUEUED = "queued"
-    """It waits to be begun."""
+    """It waits to begin."""
     IN_LANE = "in lane"
-    """It waits for another entry with its key."""
+    """It waits for an earlier entry with the same key."""
     RUNNING = "running"
     """Its handlers run."""
     ACKNOWLEDGING = "acknowledging"
-    """Its acknowledgement is to be sent, or is sent and not confirmed."""
+    """Its acknowledgement will be sent, or was sent and is not confirmed."""
     SETTLING = "settling"
-    """Its settlement is to be written, or is written and not confirmed."""
+    """Its settlement will be written, or was written and is not confirmed."""
     LOST = "lost"
-    """Another consumer has it or will have it; this process writes only which handlers are done."""
+    """Another consumer has it or will have it; this process only writes which handlers are done."""
 
 
 QUEUED = State.QUEUED  # looked up for every entry: a member of an enumeration costs more than a global name
@@ -37,7 +37,7 @@ CLOSING = (State.ACKNOWLEDGING, State.SETTLING)
 
 
 class HeldEntry:
-    """An entry, where it is, and when its lease was last known to be ours (`time.monotonic()`, seconds)."""
+    """An entry, its state, and when this consumer last certainly had its lease (`time.monotonic()`, seconds)."""
 
     __slots__ = ("entry", "lease_at", "state")
 
@@ -56,18 +56,18 @@ class Inflight:
     """The held entries of each source, by id."""
 
     def __init__(self, sources: Sequence[Source], counts: Counts, *, lease_seconds: float) -> None:
-        """`lease_seconds`: after which another consumer may take an entry whose lease was not renewed."""
+        """`lease_seconds`: after this time without a renewal, another consumer may take an entry."""
         self._held: dict[Source, dict[bytes, HeldEntry]] = {source: {} for source in sources}
         self._counts = counts
         self._lease_seconds = lease_seconds
         self.registering = 0
-        """How many calls register held entries with a recreated group. An acknowledgement that is sent before they end
-        could come first, and the entry be registered after it, for good."""
+        """How many calls register held entries with a recreated group now. No acknowledgement is sent until they end:
+        an entry that is registered after its acknowledgement would stay pending."""
         self.last_read: dict[Source, str] = {}
-        """Up to which id each source was read."""
+        """The last id that was read from each source."""
         self.tick_interval = math.inf
         self.ticked_at = 0.0
-        """When the leases were last to be renewed, which is once in `tick_interval` seconds (`time.monotonic()`)."""
+        """When the leases were last to be renewed, once in `tick_interval` seconds (`time.monotonic()`)."""
         self.stood_still_at = -math.inf
         """When it was last noticed that this process had stood still (`time.monotonic()`, seconds)."""
 
@@ -75,16 +75,16 @@ class Inflight:
         return sum(map(len, self._held.values()))
 
     def given_out(self, asked_at: float) -> float:
-        """When Redis may have given out what an answer found just now brings (`time.monotonic()`, seconds).
+        """The earliest time at which Redis may have sent the answer that was just read (`time.monotonic()`, seconds).
 
-        A moment ago; but if this process stood still since it asked, the answer may have been waiting all that time.
+        It is now, unless this process stood still since it asked: then the answer may have waited all that time.
         """
         now = time.monotonic()
         is_late = now - self.ticked_at > 1.5 * self.tick_interval
         return asked_at if is_late or self.stood_still_at >= asked_at else now
 
     def add_new(self, source: Source, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
-        """Hold what was read from one source. What is held already is left out: it is at work.
+        """Hold entries that were read from one source, except those that are held already.
 
         `since`: when Redis may have given them out (`time.monotonic()`, seconds).
         """
@@ -95,7 +95,7 @@ class Inflight:
         return list(new.values())
 
     def add_claimed(self, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
-        """Hold what was claimed. It takes the place of an earlier delivery, which is lost unless it is settled now."""
+        """Hold claimed entries. Each replaces an earlier delivery, which is lost unless it is being settled."""
         new = [HeldEntry(entry, since) for entry in entries]
         for one in new:
             held, entry_id = self._held[one.entry.source], one.entry.entry_id
@@ -107,7 +107,7 @@ class Inflight:
         return new
 
     def get(self, source: Source, entry_id: bytes) -> HeldEntry | None:
-        """An entry's record; None where it is not held."""
+        """The record of an entry; None if it is not held."""
         return self._held[source].get(entry_id)
 
     def ids(self, source: Source) -> list[bytes]:
@@ -115,7 +115,7 @@ class Inflight:
         return list(self._held[source])
 
     def open(self, source: Source, ids: Iterable[bytes]) -> list[HeldEntry]:
-        """Those of the entries that are held and not about to be settled: what Redis says of the others is old."""
+        """The entries that are held and not being settled. For the others, an answer of Redis is out of date."""
         held = self._held[source]
         found = [held[entry_id] for entry_id in ids if entry_id in held]
         return [one for one in found if one.state not in CLOSING]
@@ -126,24 +126,24 @@ class Inflight:
 
     @property
     def freshest_lease(self) -> float:
-        """When any lease was last known to be ours (`time.monotonic()`, seconds); minus infinity where none is held."""
+        """When this consumer last certainly had any lease (`time.monotonic()`, seconds); -infinity without any."""
         return max((one.lease_at for held in self._held.values() for one in held.values()), default=-math.inf)
 
     def renewed(self, source: Source, ids: Iterable[bytes], at: float) -> None:
-        """Note that leases were ours at that time (`time.monotonic()`, seconds)."""
+        """Note that this consumer had the leases at that time (`time.monotonic()`, seconds)."""
         held = self._held[source]
         for entry_id in ids:
             if (one := held.get(entry_id)) is not None:
                 one.lease_at = at
 
     def drop(self, held: HeldEntry) -> None:
-        """Hold an entry no longer, unless a later delivery has its place."""
+        """Drop an entry, unless a later delivery has replaced it."""
         of_source = self._held[held.entry.source]
         if of_source.get(held.entry.entry_id) is held:
             del of_source[held.entry.entry_id]
 
     def drop_all(self, source: Source, ids: Sequence[bytes]) -> int:
-        """Hold entries no longer; how many of them were held until now."""
+        """Drop entries. Returns how many of them were held until now."""
         held = self._held[source]
         before = len(held)
         for entry_id in ids:
@@ -151,7 +151,7 @@ class Inflight:
         return before - len(held)
 
     def lose(self, held: HeldEntry) -> bool:
-        """Note that an entry is another consumer's; whether it was held until now."""
+        """Note that another consumer has an entry. Returns whether it was held until now."""
         source, entry_id = held.entry.source, held.entry.entry_id
         if self._held[source].get(entry_id) is not held:
             return False
@@ -161,7 +161,7 @@ class Inflight:
         return True
 
     def lose_all(self) -> None:
-        """Hold nothing any more: all of it is another consumer's, or will be."""
+        """Note that other consumers have all entries, or will have them."""
         for held in self._held.values():
             for one in list(held.values()):
                 self.lose(one)

@@ -1,4 +1,4 @@
-"""What is next to be worked on: entries taken and not yet begun, and abandoned ones to be taken one at a time."""
+"""The intake: entries that were taken and have not begun, and abandoned entries that are not claimed yet."""
 
 import asyncio
 import time
@@ -16,26 +16,26 @@ from rapids._worker.lanes import Lanes
 __all__ = ["Abandoned", "Intake", "Next", "Turn"]
 
 OVERDUE_GRACE = 2.0
-"""Seconds after which an entry that was due again and did not come back is another consumer's."""
+"""Seconds after the due time of an entry until another consumer is assumed to have it."""
 
 MAX_IN_LANES = 10_000
-"""Entries that wait in lanes, above which no more are read."""
+"""If so many entries wait in lanes, no more are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """An entry whose consumer went silent over it. It may be what killed that process, so it is claimed only when it
-    is about to be run, and alone: a count spent on it is spent on no innocent neighbour."""
+    """An entry whose consumer no longer renews its lease. It may be what killed that process, so it is claimed alone,
+    right before it runs: a claim counts as a delivery, and must count for no other entry."""
 
     source: Source
     entry_id: bytes
     min_idle_ms: int
     deliveries: int
-    """How often it had been delivered when it was found."""
+    """How many deliveries it had when it was found."""
 
 
 class Turn(NamedTuple):
-    """An entry whose turn in its lane has come."""
+    """An entry that is now the first in its lane."""
 
     key: Hashable
     item: "HeldEntry | Abandoned"
@@ -45,15 +45,13 @@ Next: TypeAlias = HeldEntry | Abandoned | Turn
 
 
 class Intake:
-    """A queue with room for two batches of new entries: while one is worked through, the next is fetched.
+    """A queue with room for two batches of new entries: while one is processed, the next is read.
 
-    New entries, those that were due again, and abandoned ones take turns, so that no kind starves another.
+    New entries, entries that were due again, and abandoned entries take turns, so that each kind makes progress.
     """
 
     def __init__(self, gate: Gate, batch_size: int, *, few: int = 0, in_order: bool = False) -> None:
-        """`few`: how many entries may wait in lanes with their payload. `in_order`: what is older comes first, instead
-        of taking turns.
-        """
+        """`few`: how many entries may wait in lanes with their payload. `in_order`: older entries come first."""
         self._gate = gate
         self._batch_size = batch_size
         self._few = few
@@ -71,32 +69,32 @@ class Intake:
         self._has_room.set()
 
     def put(self, entries: Iterable[HeldEntry]) -> None:
-        """Queue new entries. The caller keeps to the room there is."""
+        """Queue new entries, at most a batch, if the intake `has_room`."""
         before = len(self._new)
         self._new.extend(entries)
         self._update_room()
         self._wake(len(self._new) - before)
 
     def put_due(self, entries: Iterable[HeldEntry]) -> None:
-        """Queue entries that were due again, no more than there is `room_for_due`."""
+        """Queue entries that were due again, at most as many as `room_for_due`."""
         before = len(self._due)
         self._due.extend(entries)
         self._wake(len(self._due) - before)
 
     def announce(self, found: Iterable[Abandoned]) -> None:
-        """Queue abandoned entries, to be claimed in their turn; those queued already stay where they are."""
+        """Queue abandoned entries, to be claimed in turn. Entries that are queued already keep their place."""
         before = len(self._abandoned)
         self._abandoned.update(dict.fromkeys(found))
         self._wake(len(self._abandoned) - before)
 
     @property
     def room_for_due(self) -> int:
-        """How many entries that are due may be queued: a batch, beside what the reader brings."""
+        """How many due entries may be queued: a batch in addition to the new entries."""
         return max(self._batch_size - len(self._due), 0)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits to be begun."""
+        """Whether no entry waits to begin."""
         return not (self._abandoned or self._due or self._new or self._turns)
 
     @property
@@ -109,7 +107,7 @@ class Intake:
         await self._has_room.wait()
 
     def pop(self) -> Next | None:
-        """What is next, or None where there is nothing, or the intake is shut: entries then stay for `drain`."""
+        """The next entry; None if there is none, or if nothing may begin: then entries stay for `drain`."""
         if self._gate.is_shut:
             return None
         if self._turns:
@@ -134,7 +132,7 @@ class Intake:
         return None
 
     async def filled(self) -> None:
-        """Wait until there is something, or the intake is closed. Of several who wait, one is woken for each entry."""
+        """Wait until there is an entry, or the intake is closed. Each entry wakes one of the executors that wait."""
         if self._gate.closed.is_set():
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -145,7 +143,7 @@ class Intake:
             if waiter.cancelled():
                 self._waiters.remove(waiter)
             else:
-                self._wake(1)  # woken and cancelled at once: somebody else takes the entry
+                self._wake(1)  # woken and cancelled at once: another executor takes the entry
             raise
 
     def _wake(self, count: int) -> None:
@@ -158,35 +156,37 @@ class Intake:
     # --- pausing and stopping ---
 
     def pause(self) -> None:
-        """Give out nothing, and have nothing read, until `resume`."""
+        """Return no entries, and let no entries be read, until `resume`."""
         self._gate.pause()
         self._waits_for_due = True
         self._update_room()
 
     def resume(self) -> None:
-        """Give out entries again. New ones are read from `read_on` on, since those that were released are older."""
+        """Return entries again. New entries are read after `read_on`, since the released entries are older."""
         self._gate.resume()
-        self._lanes.postpone(time.monotonic() + OVERDUE_GRACE)  # nothing that lanes wait for could come back
+        self._lanes.postpone(
+            time.monotonic() + OVERDUE_GRACE
+        )  # no entry that a lane waits for could come back during the pause
         self._wake(len(self._waiters))
 
     @property
     def waits_for_due(self) -> bool:
-        """Whether it was resumed, and new entries wait until those that were released have come again."""
+        """Whether the group was resumed, and new entries still wait for the released ones."""
         return self._waits_for_due and not self._gate.is_paused
 
     def read_on(self) -> None:
-        """Have new entries read again."""
+        """Let new entries be read again."""
         self._waits_for_due = False
         self._update_room()
 
     def close(self) -> None:
-        """Give out no more entries."""
+        """Return no more entries."""
         self._gate.close()
         self._has_room.set()
         self._wake(len(self._waiters))
 
     def drain(self) -> list[HeldEntry]:
-        """Everything that was taken and never begun, in the order of the stream; nothing of it is queued any more."""
+        """Remove and return all entries that were taken and have not begun, in the order of the stream."""
         turns = [turn.item for turn in self._turns]
         items = [*self._due, *turns, *self._new, *self._lanes.drain()]
         self._due.clear()
@@ -200,9 +200,9 @@ class Intake:
     # --- lanes ---
 
     def enter_lane(self, key: Hashable, held: HeldEntry) -> bool:
-        """Whether an entry may begin now; else it waits for those with its key that came before.
+        """Whether an entry may begin now. If not, it waits for the earlier entries with its key.
 
-        Where many wait, they do without their payloads, so that memory holds their ids only.
+        If many entries wait, their payloads are dropped, so that only their ids are in memory.
         """
         if self._lanes.enter(key, held.entry.entry_id, held):
             return True
@@ -213,7 +213,7 @@ class Intake:
         return False
 
     def enter_lane_abandoned(self, key: Hashable, abandoned: Abandoned) -> bool:
-        """Whether an abandoned entry may be claimed now; else it waits in its lane, unclaimed."""
+        """Whether an abandoned entry may be claimed now. If not, it waits in its lane, unclaimed."""
         if self._lanes.enter(key, abandoned.entry_id, abandoned):
             return True
         self._abandoned_in_lanes.add((abandoned.source, abandoned.entry_id))
@@ -225,26 +225,26 @@ class Intake:
         return (abandoned.source, abandoned.entry_id) in self._abandoned_in_lanes
 
     def forget_in_lane(self, abandoned: Abandoned) -> None:
-        """An abandoned entry is to be claimed now."""
+        """Note that an abandoned entry is claimed now."""
         self._abandoned_in_lanes.discard((abandoned.source, abandoned.entry_id))
 
     def leave_lane(self, key: Hashable) -> HeldEntry | Abandoned | None:
-        """An entry has come to its end: what of its key is to begin now, if anything is."""
+        """Note that an entry has ended. Returns the entry of its key that begins now; None if there is none."""
         next_ = self._lanes.leave(key)
         self._update_room()
         return next_
 
     def pass_lane_on(self, key: Hashable) -> None:
-        """An executor ends: what of the key is to begin now is for another one."""
+        """Note that an executor ends: another one continues with the entries of the key."""
         if (next_ := self.leave_lane(key)) is not None:
             self._put_turns((Turn(key, next_),))
 
     def hold_lane(self, key: Hashable, entry_id: bytes, delay: float) -> None:
-        """Let nothing of the key begin before an entry that is delivered again in `delay` seconds."""
+        """Let no entry of the key begin before the one that is delivered again in `delay` seconds."""
         self._lanes.hold(key, entry_id, time.monotonic() + delay + OVERDUE_GRACE)
 
     def free_overdue_lanes(self) -> None:
-        """Let lanes go on that waited too long for an entry to come back."""
+        """Let lanes continue that waited too long for an entry."""
         if not self._gate.is_paused:
             self._put_turns(Turn(key, item) for key, item in self._lanes.overdue(time.monotonic()))
             self._update_room()

@@ -1,6 +1,6 @@
 """Lanes: entries of one key run one after another, those of different keys side by side.
 
-Plain state, without I/O: what may begin is decided here, and who runs it is the executors' business.
+Plain state, without I/O: lanes decide which entry may begin, executors run it.
 """
 
 import math
@@ -14,31 +14,31 @@ T = TypeVar("T")
 
 
 class _Lane(Generic[T]):
-    """One key's entries: one that is under way or awaited, and those after it."""
+    """The entries of one key: one that runs or is awaited, and those after it."""
 
     __slots__ = ("awaited", "overdue_at", "queue")
 
     def __init__(self) -> None:
         self.queue: deque[T] = deque()
         self.awaited: bytes | None = None
-        """The entry that waits to be delivered again; nothing of the lane runs until it has."""
+        """The entry that is to be delivered again; no other entry of the lane begins before it."""
         self.overdue_at = math.inf
 
 
 class Lanes(Generic[T]):
-    """A lane for each key of which something is under way, waits for it, or is to be delivered again."""
+    """A lane for each key that has an entry that runs, waits, or is to be delivered again."""
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, _Lane[T]] = {}
         self._awaiting: set[Hashable] = set()
         self.queued = 0
-        """Entries that wait in a lane, of all keys."""
+        """How many entries wait in all lanes."""
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     def enter(self, key: Hashable, entry_id: bytes, item: T) -> bool:
-        """Whether an entry may begin now. If not it is queued, and comes out of `leave` or `overdue` in its turn."""
+        """Whether an entry may begin now. If not, it is queued, and `leave` or `overdue` returns it later."""
         lane = self._lanes.get(key)
         if lane is None:
             self._lanes[key] = _Lane()
@@ -51,7 +51,7 @@ class Lanes(Generic[T]):
         return False
 
     def leave(self, key: Hashable) -> T | None:
-        """What was under way has come to its end: what of this key is to begin now, if anything is."""
+        """Note that the running entry of a key has ended. Returns the entry that begins now; None if there is none."""
         lane = self._lanes[key]
         if lane.queue:
             self.queued -= 1
@@ -60,9 +60,9 @@ class Lanes(Generic[T]):
         return None
 
     def hold(self, key: Hashable, entry_id: bytes, overdue_at: float) -> None:
-        """What was under way is to be delivered again: nothing of this key begins before it comes back.
+        """Note that the running entry of a key is to be delivered again: no other entry of the key begins before it.
 
-        From `overdue_at` on (any clock) it is waited for no longer: another consumer of the group has taken it.
+        After `overdue_at` (any clock) the lane stops waiting, since another consumer of the group has taken the entry.
         """
         lane = self._lanes[key]
         lane.awaited, lane.overdue_at = entry_id, overdue_at
@@ -70,11 +70,11 @@ class Lanes(Generic[T]):
 
     @property
     def next_overdue(self) -> float:
-        """When the first awaited entry is overdue; infinite where none is awaited."""
+        """When the first awaited entry is overdue; infinity if none is awaited."""
         return min((self._lanes[key].overdue_at for key in self._awaiting), default=math.inf)
 
     def overdue(self, now: float) -> list[tuple[Hashable, T]]:
-        """Give up waiting where it took too long: what is to begin now, with its key."""
+        """Stop waiting for overdue entries. Returns the entries that begin now, with their keys."""
         begin: list[tuple[Hashable, T]] = []
         for key in [key for key in self._awaiting if self._lanes[key].overdue_at <= now]:
             self._found(key, self._lanes[key])
@@ -83,12 +83,12 @@ class Lanes(Generic[T]):
         return begin
 
     def postpone(self, overdue_at: float) -> None:
-        """Wait for what is awaited until then at least: it could not come back before."""
+        """Wait for awaited entries at least until this time, since they could not come back before."""
         for key in self._awaiting:
             self._lanes[key].overdue_at = max(self._lanes[key].overdue_at, overdue_at)
 
     def drain(self) -> list[T]:
-        """Everything queued, to be released; lanes are empty from then on."""
+        """Remove and return all queued entries."""
         left = [item for lane in self._lanes.values() for item in lane.queue]
         for lane in self._lanes.values():
             lane.queue.clear()

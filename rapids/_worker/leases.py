@@ -1,4 +1,4 @@
-"""Leases: while this process lives, nothing it holds looks abandoned to the group."""
+"""Leases: while this process lives, the group does not count its entries as abandoned."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ __all__ = ["Leases", "Registered"]
 logger = logging.getLogger("rapids.worker")
 
 CHUNK = 500
-"""Entries renewed by one call of the script, which holds up the server while it runs."""
+"""Entries renewed by one call of the script, which blocks the server while it runs."""
 
 MINIMUM_INTERVAL = 0.01
 
@@ -30,7 +30,7 @@ Registered: TypeAlias = Literal["ours", "another's", "trimmed"]
 
 
 class Leases:
-    """Renews the leases of everything this process holds, and registers it with a group that was recreated."""
+    """Renews the leases of all held entries, and registers them with a group that was recreated."""
 
     def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight) -> None:
         self._context = context
@@ -39,12 +39,12 @@ class Leases:
         self._duration = context.settings.claim_min_idle_ms / 1000
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
         self.losses = 0
-        """How often the group was found to be lost."""
+        """How many times the group was lost."""
         self.renewed_at = 0.0
-        """When something was last renewed (`time.monotonic()`, seconds)."""
+        """When a lease was last renewed (`time.monotonic()`, seconds)."""
 
     async def confirm(self, held: HeldEntry) -> None:
-        """Ask Redis for what may have lapsed: this consumer's name, and the lease of an entry."""
+        """Ask Redis whether this consumer still has its name and the lease of an entry, if they may have lapsed."""
         now = time.monotonic()
         if now >= self._gate.name_until:
             await self._context.outages.retry("keeping the consumer name", self.keep_name)
@@ -52,9 +52,9 @@ class Leases:
             await self._renew_chunk(held.entry.source, [held.entry.entry_id])
 
     async def repair(self, error: Exception) -> None:
-        """Recreate the groups if an error says that they are gone, where this process left off, with what it holds.
+        """Recreate the groups if an error says that they are lost: at the place up to which this process has read.
 
-        Any process may be the first to recreate them: each of them registers what it holds itself. Raises `RedisError`.
+        Any process may be the first to recreate them. Each process registers its own entries. Raises `RedisError`.
         """
         if not is_no_group(error):
             return
@@ -62,26 +62,26 @@ class Leases:
             own = self._inflight.last_read.get(source)
             last = await streams.last_id(self._context.commands, source.stream)
             start = "0-0" if own is None or last is None else min(own, last, key=order)
-            # Whether everything up to there had been given out to the lost group.
+            # Whether all entries up to there had been delivered to the lost group.
             given_out = own is not None and last is not None and start == own
             if await groups.recreate(self._context.commands, source, start, given_out=given_out):
                 logger.error(
-                    "the group was gone and is recreated at %s; entries before it that processes now gone had not "
-                    "finished may be missing, and so may ledgers and waiting times where the server lost its data",
+                    "the group was lost and is recreated at %s; earlier entries of processes that have ended may be "
+                    "missing, and so may ledgers and waiting times if the server lost its data",
                     start,
                     extra={**self._context.log, "stream": source.stream},
                 )
             await self.register_again(source)
 
     async def register_again(self, source: Source) -> None:
-        """Register what this process holds with a group that was recreated. Raises `RedisError`."""
+        """Register the held entries with a group that was recreated. Raises `RedisError`."""
         self.losses += 1
         ids = self._inflight.ids(source)
         for first in range(0, len(ids), CHUNK):
             await self._register(source, ids[first : first + CHUNK])
 
     async def _register(self, source: Source, ids: Sequence[bytes]) -> None:
-        # What is being settled is the settler's business: it may be acknowledged, and would be pending for ever.
+        # Not those that are being settled: an entry that is acknowledged already would stay pending for ever.
         if open_ := [held.entry.entry_id for held in self._inflight.open(source, ids)]:
             self._inflight.registering += 1
             try:
@@ -91,11 +91,11 @@ class Leases:
             self._lose(source, others)
 
     async def registered(self, held: HeldEntry) -> "Registered":
-        """Whether an entry that is not pending could be made so: its group was recreated without it.
+        """Register an entry that is not pending, if its group was recreated without it, and return whose it is.
 
-        That is certain only while its lease lasts; else another consumer may have taken and settled it, unless the
-        group was recreated since. If it is not in the stream any more either, somebody dropped it because of that,
-        and cannot have handled it. Raises `RedisError`.
+        This is certain only while its lease lasts. Otherwise another consumer may have taken and settled it, unless
+        the group was recreated since. If it is no longer in the stream either, nobody can have handled it. Raises
+        `RedisError`.
         """
         source, entry_id = held.entry.source, held.entry.entry_id
         is_certain = self._inflight.lease_lasts(held, time.monotonic())
@@ -105,7 +105,7 @@ class Leases:
         return "ours" if ours else "trimmed" if is_certain and not others else "another's"
 
     async def keep_name(self) -> None:
-        """Keep this consumer's name. Where another process took it, all that is held is its own by now.
+        """Keep this consumer's name. If another process has taken it, that process has all held entries too.
 
         Raises `RedisError`.
         """
@@ -116,7 +116,7 @@ class Leases:
         self._inflight.lose_all()
         self._context.log["consumer"] = await identity.change()
         logger.error(
-            "another process took the consumer name %r while this one stood still, and %d entries with it; going by %r",
+            "another process took the consumer name %r while this one stood still, and %d entries with it; new name %r",
             taken,
             lost,
             identity.name,
@@ -124,7 +124,7 @@ class Leases:
         )
 
     async def run(self) -> None:
-        """Renew, three times in the time after which an entry counts as abandoned. Ends when cancelled."""
+        """Renew the leases until cancelled, three times in the time after which an entry counts as abandoned."""
         self._inflight.tick_interval, self._inflight.ticked_at = self._interval, time.monotonic()
         while True:
             before = time.monotonic()

@@ -1,8 +1,8 @@
-"""Losses: entries that the stream had and that nobody of the group has handled.
+"""Losses: entries that were in the stream and that the group has not handled.
 
-What was cut away before the group had read it is found by samples that go ahead of reads: once a second, and ahead of
-every read where more may be lost within the second. A group that had read everything, and loses entries of a short
-stream that was never cut before, may not see the first of them.
+Entries that were trimmed before the group had read them are found by samples, which are sent before reads: once a
+second, and before every read if more entries may be lost within the second. A group that had read everything, and loses
+entries of a short stream that was never trimmed before, may miss the first of them.
 """
 
 import logging
@@ -29,41 +29,41 @@ INTERVAL = 1.0
 """Seconds between samples while nothing is at risk."""
 
 RISK = 0.5
-"""Of a stream that is being cut, the share the group has not read from which on every read is preceded by a sample."""
+"""If the group has not read this share of a stream that is being trimmed, a sample precedes every read."""
 
 SMALL = 1_000
-"""Entries in a stream that may be cut from one end to the other between two samples."""
+"""A stream of at most so many entries may be trimmed completely between two samples."""
 
 NEAR, FAR = 0.8, 0.6
-"""The share from which a warning says that the group may lose entries, and that below which it may be said again."""
+"""Unread shares: at the first a warning is logged that entries may be lost; below the second it may be logged again."""
 
 NODE = 200
-"""Entries by which the length of a stream that is cut to a length may change: it is cut in whole nodes."""
+"""How many entries the length of a stream may vary by if it is trimmed to a length: whole nodes are removed."""
 
 
 def report_lost(context: WorkerContext, count: int | None, message: str, *args: object, **extra: object) -> None:
-    """Log a loss of so many entries, at ERROR; None where it is not known how many.
+    """Log a loss of `count` entries as an error; None if the number is unknown.
 
-    `extra` is what the record says beside the context of the context.
+    `extra`: more fields of the record.
     """
     logger.error(message, *args, extra={**context.log, "lost_count": count, **extra})
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries that are gone from the stream and were never delivered to the group."""
+    """Entries that were removed from the stream and never delivered to the group."""
 
     after: str
     """The id last delivered before it."""
     before: str | None
-    """The first entry after it; None where there is none yet."""
+    """The first entry after it; None if there is none yet."""
     estimated: int | None
-    """How many they were, by the server's counts; None where it does not know."""
+    """How many entries were lost, by the server's counts; None if it does not know."""
 
 
 class Gaps:
-    """Decides when to sample, and what a sample shows. What is lost is reported by the consumer whose read goes
-    across it, so that a group reports it once."""
+    """Decides when to sample, and finds gaps in samples. The consumer whose read passes a gap reports it, so that a
+    group reports it once."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -71,26 +71,26 @@ class Gaps:
         self._batch_size = context.settings.batch_size
         self._knows_script = False
         self.next_at = -math.inf
-        """When the next sample is due (`time.monotonic()`, seconds): at once while something is at risk."""
+        """When the next sample is due (`time.monotonic()`, seconds): at once while entries are at risk."""
         self._was_cut = False
         self._is_small = False
         self._is_near = False
         self._last: Sample | None = None
         self.open: Gap | None = None
-        """What the read under way goes across, unless another consumer is faster."""
+        """The gap that the current read passes, unless another consumer is faster."""
         self._uncounted = 0
-        """By how many the group's count of what it has read falls short: Redis 7.0 leaves out what it lost."""
+        """How much the group's count of read entries is too low: Redis 7.0 does not count entries that were lost."""
         self._place: tuple[str, int] | None = None
         """An id this consumer has read, and how many entries were ever added up to it."""
 
     def ahead(self) -> Sequence[Command]:
-        """The commands to send ahead of a read: mostly none."""
+        """The commands to send before a read: usually none."""
         if time.monotonic() < self.next_at:
             return ()
         return read_positions.commands(self._source, batch_size=self._batch_size, with_script=not self._knows_script)
 
     def sampled(self, replies: Sequence[Reply]) -> None:
-        """Take in the answers to what went ahead; the read itself comes next."""
+        """Process the replies to these commands. The read itself comes next."""
         self.open = None
         if not replies:
             return
@@ -104,7 +104,7 @@ class Gaps:
             self._take(read_positions.sample_in(reply))
 
     def read(self, entries: Sequence[RawEntry]) -> None:
-        """Take in what a read brought. Needed where a gap is open, or the batch is full, so that more may follow."""
+        """Process the entries of a read. Needed only if a gap is open, or if the batch is full and more may follow."""
         gap, self.open = self.open, None
         if not entries:
             return
@@ -117,7 +117,7 @@ class Gaps:
             report_lost(
                 self._context,
                 gap.estimated,
-                "entries were cut from the stream before the group had read them: lost, %s, between %s and %s",
+                "entries were trimmed from the stream before the group had read them: lost, %s, between %s and %s",
                 how_many,
                 gap.after,
                 gap.before or "the next one",
@@ -132,7 +132,7 @@ class Gaps:
         before, self._last = self._last, sample
         if sample is None or before is None or order(sample.delivered) < order(before.delivered):
             before = (
-                None  # the group is lost, was recreated, or reads from an earlier id: what was known of it is of no use
+                None  # the group is lost, was recreated, or reads from an earlier id: the earlier sample is useless
             )
         if sample is None:
             return
@@ -160,7 +160,7 @@ class Gaps:
             self._is_near = True
             lag = "" if sample.lag is None else f"{sample.lag} entries, "
             logger.warning(
-                "the group is %s%.0f %% of the stream behind, which is cut at about %d entries: it may lose some",
+                "the group has not read %s%.0f %% of the stream, trimmed to about %d entries: it may lose some",
                 lag,
                 share * 100,
                 sample.length,
@@ -169,13 +169,13 @@ class Gaps:
 
 
 def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | None:
-    """What is missing between the entry last delivered and the first that is left, if anything is for certain.
+    """The entries that are certainly missing between the last one that was delivered and the first that is left.
 
-    `before`: an earlier sample. `uncounted` (entries): by how many `sample.read` falls short.
+    `before`: an earlier sample. `uncounted` (entries): how much `sample.read` is too low.
     """
     delivered = order(sample.delivered)
     if sample.first is not None and order(sample.first) <= delivered:
-        return None  # nothing was cut away after it
+        return None  # nothing was removed after it
     removed = None if sample.added is None else sample.added - sample.length
     if removed is not None and sample.read is not None and removed > sample.read + uncounted:
         return Gap(sample.delivered, sample.first, removed - sample.read - uncounted)
@@ -191,7 +191,7 @@ def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | N
 
 
 def unread_share(sample: Sample) -> float:
-    """How much of what is in the stream the group has not read: 0 to 1. By time, where the server does not count."""
+    """The share of the stream that the group has not read, 0 to 1. By time if the server does not count."""
     if sample.next is None or sample.first is None or sample.last is None:
         return 0.0
     if sample.next == sample.first:
@@ -203,9 +203,9 @@ def unread_share(sample: Sample) -> float:
 
 
 def is_being_cut(sample: Sample, before: Sample) -> bool:
-    """Whether the stream lost its oldest entries and is as long as before: so somebody keeps it to a length.
+    """Whether the stream lost its oldest entries and is as long as before, so it is trimmed to a length.
 
-    Not if that may have been the trimming of what all groups have settled, which no group loses anything by.
+    False if that may have been a router's trimming of settled entries, by which no group loses anything.
     """
     if sample.is_trimmed or sample.first is None or before.first is None:
         return False

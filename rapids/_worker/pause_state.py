@@ -1,4 +1,4 @@
-"""The pause of a group: nothing begins while it lasts, however long that is."""
+"""The pause of a group, as one worker sees it: no entry begins while it lasts."""
 
 import logging
 import time
@@ -16,14 +16,14 @@ __all__ = ["PauseState"]
 logger = logging.getLogger("rapids.worker")
 
 MAX_WAIT = 10.0
-"""Seconds after a pause in which what is due comes before what is new."""
+"""Seconds after a pause during which due entries come before new ones."""
 
 
 class PauseState:
-    """Looks whether the group is paused together with the reclaimer's look at its consumers: once a second.
+    """Asks once a second whether the group is paused, in the same round trip as the reclaimer's turn.
 
-    While Redis does not answer it stays as it was last known to be. What had not begun is released, and so is what a
-    read that was blocked brings; running handlers finish and are settled.
+    While Redis is unavailable, the last known state stays. During a pause, entries that have not begun are released,
+    also those that a blocked read still brings. Running handlers finish, and their entries are settled.
     """
 
     def __init__(self, context: WorkerContext, intake: Intake, settler: Settler, reader: Reader) -> None:
@@ -32,13 +32,13 @@ class PauseState:
         self._settler = settler
         self._reader = reader
         self._paused: Paused | None = None
-        """The pause, as far as this process knows."""
+        """The pause that this process knows of."""
         self._seen_at = 0.0
         self.resumed_at = 0.0
         """When a pause ended (`time.monotonic()`, seconds)."""
 
     async def look(self) -> list[Reply]:
-        """See whether the group is paused; each source's consumers, which come with the answer. Raises `RedisError`."""
+        """Ask whether the group is paused. Returns each source's consumers, which come with it. Raises `RedisError`."""
         paused, consumers = await group_control.look(self._context.commands, self._context.sources)
         if paused is not None:
             if self._paused is None:
@@ -56,7 +56,7 @@ class PauseState:
         return consumers
 
     def looked(self, *, nothing_is_due: bool) -> None:
-        """Entries that were due have been taken. After a pause, new ones are read once nothing is due any more."""
+        """Note that due entries were taken. After a pause, new entries are read when no entry is due any more."""
         is_long_ago = time.monotonic() - self.resumed_at > MAX_WAIT
         if self._intake.waits_for_due and (nothing_is_due or is_long_ago):
             self._intake.read_on()

@@ -1,4 +1,4 @@
-"""What to do about an entry: its event and the handlers that have yet to finish it, or why nothing can be done."""
+"""Plans: the event of an entry and the handlers to run, or the reason why none can run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ __all__ = ["Nothing", "Plan", "Planner", "Unplannable"]
 
 
 class Plan:
-    """An entry that was understood."""
+    """The event of an entry, and the handlers to run."""
 
     __slots__ = ("absent", "counts", "event", "fields", "handlers", "ledger", "replay")
 
@@ -31,7 +31,7 @@ class Plan:
         replay: Replay | None = None,
         absent: Sequence[str] = (),
     ) -> None:
-        """`absent`: whom the entry waited for, by the ledger, and there is no such handler for its type here."""
+        """`absent`: handlers that its ledger waits for, and that this process does not have for its type."""
         self.event = event
         self.handlers = handlers
         self.fields = fields
@@ -43,7 +43,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Unplannable:
-    """An entry nothing can be run for, and why."""
+    """An entry for which no handler can run, and why."""
 
     dead: Dead
     fields: Fields
@@ -53,7 +53,7 @@ class Unplannable:
 
 
 class Nothing:
-    """An entry the group has no handler for."""
+    """An entry that the group has no handler for."""
 
 
 NOTHING = Nothing()
@@ -63,7 +63,7 @@ Planned: TypeAlias = Plan | Unplannable | Nothing
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What reading an entry of a type comes to, as long as the type has this class."""
+    """What is known of an event type, as long as it has this class."""
 
     event_type: str
     cls: type[BaseEvent]
@@ -72,7 +72,7 @@ class _Known:
 
 
 class Planner:
-    """Reads entries as the handlers of one group see them."""
+    """Makes plans for the entries of one group."""
 
     def __init__(self, handlers: Handlers, counts: Counts) -> None:
         self._handlers = handlers
@@ -80,7 +80,7 @@ class Planner:
         self._known: dict[bytes, _Known] = {}
 
     def plan(self, entry: RawEntry) -> Planned:
-        """What to do about an entry. It may hold anything; whatever is wrong with it ends as a dead letter."""
+        """The plan for an entry, which may hold any data. If it is invalid, the plan leads to a dead letter."""
         if entry.ledger is None and not entry.source.is_replay and (values := regular_values(entry.fields)) is not None:
             known = self._known.get(values[0])
             if known is None or get_event_class(known.event_type) is not known.cls:
@@ -93,7 +93,7 @@ class Planner:
         return self._plan_with_care(entry)
 
     def _learn(self, raw_type: bytes) -> "_Known | None":
-        """What is known of a type that has a class. Forgotten all at once where there are too many."""
+        """What is known of a type that has a class. If too many types are known, all are forgotten."""
         try:
             event_type = raw_type.decode()
         except UnicodeDecodeError:
@@ -148,6 +148,6 @@ class Planner:
 def _unplannable(
     reason: Reason, error: Exception, fields: Fields, counts: OfType, ledger: Ledger, replay: Replay | None
 ) -> Unplannable:
-    # The handler a replay names keeps its name: no other is to run for it.
+    # The letter of a replay keeps the name of its handler, since no other handler is to run.
     dead = Dead(replay.handler if replay else "", reason, Failure.of(error))
     return Unplannable(dead, fields, counts, ledger, replay)

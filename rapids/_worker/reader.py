@@ -1,4 +1,4 @@
-"""The reader: takes new entries, as many as fit."""
+"""The reader: reads new entries while the intake has room."""
 
 import asyncio
 import time
@@ -22,12 +22,12 @@ from rapids._worker.losses import Gaps
 __all__ = ["Reader"]
 
 BLOCK_AFTER_ERROR = 1_000
-"""Milliseconds the read after one that failed may wait: so that Redis is known to be back when it is, however long
-nothing new comes."""
+"""Milliseconds that the read after a failed one may wait. Its answer shows that Redis is back, even without new
+entries."""
 
 
 class Reader:
-    """Reads the stream and the group's replay stream in one blocking call, on a connection of its own."""
+    """Reads the stream and the group's replay stream with one blocking command, on a connection of its own."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Reader:
         self._asked_at: float | None = None
         self._last_reading: groups.Reading | None = None
         self.is_waiting = False
-        """Whether nothing is to be read: there is no room, or what is older comes first."""
+        """Whether it may not read now: the intake has no room, or older entries come first."""
         self.reads_as: str | None = None
         """The consumer's name in the latest read."""
 
@@ -85,7 +85,7 @@ class Reader:
             return
         self.is_waiting = True
         try:
-            while not (may_read.is_set() and intake.has_room):  # one may be over again when the other comes
+            while not (may_read.is_set() and intake.has_room):  # the first may be false again when the second is true
                 await may_read.wait()
                 await intake.room()
         finally:
@@ -110,14 +110,14 @@ class Reader:
         for source, entries in read.items():
             self._inflight.last_read[source] = entries[-1].entry_id.decode()
             if name != self._identity.name or not self._gate.is_active:
-                continue  # another process is at work in this one's place: for it, they are abandoned
-            # An id held already was given out again by a stream that lost its data: the handler runs on it now.
+                continue  # another process has this one's place, and finds these entries as abandoned
+            # An id that is held already was delivered again by a stream that lost its data: its handler runs now.
             self._intake.put(self._inflight.add_new(source, entries, since=given_out))
         if read and self._gate.is_paused:
             self._context.next_look.now()  # to release them
 
     async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
-        """What is new. Acknowledgements go along, and have their answers before the read waits for anything."""
+        """The new entries. Acknowledgements are sent before the read, and answered before it waits for new entries."""
         block_ms, reading = self._settings.block_ms, self._last_reading
         if block_ms > BLOCK_AFTER_ERROR and "reading" in self._context.outages.failing:
             reading = self._new_reading(name, BLOCK_AFTER_ERROR)
@@ -151,22 +151,22 @@ class Reader:
 
     @property
     def turned_at(self) -> float:
-        """When it last took a turn (`time.monotonic()`, seconds): now, while a read waits no longer than it may."""
+        """When it last took a turn (`time.monotonic()`, seconds): now, while a read waits no longer than `block_ms`."""
         now = time.monotonic()
         if not self._gate.may_read.is_set():
-            return now  # on standby, or what others left comes first
+            return now  # on standby, or older entries come first
         is_waiting = self._asked_at is not None and now - self._asked_at <= self._settings.block_ms / 1000
         return now if is_waiting else self._turned_at
 
     def stop(self) -> None:
-        """Read no more. A blocked read goes on until `unblock`."""
+        """Read no more. A blocked read continues until `unblock`."""
         self._stopping.set()
         self._gate.may_read.set()
 
     async def unblock(self) -> None:
-        """Let a blocked read come back at once. Cancelling it could lose what the server has just given out."""
+        """Let a blocked read return at once. A cancellation could lose entries that the server has just delivered."""
         commands = self._context.commands
         blocked = self._client_id if self._asked_at is not None else None
-        # Another node of a Cluster would take the number for another's connection.
+        # On another node of a Cluster, this number is the id of another connection.
         if blocked is not None and commands.server == self._connection.server:
             await groups.unblock(commands, blocked)

@@ -1,4 +1,4 @@
-"""The reclaimer: takes what other consumers abandoned, what this one left in an earlier life, and what is due."""
+"""The reclaimer: finds abandoned entries, entries that an earlier process of this name left, and due entries."""
 
 import asyncio
 import logging
@@ -30,11 +30,11 @@ LEDGER_LOOKS_PER_TTL = 4
 MIN_PAUSE = 0.02
 
 NO_ROOM = math.inf
-"""Instead of a wait: whether anything is due was not looked at."""
+"""In place of a wait: it is not known whether an entry is due."""
 
 
 class Reclaimer:
-    """Looks at least once a second, whatever the load, and sooner when an entry falls due."""
+    """Takes a turn at least once a second, at any load, and sooner if an entry becomes due."""
 
     def __init__(
         self,
@@ -58,21 +58,21 @@ class Reclaimer:
         """When it last took a turn (`time.monotonic()`, seconds)."""
 
     async def recall(self) -> None:
-        """Find what this consumer name left pending before. Call before the first read."""
+        """Find the entries that an earlier process with this consumer name left. Call before the first read."""
         for source in self._context.sources:
             left = await groups.entries_of(self._context.commands, source, self._context.name.encode())
             self._intake.announce(Abandoned(source, entry_id, 0, count) for entry_id, count in left)
 
     async def claim(self, abandoned: Abandoned) -> HeldEntry | None:
-        """Take an abandoned entry over, if nobody was faster."""
+        """Claim an abandoned entry, unless another consumer was faster."""
         source = abandoned.source
         if self._inflight.get(source, abandoned.entry_id) is not None:
             return None
-        # Where one consumer is active at a time, the others are at work on nothing.
+        # If one consumer is active at a time, the others work on nothing.
         names_of = None if self._settings.exclusive else self._context.sources[0]
 
         async def claim() -> tuple[float, Claimed]:
-            asked_at = time.monotonic()  # Redis may have done it then: the answer may be found after a standstill
+            asked_at = time.monotonic()  # the lease counts from here: the answer may be read after a standstill
             return asked_at, await groups.claim(
                 self._context.commands,
                 source,
@@ -89,7 +89,7 @@ class Reclaimer:
         return held[0] if held else None
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Take turns until cancelled."""
         next_look = self._context.next_look
         while True:
             next_look.forget()
@@ -100,7 +100,7 @@ class Reclaimer:
             await next_look.wait()
 
     async def _turn(self) -> float:
-        """One look at every source; the seconds until the next one is worth it."""
+        """One turn: looks at every source. Returns the seconds until the next turn."""
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + self._settings.consumer_ttl / PRUNES_PER_TTL
             ttl_ms = round(self._settings.consumer_ttl * 1000)
@@ -128,15 +128,15 @@ class Reclaimer:
         self._pause_state.looked(nothing_is_due=nothing_is_due)
         if not self._gate.may_read.is_set():
             if nothing_is_due and self._intake.is_empty and not len(self._inflight):
-                self._gate.may_read.set()  # everything that others left is processed
+                self._gate.may_read.set()  # everything that other consumers left is processed
             return MIN_PAUSE
         return wait
 
     async def _look(self, source: Source, consumers: Reply) -> float:
-        # Where one consumer is active at a time, what another has pending is abandoned, however short a time ago.
+        # If one consumer is active at a time, all pending entries of others are abandoned, even for a short time.
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = await groups.idle_entries(self._context.commands, source, consumers, min_idle_ms=least)
-        if self._settings.exclusive:  # of several consumers, each in its own order
+        if self._settings.exclusive:  # they are from several consumers, each list in its own order
             idle.sort(key=lambda found: order(found[0]))
         self._intake.announce(
             Abandoned(source, entry_id, least, count)
@@ -159,7 +159,7 @@ class Reclaimer:
         return MAX_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
 
     async def peek(self, abandoned: Abandoned) -> RawEntry | None:
-        """An abandoned entry as it is, without claiming it; None where it is not in the stream any more."""
+        """An abandoned entry, without claiming it; None if it is no longer in the stream."""
         source, entry_id, context = abandoned.source, abandoned.entry_id, self._context
         fields = await context.outages.retry(
             "looking at an entry", lambda: streams.entry(context.commands, source.stream, entry_id)
@@ -167,15 +167,13 @@ class Reclaimer:
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
 
     async def fetch(self, held: HeldEntry) -> bool:
-        """Bring the payload of a held entry back. False where it was trimmed away: then it is lost."""
+        """Fetch the payload of a held entry again. False if it was trimmed: then it is lost."""
         entry, context = held.entry, self._context
         source = entry.source
         fields = await context.outages.retry(
             "fetching", lambda: streams.entry(context.commands, source.stream, entry.entry_id)
         )
-        if (
-            fields is None
-        ):  # not there, or not where it was looked for: the master of before a failover may have answered
+        if fields is None:  # not there, or not on this server: an old master may have answered after a failover
             fields = await context.outages.retry(
                 "fetching", lambda: groups.drop_ghost(context.commands, source, entry.entry_id)
             )
@@ -194,9 +192,9 @@ class Reclaimer:
 
 
 class OrphanedLedgers:
-    """Looks through the ledgers four times in `consumer_ttl`, a page each turn, for those of settled entries.
+    """Deletes ledgers of settled entries: looks through all ledgers four times in `consumer_ttl`, a page each turn.
 
-    A foreign consumer that settles an entry which waited or was parked leaves what is kept of it.
+    A foreign consumer that settles an entry that waited or was parked does not delete its ledger.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -204,7 +202,7 @@ class OrphanedLedgers:
         self._pause = context.settings.consumer_ttl / LEDGER_LOOKS_PER_TTL
         self._next_at = time.monotonic() + self._pause
         self._cursors: dict[Source, int] = {}
-        """Where to look on, while a look lasts."""
+        """Where the next page begins, during a walk."""
 
     async def turn(self) -> None:
         """Look at a page, if it is time. Raises `RedisError`."""

@@ -1,4 +1,4 @@
-"""The settler: writes what deliveries came to, many in one round trip, until Redis has confirmed each."""
+"""The settler: writes settlements, many in one round trip, until Redis has confirmed each of them."""
 
 import asyncio
 import logging
@@ -29,41 +29,41 @@ __all__ = ["Settled", "Settler"]
 
 logger = logging.getLogger("rapids.worker")
 
-LARGEST_FLUSH = 1_000
+MAX_FLUSH = 1_000
 """Settlements written in one round trip."""
 
 NOT_OURS = (b"gone", b"lost", b"stale")
-"""Answers that say that the entry was another's, or settled, by then."""
+"""Replies that mean: another consumer had the entry, or had settled it."""
 
 RIDE_TIME = 0.005
-"""Seconds an acknowledgement waits for a read to go along with; half of what is promised, since a loop may be busy."""
+"""Seconds that an acknowledgement waits for the next read: half of the promised time, since a loop may be busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An entry and what its delivery came to, with what a log line, a letter or a counter says about it."""
+    """An entry and its settlement, with the data for log records, letters and counters."""
 
     held: HeldEntry
     entry: RawEntry
-    """The same entry, with the fields that a letter of it gets."""
+    """The same entry, with the fields for a letter."""
     settlement: Settlement
     origin: Origin
     event_id: str = ""
     correlation_id: str = ""
     counts: OfType | None = None
-    """What is counted for its type; None where no handler was begun."""
+    """What is counted for its type; None if no handler began."""
     retried: tuple[str, ...] = ()
     """The handlers that failed and are to run again."""
     is_buried: bool = False
-    """Whether the entry was found to be neither pending nor in the stream: what is to be written are its letters."""
+    """Whether the entry is neither pending nor in the stream any more: only its letters are written."""
     is_lost: bool = False
     """Whether it was trimmed from the stream, and no letter can be written for it."""
 
 
 class Settler:
-    """Takes settlements at any time; one task writes them. What arrives during a write goes with the next.
+    """Takes settlements at any time. One task writes them; those that arrive during a write are part of the next.
 
-    Plain acknowledgements are left to the reader for a moment, to go along with its next read.
+    Plain acknowledgements wait a moment for the reader, which sends them with its next read.
     """
 
     def __init__(self, context: WorkerContext, inflight: Inflight, leases: Leases, acks: Acks) -> None:
@@ -73,33 +73,33 @@ class Settler:
         self._acks = acks
         self._queue: deque[Settled] = deque()
         self._unsure: dict[tuple[bytes, int], int] = {}
-        """Deliveries for which a write went out and its answer was lost, and how often the group had been lost by then.
-        An entry may have two: one that was kept, and the next."""
+        """Deliveries whose settlement was sent and not answered, and how many times the group had been lost then. An
+        entry may have two of them: one that was kept, and the next."""
         self._hurry = asyncio.Event()
         self._under_way = 0
 
     def put(self, settled: Settled) -> None:
-        """Settle an entry as soon as possible. Its lease is kept until that is written."""
+        """Settle an entry as soon as possible. Its lease is kept until the settlement is written."""
         settled.held.enter(State.SETTLING)
         self._queue.append(settled)
         self._hurry.set()
         self._acks.wanted.set()
 
     def release(self, entries: Iterable[HeldEntry]) -> None:
-        """Release entries that were not begun: claimable at once, and without spending a delivery."""
+        """Release entries that have not begun: other consumers may take them at once, and no delivery is counted."""
         settings = self._context.settings
         for held in entries:
             entry = held.entry
             released = Release(Ledger.load(entry.ledger).released(entry.deliveries, entry.taken_ms))
-            # A replay that never began has its letter in the archive, whatever becomes of it.
+            # A replay that has not begun needs no letter: its letter is in the archive.
             entry_id = "" if entry.source.is_replay else entry.entry_id.decode()
             origin = Origin(entry_id, settings.stream, settings.group, self._context.name, entry.deliveries)
             self.put(Settled(held, entry, released, origin))
 
     def acknowledge(self, held: HeldEntry) -> None:
-        """Settle an entry that needs nothing else: every handler was done at the first go, or there is none.
+        """Acknowledge an entry: every handler succeeded on the first delivery, or the group has no handler for it.
 
-        An earlier consumer may have left a ledger of what it had done: only at a first delivery there was none.
+        On a later delivery there may be a ledger of an earlier consumer, which the settlement must delete.
         """
         entry = held.entry
         if entry.ledger is None and entry.deliveries == 1 and held.state is not State.LOST:
@@ -108,7 +108,7 @@ class Settler:
             self.put(Settled(held, entry, ACK, Origin("", "", "", "", 0)))
 
     async def flushed(self) -> None:
-        """Wait until everything put so far is written."""
+        """Wait until all settlements so far are written."""
         while self._queue or self._under_way or not self._acks.is_idle:
             self._hurry.set()
             self._acks.changed.clear()
@@ -121,7 +121,7 @@ class Settler:
             if not self._queue and not self._acks.are_waiting:
                 self._acks.wanted.clear()
                 await self._acks.wanted.wait()
-            # The reader has a moment to take acknowledgements along with its next read. Settlements do not wait.
+            # The reader has a moment to send acknowledgements with its next read. Settlements do not wait.
             while self._acks.are_waiting and not self._hurry.is_set() and (left := RIDE_TIME - self._acks.age) > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
@@ -135,13 +135,13 @@ class Settler:
             self._acks.changed.set()
 
     async def _flush(self) -> bool:
-        """Write everything that is there; whether Redis has confirmed it all."""
-        taken = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_FLUSH))]
+        """Write all that is queued. Returns whether Redis has confirmed all of it."""
+        taken = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_FLUSH))]
         self._under_way, failed = len(taken), list(taken)
         try:
             acked = await self._acknowledge()
             failed = await self._settle(taken)
-        finally:  # interrupted, none of them is known to be written
+        finally:  # if interrupted, none of them is known to be written
             self._queue.extendleft(reversed(failed))
             self._under_way = 0
         if taken and not failed:
@@ -177,7 +177,7 @@ class Settler:
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
             self._note_unsure(batch)
-        except BaseException:  # interrupted: whether it was written is not known
+        except BaseException:  # interrupted: it is not known whether it was written
             self._note_unsure(batch)
             raise
         failed: list[Settled] = []
@@ -195,11 +195,11 @@ class Settler:
                     failed.append(missing)
             else:
                 if self._unsure.pop(_delivery_of(one), None) is not None and reply in (b"gone", b"lost"):
-                    reply = b"settled"  # by the write whose answer was lost
+                    reply = b"settled"  # by the write that was not answered
                 if reply not in NOT_OURS:
                     self._acks.settled_at = time.monotonic()
                 is_held = one.held.state is not State.LOST
-                if reply != b"stale":  # else it was delivered to this process again
+                if reply != b"stale":  # otherwise it was delivered to this process again
                     self._inflight.drop(one.held)
                 if isinstance(one.settlement, Keep):
                     context.next_look.within(one.settlement.delay)
@@ -211,19 +211,19 @@ class Settler:
         self._unsure.update((_delivery_of(one), self._leases.losses) for one in batch)
 
     def _without_entry(self, one: Settled) -> Settled:
-        """What there is to settle of an entry that was trimmed from the stream: the letters of what it was to be kept
-        for, while there is a payload to put into them and a stream to write them to. Else it is lost."""
+        """The settlement of an entry that was trimmed from the stream: dead letters of the handlers that were to run
+        again, if its payload is held and there is a dead-letter stream. Otherwise the entry is lost."""
         if self._context.settings.dlq_stream is not None and one.entry.fields and one.origin.entry_id:
             return replace(one, settlement=without_entry(one.settlement), retried=())
         self._log(one, b"trimmed")
         return replace(one, settlement=ACK, retried=(), is_lost=True)
 
     async def _missing(self, one: Settled) -> Settled | None:
-        """What is still to be settled of an entry that was not pending; None where nothing is.
+        """What is still to be settled of an entry that was not pending; None if nothing is.
 
-        All of it where its group was recreated, and the entry is pending now. Its letters where it was trimmed, and
-        somebody dropped it for that. Not if it may have been settled by a write whose answer was lost, unless the
-        group was lost since: then rather once too often than not at all.
+        All of it if its group was recreated and the entry is pending again. Its letters if it was trimmed. Nothing if
+        an unanswered write may have settled it, unless the group was lost since: then it is rather settled twice than
+        not at all.
         """
         if one.is_buried or self._unsure.get(_delivery_of(one)) == self._leases.losses:
             return None
@@ -298,7 +298,7 @@ def _delivery_of(one: Settled) -> tuple[bytes, int]:
 
 
 def _call_for(one: Settled) -> SettleCall:
-    """What the script is to do: one clause for each settlement."""
+    """The script's call for a settlement."""
     entry, settlement_ = one.entry, one.settlement
     call = SettleCall(
         source=entry.source,
@@ -328,7 +328,7 @@ def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:
 
 
 def _count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
-    """Count what the settling script did. `is_held`: whether the lease had not been counted as lost before."""
+    """Count what the script did. `is_held`: whether the lease was not counted as lost before."""
     letters = () if isinstance(one.settlement, Park) else one.settlement.letters
     if reply in (b"gone", b"lost"):
         if is_held:

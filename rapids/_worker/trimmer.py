@@ -1,4 +1,4 @@
-"""The trimmer: removes from the stream what every group of it has settled, and says who holds that up."""
+"""The trimmer: removes entries that every group has settled, and reports the group that prevents more."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ __all__ = ["Trimmer"]
 logger = logging.getLogger("rapids.worker")
 
 PAUSE = 5.0
-"""Seconds between two looks of one router, on average: all routers of a stream look, each at its own times."""
+"""Seconds between two turns of one router, on average: all routers of a stream trim, each at its own times."""
 
 MIN_AGE_MS = 60_000
 """Younger entries stay: an emitter whose answer was lost searches them for what it wrote."""
@@ -26,27 +26,27 @@ MAX_REMOVED = 10_000
 """Entries removed by one call of the script, which blocks the server while it runs."""
 
 LONG_HELD = 600.0
-"""Seconds an entry may be unsettled before its group is said to hold the trimming back."""
+"""Seconds that an entry may be unsettled until a warning names its group."""
 
 MANY_LEFT = 100_000
-"""Entries left in the stream from which on it is said sooner: what the emitter would keep by default."""
+"""With so many entries left in the stream, the warning comes sooner: the default `maxlen` of the emitter."""
 
 MANY_HELD = 120.0
-"""The same as `LONG_HELD` where so many are left (seconds); what is young stays in any case."""
+"""The same as `LONG_HELD` if so many are left (seconds). Young entries stay in any case."""
 
 
 class Trimmer:
-    """Looks every few seconds. A script decides and trims in one step, so that any number of routers may do so."""
+    """Trims every few seconds. A script decides and trims in one step, so any number of routers may do so."""
 
     def __init__(self, context: WorkerContext, leases: Leases) -> None:
         self._context = context
         self._leases = leases
         self._removed = 0
         self._reported: str | None = None
-        """The group that was said to hold the trimming back."""
+        """The group that the last warning named."""
         self._is_refused = False
         self.seen: Trimming | None = None
-        """What the last look saw; None before the first."""
+        """The state after the last turn; None before the first."""
 
     async def run(self) -> None:
         """Trim until cancelled."""
@@ -81,7 +81,7 @@ class Trimmer:
             self._report(self.seen)
 
     def _report(self, seen: Trimming) -> None:
-        """Log when a group begins to hold the trimming back for long, and when that is over."""
+        """Log when a group begins to prevent trimming for long, and when that is over."""
         held = seen.held_back_by
         if self._reported is not None and (
             held is None or held.group != self._reported or not _is_long(seen, share=0.5)
@@ -111,7 +111,7 @@ class Trimmer:
 
 
 def _is_long(seen: Trimming, share: float = 1.0) -> bool:
-    """Whether it is long, or much, that is held back; or this share of it, so that it is not reported at every turn."""
+    """Whether a group prevents trimming for long, or of much. `share`: a lower limit, so that reports do not repeat."""
     if (held := seen.held_back_by) is None:
         return False
     return held.age >= LONG_HELD * share or (seen.left >= MANY_LEFT * share and held.age >= MANY_HELD * share)

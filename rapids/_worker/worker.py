@@ -1,4 +1,4 @@
-"""One run of a router: opens, starts the tasks, waits, and stops them in order."""
+"""One run of a router: connects, starts the tasks, waits for the stop, and ends the tasks in order."""
 
 import asyncio
 import logging
@@ -47,26 +47,26 @@ __all__ = ["Worker"]
 logger = logging.getLogger("rapids.worker")
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds a command other than the blocking read may take."""
+"""Seconds that a command may take, except blocking reads."""
 
 CANCEL_GRACE = 2.0
-"""Seconds a cancelled handler has to end before the stop goes on without it."""
+"""Seconds that a cancelled handler has to end until the stop continues without it."""
 
 UNBLOCK_TIME = 1.0
-"""Seconds a blocked read has to come back before it is cancelled."""
+"""Seconds that a blocked read has to return until it is cancelled."""
 
 CLAIM_TIME = 1.0
-"""Seconds a claim under way has to be answered, when no handler is to be waited for."""
+"""Seconds that a claim has to be answered if no handler runs."""
 
 RELEASE_TIME = 1.0
-"""Seconds the release of the consumer name may take; else it is free when its time to live is over."""
+"""Seconds that the release of the consumer name may take. Otherwise it is free after its time to live."""
 
 FLUSH_TIME = 2.0
-"""Seconds the last settlements have when Redis does not take them; what is not written is delivered again."""
+"""Seconds that the last settlements have while Redis is unavailable. Other entries are delivered again."""
 
 
 class Worker:
-    """Everything between `start()` and `stop()`, once. Made inside the event loop that runs it."""
+    """One run between `start()` and `stop()`. Create it inside the event loop that runs it."""
 
     def __init__(
         self,
@@ -100,20 +100,20 @@ class Worker:
 
     @property
     def last_progress(self) -> float | None:
-        """When the reader last took a turn, or leases were renewed while it waits for room (`time.monotonic()`)."""
+        """When the reader last took a turn or leases were last renewed (`time.monotonic()`)."""
         return max(self._reader.turned_at, self._leases.renewed_at) if self.started.is_set() else None
 
     @property
     def trimming(self) -> Trimming | None:
-        """What the last look of the trimming saw."""
+        """The state of the stream's trimming."""
         return self._trimmer.seen if self.started.is_set() else None
 
     async def health(self, commands: Commands) -> RouterHealth:
-        """How it is, in one round trip and within seconds. `commands`: not those that it works with itself."""
+        """The router's health, in one round trip. `commands`: a connection that the worker itself does not use."""
         return await self._health_check.run(commands)
 
     def look_at_pause(self) -> None:
-        """Look now whether the group is paused, rather than within a second."""
+        """Check now whether the group is paused, not only within a second."""
         if self.started.is_set():
             self._worker_context.next_look.now()
 
@@ -122,11 +122,11 @@ class Worker:
         return any(executor.is_handling(under_way) for executor in self._executors.values())
 
     def ask_to_stop(self) -> None:
-        """Let `run` stop, and return at once."""
+        """Ask `run` to stop. Does not wait."""
         self._stop.asked.set()
 
     async def run(self) -> None:
-        """Run until asked to stop or cancelled; both stop gracefully.
+        """Run until asked to stop, or cancelled. Both stop gracefully.
 
         Raises `RedisUnavailableError` if Redis cannot be reached at the start, `RedisError` if it refuses.
         """
@@ -141,7 +141,7 @@ class Worker:
             await self._closed()
 
     async def _closed(self) -> None:
-        """Close, however often this task is cancelled; being cancelled again only cuts the waiting short."""
+        """Close, even if this task is cancelled again. Another cancellation only ends the wait for handlers."""
         self._stop.asked.set()
         closing = asyncio.create_task(self._close(), name=f"{self._supervisor.prefix}:closing")
         cancelled = False
@@ -152,7 +152,7 @@ class Worker:
                 cancelled = True
                 self._hurry.set()
         if closing.cancelled():
-            # By an event loop that ends, and waits for every task of ours.
+            # An event loop that ends has cancelled it, and waits for all tasks.
             self._stop.interrupts.set()
             await self._supervisor.end_all()
             await self._disconnect()
@@ -186,7 +186,7 @@ class Worker:
         except (RedisError, OSError) as error:
             if is_outage(error):
                 why = reason(error)
-                raise RedisUnavailableError(f"cannot start: Redis does not answer as it should: {why}") from error
+                raise RedisUnavailableError(f"cannot start: Redis is unavailable: {why}") from error
             raise
 
     async def _find_place(self) -> None:
@@ -196,11 +196,11 @@ class Worker:
             state = await streams.group_state(self._commands, source)
             self._inflight.last_read[source] = state.last_delivered_id
         await self._pause_state.look()
-        if not self._settings.exclusive:  # then the active consumer takes what is pending for any consumer
+        if not self._settings.exclusive:  # otherwise the active consumer takes all pending entries
             await self._reclaimer.recall()
 
     def _make_parts(self, context: WorkerContext) -> None:
-        """Each part is given those that it uses, all of them made before it."""
+        """Each part gets the parts that it uses. All of them are created before it."""
         settings, gate = self._settings, self._gate
         self._inflight = inflight = Inflight(
             self._sources, self._counts, lease_seconds=settings.claim_min_idle_ms / 1000
@@ -271,7 +271,7 @@ class Worker:
             self._supervisor.start(name, body)
 
     async def _close(self) -> None:
-        """The order matters: each step may still need the ones after it."""
+        """The order matters: a step may still need the tasks that later steps end."""
         if self._supervisor.tasks:
             self._intake.close()
             await self._end_reading()
@@ -318,12 +318,12 @@ class Worker:
 
     async def _end_handling(self) -> None:
         executing = [self._supervisor.tasks[name] for name in self._executors]
-        if not self._gate.running:  # then they wait for Redis, if for anything, which may be away for long
+        if not self._gate.running:  # they may only wait for Redis, which may be unavailable for long
             await asyncio.wait(executing, timeout=CLAIM_TIME)
             for name in self._executors:
                 await self._supervisor.end(name)
             return
-        # Waits in tasks with names of ours, rather than in those that asyncio.wait makes.
+        # Tasks with names, since asyncio.wait itself would create some without.
         hurry = asyncio.create_task(self._hurry.wait(), name=f"{self._supervisor.prefix}:hurry")
         handling = asyncio.create_task(asyncio.wait(executing), name=f"{self._supervisor.prefix}:handling")
         await asyncio.wait(
@@ -340,7 +340,7 @@ class Worker:
             await asyncio.wait(executing, timeout=CANCEL_GRACE)
         if left := [task for task in executing if not task.done()]:
             logger.error(
-                "%d handlers do not end though they were cancelled; the stop goes on without them",
+                "%d handlers did not end after they were cancelled; the stop continues without them",
                 len(left),
                 extra=self._context,
             )

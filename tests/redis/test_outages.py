@@ -170,7 +170,7 @@ async def test_a_destroyed_group_is_recreated_at_its_old_position(
         await eventually(lambda: 3 in seen)
         await until_settled(redis)
     assert seen == [1, 2, 3]
-    assert "the group was gone" in caplog.text
+    assert "the group was lost" in caplog.text
 
 
 async def test_a_flushed_stream_starts_from_its_beginning_again(redis: Redis) -> None:

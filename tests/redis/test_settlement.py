@@ -347,7 +347,7 @@ async def test_an_entry_is_settled_whatever_its_stored_attempts_are(redis: Redis
 
 
 def test_a_flush_is_bounded() -> None:
-    assert settler.LARGEST_FLUSH <= 1_000
+    assert settler.MAX_FLUSH <= 1_000
 
 
 # --- undone by a failover ---------------------------------------------------------------------------------------------

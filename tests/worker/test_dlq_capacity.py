@@ -14,9 +14,9 @@ from tests.dead_letters.helpers import write_through_script
 from tests.support import eventually
 from tests.worker.helpers import DLQ, make_router, running
 
-NEAR = "soon the oldest are cut away"
-CUT = "dead letters were cut away"
-AGAIN = "there is room for dead letters again"
+NEAR = "soon the oldest are trimmed"
+CUT = "dead letters were trimmed"
+AGAIN = "the dead-letter stream has room again"
 
 
 @pytest.fixture(autouse=True)

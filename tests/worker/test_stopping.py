@@ -190,7 +190,7 @@ async def test_a_handler_that_cannot_be_interrupted_is_abandoned_and_nothing_is_
         async with running(router):
             await make_emitter(redis).emit(DvOrder())
             await begun.wait()
-    assert "the stop goes on without them" in caplog.text
+    assert "the stop continues without them" in caplog.text
     assert len(await pending(redis)) == 1
     let_go.set()
     async with running(router):
