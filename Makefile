@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-WORKERS ?= 4
+WORKERS ?= auto
 unexport PYTHONDONTWRITEBYTECODE # the tests start many processes, which start faster from compiled files
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
-# Tests wait more than they compute, so there are more workers than most machines have cores.
+# tests/conftest.py says how many processes `auto` is.
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(MAKEFILE_LIST)) # every target below

@@ -18,7 +18,7 @@ def tests(session: nox.Session) -> None:
     install(session)
     session.run("python", "-m", "tests.servers.unpack", success_codes=[0, 1])
     session.run(
-        "python", "-m", "pytest", "-n", "4", "--dist", "loadgroup", *(session.posargs or ["-m", "not slow or smoke"])
+        "python", "-m", "pytest", "-n", "auto", "--dist", "loadgroup", *(session.posargs or ["-m", "not slow or smoke"])
     )
 
 

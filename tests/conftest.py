@@ -7,6 +7,7 @@ test says of one machine (it asks for its address, or is marked `standalone`) is
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -34,6 +35,12 @@ LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server", default=DEFAULT, choices=NAMES, help="what the tests run on (%(default)s)")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The processes of `--numprocesses auto`: one for each core, but at least four: tests mostly wait."""
+    return max(4, os.cpu_count() or 1)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` looks at the marks
