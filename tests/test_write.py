@@ -25,7 +25,7 @@ class Answers:
         self.asked: list[int] = []
         """How many entries each write had."""
 
-    async def send_packed(self, packed: Sequence[bytes], behind: Sequence[object] = ()) -> list[Any]:
+    async def send_packed(self, packed: Sequence[bytes], after: Sequence[object] = ()) -> list[Any]:
         self.asked.append(len(packed))
         return list(self._answers.pop(0))
 

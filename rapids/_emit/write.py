@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple, TypeAlias, cast
@@ -90,14 +90,13 @@ class EmitCounts:
 
     def counters(self) -> Counters:
         """The present values."""
-        return Counters(tuple(sorted(self._samples(), key=attrgetter("name"))))
-
-    def _samples(self) -> Iterator[Sample]:
+        samples: list[Sample] = []
         for of_type in self._types.all():
             labels = self._stream, of_type.event_type
-            yield Sample("emitted", labelled("emitted", *labels), of_type.emitted)
+            samples.append(Sample("emitted", labelled("emitted", *labels), of_type.emitted))
             for outcome, value in of_type.failed.copy().items():
-                yield Sample("emit_failed", labelled("emit_failed", *labels, outcome), value)
+                samples.append(Sample("emit_failed", labelled("emit_failed", *labels, outcome), value))
+        return Counters(tuple(sorted(samples, key=attrgetter("name"))))
 
 
 class Outgoing(NamedTuple):
@@ -145,28 +144,23 @@ class Emit:
         self._is_settled = True
         if not self.done.done():
             self.done.set_result(appended)
-        if isinstance(appended, Shortfall):
-            self._count_shortfall(appended)
-        elif self._counts.observers is None:  # the fast path
+        if self._counts.observers is None and not isinstance(appended, Shortfall):  # the fast path
             for one in self.outgoing:
                 one.counts.emitted += 1
-        else:
-            self._count_stored(appended)
-
-    def _count_stored(self, ids: Sequence[str | None]) -> None:
+            return
         seconds = 0.0 if self._counts.observers is None else time.monotonic() - self._began
+        ids = appended.ids if isinstance(appended, Shortfall) else appended
         for one, entry_id in zip(self.outgoing, ids, strict=True):
             if entry_id is not None:
                 self._counts.emitted(one.counts, one.event_id, entry_id, seconds)
-
-    def _count_shortfall(self, shortfall: Shortfall) -> None:
-        self._count_stored(shortfall.ids)
-        for at, (one, entry_id) in enumerate(zip(self.outgoing, shortfall.ids, strict=True)):
+        if not isinstance(appended, Shortfall):
+            return
+        for at, (one, entry_id) in enumerate(zip(self.outgoing, ids, strict=True)):
             if entry_id is None:
-                outcome = "unknown" if at in shortfall.unsure else "not_stored"
-                self._counts.failed(one.counts, one.event_id, outcome, shortfall.error)
-            elif isinstance(shortfall.error, NotReplicatedError):
-                self._counts.failed(one.counts, one.event_id, "unreplicated", shortfall.error)
+                outcome = "unknown" if at in appended.unsure else "not_stored"
+                self._counts.failed(one.counts, one.event_id, outcome, appended.error)
+            elif isinstance(appended.error, NotReplicatedError):
+                self._counts.failed(one.counts, one.event_id, "unreplicated", appended.error)
 
 
 class Write:
@@ -212,15 +206,16 @@ class Write:
             self._attempts += 1
             error = await self._attempt()
             if error is None or not is_outage(error) or self._attempts >= self._settings.max_retries:
-                self._tell(error)
+                self._settle(error)
                 return
-            self._tell_finished()
+            if self._confirmed:
+                self._settle(None, finished_only=True)
             await asyncio.sleep(exponential(max_delay=LONGEST_DELAY)(self._attempts - 1) * self._settings.retry_delay)
 
     def abandon(self, error: Exception) -> None:
         """End the write with an error for all waiting callers: it is unknown whether sent entries are stored."""
         self._unsure.update(self._open_positions())
-        self._tell(error)
+        self._settle(error)
 
     def _open_positions(self) -> list[int]:
         return [at for at, entry_id in enumerate(self._ids) if entry_id is None and at not in self._refused]
@@ -234,8 +229,15 @@ class Write:
                 self._unsure.update(at for at, entry_id in enumerate(self._ids) if entry_id is not None)
             if self._unsure:
                 await self._make_sure(self._since)
-            open_ = self._open_positions()
-            return await self._send(open_) if open_ else await self._confirm()
+            if open_ := self._open_positions():
+                return await self._send(open_)
+            if not (replicas := self._settings.replicas):
+                return None
+            # All entries were found to be stored, but the lost answers included the replicas'.
+            confirmed = await appends.replicated(
+                self._commands, self._settings.stream, replicas=replicas, timeout_ms=REPLICATION_TIMEOUT_MS
+            )
+            return self._replication_fault([confirmed])
         except (RedisError, OSError) as error:
             return error
 
@@ -264,15 +266,6 @@ class Write:
                 self._refused[at] = reply
         unmet = self._replication_fault(replies[len(open_) :])
         return fault or unmet
-
-    async def _confirm(self) -> Exception | None:
-        """Ask the replicas again: all entries were found to be stored, but the lost answers included the replicas'."""
-        if not (replicas := self._settings.replicas):
-            return None
-        stream, patience = self._settings.stream, REPLICATION_TIMEOUT_MS
-        return self._replication_fault(
-            [await appends.replicated(self._commands, stream, replicas=replicas, timeout_ms=patience)]
-        )
 
     async def _make_sure(self, since: str) -> None:
         """Find out which of the unsure entries are stored. Raises `UnknownOutcomeError` if that is impossible."""
@@ -308,23 +301,16 @@ class Write:
             f"stored, but {replies[0]} of {wanted} replicas confirmed it within {REPLICATION_TIMEOUT_MS} ms"
         )
 
-    def _tell(self, error: Exception | None) -> None:
-        """Give every emit its result. `error`: why open entries are not stored or not confirmed."""
-        first = 0
-        for emit in self._emits:
-            end = first + len(emit.outgoing)
-            emit.settle(self._result(first, end, error))
-            first = end
+    def _settle(self, error: Exception | None, *, finished_only: bool = False) -> None:
+        """Give every emit its result. `error`: why open entries are not stored or not confirmed.
 
-    def _tell_finished(self) -> None:
-        """Give the emits without open entries their results now: the others are tried again."""
-        if not self._confirmed:
-            return
+        `finished_only`: leave out the emits with open entries, since those are tried again.
+        """
         first = 0
         for emit in self._emits:
             end = first + len(emit.outgoing)
-            if all(self._ids[at] is not None or at in self._refused for at in range(first, end)):
-                emit.settle(self._result(first, end, None))
+            if not finished_only or all(self._ids[at] is not None or at in self._refused for at in range(first, end)):
+                emit.settle(self._result(first, end, error))
             first = end
 
     def _result(self, first: int, end: int, error: Exception | None) -> Appended:

@@ -1,12 +1,12 @@
 """The parts of a server's state that can endanger what Rapids promises."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from redis.asyncio import RedisCluster
 
-from rapids._storage.client.connections import Client, Commands, Reply
+from rapids._storage.client.connections import Client, Commands
 
 __all__ = ["ServerFacts", "look_at_server", "socket_timeout_of"]
 
@@ -44,8 +44,11 @@ async def look_at_server(commands: Commands) -> ServerFacts:
     sections = [("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence"), ("INFO", "cluster")]
     *infos, clock = await commands.send([*sections, ("TIME",)])
     answered_at = time.time()
-    info = {name: value for reply in infos for name, value in _lines(reply)}
+    texts = [reply.decode(errors="replace") for reply in infos if isinstance(reply, bytes)]  # others are refusals
+    lines = [line.partition(":") for text in texts for line in text.splitlines()]
+    info = {name: value for name, colon, value in lines if colon}
     now = None if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
+    saved, unsaved = _number(info, "rdb_last_save_time"), _number(info, "rdb_changes_since_last_save")
     return ServerFacts(
         run_id=info.get("run_id", ""),
         version=_version(info.get("redis_version", "")),
@@ -53,8 +56,8 @@ async def look_at_server(commands: Commands) -> ServerFacts:
         used_memory=_number(info, "used_memory"),
         maxmemory=_number(info, "maxmemory"),
         is_append_only=None if "aof_enabled" not in info else info["aof_enabled"] == "1",
-        unsaved_for=_unsaved_for(info, now),
-        clock_ahead=None if now is None else _ahead(now, asked_at, answered_at),
+        unsaved_for=None if now is None or saved is None or not unsaved else now - saved,
+        clock_ahead=None if now is None else max(now - answered_at, min(now - asked_at, 0.0)),
         is_cluster_node=info.get("cluster_enabled") == "1",
         is_embedded=info.get("availability_zone") == EMBEDDED_ZONE,
     )
@@ -68,13 +71,6 @@ def socket_timeout_of(client: Client) -> float | None:
     return timeout if isinstance(timeout, int | float) else None
 
 
-def _lines(reply: Reply) -> Sequence[tuple[str, str]]:
-    if not isinstance(reply, bytes):  # an error: the server refused the command
-        return ()
-    pairs = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
-    return [(name, value) for name, colon, value in pairs if colon]
-
-
 def _number(info: Mapping[str, str], name: str) -> int | None:
     value = info.get(name, "")
     return int(value) if value.isascii() and value.isdigit() else None
@@ -83,14 +79,3 @@ def _number(info: Mapping[str, str], name: str) -> int | None:
 def _version(text: str) -> tuple[int, ...] | None:
     parts = text.split(".")
     return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
-
-
-def _unsaved_for(info: Mapping[str, str], now: float | None) -> float | None:
-    saved, changes = _number(info, "rdb_last_save_time"), _number(info, "rdb_changes_since_last_save")
-    return None if now is None or saved is None or not changes else now - saved
-
-
-def _ahead(now: float, asked_at: float, answered_at: float) -> float:
-    if asked_at <= now <= answered_at:
-        return 0.0
-    return now - answered_at if now > answered_at else now - asked_at

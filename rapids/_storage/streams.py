@@ -112,9 +112,13 @@ async def trim(commands: Commands, source: Source, *, least_age_ms: int, most: i
     removed, left, held = checked(
         (await run(commands, scripts.load("trim"), [((source.stream, source.trimming), arguments)]))[0]
     )
-    return Trim(removed, left, None if held is None else _unsettled(*held))
-
-
-def _unsettled(group: bytes, entry_id: bytes, age_ms: bytes, consumer: bytes) -> Unsettled:
-    holder = consumer.decode(errors="replace") if consumer else None
-    return Unsettled(group.decode(errors="replace"), entry_id.decode(), int(age_ms) / 1000, holder)
+    if held is None:
+        return Trim(removed, left, None)
+    group, entry_id, age_ms, consumer = held
+    unsettled = Unsettled(
+        group=group.decode(errors="replace"),
+        entry_id=entry_id.decode(),
+        age=int(age_ms) / 1000,
+        consumer=consumer.decode(errors="replace") if consumer else None,
+    )
+    return Trim(removed, left, unsettled)

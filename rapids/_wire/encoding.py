@@ -1,6 +1,5 @@
 """Encoding of events as stream entries. An event that JSON cannot hold is refused, with the name of the field."""
 
-from collections.abc import Mapping
 from datetime import UTC
 from math import isfinite
 from typing import cast
@@ -50,20 +49,8 @@ def encode_values(event: Event, correlation_id: str | None, causation_id: str | 
             "correlation_id": correlation_id or "",
             "causation_id": causation_id or "",
         }
-        raise SerializationError(event_type, _unwritable(texts), str(error)) from error
-
-
-def _unwritable(texts: Mapping[str, str]) -> str:
-    """The name of the first of these texts that UTF-8 cannot hold."""
-    return next((name for name, text in texts.items() if not text.isascii() and _is_broken(text)), "?")
-
-
-def _is_broken(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+        field = next((name for name, text in texts.items() if text == error.object), "?")
+        raise SerializationError(event_type, field, str(error)) from error
 
 
 def _body(event: Event) -> tuple[str, int, bytes]:

@@ -213,7 +213,11 @@ class StoredEvent:
             raise ValueError("data is not a JSON object")
         body = data[1:-1]
         head = b"{" + body + b"," if body.strip() else b"{"
-        return head + self._common() + self._for_migrations(cls) + b"}"
+        common = self._common()
+        if _reading(cls).migrates:
+            version = int(self.values.get(b"schema_version", b"") or b"1")
+            common += b',"_schema_version":%d,"_timestamp":%b' % (version, _quoted(self.values[b"timestamp"]))
+        return head + common + b"}"
 
     def generic(self) -> GenericEvent:
         """The event as a `GenericEvent`. Raises `ValueError` for anything malformed."""
@@ -243,12 +247,6 @@ class StoredEvent:
             _quoted(correlation) if correlation else b"null",
             _quoted(causation) if causation else b"null",
         )
-
-    def _for_migrations(self, cls: type[BaseEvent]) -> bytes:
-        if not _reading(cls).migrates:
-            return b""
-        version = int(self.values.get(b"schema_version", b"") or b"1")
-        return b',"_schema_version":%d,"_timestamp":%b' % (version, _quoted(self.values[b"timestamp"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,14 +332,12 @@ def _quoted(raw: bytes) -> bytes:
 def describe(error: Exception) -> str:
     """What failed, in limited length, without the values of the input, which may be personal or huge."""
     try:
-        text = _told_by_field(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, ValidationError):
+            text = f"{type(error).__name__}: {error}"
+        else:
+            faults = faults_in(error)
+            first = [f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults[:10]]
+            text = "; ".join(first + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else []))
     except Exception as broken:  # a user's error may have a __str__ that raises
         text = f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
     return text[:MESSAGE_LIMIT]
-
-
-def _told_by_field(error: ValidationError) -> str:
-    faults = faults_in(error)
-    first = [f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults[:10]]
-    more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-    return "; ".join(first + more)

@@ -305,7 +305,13 @@ def delivery(group: GroupTrace | None, name: str, entry_id: str, letters: Sequen
         case "undelivered":
             return TracedDelivery(name, "undelivered", letters=ids)
         case _:
-            return TracedDelivery(name, _settled(letters), inferred=not letters, letters=ids)
+            of_letters = {letter.state for letter in letters}
+            state: DeliveryState = "discarded" if of_letters else "handled"
+            if "dead" in of_letters:
+                state = "dead"
+            elif "replayed" in of_letters:
+                state = "replayed"
+            return TracedDelivery(name, state, inferred=not letters, letters=ids)
 
 
 def letter(dlq: str, read: DeadLetter, one: Found) -> TracedLetter:
@@ -348,15 +354,6 @@ def replay_of(stream: str, group: str, one: Found, made: TracedDelivery) -> Trac
         original_entry_id=one.replay.original_entry_id,
         delivery=made,
     )
-
-
-def _settled(letters: Sequence[TracedLetter]) -> DeliveryState:
-    states = {letter.state for letter in letters}
-    if "dead" in states:
-        return "dead"
-    if "replayed" in states:
-        return "replayed"
-    return "discarded" if states else "handled"
 
 
 def _handlers(row: PendingRow) -> tuple[TracedHandler, ...]:

@@ -5,7 +5,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from math import isnan
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
@@ -77,14 +76,13 @@ class TimePlace:
 
 def _is_score(text: str) -> bool:
     """Whether Redis accepts this text as a score. Redis writes 1e+20 where other programs write all digits."""
-    return re.fullmatch(r"-?(inf|[0-9.]{1,30}(e[+-]?[0-9]{1,3})?)", text) is not None and _is_number(text)
-
-
-def _is_number(text: str) -> bool:
+    if re.fullmatch(r"-?(inf|[0-9.]{1,30}(e[+-]?[0-9]{1,3})?)", text) is None:
+        return False
     try:
-        return not isnan(float(text))
+        float(text)
     except ValueError:
         return False
+    return True
 
 
 def name_after(listing: Listing, cursor: str | None) -> bytes:

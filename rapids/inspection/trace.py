@@ -140,7 +140,9 @@ class Tracer:
     ) -> CausationTree:
         """The tree; `since` and `until` are in milliseconds. Raises `ValueError` for a cursor not from a tree."""
         now = datetime.now(UTC)
-        places, end = places_in(cursor) if cursor is not None else (None, _behind(until))
+        # Nothing is before 0-0, and Redis returns an error for it.
+        last = "+" if until is None else f"({until}-0" if until else FIRST_ID
+        places, end = places_in(cursor) if cursor is not None else (None, last)
         searches = self._begun([*await self._sources(streams), *_of_letters(dlqs)], since, end, places)
         await self._look(searches)
         of = {kind: [search for search in searches if search.kind == kind] for kind in READ}
@@ -149,7 +151,14 @@ class Tracer:
         found = [(search, one) for search in of["events"] for one in search.found]
         found.sort(key=lambda pair: order(pair[1].entry_id))
         events = linked([event(search.key, one, traces[search.key], letters) for search, one in found])
-        replays = [_replay(search, one, traces[search.key]) for search in of["replays"] for one in search.found]
+        replays: list[TracedReplay] = []
+        for search in of["replays"]:
+            named = (one for one in traces[search.key] if one.name.decode(errors="replace") == search.group)
+            group = next(named, None)
+            replays += [
+                replay_of(search.key, search.group, one, delivery(group, search.group, one.entry_id, ()))
+                for one in search.found
+            ]
         following = cursor_of(searches, end)
         return CausationTree(
             at=now,
@@ -295,15 +304,3 @@ def _of_letters(dlqs: Iterable[str]) -> list[Search]:
 
 def _found(searches: Iterable[Search], *kinds: str) -> int:
     return sum(len(search.found) for search in searches if search.kind in kinds)
-
-
-def _replay(search: Search, one: Found, groups: Sequence[GroupTrace]) -> TracedReplay:
-    of_group = next((group for group in groups if group.name.decode(errors="replace") == search.group), None)
-    return replay_of(search.key, search.group, one, delivery(of_group, search.group, one.entry_id, ()))
-
-
-def _behind(until: int | None) -> str:
-    """Where events end. Nothing is before 0-0, and Redis returns an error for it."""
-    if until is None:
-        return "+"
-    return f"({until}-0" if until else FIRST_ID

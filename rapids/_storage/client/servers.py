@@ -210,18 +210,15 @@ class ClusterPlace:
     async def _master(self) -> ClusterNode:
         if self._node is None:
             await _known_to_client(self._client)
-            known = None if self._doubted is None else await self._asked_around(self._doubted)
-            self._node = known or self._known_to_client_as_master()
+            found = None if self._doubted is None else await self._asked_around(self._doubted)
+            try:
+                found = found or self._client.get_node_from_key(self._key)
+            except RedisClusterException as error:
+                raise RedisConnectionError(str(error)) from error
+            if found is None:
+                raise RedisConnectionError(f"no node of the Cluster is known to be the master for {self._key!r}")
+            self._node = found
         return self._node
-
-    def _known_to_client_as_master(self) -> ClusterNode:
-        try:
-            node = self._client.get_node_from_key(self._key)
-        except RedisClusterException as error:
-            raise RedisConnectionError(str(error)) from error
-        if node is None:
-            raise RedisConnectionError(f"no node of the Cluster is known to be the master for {self._key!r}")
-        return node
 
     async def _asked_around(self, doubted: str) -> ClusterNode | None:
         slot = self._client.keyslot(self._key)
@@ -231,15 +228,12 @@ class ClusterPlace:
                     slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
             except (RedisError, OSError):
                 continue
-            for first, last, master, *_ in slots:
-                if first <= slot <= last and (found := self._at(_text(master[0]) or node.host, master[1])) is not None:
+            for first, last, (host, port, *_), *_ in slots:
+                named = (host or b"").decode(errors="replace") or node.host
+                if first <= slot <= last and (found := self._at(named, port)) is not None:
                     return found
         await _known_to_client(self._client, refresh=True)
         return None
-
-
-def _text(host: bytes | str | None) -> str:
-    return host.decode(errors="replace") if isinstance(host, bytes) else host or ""
 
 
 async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> None:
