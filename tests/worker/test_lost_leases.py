@@ -18,6 +18,7 @@ from tests.worker.helpers import (
     STREAM,
     DvOrder,
     blocked,
+    calls,
     consumers,
     emit_orders,
     make_router,
@@ -28,8 +29,8 @@ from tests.worker.helpers import (
 
 
 async def test_more_leases_than_one_chunk_are_renewed(redis: Redis) -> None:
-    holding, seen, go_on = make_router(redis, claim_min_idle_ms=400, batch_size=1_000), [], asyncio.Event()
-    other = make_router(redis, claim_min_idle_ms=400)
+    holding, seen, go_on = make_router(redis, claim_min_idle_ms=1_000, batch_size=1_000), [], asyncio.Event()
+    other = make_router(redis, claim_min_idle_ms=1_000)
 
     @holding.on(DvOrder)
     async def handle(event: DvOrder) -> None:
@@ -44,7 +45,8 @@ async def test_more_leases_than_one_chunk_are_renewed(redis: Redis) -> None:
     async with running(holding):
         await eventually(lambda: _count_pending(redis, 700))
         async with running(other):
-            await eventually(lambda: _renewed_often(redis))
+            before = (await calls(redis))["xclaim"]
+            await eventually(lambda: _has_claimed(redis, before + 12))  # six renewals of two chunks: two seconds
             go_on.set()
             await until_settled(redis)
     assert min(seen) == 0, "another took what this one held"
@@ -54,17 +56,8 @@ async def _count_pending(redis: Redis, count: int) -> bool:
     return len(await pending(redis)) == count
 
 
-async def _renewed_often(redis: Redis) -> bool:
-    """Whether a second and a half are over, by which time leases that are not renewed have long lapsed."""
-    start = await redis.get("since")
-    seconds, _ = await redis.time()
-    if start is None:
-        await redis.set("since", seconds)
-        return False
-    done = seconds >= int(start) + 2
-    if done:
-        await redis.delete("since")
-    return done
+async def _has_claimed(redis: Redis, times: int) -> bool:
+    return (await calls(redis))["xclaim"] >= times
 
 
 async def test_an_entry_that_another_consumer_settled_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
