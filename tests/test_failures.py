@@ -1,4 +1,4 @@
-"""Failures as text: the place in the code by which they are grouped."""
+"""Failures: the position in the code by which they are grouped, and their text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rapids._core.failures import POSITION_LIMIT, Failure
-from rapids.exceptions import HandlerTimeoutError, NonRetryableError
+from rapids._core.failures import ERROR_LIMIT, POSITION_LIMIT, TRACEBACK_LIMIT, Failure
+from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError
 
 
 def line_of(text: str) -> int:
@@ -135,3 +135,121 @@ def test_a_very_deep_traceback_has_a_position() -> None:
     deep = code("def fall():\n    fall()\n", "shop.deep", "shop/deep.py")["fall"]
 
     assert Failure.of(raised_by(deep)).position == "shop.deep:2 fall"
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+class Plain(Exception):
+    """An application's own error."""
+
+
+def caught(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as raised:
+        return raised
+
+
+def test_a_failure_is_described_by_type_text_and_traceback() -> None:
+    failure = Failure.of(caught(Plain("why")))
+
+    assert failure.error_type == f"{__name__}.Plain"
+    assert failure.message == "why"
+    assert failure.traceback.startswith("Traceback (most recent call last):")
+    assert failure.traceback.endswith("Plain: why\n")
+    assert "in caught" in failure.traceback
+
+
+def test_a_builtin_error_is_described_without_its_module() -> None:
+    assert Failure.of(KeyError("x")) == Failure("KeyError", "'x'", "KeyError: 'x'\n")
+
+
+def test_an_error_without_text_is_described_by_its_type() -> None:
+    assert Failure.of(asyncio.CancelledError()).message == "CancelledError"
+
+
+def test_a_non_retryable_error_around_a_cause_is_described_by_its_cause() -> None:
+    failure = Failure.of(caught(NonRetryableError("pay", caught(Plain("declined")), "e1")))
+    assert (failure.error_type, failure.message) == (f"{__name__}.Plain", "declined")
+    assert Failure.of(NonRetryableError("declined")).error_type == "rapids.exceptions.NonRetryableError"
+
+
+def test_what_exhausted_retries_say_names_the_last_error() -> None:
+    failure = Failure.of(MaxRetriesExceededError("pay", 3, "e1", Plain("busy")))
+    assert failure.message == "handler 'pay' failed on event e1 after 3 attempts: Plain: busy"
+
+
+def test_huge_texts_are_cut() -> None:
+    failure = Failure.of(caught(Plain("x" * 1_000_000 + "end")))
+
+    assert failure.message == "x" * ERROR_LIMIT
+    assert len(failure.traceback) == TRACEBACK_LIMIT
+    assert failure.traceback.endswith("end\n"), "its end is where the error is"
+
+
+class Raising(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+    __repr__ = __str__
+
+
+class NotText(Exception):
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]
+
+
+class Interrupting(Exception):
+    def __str__(self) -> str:
+        raise asyncio.CancelledError
+
+
+class BadNotes(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise RuntimeError("no notes for you")
+
+
+def hostile_errors() -> list[BaseException]:
+    unprintable_place = SyntaxError("bad")
+    unprintable_place.text = b"\xff"  # type: ignore[assignment]
+    unprintable_place.filename, unprintable_place.lineno = 7, "x"  # type: ignore[assignment]
+    circular = Plain("a")
+    circular.__cause__ = Plain("b")
+    circular.__cause__.__context__ = circular
+    deep = Plain("0")
+    for number in range(3_000):
+        outer = Plain(str(number))
+        outer.__cause__ = deep
+        deep = outer
+    noted = Plain("noted")
+    noted.__notes__ = ["\ud800", 3]  # type: ignore[attr-defined]
+    renamed: type[Exception] = type("Name" * 2_000, (Exception,), {"__module__": "\ud800"})
+    return [
+        Raising(),
+        NotText(),
+        Interrupting(),
+        BadNotes(),
+        Plain("\ud800 lone"),
+        Plain("\x00 zero"),
+        unprintable_place,
+        circular,
+        deep,
+        noted,
+        renamed("x"),
+        BaseExceptionGroup("group", [Raising(), KeyboardInterrupt()]),
+    ]
+
+
+@pytest.mark.parametrize("error", hostile_errors(), ids=lambda error: ascii(type(error).__name__)[:20])
+def test_a_hostile_error_still_becomes_text_that_can_be_stored(error: BaseException) -> None:
+    failure = Failure.of(error)
+
+    for text in (failure.error_type, failure.message, failure.traceback):
+        assert isinstance(text, str)
+        assert text.encode().decode() == text
+    assert failure.message
+    assert len(failure.error_type) <= ERROR_LIMIT
+    assert len(failure.message) <= ERROR_LIMIT
+    assert len(failure.traceback) <= TRACEBACK_LIMIT

@@ -1,8 +1,7 @@
-"""The settlement rules as a pure model, the ledger, and failures as text that can be stored."""
+"""The settlement rules as a pure model, and the ledger."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
-from rapids._core.failures import ERROR_LIMIT, TRACEBACK_LIMIT
 from rapids._core.outcomes import (
     Ack,
     Dead,
@@ -31,7 +29,6 @@ from rapids._core.outcomes import (
     settle,
     without_entry,
 )
-from rapids.exceptions import MaxRetriesExceededError, NonRetryableError
 
 WHY = Failure("ValueError", "why")
 HANDLERS = ("pay", "ship", "audit", "mail")
@@ -340,121 +337,3 @@ def test_the_same_ledger_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize("nothing", [None, b""])
 def test_no_ledger_is_an_empty_one(nothing: bytes | None) -> None:
     assert Ledger.load(nothing) == Ledger() == Ledger(frozenset(), frozenset(), 0)
-
-
-# --- failures as text -----------------------------------------------------------------------------------------------
-
-
-class Plain(Exception):
-    """An application's own error."""
-
-
-def caught(error: BaseException) -> BaseException:
-    try:
-        raise error
-    except BaseException as raised:
-        return raised
-
-
-def test_a_failure_is_described_by_type_text_and_traceback() -> None:
-    failure = Failure.of(caught(Plain("why")))
-
-    assert failure.error_type == f"{__name__}.Plain"
-    assert failure.message == "why"
-    assert failure.traceback.startswith("Traceback (most recent call last):")
-    assert failure.traceback.endswith("Plain: why\n")
-    assert "in caught" in failure.traceback
-
-
-def test_a_builtin_error_is_described_without_its_module() -> None:
-    assert Failure.of(KeyError("x")) == Failure("KeyError", "'x'", "KeyError: 'x'\n")
-
-
-def test_an_error_without_text_is_described_by_its_type() -> None:
-    assert Failure.of(asyncio.CancelledError()).message == "CancelledError"
-
-
-def test_a_non_retryable_error_around_a_cause_is_described_by_its_cause() -> None:
-    failure = Failure.of(caught(NonRetryableError("pay", caught(Plain("declined")), "e1")))
-    assert (failure.error_type, failure.message) == (f"{__name__}.Plain", "declined")
-    assert Failure.of(NonRetryableError("declined")).error_type == "rapids.exceptions.NonRetryableError"
-
-
-def test_what_exhausted_retries_say_names_the_last_error() -> None:
-    failure = Failure.of(MaxRetriesExceededError("pay", 3, "e1", Plain("busy")))
-    assert failure.message == "handler 'pay' failed on event e1 after 3 attempts: Plain: busy"
-
-
-def test_huge_texts_are_cut() -> None:
-    failure = Failure.of(caught(Plain("x" * 1_000_000 + "end")))
-
-    assert failure.message == "x" * ERROR_LIMIT
-    assert len(failure.traceback) == TRACEBACK_LIMIT
-    assert failure.traceback.endswith("end\n"), "its end is where the error is"
-
-
-class Raising(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text for you")
-
-    __repr__ = __str__
-
-
-class NotText(Exception):
-    def __str__(self) -> str:
-        return 7  # type: ignore[return-value]
-
-
-class Interrupting(Exception):
-    def __str__(self) -> str:
-        raise asyncio.CancelledError
-
-
-class BadNotes(Exception):
-    @property
-    def __notes__(self) -> list[str]:
-        raise RuntimeError("no notes for you")
-
-
-def hostile_errors() -> list[BaseException]:
-    unprintable_place = SyntaxError("bad")
-    unprintable_place.text = b"\xff"  # type: ignore[assignment]
-    unprintable_place.filename, unprintable_place.lineno = 7, "x"  # type: ignore[assignment]
-    circular = Plain("a")
-    circular.__cause__ = Plain("b")
-    circular.__cause__.__context__ = circular
-    deep = Plain("0")
-    for number in range(3_000):
-        outer = Plain(str(number))
-        outer.__cause__ = deep
-        deep = outer
-    noted = Plain("noted")
-    noted.__notes__ = ["\ud800", 3]  # type: ignore[attr-defined]
-    renamed: type[Exception] = type("Name" * 2_000, (Exception,), {"__module__": "\ud800"})
-    return [
-        Raising(),
-        NotText(),
-        Interrupting(),
-        BadNotes(),
-        Plain("\ud800 lone"),
-        Plain("\x00 zero"),
-        unprintable_place,
-        circular,
-        deep,
-        noted,
-        renamed("x"),
-        BaseExceptionGroup("group", [Raising(), KeyboardInterrupt()]),
-    ]
-
-
-@pytest.mark.parametrize("error", hostile_errors(), ids=lambda error: ascii(type(error).__name__)[:20])
-def test_a_hostile_error_still_becomes_text_that_can_be_stored(error: BaseException) -> None:
-    failure = Failure.of(error)
-
-    for text in (failure.error_type, failure.message, failure.traceback):
-        assert isinstance(text, str)
-        assert text.encode().decode() == text
-    assert failure.message
-    assert len(failure.error_type) <= ERROR_LIMIT
-    assert len(failure.message) <= ERROR_LIMIT
-    assert len(failure.traceback) <= TRACEBACK_LIMIT

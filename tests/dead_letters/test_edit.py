@@ -21,7 +21,7 @@ from rapids._wire.encoding import encode
 from rapids._wire.entry_format import decode, event_type_in, pairs
 from rapids._wire.letter_format import Origin, original_fields, write_letter
 from rapids.dead_letters import Difference
-from rapids.dead_letters.edit import Edit, edited, merge_patch
+from rapids.dead_letters.edit import Edit, edited
 from rapids.exceptions import DeserializationError, EditRefusedError, LetterNotFoundError, LetterStateError
 from tests.dead_letters.helpers import REFERENCE_FIELDS, write
 from tests.dead_letters.test_replay import Moody, moody_router, replayed
@@ -294,94 +294,6 @@ def test_any_data_are_taken_or_refused(data: dict[str, Any]) -> None:
 
 
 # --- through the queue ----------------------------------------------------------------------------------------------
-
-
-# --- patches (RFC 7396) -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("target", "patch", "result"),
-    [  # the test cases of RFC 7396, appendix A
-        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
-        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
-        ({"a": "b"}, {"a": None}, {}),
-        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
-        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
-        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
-        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
-        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
-        (["a", "b"], ["c", "d"], ["c", "d"]),
-        ({"a": "b"}, ["c"], ["c"]),
-        ({"a": "foo"}, None, None),
-        ({"a": "foo"}, "bar", "bar"),
-        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
-        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
-        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
-    ],
-)
-def test_a_merge_patch_makes_what_the_rfc_says(target: Any, patch: Any, result: Any) -> None:
-    assert merge_patch(target, patch) == result
-
-
-def test_what_a_patch_does_not_name_keeps_its_stored_value() -> None:
-    stored = b'{"lines": [{"kind": "gift", "to": "x"}], "total": 1, "secret": {"a": 1, "b": [null, "\\u00e9"]}}'
-    edit = edited(letter_of(data=stored), patch={"total": 2.5, "secret": {"a": None, "c": 3}})
-    assert json.loads(edit.data) == json.loads(stored) | {"total": 2.5, "secret": {"b": [None, "\u00e9"], "c": 3}}
-    assert [(one.op, one.pointer) for one in edit.diff] == [
-        ("replace", "/total"),
-        ("remove", "/secret/a"),
-        ("add", "/secret/c"),
-    ]
-    event = event_in(edit)
-    assert (event.total, event.lines) == (2.5, [EdGift(to="x")])
-
-
-def test_a_patch_that_changes_nothing_is_taken() -> None:
-    edit = edited(letter_of(EdClosed(n=1)), patch={})
-    assert (event_in(edit).n, edit.diff) == (1, ())
-
-
-def test_the_patched_event_is_checked_by_its_class() -> None:
-    with pytest.raises(EditRefusedError) as refused:
-        edited(letter_of(EdClosed(n=1)), patch={"n": "x", "other": 2})
-    assert sorted(problem.pointer for problem in refused.value.problems) == ["/n", "/other"]
-    with pytest.raises(EditRefusedError) as refused:
-        edited(letter_of(EdClosed(n=1)), patch={"n": None})
-    assert [problem.pointer for problem in refused.value.problems] == ["/n"]
-
-
-@pytest.mark.parametrize("stored", [b"{", b"[1]", b"null", b"\xff", b""])
-def test_data_that_are_no_object_cannot_be_patched(stored: bytes) -> None:
-    with pytest.raises(EditRefusedError, match="no JSON object"):
-        edited(letter_of(data=stored), patch={"total": 1})
-
-
-def test_a_patch_cannot_change_a_common_field() -> None:
-    with pytest.raises(EditRefusedError, match="common field"):
-        edited(letter_of(), patch={"correlation_id": "x"})
-
-
-@pytest.mark.parametrize("patch", ["x", [1], 7, [("total", 1)]])
-def test_a_patch_must_be_a_mapping(patch: Any) -> None:
-    with pytest.raises(TypeError, match="patch must be a mapping"):
-        edited(letter_of(), patch=patch)
-
-
-async def test_a_patched_replay_reaches_the_handler_and_the_history_has_the_whole_data(redis: Redis) -> None:
-    letter_id, queue = await write(redis, number=1, text="kept"), DeadLetterQueue(redis, DLQ)
-    replay = await queue.replay(letter_id, patch={"number": 7})
-    ((_, fields),) = await redis.xrange(replay_stream())
-    assert json.loads(fields[b"data"]) == {"number": 7, "text": "kept"}
-    assert [(one.pointer, one.before, one.after) for one in replay.diff] == [("/number", 1, 7)]
-    (change,) = (await queue.get(letter_id)).history
-    assert json.loads(change.data) == {"number": 7, "text": "kept"}
-
-
-async def test_data_and_a_patch_together_are_refused(redis: Redis) -> None:
-    letter_id, queue = await write(redis), DeadLetterQueue(redis, DLQ)
-    with pytest.raises(ValueError, match="either data or patch"):
-        await queue.replay(letter_id, data={"number": 1}, patch={"number": 2})
-    assert (await queue.get(letter_id)).state == "dead"
 
 
 async def test_the_handler_that_failed_gets_the_changed_event(redis: Redis) -> None:
