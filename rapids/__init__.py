@@ -1,22 +1,22 @@
 """Rapids: a typed, async-first event router on Redis Streams."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
-from rapids._core.attempt_log import Attempt
-from rapids._core.settings import GroupStartPosition
-from rapids.control import GroupControl, Pause
-from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
-from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
-from rapids.emitter import EventEmitter
-from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
-from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
-from rapids.health import HealthReason, HeldBack, RouterHealth, Trimming
-from rapids.router import ConsumerLag, EventRouter
-
 if TYPE_CHECKING:
+    from rapids._core.attempt_log import Attempt
+    from rapids._core.settings import GroupStartPosition
     from rapids.audit import AuditEntry, AuditLog
+    from rapids.control import GroupControl, Pause
+    from rapids.correlation import correlation_scope, get_causation_id, get_correlation_id
     from rapids.dead_letters import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage, Operation, Selector
+    from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
+    from rapids.emitter import EventEmitter
+    from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
+    from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
+    from rapids.health import HealthReason, HeldBack, RouterHealth, Trimming
+    from rapids.router import ConsumerLag, EventRouter
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # Events
@@ -60,26 +60,43 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "Selector",
 ]
 
-_IMPORTED_WHEN_USED = {
-    "AuditEntry": "rapids.audit",
-    "AuditLog": "rapids.audit",
-    "DeadLetter": "rapids.dead_letters",
-    "DeadLetterQueue": "rapids.dead_letters",
-    "LetterFilter": "rapids.dead_letters",
-    "LetterPage": "rapids.dead_letters",
-    "Operation": "rapids.dead_letters",
-    "Selector": "rapids.dead_letters",
+_NAMES = {
+    "rapids._core.attempt_log": ("Attempt",),
+    "rapids._core.settings": ("GroupStartPosition",),
+    "rapids.audit": ("AuditEntry", "AuditLog"),
+    "rapids.control": ("GroupControl", "Pause"),
+    "rapids.correlation": ("correlation_scope", "get_causation_id", "get_correlation_id"),
+    "rapids.dead_letters": (
+        "DeadLetter",
+        "DeadLetterQueue",
+        "LetterFilter",
+        "LetterPage",
+        "Operation",
+        "Selector",
+    ),
+    "rapids.delivery": ("CallNext", "Delivery", "HandlerMiddleware", "current_delivery"),
+    "rapids.emitter": ("EventEmitter",),
+    "rapids.events": ("BaseEvent", "Event", "GenericEvent", "get_event_class"),
+    "rapids.exceptions": ("EmitError", "NonRetryableError", "RapidsError", "RetryAfter"),
+    "rapids.health": ("HealthReason", "HeldBack", "RouterHealth", "Trimming"),
+    "rapids.router": ("ConsumerLag", "EventRouter"),
 }
-"""Most processes that emit or handle events never look at dead letters: `import rapids` does not wait for them."""
+"""The module of each name. A module is imported when a name of it is used: a process that only emits events imports no
+router, and most processes import nothing for dead letters."""
+
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is used first (https://peps.python.org/pep-0562/)."""
-    if name not in _IMPORTED_WHEN_USED:
+    """Import a name, or a public module of the package, when it is used first (https://peps.python.org/pep-0562/)."""
+    if name in _MODULES:
+        value: object = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+    module = f"{__name__}.{name}"
+    if name.startswith("_") or importlib.util.find_spec(module) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_IMPORTED_WHEN_USED[name]), name)
-    globals()[name] = value
-    return value
+    return importlib.import_module(module)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import is_dataclass
 from inspect import cleandoc
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, with_config
 
 __all__ = ["with_json_schema"]
 
@@ -14,6 +14,8 @@ def _describe(schema: dict[str, Any], cls: type) -> None:
 
     A field that is None by default is not required, although it is always present: FastAPI omits null in examples.
     """
+    from pydantic import TypeAdapter  # most processes make no schema
+
     properties = schema["properties"]
     schema["required"] = [name for name in schema["required"] if properties[name].get("default", "") is not None]
     if cls.__doc__:
