@@ -1,4 +1,4 @@
-"""Rapids in FastAPI and Starlette: emit from endpoints, run routers with the application, fix what failed."""
+"""Rapids in FastAPI and Starlette: emit events in endpoints, run routers with the application, replay dead letters."""
 
 from rapids_fastapi.admin.auth import AdminUser as AdminUser
 from rapids_fastapi.admin.auth import Permission as Permission

@@ -1,4 +1,4 @@
-"""What runs in the background of the application: routers and operations, each restarted when it fails."""
+"""The background tasks of the application: its routers and operations, each restarted after a failure."""
 
 import asyncio
 import logging
@@ -14,11 +14,12 @@ __all__ = ["SupervisedRouter", "operations_running", "routers_running"]
 
 RESTART_DELAY: Backoff = exponential(max_delay=30.0)
 
-LONG_ENOUGH = 60.0
-"""Seconds that something must have run for its next failure to count as the first one."""
+STABLE_AFTER = 60.0
+"""Seconds. After a task ran for longer than this, its next failure counts as the first one."""
 
 STOP_TIMEOUT = 5.0
-"""Seconds for the letters that are being moved. Another process soon continues an operation that is cut off then."""
+"""Seconds that operations get at shutdown to finish their current step. Then they are cancelled, and another process
+continues them."""
 
 _logger = logging.getLogger("rapids")
 
@@ -26,8 +27,11 @@ _logger = logging.getLogger("rapids")
 async def _restarted(
     what: str, body: Callable[[], Awaitable[None]], stopping: asyncio.Event, is_fatal: Callable[[], bool]
 ) -> None:
-    """Run until the body returns. Routers and operations retry by themselves while Redis is unavailable; any other
-    failure is logged, and the body restarted, later each time. A fatal failure is raised."""
+    """Run the body until it returns or `stopping` is set.
+
+    Routers and operations retry by themselves while Redis is unavailable. Any other failure is logged, and the body is
+    restarted. The delay grows with each failure. A failure is raised instead if `is_fatal()` is true.
+    """
     failures = 0
     while not stopping.is_set():
         began = time.monotonic()
@@ -36,7 +40,7 @@ async def _restarted(
         except Exception:
             if is_fatal():
                 raise
-            failures = 1 if time.monotonic() - began > LONG_ENOUGH else failures + 1
+            failures = 1 if time.monotonic() - began > STABLE_AFTER else failures + 1
             delay = RESTART_DELAY(failures)
             _logger.exception("the %s failed, and will be restarted in %.1f s", what, delay)
             with suppress(TimeoutError):
@@ -59,7 +63,7 @@ class SupervisedRouter:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the router and return once it reads. Raises what `EventRouter.start` raises."""
+        """Start the router, and return when it reads its stream. Raises what `EventRouter.start` raises."""
         self._task = asyncio.create_task(
             _restarted(
                 self._label, self._run, self._stopping, lambda: not self._has_started or self._stopping.is_set()
@@ -70,7 +74,7 @@ class SupervisedRouter:
             try:
                 await self.router.wait_started()
                 self._has_started = True
-            except RapidsError:  # it has not begun to start, or its start failed: then its task ends and says why
+            except RapidsError:  # it has not begun to start, or its start failed; then its task has the error
                 if self._task.done():
                     break
                 await asyncio.sleep(0.01)
@@ -78,7 +82,7 @@ class SupervisedRouter:
             await self._task
 
     async def stop(self) -> None:
-        """Stop the router gracefully and wait for its task. A cancellation during the wait ends the task at once."""
+        """Stop the router gracefully, and wait for its task. If this call is cancelled, the task is cancelled too."""
         self._stopping.set()
         if self._task is None:
             return
@@ -101,9 +105,9 @@ class SupervisedRouter:
 async def routers_running(
     routers: Sequence[EventRouter], redis: RedisClient
 ) -> AsyncGenerator[tuple[SupervisedRouter, ...]]:
-    """The routers, running for as long as the block; started and stopped concurrently.
+    """Run the routers during the block. They start at the same time, and stop at the same time.
 
-    Raises what the first router raises that does not start; those that did are stopped.
+    If a router does not start, raises its error (of several, the first one), and stops the other routers.
     """
     running = tuple(SupervisedRouter(router, redis) for router in routers)
     try:
@@ -112,7 +116,7 @@ async def routers_running(
                 for router in running:
                     group.create_task(router.start())
         except ExceptionGroup as failures:
-            # One line for those who read why the service does not start: the first reason is enough.
+            # The log then has one short reason why the service does not start.
             raise failures.exceptions[0] from None
         yield running
     finally:
@@ -123,7 +127,7 @@ async def routers_running(
 
 @asynccontextmanager
 async def operations_running(queues: Iterable[DeadLetterQueue]) -> AsyncGenerator[None]:
-    """Run the operations on these queues for as long as the block; afterwards other processes may continue them."""
+    """Run the operations of these queues during the block. After it, other processes may continue them."""
     stopping = asyncio.Event()
     tasks = {
         asyncio.create_task(

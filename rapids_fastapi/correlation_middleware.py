@@ -1,4 +1,4 @@
-"""One correlation id a request: taken from its headers or made, and given back in the response."""
+"""One correlation id for each request: from its headers, or a new one; the response has it too."""
 
 import re
 from collections.abc import Sequence
@@ -19,18 +19,20 @@ _SCOPE_KEY = "rapids.correlation_id"
 
 
 class CorrelationMiddleware:
-    """ASGI middleware: everything a request emits shares its correlation id.
+    """ASGI middleware: all events that a request emits have the same correlation id.
 
-    The id is the first valid one of: the `header`, one of `also_accept`, the trace id of `traceparent`
-    (https://www.w3.org/TR/trace-context/), a new UUID. Valid is visible ASCII, 128 characters at the most; any other
-    value is passed over and never logged. The response carries the id in `header`, unless the application set that
-    header itself. Works for HTTP and WebSockets, in any ASGI application; where it is installed twice (an application
-    and one mounted in it), both see one id.
+    It takes the first valid id of: the request header `header`, the headers in `also_accept`, the trace id in
+    `traceparent` (https://www.w3.org/TR/trace-context/). Without one, it makes a UUID. A valid id has 1 to 128 visible
+    ASCII characters. Other values are ignored, and never logged. The response has the id in `header`, unless the
+    application sets that header itself.
 
-    Installed by `app.add_middleware`, it is inside Starlette's answer to unhandled errors, so such a bare 500 is
-    without the header. To have it there too, wrap the whole application: `CorrelationMiddleware(app)`.
+    It works for HTTP and WebSockets in any ASGI application. If an application and one that is mounted in it both have
+    it, they use the same id.
 
-    Raises `ValueError` for a header name HTTP does not allow.
+    Starlette answers unhandled errors outside of middleware that `app.add_middleware` installs, so that such a response
+    (500) does not have the header. To add it there too, wrap the whole application: `CorrelationMiddleware(app)`.
+
+    Raises `ValueError` for a header name that HTTP does not allow, `TypeError` if `also_accept` is a string.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class CorrelationMiddleware:
         self._accepted = (header, *(_header_name("also_accept", name) for name in also_accept))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application inside the request's correlation scope."""
+        """Run the application in the correlation scope of the request."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The emitter in endpoints: `EmitterDep`, `OnSuccessEmitterDep`, and the same for plain Starlette."""
+"""The emitter in endpoints: `EmitterDep` and `OnSuccessEmitterDep`, and the same for plain Starlette."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
@@ -20,9 +20,9 @@ _FIRST_ERROR_STATUS = 400
 
 
 def get_emitter(connection: HTTPConnection) -> EventEmitter:
-    """The application's emitter, for a request or a WebSocket: what `EmitterDep` is in FastAPI.
+    """The application's emitter, for a request or a WebSocket. In FastAPI, use `EmitterDep`.
 
-    Raises `NotConfiguredError` where the lifespan of Rapids is not running.
+    Raises `NotConfiguredError` if the lifespan of Rapids is not running.
     """
     return running(connection).emitter
 
@@ -33,10 +33,10 @@ async def emitter_of(connection: HTTPConnection) -> EventEmitter:
 
 
 EmitterDep = Annotated[EventEmitter, Depends(emitter_of)]
-"""The application's emitter: `await emitter.emit(event)` returns once Redis has stored the event.
+"""The application's emitter: `await emitter.emit(event)` returns when Redis has stored the event.
 
-For endpoints, WebSockets and background tasks. In a `def` endpoint, which runs in a thread, emit by
-`anyio.from_thread.run(emitter.emit, event)`, or use `OnSuccessEmitterDep`, whose `emit` needs no await.
+For endpoints, WebSockets and background tasks. A `def` endpoint runs in a thread: there, call
+`anyio.from_thread.run(emitter.emit, event)`, or use `OnSuccessEmitterDep`, whose `emit` needs no `await`.
 """
 
 
@@ -47,7 +47,7 @@ class _State(Enum):
 
 
 class _Nothing(Awaitable[None]):
-    """What awaiting an `emit` gives that has nothing left to wait for."""
+    """An awaitable that is done already."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
@@ -58,7 +58,7 @@ _NOTHING = _Nothing()
 
 
 class OnSuccessEmitter:
-    """Collects events while an endpoint runs. They are emitted together, in one round trip, if it succeeds."""
+    """Collects events while an endpoint runs. If it succeeds, they are emitted together, in one round trip."""
 
     def __init__(self, parts: Running) -> None:
         self._parts = parts
@@ -67,18 +67,19 @@ class OnSuccessEmitter:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """What was collected and is not emitted yet."""
+        """The events that are collected and not emitted yet."""
         return tuple(self._events)
 
     def emit(self, event: Event | Sequence[Event], *, caused_by: Event | None = None) -> Awaitable[None]:
-        """Collect an event, or a list of them. May be awaited, and need not be; from threads too.
+        """Collect an event, or a list of them. Works with and without `await`, and also in threads.
 
-        The correlation and causation ids are those of this moment, by the rules of `EventEmitter.emit`.
+        Events get their correlation and causation ids now, by the rules of `EventEmitter.emit`.
 
-        After the endpoint's success, in a background task, it emits at once: then await it to know that Redis has
-        stored the event (in a plain `def` task it blocks until then).
+        After the endpoint has succeeded, for example in a background task, events are emitted at once. Then `await`
+        returns when Redis has stored them. In a thread, the call itself returns only then.
 
-        Raises `TypeError` for what is no event, `RuntimeError` after the endpoint failed.
+        Raises `TypeError` for an object that is not an event, and `RuntimeError` after the endpoint failed. If it emits
+        at once, raises `EmitError` when Redis does not store the events.
         """
         if self._state is _State.CLOSED:
             raise RuntimeError("the endpoint did not succeed, so its events were discarded; nothing can be added")
@@ -100,16 +101,19 @@ class OnSuccessEmitter:
         return self._parts.emitting.spawn(self._parts.emitter.emit(events))
 
     def discard(self) -> None:
-        """Forget what was collected: for an endpoint that returns an error response instead of raising."""
+        """Drop the collected events: for an endpoint that returns an error response instead of raising an exception."""
         self._events.clear()
 
     def close(self) -> None:
-        """The endpoint failed: forget what was collected, and take no more."""
+        """Drop the collected events, and accept no more: the endpoint failed."""
         self._events.clear()
         self._state = _State.CLOSED
 
     async def flush(self) -> None:
-        """The endpoint succeeded: emit what was collected. Does nothing once closed. Raises `EmitError`."""
+        """Emit the collected events: the endpoint succeeded. Does nothing after `close`.
+
+        Raises `EmitError` if Redis does not store all of them.
+        """
         if self._state is _State.CLOSED:
             return
         events, self._events = self._events, []
@@ -120,9 +124,9 @@ class OnSuccessEmitter:
 
 @asynccontextmanager
 async def emit_on_success(connection: HTTPConnection) -> AsyncGenerator[OnSuccessEmitter]:
-    """Collect events in the block and emit them at its end, unless it raises: for plain Starlette.
+    """Collect events in the block, and emit them at its end, unless it raises an exception. For plain Starlette.
 
-    Raises `NotConfiguredError` where the lifespan of Rapids is not running, `EmitError` when Redis does not take them.
+    Raises `NotConfiguredError` if the lifespan of Rapids is not running, and `EmitError` if events are not stored.
     """
     collected = OnSuccessEmitter(running(connection))
     try:
@@ -143,12 +147,12 @@ async def on_success_emitter_of(connection: HTTPConnection, response: Response) 
 
 
 OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(on_success_emitter_of, scope="function")]
-"""Collects events; they are emitted together, in one round trip, when the endpoint has succeeded.
+"""Collects events. They are emitted together, in one round trip, when the endpoint has succeeded.
 
-That is before the response is sent: if Redis cannot store them, the client gets an error and not a promise. Nothing is
-emitted when the endpoint raises (`HTTPException` too) or sets an error status on its `Response` parameter. A response
-object that it returns itself cannot be seen from here: call `discard()` before returning one that means failure. A
-WebSocket's endpoint succeeds when it returns; one that leaves by `WebSocketDisconnect` does not.
+This is before the response is sent: if Redis cannot store the events, the client gets an error. Nothing is emitted if
+the endpoint raises an exception, also an `HTTPException`, or sets an error status on its `Response` parameter. The
+status of a response object that the endpoint returns is not known here: call `discard()` before you return one that
+means failure. The endpoint of a WebSocket succeeds when it returns, and fails when it raises `WebSocketDisconnect`.
 
     @app.post("/orders")
     def place_order(order: OrderIn, events: OnSuccessEmitterDep) -> OrderOut:

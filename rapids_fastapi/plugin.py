@@ -1,4 +1,4 @@
-"""`Rapids`: the plug-in object that starts and stops everything with the application."""
+"""`Rapids`, the plug-in: it starts and stops emitter, routers and clients with the application."""
 
 import asyncio
 import logging
@@ -35,23 +35,25 @@ class Rapids:
         rapids = Rapids(emitter=emitter, routers=[router])
         app = FastAPI(lifespan=rapids.lifespan)
 
-    Inside a lifespan of your own: `async with rapids.lifespan(app) as state: yield state`.
+    In your own lifespan: `async with rapids.lifespan(app) as state: yield state`.
 
-    `emitter`: what `EmitterDep` gives. By default one for the routers' stream. One that has a client keeps it.
-    `routers`: run while the application runs, each in a task of its own, restarted when it dies, on the client that is
-    given here, whatever they were made with.
+    `emitter`: what `EmitterDep` provides. By default, an emitter for the routers' stream. If it has a client, it keeps
+    that client.
+    `routers`: they run while the application runs, each in a task of its own, which is restarted after a failure. A
+    router without a client gets the one of this object.
     `url`: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port,
     embedded: or embedded:path (see `rapids.clients.open_client`).
-    `redis`: a client of your own instead; it is never closed. Without either, `RAPIDS_REDIS_URL` is read at start-up.
-    `dead_letters`: give every router without a dead-letter stream the default one, `{<stream>}:dlq`.
-    `admin_auth`: who may use the admin: a callable, plain or async, from the connection to an `AdminUser` or None.
-    Without it, those who have the token in `RAPIDS_ADMIN_TOKEN`; without that either, nobody.
-    `redact`: names of fields to hide in the admin, besides the usual ones (`DEFAULT_REDACTED`), at any depth and in
-    any case. None hides nothing.
+    `redis`: your own client, instead of `url`. It is never closed. Without both, the address in `RAPIDS_REDIS_URL` is
+    used.
+    `dead_letters`: whether a router without a dead-letter stream gets the default one, `{<stream>}:dlq`.
+    `admin_auth`: who may use the admin: a callable, plain or async, that returns an `AdminUser` or None for a
+    connection. Without it, everybody who has the token in `RAPIDS_ADMIN_TOKEN`. Without such a token, nobody.
+    `redact`: names of fields that the admin hides, in addition to the usual ones (`DEFAULT_REDACTED`), at any depth, in
+    upper and lower case. None hides nothing.
     `connect_timeout`: seconds within which Redis must answer at start-up.
 
-    Options are checked here: `ValueError` and `TypeError` name the option, its value and what is allowed.
-    The same object may be started and stopped again, on another event loop too, but not run twice at once.
+    Raises `ValueError` or `TypeError` for a wrong option, with its name, its value and what is allowed.
+    The object can be started and stopped several times, also on different event loops, but not twice at the same time.
     """
 
     def __init__(
@@ -102,9 +104,9 @@ class Rapids:
 
     @property
     def redis(self) -> RedisClient:
-        """The client in use, for handlers that need Redis themselves: the one given, or the one made for the address.
+        """The client that the lifespan uses, for handlers that need Redis themselves.
 
-        Raises `NotConfiguredError` outside the lifespan, where there is none.
+        Raises `NotConfiguredError` outside of the lifespan.
         """
         if self._client_in_use is None:
             raise NotConfiguredError("Rapids has no Redis client: it has one while its lifespan runs")
@@ -112,13 +114,13 @@ class Rapids:
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[dict[str, Any]]:
-        """Run everything for as long as the block; yields the lifespan state, which must be passed on.
+        """Run everything during the block. Yields the lifespan state, which your own lifespan must yield, too.
 
-        At the end the routers are stopped gracefully and together, then our own client is closed, then an embedded
-        server is released.
+        At the end, the routers are stopped gracefully, all at the same time. Then a client that was made for the
+        address is closed, and an embedded server is released.
 
-        Raises `RedisUnavailableError` when Redis cannot be reached, `NotConfiguredError` when no Redis is configured,
-        and what a router raises that does not start. Whatever was started by then is stopped.
+        Raises `RedisUnavailableError` if Redis cannot be reached, `NotConfiguredError` if no Redis is configured or the
+        lifespan is running already, and the error of a router that does not start. What has started is then stopped.
         """
         if self._is_running:
             raise NotConfiguredError("this Rapids is running already; give each application one of its own")
@@ -128,7 +130,7 @@ class Rapids:
                 try:
                     running = await self._start(started)
                 except RedisUnavailableError as error:
-                    # Servers print the trace of what ends a start-up, and the message alone says everything.
+                    # Servers print the traceback of an error at start-up, but the message says everything.
                     raise error.with_traceback(None) from None
                 yield {STATE_KEY: running}
         finally:
@@ -136,12 +138,12 @@ class Rapids:
             self._client_in_use = None
 
     async def _start(self, started: AsyncExitStack) -> Running:
-        """Start everything, each step after what it needs; `started` ends it in the opposite order."""
+        """Start everything, each part after those that it needs. `started` stops them in the opposite order."""
         redis = self._client_in_use = await started.enter_async_context(self._client())
         await self._server_warnings.check(redis, self._emitter.stream)
         if not self._emitter_has_client:
             self._emitter.configure(redis)
-        started.push_async_callback(self._emitter.drain)  # what handlers emit as they end, too
+        started.push_async_callback(self._emitter.drain)  # also for what handlers emit during shutdown
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         queues = dict.fromkeys(router.dlq_stream for router in self._routers if router.dlq_stream is not None)
         if not self._routers and self._dead_letters:
@@ -151,7 +153,7 @@ class Rapids:
             redis=redis,
             routers=await started.enter_async_context(routers_running(self._routers, redis)),
             queues={
-                # Replays to everyone trim nothing: how much that stream keeps is decided by those who emit into it.
+                # A replay to everyone does not trim the event stream: only its emitters decide how long it is.
                 name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name), maxlen=None)
                 for name in queues
             },
@@ -165,13 +167,13 @@ class Rapids:
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[RedisClient]:
-        """The client that was given, or one of our own (with `embedded:`, its server too) that ends with the block."""
+        """The given client, or one that is made for the address and closed at the end of the block."""
         if self._redis is not None:
             try:
                 yield await self._reachable(self._redis, "the client given as Rapids(redis=...)")
             finally:
-                # Its idle connections belong to this event loop; the next lifespan may run on another. The client
-                # itself stays open: it connects again when it is used.
+                # Its idle connections belong to this event loop, and the next lifespan may run on another one. The
+                # client stays open: it connects again when it is used.
                 await disconnect(self._redis)
             return
         if (url := self._url) is None:
@@ -185,9 +187,10 @@ class Rapids:
             yield await self._reachable(client, url)
 
     async def _reachable(self, client: RedisClient, where: str) -> RedisClient:
-        """The client, when it (of a Cluster, some node) has answered.
+        """The client, after its server, or a node of its Cluster, has answered.
 
-        Raises `RedisUnavailableError`, logged once, when it does not within `connect_timeout`, or refuses us.
+        Raises `RedisUnavailableError`, which is also logged, if there is no answer within `connect_timeout` seconds, or
+        an error.
         """
         timeout = self._connect_timeout
         try:
@@ -204,11 +207,12 @@ class Rapids:
             return client
         message = f"cannot reach Redis at {masked(where)}: {why}"
         _logger.critical("%s", message)
-        # Without its chain, so that servers print one short line and not the internals of redis-py.
+        # Without the cause, so that servers print one short line and no internals of redis-py.
         raise RedisUnavailableError(message) from None
 
     def _dlq_maxlen(self, name: str) -> int | None:
-        """As its routers have it, so that restoring cuts away nothing that they keep: the largest of several."""
+        """The limit of the routers that write to the queue, of several the largest: a restored letter must not trim
+        letters that a router keeps."""
         given = [router.dlq_maxlen for router in self._routers if router.dlq_stream == name]
         bounds = [bound for bound in given if bound is not None]
         if not given:

@@ -1,4 +1,4 @@
-"""Readiness: whether this process gets its work done; probes may ask as often as they like."""
+"""Readiness: whether Redis answers this process and its routers are healthy. Probes may ask as often as they like."""
 
 import asyncio
 import logging
@@ -15,15 +15,15 @@ __all__ = ["Readiness"]
 _logger = logging.getLogger("rapids")
 
 _FRESH = 1.0
-"""Seconds for which an answer is reused, so that probes cost one check a second, however many there are."""
+"""Seconds for which a result is reused, so that any number of probes causes at most one check a second."""
 
 _PING_TIMEOUT = 2.0
-"""Seconds Redis has to answer; a router's own check has the same bound."""
+"""Seconds within which Redis must answer. A router's own check has the same limit."""
 
 
 class Readiness:
-    """Ready when the emitter's Redis answers, and every router is healthy. Why it is not is logged once, when that
-    begins."""
+    """Ready if the emitter's Redis answers, and every router is healthy. When that changes, it is logged once, with the
+    reasons."""
 
     def __init__(self, emitter: EventEmitter, routers: Sequence[EventRouter]) -> None:
         self._emitter = emitter
@@ -34,7 +34,7 @@ class Readiness:
         self._unready_since = 0.0
 
     async def check(self) -> bool:
-        """Whether it is ready, as of one second ago at most. Requests at the same time share one check."""
+        """Whether it is ready; the result may be one second old. Calls at the same time share one check."""
         async with self._turn:
             if self._checked_at is None or time.monotonic() - self._checked_at > _FRESH:
                 faults = await self._faults()
@@ -48,7 +48,7 @@ class Readiness:
             return self._is_ready
 
     async def _faults(self) -> list[str]:
-        """What is wrong, in a few words each."""
+        """Each problem, in a few words."""
         routers = asyncio.gather(*(router.health() for router in self._routers))
         faults: list[str] = []
         try:

@@ -1,4 +1,4 @@
-"""What a running application has of Rapids, and how a request finds it."""
+"""The parts of Rapids in a running application, and how a request finds them."""
 
 import asyncio
 import logging
@@ -19,19 +19,19 @@ from rapids_fastapi.readiness import Readiness
 __all__ = ["STATE_KEY", "Emitting", "Running", "running"]
 
 STATE_KEY = "rapids"
-"""Where the lifespan state keeps it: `request.state.rapids`."""
+"""Their name in the lifespan state: `request.state.rapids`."""
 
 _logger = logging.getLogger("rapids")
 
 
 class Emitting:
-    """Emits that may have no caller waiting; the application waits for them before it closes its clients."""
+    """Emits in tasks of their own, for which perhaps no caller waits. At shutdown, the application waits for them."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, emit: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Run the emit in a task of its own. A failure is logged, and raised where the task is awaited."""
+        """Run the emit in a task of its own. A failure is logged, and raised to a caller that awaits the task."""
         task = asyncio.create_task(emit, name="rapids-emit")
         self._tasks.add(task)
         task.add_done_callback(self._finish)
@@ -43,14 +43,14 @@ class Emitting:
             _logger.error("an emit after the endpoint's end failed: %s", error)
 
     async def finished(self) -> None:
-        """Return when none is under way."""
+        """Return when all of them have ended."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The parts of one lifespan: made when it starts, gone when it ends."""
+    """The parts of one lifespan. They exist from its start to its end."""
 
     emitter: EventEmitter
     redis: RedisClient
@@ -58,22 +58,22 @@ class Running:
     queues: Mapping[str, DeadLetterQueue]
     """The dead-letter queues by the name of their stream."""
     admin_auth: AdminAuth | None
-    """None: the admin is closed."""
+    """Who may use the admin. None: nobody."""
     redactor: Redactor
     readiness: Readiness
     emitting: Emitting = field(default_factory=Emitting)
 
     async def is_ready(self) -> bool:
-        """Whether Redis answers and every router gets its work done, as of a second ago at the most."""
+        """Whether Redis answers and every router is healthy; the result may be one second old."""
         return await self.readiness.check()
 
 
 def running(connection: HTTPConnection) -> Running:
-    """What the connection's application has of Rapids.
+    """The parts of the application that a connection belongs to.
 
-    Raises `NotConfiguredError` where its lifespan is not running.
+    Raises `NotConfiguredError` if the lifespan of Rapids is not running.
     """
-    # `connection.state` would make an object of the same mapping first, for every request.
+    # Not `connection.state`, which makes an object from the same mapping for every request.
     found = connection.scope.get("state", {}).get(STATE_KEY)
     if isinstance(found, Running):
         return found
