@@ -6,11 +6,10 @@ from datetime import datetime
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.checks import at_least
+from rapids._core.checks import at_least, stream_name
 from rapids._core.entry_id import moment_or_last, order, parsed_id
 from rapids._core.json_schema import with_json_schema
 from rapids._core.paging import Listing
-from rapids._core.settings import stream_name
 from rapids._storage.client.connections import SharedPool, call
 from rapids._storage.keys import audit_log
 from rapids._wire.entry_format import Fields, pairs

@@ -7,10 +7,9 @@ from datetime import datetime
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from rapids._core.checks import note, text
+from rapids._core.checks import actor_and_reason, stream_name, text
 from rapids._core.entry_id import moment_or_last
 from rapids._core.json_schema import with_json_schema
-from rapids._core.settings import stream_name
 from rapids._storage import group_control
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.group_control import Paused
@@ -20,9 +19,6 @@ from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 __all__ = ["GroupControl", "Pause"]
 
 logger: logging.Logger = logging.getLogger("rapids.control")
-
-MAX_ACTOR = 200
-MAX_REASON = 1_000
 
 
 @with_json_schema
@@ -59,8 +55,7 @@ class GroupControl:
         Raises `StreamNotFoundError` or `GroupNotFoundError` if no router ever created the group,
         `redis.exceptions.RedisError` if Redis is unavailable.
         """
-        note("actor", actor, MAX_ACTOR)
-        note("reason", reason, MAX_REASON)
+        actor_and_reason(actor, reason)
         try:
             paused = await group_control.pause(self._commands, self._source, actor, reason)
         except ResponseError as error:
@@ -79,8 +74,7 @@ class GroupControl:
 
         Raises `redis.exceptions.RedisError` if Redis is unavailable.
         """
-        note("actor", actor, MAX_ACTOR)
-        note("reason", reason, MAX_REASON)
+        actor_and_reason(actor, reason)
         if (ended := await group_control.resume(self._commands, self._source, actor, reason)) is None:
             return None
         self._log("resumed", actor, reason)

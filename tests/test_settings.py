@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rapids._core.settings import EmitterSettings, GroupStartPosition, RouterSettings, hash_tag
+from rapids._core.checks import hash_tag
+from rapids._core.settings import EmitterSettings, GroupStartPosition, RouterSettings
 from rapids.backoff import constant
 
 TEXT = "must be a non-empty string"

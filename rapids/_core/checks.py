@@ -6,15 +6,18 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 __all__ = [
+    "actor_and_reason",
     "at_least",
     "backoff",
     "flag",
+    "hash_tag",
     "instance",
     "note",
     "observers",
     "one_of",
     "positive_seconds",
     "seconds",
+    "stream_name",
     "text",
 ]
 
@@ -120,6 +123,35 @@ def note(option: str, value: str, most: int) -> str:
     if len(value) > most or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{option} must be {allowed}, not {value!r}")
     return value
+
+
+def stream_name(option: str, value: str) -> str:
+    """A stream's name. With braces it must have a hash tag that Redis Cluster recognises.
+
+    Raises `ValueError` otherwise. A key's slot depends on the text between its first `{` and the next `}`, if that is
+    not empty (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags). Braces that do not
+    form such a tag would put Rapids' own keys into another slot than the stream.
+    """
+    text(option, value)
+    if ("{" in value or "}" in value) and hash_tag(value) is None:
+        raise ValueError(f"{option} must have no braces or a valid hash tag such as '{{orders}}:events', not {value!r}")
+    return value
+
+
+def hash_tag(key: str) -> str | None:
+    """The part of `key` that decides its slot on Redis Cluster, or None if the whole key decides."""
+    _, opened, after = key.partition("{")
+    tag, closed, _ = after.partition("}")
+    return tag if opened and closed and tag else None
+
+
+MAX_ACTOR, MAX_REASON = 200, 1_000
+
+
+def actor_and_reason(actor: str, reason: str) -> None:
+    """Who changes something, and why: at most 200 and 1,000 characters."""
+    note("actor", actor, MAX_ACTOR)
+    note("reason", reason, MAX_REASON)
 
 
 def backoff(option: str, value: Callable[[int], float]) -> Callable[[int], float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Literal, TypeAlias, get_args
 
-from rapids._core.checks import at_least, backoff, flag, observers, one_of, positive_seconds, seconds, text
+from rapids._core.checks import at_least, backoff, flag, observers, one_of, positive_seconds, seconds, stream_name, text
 from rapids._core.entry_id import numbers
 from rapids.backoff import Backoff, exponential
 from rapids.events import Event, GenericEvent
@@ -160,23 +160,3 @@ def start_position(option: str, value: str) -> str:
             f"{option} must be a GroupStartPosition or an entry id such as '1701234567890-0', not {value!r}"
         )
     return value
-
-
-def stream_name(option: str, value: str) -> str:
-    """A stream's name. With braces it must have a hash tag that Redis Cluster recognises.
-
-    Raises `ValueError` otherwise. A key's slot depends on the text between its first `{` and the next `}`, if that is
-    not empty (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags). Braces that do not
-    form such a tag would put Rapids' own keys into another slot than the stream.
-    """
-    text(option, value)
-    if ("{" in value or "}" in value) and hash_tag(value) is None:
-        raise ValueError(f"{option} must have no braces or a valid hash tag such as '{{orders}}:events', not {value!r}")
-    return value
-
-
-def hash_tag(key: str) -> str | None:
-    """The part of `key` that decides its slot on Redis Cluster, or None if the whole key decides."""
-    _, opened, after = key.partition("{")
-    tag, closed, _ = after.partition("}")
-    return tag if opened and closed and tag else None

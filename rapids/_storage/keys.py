@@ -5,7 +5,7 @@ All of them are in the stream's own slot, since Redis Cluster requires it of the
 
 from dataclasses import dataclass
 
-from rapids._core.settings import hash_tag
+from rapids._core.checks import hash_tag
 
 __all__ = [
     "IN_SCRIPTS",

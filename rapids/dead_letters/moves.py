@@ -2,9 +2,8 @@
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.checks import text
+from rapids._core.checks import hash_tag, stream_name, text
 from rapids._core.entry_id import parsed_id
-from rapids._core.settings import hash_tag, stream_name
 from rapids._storage import letters
 from rapids._storage.client.connections import SharedPool, share_a_slot
 from rapids._storage.keys import default_dlq, replay_stream

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import get_args
 from uuid import uuid4
 
-from rapids._core.checks import at_least, note, one_of, positive_seconds
+from rapids._core.checks import actor_and_reason, at_least, one_of, positive_seconds
 from rapids._core.outages import Outages, Retries
 from rapids._core.paging import Listing
 from rapids._storage import operation_records as stored
@@ -29,9 +29,6 @@ from rapids.dead_letters.selection import Count, Span
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
 
 __all__ = ["Operations"]
-
-MAX_ACTOR = 200
-MAX_REASON = 1_000
 
 SAMPLE = 20
 MAX_CHECKED = 200
@@ -83,7 +80,7 @@ class Operations:
         _check(kind, selector, scope, max_items)
         if rate is not None:
             _check_rate(rate)
-        _check_notes(actor, reason)
+        actor_and_reason(actor, reason)
         until, count = await self._selected(kind, selector, max_items)
         operation_id = uuid4().hex
         fields = {
@@ -201,7 +198,7 @@ class Operations:
     async def _change(
         self, operation_id: str, state: OperationState, action: str, actor: str, reason: str
     ) -> Operation:
-        _check_notes(actor, reason)
+        actor_and_reason(actor, reason)
         operation = await self.get(operation_id)
         before = await stored.change(
             self._commands,
@@ -265,8 +262,3 @@ def _check_rate(rate: float) -> None:
         raise TypeError(f"rate must be {allowed}, not {rate!r}")
     if not 0 < rate < float("inf"):
         raise ValueError(f"rate must be {allowed}, not {rate!r}")
-
-
-def _check_notes(actor: str, reason: str) -> None:
-    note("actor", actor, MAX_ACTOR)
-    note("reason", reason, MAX_REASON)

@@ -7,10 +7,9 @@ from typing import Any, get_args
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.checks import at_least, instance, note, positive_seconds
+from rapids._core.checks import actor_and_reason, at_least, instance, positive_seconds, stream_name
 from rapids._core.entry_id import next_id, parsed_id, previous_id
 from rapids._core.paging import Listing
-from rapids._core.settings import stream_name
 from rapids._storage import archive, letter_index, letters
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.letter_moves import Append, Bounds
@@ -29,7 +28,7 @@ from rapids.dead_letters.letter import (
     read_letters,
 )
 from rapids.dead_letters.moves import QueueMoves, check_values
-from rapids.dead_letters.operations import MAX_ACTOR, MAX_REASON, Operations
+from rapids.dead_letters.operations import Operations
 from rapids.dead_letters.selection import LetterFilter, Search, Span
 from rapids.exceptions import LetterNotFoundError, LetterStateError
 
@@ -138,8 +137,7 @@ class DeadLetterQueue:
         `stats` included. Nothing needs it as a rule: it is for counts that are off after somebody deleted letters by
         hand. `actor` (200 characters) and `reason` (1,000) go into the audit log.
         """
-        note("actor", actor, MAX_ACTOR)
-        note("reason", reason, MAX_REASON)
+        actor_and_reason(actor, reason)
         await letter_index.forget(self._commands, self.stream, actor=actor, reason=reason)
         return await self.stats()
 
@@ -263,8 +261,7 @@ def _checked_id(letter_id: str) -> str:
 
 def _change(action: str, actor: str, reason: str) -> dict[str, str]:
     """What the letter's history keeps. Raises `ValueError` or `TypeError` for texts that are too long, or none."""
-    note("actor", actor, MAX_ACTOR)
-    note("reason", reason, MAX_REASON)
+    actor_and_reason(actor, reason)
     return {"action": action, "actor": actor, "reason": reason}
 
 

@@ -9,11 +9,10 @@ from datetime import datetime
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from rapids._core.checks import at_least, flag, note, text
+from rapids._core.checks import at_least, flag, note, stream_name, text
 from rapids._core.entry_id import milliseconds, next_id, parsed_id
 from rapids._core.paging import Listing
 from rapids._core.redis_errors import is_no_group, is_no_stream
-from rapids._core.settings import stream_name
 from rapids._storage import inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client
 from rapids._storage.keys import PARKED, Source

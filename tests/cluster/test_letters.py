@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import RedisCluster
 
 from rapids import DeadLetterQueue, LetterFilter
-from rapids._core.settings import hash_tag
+from rapids._core.checks import hash_tag
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import default_dlq, letters_archived
 from rapids._storage.letter_moves import Bounds, LetterMoves, Moved

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rapids import DeadLetterQueue
-from rapids._core.settings import stream_name
+from rapids._core.checks import stream_name
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import letters_archive, letters_archived, letters_failed_again, letters_restored
 from rapids._storage.keys import replay_stream as replay_stream_of

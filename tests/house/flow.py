@@ -119,7 +119,7 @@ async def delivery(redis: Redis) -> Calls:
 
 
 async def bulk_replay(redis: Redis) -> Calls:
-    """One operation that replays three dead letters, from its start to its end."""
+    """One operation that replays three dead letters, from its start to its end, after another one."""
     router = EventRouter(redis, STREAM, GROUP, dlq_stream=DLQ)
 
     @router.on(HouseOrder)
@@ -127,15 +127,18 @@ async def bulk_replay(redis: Redis) -> Calls:
         raise NonRetryableError("declined")
 
     async def has_failed() -> bool:
-        return await redis.xlen(DLQ) == 3
+        return await redis.xlen(DLQ) == WARM + 3
 
     async with running(router):
         emitter = EventEmitter(redis, stream=STREAM)
-        await emitter.emit([HouseOrder(number=number) for number in range(3)])
+        await emitter.emit([HouseOrder(number=number) for number in range(WARM + 3)])
         await eventually(has_failed)
     operations = DeadLetterQueue(redis, DLQ).operations
+    everything = Selector(filter=LetterFilter())
+    warm = await operations.start("replay", everything, max_items=WARM)
+    await operations.run_until_ended(warm.id)
     with recorded() as calls:
-        started = await operations.start("replay", Selector(filter=LetterFilter()), actor="house", reason="counted")
+        started = await operations.start("replay", everything, actor="house", reason="counted")
         ended = await operations.run_until_ended(started.id)
     assert (ended.state, ended.done) == ("completed", 3)
     await emitter.drain()
