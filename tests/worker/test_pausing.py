@@ -464,7 +464,7 @@ async def test_a_router_pauses_and_resumes_its_group(redis: Redis, caplog: pytes
 
 
 @pytest.mark.parametrize(
-    ("paused", "told"),
+    ("paused", "description"),
     [
         (Paused("ada", "a move", 1), "by 'ada': 'a move'"),
         (Paused("", "a\nmove", 1), r"by somebody: 'a\nmove'"),
@@ -472,5 +472,5 @@ async def test_a_router_pauses_and_resumes_its_group(redis: Redis, caplog: pytes
         (Paused("", "", 0), "by somebody"),
     ],
 )
-def test_the_log_line_of_a_pause_has_the_given_actor_and_reason(paused: Paused, told: str) -> None:
-    assert paused.description == told
+def test_the_log_line_of_a_pause_has_the_given_actor_and_reason(paused: Paused, description: str) -> None:
+    assert paused.description == description
