@@ -1,1 +1,1 @@
-"""`python -m benchmarks`: what Rapids costs an event, beside a floor written by hand and the peers, on one machine."""
+"""`python -m benchmarks`: what an event costs with Rapids, a hand-written floor and the peers, on one machine."""

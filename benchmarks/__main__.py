@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure Rapids beside a hand-written floor, rapids-streams 0.3.0 and FastStream."""
+"""`python -m benchmarks`: measure Rapids, a hand-written floor, rapids-streams 0.3.0 and FastStream."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def chart(rows: Sequence[RowResult]) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-            ' role="img" aria-label="Rapids beside its peer and the floor">',
+            ' role="img" aria-label="Rapids, its peer and the floor">',
             f"<style>{STYLE}</style>",
             *parts,
             "</svg>\n",

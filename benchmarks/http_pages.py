@@ -1,4 +1,4 @@
-"""`python -m benchmarks.http_pages`: somebody on call who looks through dead letters, one request after the other."""
+"""`python -m benchmarks.http_pages`: an operator who looks through dead letters, one request after the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST_PAGE = 200
 DEEP = 250
 """Pages of the largest size to go down by cursor."""
 PATIENCE = 60.0
-"""Seconds: the server starts during it, and nobody waits for an answer that long."""
+"""Seconds: the server starts during it, and no answer takes that long."""
 
 
 @dataclass(frozen=True, slots=True)

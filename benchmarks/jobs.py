@@ -39,7 +39,7 @@ class Job:
     count: int = 0
     warm: int = 0
     payload: int = 0
-    """Bytes of text in each event, beside its other fields."""
+    """Bytes of text in each event, besides its other fields."""
     batch_size: int | None = None
     """None: what the contender does by default."""
     concurrency: int | None = None

@@ -1,4 +1,4 @@
-"""What is measured over a million dead letters: of ours only, and in milliseconds where somebody waits for it."""
+"""What is measured over a million dead letters: of ours only, and in milliseconds where a person waits for it."""
 
 from __future__ import annotations
 

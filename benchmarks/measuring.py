@@ -1,4 +1,4 @@
-"""One measurement: one contender in one scenario and round; and whether what it left behind is right."""
+"""One measurement: one contender in one scenario and round; and whether what it left is right."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class MeasuringLetters:
         return sum([await self._redis.memory_usage(key, samples=0) or 0 for key in await self._index_keys()])
 
     async def _memory(self) -> int:
-        """What the server uses, once it has freed what was deleted: it does so beside its work."""
+        """What the server uses, once it has freed what was deleted, which it does in the background."""
         while (await self._redis.info("memory"))["lazyfree_pending_objects"]:
             await asyncio.sleep(0.05)
         return int((await self._redis.info("memory"))["used_memory"])

@@ -52,7 +52,7 @@ async def running(
     try:
         process = await asyncio.shield(starting)
     except asyncio.CancelledError:
-        await _kill(await starting)  # nobody would know of it
+        await _kill(await starting)  # otherwise it would be left running
         raise
     try:
         yield process

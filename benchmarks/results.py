@@ -45,7 +45,7 @@ class RowResult:
 
 @dataclass(slots=True)
 class Findings:
-    """Filled while a run goes on."""
+    """Filled during a run."""
 
     measured: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     """By row and contender: what each round gave."""
@@ -53,7 +53,7 @@ class Findings:
     """By scenario and contender: why there is nothing, `FAILED` among the reasons."""
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What a reader of the table has to know besides."""
+    """What else a reader of the table has to know."""
 
     def add(self, scenario: Scenario, contender: str, number: int, metrics: Mapping[str, float]) -> None:
         for row in scenario.rows:

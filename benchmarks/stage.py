@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from benchmarks.jobs import FIRST, GROUP, KEYS, SAMPLE, STREAM
 
 CHUNK = 10_000
-"""Entries one call of the script appends: the server answers nobody else during it."""
+"""Entries one call of the script appends: the server answers no other client during it."""
 
 _COPY = """
 local key, count, first = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])

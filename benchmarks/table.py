@@ -18,7 +18,7 @@ TITLES = {
 RATIOS = {BEFORE: "Rapids / before", "floor": "Rapids / floor", "peer": "as fast as peer, x"}
 """The columns of ratios, by the contender that ours is compared with."""
 MARK = "WORSE"
-"""Beside the ratio of a row that is worse than before by more than is tolerated."""
+"""Marks the ratio of a row that is worse than before by more than is tolerated."""
 
 
 def table(rows: Sequence[RowResult], contenders: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ def main(command: Sequence[str]) -> int:
     """The exit code of the first run that fails, or 0."""
     with busy():
         for number in range(1, TIMES + 1):
-            print(f"--- run {number} of {TIMES}, beside {LOOPS} busy loops", flush=True)
+            print(f"--- run {number} of {TIMES}, with {LOOPS} busy loops", flush=True)
             if code := subprocess.run(command, check=False).returncode:
                 return code
     return 0

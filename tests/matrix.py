@@ -39,7 +39,7 @@ CORE = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How the suite went on one kind of server."""
+    """The result of the suite on one kind of server."""
 
     server: str
     tests: int

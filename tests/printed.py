@@ -1,4 +1,4 @@
-"""Whether an answer is what a page prints: what differs each time (ids, times) is taken for what it stands for."""
+"""Whether an answer is what a page prints: what differs each time (ids, times) is compared by what it stands for."""
 
 from __future__ import annotations
 

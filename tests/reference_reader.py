@@ -1,4 +1,4 @@
-"""Somebody who follows the reference: types its blocks into a session, filling in only what a block leaves out."""
+"""A reader who follows the reference: types its blocks into a session, filling in only what a block leaves out."""
 
 from __future__ import annotations
 

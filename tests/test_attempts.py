@@ -114,7 +114,7 @@ attempts = st.builds(
 
 
 @given(st.lists(attempts, max_size=30))
-def test_what_was_stored_comes_back(kept: list[Attempt]) -> None:
+def test_stored_attempts_are_read_back(kept: list[Attempt]) -> None:
     log = AttemptLog.of(*kept)
     assert AttemptLog.load(log.dump()) == log
 

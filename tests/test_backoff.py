@@ -90,7 +90,7 @@ NUMBERS: list[tuple[Callable[..., Backoff], str]] = [
 
 @pytest.mark.parametrize(("make", "option"), NUMBERS)
 @pytest.mark.parametrize("nonsense", [-1, -0.001, math.nan, math.inf, -math.inf, 10**400], ids=shortly)
-def test_a_nonsensical_number_is_refused(make: Callable[..., Backoff], option: str, nonsense: float) -> None:
+def test_an_impossible_number_is_refused(make: Callable[..., Backoff], option: str, nonsense: float) -> None:
     with pytest.raises(ValueError, match=f"^{option} must be a finite number of seconds") as raised:
         make(**{option: nonsense})
     assert str(raised.value).endswith(f"not {nonsense!r}")
@@ -98,7 +98,7 @@ def test_a_nonsensical_number_is_refused(make: Callable[..., Backoff], option: s
 
 @pytest.mark.parametrize(("make", "option"), NUMBERS)
 @pytest.mark.parametrize("nonsense", ["1", None, True, [1]])
-def test_what_is_no_number_is_refused(make: Callable[..., Backoff], option: str, nonsense: Any) -> None:
+def test_a_value_that_is_no_number_is_refused(make: Callable[..., Backoff], option: str, nonsense: Any) -> None:
     with pytest.raises(TypeError, match=f"^{option} must be a finite number of seconds"):
         make(**{option: nonsense})
 

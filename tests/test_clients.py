@@ -23,7 +23,7 @@ async def options_of(url: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("url", ["redis+sentinel://a:1,b:2/primary", "redis+cluster://a:1,b:2"])
 async def test_a_dead_node_is_waited_for_less_long_if_another_one_may_take_over(url: str) -> None:
-    """Without a limit, which redis-py has by itself only since version 8, an emit would wait for ever."""
+    """Without a limit, which redis-py has by itself only since version 8, an emit would never end."""
     assert {options["socket_timeout"] for options in await options_of(url)} == {5.0}
     assert {options["socket_connect_timeout"] for options in await options_of(url)} == {5.0}
 

@@ -1,6 +1,6 @@
 """The names, import paths, options and defaults the core promises, held against the package itself.
 
-`test_reference.py` runs the reference's own blocks, but only where the reference lies beside the repository.
+`test_reference.py` runs the reference's own blocks, but only where the reference lies next to the repository.
 This module needs nothing but the package.
 """
 

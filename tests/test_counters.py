@@ -171,7 +171,7 @@ def test_what_is_lost_is_counted_by_when_and_so_is_each_time_of_unknown_size() -
     assert counters.total("gaps") == 3
 
 
-def test_outage_seconds_go_on_while_the_outage_does_and_stay() -> None:
+def test_outage_seconds_grow_during_an_outage_and_stay() -> None:
     now = 100.0
     counts = Counts("orders", "billing", clock=lambda: now)
 
@@ -195,7 +195,7 @@ def test_outage_seconds_go_on_while_the_outage_does_and_stay() -> None:
     assert seconds() == (2, 15)
 
 
-def test_a_snapshot_may_be_taken_in_another_thread_while_counting_goes_on() -> None:
+def test_a_snapshot_may_be_taken_in_another_thread_while_events_are_counted() -> None:
     counts, stop, failures = Counts("orders", "billing"), threading.Event(), list[BaseException]()
 
     def scrape() -> None:

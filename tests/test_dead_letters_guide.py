@@ -89,7 +89,7 @@ def until(condition) -> None:
 
 
 class Reader:
-    """Somebody who types what the page says."""
+    """A reader who types what the page prints."""
 
     def __init__(self, base: str) -> None:
         self.printed = Printed()

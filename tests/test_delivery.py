@@ -161,7 +161,7 @@ async def test_no_read_takes_more_than_batch_size(redis: Redis) -> None:
         held.append(sum((await consumers(redis)).values()))
 
     await run(router, redis, *(DvOrder() for _ in range(30)))
-    # One batch may wait while another arrives, beside the one entry being handled and settlements under way.
+    # One batch may wait while another arrives, besides the one being handled and settlements under way.
     assert 3 < max(held) <= 3 * 3 + 1
 
 
@@ -206,7 +206,7 @@ async def test_one_that_fails_neither_stops_nor_repeats_the_others(redis: Redis)
     assert await letters(redis) == []
 
 
-async def test_each_handler_that_gives_up_has_a_letter_of_its_own(redis: Redis) -> None:
+async def test_each_dead_handler_has_its_own_letter(redis: Redis) -> None:
     router, seen = make_router(redis, max_deliveries=2), []
 
     @router.on(DvOrder)

@@ -239,7 +239,7 @@ def test_only_an_asynchronous_client_will_do(client: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), {1, object()}, "\ud800"])
-async def test_what_json_cannot_hold_is_refused_before_anything_is_sent(redis: Redis, value: Any) -> None:
+async def test_data_that_json_cannot_hold_is_refused_before_anything_is_sent(redis: Redis, value: Any) -> None:
     with pytest.raises(SerializationError, match="value") as caught:
         await EventEmitter(redis).emit([DvEmitted(), DvAnything(value=value), DvEmitted()])
     assert (caught.value.event_type, caught.value.field) == ("dv.anything", "value")

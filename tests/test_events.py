@@ -100,7 +100,7 @@ def test_an_explicit_event_type_wins_and_is_not_inherited() -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["", "x" * 513, None, 3])
-def test_a_nonsensical_event_type_is_refused_by_name(nonsense: Any) -> None:
+def test_an_impossible_event_type_is_refused_by_name(nonsense: Any) -> None:
     with pytest.raises(TypeError, match=r"EvNonsense\.event_type must be a string of 1 to 512 characters, not"):
         type("EvNonsense", (BaseEvent,), {"event_type": nonsense, "__annotations__": {"event_type": ClassVar[Any]}})
 

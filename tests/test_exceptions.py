@@ -190,6 +190,6 @@ def test_an_error_is_also_what_python_calls_it(cls: type[RapidsError], builtin: 
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_retry_after_refuses_a_nonsensical_delay(seconds: float) -> None:
+def test_retry_after_refuses_an_impossible_delay(seconds: float) -> None:
     with pytest.raises(ValueError, match="seconds must be a finite number of seconds, 0 or more"):
         RetryAfter(seconds)

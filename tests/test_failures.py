@@ -59,7 +59,7 @@ def test_the_standard_library_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
-def test_a_service_that_is_installed_itself_is_the_user_s_code_all_the_same(folder: str) -> None:
+def test_an_installed_service_counts_as_the_users_code(folder: str) -> None:
     installed = code(CALLS, "shop.handlers", f"venv/{folder}/shop/handlers.py")["call"]
     error = raised_by(lambda: installed(code(RAISES, "bank.api", f"venv/{folder}/bank/api.py")["fail"]))
 
@@ -175,7 +175,7 @@ def test_a_non_retryable_error_around_a_cause_is_described_by_its_cause() -> Non
     assert Failure.of(NonRetryableError("declined")).error_type == "rapids.exceptions.NonRetryableError"
 
 
-def test_what_exhausted_retries_say_names_the_last_error() -> None:
+def test_the_error_of_exhausted_retries_names_the_last_error() -> None:
     failure = Failure.of(MaxRetriesExceededError("pay", 3, "e1", Plain("busy")))
     assert failure.message == "handler 'pay' failed on event e1 after 3 attempts: Plain: busy"
 

@@ -226,7 +226,7 @@ def test_a_pattern_with_an_empty_segment_is_refused(nonsense: str) -> None:
     ],
     ids=lambda nonsense: f"{nonsense!r:.40}",
 )
-def test_what_is_neither_an_event_class_nor_a_union_nor_a_pattern_is_refused(nonsense: object) -> None:
+def test_a_target_of_another_kind_is_refused(nonsense: object) -> None:
     with pytest.raises(TypeError, match=r"on\(\) takes an event class, a union of event classes, or a pattern, not"):
         targets_of(nonsense)
 
@@ -267,7 +267,7 @@ def test_a_type_seen_before_its_class_was_defined_is_looked_up_again() -> None:
     assert names(group.for_type("rt_document.later")) == ["0"]
 
 
-def test_any_number_of_types_nobody_declared_is_remembered_in_bounds() -> None:
+def test_the_number_of_remembered_undeclared_types_is_bounded() -> None:
     group = handlers("*")
     for number in range(10_000):
         assert names(group.for_type(f"rt.junk{number}")) == ["0"]

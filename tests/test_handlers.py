@@ -179,7 +179,7 @@ def test_a_function_whose_name_was_given_to_another_gets_its_long_one(router: Ha
     ],
     ids=lambda function: f"{function!r:.30}",
 )
-def test_what_is_not_an_async_function_is_refused(router: HandlerRegistry, function: Any) -> None:
+def test_a_function_that_is_not_async_is_refused(router: HandlerRegistry, function: Any) -> None:
     with pytest.raises(TypeError, match="a handler must be an async function"):
         router.on(RegOrderPlaced)(function)
     assert registered(router) == []
@@ -233,7 +233,7 @@ def test_an_unknown_option_is_refused(router: HandlerRegistry) -> None:
         router.on(RegOrderPlaced, retry=3)  # type: ignore[call-overload]
 
 
-def test_a_target_that_is_none_is_refused_at_once(router: HandlerRegistry) -> None:
+def test_an_invalid_target_is_refused_at_once(router: HandlerRegistry) -> None:
     with pytest.raises(TypeError, match=r"on\(\) takes an event class"):
         router.on(notify)
 
@@ -262,7 +262,7 @@ def test_a_router_refuses_its_options_at_construction(option: str, nonsense: Any
 
 
 @pytest.mark.parametrize("nonsense", [0, "", False, 5])
-def test_a_router_refuses_a_backoff_that_is_none(nonsense: Any) -> None:
+def test_a_router_refuses_an_invalid_backoff(nonsense: Any) -> None:
     with pytest.raises(TypeError, match=r"^default_backoff must be a backoff"):
         EventRouter(default_backoff=nonsense)
 

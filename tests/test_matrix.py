@@ -40,7 +40,7 @@ def test_a_report_is_read(tmp_path: Path) -> None:
         (Result("b", 5, 0, 1, True), 1),
     ],
 )
-def test_one_that_failed_fails_all(
+def test_one_failed_report_fails_the_whole_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], second: Result, code: int
 ) -> None:
     results = [Result("a", 5, 0, 1.0), second]
@@ -49,7 +49,7 @@ def test_one_that_failed_fails_all(
     assert "| a | 5 | 5 | 0 | 1 |" in capsys.readouterr().out
 
 
-def test_a_name_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_server_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["redis-1.0"])
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""Observers do no harm, whatever they do."""
+"""Observers cannot harm a router, whatever they do."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def retry(handler: str, delay: float = 2.0, attempts: AttemptLog = NO_ATTEMPTS) 
 
 
 def silent(*deliveries: int) -> AttemptLog:
-    """Deliveries of which nobody said what came of them."""
+    """Deliveries without a record."""
     return AttemptLog.of(*map(Attempt, deliveries))
 
 
@@ -77,7 +77,7 @@ def test_a_partial_failure_is_kept_and_the_ledger_remembers_the_others() -> None
     assert settled == Keep(2, Ledger(frozenset({"pay"}), frozenset({"mail"}), 1, waits=waits), (dead("mail"),))
 
 
-def test_what_an_earlier_delivery_finished_stays_finished() -> None:
+def test_handlers_finished_on_an_earlier_delivery_stay_finished() -> None:
     earlier = Ledger(frozenset({"pay"}), frozenset({"mail"}), 1)
 
     settled = settle([Done("ship"), retry("audit")], earlier, 2, dead_letters=True)
@@ -240,7 +240,7 @@ def test_the_ledger_of_a_trimmed_entry_to_be_released_names_dead_handlers() -> N
     before = stored(settle([retry("mail", 3600), Done("pay")], FRESH, 1, dead_letters=True), now_ms=0)
 
     assert [letter.handler for letter in without_entry(Release(before.released(2, 1_000))).letters] == ["mail"]
-    assert [letter.handler for letter in without_entry(Release(FRESH)).letters] == [""], "nobody had begun it"
+    assert [letter.handler for letter in without_entry(Release(FRESH)).letters] == [""], "no handler had begun"
 
 
 def test_a_trimmed_entry_to_be_parked_leaves_nothing() -> None:

@@ -120,7 +120,7 @@ def test_an_interrupted_delivery_keeps_what_had_failed_on_it_and_its_number_come
 def test_an_entry_released_before_it_ran_keeps_its_attempts() -> None:
     first = stored(settle([retry("mail", 1, delay=3600), retry("pay", 1)], FRESH, 1, dead_letters=True))
 
-    back = Ledger.load(first.released(3, 1_000).dump())  # of the second delivery nobody spoke
+    back = Ledger.load(first.released(3, 1_000).dump())  # the second delivery is not recorded
 
     assert dict(back.attempts) == {"mail": failed(1), "pay": AttemptLog(failed(1).kept + silent(2).kept)}
     assert letters_of(settle([dead("pay", 3)], back, 3, dead_letters=True, now_ms=1_000)) == {
@@ -176,7 +176,7 @@ def test_attempts_are_bounded_however_often_a_handler_fails() -> None:
     assert [(one.delivery, one.attempt) for one in log.kept[:6]] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (196, 1)]
 
 
-# --- beside other versions ------------------------------------------------------------------------------------------
+# --- with other versions --------------------------------------------------------------------------------------------
 
 OLDER = {"n": 2, "done": ["ship"], "dead": [], "gave_up": [], "waits": {"pay": {"spent": 2, "due": 1_701_234_567_890}}}
 

@@ -1,6 +1,6 @@
 """Every Python block of the reference runs as printed, and does what it promises.
 
-The reference lies beside the repository, not in it. Where it is not there, this module has no tests, and
+The reference lies next to the repository, not in it. Where it is not there, this module has no tests, and
 `test_contract.py` holds what the reference names against the package by itself.
 """
 

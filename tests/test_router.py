@@ -1,4 +1,4 @@
-"""The router from outside: starting, stopping, registering, and how far a group is behind."""
+"""The router from outside: starting, stopping, registering, and the lag of a group."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_a_stream_that_is_something_else_is_an_error_at_start(redis: Redis
         await make_router(redis).start()
 
 
-async def test_it_cannot_be_started_twice_at_once(redis: Redis) -> None:
+async def test_a_router_cannot_be_started_twice_at_the_same_time(redis: Redis) -> None:
     router = make_router(redis)
     async with running(router):
         with pytest.raises(RapidsError, match="start"):
@@ -267,7 +267,7 @@ async def test_cancelling_the_task_of_start_stops_gracefully(redis: Redis) -> No
     assert not router.running
 
 
-async def test_cancelling_it_again_and_again_leaves_no_task_behind(redis: Redis) -> None:
+async def test_cancelling_start_again_and_again_leaves_no_task(redis: Redis) -> None:
     router, begun = make_router(redis, shutdown_timeout=20), asyncio.Event()
 
     @router.on(DvOrder)
@@ -314,7 +314,7 @@ async def _connections(redis: Redis, wanted: int) -> bool:
     return len(await redis.client_list()) == wanted
 
 
-async def test_it_can_run_again(redis: Redis) -> None:
+async def test_a_router_can_run_again(redis: Redis) -> None:
     router, seen = make_router(redis), []
 
     @router.on(DvOrder)
@@ -330,7 +330,7 @@ async def test_it_can_run_again(redis: Redis) -> None:
     assert seen == [0, 1, 2]
 
 
-def test_it_can_run_again_on_another_event_loop(redis_url: str) -> None:
+def test_a_router_can_run_again_on_another_event_loop(redis_url: str) -> None:
     router, seen = make_router(None), []
     emitter = EventEmitter(stream=STREAM)
 

@@ -94,7 +94,7 @@ def shortly(value: object) -> str:
 
 
 @pytest.mark.parametrize(("settings", "option", "allowed", "kind", "value"), CASES, ids=shortly)
-def test_nonsense_is_refused_by_option_value_and_what_is_allowed(
+def test_an_error_names_the_option_the_value_and_what_is_allowed(
     settings: type, option: str, allowed: str, kind: type[Exception], value: Any
 ) -> None:
     with pytest.raises(kind, match=f"^{option} ") as raised:

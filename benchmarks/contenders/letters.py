@@ -196,7 +196,7 @@ async def _operation(queue: DeadLetterQueue, kind: OperationKind, wanted: Letter
 
 
 async def _median(ask: Callable[[], Awaitable[object]]) -> float:
-    """Milliseconds. The first time counts: nobody on call asks twice to be answered fast."""
+    """Milliseconds. The first time counts: an operator asks once."""
     took: list[float] = []
     for _ in range(REPEATS):
         began = time.perf_counter()

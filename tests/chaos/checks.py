@@ -63,7 +63,7 @@ def unsettled(evidence: Evidence) -> Iterable[str]:
 
 
 def letters_missing(evidence: Evidence) -> Iterable[str]:
-    """What gives up becomes a dead letter, with the reason for it."""
+    """A handler that fails for good has a dead letter with the reason."""
     found = {(letter.entry_id, letter.handler): letter.reason for letter in evidence.stored.letters}
     for entry_id, number in evidence.stored.entries.items():
         for handler, reason in expected_letters(number).items():
@@ -136,7 +136,7 @@ def bad_ends(evidence: Evidence) -> Iterable[str]:
         expected = {0, INTERRUPTED} if one.wanted == "asked to stop" else set[int]()  # -15: it had only just started
         expected |= {KILLED} if one.wanted == "killed" or one.pid in suicides else set()
         if one.code not in expected:
-            why = one.wanted or "though nobody asked it to"
+            why = one.wanted or "though it was not asked to"
             yield f"{one.name} (process {one.pid}) ended with {one.code}, {why} {one.said}"
     for name in evidence.hanging:
         yield f"{name} was asked to stop and did not"

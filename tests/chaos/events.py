@@ -58,7 +58,7 @@ def is_refused(number: int) -> bool:
 
 
 def slowness(number: int) -> float:
-    """Seconds `slow` takes: now and then much longer than the time after which a silent consumer is given up."""
+    """Seconds `slow` takes: now and then much longer than the time after which a silent consumer counts as dead."""
     if number % 800 == 7:
         return 2.5 * CLAIM_MIN_IDLE_MS / 1000
     return number % 16 / 100 if number % 40 == 5 else 0.0

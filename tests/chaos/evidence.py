@@ -73,7 +73,7 @@ async def read_stored(client: Redis | RedisCluster, dlq: str) -> Stored:
 
 
 async def read_unsettled(client: Redis | RedisCluster) -> tuple[list[str], bool]:
-    """The entries that are pending, 100,000 at most, and whether there are some nobody was given yet."""
+    """The entries that are pending, 100,000 at most, and whether some are not delivered yet."""
     try:
         groups = {row["name"]: row for row in await client.xinfo_groups(settings.STREAM)}
         last = (await client.xinfo_stream(settings.STREAM))["last-generated-id"]

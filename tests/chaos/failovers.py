@@ -1,7 +1,7 @@
-"""What a failover may undo: what had happened on the old master only, seen from the history that goes on.
+"""What a failover may undo: what had happened on the old master only, seen from the history that continues.
 
 An event that replicas confirmed is not lost. But that an entry was given out, settled, or became a dead letter may
-never have reached the replica that is the master now. So it is given out again, by somebody else perhaps while the
+never have reached the replica that is the master now. So it is given out again, by another process perhaps while the
 first process still holds it: both may handle it, and both may write its dead letter. None of that can be known in
 advance; it is counted and shown.
 """

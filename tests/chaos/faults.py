@@ -1,6 +1,6 @@
 """What may go wrong: each kind of fault is one class, and a run's faults are drawn from its seed before it begins.
 
-A further kind is one more class with `strike`, and one more line in `kinds`. What befalls fleets is in `fleet_faults`.
+A further kind is one more class with `strike`, and one more line in `kinds`. Faults of fleets are in `fleet_faults`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may go wrong with a Sentinel's fleet or a Cluster, beside what may befall workers and emitters.
+"""What may go wrong with a Sentinel's fleet or a Cluster, besides faults of workers and emitters.
 
 One such trouble at a time, and the next only when every replica follows its master again: data that one replica has
 confirmed is safe from one failure, not from a second one while there is no replica.
@@ -75,8 +75,8 @@ class PauseMaster:
 class HandOver:
     """A planned failover: SENTINEL FAILOVER or CLUSTER FAILOVER.
 
-    Sentinel's, unless it is `coordinated`, promotes a replica while the old master goes on for a second or two: what is
-    written to it then is lost.
+    Sentinel's, unless it is `coordinated`, promotes a replica while the old master continues for a second or two: what
+    is written to it then is lost.
     """
 
     at: float

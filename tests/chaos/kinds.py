@@ -52,7 +52,7 @@ OF_FLEETS: Mapping[str, Sequence[Draw]] = {
         lambda rng, at, options: KillOtherMaster(at, rng.randrange(2), _seconds(rng, 0.0, 3.0)),
     ),
 }
-"""What befalls the servers: each kind once, in any order, then each once more, and so on."""
+"""Faults of the servers: each kind once, in any order, then each once more, and so on."""
 
 
 def draw(options: Options) -> list[Fault]:

@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 RSS_SLACK = 12 * MIB
 SERVER_SLACK = 3 * MIB
 GROWTH = 1.1
-"""What memory may grow by over a whole soak, beside the slack: an allocator's ups and downs, no event's worth each."""
+"""What memory may grow by over a whole soak, besides the slack: changes of an allocator, less than an event each."""
 
 TASK_SLACK = 8
 FD_SLACK = 4

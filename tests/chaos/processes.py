@@ -34,7 +34,7 @@ class Process:
         try:
             return cls(await asyncio.shield(creating))
         except asyncio.CancelledError:
-            await cls(await creating).kill()  # nobody would know of it
+            await cls(await creating).kill()  # otherwise it would be left running
             raise
 
     @property
@@ -81,7 +81,7 @@ def _before_exec() -> Callable[[], None]:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The end of a process. `wanted` says who ended it: `killed`, `asked to stop`, or nobody: empty."""
+    """The end of a process. `wanted` says what ended it: `killed`, `asked to stop`, or empty: the process itself."""
 
     name: str
     pid: int
@@ -89,7 +89,7 @@ class Exit:
     at: float
     wanted: str
     said: str = ""
-    """Its last words, where nobody wanted it to end."""
+    """Its last output, if it ended by itself."""
 
 
 class Slot:

@@ -40,7 +40,7 @@ class Execution:
 
 
 NOTES = ("standstill", "outage", "back", "bug")
-"""Its loop stood still for so many seconds; Redis failed it; Redis is back; an error that should not be."""
+"""Its loop was blocked for so many seconds; Redis failed; Redis is back; an error that should not be."""
 
 
 @dataclass(frozen=True, slots=True)

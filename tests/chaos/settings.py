@@ -27,7 +27,7 @@ TOPOLOGIES = {"standalone": 0, "sentinel": 2, "cluster": 1}
 """How many replicas an emit waits for: all that a master has, and so the one that takes its place, whichever it is.
 
 With fewer, Sentinel may choose another than the one that confirmed: the offsets it compares are up to a second old, and
-in a planned failover the others go on confirming to the old master after one of them was chosen.
+in a planned failover the others still confirm to the old master after one of them was chosen.
 """
 
 

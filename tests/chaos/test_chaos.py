@@ -32,4 +32,4 @@ async def test_every_promise_is_kept_whatever_happens(monkeypatch: pytest.Monkey
     assert not any(promise.broken_by for promise in promises), details(promises)
     assert len(evidence.stored.entries) > 500, "hardly anything was emitted"
     assert len(evidence.faults) > 6, "hardly anything was struck"
-    folder.rmdir()  # empty: the run leaves nothing behind
+    folder.rmdir()  # empty: the run leaves nothing

@@ -96,7 +96,7 @@ def letters_of(*changed: Letter) -> Sequence[Letter]:
         (with_stored(keys=["{chaos:events}:rapids:ledger:chaos-group"]), "keys left behind"),
     ],
 )
-def test_what_is_stored_at_the_end(evidence: Evidence, name: str) -> None:
+def test_remaining_entries_at_the_end_are_found(evidence: Evidence, name: str) -> None:
     assert broken(evidence) == [name]
 
 

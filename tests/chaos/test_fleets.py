@@ -1,4 +1,4 @@
-"""What befalls fleets, and what is said of it: the faults that are drawn, how long they lasted, what they undid."""
+"""Faults of fleets and their report: which are drawn, how long they lasted, what they undid."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_emits_wait_for_every_replica_that_may_take_the_masters_place() -> None:
     assert options([]).topology == "standalone"
 
 
-def test_what_was_not_confirmed_may_be_lost_and_is_shown() -> None:
+def test_an_unconfirmed_event_may_be_lost_and_is_shown() -> None:
     evidence = good()
     evidence = replace(evidence, emits={**evidence.emits, 5: Emit(5, "unconfirmed"), 6: Emit(6, "sent")})
     assert broken(evidence) == []
@@ -122,7 +122,7 @@ def test_a_failover_without_recovery_is_found() -> None:
         ("other master killed", 102.0, False),
     ],
 )
-def test_what_a_process_held_in_a_failover_may_be_handled_twice(kind: str, first: float, is_explained: bool) -> None:
+def test_an_entry_held_in_a_failover_may_be_handled_twice(kind: str, first: float, is_explained: bool) -> None:
     runs = [run(5, handler, start=first) for handler in handlers_of(5)]
     again = run(5, "always", pid=2, start=120.0)
     evidence = good(*runs, again, interruptions=[replace(FAILED_OVER, kind=kind)])

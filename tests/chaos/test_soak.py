@@ -1,4 +1,4 @@
-"""A very short soak: `make soak` is the long one. What must not be left behind shows after seconds, too."""
+"""A very short soak: `make soak` is the long one. What must not be left shows after seconds, too."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Carries out an operation, to be killed at it. Run as a script with a server's address, a dead-letter stream and an
-operation's id."""
+"""Carries out an operation, to be killed during it.
+
+Run as a script with a server's address, a dead-letter stream and the id of an operation.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ ARCHIVED = 20_000
 """Letters kept in the archive."""
 
 LEASE_MS = 500
-"""For how long a process that was killed keeps others from going on: less than usual, for the test's sake."""
+"""For how long a killed process keeps others from continuing: less than usual, to keep the test short."""
 
 
 async def begin(url: str, dlq: str, operation_id: str) -> Process:
-    """A process at it."""
+    """A process that carries it out."""
     return await asyncio.create_subprocess_exec(sys.executable, __file__, url, dlq, operation_id)
 
 

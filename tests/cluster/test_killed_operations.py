@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a bulk replay: it goes on afterwards, and every letter is replayed exactly once."""
+"""kill -9 in the middle of a bulk replay: it continues afterwards, and every letter is replayed exactly once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Bulk:
         self._id = operation.id
         return operation.id
 
-    async def amid(self, happens: Callable[[], Awaitable[None]]) -> None:
+    async def during(self, happens: Callable[[], Awaitable[None]]) -> None:
         """Have something happen when some more letters were replayed, and not all."""
         enough = await self._done() + 1 + self.random.randrange(self._letters // 10)
         await eventually(lambda: self._has_done(enough), interval=0.001)
@@ -84,7 +84,7 @@ async def test_after_each_kill_of_its_process_another_one_continues_the_operatio
                 process.kill()
                 await process.wait()
 
-            await bulk.amid(killed)
+            await bulk.during(killed)
         last = await begin(place.url, place.dlq, operation_id)
         assert await asyncio.wait_for(last.wait(), 60) == 0
         await bulk.check()
@@ -92,18 +92,18 @@ async def test_after_each_kill_of_its_process_another_one_continues_the_operatio
 
 @pytest.mark.parametrize("seed", [1])
 async def test_after_each_death_of_the_server_the_same_process_continues_the_operation(build: Build, seed: int) -> None:
-    """The server comes back with all it confirmed (`appendfsync always`). Or it only stood still."""
+    """The server comes back with all it confirmed (`appendfsync always`). Or it is only paused."""
     async with Standalone(build, settings=SYNCED) as server, server.client() as redis:
         bulk = Bulk(redis, DLQ, 40_000, seed)
         process = await begin(server.url, DLQ, await bulk.start())
         for happens in (server.node.restart, lambda: paused(server.node), server.node.restart):
-            await bulk.amid(happens)
+            await bulk.during(happens)
         assert await asyncio.wait_for(process.wait(), 60) == 0
         await bulk.check()
 
 
 async def paused(node: Node) -> None:
-    """Longer than a process has an operation without saying so again."""
+    """Longer than a process has an operation without renewing its lease."""
     node.pause()
     await asyncio.sleep(1)
     node.resume()

@@ -1,4 +1,4 @@
-"""The show: two groups and three handlers on one event. One handler fails; a replay reaches it, and nobody else.
+"""Two groups and three handlers on one event. One handler fails; a replay reaches only that one.
 
 On one server and on a Cluster; by Python and by HTTP; and where the handler was renamed between its failure and the
 replay.
@@ -139,7 +139,7 @@ async def test_a_replay_runs_only_the_handler_that_failed(shop: Shop, replay: Re
         archived = await opened.queue.get(letter.id)
         (change,) = archived.history
         assert (archived.state, change.actor, change.reason) == ("replayed", "admin", "the bank is open again")
-        assert await opened.rapids.redis.xlen(STREAM) == 1  # no other group, and nobody else's reader, saw anything
+        assert await opened.rapids.redis.xlen(STREAM) == 1  # no other group and no other reader saw anything
 
 
 async def test_a_replay_runs_the_failed_handler_under_its_new_name(shop: Shop, replay: Replay) -> None:

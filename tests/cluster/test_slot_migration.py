@@ -182,8 +182,8 @@ async def test_stopping_without_a_master_ends_within_its_time_limit(cluster: Clu
 async def test_events_stored_before_a_slot_moved_are_not_stored_again(
     client: RedisCluster, sends_on: type[AskError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first of two is stored, the second sent on to a node that nobody knows: what had its answer must not be
-    taken for not stored."""
+    """The first of two is stored, the second sent on to an unknown node: what had its answer must not be
+    reported as not stored."""
     emitter = make_emitter(client)
     await emitter.emit(DvOrder())
     real, moves = appends.round_trip, iter([True])

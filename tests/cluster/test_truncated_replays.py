@@ -1,4 +1,4 @@
-"""A server that dies in a replay: its append-only file may end after any command, also amid what a script does.
+"""A server that dies in a replay: its append-only file may end after any command, also in the middle of a script.
 
 With `appendfsync always` what was answered is in the file, and of what was under way there may be a beginning.
 """

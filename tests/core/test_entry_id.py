@@ -81,7 +81,7 @@ def test_an_id_without_a_time_has_none(entry_id: str | bytes) -> None:
     assert time_of(entry_id) is None
 
 
-def test_what_is_later_than_any_datetime_is_none_or_the_last_one() -> None:
+def test_a_time_after_every_datetime_is_none_or_the_last_one() -> None:
     assert moment(MAX) is None
     assert moment(-MAX) is None
     assert moment_or_last(MAX) == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

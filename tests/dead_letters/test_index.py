@@ -181,7 +181,7 @@ async def test_an_index_that_is_never_read_stays_bounded(redis: Redis) -> None:
     assert await indexed_entries(redis) <= 2 * await redis.xlen(DLQ) + 1_001
 
 
-async def test_letters_cut_or_deleted_while_somebody_pages_are_left_out(queue: DeadLetterQueue, redis: Redis) -> None:
+async def test_letters_cut_or_deleted_while_pages_are_read_are_left_out(queue: DeadLetterQueue, redis: Redis) -> None:
     ids = await write_through_script(redis, 60, handler="pay")
     await write_through_script(redis, 3, handler="ship")
     wanted = LetterFilter(handler="pay")

@@ -1,4 +1,4 @@
-"""Listing dead letters: pages, cursors, filters, and what hostile hands put among them."""
+"""Listing dead letters: pages, cursors, filters, and hostile entries among them."""
 
 from __future__ import annotations
 

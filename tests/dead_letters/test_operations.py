@@ -1,4 +1,4 @@
-"""Operations: what is asked of them, by whom they are carried out, and what becomes of letters that resist."""
+"""Operations: their options and states, their runners, and letters that cannot be moved."""
 
 from __future__ import annotations
 

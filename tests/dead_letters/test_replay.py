@@ -1,4 +1,4 @@
-"""Replaying dead letters: who gets them, what they keep, and what becomes of those that fail again."""
+"""Replaying dead letters: which handlers run, which fields stay, and what happens to those that fail again."""
 
 from __future__ import annotations
 
@@ -375,10 +375,10 @@ async def test_another_event_s_entry_does_not_fill_it_in(redis: Redis, field: st
     assert (replayed[b"schema_version"], replayed[b"id"]) == (b"1", entry_id.encode())
 
 
-async def test_an_old_letter_whose_entry_is_gone_is_replayed_all_the_same(redis: Redis) -> None:
+async def test_an_old_letter_whose_entry_is_gone_is_replayed_too(redis: Redis) -> None:
     assert (await _replayed(redis, REFERENCE_FIELDS))[b"schema_version"] == b"1"
 
 
-async def test_an_old_letter_that_names_no_stream_for_its_entry_is_replayed_all_the_same(redis: Redis) -> None:
+async def test_an_old_letter_that_names_no_stream_for_its_entry_is_replayed_too(redis: Redis) -> None:
     await redis.set(STREAM, "a string")
     assert (await _replayed(redis, REFERENCE_FIELDS))[b"data"] == REFERENCE_FIELDS["data"].encode()

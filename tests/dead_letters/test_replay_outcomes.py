@@ -1,4 +1,4 @@
-"""What became of a replay, as far as it can be known."""
+"""The outcome of a replay, as far as it is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be done to a letter and when: replay, discard, restore; and by how many at once."""
+"""Which changes a letter's state allows: replay, discard, restore; also by many callers at once."""
 
 from __future__ import annotations
 

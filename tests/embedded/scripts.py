@@ -33,7 +33,7 @@ def private_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
         yield folder
         deadline = time.monotonic() + 10
         while left := sorted(str(path) for path in folder.rglob("*")):
-            assert time.monotonic() < deadline, f"left behind: {left}"
+            assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.01)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

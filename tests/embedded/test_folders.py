@@ -1,4 +1,4 @@
-"""Where embedded servers live: any path, and nobody else's folder."""
+"""Folders of embedded servers: any path, and never a folder of another user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("private_temp")]
 
 
 @pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])
-async def test_a_runtime_folder_others_could_use_is_refused(kind: str, private_temp: Path) -> None:
+async def test_a_runtime_folder_that_others_can_use_is_refused(kind: str, private_temp: Path) -> None:
     runtime = private_temp / f"rapids-{os.getuid()}"
     if kind == "open to others":
         runtime.mkdir()
@@ -40,9 +40,7 @@ async def test_a_runtime_folder_others_could_use_is_refused(kind: str, private_t
     private_temp.mkdir()
 
 
-async def test_a_runtime_folder_of_somebody_else_is_refused(
-    private_temp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_runtime_folder_of_another_user_is_refused(private_temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     somebody = os.getuid() + 1
     (private_temp / f"rapids-{somebody}").mkdir(mode=0o700)
     monkeypatch.setattr(os, "getuid", lambda: somebody)

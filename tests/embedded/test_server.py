@@ -1,4 +1,4 @@
-"""The embedded server, on the real thing: what it is, how it is asked for, and what it says when it cannot be."""
+"""The embedded server, on the real thing: what it is, how it is requested, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who shares an embedded server: the processes that open one directory, and the workers of one parent."""
+"""Which processes share an embedded server: those that open one directory, and the workers of one parent."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def test_the_next_start_removes_what_a_killed_supervisor_left(
 ) -> None:
     user = run_script(USER, "embedded:")
     url, pid, supervisor = await user.hear()
-    user.process.send_signal(signal.SIGSTOP)  # or it would clear away behind itself
+    user.process.send_signal(signal.SIGSTOP)  # or it would remove its own files
     os.kill(supervisor, signal.SIGKILL)
     await eventually(lambda: is_gone(pid))
     user.kill()
@@ -137,7 +137,7 @@ async def test_a_fork_of_a_user_does_not_keep_the_server_alive(run_script: Scrip
         user.process.communicate()
 
 
-async def test_a_fork_that_leaves_the_block_disturbs_nobody(run_script: ScriptRunner) -> None:
+async def test_a_fork_that_leaves_the_block_does_no_harm(run_script: ScriptRunner) -> None:
     user = run_script(
         """
         import json, os, sys, time
@@ -177,7 +177,7 @@ async def test_it_inherits_no_descriptors_of_its_user() -> None:
     os.set_blocking(reading, False)
     async with embedded_server():
         os.close(writing)
-        assert os.read(reading, 1) == b""  # BlockingIOError if anybody else had it
+        assert os.read(reading, 1) == b""  # BlockingIOError if another process had it
     os.close(reading)
 
 

@@ -1,4 +1,4 @@
-"""Groups in every state, made by hand: what the settling script leaves behind, without waiting for a handler."""
+"""Groups in every state, as the settling script leaves them, written without a handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consumers: who they are, whether they live, and since when."""
+"""Consumers: their names, whether they are alive, and since when."""
 
 from __future__ import annotations
 

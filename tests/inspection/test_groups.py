@@ -306,7 +306,7 @@ async def test_replays_are_counted_and_can_be_looked_at(redis: Redis) -> None:
     assert (seen.pending, seen.waiting, seen.parked, seen.lag, seen.replays) == (0, 0, 0, 1, 3)
     assert (replays.pending, replays.waiting, replays.parked, replays.lag, replays.replays) == (2, 1, 1, 1, 0)
     assert (replays.stream, replays.group) == (REPLAYS.stream, GROUP)
-    assert (replays.consumers, replays.consumers_alive) == (1, 1)  # a name is held once, beside the stream
+    assert (replays.consumers, replays.consumers_alive) == (1, 1)  # a name is held once, for the stream
     [waiting] = (await inspector.waiting(STREAM, GROUP, replays=True)).items
     [parked] = (await inspector.parked(STREAM, GROUP, replays=True)).items
     assert (waiting.entry_id, waiting.handlers) == ("5-0", ("pay",))

@@ -1,4 +1,4 @@
-"""The lag as a rule, over what servers of all versions tell: newer ones never say some of this."""
+"""The lag as a rule, over what servers of all versions report; newer ones never report some of this."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTHING = {"length": 0, "first": None, "last": None, "following": None}
         # A server counts what was added and was not read, some of which may have been trimmed away.
         ({"lag": 5_000}, (1_000, True)),
         ({"lag": -3}, (0, True)),
-        # Behind the first entry: all there is is to come.
+        # Before the first entry: all entries are to come.
         ({"delivered": "999-0", "lag": 5_000}, (1_000, True)),
         ({"delivered": "0-0"}, (1_000, True)),
         ({"delivered": "999-9", "counted": 1}, (1_000, True)),

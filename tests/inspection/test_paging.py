@@ -133,7 +133,7 @@ async def test_pages_while_entries_are_settled(redis: Redis) -> None:
     assert set(left) <= set(seen)
 
 
-async def test_what_is_delivered_while_pages_are_read_is_not_in_them(redis: Redis) -> None:
+async def test_entries_delivered_while_pages_are_read_are_left_out(redis: Redis) -> None:
     await add(redis, *(f"{n}-0" for n in range(1, 6)))
     await deliver(redis, 5)
 

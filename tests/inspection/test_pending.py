@@ -238,7 +238,7 @@ async def test_a_waiting_entry_without_a_due_time_is_listed(redis: Redis) -> Non
     assert await waiting(redis) == {}
 
 
-async def test_a_due_entry_that_somebody_holds_does_not_wait(redis: Redis) -> None:
+async def test_a_due_entry_that_a_consumer_holds_does_not_wait(redis: Redis) -> None:
     await add(redis, "1-0", "2-0", "3-0")
     await deliver(redis, 3)
     await redis.zadd(SOURCE.due, {"1-0": 1, "2-0": 2})

@@ -29,7 +29,7 @@ async def put(
     entry_id: str = "*",
     **more: Any,
 ) -> str:
-    """Append an event by hand."""
+    """Append the fields of an event."""
     fields = {
         "event_type": "dv.thing",
         "schema_version": "1",

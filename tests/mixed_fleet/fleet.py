@@ -210,7 +210,7 @@ class Fleet:
     async def letters(self) -> list[dict[bytes, bytes]]:
         return [fields for _, fields in await self.redis.xrange(DLQ)]
 
-    async def kept_beside(self) -> set[str]:
+    async def kept_in_other_keys(self) -> set[str]:
         """The keys that hold something about entries."""
         keys = [key.decode() for key in await self.redis.keys("*")]
         return {key for key in keys if ":rapids:ledger:" in key or ":rapids:due:" in key or ":rapids:parked:" in key}

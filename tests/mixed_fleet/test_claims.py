@@ -35,7 +35,7 @@ async def test_an_old_one_takes_what_waits_longer_than_its_idle_time(fleet: Flee
     assert old.done() == [1, 1]
 
 
-async def test_what_an_old_one_took_and_finished_is_not_run_again_when_it_falls_due(fleet: Fleet) -> None:
+async def test_an_entry_that_an_old_one_took_and_finished_does_not_run_again(fleet: Fleet) -> None:
     new = await fleet.new(handlers=TWO)
     [entry_id] = await new.tasks(1, new_two="later:3")
     await kept(fleet, entry_id)
@@ -50,10 +50,10 @@ async def test_what_an_old_one_took_and_finished_is_not_run_again_when_it_falls_
 
 
 async def is_forgotten(fleet: Fleet) -> bool:
-    return await fleet.kept_beside() == set()
+    return await fleet.kept_in_other_keys() == set()
 
 
-async def test_what_an_old_one_took_and_failed_comes_back_with_its_ledger(fleet: Fleet) -> None:
+async def test_an_entry_that_an_old_one_took_and_failed_keeps_its_ledger(fleet: Fleet) -> None:
     new = await fleet.new(handlers=TWO, redelivery_backoff=3.0)
     [entry_id] = await new.tasks(1, new_two="fail", old="fail")
     await kept(fleet, entry_id)
@@ -65,7 +65,7 @@ async def test_what_an_old_one_took_and_failed_comes_back_with_its_ledger(fleet:
 
     assert new.done() == [1], "the handler that had finished ran again"
     assert letter[b"handler"] == b"two"
-    assert await fleet.kept_beside() == set()
+    assert await fleet.kept_in_other_keys() == set()
 
 
 async def test_an_old_one_with_an_idle_time_above_all_waits_leaves_the_waiting_alone(fleet: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters of one in the hands of the other."""
+"""Dead letters of one kind, used by the other."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ async def test_under_load_and_kills_nothing_is_lost(fleet: Fleet) -> None:
     assert set(fleet.done()) == set(range(count))
     assert sum(fleet.done().values()) - count <= kills * 10
     assert await fleet.letters() == []
-    assert await fleet.kept_beside() == set()
+    assert await fleet.kept_in_other_keys() == set()
 
 
 @BOTH_WAYS
@@ -70,7 +70,7 @@ async def test_entries_of_a_killed_process_are_taken_over(fleet: Fleet, first: K
 
 
 @BOTH_WAYS
-async def test_what_fails_in_one_is_delivered_to_the_other(fleet: Fleet, first: Kind, second: Kind) -> None:
+async def test_an_entry_that_fails_in_one_is_delivered_to_the_other(fleet: Fleet, first: Kind, second: Kind) -> None:
     start = {"old": fleet.old, "new": fleet.new}
     patience = {"new": {"redelivery_backoff": 60.0}, "old": {"claim_min_idle_ms": 60_000}}
     failing = await start[first](**patience[first])

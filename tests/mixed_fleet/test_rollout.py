@@ -51,9 +51,9 @@ async def test_a_rollout_under_load_loses_nothing(fleet: Fleet, first: Kind, sec
 
     assert set(fleet.done()) == set(range(300))
     assert await fleet.letters() == []
-    # What the last new one handed back as it stopped an old one settles, and does not know of what is kept beside it.
+    # An old one settles what the last new one released at its stop, and does not know the other keys of it.
     left = set() if second == "new" else {f"{{{STREAM}}}:rapids:{part}:{GROUP}" for part in ("ledger", "due")}
-    assert await fleet.kept_beside() <= left
+    assert await fleet.kept_in_other_keys() <= left
 
 
 async def test_an_old_one_that_stops_leaves_what_it_had_to_be_reclaimed(fleet: Fleet) -> None:
@@ -71,7 +71,7 @@ async def test_an_old_one_that_stops_leaves_what_it_had_to_be_reclaimed(fleet: F
 
 
 async def test_entries_that_a_new_process_releases_are_taken_by_an_old_one(fleet: Fleet) -> None:
-    """After its idle time. No delivery is counted for what was handed back."""
+    """After its idle time. No delivery is counted for a released entry."""
     new = await fleet.new(shutdown_timeout=0.2)
     ids = await new.tasks(*range(5), new="sleep:60", as_list=True)
     await eventually(new.began)
@@ -87,12 +87,12 @@ async def test_entries_that_a_new_process_releases_are_taken_by_an_old_one(fleet
 
 
 async def test_the_keys_a_new_process_leaves_harm_no_old_one_and_serve_the_next(fleet: Fleet, redis: Redis) -> None:
-    """A retry, which an old one takes; a replay, which it does not see; and what is kept beside the stream."""
+    """A retry, which an old one takes; a replay, which it does not see; and what is kept in other keys."""
     new = await fleet.new(redelivery_backoff=60.0)
     await new.tasks(1, new="refuse")
     await new.tasks(2, new="fail")
     await eventually(fleet.letters)
-    await eventually(fleet.kept_beside)
+    await eventually(fleet.kept_in_other_keys)
     await new.stop()
     [letter] = (await DeadLetterQueue(redis, DLQ).list()).items
     await DeadLetterQueue(redis, DLQ).replay(letter.id)
@@ -108,14 +108,14 @@ async def test_the_keys_a_new_process_leaves_harm_no_old_one_and_serve_the_next(
     assert (back.began(), back.reports("began")[0]["handler"]) == ([1], "work")
 
 
-async def test_what_an_old_one_settled_is_forgotten_by_the_next_new_one(fleet: Fleet) -> None:
+async def test_ledgers_of_entries_an_old_one_settled_are_deleted_by_the_next_new_one(fleet: Fleet) -> None:
     new = await fleet.new(redelivery_backoff=3.0)
     await new.tasks(1, new="fail")
-    await eventually(fleet.kept_beside)
+    await eventually(fleet.kept_in_other_keys)
     await new.stop()
     old = await fleet.old()
     await all_settled(fleet)
-    assert await fleet.kept_beside() != set()
+    assert await fleet.kept_in_other_keys() != set()
 
     await fleet.new(consumer_ttl=1)
     await eventually(lambda: is_clean(fleet))
@@ -124,7 +124,7 @@ async def test_what_an_old_one_settled_is_forgotten_by_the_next_new_one(fleet: F
 
 
 async def is_clean(fleet: Fleet) -> bool:
-    return await fleet.kept_beside() == set()
+    return await fleet.kept_in_other_keys() == set()
 
 
 @BOTH_WAYS

@@ -1,4 +1,4 @@
-"""What one writes the other reads: each field, in both directions."""
+"""Each kind reads what the other writes: each field, in both directions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_every_field_arrives(fleet: Fleet, sender: Kind, reader: Kind) -> 
 
 
 @BOTH_WAYS
-async def test_what_is_left_to_defaults_arrives(fleet: Fleet, sender: Kind, reader: Kind) -> None:
+async def test_default_values_arrive(fleet: Fleet, sender: Kind, reader: Kind) -> None:
     sending, reading = await started(fleet, sender, reader)
 
     [emitted] = await sending.emit(("FleetTask", {"number": 4}))

@@ -38,7 +38,7 @@ class MoNote(BaseEvent):
 
 
 class MoIgnored(BaseEvent):
-    """Nobody handles it."""
+    """No handler has it."""
 
     number: int
     script: Script

@@ -62,7 +62,7 @@ class Harness:
         return self._runner.run(coroutine)
 
     def close(self) -> None:
-        """Leave nothing behind, whatever went wrong."""
+        """Leave nothing, even after a failure."""
         try:
             self.run(self._close())
         finally:
@@ -192,7 +192,7 @@ class Harness:
             pipe.xpending_range(STREAM, group, "-", "+", 1_000).xinfo_stream(STREAM).xgroup_destroy(STREAM, group)
             pending, info, _ = await pipe.execute(raise_on_error=False)
         if isinstance(pending, Exception):
-            return  # it is gone already, and nobody lives to make it again
+            return  # it is gone already, and no process lives to recreate it
         held: dict[str, set[str]] = {process.name: set() for process in self.processes if process.group == group}
         forgotten: set[str] = set()
         for row in pending:
@@ -201,7 +201,7 @@ class Harness:
                 held.get(consumer, forgotten).add(as_text(row["message_id"]))
         last_id = as_text(info["last-generated-id"])
         self.world.destroyed.append(Destroyed(self.world.now(), group, last_id, held, forgotten))
-        self.world.note(f"destroyed {group} up to {last_id}; held: {held}, known to nobody: {sorted(forgotten)}")
+        self.world.note(f"destroyed {group} up to {last_id}; held: {held}, known to none: {sorted(forgotten)}")
 
     async def flush_scripts(self) -> None:
         self.world.note("SCRIPT FLUSH")
@@ -235,7 +235,7 @@ class Harness:
             self.world.replays[replay.entry_id] = (letter.group, letter.id, owed)
 
     async def _letter(self, which: int) -> DeadLetter | None:
-        """One of the dead letters. Of none it makes some, if anybody lives to write them."""
+        """One of the dead letters. If there are none, some are made, if a process lives to write them."""
         if not (await self._queue.list()).items:
             await self.emit([(0, {name: ["refuse", "fail", "succeed"] for name in HANDLERS["mo.task"]})])
         deadline = self.world.now() + SHORT_WAIT
@@ -279,7 +279,7 @@ class Harness:
                 break
         await asyncio.gather(*self._burials)
         left = [task for process in self._everyone for task in process.tasks if not task.done()]
-        assert left == [], f"tasks are left behind: {left}"
+        assert left == [], f"tasks are left: {left}"
 
     async def _drained(self) -> bool:
         for group in self.groups:  # two: only then could one take what the other is still at
@@ -298,7 +298,7 @@ class Harness:
             consumers = await self.redis.xinfo_consumers(source.stream, source.group)
         except ResponseError:
             return False  # destroyed, and not made again yet
-        newest = await self.redis.xrevrange(source.stream, count=1)  # a trimmed one is given to nobody
+        newest = await self.redis.xrevrange(source.stream, count=1)  # a trimmed one is never delivered
         last = as_text(newest[0][0]) if newest else "0-0"
         parked = sum(row["pending"] for row in consumers if as_text(row["name"]).encode() == PARKED)
         group = groups.get(source.group)

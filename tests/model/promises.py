@@ -2,8 +2,8 @@
 
 A check is as strict as what was done to the run allows: a repetition is excused only where that very delivery was
 pending for a process when it was killed, where the whole group was destroyed, or where the event loop that all
-processes of the model share stood still for so long that leases lapsed. A loss is excused only by a trim, and then it
-must have been reported, or by the destruction of a group that nobody alive remembers the entry of.
+processes of the model share was blocked for so long that leases lapsed. A loss is excused only by a trim, and then it
+must have been reported, or by the destruction of a group whose entry no living process knows.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Promises:
         return False
 
     def _report_lost(self, group: str, trimmed_at: float) -> bool:
-        """Whether what was found to be trimmed may have been in an answer that nobody read."""
+        """Whether what was found to be trimmed may have been in an answer that was never read."""
         ended = [gone.at for gone in self._world.killed if gone.group == group] + self._world.interrupted
         return any(at > trimmed_at for at in ended)
 
@@ -199,7 +199,7 @@ class Promises:
                 assert in_order, f"out of order:\n{one}\n{next_}"
 
     def _given_out_again(self, run: Run) -> bool:
-        """Whether it may be a second first delivery: handed back when a process stopped, or of a group made again."""
+        """Whether it may be a second first delivery: released when a process stopped, or of a recreated group."""
         since = self._world.appended[run.entry_id][0]
         stopped = any(
             group == run.group and end >= since and start <= run.began for group, start, end in self._world.stops

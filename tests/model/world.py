@@ -80,7 +80,7 @@ class Destroyed:
     held: dict[str, set[str]]
     """What was pending for each process that lived: it has to register that with the new group."""
     forgotten: set[str]
-    """What was pending for those that had died, and so known to nobody; and what a process held that died before it
+    """What was pending for dead processes, and so known to none; and what a process held that died before it
     registered."""
 
     def dies(self, consumer: str, pending: set[str]) -> None:
@@ -114,7 +114,7 @@ class World:
     stops: list[tuple[str, float, float]] = field(default_factory=list[tuple[str, float, float]])
     """Graceful stops: group, from, to. What they release begins again, in no order."""
     stalls: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    """When the event loop stood still for so long that leases may have lapsed."""
+    """When the event loop was blocked for so long that leases may have lapsed."""
     interrupted: list[float] = field(default_factory=list[float])
     """CLIENT KILL: an answer may have been lost, and with it the report of what was found to be trimmed."""
     reported_lost: set[str] = field(default_factory=set[str])
@@ -130,14 +130,14 @@ class World:
         self.diary.append(f"{self.now():.3f} {what}")
 
     async def watch_for_stalls(self) -> None:
-        """One event loop carries all processes of the model, so one that stands still stops every renewal."""
+        """One event loop carries all processes of the model, so one that is blocked stops every renewal."""
         before = self.now()
         while True:
             await asyncio.sleep(BEAT)
             now = self.now()
             if now - before > CLAIM_MIN_IDLE_MS / 2000:
                 self.stalls.append((before, now))
-                self.note(f"the event loop stood still for {now - before:.3f} s")
+                self.note(f"the event loop was blocked for {now - before:.3f} s")
             before = now
 
     def report(self) -> str:

@@ -1,4 +1,4 @@
-"""Connections that are kept: whatever becomes of who reads from one, the next answer is to the next command."""
+"""Connections that are kept: even if a reader of one fails, the next answer is to the next command."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ async def test_an_entry_that_a_foreign_consumer_settled_while_it_waited_is_not_d
 async def test_a_waiting_entry_that_was_trimmed_counts_as_lost_though_a_foreign_consumer_settled_it(
     redis: Redis,
 ) -> None:
-    """Nobody can tell it from one that was trimmed first, and that XAUTOCLAIM then let go of."""
+    """It cannot be distinguished from one that was trimmed first and then acknowledged by XAUTOCLAIM."""
     [entry_id] = await given(redis, 1)
     await settle(redis, entry_id, "keep")
     await steal(redis, entry_id)

@@ -84,7 +84,7 @@ async def test_an_emit_alone_costs_one_round_trip(proxy: Proxy, emitter: EventEm
         assert proxy.requests - before == 1
 
 
-async def test_cancelling_one_disturbs_no_other(proxy: Proxy, emitter: EventEmitter, redis: Redis) -> None:
+async def test_cancelling_one_emit_does_not_disturb_others(proxy: Proxy, emitter: EventEmitter, redis: Redis) -> None:
     under_way, queued = await held_up(proxy, emitter), emit(emitter, *range(1, 10))
     await asyncio.sleep(0)
     for task in [*under_way, *queued[::2]]:
@@ -172,7 +172,7 @@ async def test_writing_ends_with_the_last_emit_and_begins_again(emitter: EventEm
         assert writers() == []
 
 
-async def test_a_writer_that_is_cancelled_leaves_nobody_waiting(proxy: Proxy, emitter: EventEmitter) -> None:
+async def test_a_cancelled_writer_leaves_no_caller_waiting(proxy: Proxy, emitter: EventEmitter) -> None:
     """As an event loop does that goes down."""
     under_way, queued = await held_up(proxy, emitter), emit(emitter, 1)
     await asyncio.sleep(0)

@@ -184,7 +184,7 @@ async def test_a_flushed_stream_starts_from_its_beginning_again(redis: Redis) ->
 
 
 async def test_a_group_is_destroyed_while_a_handler_runs(redis: Redis) -> None:
-    """The handler is not run a second time beside itself, and what it settles is no trouble."""
+    """The handler does not run a second time at the same time, and its settlement does no harm."""
     seen: list[int] = []
     router, go_on = make_router(redis, block_ms=100, claim_min_idle_ms=600), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Everything a server or network can do to a running router and to an emitter: each is ridden out, in two log lines."""
+"""Everything a server or network can do to a running router and to an emitter: each is survived, with two log lines."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ async def test_a_running_router_survives_each_outage(
 
 
 async def test_readonly_drops_the_connection_so_that_the_name_is_asked_again(site: Site) -> None:
-    """A connection kept would lead to the old master for ever."""
+    """A connection kept would always lead to the old master."""
     seen = list[int]()
     router = make_router(site.client, block_ms=100)
 

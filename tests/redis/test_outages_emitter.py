@@ -1,4 +1,4 @@
-"""The emitter when an answer is lost, comes late or cannot be had: never stored twice, and never a wrong word on it."""
+"""The emitter when an answer is lost, late or impossible: nothing is stored twice or reported wrongly."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_an_entry_that_was_trimmed_before_the_look_is_unknown(
 async def test_a_connection_is_killed_only_on_the_run_of_the_server_that_numbered_it(
     redis: Redis, redis_url: str
 ) -> None:
-    """A server that was started again counts from one: the number is somebody else's by then."""
+    """A server that was started again counts from one: the number belongs to another client by then."""
     commands = SharedPool(redis, STREAM)
     async with Redis.from_url(redis_url, single_connection_client=True) as other:
         number = await other.client_id()
@@ -288,7 +288,7 @@ async def test_a_lost_answer_does_not_skip_the_wait_for_replicas(replicated: tup
 async def test_trimmed_older_entries_do_not_matter(
     proxy: Proxy, through: Redis, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the entry to look behind is left, but one that is older than the write: so none is missing since."""
+    """The last entry before the write is trimmed, but an older one is left: so none is missing since then."""
     monkeypatch.setattr(write, "CLOCK_LEAP", 0.0)
     emitter, event = EventEmitter(through, STREAM, retry_delay=0.01), OuSent(number=1)
     await emitter.emit(OuSent(number=0))

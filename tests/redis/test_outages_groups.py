@@ -38,7 +38,7 @@ class OuKept(BaseEvent):
 
 
 class Fleet:
-    """Some routers of one group whose handlers wait until they are let go."""
+    """Some routers of one group whose handlers wait for an event of the test."""
 
     def __init__(self, redis: Redis, size: int, **options: object) -> None:
         self.seen: list[int] = []
@@ -83,7 +83,7 @@ async def ids_held(redis: Redis) -> set[str]:
 async def test_every_process_registers_again_what_it_holds(
     redis: Redis, caplog: pytest.LogCaptureFixture, size: int
 ) -> None:
-    """Else only the one that recreated the group would: what the others had buffered was never run by anybody."""
+    """Else only the one that recreated the group would: what the others had buffered would never run."""
     fleet, count = Fleet(redis, size), 10 * size
     async with running(*fleet.routers):
         ids = await fleet.emit(*range(count))
@@ -104,7 +104,7 @@ async def _is_held(redis: Redis, ids: list[str]) -> bool:
 async def test_entries_of_a_process_whose_leases_lapsed_are_run_by_one_consumer(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others made the group again while it stood still: nobody has what it held, so that nobody would run it."""
+    """Others recreated the group while it was suspended: no consumer has its entries, so none would run them."""
     fleet = Fleet(redis, 2)
     source = Source(STREAM, GROUP)
     async with running(*fleet.routers):
@@ -164,7 +164,7 @@ async def test_a_failure_while_the_group_is_lost_is_retried_or_becomes_a_letter(
 
 @pytest.mark.standalone("flushes and writes in one transaction")
 async def test_a_flushed_stream_is_read_from_its_beginning(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """Emitted after the flush, before anybody has made the group again."""
+    """Emitted after the flush, before the group is recreated."""
     fleet = Fleet(redis, 2)
     fleet.go_on.set()
     async with running(*fleet.routers):

@@ -1,4 +1,4 @@
-"""Entries packed by hand are what redis-py would have sent."""
+"""Entries that Rapids packs itself are as redis-py would send them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that send on: which commands are sent again, where, how often, and what counts in the end."""
+"""Redirects: which commands are sent again, where, how often, and which answer counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settling script by itself: what it does when it is repeated, comes late, or comes from who has lost the entry."""
+"""The settling script by itself: when it is repeated, late, or sent by a consumer that has lost the entry."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_a_consumer_that_lost_an_entry_writes_no_letter(redis: Redis) -> N
     assert (await state_of(redis))["pending"] == [("another", 1)]
 
 
-# --- waiting, parked, handed back -----------------------------------------------------------------------------------
+# --- waiting, parked, released --------------------------------------------------------------------------------------
 
 
 async def test_a_kept_entry_is_given_out_when_it_is_due(redis: Redis) -> None:
@@ -192,7 +192,7 @@ async def test_a_released_entry_is_due_at_once_and_its_delivery_does_not_count(r
     assert [(entry.entry_id, entry.deliveries) for entry in claimed.entries] == [(entry_id, 1)]
 
 
-async def test_a_parked_entry_is_given_to_nobody(redis: Redis) -> None:
+async def test_a_parked_entry_is_not_delivered(redis: Redis) -> None:
     entry_id = await given_to(redis, "me")
     assert await settle(redis, entry_id, "park", why=b"because") == "parked"
     claimed = await groups.claim(SharedPool(redis, STREAM), SOURCE, "other", ids=[entry_id], min_idle_ms=0, due=10)

@@ -22,7 +22,7 @@ class Launcher(ABC):
     async def __aenter__(self: L) -> L:
         try:
             await self.start()
-        except BaseException:  # interrupted, too: no process is left behind
+        except BaseException:  # interrupted, too: no process is left
             self.close()
             raise
         return self

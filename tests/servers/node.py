@@ -24,7 +24,7 @@ START_PATIENCE = 30.0
 LAST_WORDS = 2_000
 
 KEEPS_ITS_DATA = {"appendonly": "yes", "appendfsync": "no", "auto-aof-rewrite-percentage": "0"}
-"""A write is in the file before its answer is sent, and nobody waits for the disk: a killed server comes back with all
+"""A write is in the file before its answer is sent, and no call waits for the disk: a killed server comes back with all
 it confirmed, and only a power cut would lose something."""
 
 KEEPS_NOTHING = {"appendonly": "no"}

@@ -27,7 +27,7 @@ ATTENTION = ("info-period", "500", "publish-period", "500")
 class SentinelFleet(Launcher):
     """A master called `primary`, replicas, and sentinels of which a majority decides.
 
-    A node that does not answer for `down_after` (milliseconds) is taken for dead. Use it in `async with`, or `start()`
+    A node that does not answer for `down_after` (milliseconds) counts as dead. Use it in `async with`, or `start()`
     it and `close()` it.
     """
 
@@ -106,7 +106,7 @@ class SentinelFleet(Launcher):
         """Have the sentinels put a replica in the master's place, as before maintenance: the old master and the new.
 
         The old one answers READONLY from then on. `coordinated`, which Valkey 9 can: the master takes no writes until
-        the replica has all of them; else it goes on taking them for a while, and they are lost.
+        the replica has all of them; otherwise it still accepts writes for some time, and they are lost.
         """
         old = await self.master()
         how = ("COORDINATED",) if coordinated else ()

@@ -28,7 +28,7 @@ class Site:
         )
 
     def free_port(self) -> int:
-        """A port nobody listens on, nor on the one 10,000 above it; nobody gets it again until this is closed."""
+        """A free port, as is the one 10,000 above it; no other call gets it until this is closed."""
         while True:
             port = random.randint(LOWEST_PORT, HIGHEST_PORT)
             if held := _hold(port, port + 10_000):
@@ -54,13 +54,13 @@ class Site:
 
     def _tell(self, line: str) -> None:
         assert self._watchdog.stdin is not None
-        with suppress(BrokenPipeError):  # somebody killed it
+        with suppress(BrokenPipeError):  # it was killed
             self._watchdog.stdin.write(line.encode())
             self._watchdog.stdin.flush()
 
 
 def _hold(port: int, bus: int) -> tuple[socket.socket, socket.socket] | None:
-    """Both, bound by us, or None if somebody has one of them."""
+    """Both, bound by us, or None if one of them is in use."""
     if first := _bound(port):
         if second := _bound(bus):
             return first, second
@@ -69,7 +69,7 @@ def _hold(port: int, bus: int) -> tuple[socket.socket, socket.socket] | None:
 
 
 def _bound(port: int) -> socket.socket | None:
-    """A socket that has the port and does not listen, or None if somebody has it.
+    """A socket that has the port and does not listen, or None if the port is in use.
 
     A server may bind it nevertheless, since it sets SO_REUSEADDR (socket(7)); another holder sets that too late.
     """

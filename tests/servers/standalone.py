@@ -19,7 +19,7 @@ class Standalone(Launcher):
     """One server, which keeps nothing unless `settings` say so (`node.KEEPS_ITS_DATA`).
 
     `unix`: on a socket in its folder, and on no port. `tls`: on a port that speaks nothing else; needs `WITH_TLS`.
-    `users`: users as `ACL SETUSER` takes them, beside the default one, who may do everything.
+    `users`: users as `ACL SETUSER` takes them, besides the default one, which may do everything.
     Use it in `async with`, or `start()` it and `close()` it.
     """
 

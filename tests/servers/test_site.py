@@ -37,7 +37,7 @@ OWNER = """
 
 
 async def test_a_killed_run_leaves_no_server_and_no_file(run_script: ScriptRunner) -> None:
-    """Two servers, one of which stands still, and one that its watchdog does not know."""
+    """Two servers, one of which is suspended, and one process that its watchdog does not know."""
     owner = run_script(OWNER)
     pids, folder = await owner.hear()
     assert Path(folder).exists()

@@ -16,7 +16,7 @@ import time
 
 
 def main(folder: str) -> None:
-    """Wait until nobody holds stdin's other end, then end what is left."""
+    """Wait until the other end of stdin is closed, then end what is left."""
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     running: set[int] = set()

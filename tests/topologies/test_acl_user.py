@@ -1,4 +1,4 @@
-"""A user who may do what docs/running.md says, and nothing else, is enough; and nothing of it is too much."""
+"""A user with exactly the rights of docs/running.md is enough, and each of these rights is needed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.worker.helpers import GROUP, DvOrder, as_text, calls, make_router, re
 STREAM = "orders:events"
 DLQ = "{orders:events}:dlq"
 RARELY = {"hexists", "hscan", "pttl", "xtrim", "zremrangebyrank"}
-"""To find, now and then, what was left of an entry that somebody else acknowledged; to link a replay that failed again;
+"""To find, now and then, the remains of an entry that another client acknowledged; to link a replay that failed again;
 to trim where that is asked for; to cut an archive that is full."""
 
 USER = {"username": "rapids", "password": "PASSWORD"}

@@ -84,7 +84,7 @@ def test_a_time_is_written_in_utc(timestamp: str, written: bytes) -> None:
     assert dict(pairs(encoded(event)))[b"timestamp"] == written
 
 
-def test_a_time_nobody_validated_is_written_in_utc_too() -> None:
+def test_a_time_that_was_not_validated_is_written_in_utc_too() -> None:
     moment = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     event = WireOrderPlaced.model_construct(order_id="a", total=1.0, id=ID, timestamp=moment, metadata={})
     assert dict(pairs(encoded(event)))[b"timestamp"] == b"2026-01-01T10:00:00+00:00"

@@ -109,7 +109,7 @@ class HostileError(Exception):
 
 
 class HostileValueError(HostileError, ValueError):
-    """One that Pydantic takes for a fault of the input."""
+    """An error that Pydantic reports as a fault of the input."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is made of entries nobody should trust: an event or a `DeserializationError`, nothing else."""
+"""Untrusted entries become an event or a `DeserializationError`, nothing else."""
 
 from __future__ import annotations
 

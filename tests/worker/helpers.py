@@ -144,7 +144,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
     r"\{dv:events\}:rapids:trimming",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:made-again:dv-group\w*",  # likewise
-    r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while somebody has it paused
+    r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while it is paused
     r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit)",  # capped, and has a TTL
     r"\{dv:events\}:dlq:rapids:(operations|operating:(replay|discard|restore))",  # has a TTL
     r"\{dv:events\}:dlq:rapids:operation:[0-9a-f]{32}(:errors)?",  # a hundred of them, with a TTL
@@ -180,7 +180,7 @@ async def check_keys(redis: Redis, *, settled: bool = True) -> set[str]:
         if any(re.fullmatch(pattern, key) for pattern in WITH_TTL):
             assert await redis.pttl(key) > 0, f"{key} never expires"
         if settled:
-            assert not re.fullmatch(OF_PENDING, key), f"{key} is left behind"
+            assert not re.fullmatch(OF_PENDING, key), f"{key} is left"
     return keys
 
 

@@ -102,24 +102,24 @@ async def test_an_entry_that_may_have_killed_two_processes_runs_alone(redis: Red
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
     await redis.xclaim(STREAM, GROUP, "dead", 0, ids, retrycount=3)
-    router, inside, beside = make_router(redis, concurrency=4, claim_min_idle_ms=300), set[int](), set[int]()
+    router, inside, alongside = make_router(redis, concurrency=4, claim_min_idle_ms=300), set[int](), set[int]()
 
     @router.on(DvOrder)
     async def handle(event: DvOrder) -> None:
         inside.add(event.number)
         if 0 in inside:
-            beside.update(inside)
+            alongside.update(inside)
         await asyncio.sleep(0.1 if event.number == 0 else 0.005)
         inside.remove(event.number)
 
     async with running(router):
         await emit_orders(redis, *range(1, 400))
         await until_settled(redis)
-    assert beside == {0}
+    assert alongside == {0}
 
 
 async def test_one_lane_s_backlog_does_not_delay_all_other_lanes(redis: Redis) -> None:
-    """While an abandoned entry waits to be alone, whatever is queued in a lane already goes on, and nothing else."""
+    """While an abandoned entry waits to be alone, only entries that are queued in a lane already continue."""
     ids = await emit_orders(redis, -1)
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"})
@@ -145,7 +145,7 @@ async def test_one_lane_s_backlog_does_not_delay_all_other_lanes(redis: Redis) -
 async def test_a_claim_whose_answer_was_read_too_late_is_checked_again(
     redis: Redis, at_once: Any, monkeypatch: pytest.MonkeyPatch, due: bool
 ) -> None:
-    """The answer to a claim is read when the process goes on; by then another may have the entry."""
+    """The answer to a claim is read when the process continues; by then another may have the entry."""
     (entry_id,) = await leave(redis, 1)
     if due:
         at_once.xclaim(STREAM, GROUP, "rapids:waiting", 0, [entry_id])

@@ -190,7 +190,7 @@ async def test_the_router_s_time_out_holds_unless_the_handler_has_its_own(redis:
     assert await fate_of(redis, slow, {"max_deliveries": 1, "handler_timeout": 0.05}, timeout=5) is None
 
 
-async def test_a_time_out_of_the_handler_s_own_is_not_taken_for_ours(redis: Redis) -> None:
+async def test_a_time_out_of_the_handlers_own_is_not_ours(redis: Redis) -> None:
     letter = await fate_of(redis, Failing(TimeoutError("their server")), {"max_deliveries": 1}, timeout=5)
     assert (letter[b"error_type"], letter[b"error"]) == (b"TimeoutError", b"their server")
 
@@ -355,7 +355,7 @@ async def test_each_failed_attempt_and_delivery_is_logged_with_what_finds_the_en
 
 
 async def test_an_entry_delivered_too_often_is_dead_without_being_run(redis: Redis) -> None:
-    """Its processes died on it: the count says so, though no failure was ever recorded."""
+    """Its processes died: the count shows that, though no failure was recorded."""
     handler = Failing()
     router = make_router(redis, max_deliveries=2, claim_min_idle_ms=50)
     router.on(DvOrder)(handler)

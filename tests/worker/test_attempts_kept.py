@@ -145,7 +145,7 @@ async def test_a_delivery_whose_process_died_is_marked_as_unrecorded(redis: Redi
     assert letter.attempts[0] == Attempt(1)
 
 
-async def test_what_had_failed_before_a_stop_is_kept_though_the_delivery_does_not_count(redis: Redis) -> None:
+async def test_failures_before_a_stop_are_kept_though_the_delivery_does_not_count(redis: Redis) -> None:
     handler = Failing()
 
     def router_of(consumer: str, seconds: float) -> Any:
@@ -167,7 +167,7 @@ async def test_what_had_failed_before_a_stop_is_kept_though_the_delivery_does_no
     ]
 
 
-async def test_what_had_failed_before_a_handler_was_interrupted_is_kept_too(redis: Redis) -> None:
+async def test_failures_before_an_interruption_are_kept_too(redis: Redis) -> None:
     runs = list[str]()
 
     def router_of(consumer: str) -> Any:

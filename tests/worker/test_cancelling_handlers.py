@@ -1,4 +1,4 @@
-"""Handlers that leave their task cancelled: it is the executor's, and must go on all the same."""
+"""Handlers that leave their task cancelled: the task is the executor's, and must continue."""
 
 from __future__ import annotations
 

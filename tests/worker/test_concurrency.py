@@ -1,4 +1,4 @@
-"""Several handlers at a time: how many, in which order, and what a failure holds up."""
+"""Several handlers at a time: how many, in which order, and what a failure delays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CoTask(BaseEvent):
 
 
 class Work:
-    """A handler that can be held up, and notes what ran beside what."""
+    """A handler that a test can hold; it records what ran at the same time."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds

@@ -1,4 +1,4 @@
-"""Consumers that are gone are removed, and never one that owns something, nor one that lives."""
+"""Consumers whose process is gone are removed, but never one with pending entries or a living process."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ async def _has_read(redis: Redis, count: int) -> bool:
     return (await calls(redis))["xreadgroup"] >= count
 
 
-@pytest.mark.standalone("the process stands still, with a client that blocks the event loop")
+@pytest.mark.standalone("the process is blocked by a client that blocks the event loop")
 async def test_a_suspended_process_checks_its_name_before_it_begins_anything(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +202,7 @@ async def test_a_suspended_process_checks_its_name_before_it_begins_anything(
         if event.number == 0:
             with redis_sync.Redis(**sync_options(redis)) as taker:
                 taker.set(SOURCE.consumer("mine"), "another's token", px=60_000)
-            time.sleep(0.5)  # the process stands still
+            time.sleep(0.5)  # the process is blocked
 
     await emit(redis, 4)
     async with running(router):

@@ -1,4 +1,4 @@
-"""Time limits: one timer for all, and each handler is limited for itself."""
+"""Time limits: one timer for all, and a limit for each handler."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_deadlines_one_after_another_in_one_task() -> None:
     deadlines.close()
 
 
-async def test_a_cancellation_from_elsewhere_is_not_taken_for_the_end_of_the_time() -> None:
+async def test_a_cancellation_from_elsewhere_is_no_time_out() -> None:
     deadlines = Deadlines()
     task = asyncio.create_task(limited(deadlines, 30.0, 60.0))
     await asyncio.sleep(0)
@@ -61,7 +61,7 @@ async def test_a_cancellation_from_elsewhere_is_not_taken_for_the_end_of_the_tim
     deadlines.close()
 
 
-async def test_a_cancellation_together_with_the_end_of_the_time_is_a_cancellation() -> None:
+async def test_a_cancellation_together_with_a_time_out_is_a_cancellation() -> None:
     deadlines, loop = Deadlines(), asyncio.get_running_loop()
 
     async def work() -> bool:

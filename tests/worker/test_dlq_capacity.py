@@ -1,4 +1,4 @@
-"""Room for dead letters: who is on call hears of it before the oldest are cut away, and of how many were."""
+"""Room for dead letters: a warning before the oldest are cut, and the number of those that were."""
 
 from __future__ import annotations
 

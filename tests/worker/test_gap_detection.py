@@ -61,7 +61,7 @@ EMPTY = replace(CUT, length=0, first=None, last=None, next=None)
         (CUT, None, Gap("10-0", "41-0", 30)),
         (CUT, EVEN, Gap("10-0", "41-0", 30)),
         (replace(CUT, read=40), None, None),  # deleted long before it was there
-        (replace(CUT, delivered="41-0", next="42-0", read=11), EVEN, None),  # it went on, and is past it
+        (replace(CUT, delivered="41-0", next="42-0", read=11), EVEN, None),  # it has read past it
         (replace(CUT, delivered="40-0", read=40), None, None),  # cut away up to where it has read
         (EMPTY, None, Gap("10-0", None, 90)),
         (replace(EMPTY, delivered="100-0", read=100), EVEN, None),
@@ -82,7 +82,7 @@ EMPTY = replace(CUT, length=0, first=None, last=None, next=None)
         ),
         (uncounted(EMPTY), uncounted(EVEN), Gap("10-0", None, None)),
         (uncounted(replace(EMPTY, delivered="100-0")), uncounted(EVEN), None),
-        # A new group has no count; what was cut away since is counted all the same.
+        # A new group has no count; what was trimmed since is counted too.
         (replace(NOTHING_READ, length=60, first="41-0", next="41-0"), NOTHING_READ, Gap("0-0", "41-0", 40)),
         (replace(NOTHING_READ, length=60, first="41-0", next="41-0"), None, None),
         (replace(CUT, read=None), replace(EVEN, read=None), Gap("10-0", "41-0", None)),
@@ -175,7 +175,7 @@ def test_the_first_read_is_preceded_by_a_sample_and_the_next_is_not(watch: Gaps)
 @pytest.mark.parametrize(
     ("sample", "is_at_risk"),
     [
-        (LONG, False),  # it is behind, and nobody cuts the stream
+        (LONG, False),  # it lags, and the stream is not trimmed
         (replace(LONG, added=9_000), True),
         (replace(LONG, added=9_000, lag=2_499), False),
         (replace(LONG, added=9_000, lag=2_500), True),
@@ -190,7 +190,7 @@ def test_a_stream_at_risk_is_sampled_before_every_read(watch: Gaps, sample: Samp
     watch.read(entries("11-0"))
     assert bool(watch.ahead()) is is_at_risk
     watch.sampled([sample])
-    watch.read(())  # between a read that had to wait in vain and the next one, nobody is there to see what comes
+    watch.read(())  # between an empty read and the next one, no consumer sees new entries
     assert bool(watch.ahead()) is is_at_risk
 
 

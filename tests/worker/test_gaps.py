@@ -98,7 +98,7 @@ async def test_what_is_cut_while_it_runs_is_reported_once_for_each_gap(redis: Re
     ids = await emit(redis, range(50))
     async with running(router):
         await eventually(lambda: slow.seen)
-        await eventually(lambda: _has_read(redis, 4))  # two batches wait behind the one that is handled
+        await eventually(lambda: _has_read(redis, 4))  # two batches wait after the one that is handled
         await redis.xtrim(STREAM, maxlen=20, approximate=False)
         slow.let_go(10)
         await eventually(lambda: reported())
@@ -324,9 +324,7 @@ async def test_a_group_that_keeps_up_is_not_warned_of_anything(
 # --- what it costs --------------------------------------------------------------------------------------------------
 
 
-async def test_reads_of_a_stream_that_nobody_cuts_are_not_preceded_by_samples(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_reads_of_an_untrimmed_stream_need_no_samples(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     taken, commands = [], read_positions.commands
 
     def counted(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The gate, without a server: what may begin, what waits, and what is given back."""
+"""The gate, without a server: what may begin, what waits, and what is released."""
 
 from __future__ import annotations
 

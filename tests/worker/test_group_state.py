@@ -1,4 +1,4 @@
-"""Who a group's consumers are, and how far it is behind."""
+"""The consumers of a group, their names, and its lag."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_a_consumer_is_registered_before_it_gets_an_entry(redis: Redis) ->
 
 
 async def names_held(redis: Redis) -> set[str]:
-    """The consumer names that living processes hold; each is let go by itself if its process dies."""
+    """The consumer names that living processes hold; each expires if its process dies."""
     prefix = "{dv:events}:rapids:consumer:dv-group:"
     keys = await all_keys(redis, "*:consumer:*")
     for key in keys:

@@ -1,4 +1,4 @@
-"""Health: every way of being alive and idle is ready, every way of being stuck is not, and says why."""
+"""Health: every way of being idle is ready, every way of being stuck is not ready, with the reason."""
 
 from __future__ import annotations
 
@@ -450,7 +450,7 @@ async def test_its_name_could_not_be_kept(redis: Redis, monkeypatch: pytest.Monk
 
 
 async def test_handlers_that_come_to_an_end_between_two_beats_are_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though at each beat something was there, and nobody at work."""
+    """Though at each beat an entry waited, and no handler ran."""
     monkeypatch.setattr("rapids._worker.health_check.INTERVAL", 0.01)
     gate, acks = SimpleNamespace(is_shut=False, running=0), SimpleNamespace(settled_at=0.0)
     monitor = LoopMonitor(cast(Any, gate), cast(Any, SimpleNamespace(is_empty=False)), cast(Any, acks))

@@ -1,4 +1,4 @@
-"""What a process holds, when others ask for it: the reclaimer, and a group that was made again."""
+"""What a process holds, when the reclaimer or a recreated group asks for it."""
 
 from __future__ import annotations
 

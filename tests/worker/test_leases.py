@@ -1,4 +1,4 @@
-"""Leases: what a living process holds is its own, what a process lost while it stood still is not."""
+"""Leases: what a living process holds is its own, what a process lost while it was suspended is not."""
 
 from __future__ import annotations
 

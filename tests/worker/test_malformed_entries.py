@@ -180,7 +180,7 @@ def test_entries_of_any_bytes_are_processed(one_router: OneRouter) -> None:
         for _, letter in await call(SharedPool(redis, DLQ), "XRANGE", DLQ, "-", "+"):
             values = dict(zip(letter[::2], letter[1::2], strict=True))
             assert original_fields(letter) == added.pop(as_text(values[b"original_msg_id"]))
-        for raw in added.values():  # the rest could be read, or was of a type that nobody handles
+        for raw in added.values():  # the rest could be read, or was of a type without a handler
             types = [value for name, value in zip(raw[::2], raw[1::2], strict=True) if name == b"event_type"]
             assert len(types) == 1
 

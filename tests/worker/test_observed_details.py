@@ -209,7 +209,7 @@ async def test_an_outage_is_reported_at_its_start_and_its_end(build: Build) -> N
         assert ended.seconds == router.counters.total("outage_seconds") > 0
 
 
-# --- no harm --------------------------------------------------------------------------------------------------------
+# --- harmless -------------------------------------------------------------------------------------------------------
 
 
 class Spiteful:

@@ -359,7 +359,7 @@ async def test_a_key_still_waits_for_its_redelivered_entry_after_a_pause(
         await control.pause()
         await paused(caplog)
         await eventually(lambda: _is_handed_back(redis, 1))
-        seen.gates[0].set()  # it fails, and is due after those behind it, which were handed back
+        seen.gates[0].set()  # it fails, and is due after those that follow it, which were released
         await looks(redis, 12)  # and would have been overdue by now
         await control.resume()
         await until_settled(redis)

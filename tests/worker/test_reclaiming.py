@@ -1,4 +1,4 @@
-"""Work that somebody left behind: another consumer, a killed process, this name's earlier life, or trimmed."""
+"""Abandoned entries: of another consumer, a killed process or an earlier process of this name; and trimmed ones."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ async def _has_done(redis: Redis, count: int) -> bool:
     return await redis.llen("done") >= count
 
 
-# --- ghosts: pending, but trimmed away ------------------------------------------------------------------------------
+# --- lost: pending, but trimmed -------------------------------------------------------------------------------------
 
 
 async def test_trimmed_entries_are_acknowledged_and_logged_with_their_ids(
@@ -287,7 +287,7 @@ async def test_without_a_dead_letter_stream_an_exhausted_entry_is_parked(
     async def fail(event: DvOrder) -> None:
         seen.append(event.number)
         if event.number == 1:
-            raise ValueError("kaputt")
+            raise ValueError("broken")
 
     with caplog.at_level(logging.ERROR, "rapids"):
         async with running(router):

@@ -52,7 +52,7 @@ def attempts(*deliveries: int) -> AttemptLog:
     return AttemptLog.of(*map(Attempt, deliveries))
 
 
-def test_of_two_waits_for_one_handler_the_one_that_has_spent_more_counts() -> None:
+def test_if_one_handler_waits_twice_the_wait_with_more_deliveries_counts() -> None:
     waits = (Wait("first", 1, due_ms=1), Wait("new", 1, due_ms=9), Wait("old", 2, due_ms=5))
     expected = (Wait("first", 1, due_ms=1), Wait("new", 2, due_ms=5))
     assert Ledger(recorded=2, waits=waits).under(NAMES).waits == expected

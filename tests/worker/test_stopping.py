@@ -1,4 +1,4 @@
-"""Stopping: what runs may finish, what does not is given back, and nothing waits for longer than it must."""
+"""Stopping: running handlers may finish, other entries are released, and nothing waits longer than needed."""
 
 from __future__ import annotations
 

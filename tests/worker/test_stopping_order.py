@@ -1,4 +1,4 @@
-"""Stopping in section 5's order, from wherever it is asked for, and with no Redis to say goodbye to."""
+"""The order of the steps of a stop, from wherever it is requested, and without Redis."""
 
 from __future__ import annotations
 
@@ -263,8 +263,8 @@ async def test_starting_and_stopping_are_logged(redis: Redis, caplog: pytest.Log
     assert logged == [("started", "w"), ("stopped", "w")]
 
 
-async def test_a_stop_that_is_itself_cancelled_leaves_no_task(redis: Redis) -> None:
-    """As an event loop does that goes down in the middle of a stop: it would wait for what is left for ever."""
+async def test_a_stop_whose_task_is_cancelled_leaves_no_task(redis: Redis) -> None:
+    """As an event loop does that ends during a stop: it would wait for ever for a task that is left."""
     router, began = make_router(redis, shutdown_timeout=30), asyncio.Event()
 
     @router.on(OuStopped)

@@ -1,4 +1,4 @@
-"""`trim="acknowledged"`: a stream keeps what some group has yet to settle, and says which."""
+"""`trim="acknowledged"`: a stream keeps entries that a group has not settled yet, and names that group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries that are cut from the stream while somebody holds them: what is in memory is not lost with them."""
+"""Entries trimmed while a consumer holds them: what is in memory is not lost with them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def router_with(redis: Redis, handler: Held, **options: Any) -> EventRouter:
 
 
 async def looks(redis: Redis) -> int:
-    """How often anybody looked for abandoned entries."""
+    """How often routers looked for abandoned entries."""
     counted = await calls(redis)
     return counted["xinfo|consumers"] + counted["xinfo"]
 
@@ -82,7 +82,7 @@ async def the_letter(redis: Redis) -> dict[str, str]:
     return {as_text(name): as_text(value) for name, value in letter.items()}
 
 
-# --- beside other consumers of the group ----------------------------------------------------------------------------
+# --- with other consumers of the group ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("max_deliveries", [1, 5])
@@ -97,7 +97,7 @@ async def test_a_handler_that_outlives_its_entry_and_fails_leaves_a_letter(
             await eventually(lambda: held.seen)
             await redis.xtrim(STREAM, maxlen=0, approximate=False)
             await let_all_look(redis)
-            assert len(await pending(redis)) == 1, "a living process has it, and nobody else is to let go of it"
+            assert len(await pending(redis)) == 1, "a living process has it, and no other one may acknowledge it"
             held.go_on.set()
             letter = await the_letter(redis)
             await until_nothing_pending(redis)
@@ -126,7 +126,7 @@ async def test_a_handler_that_outlives_its_entry_and_succeeds_is_not_reported_as
 
 
 async def test_a_letter_is_written_though_a_foreign_consumer_acknowledged_the_entry(redis: Redis) -> None:
-    """As consumers of other versions do with ghosts, and Redis itself when one is claimed."""
+    """As consumers of other versions do with trimmed entries, and Redis itself when one is claimed."""
     held = Held()
     async with running(router_with(redis, held, claim_min_idle_ms=60_000)):
         [entry_id] = await make_emitter(redis).emit([DvOrder(number=7)])
@@ -232,7 +232,7 @@ async def test_each_handler_that_was_to_run_again_has_its_letter(redis: Redis) -
 
 
 async def test_a_stop_writes_a_letter_for_an_entry_that_it_cannot_release(redis: Redis) -> None:
-    """The one under way is interrupted, the one behind it never begins: neither can be delivered again."""
+    """The running one is interrupted, the next one never begins: neither can be delivered again."""
     held = Held()
     router = router_with(redis, held, block_ms=500, shutdown_timeout=0.05)
     async with running(router):

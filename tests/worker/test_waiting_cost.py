@@ -1,4 +1,4 @@
-"""What a hundred thousand waiting and parked entries cost a group that is otherwise idle: next to nothing."""
+"""What a hundred thousand waiting and parked entries cost an idle group: almost nothing."""
 
 from __future__ import annotations
 
