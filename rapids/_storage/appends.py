@@ -11,15 +11,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rapids._storage import scripts
 from rapids._storage.client.commands import (
     AnswerLostError,
+    Command,
     Commands,
+    Reply,
     ServerClient,
     call,
     checked,
+    follow,
+    pack,
+    round_trip,
     run,
     run_id_in,
     whole_call,
 )
-from rapids._storage.client.protocol import Command, Reply, follow, pack, round_trip
 from rapids._storage.client.servers import Client, place_of
 
 __all__ = ["EntryPacker", "LentConnection", "append", "find_events", "kill_client", "replicated"]

@@ -12,8 +12,8 @@ from uuid import uuid4
 from redis.exceptions import AskError, ResponseError
 
 from rapids._storage import scripts
+from rapids._storage.client.commands import pack
 from rapids._storage.client.connections import Command, Commands, OwnConnection, Reply, call, checked, run, whole_call
-from rapids._storage.client.protocol import pack
 from rapids._storage.keys import PARKED, WAITING, Source
 from rapids._storage.streams import mapping
 

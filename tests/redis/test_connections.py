@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from rapids._storage.client.commands import pack
 from rapids._storage.client.connections import OwnConnection, call
-from rapids._storage.client.protocol import pack
 from tests.worker.helpers import STREAM
 
 

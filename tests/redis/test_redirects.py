@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from rapids._storage.client import protocol
-from rapids._storage.client.protocol import follow
+from rapids._storage.client import commands
+from rapids._storage.client.commands import follow
 
 MOVED, ASK = "7 10.0.0.2:7000", "7 10.0.0.3:7000"
 
@@ -35,7 +35,7 @@ class Nodes:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "PAUSE", 0)
+    monkeypatch.setattr(commands, "PAUSE", 0)
 
 
 async def test_a_command_with_an_answer_is_not_sent_again() -> None:
@@ -67,7 +67,7 @@ async def test_nodes_that_disagree_are_not_asked_for_ever() -> None:
     nodes = Nodes(*[[MovedError(MOVED)]] * 100)
     (reply,) = await follow(nodes, [MovedError(MOVED)], [b"a"], nodes.again)
     assert isinstance(reply, MovedError)
-    assert len([one for one in nodes.calls if one[0] == "again"]) == protocol.ROUNDS
+    assert len([one for one in nodes.calls if one[0] == "again"]) == commands.ROUNDS
 
 
 @pytest.mark.parametrize("error", [MovedError(MOVED), AskError(ASK)])

@@ -16,16 +16,22 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._storage.client.commands import (
     AnswerLostError,
+    Command,
     Commands,
     Reply,
     ServerClient,
+    answers,
     call,
     checked,
+    follow,
+    is_redirected,
+    pack,
+    round_trip,
     run,
     run_id_in,
+    time_limit,
     whole_call,
 )
-from rapids._storage.client.protocol import Command, answers, follow, is_redirected, pack, round_trip, time_limit
 from rapids._storage.client.servers import Client, place_of
 
 __all__ = [

@@ -20,8 +20,7 @@ from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClu
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rapids._storage.client.commands import AnswerLostError, Reply, checked
-from rapids._storage.client.protocol import Guide, pack, round_trip
+from rapids._storage.client.commands import AnswerLostError, Guide, Reply, checked, pack, round_trip
 
 __all__ = [
     "BUSY_POOL_PATIENCE",
