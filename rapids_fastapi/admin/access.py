@@ -1,4 +1,4 @@
-"""Access control of the admin: every route names the permission that it needs, and lets in nobody without it."""
+"""Access control of the admin: every route names the permission that it needs, and refuses users without it."""
 
 import json
 import re
@@ -25,10 +25,11 @@ from rapids_fastapi.state import Running, running
 __all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "needs"]
 
 MAX_BODY = 64 * 1024
-"""Bytes of a request's body."""
+"""Bytes: a longer body of a request is refused."""
 
 BODY_NEEDED: dict[str, Any] = {"requestBody": {"required": True}}
-"""For the `openapi_extra` of a change where every field has a default: it must send JSON, `{}` at least."""
+"""For the `openapi_extra` of a route whose fields all have defaults: a request must still have a JSON body, at least
+`{}`."""
 
 _PERMISSION = "x-rapids-permission"
 _USER = "rapids.admin_user"
@@ -38,20 +39,20 @@ _READING = {"GET", "HEAD", "OPTIONS"}
 
 
 def needs(*permissions: Permission) -> dict[str, Any]:
-    """For a route's `openapi_extra`: the permission it needs, for access control and for the documentation.
+    """For the `openapi_extra` of a route: the permission that it needs. Access control and the documentation use it.
 
-    With several, one of them is enough to get in, and the route itself must check which one it needs.
+    With several permissions, a user needs one of them, and the route itself must check which one the request needs.
     """
     return {_PERMISSION: permissions[0] if len(permissions) == 1 else list(permissions)}
 
 
 class AdminRoute(ProblemRoute):
-    """A route for those who have the permission it `needs`."""
+    """A route for users with the permission that it `needs`."""
 
     async def admit(self, request: Request) -> Request:
-        """Who it is, what they may do, where the request comes from and what it holds: in this order.
+        """Check the user, the permission, the parameters, the origin and the body, in this order.
 
-        Raises `Problem`.
+        Raises `Problem` for the first check that fails.
         """
         parts = running(request)
         if parts.admin_auth is None:
@@ -63,18 +64,18 @@ class AdminRoute(ProblemRoute):
         bounded = _BoundedRequest(request)
         user = await authenticate(parts.admin_auth, bounded)
         if user is None:
-            # Basic makes browsers ask for a password, which is of no use where the application has its own ways.
+            # With Basic, a browser asks its user for a password, which an own `admin_auth` may not accept.
             schemes = ["Bearer", "Basic"] if isinstance(parts.admin_auth, TokenAuth) else ["Bearer"]
             challenges = [("WWW-Authenticate", _CHALLENGES[scheme]) for scheme in schemes]
             raise Problem("unauthenticated", "The credentials are missing or wrong.", headers=challenges)
-        # A route that names none raises KeyError here: closed rather than open.
+        # A route that names no permission raises KeyError here, so that nobody can use it.
         needed: Permission | list[Permission] = (self.openapi_extra or {})[_PERMISSION]
         allowed: list[Permission] = [needed] if isinstance(needed, str) else needed
         if not any(user.may(permission) for permission in allowed):
             names = " or ".join(map(repr, allowed))
             raise Problem("forbidden", f"This needs the permission {names}.", permission=" or ".join(allowed))
         names = [name for name, _ in request.query_params.multi_items()]
-        if len(names) != len(set(names)):  # nothing here takes a parameter twice; to use one of them would be a guess
+        if len(names) != len(set(names)):  # no route has a parameter that may be repeated
             raise Problem("invalid", "A parameter is there more than once.")
         if request.method not in _READING:
             if needs_origin_check(request, parts.admin_auth) and is_foreign(request):
@@ -85,7 +86,7 @@ class AdminRoute(ProblemRoute):
 
 
 def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:
-    """Whether a browser may have added the credentials by itself, as it does for Basic and cookies, not for Bearer."""
+    """Whether a browser may have added the credentials by itself. It does so for Basic and cookies, not for Bearer."""
     if credentials_of(connection)[0] != "bearer":
         return True
     # The application's own callable may accept cookies.
@@ -93,9 +94,10 @@ def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:
 
 
 def is_foreign(connection: HTTPConnection) -> bool:
-    """Whether the request says that it comes from another origin. Without such a header, it is not from a browser.
+    """Whether the request comes from another origin.
 
-    `Sec-Fetch-Site` decides where there is one; else `Origin` against `Host`.
+    `Sec-Fetch-Site` (https://www.w3.org/TR/fetch-metadata/) says so. Without it, `Origin` is compared with `Host`. A
+    request without both headers does not come from a browser.
     """
     sites = connection.headers.getlist("sec-fetch-site")
     if sites:
@@ -104,7 +106,7 @@ def is_foreign(connection: HTTPConnection) -> bool:
     if not origins:
         return False
     try:
-        # The scheme is not compared: behind a proxy that ends TLS, the application does not know its own.
+        # The scheme is not compared: if a proxy ends TLS, the application does not know its own scheme.
         parts = urlsplit(origins[0])
         here = urlsplit(f"{parts.scheme}://{connection.headers.get('host', '')}")
         default = _DEFAULT_PORTS.get(parts.scheme)
@@ -115,14 +117,14 @@ def is_foreign(connection: HTTPConnection) -> bool:
 
 
 class _BoundedRequest(Request):
-    """A request whose body is read once, and only up to `MAX_BODY` bytes."""
+    """A request whose body is read once, up to `MAX_BODY` bytes."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request.scope, request.receive)
         self._bounded: bytes | None = None
 
     async def body(self) -> bytes:
-        """The body. Raises `Problem` where it is too large."""
+        """The body. Raises `Problem` if it is too large."""
         if self._bounded is None:
             declared = self.headers.get("content-length", "")
             if declared.isdigit() and int(declared[:19]) > MAX_BODY:
@@ -136,7 +138,7 @@ class _BoundedRequest(Request):
         return self._bounded
 
     async def check_json(self) -> None:
-        """Raises `Problem` where the body is not JSON. DELETE may have none."""
+        """Raises `Problem` if the body is not JSON. DELETE needs no body."""
         body = await self.body()
         media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_json = media_type == "application/json" or re.fullmatch(r"application/.*\+json", media_type)
@@ -145,7 +147,7 @@ class _BoundedRequest(Request):
         if body:
             try:
                 orjson.loads(body)
-                json.loads(body)  # FastAPI reads it so, and answers 400 to numbers of thousands of digits
+                json.loads(body)  # as FastAPI does, which answers 400 to a number with thousands of digits
             except (ValueError, RecursionError) as error:
                 raise Problem("invalid", "The body is not JSON.") from error
 
@@ -176,16 +178,16 @@ CREDENTIALS = [
     Depends(_BearerInDocs(scheme_name="RapidsToken", description=f"The value of {TOKEN_VARIABLE}.")),
     Depends(_BasicInDocs(scheme_name="RapidsPassword", description=f"{TOKEN_VARIABLE} as password; any user name.")),
 ]
-"""For the routers of admin routes, so that OpenAPI shows what to send."""
+"""Dependencies of the admin's routers. They only document in OpenAPI which credentials a request needs."""
 
 
 async def user_of(connection: HTTPConnection) -> AdminUser:
-    """The user whom access control let in."""
+    """The user that access control accepted."""
     return connection.scope[_USER]
 
 
 async def running_in(connection: HTTPConnection) -> Running:
-    """The running application's parts. Raises `NotConfiguredError` where there are none."""
+    """The running application's parts. Raises `NotConfiguredError` if the lifespan is not running."""
     return running(connection)
 
 

@@ -1,4 +1,4 @@
-"""Who may use the admin, and what they may do there."""
+"""Users of the admin, and what they may do there."""
 
 import base64
 import binascii
@@ -26,8 +26,8 @@ __all__ = [
 TOKEN_VARIABLE = "RAPIDS_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
 
 Permission: TypeAlias = Literal["read", "replay", "edit", "discard"]
-"""`read` shows; `replay` sends dead letters back; `edit` does so with other data, pauses and resumes groups, and
-rebuilds an index; `discard` discards and restores."""
+"""`read`: see everything. `replay`: replay dead letters. `edit`: replay them with changed data, pause and resume
+groups, and rebuild an index. `discard`: discard and restore dead letters."""
 
 ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 
@@ -36,9 +36,9 @@ _MAX_NAME = 128
 
 @dataclass(frozen=True, slots=True)
 class AdminUser:
-    """Somebody who may use the admin. `name` goes into the history of what they change.
+    """A user of the admin. Histories and audit logs show `name` for each change (1 to 128 printable characters).
 
-    Raises `ValueError` for a name that is empty or unprintable, and for unknown permissions.
+    Raises `ValueError` for another name, and for unknown permissions.
     """
 
     name: str
@@ -59,19 +59,20 @@ class AdminUser:
 
 
 AdminAuth: TypeAlias = Callable[[HTTPConnection], AdminUser | Awaitable[AdminUser | None] | None]
-"""From the connection to its user, or None for one who may not use the admin. A plain function runs in a thread."""
+"""Returns the user of a connection, or None if somebody may not use the admin. A plain function runs in a thread."""
 
 
 def allow_anyone(connection: HTTPConnection) -> AdminUser:
-    """Gives everybody every permission, for a machine that only you can reach: `Rapids(admin_auth=allow_anyone)`."""
+    """Gives everybody all permissions: `Rapids(admin_auth=allow_anyone)`. For a machine that only you can reach."""
     return AdminUser("anyone", ALL_PERMISSIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenAuth:
-    """Gives every permission to those who have the token: as `Authorization: Bearer`, or as the password of HTTP Basic.
+    """Gives all permissions to everybody who has the token.
 
-    The user name of Basic is free and is what the history shows: with a shared token, it is a claim and no proof.
+    The token is sent as `Authorization: Bearer`, or as the password of HTTP Basic. Histories show the user name of
+    HTTP Basic. Any name is accepted, so that it proves nothing.
 
     Raises `ValueError` for an empty token.
     """
@@ -83,7 +84,7 @@ class TokenAuth:
             raise ValueError("token must be a string that is not empty")
 
     def __call__(self, connection: HTTPConnection) -> AdminUser | None:
-        """The user, if the connection has the token."""
+        """The user, if the connection has the token; else None."""
         scheme, value = credentials_of(connection)
         if scheme == "bearer":
             return AdminUser("admin", ALL_PERMISSIONS) if self._is_token(value) else None
@@ -101,17 +102,17 @@ class TokenAuth:
 
 
 def credentials_of(connection: HTTPConnection) -> tuple[str, bytes]:
-    """The scheme (in lower case) and the value of the Authorization header; empty without exactly one."""
-    # From the raw headers: Starlette decodes them as Latin-1, and a token is bytes.
+    """The scheme (in lower case) and the value of the Authorization header; both empty unless there is exactly one."""
+    # The raw headers, since Starlette decodes them as Latin-1 and a token is bytes.
     found = [value for name, value in connection.headers.raw if name == b"authorization"]
     scheme, _, value = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
     return scheme.decode("latin-1").lower(), value.strip()
 
 
 async def authenticate(auth: AdminAuth, connection: HTTPConnection) -> AdminUser | None:
-    """The user, by the application's own rules.
+    """The user that `admin_auth` returns for the connection, or None.
 
-    Raises `TypeError` for an answer that is neither a user nor None: a truthy value lets nobody in.
+    Raises `TypeError` if it returns anything else, for example True.
     """
     call: Any = getattr(auth, "__call__", auth)  # noqa: B004 - an object's own method shows whether it is async
     if isinstance(auth, TokenAuth) or inspect.iscoroutinefunction(auth) or inspect.iscoroutinefunction(call):

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP by cause: counts, and the state of the queue and its index."""
+"""Causes of dead letters over HTTP: counts, and the state of the queue and its index."""
 
 from dataclasses import asdict, dataclass
 from typing import ClassVar
@@ -49,7 +49,7 @@ class CausePage(Answer):
 
 
 class ReindexRequest(Body):
-    """Nothing is needed; a reason goes into the audit log."""
+    """Why the index is rebuilt."""
 
     model_config: ClassVar[ConfigDict] = example(reason="deleted letters by hand")
 
@@ -73,7 +73,7 @@ async def list_causes(
 ) -> CausePage:
     """Dead letters by group, handler, event type, reason, error type and position of the error, the largest first.
 
-    Counted by an index that is kept as letters are written and moved, so no letters are read.
+    The counts come from an index, which is updated when letters are written and moved: no letters are read.
     `Link: rel="next"` and `next_cursor` lead to the next page.
     """
     with understood():
@@ -96,7 +96,7 @@ async def list_causes(
     responses=answers(*_ACCESS, *_OUTAGE, example=examples.QUEUE_STATS),
 )
 async def get_queue_stats(queue: QueueDep) -> QueueStats:
-    """How many letters there are, how many there may be, and how many were trimmed before anybody processed them."""
+    """How many letters there are, how many there may be, and how many were trimmed before a replay or discard."""
     return _stats(queue, await queue.stats())
 
 
@@ -111,9 +111,9 @@ async def reindex_dead_letters(
     queue: QueueDep,
     body: ReindexRequest = ReindexRequest(),  # noqa: B008 - never changed
 ) -> QueueStats:
-    """Drop the index and start to rebuild it: for counts that are wrong after letters were deleted by hand.
+    """Delete the index and start to rebuild it. Use it if counts are wrong after letters were deleted by hand.
 
-    The answer says how many letters are not indexed yet; each request for causes or counts indexes more of them.
+    The answer says how many letters are not indexed yet. Each request for causes or counts indexes more of them.
     """
     return _stats(queue, await queue.reindex(actor=user.name, reason=body.reason))
 

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: find, read, replay, discard and restore them, one at a time."""
+"""Dead letters over HTTP: list, read, replay, discard and restore them, one at a time."""
 
 from typing import Annotated, ClassVar
 
@@ -34,22 +34,22 @@ LetterId = Annotated[
 
 
 class DeadLetterPage(Answer):
-    """Dead letters, newest first. A page may be short, even empty, and have a next one."""
+    """Dead letters, newest first. A page can be short or empty although there is a next page."""
 
     dlq: str
     items: list[DeadLetterSummary]
     next_cursor: str | None
     """For `cursor`, to get the next page; null on the last one."""
     total: int
-    """How many letters match; where it is not exact, how many may match at most."""
+    """How many letters match. If it is not exact: how many letters match at most."""
     total_exact: bool
-    """Whether `total` is exact: so without `q`, `since` and `until`."""
+    """Whether `total` is exact. It is, without `q`, `since` and `until`."""
     scanned: int
     """How many letters were read for this page."""
 
 
 class LinkedDeadLetter(DeadLetterDetail):
-    """A dead letter with everything that is known of it, and what else has its correlation id."""
+    """A dead letter with all details, and links to what else has its correlation id."""
 
     links: Links
 
@@ -111,9 +111,10 @@ async def list_dead_letters(
 async def get_dead_letter(
     request: Request, letter_id: LetterId, parts: RunningDep, queue: QueueDep
 ) -> LinkedDeadLetter:
-    """One dead letter with payload, error, traceback and history; replayed and discarded ones until retention ends.
+    """One dead letter with payload, error, traceback and history. Replayed and discarded letters: until retention ends.
 
-    `links` leads to what else has its correlation id: the causation tree, and the other letters among the newest 2,000.
+    `links` has the address of the causation tree, and other letters with the same correlation id, among the newest
+    2,000.
     """
     letter = await queue.get(letter_id)
     base, _, _ = path_of(request).rpartition("/dead-letters/")
@@ -134,12 +135,12 @@ async def replay_dead_letter(
     queue: QueueDep,
     body: ReplayRequest = ReplayRequest(),  # noqa: B008 - never changed
 ) -> Replay:
-    """Send the event back, exactly as stored, or with changed data. 409 unless the letter is dead.
+    """Replay the event, as it is stored or with changed data. 409 unless the letter is dead.
 
-    To change data needs the permission `edit` as well. `patch` is a JSON Merge Patch (RFC 7396) of the event's own
-    fields; what it does not name keeps its stored value, also where that is hidden. `data` replaces all of them; it is
-    refused where it has the mask `[redacted]` in the place of a hidden value. The event's class validates the result
-    before anything is sent: 422 with a pointer into the data for everything that is wrong. The event's id and the other
+    Changed data needs the permission `edit`, too. `patch` is a JSON Merge Patch (RFC 7396) of the event's own fields.
+    Fields that it does not name keep their stored values, also hidden ones. `data` replaces all fields. It is refused
+    if it has the mask `[redacted]` instead of a hidden value. The event's class validates the result before anything is
+    sent: the answer to wrong data is 422, with a pointer into the data for each error. The event's id and the other
     common fields cannot be changed.
     """
     return await replayed(body, letter_id, queue, user, parts.redactor)
@@ -158,7 +159,7 @@ async def discard_dead_letter(
     queue: QueueDep,
     body: DiscardRequest = DiscardRequest(),  # noqa: B008
 ) -> DeadLetterDetail:
-    """Discard the letter; it can be restored until retention ends. 409 unless the letter is dead."""
+    """Discard the letter. It can be restored until retention ends. 409 unless the letter is dead."""
     letter = await queue.discard(letter_id, actor=user.name, reason=body.reason)
     return await _shown(letter, queue, parts)
 
@@ -182,5 +183,5 @@ async def restore_dead_letter(
 
 
 async def _shown(letter: DeadLetter, queue: DeadLetterQueue, parts: Running) -> DeadLetterDetail:
-    # In a thread, since megabytes of JSON take their time.
+    # In a thread, since megabytes of JSON take long.
     return await run_in_threadpool(detail_of, letter, queue.stream, parts.redactor)

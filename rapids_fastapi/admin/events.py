@@ -1,4 +1,4 @@
-"""Events over HTTP: the causation tree of a correlation id. What an event says of itself is hostile text."""
+"""Events over HTTP: the causation tree of a correlation id. Texts of events are untrusted input."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -42,32 +42,33 @@ router: APIRouter = APIRouter(prefix="/api/events", route_class=AdminRoute, depe
 
 
 class Pending(Answer):
-    """Who has a pending event, since when, until when."""
+    """The state of a pending event."""
 
     consumer: str | None = None
-    """Who holds it; null unless it is held."""
+    """The consumer that holds it; null unless it is held."""
     consumer_alive: bool
     idle_ms: int | None = None
-    """Since when it is held without a renewed lease, waits or is parked."""
+    """Milliseconds for which it is held without a renewed lease, waits, or is parked."""
     deliveries: int
     due_at: datetime | None = None
-    """When it is to be delivered again, if it waits."""
+    """When it will be delivered again, if it waits."""
     failures: tuple[ParkedFailure, ...]
-    """Why, if it is parked, redacted as the payload is."""
+    """Why it is parked; redacted like the payload."""
     attempts: tuple[HandlerAttempts, ...]
-    """The failed attempts of the handlers that are to run again or gave up, redacted as the payload is."""
+    """The failed attempts of handlers that will run again or gave up; redacted like the payload."""
 
 
 class Delivery(Answer):
-    """What a group has made of an event."""
+    """The state of an event in a group."""
 
     group: str
     state: DeliveryState
-    """`undelivered`; pending: `held`, `waiting` or `parked`; settled: `dead`, `replayed` or `discarded` by the state of
-    its letters, or `handled`; `group_unknown`: the stream has no such group, letters name it."""
+    """`undelivered`: the group has not read it yet. Pending: `held`, `waiting` or `parked`. Settled: `handled`, or
+    `dead`, `replayed` or `discarded` by the state of its letters. `group_unknown`: letters name a group that the stream
+    does not have."""
     inferred: bool
-    """Whether success is inferred from the acknowledgement: the group has read past the event, it is not pending, and
-    no letter was found. True for `handled`, which is also seen where the group began later."""
+    """Whether success is concluded from the acknowledgement: the group has read beyond the event, it is not pending,
+    and no letter was found. True for `handled`, which is also shown if the group began after the event."""
     pending: Pending | None = None
     handlers: tuple[TracedHandler, ...]
     letters: tuple[str, ...]
@@ -83,19 +84,19 @@ class Event(Answer):
     event_id: str
     event_type: str
     timestamp: str
-    """When it happened, as it says itself."""
+    """When it happened, by its own field."""
     causation_id: str
     schema_version: str
     parent: int | None = None
-    """The place, in `events`, of the event that caused it."""
+    """The index in `events` of the event that caused it."""
     depth: int
-    """How many causes lead to a root."""
+    """How many steps it is from its root; 0 for a root."""
     children: tuple[int, ...]
-    """The places of those it caused."""
+    """The indexes of the events that it caused."""
     missing_parent: bool
     """Whether it names a cause that was not found."""
     in_cycle: bool
-    """Whether its causes lead back to itself; the first of a cycle is a root."""
+    """Whether its causes lead back to itself. The first event of a cycle is a root."""
     copies: int
     """How many entries with this event's id were found."""
     data: Payload
@@ -110,7 +111,7 @@ class LetterLink(Answer):
     dlq: str
     id: str
     href: str
-    """The address of the whole letter."""
+    """The address of the letter with all details."""
     state: Literal["dead", "replayed", "discarded"]
     stream: str
     entry_id: str
@@ -124,10 +125,10 @@ class LetterLink(Answer):
     deliveries: int
     failed_at: datetime | None
     replay_of: str | None = None
-    """The letter whose replay failed here, if it was one."""
+    """The letter whose replay failed here, if the entry was a replay."""
     replay_count: int
     replays: tuple[ReplayOutcome, ...]
-    """What became of its replay; not filled in a letter's `links`."""
+    """The outcomes of its replay; empty in the `links` of a letter."""
 
 
 class ReplayUnderWay(Answer):
@@ -141,35 +142,35 @@ class ReplayUnderWay(Answer):
     """The only handler to run; empty for all of the group's."""
     letter_id: str
     count: int
-    """How often the letter was replayed, this time included."""
+    """How often the letter was replayed, including this time."""
     event_id: str
     original_entry_id: str
     delivery: Delivery
 
 
 class CausationTree(Answer):
-    """Everything found with a correlation id, as of one moment."""
+    """Everything that was found with a correlation id, at one moment."""
 
     at: datetime
     correlation_id: str
     began_at: datetime | None
-    """When the first event that was found was appended."""
+    """When the first of the found events was appended."""
     roots: tuple[int, ...]
-    """The places of events without a cause that was found."""
+    """The indexes of the events whose cause was not found, or that have none."""
     events: list[Event]
-    """In the order they were appended."""
+    """In the order in which they were appended."""
     replays: list[ReplayUnderWay]
-    """Those that are not settled yet."""
+    """The replays that are not settled yet."""
     letters: list[LetterLink]
-    """Oldest first, those of events that were not found included."""
+    """Oldest first. Their events may be missing in `events`."""
     windows: tuple[ScannedWindow, ...]
-    """What was read."""
+    """The parts of streams that were read."""
     complete: bool
-    """Whether everything requested was read, and nothing was left out."""
+    """Whether everything that was requested was read."""
     limits: tuple[Limit, ...]
-    """What stopped the search before that."""
+    """What ended the search earlier."""
     next_cursor: str | None
-    """For `cursor`, to continue with what is older, in a tree of its own; null where nothing is left."""
+    """For `cursor`, to get older events as another tree; null if there are none."""
 
 
 class Links(Answer):
@@ -178,10 +179,10 @@ class Links(Answer):
     causation_tree: str | None
     """The address of the causation tree; null without a correlation id."""
     letters: list[LetterLink]
-    """Other letters, of all queues, as far as `windows` reach."""
+    """Other letters, from all queues, in the parts that `windows` shows."""
     windows: tuple[ScannedWindow, ...]
     complete: bool
-    """Whether these are all there are."""
+    """Whether these are all of them."""
 
 
 @router.get(
@@ -205,11 +206,11 @@ async def trace_events(
     ] = None,
     cursor: CursorQuery = None,
 ) -> CausationTree:
-    """The causation tree: the events with a correlation id, and what every group has made of each.
+    """The causation tree: the events with a correlation id, and the state of each in every group.
 
     Reads the newest 10,000 entries of the application's streams, replay streams, dead-letter queues and archives, for
-    2 seconds at most; `windows` says which, and `next_cursor` continues with what is older. That an event was handled
-    is inferred from its acknowledgement.
+    2 seconds at most. `windows` shows which parts were read. `next_cursor` leads to older ones. Success is not
+    recorded: that an event was handled is concluded from its acknowledgement.
     """
     try:
         tree = await Inspector(parts.redis).trace(
@@ -228,7 +229,7 @@ async def trace_events(
 
 
 async def links_of(parts: Running, letter: DeadLetter, dlq: str, base: str) -> Links:
-    """What else has the letter's correlation id, among the newest letters of all queues."""
+    """The causation tree's address, and other letters with the same correlation id, among the newest of all queues."""
     wanted = letter.correlation_id or letter.event_id
     if not 0 < len(wanted) <= MAX_ID:
         return Links(causation_tree=None, letters=[], windows=(), complete=False)
@@ -273,7 +274,7 @@ def _link(letter: TracedLetter, redactor: Redactor, base: str) -> LetterLink:
 
 
 def _redacted(delivery: TracedDelivery, redactor: Redactor, secrets: Iterable[str] | None) -> TracedDelivery:
-    """The delivery without the secrets in errors; None where those are not known."""
+    """The delivery with secrets removed from errors. `secrets` is None if they are not known."""
     if delivery.pending is None:
         return delivery
     return replace(delivery, pending=redacted_entry(delivery.pending, redactor, secrets))

@@ -1,4 +1,4 @@
-"""All dead letters that match, as lines of JSON: whatever their number and size, few are in memory at a time."""
+"""Export of all dead letters that match, as lines of JSON. Only few of them are in memory at a time."""
 
 import asyncio
 import json
@@ -27,24 +27,24 @@ MAX_EXPORTED = 1_000_000
 FIRST_PAGE = 5
 MAX_READ = 200
 LARGE = 1024 * 1024
-"""Bytes of a page's letters: after more, the next page has half as many; after less, twice as many."""
+"""Bytes of a page's letters. After a larger page, the next one has half as many letters, else twice as many."""
 PIECE = 256 * 1024
-"""Bytes of the letters that are written at once."""
+"""Bytes of letters that are sent at once."""
 PAGE_TIMEOUT = 15.0
-"""Seconds within which Redis must answer for a page."""
+"""Seconds within which a page must be read."""
 
 _PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
 class JsonLines(StreamingResponse):
-    """A response of many JSON documents, one a line."""
+    """A response of many JSON documents, one in each line."""
 
     media_type = "application/x-ndjson"
 
 
 _LINES: dict[str, Any] = {
-    "description": "The letters, one a line; a last line with `next_cursor` and no `id` says that they are not all",
+    "description": "The letters, one in each line. If there are more, the last line has `next_cursor` and no `id`",
     "content": {
         JsonLines.media_type: {
             "schema": {"type": "string"},
@@ -74,14 +74,14 @@ async def export_dead_letters(
         int, Query(ge=1, le=MAX_EXPORTED, description="Letters at most.", examples=[10_000])
     ] = 100_000,
 ) -> JsonLines:
-    """Dead letters, newest first, as lines of JSON: each as in its detail, without history, replays and parse check.
+    """Dead letters, newest first, as lines of JSON, with the fields of one letter except history, replays, parse check.
 
-    Where they are not all, the last line has `next_cursor` and no `id`: it says where to continue, because there are
-    more than `max_items`; or it is a problem, too, where Redis became unavailable during the export.
+    If there are more letters than `max_items`, the last line has `next_cursor` and no `id`. If Redis becomes
+    unavailable during the export, the last line is a problem that has `next_cursor`, too.
     """
     export = Export(queue, wanted, parts.redactor, cursor or None, left=max_items, path=request.scope["path"])
     try:
-        # Read before the answer begins, so that what is wrong with the request gets its own status.
+        # Read before the answer begins, so that a wrong request gets a status of its own.
         first = await export.next_page()
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
@@ -105,12 +105,12 @@ class Export:
     page_size: int = FIRST_PAGE
 
     async def next_page(self) -> LetterPage:
-        """The letters from the cursor on. Raises what the queue raises."""
+        """The next letters. Raises what `DeadLetterQueue.list` raises."""
         limit = min(self.page_size, self.left)
         return await find(self.queue, self.wanted, self.redactor, cursor=self.cursor, limit=limit)
 
     async def lines(self, page: LetterPage) -> AsyncGenerator[bytes]:
-        """A line for each letter; then, if these are not all, one that says where to continue, and why it ends."""
+        """A line for each letter. If there are more, then a line with the cursor for them, and perhaps a problem."""
         while True:
             for some in _in_pieces(page.items):
                 yield await run_in_threadpool(self._written, some)
@@ -126,7 +126,7 @@ class Export:
             try:
                 async with asyncio.timeout(PAGE_TIMEOUT):
                     page = await self.next_page()
-            except Exception as error:  # the status is sent: a line of its own has to report it
+            except Exception as error:  # the status is sent already, so that a line reports the error
                 yield self._last(problem_of(error).body(self.path))
                 return
 
@@ -139,7 +139,7 @@ class Export:
 
 
 def _in_pieces(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
-    """As many at a time as make a piece worth sending, so that a page is not in memory as lines, too."""
+    """The letters in parts of about `PIECE` bytes, so that the lines of a whole page are never in memory."""
     piece: list[DeadLetter] = []
     size = 0
     for letter in letters:

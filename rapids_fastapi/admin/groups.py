@@ -1,4 +1,4 @@
-"""Groups over HTTP: how far they are, who is at work, what is pending; and pausing and resuming them."""
+"""Groups over HTTP: their progress, consumers and pending entries; pausing and resuming them."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -37,14 +37,14 @@ _LISTED["content"]["application/json"] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group(GroupSnapshot):
-    """A group as of one moment. Counts are entries, but for the consumers."""
+    """A group at one moment. Counts are numbers of entries, except the number of consumers."""
 
     pause: Pause | None = None
-    """The pause that holds; null while the group is not paused."""
+    """The current pause; null while the group is not paused."""
 
 
 class GroupPage(Answer):
-    """Groups of a stream, by name. A page may be short and have a next one."""
+    """Groups of a stream, by name. A page can be short although there is a next page."""
 
     stream: str
     items: list[Group]
@@ -58,13 +58,13 @@ class GroupDetail(Answer):
     group: Group
     consumers: tuple[ConsumerSnapshot, ...]
     next_cursor: str | None
-    """For `cursor`, to get more consumers; null where there are none."""
+    """For `cursor`, to get more consumers; null if there are no more."""
 
 
 class PendingPage(Answer):
-    """Pending entries, in the order of the stream; waiting ones alone, the next one due first.
+    """Pending entries, in the order of the stream. If only waiting ones are listed: in the order in which they are due.
 
-    Errors of handlers are hidden unless redaction is off: only the payload would say what to hide in them.
+    Errors of handlers are hidden unless redaction is off: what to hide in them is only known from the payload.
     """
 
     at: datetime
@@ -86,7 +86,7 @@ class PauseRequest(_GroupRequest):
     model_config: ClassVar[ConfigDict] = example(stream="orders", group="payments", reason="the bank is down")
 
     reason: Reason = ""
-    """Why; kept and shown until it is resumed."""
+    """Why; shown until the group is resumed."""
 
 
 class ResumeRequest(_GroupRequest):
@@ -99,23 +99,23 @@ class ResumeRequest(_GroupRequest):
 
 
 class PauseResult(Answer):
-    """The pause that holds now, which may be an earlier one; or the one that ended."""
+    """The current pause, which may have begun earlier, or the pause that ended."""
 
     stream: str
     group: str
     pause: Pause | None
-    """Null where there was none to end."""
+    """Null if the group was not paused."""
 
 
 GroupName = Annotated[str, Query(min_length=1, max_length=MAX_NAME, description="The group.", examples=["payments"])]
-# No alternative of a parameter has a `Query` of its own: Pydantic warns about its alias, and FastAPI hides the warning
-# only in the thread that makes the routes.
+# `Query` is around the whole union, not in one of its members: for such a member, Pydantic warns about its alias, and
+# FastAPI hides the warning only in the thread that makes the routes.
 OnlyGroup = Annotated[
     str | None,
     Query(
         min_length=1,
         max_length=MAX_NAME,
-        description="Only this one, with its consumers.",
+        description="Only this group, with its consumers.",
         examples=["payments"],
     ),
 ]
@@ -126,7 +126,7 @@ ConsumerName = Annotated[
 Replays = Annotated[
     bool,
     Query(
-        description="Look at the group's replay stream, where replays of its dead letters go, instead.",
+        description="Read the group's replay stream instead, which has the replays of its dead letters.",
         examples=[False],
     ),
 ]
@@ -148,7 +148,7 @@ async def list_groups(
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
 ) -> GroupPage | GroupDetail:
-    """A page of a stream's groups, those of other services included; or with `group`, that one and its consumers.
+    """A page of a stream's groups, also those of other services. With `group`: only this group, with its consumers.
 
     `Link: rel="next"` and `next_cursor` lead to the next page.
     """
@@ -186,14 +186,15 @@ async def list_pending(
     stream: StreamDep,
     group: GroupName,
     state: Annotated[
-        Literal["waiting", "parked"] | None, Query(description="Only these; by default, all.", examples=["parked"])
+        Literal["waiting", "parked"] | None,
+        Query(description="Only entries in this state; by default, all.", examples=["parked"]),
     ] = None,
     consumer: ConsumerName = None,
     replays: Replays = False,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
 ) -> PendingPage:
-    """A page of what was delivered to a group and is not acknowledged: who has it, for how long, how often delivered.
+    """A page of entries that a group got and has not acknowledged: their consumer, idle time and delivery count.
 
     `Link: rel="next"` and `next_cursor` lead to the next page, for the same `state`.
     """
@@ -228,9 +229,9 @@ async def list_pending(
     responses=answers(*_CHANGE, example=examples.PAUSE_RESULT),
 )
 async def pause_group(parts: RunningDep, user: UserDep, body: PauseRequest) -> PauseResult:
-    """Pause a group in all its processes: within about a second none begins anything more, until it is resumed.
+    """Pause a group in all its processes: after about a second, no process begins an entry, until the group is resumed.
 
-    A pause that holds already stays as it is, and is the answer.
+    If the group is paused already, its pause does not change, and is the answer.
     """
     with understood():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
@@ -249,14 +250,14 @@ async def resume_group(parts: RunningDep, user: UserDep, body: ResumeRequest) ->
     with understood():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         if (ended := await control.resume(actor=user.name, reason=body.reason)) is None:
-            await Inspector(parts.redis).group(body.stream, body.group)  # not paused, or not there at all?
+            await Inspector(parts.redis).group(body.stream, body.group)  # raises if there is no such group
     return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(ended))
 
 
 async def _with_pause(parts: Running, stream: str, snapshot: GroupSnapshot) -> Group:
-    """The group and its pause, which is one for the stream and the replay stream."""
+    """The group and its pause, which applies to the stream and the replay stream."""
     try:
         paused = await GroupControl(parts.redis, stream, snapshot.group).paused()
-    except ValueError:  # a name that Rapids does not accept, so that none of its routers is in that group
+    except ValueError:  # Rapids does not accept this name: none of its routers is in the group
         paused = None
     return cleaned(Group(**asdict(snapshot), pause=paused))

@@ -14,20 +14,20 @@ from rapids_fastapi.admin.redaction import Redactor, TooDeepError
 __all__ = ["find"]
 
 MAX_SCANNED = 1_000
-"""Letters read for one page of a search; the next page continues from there."""
+"""Letters that are read for one page of a search. The next page continues after them."""
 
 MIN_READ = 10
-"""Letters read at a time, so that a page of one letter does not take a thousand round trips; few, as each may be
-large."""
+"""Letters that are read at a time, at least: a page of one letter must not take a thousand round trips. Not more, since
+each may be large."""
 
 
 async def find(
     queue: DeadLetterQueue, wanted: LetterFilter, redactor: Redactor, *, cursor: str | None, limit: int
 ) -> LetterPage:
-    """A page of letters. Text is searched in what may be shown of them, and only there.
+    """A page of letters. A text is searched only in what the admin may show of them.
 
-    The queue would find it in hidden values as well, and then not only the letters found but also how far it had to
-    search would reveal them; so with a text, the queue is asked without it.
+    `DeadLetterQueue.list` would also find it in hidden values. Its results, and even the number of letters that it
+    reads, would reveal them. So letters are read without the text, and searched here.
 
     Raises `ValueError` for a cursor that no page gave out.
     """
@@ -43,7 +43,7 @@ async def find(
             matching = await run_in_threadpool(_matching, page.items, wanted.q, redactor)
             if len(matching) <= room:
                 break
-            # Read again, fewer, so that this page ends, and the next one begins, after the last letter to be shown.
+            # Read fewer letters again, so that the cursor is after the last letter of this page.
             count = matching[room - 1] + 1
         found += [page.items[at] for at in matching]
         scanned += page.scanned
@@ -53,10 +53,10 @@ async def find(
 
 
 def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> list[int]:
-    """The places of the letters that show the text.
+    """The indexes of the letters that have the text in what may be shown.
 
-    Payloads over `MAX_IN_PART` are not searched: a thousand of them would take minutes. Then the error is not searched
-    either, as what is to be hidden in it is not known.
+    Payloads of more than `MAX_IN_PART` bytes are not searched: a thousand of them would take minutes. Then the error is
+    not searched either, since what to hide in it is not known.
     """
     found: list[int] = []
     wanted = text.casefold()
@@ -80,5 +80,5 @@ def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:
         value = redactor.value(orjson.loads(raw), secrets)
     except (orjson.JSONDecodeError, TooDeepError):
         return redactor.raw(raw, secrets).decode(errors="replace")
-    # As Rapids writes it, and as others do, with spaces after separators.
+    # As Rapids writes JSON, and as other programs do, with spaces after separators.
     return f"{orjson.dumps(value).decode()}\n{json.dumps(value, ensure_ascii=False)}"

@@ -1,7 +1,7 @@
-"""What the models of requests and answers have in common: docstrings of attributes are the descriptions in OpenAPI.
+"""Base classes of the models of requests and answers. Docstrings of attributes are their descriptions in OpenAPI.
 
-An answer that shows what the core knows has no model here: the frozen dataclasses of `rapids` are the models. Only what
-is redacted, or combined with more, has one of its own, in the module of its resource.
+The frozen dataclasses of `rapids` are response models as they are. Only a redacted or combined answer has a model of
+its own, in the module of its resource.
 """
 
 from typing import Annotated, Any, ClassVar, TypeAlias
@@ -19,13 +19,13 @@ Reason: TypeAlias = Annotated[str, Field(max_length=MAX_REASON)]
 
 
 class Request(BaseModel):
-    """A request's body, or a part of it. Unknown fields are refused."""
+    """The body of a request, or a part of it. Unknown fields are refused."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class Answer(BaseModel):
-    """An answer's body, or a part of it. It may be made from an object that has the same attributes."""
+    """The body of an answer, or a part of it. Pydantic can make it from an object with the same attributes."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
@@ -35,5 +35,5 @@ class Answer(BaseModel):
 
 
 def example(**fields: Any) -> ConfigDict:
-    """The configuration of a request's model with this example."""
+    """The configuration of a request model, with an example for OpenAPI."""
     return ConfigDict(json_schema_extra={"example": fields})

@@ -1,4 +1,4 @@
-"""Operations over HTTP: many letters replayed, discarded or restored, with progress."""
+"""Operations over HTTP: replays, discards and restores of many letters, with progress."""
 
 from typing import Annotated, ClassVar
 from urllib.parse import quote, urlencode
@@ -31,7 +31,7 @@ MAX_IDS = 1_000
 MAX_RATE = 1_000_000
 MAX_ITEMS = 1_000_000_000
 MAX_KEPT = 100
-"""Operations of a queue; older ones are forgotten."""
+"""Operations that are kept for each queue; older ones are deleted."""
 
 _ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
@@ -44,14 +44,17 @@ _PERMISSIONS: dict[str, Permission] = {"replay": "replay", "discard": "discard",
 router: APIRouter = APIRouter(prefix="/api/operations", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 OperationId = Annotated[
-    str, Path(min_length=1, max_length=100, description="As the start answered.", examples=["0a4dcf0e3f0f4f2b"])
+    str,
+    Path(
+        min_length=1, max_length=100, description="The `id` in the answer to its start.", examples=["0a4dcf0e3f0f4f2b"]
+    ),
 ]
 QueryText = Annotated[str, Field(max_length=MAX_QUERY_TEXT)]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
 class Filter(models.Request):
-    """Which letters, as in lists: a field that is not set does not restrict, the others must all match."""
+    """Which letters, as in lists: all given fields must match."""
 
     model_config: ClassVar[ConfigDict] = example(event_type="order.*", handler="take_payment")
 
@@ -63,14 +66,14 @@ class Filter(models.Request):
     error_type: QueryText | None = None
     fingerprint: Fingerprint | None = None
     q: QueryText | None = None
-    """Text in data, error or ids. Refused while anything is hidden: how many letters have a text would reveal what is
-    hidden. List by it, and select by `ids`."""
+    """Text in data, error or ids. Refused unless redaction is off, since the number of letters with a text would reveal
+    hidden values. List letters by a text, and select them by `ids`."""
     since: Moment | None = None
     until: Moment | None = None
 
 
 class Selector(models.Request):
-    """Which letters: exactly one of the three. Letters written later are never selected."""
+    """Which letters: exactly one of the three fields. Letters that are written later are never selected."""
 
     model_config: ClassVar[ConfigDict] = example(filter={"event_type": "order.*", "handler": "take_payment"})
 
@@ -108,18 +111,18 @@ class OperationRequest(models.Request):
     )
 
     kind: OperationKind
-    """`replay` needs that permission; `discard` and `restore` need `discard`."""
+    """`replay` needs the permission `replay`; `discard` and `restore` need `discard`."""
     selector: Selector
     scope: Scope = "handler"
-    """For a replay: who gets the events, as for a single one."""
+    """For a replay: who gets the events, as for the replay of one letter."""
     rate: float | None = Field(default=None, strict=True, gt=0, le=MAX_RATE)
-    """Letters a second at most; by default, as fast as possible."""
+    """At most so many letters a second; by default, as fast as possible."""
     max_items: int | None = Field(default=None, strict=True, ge=1, le=MAX_ITEMS)
-    """Letters at most."""
+    """At most so many letters."""
     dry_run: bool = Field(default=False, strict=True)
-    """Change nothing, and report what would be done."""
+    """Change nothing, and answer what the operation would do."""
     reason: Reason = ""
-    """Why; kept with it, and in the audit."""
+    """Why; kept in the operation and in the audit log."""
 
 
 class OperationChangeRequest(models.Request):
@@ -128,11 +131,11 @@ class OperationChangeRequest(models.Request):
     model_config: ClassVar[ConfigDict] = example(reason="the bank is down again")
 
     reason: Reason = ""
-    """Why; kept in the audit."""
+    """Why; kept in the audit log."""
 
 
 class OperationPage(Answer):
-    """Operations, newest first; the last 100 are kept."""
+    """Operations, newest first. The last 100 of each queue are kept."""
 
     dlq: str
     items: list[Operation]
@@ -141,22 +144,22 @@ class OperationPage(Answer):
 
 
 class Preview(Answer):
-    """What an operation would do if it started now: nothing was changed."""
+    """What an operation would do if it started now. Nothing was changed."""
 
     dlq: str
     total: int
-    """Letters it would process."""
+    """How many letters it would process."""
     total_exact: bool
     sample: list[DeadLetterSummary]
     """The first of them, oldest first."""
     checked: int
-    """How many of the first were read by today's classes, to see whether they parse."""
+    """How many of the first letters were parsed by the event classes of this process, as a check."""
     unparseable: int
-    """How many of those would not parse."""
+    """How many of these could not be parsed."""
 
 
 def _check(user: AdminUser, kind: str) -> None:
-    """Raises `Problem` unless the user may do what such an operation does to each letter."""
+    """Raises `Problem` unless the user may do what an operation of this kind does to each letter."""
     _need(user, _PERMISSIONS[kind])
 
 
@@ -173,7 +176,7 @@ async def changeable_of(operation_id: OperationId, user: UserDep, queue: QueueDe
 
 
 ChangeableDep = Annotated[CoreOperation, Depends(changeable_of)]
-"""An operation that the user may start, and so may change."""
+"""An operation that the user may change, because the user may start one of its kind."""
 
 
 @router.post(
@@ -205,13 +208,13 @@ async def start_operation(
     queue: QueueDep,
     body: OperationRequest,
 ) -> Operation | Response:
-    """Replay, discard or restore all selected letters; one such operation of a queue and kind runs at a time.
+    """Replay, discard or restore all selected letters. Only one operation of each kind runs in a queue at a time.
 
-    Any process of the application may run it; when that process dies, another one continues. With `dry_run`, the answer
-    is what would be done; as it shows letters, that needs the permission `read` as well.
+    Any process of the application can run it. If that process dies, another one continues. With `dry_run`, nothing is
+    changed, and the answer is a preview. It shows letters, so that it needs the permission `read`, too.
     """
     _check(user, body.kind)
-    if body.dry_run:  # which shows letters
+    if body.dry_run:  # its answer shows letters
         _need(user, "read")
     with understood():
         selector = body.selector.checked(parts.redactor)
@@ -267,7 +270,7 @@ async def list_operations(
     responses=answers(*_READ, example=examples.OPERATION),
 )
 async def get_operation(operation_id: OperationId, parts: RunningDep, queue: QueueDep) -> Operation:
-    """Its progress, and why letters could not be moved."""
+    """An operation with its progress and the letters that could not be moved."""
     return operation_of(await queue.operations.get(operation_id), queue.stream, parts.redactor)
 
 
@@ -285,10 +288,10 @@ async def watch_operation(
     queue: QueueDep,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Its progress as server-sent events: `progress` when something has changed, `ended` at the end.
+    """The progress of an operation as server-sent events: `progress` after each change, `ended` at its end.
 
-    The stream ends then, or after 15 s. Browsers reconnect by themselves, and get only what is new. 204 says that
-    nothing more will come: browsers stop.
+    The stream ends then, or after 15 s. Browsers reconnect by themselves, and get only what is new. If nothing more
+    will come, the answer is 204, and browsers stop.
     """
     operation = await queue.operations.get(operation_id)
     if operation.is_ended and event_id(operation) == last_event_id:
@@ -311,7 +314,7 @@ async def pause_operation(
     queue: QueueDep,
     body: OperationChangeRequest = OperationChangeRequest(),  # noqa: B008 - never changed
 ) -> Operation:
-    """Stop it until it is resumed. It still counts as the one of its kind. 409 if it has ended."""
+    """Stop an operation until it is resumed. No other one of its kind can start. 409 if it has ended."""
     changed = await queue.operations.pause(operation.id, actor=user.name, reason=body.reason)
     return operation_of(changed, queue.stream, parts.redactor)
 
@@ -347,6 +350,6 @@ async def cancel_operation(
     queue: QueueDep,
     body: OperationChangeRequest = OperationChangeRequest(),  # noqa: B008
 ) -> Operation:
-    """End it now; what it moved stays moved. 409 if it has ended otherwise."""
+    """End an operation now. Letters that it has moved stay moved. 409 if it has ended in another way."""
     changed = await queue.operations.cancel(operation.id, actor=user.name, reason=body.reason)
     return operation_of(changed, queue.stream, parts.redactor)

@@ -1,4 +1,4 @@
-"""Data of any kind and size as they may be shown: redacted, cut, and nothing that JSON cannot hold."""
+"""Data of any kind and size, made safe to show: redacted, cut, and without text that JSON cannot hold."""
 
 import base64
 import codecs
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 MAX_IN_LIST = 4 * 1024
-"""Bytes of a payload that a list shows whole."""
+"""Bytes: a list shows a longer payload cut."""
 
 MAX_IN_DETAIL = 16 * 1024 * 1024
 
 MAX_IN_PART = 64 * 1024
-"""Bytes of a payload that is searched where not all of it is needed, or where it is no JSON: that takes longer."""
+"""Bytes: a longer payload is searched only for the details of one letter, and only if it is JSON."""
 
 MAX_TEXT = 1_000
 """Characters of a name, a reason or an error in an answer."""
@@ -45,42 +45,42 @@ class Payload(Answer):
     """An event's data or metadata, redacted."""
 
     encoding: Literal["json", "text", "base64", "omitted"]
-    """What `value` is: the JSON value itself; text (what is no JSON, or the beginning of what is cut); base64 of what
-    is not UTF-8 either; or null for what is too large to be shown here."""
+    """How `value` represents the payload. `json`: the JSON value. `text`: text that is not JSON, or the beginning of a
+    cut payload. `base64`: bytes that are not UTF-8. `omitted`: null, because the payload is too large."""
     value: Any
     size: int
     """Bytes as stored."""
     truncated: bool
-    """Whether `value` is not all of it."""
+    """Whether `value` is only a part of the payload."""
 
     @classmethod
     def omitted(cls, size: int) -> "Payload":
-        """What stands for a payload that is too large."""
+        """In place of a payload that is too large."""
         return cls(encoding="omitted", value=None, size=size, truncated=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A payload to show, and what had to be hidden in it."""
+    """A payload that may be shown, and what was hidden in it."""
 
     payload: Payload
     secrets: frozenset[str] = frozenset()
     is_searched: bool = True
-    """Whether all of it was searched: if not, there may be more to hide than is known."""
+    """Whether all of it was searched. If not, it may contain secrets that are not known."""
 
     @classmethod
     def known(cls, *parts: "Shown") -> frozenset[str] | None:
-        """What had to be hidden in all the parts; None where not all of one was searched."""
+        """What was hidden in all parts; None if a part was not searched completely."""
         if not all(part.is_searched for part in parts):
             return None
         return frozenset[str]().union(*(part.secrets for part in parts))
 
 
 def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0) -> Shown:
-    """The payload, redacted; cut where it has more than `longest` bytes. One of `size` that was not read is omitted."""
+    """The payload, redacted, and cut after `longest` bytes. `raw` is None if it was not read; it has `size` bytes."""
     size = size if raw is None else len(raw)
     if raw is None or size > max(longest, MAX_IN_PART):
-        # To parse it and then show its first lines would cost more than they are worth.
+        # To parse it, and then show only its first lines, would take too long.
         return Shown(Payload.omitted(size), is_searched=False)
     try:
         secrets: set[str] = set()
@@ -94,14 +94,14 @@ def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0) 
 
 
 def _other(raw: bytes, redactor: Redactor, longest: int) -> Shown:
-    """What is no JSON."""
+    """A payload that is not JSON."""
     size, truncated = len(raw), len(raw) > longest
     start = raw[:longest]
     secrets: set[str] = set()
     masked = redactor.raw(start, secrets)
-    if truncated and size <= MAX_IN_PART:  # an error may quote what is not shown
+    if truncated and size <= MAX_IN_PART:  # an error may quote a part that is not shown
         redactor.raw(raw, secrets)
-    try:  # a cut may have left a part of the last character
+    try:  # the cut may be inside of a character
         codecs.getincrementaldecoder("utf-8")().decode(start, final=not truncated)
     except UnicodeDecodeError:
         payload = Payload(encoding="base64", value=base64.b64encode(masked).decode(), size=size, truncated=truncated)
@@ -111,7 +111,7 @@ def _other(raw: bytes, redactor: Redactor, longest: int) -> Shown:
 
 
 def redacted_entry(entry: PendingEntry, redactor: Redactor, secrets: Iterable[str] | None) -> PendingEntry:
-    """A pending entry without the secrets of its payload in errors; None where those are not known."""
+    """A pending entry with secrets removed from its errors. `secrets` is None if they are not known."""
     failures = [replace(one, error=redactor.redacted(one.error, secrets)) for one in entry.failures]
     attempts = [
         replace(of, attempts=tuple(replace(one, error=redactor.redacted(one.error, secrets)) for one in of.attempts))
@@ -121,7 +121,7 @@ def redacted_entry(entry: PendingEntry, redactor: Redactor, secrets: Iterable[st
 
 
 def clean(text: str, longest: int = MAX_TEXT) -> str:
-    """Text that any JSON writer can write, cut at `longest` characters."""
+    """Text that any JSON writer can write, cut to `longest` characters."""
     cut = text if len(text) <= longest else text[: longest - 1] + "…"
     return cut.encode(errors="replace").decode()
 
@@ -145,6 +145,6 @@ def _cleaned(value: Any) -> Any:
 
 
 def filled(model: type[Model], value: object, **redacted: Any) -> Model:
-    """An answer with the given fields, and the others as the value has them, `cleaned`."""
+    """An answer with the given fields. Its other fields are those of the value, `cleaned`."""
     same = {name: cleaned(getattr(value, name)) for name in model.model_fields if name not in redacted}
     return model(**same, **redacted)

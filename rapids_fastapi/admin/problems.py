@@ -1,6 +1,6 @@
-"""Errors as `application/problem+json` (RFC 9457), on Rapids' own routes and nowhere else.
+"""Errors as `application/problem+json` (RFC 9457), only on the routes of Rapids.
 
-A route class does it, not exception handlers: those would be the whole application's.
+A route class makes them. Exception handlers would apply to the whole application.
 """
 
 import asyncio
@@ -39,23 +39,23 @@ _logger = logging.getLogger("rapids")
 _TYPE = "urn:rapids:problem:"
 MEDIA_TYPE = "application/problem+json"
 ANSWER_TIMEOUT = 15.0
-"""Seconds after which an admin request is answered that Redis is unavailable."""
+"""Seconds. A request that takes longer is answered with the problem `redis-unavailable`."""
 
 MAX_FAULTS = 20
 MAX_DETAIL = 1_000
-"""Characters of a detail, and of the place and the message of a fault."""
+"""Characters of a detail, and of the two texts of a fault."""
 
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "frame-ancestors 'none'",
 }
-"""On every answer: not cached, only of its own media type, and not in a frame."""
+"""Headers of every answer: browsers must not cache it, guess its media type, or show it in a frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of problem: `name` is the stable end of its `type`."""
+    """A kind of problem. `name` is the last part of its `type`, and does not change."""
 
     name: str
     status: int
@@ -97,7 +97,7 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
 
 
 class Problem(HTTPException):
-    """Raised to answer with a problem. `more` are members of its own, besides those of the RFC."""
+    """Raised to answer with a problem. `more` has members in addition to those of RFC 9457."""
 
     def __init__(self, name: str, detail: str, *, headers: Sequence[tuple[str, str]] = (), **more: object) -> None:
         self.kind: Kind = KINDS[name]
@@ -108,7 +108,7 @@ class Problem(HTTPException):
     def body(self, path: str) -> dict[str, object]:
         """The body of the answer to a request for `path`."""
         head = {"type": self.kind.type, "title": self.kind.title, "status": self.kind.status}
-        # Errors quote what they are about, such as the type of an event, which may be of any kind and length.
+        # Errors quote values, such as the type of an event, which can be any text of any length.
         return {**head, "detail": _harmless(str(self.detail)), "instance": path, **self.more}
 
     def response(self, request: Request) -> Response:
@@ -121,7 +121,7 @@ class Problem(HTTPException):
 
 @contextmanager
 def understood() -> Generator[None]:
-    """A value that Rapids refuses, such as a cursor or a name, makes the request invalid."""
+    """Raise the problem `invalid` for a `ValueError` in the block: Rapids refused a cursor or a name."""
     try:
         yield
     except ValueError as error:
@@ -132,7 +132,7 @@ class ProblemRoute(APIRoute):
     """A route whose errors are problems, and whose answers carry `HEADERS`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler of the request, with errors answered here."""
+        """FastAPI's handler of the request. Its errors are answered here."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -151,7 +151,7 @@ class ProblemRoute(APIRoute):
         return answer
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the route. Starlette refuses a wrong method here, before the handler."""
+        """Run the route. Here, before the handler, Starlette refuses a wrong method."""
         try:
             await super().handle(scope, receive, send)
         except HTTPException as error:
@@ -160,24 +160,24 @@ class ProblemRoute(APIRoute):
             response = _plain(error, Request(scope))
             response.headers.update(HEADERS)
             if isinstance(app := scope.get("app"), FastAPI):
-                # Every method of the path, as documented: Starlette names those of the first route that has it.
+                # All methods of the path: Starlette names only those of its first route with this path.
                 paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
                 found = [methods for path, methods in paths.items() if path.endswith(self.path_format)]
                 response.headers["Allow"] = ", ".join(method.upper() for methods in found for method in methods)
             await response(scope, receive, send)
 
     async def admit(self, request: Request) -> Request:
-        """Let the request in, before its body is parsed. Raises `Problem`."""
+        """Check the request before its body is parsed. Raises `Problem`."""
         return request
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that reports an error; an unexpected error goes to the log."""
+    """The problem for an error. An unexpected error is logged."""
     match error:
         case Problem():
             return error
         case RequestValidationError():
-            # What is wrong and where, without the values: they may be secrets, or anything else.
+            # What is wrong and where, without the values, which may be secrets.
             faults = [
                 {"where": _harmless(".".join(map(str, fault["loc"]))), "message": _harmless(str(fault["msg"]))}
                 for fault in error.errors()[:MAX_FAULTS]
@@ -211,12 +211,12 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _harmless(text: str) -> str:
-    """Text that JSON can hold, cut where it is very long: it may quote what was sent or stored."""
+    """Text that JSON can hold, cut if it is long. It may quote values that were sent or stored."""
     return (text if len(text) <= MAX_DETAIL else text[:MAX_DETAIL] + "…").encode(errors="replace").decode()
 
 
 def _plain(error: HTTPException, request: Request) -> Response:
-    """An HTTP error of the application, from one of its dependencies or `admin_auth`."""
+    """The answer to an `HTTPException` of the application: of one of its dependencies, or of `admin_auth`."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(error.status_code).phrase,
@@ -227,7 +227,7 @@ def _plain(error: HTTPException, request: Request) -> Response:
     return JSONResponse(body, error.status_code, dict(error.headers or {}), media_type=MEDIA_TYPE)
 
 
-# --- what OpenAPI says ----------------------------------------------------------------------------------------------
+# --- for OpenAPI --------------------------------------------------------------------------------------------------
 
 _MEMBERS: dict[str, dict[str, Any]] = {
     "forbidden": {"permission": "replay"},
@@ -244,14 +244,14 @@ _MEMBERS: dict[str, dict[str, Any]] = {
     "operation-running": {"operation": "0a4dcf0e3f0f4f2b", "kind": "replay"},
     "operation-state": {"state": "completed"},
 }
-"""Examples of the members that a kind of problem has besides those of the RFC."""
+"""Examples of the members that a kind of problem has in addition to those of RFC 9457."""
 
 _STRING = {"type": "string"}
 _NAMES = {"type": "array", "items": {"type": "string"}}
 _SCHEMA: dict[str, Any] = {
     "type": "object",
     "title": "Problem",
-    "description": "A problem by RFC 9457. Its `type` is stable; the texts are for people.",
+    "description": "A problem as of RFC 9457. Its `type` does not change; texts may change.",
     "required": ["type", "title", "status", "detail", "instance"],
     "properties": {
         "type": {"type": "string", "format": "uri", "description": "Which kind of problem."},
@@ -259,18 +259,18 @@ _SCHEMA: dict[str, Any] = {
         "status": {"type": "integer", "description": "The status of the answer."},
         "detail": {"type": "string", "description": "What happened this time."},
         "instance": {"type": "string", "description": "The path of the request."},
-        "permission": {"type": "string", "description": "Of `forbidden`: what is missing."},
+        "permission": {"type": "string", "description": "Of `forbidden`: the missing permission."},
         "allowed": {
             **_NAMES,
-            "description": "Where the name of a stream or queue is missing or wrong: the known ones.",
+            "description": "If the name of a stream or queue is missing or wrong: the known names.",
         },
-        "state": {"type": "string", "description": "Of `letter-state` and `operation-state`: what it is."},
+        "state": {"type": "string", "description": "Of `letter-state` and `operation-state`: the current state."},
         "operation": {
             "type": "string",
             "description": "Of `operation-running`: the id of the running one.",
         },
         "kind": {"type": "string", "description": "Of `operation-running`: `replay`, `discard` or `restore`."},
-        "needed": {"type": "string", "description": "Of `letter-state`: what it would have to be."},
+        "needed": {"type": "string", "description": "Of `letter-state`: the state that is needed."},
         "errors": {
             "type": "array",
             "description": "Of `invalid`: what is wrong `where` in the request, the first 20; of `data-invalid`: what "
@@ -295,9 +295,9 @@ _HEADERS: dict[int, dict[str, Any]] = {
 def answers(
     *problems: str, example: object, status: int = 200, description: str = "", headers: Mapping[str, str] | None = None
 ) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: an example of its answer, the answer's headers, and the problems it may answer with.
+    """For the `responses` of a route: an example of its answer, the headers of that, and the problems of the route.
 
-    Every route may answer with the problem `internal`.
+    The problem `internal` is added to each route.
     """
     documented = {name: {"description": text, "schema": _STRING} for name, text in (headers or {}).items()}
     answer = {"content": {"application/json": {"example": example}}, "headers": documented}

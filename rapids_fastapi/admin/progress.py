@@ -1,7 +1,8 @@
 """The progress of an operation as server-sent events.
 
-They are written here, in a plain streaming response: FastAPI has its own only since versions newer than our oldest one,
-and importing `sse-starlette` replaces a method of uvicorn's server in the user's process and keeps state in globals.
+https://html.spec.whatwg.org/multipage/server-sent-events.html has their format. They are written here, in a plain
+streaming response. FastAPI's own support needs a newer version than the oldest one that Rapids supports.
+`sse-starlette` replaces a method of uvicorn's server when it is imported, and has global state.
 """
 
 import asyncio
@@ -22,22 +23,23 @@ from rapids_fastapi.admin.redaction import Redactor
 __all__ = ["SEEN", "EventStream", "LastEventId", "event_id", "events_of"]
 
 MAX_SECONDS = 15.0
-"""Seconds after which a stream ends: an open one would delay the server's shutdown."""
+"""Seconds after which a stream ends, since an open one delays the shutdown of the server."""
 LOOK_PAUSE = 0.5
-"""Seconds between two looks, each of which is one round trip."""
+"""Seconds between two reads of the operation. Each is one round trip."""
 ANSWER_TIMEOUT = 5.0
-"""Seconds for Redis to answer a look; else the stream ends with a problem."""
+"""Seconds within which the operation must be read. Otherwise the stream ends with a problem."""
 KEEP_ALIVE_PAUSE = 5.0
-"""Seconds without news after which a comment keeps the connection open in proxies."""
+"""Seconds without an event after which a comment is sent, so that proxies keep the connection open."""
 RECONNECT_MS = 1_000
+"""Milliseconds after which a browser reconnects."""
 
 LastEventId = Annotated[
     str | None,
-    Header(max_length=100, description="The `id` of the last event that was seen.", examples=["running-5b2e91c0"]),
+    Header(max_length=100, description="The `id` of the last received event.", examples=["running-5b2e91c0"]),
 ]
 
-SEEN: dict[str, Any] = {"description": "It has ended, and the last event was seen"}
-"""For OpenAPI: nothing more will come, and browsers do not reconnect."""
+SEEN: dict[str, Any] = {"description": "The operation has ended, and the client has its last event"}
+"""For OpenAPI: the answer after which browsers do not reconnect."""
 
 
 class EventStream(StreamingResponse):
@@ -46,15 +48,15 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     DOCUMENTED: ClassVar[dict[str, Any]] = {
-        "description": "Events: `progress`, `ended` (with the operation), `problem` (with a problem); then it ends",
+        "description": "The events `progress` and `ended` have the operation; `ended` or `problem` is the last one",
         "content": {
             "text/event-stream": {
                 "schema": {
                     "type": "object",
-                    "description": "An event; its data are the operation, or a problem.",
+                    "description": "An event. Its data is the operation or a problem.",
                     "required": ["event", "data"],
                     "properties": {
-                        "id": {"type": "string", "description": "The same as long as nothing has changed."},
+                        "id": {"type": "string", "description": "It changes with the operation."},
                         "event": {"type": "string", "enum": ["progress", "ended", "problem"]},
                         "data": {"type": "string", "contentMediaType": "application/json"},
                     },
@@ -81,7 +83,7 @@ async def events_of(
         if (current := event_id(operation)) != seen:
             seen, sent = current, now()
             name = "ended" if operation.is_ended else "progress"
-            # JSON has no line breaks: a text with one cannot end the event, nor begin a field of its own.
+            # JSON has no line breaks, so that no text in it can end the event or begin a field.
             shown = operation_of(operation, dlq, redactor).model_dump_json()
             yield f"id: {current}\nevent: {name}\ndata: {shown}\n\n"
         elif now() - sent >= KEEP_ALIVE_PAUSE:
@@ -100,6 +102,6 @@ async def events_of(
 
 
 def event_id(operation: Operation) -> str:
-    """The same for the same progress, so that a client that reconnects gets only what is new."""
+    """An id that changes only with the progress, so that a client that reconnects gets only what is new."""
     counts = (operation.id, operation.done, operation.skipped, operation.failed, operation.total, operation.owner)
     return f"{operation.state}-{crc32(repr(counts).encode()):08x}"

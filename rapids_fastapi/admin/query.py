@@ -1,4 +1,4 @@
-"""Which stream or dead-letter queue a request is about, and which letters: only those of this application."""
+"""The stream, the dead-letter queue and the letters that a request names: only those of this application."""
 
 import re
 from dataclasses import replace
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 MAX_QUERY_TEXT = 200
-"""Characters of a text to filter by."""
+"""Characters of a text in a filter."""
 
 
 def _text(description: str, example: str) -> Any:
@@ -35,7 +35,7 @@ def _text(description: str, example: str) -> Any:
 
 def _not_a_number(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+", value.strip()):
-        raise ValueError("a date or a date and time by ISO 8601 is needed")  # Pydantic takes numbers for seconds
+        raise ValueError("a date or a date and time by ISO 8601 is needed")  # Pydantic accepts numbers as seconds
     return value
 
 
@@ -53,7 +53,7 @@ def streams_of(parts: Running) -> list[str]:
 
 
 def check_stream(parts: Running, stream: str) -> str:
-    """A stream of the application. Raises `Problem` for any other, whether there is such a key or not."""
+    """The name, if it is a stream of the application. Raises `Problem` for any other, whether that exists or not."""
     if stream not in (names := streams_of(parts)):
         raise Problem("stream-not-found", "No emitter or router of this application uses this stream.", allowed=names)
     return stream
@@ -65,12 +65,12 @@ async def stream_of(
         str | None,
         Query(
             max_length=MAX_NAME,
-            description="The stream, needed where there are several.",
+            description="The stream; needed if there are several.",
             examples=["orders"],
         ),
     ] = None,
 ) -> str:
-    """The stream a request names, or the only one there is. Raises `Problem`."""
+    """The stream that a request names, or the only one. Raises `Problem`."""
     names = streams_of(parts)
     if stream is None and len(names) > 1:
         raise Problem("stream-needed", "Name the stream: ?stream=", allowed=names)
@@ -78,7 +78,7 @@ async def stream_of(
 
 
 StreamDep = Annotated[str, Depends(stream_of)]
-"""The stream a request names, or the only one there is."""
+"""The stream that a request names, or the only one."""
 
 
 async def queue_of(
@@ -87,12 +87,12 @@ async def queue_of(
         str | None,
         Query(
             max_length=MAX_NAME,
-            description="The dead-letter queue, needed where there are several.",
+            description="The dead-letter queue; needed if there are several.",
             examples=["{orders}:dlq"],
         ),
     ] = None,
 ) -> DeadLetterQueue:
-    """The dead-letter queue a request names, or the only one there is. Raises `Problem`."""
+    """The dead-letter queue that a request names, or the only one. Raises `Problem`."""
     names = sorted(parts.queues)
     if dlq is None and len(names) > 1:
         raise Problem("dlq-needed", "Name the queue: ?dlq=", allowed=names)
@@ -103,13 +103,13 @@ async def queue_of(
 
 
 QueueDep = Annotated[DeadLetterQueue, Depends(queue_of)]
-"""The dead-letter queue a request names, or the only one there is."""
+"""The dead-letter queue that a request names, or the only one."""
 
 
 async def cause_filter_of(
     event_type: Annotated[str | None, _text("A type, or a pattern such as order.*", "order.*")] = None,
     handler: Annotated[
-        str | None, _text("The handler that failed; empty for entries that reached none.", "take_payment")
+        str | None, _text("The handler that failed; empty for entries that reached no handler.", "take_payment")
     ] = None,
     group: Annotated[str | None, _text("The group whose handler failed.", "payments")] = None,
     reason: Annotated[str | None, _text("Why it is a dead letter.", "max_deliveries_exceeded")] = None,
@@ -119,7 +119,7 @@ async def cause_filter_of(
         Query(pattern="^[0-9a-f]{16}$", description="The `fingerprint` of a cause.", examples=["9f2c4b7d0a1e6f38"]),
     ] = None,
 ) -> LetterFilter:
-    """Which letters a request asks for, by what all letters of one cause have in common."""
+    """The filter of a request, by the values that all letters of one cause have in common."""
     return LetterFilter(
         event_type=event_type or None,
         handler=handler,
@@ -131,21 +131,21 @@ async def cause_filter_of(
 
 
 CauseFilterDep = Annotated[LetterFilter, Depends(cause_filter_of)]
-"""Which letters, by what all letters of one cause have in common."""
+"""The filter of a request, by the values that all letters of one cause have in common."""
 
 
 async def filter_of(
     causes: CauseFilterDep,
-    q: Annotated[str | None, _text("Text in data (of 64 KiB at most), their error, or ids.", "A-17")] = None,
+    q: Annotated[str | None, _text("Text in data of at most 64 KiB, in errors, or in ids.", "A-17")] = None,
     since: Annotated[Moment | None, _moment("Written then or later.", "2025-11-23T20:00:00Z")] = None,
     until: Annotated[Moment | None, _moment("Written before.", "2025-11-24T00:00:00Z")] = None,
 ) -> LetterFilter:
-    """Which letters a request asks for."""
+    """The filter of a request."""
     return replace(causes, q=q or None, since=_in_utc(since), until=_in_utc(until))
 
 
 FilterDep = Annotated[LetterFilter, Depends(filter_of)]
-"""Which letters a request asks for."""
+"""The filter of a request."""
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

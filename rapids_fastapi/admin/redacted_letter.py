@@ -1,4 +1,4 @@
-"""A dead letter as it may be shown: redacted, cut, and free of what JSON cannot hold."""
+"""Dead letters made safe to show: redacted, cut, and without text that JSON cannot hold."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,23 +30,23 @@ __all__ = [
 ]
 
 MAX_CHECKED = 1024 * 1024
-"""Bytes of data and metadata. Validating more can hold up the process, from a thread too, and take a gigabyte."""
+"""Bytes of data and metadata. To validate more can block the process, also from a thread, and need a gigabyte."""
 
 MAX_LONG_TEXT = 256 * 1024
-"""Characters of an error and of a traceback where one letter is shown."""
+"""Characters of an error and of a traceback in the details of one letter."""
 
 MAX_POINTER = 4_000
 
 
 class DeadLetterSummary(Answer):
-    """A dead letter as lists show it: long errors and payloads are cut. Texts are hostile input: show them as text."""
+    """A dead letter in a list: long errors and payloads are cut. Texts are untrusted input: show them as text only."""
 
     id: str
     state: State
     event_type: str
     event_id: str
     handler: str
-    """The handler that failed; empty where the entry could not be read as an event."""
+    """The handler that failed; empty if the entry could not be read as an event."""
     group: str
     stream: str
     reason: str
@@ -62,7 +62,7 @@ class DeadLetterSummary(Answer):
 
 
 class WholeLetter(DeadLetterSummary):
-    """A dead letter with everything that was written of it."""
+    """A dead letter with everything that was written when it failed."""
 
     dlq: str
     entry_id: str
@@ -73,71 +73,71 @@ class WholeLetter(DeadLetterSummary):
     metadata: Payload
     traceback: str
     position: str
-    """Where the error came from: module, line and function of the user's code; empty where that is not known."""
+    """Where the error came from: module, line and function of the user's code; empty if that is not known."""
     attempts: tuple[Attempt, ...]
-    """Every failed attempt, oldest first, the last one included; of more than 20 the first 5 and the last 15. Empty for
-    letters of other versions."""
+    """All failed attempts, oldest first. If there were more than 20: the first 5 and the last 15. Empty for letters of
+    versions that did not record them."""
     attempts_left_out: int
-    """How many are left out between the fifth and the sixth."""
+    """How many attempts are left out between the fifth and the sixth one shown."""
     consumer: str
     replay_of: str | None
 
 
 class Change(Answer):
-    """Something done to a dead letter."""
+    """A change of a dead letter."""
 
     action: str
     at: datetime
     actor: str
     reason: str
     scope: str
-    """For a replay: who gets the event."""
+    """For a replay: the handlers that get the event."""
     stream: str
-    """For a replay: where it was appended."""
+    """For a replay: the stream to which the event was appended."""
     entry_id: str
     operation: str
-    """The id of the operation that did it; empty for none."""
+    """The id of the operation that made the change; empty if none did."""
     data: Payload | None
-    """For a replay with other data: those, redacted; else null."""
+    """For a replay with changed data: that data, redacted; else null."""
     diff: tuple[Difference, ...]
-    """Where those differ from the letter's, in at most 100 places; with more, the value around them is one. A hidden
-    value that was changed shows that it was changed, and not what it is."""
+    """The differences from the letter's data, at most 100. If there are more, the value around several of them is one
+    difference. Of a hidden value, it shows only that it was changed."""
 
 
 class ParseProblem(Answer):
-    """One thing that is wrong with an event."""
+    """An error in an event."""
 
     pointer: str
-    """Where: a JSON Pointer (RFC 6901) into the event, its own and the common fields together; empty for the event as a
-    whole. Within a union, parts of it name the member that was tried."""
+    """Where: a JSON Pointer (RFC 6901) into the event with its own and the common fields; empty for the whole event.
+    Within a union, parts of it name the member that was tried."""
     message: str
     type: str
-    """What kind: Pydantic's name for it, or the name of the class of another error."""
+    """The kind of the error: Pydantic's name, or the class name of another error."""
 
 
 class ParseCheck(Answer):
-    """Whether the event, as stored, would parse today, by the classes of this process."""
+    """Whether the stored event would parse now, with the event classes of this process."""
 
     outcome: Literal["parses", "invalid", "unknown_type", "unreadable", "too_large"]
-    """`invalid`: its class refuses it; `unknown_type`: this process has no class for it; `unreadable`: it is no event,
-    whatever the class; `too_large`: it has more than 1 MiB, and was not parsed."""
+    """`invalid`: its class refuses it. `unknown_type`: this process has no class for it. `unreadable`: no class could
+    read it. `too_large`: it has more than 1 MiB, and was not parsed."""
     event_class: str | None
-    """The class registered for its type; null where there is none."""
+    """The class that is registered for its type; null if there is none."""
     problems: list[ParseProblem]
-    """The first 20."""
+    """The first 20 errors."""
     problem_count: int
-    """How many there are in all."""
+    """How many errors there are."""
 
 
 class DeadLetterDetail(WholeLetter):
-    """A dead letter with everything that is known of it."""
+    """A dead letter with all details."""
 
     history: list[Change]
-    """What was done to it, oldest first."""
+    """The changes of the letter, oldest first."""
     replays: tuple[ReplayOutcome, ...]
-    """What became of its replay, once it was replayed."""
+    """The outcomes of its replay, if it was replayed."""
     parse_check: ParseCheck
-    """Would it parse today? After a class is fixed, look here before replaying."""
+    """Whether it would parse now. Look here after you fixed a class, before you replay the letter."""
 
 
 def summary_of(letter: DeadLetter, redactor: Redactor) -> DeadLetterSummary:
@@ -148,13 +148,13 @@ def summary_of(letter: DeadLetter, redactor: Redactor) -> DeadLetterSummary:
 
 
 def whole_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> WholeLetter:
-    """Everything that was written of the letter."""
+    """The letter for an export."""
     payload, metadata = (show(raw, redactor, MAX_IN_DETAIL) for raw in (letter.data, letter.metadata))
     return filled(WholeLetter, letter, dlq=dlq, **_redacted(letter, redactor, payload, metadata))
 
 
 def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> DeadLetterDetail:
-    """Everything that is known of the letter."""
+    """The letter with all details."""
     payload, metadata = (show(raw, redactor, MAX_IN_DETAIL) for raw in (letter.data, letter.metadata))
     return filled(
         DeadLetterDetail,
@@ -176,7 +176,7 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> DeadLetterDet
 
 
 def _redacted(letter: DeadLetter, redactor: Redactor, payload: Shown, metadata: Shown) -> dict[str, Any]:
-    """What redaction changes of a letter."""
+    """The fields of a letter that redaction changes."""
     secrets = Shown.known(payload, metadata)
     attempts = [
         replace(one, error=redactor.redacted(one.error, secrets, was_cut=one.is_cut)) for one in letter.attempts
@@ -190,16 +190,17 @@ def _redacted(letter: DeadLetter, redactor: Redactor, payload: Shown, metadata: 
     }
 
 
-# --- would it parse? ------------------------------------------------------------------------------------------------
+# --- parse checks ---------------------------------------------------------------------------------------------------
 
 
 def _parse_check(letter: DeadLetter, redactor: Redactor, data: Shown, metadata: Shown) -> ParseCheck:
-    """Whether the letter's event would parse, without what was hidden in its data and metadata."""
+    """Whether the letter's event would parse. Its secrets are removed from the errors."""
     if len(letter.data) + len(letter.metadata) > MAX_CHECKED:
         return ParseCheck(outcome="too_large", event_class=None, problems=[], problem_count=0)
     check = letter.check_parsing()
     secrets = data.secrets | metadata.secrets
-    # What Pydantic reads and orjson does not, such as NaN, was not searched for secrets; validators may quote them.
+    # Pydantic reads values that orjson does not, such as NaN. Such data was not searched for secrets, and an error may
+    # quote them.
     searched = all(part.payload.encoding == "json" or not part.payload.size for part in (data, metadata))
     are_known = searched or check.outcome != "invalid"
     return ParseCheck(
@@ -211,9 +212,9 @@ def _parse_check(letter: DeadLetter, redactor: Redactor, data: Shown, metadata: 
 
 
 def redacted_problem(problem: Problem, redactor: Redactor, secrets: frozenset[str] | None) -> ParseProblem:
-    """The problem, without the secrets of the event it is about; None where those are not known."""
+    """The problem with the event's secrets removed. `secrets` is None if they are not known."""
     location, hidden = problem.location, redactor.hidden_at(problem.location)
-    if hidden is not None:  # the keys below are hidden too, and a message may quote a part of the value
+    if hidden is not None:  # the keys below it are hidden too, and the message may quote a part of the value
         location = location[: hidden + 1]
     is_unclear = hidden is not None or secrets is None or location[-1:] == (ELLIPSIS,)
     message = MASK
@@ -223,11 +224,11 @@ def redacted_problem(problem: Problem, redactor: Redactor, secrets: frozenset[st
     return ParseProblem(pointer=clean(json_pointer(location), MAX_POINTER), message=message, type=clean(problem.type))
 
 
-# --- what was changed? ----------------------------------------------------------------------------------------------
+# --- differences ----------------------------------------------------------------------------------------------------
 
 
 def redacted_diff(diff: Sequence[Difference], redactor: Redactor) -> tuple[Difference, ...]:
-    """The differences. Of what is hidden, they show only whether it was changed."""
+    """The differences. For hidden values, they show only that these were changed."""
     shown: dict[str, Difference] = {}
     for one in diff:
         location = pointer_parts(one.pointer)

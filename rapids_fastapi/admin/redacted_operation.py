@@ -1,4 +1,4 @@
-"""An operation as it may be shown: its selector as it was requested, errors without what looks like a secret."""
+"""Operations made safe to show: with the selector that was requested, and without secrets in errors."""
 
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -14,15 +14,15 @@ __all__ = ["Operation", "operation_of"]
 
 
 class Operation(Answer):
-    """An operation as of one moment. Counts are letters."""
+    """An operation at one moment. Counts are numbers of letters."""
 
     id: str
     dlq: str
     kind: OperationKind
     state: OperationState
-    """`running` also before a process takes it; the last three are ends."""
+    """`running`, also before a process has taken it, or `paused`; the other states are final."""
     selector: dict[str, Any]
-    """As it was requested."""
+    """The selector that was requested."""
     scope: Scope
     rate: float | None
     max_items: int | None
@@ -30,27 +30,27 @@ class Operation(Answer):
     reason: str
     created_at: datetime
     updated_at: datetime
-    """When it last changed, or was last reported to be running."""
+    """When it last changed, or the process that runs it last confirmed that it does."""
     ended_at: datetime | None
     total: int
-    """How many were selected when it began."""
+    """How many letters were selected at its start."""
     total_exact: bool
     done: int
-    """Confirmed moves: counted in the step that moves the letter."""
+    """Letters that were moved. They are counted in the same step that moves them."""
     skipped: int
-    """Letters that were gone when their turn came."""
+    """Letters that did not exist any more, or had another state, when it came to them."""
     failed: int
-    """Letters that could not be moved; the others were."""
+    """Letters that could not be moved."""
     errors: tuple[OperationError, ...]
-    """Why they could not: the first 100. Lists leave them out."""
+    """Why letters could not be moved: the first 100 errors. Empty in lists."""
     owner: str
-    """The process that runs it, or ran it last; empty where none has."""
+    """The process that runs it, or ran it last; empty if none did."""
 
 
 def operation_of(operation: CoreOperation, dlq: str, redactor: Redactor) -> Operation:
     """The operation for an answer."""
-    # Rapids writes these errors; they quote names of the letter. Its payload, which would say what to hide in them, is
-    # not at hand, so what looks like a secret is hidden.
+    # The payloads of the letters, which would say what to hide in these errors, are not read. So everything that looks
+    # like a secret is hidden.
     errors = [replace(one, error=redactor.raw(one.error.encode(errors="replace")).decode()) for one in operation.errors]
     selector = asdict(
         operation.selector, dict_factory=lambda items: {name: value for name, value in items if value is not None}

@@ -1,6 +1,6 @@
-"""Hiding secrets in payloads, metadata and error texts.
+"""Redaction: hides secrets in payloads, metadata and errors.
 
-Only what is shown is changed; a replay sends the bytes that were stored.
+Only what is shown is changed. A replay sends the stored bytes.
 """
 
 import re
@@ -43,7 +43,7 @@ DEFAULT_REDACTED = (
     "ssn",
     "social_security_number",
 )
-"""Names of fields that are always hidden, however they are written: `api_key`, `apiKey`, `API-Key`."""
+"""Names of fields that are always hidden, in any spelling: `api_key`, `apiKey`, `API-Key`."""
 
 MASK = "[redacted]"
 
@@ -54,21 +54,21 @@ _SEPARATORS = dict.fromkeys(map(ord, " \t\r\n_-."))
 
 
 class TooDeepError(ValueError):
-    """A value is nested too deep to be walked through."""
+    """A value is nested too deep to be searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """The names to hide, and how."""
+    """The names of the fields that are hidden, and the functions that hide their values."""
 
     names: frozenset[str]
     in_bytes: re.Pattern[bytes] | None
 
     @classmethod
     def of(cls, names: Sequence[str] | None) -> "Redactor":
-        """Hides the given names besides the default ones; with None, nothing.
+        """A redactor that hides the given names and `DEFAULT_REDACTED`. With None, it hides nothing.
 
-        Raises `ValueError` or `TypeError` for names that are none.
+        Raises `ValueError` or `TypeError` for anything but a list of names.
         """
         if names is None:
             return cls(frozenset(), None)
@@ -78,20 +78,20 @@ class Redactor:
             if not isinstance(name, str) or not _plain(name):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
                 raise ValueError(f"redact must be a list of names of fields, not one with {name!r}")
         plain = frozenset(_plain(name) for name in (*DEFAULT_REDACTED, *names))
-        # A separator may stand between any two letters, since plain names have none.
+        # Between any two letters there may be a separator, since plain names have none.
         words = b"|".join(rb"[\s_.-]?".join(re.escape(letter).encode() for letter in name) for name in sorted(plain))
         value = rb"\"(?:[^\"\\]|\\.)*\"?|[^\s\",;&}\]]+"
         return cls(plain, re.compile(rb"(?i)(\b(?:" + words + rb")[\"']?\s*[:=]\s*)(?:" + value + rb")"))
 
     def value(self, value: object, secrets: set[str]) -> Any:
-        """A copy with what the names hold masked, at any depth; what was masked is added to `secrets`.
+        """A copy of a JSON value in which the values of the names are masked, at any depth.
 
-        Raises `TooDeepError`.
+        The masked values are added to `secrets`. Raises `TooDeepError`.
         """
         return self._walk(value, secrets, 0)
 
     def raw(self, data: bytes, secrets: set[str] | None = None) -> bytes:
-        """Bytes that are not JSON, with what looks like the value of one of the names masked and added to `secrets`."""
+        """Bytes that are not JSON. What looks like the value of one of the names is masked, and added to `secrets`."""
         if self.in_bytes is None:
             return data
 
@@ -104,17 +104,17 @@ class Redactor:
         return self.in_bytes.sub(masked, data)
 
     def redacted(self, text: str, secrets: Iterable[str] | None, *, was_cut: bool = False) -> str:
-        """A text without the secrets, as `text`; nothing of it where those are None: not known."""
+        """The text without the secrets, like `text`. If they are None, which means not known, only the mask."""
         if secrets is None:
             return MASK if text and self.names else text
         return self.text(text, secrets, was_cut=was_cut)
 
     def text(self, text: str, secrets: Iterable[str], shortest: int = _MIN_IN_TEXT, *, was_cut: bool = False) -> str:
-        """A text, such as an error, without the secrets of the payload it speaks of.
+        """A text, such as an error, with the secrets of a payload masked.
 
-        Secrets shorter than `shortest` characters stay: they would be found in every second word. Where there are
-        very many, looking for each would take too long, and nothing of the text is shown. A text that `was_cut` may end
-        in the beginning of one.
+        Secrets with fewer than `shortest` characters are not masked: many words contain them. If there are more than
+        100 secrets, a search for each would take too long, so that only the mask is returned. `was_cut`: the text may
+        end with the beginning of a secret, which is masked, too.
         """
         secrets = set(secrets)
         if len(secrets) > _MAX_IN_TEXT:
@@ -129,7 +129,7 @@ class Redactor:
         return _plain(name) in self.names
 
     def hidden_at(self, location: Sequence[str | int]) -> int | None:
-        """The index of the first name in a location whose value is hidden, None where nothing is."""
+        """The index of the first name in a location whose value is hidden; None if there is none."""
         names = enumerate(location)
         return next((at for at, name in names if isinstance(name, str) and self.hides(name)), None)
 
@@ -164,7 +164,7 @@ def _gather(value: object, secrets: set[str], depth: int) -> None:
 
 
 def _without_end(text: str, secrets: Iterable[str]) -> str:
-    """A text without the beginning of a secret at its end, the longest that is there."""
+    """The text, with the mask instead of the beginning of a secret at its end. The longest one counts."""
     ends = (
         length
         for secret in secrets

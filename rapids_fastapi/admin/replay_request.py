@@ -1,4 +1,4 @@
-"""A replay as it is requested: also with a patch of the data, or with other data, without revealing what is hidden."""
+"""Requests to replay a dead letter, also with patched or replaced data. Answers do not reveal hidden values."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -31,14 +31,13 @@ class ReplayRequest(Request):
     model_config: ClassVar[ConfigDict] = example(scope="handler", patch={"total": 12.5}, reason="the total was a text")
 
     scope: Scope = "handler"
-    """Who gets the event again: the handler that failed, all matching handlers of its group, or every group that reads
-    the stream."""
+    """Who gets the event again: the handler that failed, all matching handlers of its group, or all groups of the
+    stream."""
     patch: dict[str, Any] | None = None
-    """Change some of the event's own fields (permission `edit`): a JSON Merge Patch (RFC 7396). A field that it names
-    gets the value given there, null removes it, and a field that it does not name keeps its stored value, hidden or
-    not."""
+    """Change some of the event's own fields (permission `edit`), by a JSON Merge Patch (RFC 7396). A field in the patch
+    gets its value from there, or is removed by null. Other fields keep their stored values, also hidden ones."""
     data: dict[str, Any] | None = None
-    """Replace all of the event's own fields by these (permission `edit`), instead of a `patch`."""
+    """Replace all of the event's own fields (permission `edit`). Not together with `patch`."""
     reason: Reason = ""
     """Why; kept in the letter's history."""
 
@@ -67,7 +66,7 @@ async def replayed(
 
 
 def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
-    """Raises `Problem` where a hidden value is the mask: nobody means to store that."""
+    """Raises `Problem` if a hidden field has the mask as its value."""
     if _secrets(redactor, [change]) is None:
         raise _invalid([ParseProblem(pointer="", message="nested too deep", type="too_deep")], 1)
     message = "this is the mask of a hidden value: leave the field out of a patch to keep it, or write the value"
@@ -80,7 +79,7 @@ def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
 
 
 def _masks(value: object, redactor: Redactor, location: Location) -> Iterator[Location]:
-    """Where in the value a mask is in the place of a hidden one."""
+    """The locations of hidden fields that have the mask as their value."""
     if isinstance(value, dict):
         for name, member in cast("dict[str, object]", value).items():
             if member == MASK and redactor.hides(name):
@@ -93,7 +92,7 @@ def _masks(value: object, redactor: Redactor, location: Location) -> Iterator[Lo
 
 
 def _secrets(redactor: Redactor, values: Iterable[object]) -> frozenset[str] | None:
-    """What is to be hidden in the values, None where one is nested too deep to be searched."""
+    """What must be hidden in the values; None if a value is nested too deep to be searched."""
     found: set[str] = set()
     try:
         for value in values:
@@ -104,11 +103,11 @@ def _secrets(redactor: Redactor, values: Iterable[object]) -> frozenset[str] | N
 
 
 def _refusal(error: EditRefusedError, body: ReplayRequest, letter: DeadLetter, redactor: Redactor) -> Problem:
-    """What is wrong with the changed data, without the secrets of the event: validators may quote them."""
+    """The problem for changed data that is wrong, without the secrets of the event, which errors may quote."""
     try:
         kept = [] if body.patch is None else [from_json(letter.data)]
         secrets = _secrets(redactor, [body.patch, body.data, *kept, from_json(letter.metadata or b"{}")])
-    except ValueError:  # what is no JSON was not searched
+    except ValueError:  # data that is not JSON cannot be searched
         secrets = None
     errors = [redacted_problem(problem, redactor, secrets) for problem in error.problems]
     return _invalid(errors, error.problem_count)

@@ -1,4 +1,4 @@
-"""All of the admin in one router, with the routes about the whole application: audit, capabilities, health, streams."""
+"""The whole admin in one router, with the routes about the application: audit, capabilities, health, streams."""
 
 import importlib.metadata
 from typing import Literal, get_args
@@ -26,7 +26,8 @@ _OUTAGE = ("redis-unavailable", "not-running")
 rapids_admin: APIRouter = APIRouter(
     prefix="/rapids", tags=["rapids"], generate_unique_id_function=lambda route: f"rapids_{route.name}"
 )
-"""`app.include_router(rapids_admin)`: the admin under `/rapids`. Closed until it is configured; see `Rapids`."""
+"""`app.include_router(rapids_admin)` adds the admin under `/rapids`. Nobody may use it before it is configured: see
+`Rapids`."""
 
 application_routes: APIRouter = APIRouter(prefix="/api", route_class=AdminRoute, dependencies=CREDENTIALS)
 health_routes: APIRouter = APIRouter(prefix="/health", route_class=ProblemRoute)
@@ -40,7 +41,7 @@ class Streams(Answer):
 
     items: list[StreamSnapshot]
     missing: list[str]
-    """Those that do not exist yet: nothing was emitted, no router started."""
+    """Streams that do not exist yet: nothing was emitted, and no router has started."""
 
 
 @application_routes.get(
@@ -50,11 +51,11 @@ class Streams(Answer):
     responses=answers(*_ACCESS, *_OUTAGE, example=examples.STREAMS),
 )
 async def list_streams(parts: RunningDep) -> Streams:
-    """The streams of this application's emitter and routers: how long, since when, how large."""
+    """The streams of this application's emitter and routers, with their length, age and size."""
     inspector = Inspector(parts.redis)
     items: list[StreamSnapshot] = []
     missing: list[str] = []
-    for name in streams_of(parts):  # one after the other, so that a request takes one connection
+    for name in streams_of(parts):  # one after another, so that a request needs only one connection
         try:
             items.append(cleaned(await inspector.stream(name)))
         except StreamNotFoundError:
@@ -66,7 +67,7 @@ async def list_streams(parts: RunningDep) -> Streams:
 
 
 class AuditPage(Answer):
-    """What was done to the application's dead letters, operations and groups, newest first."""
+    """Changes of the application's dead letters, operations and groups, newest first."""
 
     items: tuple[LoggedChange, ...]
     next_cursor: str | None
@@ -82,11 +83,11 @@ class AuditPage(Answer):
 async def list_audit(
     request: Request, response: Response, parts: RunningDep, cursor: CursorQuery = None, limit: LimitQuery = 50
 ) -> AuditPage:
-    """What was done to dead letters, operations and groups of this application, newest first.
+    """Changes of dead letters, operations and groups of this application, newest first.
 
-    About 10,000 entries are kept of each dead-letter queue and stream, until 90 days after the last one. Those of one
-    Redis server are in order; of several, as far as their clocks agree. `Link: rel="next"` and `next_cursor` lead to
-    the next page.
+    About 10,000 entries are kept for each dead-letter queue and stream, until 90 days after the last one. On one Redis
+    server, they are in the order of time. On several, the order is as good as their clocks agree. `Link: rel="next"`
+    and `next_cursor` lead to the next page.
     """
     streams = {*parts.queues, *streams_of(parts)}
     with understood():
@@ -156,14 +157,14 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
 
 
 class Health(Answer):
-    """Health for load balancers and orchestrators: one word, no details, no authentication."""
+    """Health for load balancers and orchestrators: one word, without details and authentication."""
 
     status: Literal["ok"] = "ok"
 
 
 @health_routes.get("/live", summary="Whether the process answers", responses=answers(example=examples.HEALTH))
 async def live() -> Health:
-    """The process answers. This does not depend on Redis: a restart of the process would not fix Redis."""
+    """The process answers. This does not depend on Redis, since a restart of the process does not repair Redis."""
     return Health()
 
 
@@ -173,7 +174,7 @@ async def live() -> Health:
     responses=answers("not-ready", "not-running", example=examples.HEALTH),
 )
 async def ready(parts: RunningDep) -> Health:
-    """Redis answers and every router gets its work done; if not, 503, and the log says why."""
+    """Redis answers, and every router is healthy. If not: 503, and the log says why."""
     if not await parts.is_ready():
         raise Problem("not-ready", "A router does not get its work done, or Redis is unavailable; the log says which.")
     return Health()
