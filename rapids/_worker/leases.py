@@ -142,12 +142,9 @@ class Leases:
                     extra={**self._context.log, "standstill_seconds": late},
                 )
             for source in self._context.sources:
-                await self._renew(source)
-
-    async def _renew(self, source: Source) -> None:
-        ids = self._inflight.ids(source)
-        for first in range(0, len(ids), CHUNK):
-            await self._renew_chunk(source, ids[first : first + CHUNK])
+                ids = self._inflight.ids(source)
+                for first in range(0, len(ids), CHUNK):
+                    await self._renew_chunk(source, ids[first : first + CHUNK])
 
     async def _renew_chunk(self, source: Source, ids: Sequence[bytes]) -> None:
         asked_at = time.monotonic()

@@ -151,9 +151,6 @@ class Gaps:
         self._is_small = sample.length <= SMALL
         if (self._is_small and (share > 0 or self._was_cut)) or (share >= RISK and self._was_cut):
             self.next_at = -math.inf
-        self._warn(sample, before, share)
-
-    def _warn(self, sample: Sample, before: Sample | None, share: float) -> None:
         if share < FAR:
             self._is_near = False
         elif share >= NEAR and not self._is_near and before is not None and is_being_cut(sample, before):

@@ -63,9 +63,17 @@ class Reader:
 
     async def run(self) -> None:
         """Read until stopped."""
-        outages, reads = self._context.outages, 0
+        outages, may_read, intake, reads = self._context.outages, self._gate.may_read, self._intake, 0
         while not self._stopping.is_set():
-            await self._may_read()
+            if not (may_read.is_set() and intake.has_room):
+                self.is_waiting = True
+                try:
+                    while not (may_read.is_set() and intake.has_room):  # the first may end while the second is awaited
+                        await may_read.wait()
+                        await intake.room()
+                finally:
+                    self.is_waiting = False
+                self._turned_at = time.monotonic()
             if self._stopping.is_set():
                 return
             if time.monotonic() >= self._gate.active_until and not await self._exclusivity.confirm():
@@ -78,19 +86,6 @@ class Reader:
             reads += 1
             if reads % self._settings.claim_interval == 0:
                 self._context.next_look.now()
-
-    async def _may_read(self) -> None:
-        may_read, intake = self._gate.may_read, self._intake
-        if may_read.is_set() and intake.has_room:
-            return
-        self.is_waiting = True
-        try:
-            while not (may_read.is_set() and intake.has_room):  # the first may be false again when the second is true
-                await may_read.wait()
-                await intake.room()
-        finally:
-            self.is_waiting = False
-        self._turned_at = time.monotonic()
 
     async def _turn(self) -> None:
         if not self._connection.is_connected:

@@ -139,7 +139,17 @@ class Settler:
         taken = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_FLUSH))]
         self._under_way, failed = len(taken), list(taken)
         try:
-            acked = await self._acknowledge()
+            acked = True
+            if batch := self._acks.take():
+                commands = [command for source, ids in batch.items() for command in acknowledgement(source, ids)]
+                try:
+                    replies = await self._context.commands.send(commands)
+                except (RedisError, OSError) as error:
+                    acked = False
+                    self._acks.failed(batch, error)
+                else:
+                    acked = not any(isinstance(reply, Exception) for reply in replies)
+                    self._acks.answered(batch, replies)
             failed = await self._settle(taken)
         finally:  # if interrupted, none of them is known to be written
             self._queue.extendleft(reversed(failed))
@@ -147,18 +157,6 @@ class Settler:
         if taken and not failed:
             self._context.outages.worked("settling")
         return acked and not failed
-
-    async def _acknowledge(self) -> bool:
-        if not (batch := self._acks.take()):
-            return True
-        commands = [command for source, ids in batch.items() for command in acknowledgement(source, ids)]
-        try:
-            replies = await self._context.commands.send(commands)
-        except (RedisError, OSError) as error:
-            self._acks.failed(batch, error)
-            return False
-        self._acks.answered(batch, replies)
-        return not any(isinstance(reply, Exception) for reply in replies)
 
     async def _settle(self, batch: Sequence[Settled]) -> list[Settled]:
         if not batch:

@@ -133,7 +133,20 @@ class Worker:
         try:
             await self._open()
             raise_if_cancelled()
-            self._start_tasks()
+            tasks: dict[str, Callable[[], Awaitable[None]]] = {
+                "loop monitor": self._loop_monitor.run,
+                "settler": self._settler.run,
+                "leases": self._leases.run,
+                "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
+                **{name: executor.run for name, executor in self._executors.items()},
+                **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
+                **({"trimmer": self._trimmer.run} if self._settings.trim else {}),
+                **({} if self._dlq_capacity is None else {"dlq capacity": self._dlq_capacity.run}),
+                "reclaimer": self._reclaimer.run,
+                "reader": self._reader.run,
+            }
+            for name, body in tasks.items():
+                self._supervisor.start(name, body)
             self.started.set()
             logger.info("started", extra=self._context)
             await self._stop.asked.wait()
@@ -182,22 +195,19 @@ class Worker:
                 counts=self._counts,
             )
             self._make_parts(self._worker_context)
-            await self._find_place()
+            for source in self._sources:
+                if await groups.misses_parked(self._commands, source):
+                    await groups.recreate(self._commands, source, "0-0", given_out=False)
+                state = await streams.group_state(self._commands, source)
+                self._inflight.last_read[source] = state.last_delivered_id
+            await self._pause_state.look()
+            if not self._settings.exclusive:  # otherwise the active consumer takes all pending entries
+                await self._reclaimer.recall()
         except (RedisError, OSError) as error:
             if is_outage(error):
                 why = reason(error)
                 raise RedisUnavailableError(f"cannot start: Redis is unavailable: {why}") from error
             raise
-
-    async def _find_place(self) -> None:
-        for source in self._sources:
-            if await groups.misses_parked(self._commands, source):
-                await groups.recreate(self._commands, source, "0-0", given_out=False)
-            state = await streams.group_state(self._commands, source)
-            self._inflight.last_read[source] = state.last_delivered_id
-        await self._pause_state.look()
-        if not self._settings.exclusive:  # otherwise the active consumer takes all pending entries
-            await self._reclaimer.recall()
 
     def _make_parts(self, context: WorkerContext) -> None:
         """Each part gets the parts that it uses. All of them are created before it."""
@@ -253,22 +263,6 @@ class Worker:
             exclusivity=exclusivity,
             pause_state=self._pause_state,
         )
-
-    def _start_tasks(self) -> None:
-        tasks: dict[str, Callable[[], Awaitable[None]]] = {
-            "loop monitor": self._loop_monitor.run,
-            "settler": self._settler.run,
-            "leases": self._leases.run,
-            "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
-            **{name: executor.run for name, executor in self._executors.items()},
-            **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
-            **({"trimmer": self._trimmer.run} if self._settings.trim else {}),
-            **({} if self._dlq_capacity is None else {"dlq capacity": self._dlq_capacity.run}),
-            "reclaimer": self._reclaimer.run,
-            "reader": self._reader.run,
-        }
-        for name, body in tasks.items():
-            self._supervisor.start(name, body)
 
     async def _close(self) -> None:
         """The order matters: a step may still need the tasks that later steps end."""
