@@ -15,13 +15,13 @@ from rapids._wire.entry_format import EVENT_FIELDS
 
 __all__ = ["Appender"]
 
-LARGEST_WRITE = 1_000
+MAX_WRITE = 1_000
 """The most entries in one write; a single emit is never split."""
 
-LARGEST_WRITE_BYTES = 4_000_000
+MAX_WRITE_BYTES = 4_000_000
 """The number of bytes in one write after which no further emit joins it."""
 
-LONGEST_QUEUE = 10_000
+MAX_QUEUE = 10_000
 """The most entries that wait for their write. Further callers wait before their events are encoded and stored here."""
 
 
@@ -75,7 +75,7 @@ class Appender:
     @property
     def is_full(self) -> bool:
         """Whether so many entries wait that the caller must await `room` before it appends."""
-        return self._queued >= LONGEST_QUEUE or bool(self._waiting_for_room)
+        return self._queued >= MAX_QUEUE or bool(self._waiting_for_room)
 
     async def room(self) -> None:
         """Wait for a turn to append. Turns come in the order of the calls."""
@@ -96,7 +96,7 @@ class Appender:
             await asyncio.wait([writer])
 
     def _tell_room(self) -> None:
-        if self._waiting_for_room and self._queued < LONGEST_QUEUE and not self._waiting_for_room[0].done():
+        if self._waiting_for_room and self._queued < MAX_QUEUE and not self._waiting_for_room[0].done():
             self._waiting_for_room[0].set_result(None)
 
     async def _write_all(self) -> None:
@@ -138,9 +138,9 @@ class Appender:
         """The emits of the next write: the earliest, as many as fit. Cancelled ones are left out."""
         taken: list[Emit] = []
         entries = size = 0
-        while self._queue and entries < LARGEST_WRITE and size < LARGEST_WRITE_BYTES:
+        while self._queue and entries < MAX_WRITE and size < MAX_WRITE_BYTES:
             emit = self._queue[0]
-            if taken and entries + len(emit.outgoing) > LARGEST_WRITE:
+            if taken and entries + len(emit.outgoing) > MAX_WRITE:
                 break
             self._queue.popleft()
             self._queued -= len(emit.outgoing)

@@ -33,7 +33,7 @@ __all__ = [
     "Write",
 ]
 
-LONGEST_DELAY = 30.0
+MAX_DELAY = 30.0
 REPLICATION_TIMEOUT_MS = 1_000
 
 CLOCK_LEAP = 5.0
@@ -210,7 +210,7 @@ class Write:
                 return
             if self._confirmed:
                 self._settle(None, finished_only=True)
-            await asyncio.sleep(exponential(max_delay=LONGEST_DELAY)(self._attempts - 1) * self._settings.retry_delay)
+            await asyncio.sleep(exponential(max_delay=MAX_DELAY)(self._attempts - 1) * self._settings.retry_delay)
 
     def abandon(self, error: Exception) -> None:
         """End the write with an error for all waiting callers: it is unknown whether sent entries are stored."""

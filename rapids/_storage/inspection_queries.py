@@ -216,11 +216,11 @@ async def _run(commands: Commands, script: str, keys: tuple[str, ...], arguments
     return checked((await run(commands, scripts.load(script), [(keys, arguments)]))[0])
 
 
-MOST_GROUPS = 50
-MOST_ENTRIES = 1_000
+MAX_GROUPS = 50
+MAX_ENTRIES = 1_000
 """How many entries one script reads."""
-MOST_BYTES = 4_000_000
-MOST_SENT_BACK = 1_000_000
+MAX_BYTES = 4_000_000
+MAX_SENT_BACK = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +262,9 @@ async def look(
     options = scripts.options(
         start=start,
         oldest=oldest,
-        most=min(most, MOST_ENTRIES),
-        most_bytes=MOST_BYTES,
-        most_sent=MOST_SENT_BACK,
+        most=min(most, MAX_ENTRIES),
+        most_bytes=MAX_BYTES,
+        most_sent=MAX_SENT_BACK,
         names=[(name.decode(), longest) for name, longest in names.items()],
         entries=entry_ids,
     )
@@ -286,7 +286,7 @@ async def group_traces(
     """
     of_any = Source(stream, "")
     options = scripts.options(
-        most=MOST_GROUPS,
+        most=MAX_GROUPS,
         entries=entry_ids,
         ledger=of_any.ledger,
         due=of_any.due,

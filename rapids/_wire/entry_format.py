@@ -18,7 +18,7 @@ from rapids.exceptions import DeserializationError
 
 __all__ = [
     "EVENT_FIELDS",
-    "MOST_FAULTS",
+    "MAX_FAULTS",
     "Fields",
     "Replay",
     "StoredEvent",
@@ -52,7 +52,7 @@ EVENT_FIELDS = (
 MESSAGE_LIMIT = 4_096
 """The longest message of a `DeserializationError`, in characters."""
 
-MOST_FAULTS = 10_000
+MAX_FAULTS = 10_000
 """How many problems of one entry are examined. A payload of megabytes can have a million, which would take seconds."""
 
 INJECTED = ("_schema_version", "_timestamp")
@@ -318,8 +318,8 @@ def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> Base
 
 
 def faults_in(error: ValidationError) -> list[Any]:
-    """The problems, without those of fields added for migrations. If they exceed `MOST_FAULTS`, only their number."""
-    if (count := error.error_count()) > MOST_FAULTS:
+    """The problems, without those of fields added for migrations. If they exceed `MAX_FAULTS`, only their number."""
+    if (count := error.error_count()) > MAX_FAULTS:
         return [{"loc": (), "type": "too_many_errors", "msg": f"{count} validation errors, too many to list"}]
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     return [fault for fault in faults if fault["type"] != "extra_forbidden" or fault["loc"][0] not in INJECTED]

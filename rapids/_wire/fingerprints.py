@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rapids._wire.entry_format import Fields, pairs
 
-__all__ = ["LONGEST_PART", "Fingerprint", "fingerprint_name", "netstrings", "unpack_netstrings"]
+__all__ = ["MAX_PART", "Fingerprint", "fingerprint_name", "netstrings", "unpack_netstrings"]
 
-LONGEST_PART = 200
+MAX_PART = 200
 """How many bytes of each part count."""
 
 _PARTS = (b"original_group", b"handler", b"event_type", b"reason", b"error_type", b"position")
@@ -38,7 +38,7 @@ class Fingerprint:
         if len(parts) != len(_PARTS):
             parts = _NOTHING
         names = cls.__match_args__[: len(_PARTS)]
-        cut = frozenset(name for name, part in zip(names, parts, strict=True) if len(part) >= LONGEST_PART)
+        cut = frozenset(name for name, part in zip(names, parts, strict=True) if len(part) >= MAX_PART)
         return cls(*(part.decode(errors="replace") for part in parts), cut=cut)
 
 
@@ -47,7 +47,7 @@ def fingerprint_name(letter: Fields) -> str:
     values: dict[bytes, bytes] = {}
     for name, value in pairs(letter):
         values.setdefault(name, value)
-    described = netstrings([values.get(name, b"")[:LONGEST_PART] for name in _PARTS])
+    described = netstrings([values.get(name, b"")[:MAX_PART] for name in _PARTS])
     return hashlib.sha1(described, usedforsecurity=False).hexdigest()[:16]
 
 

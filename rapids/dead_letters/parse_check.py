@@ -7,16 +7,16 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from rapids._wire.entry_format import MOST_FAULTS, Fields, StoredEvent, describe, faults_in, validated
+from rapids._wire.entry_format import MAX_FAULTS, Fields, StoredEvent, describe, faults_in, validated
 from rapids._wire.letter_format import original_fields
 from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError, ParseProblem
 
 __all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "problems_in"]
 
-MOST_PROBLEMS = 20
-LONGEST_MESSAGE = 500
-LONGEST_NAME = 100
+MAX_PROBLEMS = 20
+MAX_MESSAGE = 500
+MAX_NAME = 100
 DEEPEST_LOCATION = 32
 
 ELLIPSIS = "…"
@@ -91,7 +91,7 @@ def _refused(outcome: ParseOutcome, event_class: str | None, error: Exception) -
 
 
 def problems_in(
-    error: Exception, *, most: int = MOST_PROBLEMS, place: Callable[[Any], Location] = lambda fault: fault["loc"]
+    error: Exception, *, most: int = MAX_PROBLEMS, place: Callable[[Any], Location] = lambda fault: fault["loc"]
 ) -> tuple[tuple[ParseProblem, ...], int]:
     """The first `most` things an error says are wrong, and how many there are in all.
 
@@ -105,26 +105,26 @@ def problems_in(
     except Exception:  # a user's error may have a __str__ that raises
         return (_whole(error),), count
     problems = tuple(_problem(fault, place(fault)) for fault in faults[:most])
-    return problems, count if count > MOST_FAULTS else len(faults)
+    return problems, count if count > MAX_FAULTS else len(faults)
 
 
 def _problem(fault: Any, location: Location) -> ParseProblem:
-    return ParseProblem(_location(location), _message(fault["msg"]), _cut(fault["type"], LONGEST_NAME))
+    return ParseProblem(_location(location), _message(fault["msg"]), _cut(fault["type"], MAX_NAME))
 
 
 def _whole(error: Exception) -> ParseProblem:
     kind = type(error).__name__
     text = error.message if isinstance(error, DeserializationError) else describe(error).removeprefix(f"{kind}: ")
-    return ParseProblem((), _message(text), _cut(kind, LONGEST_NAME))
+    return ParseProblem((), _message(text), _cut(kind, MAX_NAME))
 
 
 def _message(text: str) -> str:
     """The text, cut, and without what Pydantic quotes where a validator lets another model's error through."""
-    return _quoted_input.sub(f"input_value={ELLIPSIS}", _cut(text, LONGEST_MESSAGE))
+    return _quoted_input.sub(f"input_value={ELLIPSIS}", _cut(text, MAX_MESSAGE))
 
 
 def _location(path: Location) -> Location:
-    parts = tuple(_cut(part, LONGEST_NAME) if isinstance(part, str) else part for part in path[:DEEPEST_LOCATION])
+    parts = tuple(_cut(part, MAX_NAME) if isinstance(part, str) else part for part in path[:DEEPEST_LOCATION])
     return (*parts, ELLIPSIS) if len(path) > DEEPEST_LOCATION else parts
 
 

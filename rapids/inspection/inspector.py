@@ -20,7 +20,7 @@ from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import snapshots
 from rapids.inspection.causation_tree import CausationTree, LettersFound
 from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
-from rapids.inspection.trace import LARGEST_WINDOW, WINDOW, Tracer
+from rapids.inspection.trace import MAX_WINDOW, WINDOW, Tracer
 
 __all__ = [
     "EntryPlace",
@@ -92,8 +92,8 @@ def name_after(listing: Listing, cursor: str | None) -> bytes:
 GROUPS, CONSUMERS = Listing("groups"), Listing("consumers")
 PENDING, PARKED_ENTRIES = Listing("pending"), Listing("parked")
 
-LARGEST_PAGE = 500
-LONGEST_ID = 1_000
+MAX_PAGE = 500
+MAX_ID = 1_000
 
 
 class Inspector:
@@ -273,21 +273,21 @@ def _sources(stream: str, group: str, *, replays: bool) -> tuple[Source, Source]
 
 
 def _limit(limit: int) -> int:
-    if at_least("limit", limit, 1) > LARGEST_PAGE:
-        raise ValueError(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
+    if at_least("limit", limit, 1) > MAX_PAGE:
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
     return limit
 
 
 def _wanted(correlation_id: str) -> str:
     """A correlation id to search for. It may be any text, since events of other programs may have any."""
-    if not note("correlation_id", correlation_id, LONGEST_ID):
-        raise ValueError(f"correlation_id must be a string of 1 to {LONGEST_ID} characters, not {correlation_id!r}")
+    if not note("correlation_id", correlation_id, MAX_ID):
+        raise ValueError(f"correlation_id must be a string of 1 to {MAX_ID} characters, not {correlation_id!r}")
     return correlation_id
 
 
 def _window(window: int) -> int:
-    if at_least("window", window, 1) > LARGEST_WINDOW:
-        raise ValueError(f"window must be a whole number from 1 to {LARGEST_WINDOW}, not {window!r}")
+    if at_least("window", window, 1) > MAX_WINDOW:
+        raise ValueError(f"window must be a whole number from 1 to {MAX_WINDOW}, not {window!r}")
     return window
 
 

@@ -32,7 +32,7 @@ from rapids.inspection.causation_tree import (
     replay_of,
 )
 
-__all__ = ["LARGEST_WINDOW", "WINDOW", "Search", "Tracer", "cursor_of", "places_in"]
+__all__ = ["MAX_WINDOW", "WINDOW", "Search", "Tracer", "cursor_of", "places_in"]
 
 EVENTS = Listing("events")
 
@@ -110,11 +110,11 @@ def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
 
 
 WINDOW = 10_000
-LARGEST_WINDOW = 100_000
+MAX_WINDOW = 100_000
 SECONDS = 2.0
 """How long a search may take."""
-MOST_EVENTS = 1_000
-MOST_LETTERS = 200
+MAX_EVENTS = 1_000
+MAX_LETTERS = 200
 STEP = 100
 """For how many entries one script reads the states in groups."""
 
@@ -225,9 +225,9 @@ class Tracer:
             return "entries"
         if asyncio.get_running_loop().time() > deadline:
             return "seconds"
-        if _found(searches, "events", "replays") >= MOST_EVENTS:
+        if _found(searches, "events", "replays") >= MAX_EVENTS:
             return "events"
-        return "letters" if _found(searches, "letters", "archive") >= MOST_LETTERS else None
+        return "letters" if _found(searches, "letters", "archive") >= MAX_LETTERS else None
 
     async def _step(self, search: Search, most: int, searches: Sequence[Search]) -> int:
         """Do one more step. Returns how many entries were read."""
@@ -242,7 +242,7 @@ class Tracer:
             start=search.start,
             oldest=search.oldest,
             most=most,
-            entry_ids=entry_ids[:MOST_EVENTS],
+            entry_ids=entry_ids[:MAX_EVENTS],
         )
         if of_letters:  # another stream may have entries with the same ids
             ours = self.correlation_id.encode()
@@ -257,7 +257,7 @@ class Tracer:
                 read[search.owner, letter_.id] = letter_, one
         traced: list[TracedLetter] = []
         for (dlq, _), (letter_, one) in sorted(read.items(), key=lambda item: numbers(item[0][1]) or (0, 0)):
-            if outcomes and len(traced) < MOST_LETTERS:
+            if outcomes and len(traced) < MAX_LETTERS:
                 letter_ = await with_replays(self.redis, dlq, letter_)
             elif outcomes:
                 self.limits.add("letters")

@@ -134,7 +134,7 @@ async def test_emits_that_are_retried_do_not_delay_others(proxy: Proxy, emitter:
 async def test_a_slow_server_makes_callers_wait_before_their_events_are_queued(
     proxy: Proxy, emitter: EventEmitter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids._emit.group_commit.LONGEST_QUEUE", 10)
+    monkeypatch.setattr("rapids._emit.group_commit.MAX_QUEUE", 10)
     first = await held_up(proxy, emitter)
     rest = emit(emitter, *range(1, 100))
     await asyncio.sleep(0)
@@ -148,7 +148,7 @@ async def test_a_slow_server_makes_callers_wait_before_their_events_are_queued(
 async def test_large_payloads_do_not_gather_in_one_packet(
     proxy: Proxy, emitter: EventEmitter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapids._emit.group_commit.LARGEST_WRITE_BYTES", 50_000)
+    monkeypatch.setattr("rapids._emit.group_commit.MAX_WRITE_BYTES", 50_000)
     first = await held_up(proxy, emitter)
     rest = emit(emitter, *range(1, 21), text="x" * 20_000)
     await asyncio.sleep(0)
