@@ -55,7 +55,7 @@ class Acks:
 
     @property
     def is_idle(self) -> bool:
-        """Whether none waits and none is under way."""
+        """Whether none waits to be sent or confirmed."""
         return self._since is None and not self._under_way
 
     @property

@@ -169,8 +169,8 @@ class Executor:
     async def _may_begin(self, held: HeldEntry) -> bool:
         """Whether an entry begins, once that is known. If it does not, it is released, unless another consumer has it.
 
-        Redis is asked whether the entry is still this consumer's where that is not certain: a process that was stopped
-        and continued must not run what others have taken over.
+        Redis is asked if it is not certain that this consumer still has the entry: a process that was suspended must
+        not run what others have taken over.
         """
         gate, is_confirmed = self._gate, False
         while (answer := gate.ask(held, is_confirmed=is_confirmed, is_alone=self._runs_alone)) is Answer.WAIT:
