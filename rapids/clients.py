@@ -91,8 +91,13 @@ async def open_client(url: str) -> AsyncGenerator[RedisClient]:
         async with open_embedded(url) as server, _closing(_from_url(server.url)) as client:
             yield client
     elif scheme.startswith(_SENTINEL):
-        async with _sentinel(url) as client:
-            yield client
+        sentinel, client = _sentinel_clients(*_sentinel_parts("url", url))
+        try:
+            async with _closing(client):
+                yield client
+        finally:
+            for node in sentinel.sentinels:
+                await node.aclose()
     else:
         is_cluster = scheme.startswith(_CLUSTER)
         async with _closing(_cluster(*_cluster_parts("url", url)) if is_cluster else _from_url(url)) as client:
@@ -158,17 +163,6 @@ def _cluster(nodes: Sequence[tuple[str, int]], options: Mapping[str, Any]) -> Re
     # A slot without a node does not matter to a client whose keys are in other slots.
     own: dict[str, Any] = {**_options(), "require_full_coverage": False}
     return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes], **own | {**options})
-
-
-@asynccontextmanager
-async def _sentinel(url: str) -> AsyncGenerator[Redis]:
-    sentinel, client = _sentinel_clients(*_sentinel_parts("url", url))
-    try:
-        async with _closing(client):
-            yield client
-    finally:
-        for node in sentinel.sentinels:
-            await node.aclose()
 
 
 def _sentinel_clients(
