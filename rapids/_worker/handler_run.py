@@ -101,7 +101,9 @@ class HandlerRunner:
                 isinstance(error, asyncio.CancelledError) and self._stop.asked.is_set()
             ):  # it ends with the router or its event loop: whatever the handler made of that, it did not fail
                 raise asyncio.CancelledError
-            failure = self._failure_of(error, handler, under_way)
+            failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
+            failed = Attempt.of(failure, delivery=under_way.deliveries, attempt=attempt, consumer=under_way.consumer)
+            self._failed = self._failed.then(AttemptLog.of(failed))
             listed = handler.retryable_exceptions
             if isinstance(error, NonRetryableError) or (listed and not isinstance(error, (*listed, RetryAfter))):
                 outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed)
@@ -178,18 +180,6 @@ class HandlerRunner:
             expired.__cause__ = error  # its traceback shows where the handler was
             return expired
         return error  # no other error may end the executor's task
-
-    def _failure_of(self, error: BaseException, handler: Handler, under_way: UnderWay) -> Failure:
-        """What to store of an attempt's error. Also adds the attempt to the failed attempts."""
-        failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
-        attempt = Attempt.of(
-            failure,
-            delivery=under_way.deliveries,
-            attempt=under_way.attempt,
-            consumer=under_way.consumer,
-        )
-        self._failed = self._failed.then(AttemptLog.of(attempt))
-        return failure
 
     def _outcome_of_failure(
         self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError, failure: Failure
