@@ -46,9 +46,7 @@ HELPERS = {"rapids": 12.8, "rapids_fastapi": 12}
 PASSED = {"delivery": 18, "emit": 8, "bulk_replay": 15}
 """How many modules may run while one entry is delivered, one event emitted, three letters replayed."""
 
-NOT_YET = {
-    "rapids": 12.8,
-}
+NOT_YET: Mapping[str, float] = {}
 """Limits that are not reached: what was counted last. Lower a number when it falls, remove it when it is the limit."""
 
 
