@@ -51,7 +51,9 @@ def check_url(option: str, url: str) -> str:
         open_embedded(url)  # makes the object and starts nothing; refuses a malformed address
     elif scheme.startswith(_SENTINEL):
         address = _sentinel_parts(option, url)
-        _checked(option, url, lambda: _connections_of(*_sentinel_clients(*address)))  # they do not connect yet
+        sentinel, client = _checked(option, url, lambda: _sentinel_clients(*address))
+        for one in (*sentinel.sentinels, client):  # a wrong option shows when a connection is made, not connected yet
+            _checked(option, url, one.connection_pool.make_connection)
     elif scheme.startswith(_CLUSTER):
         nodes, options = _cluster_parts(option, url)
         _checked(option, url, lambda: _cluster(nodes, options))
@@ -177,11 +179,6 @@ def _sentinel_clients(
         sentinel_options = {name: value for name, value in own.items() if name.startswith("ssl")} | sentinel_options
     sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_options)
     return sentinel, sentinel.master_for(service, **own)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _connections_of(sentinel: Sentinel, client: Redis) -> list[object]:
-    """One unconnected connection of each client: making it shows what is wrong with an option."""
-    return [one.connection_pool.make_connection() for one in (*sentinel.sentinels, client)]
 
 
 def _sentinel_parts(option: str, url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:

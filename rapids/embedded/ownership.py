@@ -1,9 +1,9 @@
 """Locks that record which processes use an embedded server. The kernel releases them when a process ends.
 
-All functions here block. A server has a folder, whose name identifies the server. Each user holds a shared lock on that
-folder. The process that gets the exclusive lock removes the folder, since nobody uses the server then: it is the last
-user; if users were killed, the supervisor; if that was killed too, the next start. The supervisor and the server lock
-the data directory: the process that gets this lock starts a server.
+All functions here block. Each user of a server holds a shared lock on its folder, whose name identifies the server. The
+process that gets the exclusive lock removes the folder: it is the last user; if users were killed, the supervisor; if
+that was killed too, the next start. The supervisor and the server lock the data directory: the process that gets this
+lock starts a server.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import threading
 import time
 from multiprocessing import parent_process
 from pathlib import Path
+from typing import IO
 
 from rapids.embedded import supervisor
 from rapids.embedded.supervisor import PROCESS_IDS, ask, is_at, remove, try_lock
@@ -38,9 +39,8 @@ def name_and_parent(directory: Path | None, *, shared_by_workers: bool) -> tuple
         seen = directory.stat()
         return f"data-{seen.st_dev:x}-{seen.st_ino:x}", None
     process = parent_process()
-    parent = None if process is None else process.pid
-    if process is None and "gunicorn.arbiter" in sys.modules:  # it forks its workers without multiprocessing
-        parent = os.getppid()
+    is_forked = process is None and "gunicorn.arbiter" in sys.modules  # it forks its workers without multiprocessing
+    parent = process.pid if process is not None else os.getppid() if is_forked else None
     if parent is None or not shared_by_workers:
         return f"own-{os.urandom(8).hex()}", None
     with contextlib.suppress(OSError):  # two containers that share a temporary folder may have equal process ids
@@ -81,8 +81,7 @@ class Use:
 
     def __init__(self, directory: Path | None, *, shared_by_workers: bool) -> None:
         self.folder: Path = Path()
-        self.pid: int = 0
-        self.supervisor_pid: int = 0
+        self.pid = self.supervisor_pid = 0
         self._directory = None if directory is None else directory.absolute()
         self._shared_by_workers = shared_by_workers
         self._lock: int | None = None
@@ -93,8 +92,7 @@ class Use:
         # A forked process is no user unless it becomes one, so it must not keep the server running.
         os.register_at_fork(after_in_child=self._forget)
         deadline = time.monotonic() + start_timeout
-        with tempfile.TemporaryFile() as file:
-            log = file.fileno()
+        with tempfile.TemporaryFile() as log:
             try:
                 name, parent = name_and_parent(self._directory, shared_by_workers=self._shared_by_workers)
                 while not self._attempt(name, parent, binary, log):
@@ -106,7 +104,7 @@ class Use:
                 self.release()
                 if not isinstance(error, OSError | EmbeddedServerError):
                     raise
-                said = os.pread(log, 1_000_000, 0)[-4_000:].decode("utf-8", "replace").strip() or "(nothing)"
+                said = os.pread(log.fileno(), 1_000_000, 0)[-4_000:].decode("utf-8", "replace").strip() or "(nothing)"
                 raise EmbeddedServerError(f"The embedded server could not be started: {error}; log:\n{said}") from error
 
     def release(self) -> None:
@@ -128,7 +126,7 @@ class Use:
             reaper.start()
             reaper.join(15.0 if ended else 0)  # longer than it waits for a server that hangs
 
-    def _attempt(self, name: str, parent: int | None, binary: Path, log: int) -> bool:
+    def _attempt(self, name: str, parent: int | None, binary: Path, log: IO[bytes]) -> bool:
         """Join the server, or start it first. Returns whether it answers."""
         if self._supervisor is not None:
             if (code := self._supervisor.poll()) is not None:
@@ -149,16 +147,16 @@ class Use:
             return ask(self.folder, b"PING\r\n").startswith(b"+PONG")
         return False
 
-    def _start_supervisor(self, parent: int | None, binary: Path, data_lock: int, log: int) -> None:
+    def _start_supervisor(self, parent: int | None, binary: Path, data_lock: int, log: IO[bytes]) -> None:
         (self.folder / PROCESS_IDS).unlink(missing_ok=True)
         for left in self.folder.parent.iterdir():
             if (lock := take_lock(left)) is not None:
                 remove(left)
                 os.close(lock)
-        orders = {"binary": str(binary), "folder": str(self.folder), "data_lock": data_lock, "parent": parent}
-        orders["directory"] = None if self._directory is None else str(self._directory)
+        orders = {"binary": binary, "folder": self.folder, "directory": self._directory}
+        orders |= {"data_lock": data_lock, "parent": parent}
         self._supervisor = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-S", supervisor.__file__, json.dumps(orders)],
+            [sys.executable, "-I", "-S", supervisor.__file__, json.dumps(orders, default=str)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -120,8 +120,7 @@ def is_embedded_url(url: str) -> bool:
 def open_embedded(url: str, *, start_timeout: float = 30.0) -> EmbeddedServer:
     """The server for `embedded:`, shared by the workers of one parent process, or for `embedded:path/to/dir`.
 
-    The path is used as it is written; a relative path starts at the working directory. Raises `ValueError` for other
-    addresses.
+    The path is used as written; a relative path starts at the working directory. Raises `ValueError` for others.
     """
     path = url.partition(":")[2]
     path = path[2:] if path.startswith("///") else path  # as in unix:///path
