@@ -1,11 +1,12 @@
 """Writing settlements: one script call for each entry, many calls in one round trip."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rapids._storage import scripts
-from rapids._storage.client.connections import Commands, Reply, run
+from rapids._storage.client.connections import Command, Commands, Reply, run
 from rapids._storage.keys import Source, letter_index
 
 __all__ = ["Letter", "SettleCall", "Verb", "settle"]
@@ -45,22 +46,23 @@ async def settle(
 ) -> list[Reply]:
     """Settle entries with the script. Returns what was done for each, or its error. Raises `RedisError` if no answer
     came."""
-    requests = [(_keys(one, dlq), _arguments(one, consumer, dlq_maxlen)) for one in calls]
+    requests = list[tuple[Sequence[str], Command]]()
+    for one in calls:
+        source = one.source
+        letter_keys = (source.ledger, source.ledger) if dlq is None else (dlq, letter_index(dlq))
+        options = {
+            "group": source.group,
+            "consumer": consumer,
+            "id": one.entry_id.decode(),
+            "verb": one.verb,
+            "is_replay": source.is_replay,
+            "delay": one.delay_ms,
+            "deliveries": one.deliveries,
+            "delivery": one.delivery,
+            "maxlen": dlq_maxlen or 0,
+            "letters": [(letter.handler, len(letter.fields)) for letter in one.letters],
+        }
+        fields = [part for letter in one.letters for part in letter.fields]
+        keys = (source.stream, source.ledger, source.due, source.parked, *letter_keys)
+        requests.append((keys, (json.dumps(options), one.ledger, one.taken_with, one.why, *fields)))
     return await run(commands, scripts.load("settle"), requests)
-
-
-def _keys(one: SettleCall, dlq: str | None) -> tuple[str, ...]:
-    source = one.source
-    letters = (source.ledger, source.ledger) if dlq is None else (dlq, letter_index(dlq))
-    return (source.stream, source.ledger, source.due, source.parked, *letters)
-
-
-def _arguments(one: SettleCall, consumer: str, dlq_maxlen: int | None) -> list[bytes | str | int]:
-    source = one.source
-    arguments: list[bytes | str | int] = [
-        *(source.group, consumer, one.entry_id, one.verb, int(source.is_replay), one.delay_ms, one.deliveries),
-        *(one.why, one.ledger, dlq_maxlen or 0, len(one.letters), one.delivery, one.taken_with),
-    ]
-    for letter in one.letters:
-        arguments += [letter.handler, len(letter.fields), *letter.fields]
-    return arguments

@@ -3,14 +3,19 @@
 -- last step the entry is pending, and the ledger prevents a second run from writing a letter twice.
 --
 -- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys if there are no letters)
--- ARGV  group, consumer, entry id, verb (ack | keep | park | release | bury: write the letters of an entry that is
---       no longer pending or in the stream, and that only this consumer can have handled),
---       delete after ack (1 | 0), delay in ms,
---       delivery count to set (release), why (park), the ledger to write (in it, a handler that waits has a delay in
---       ms, or its due time if it waited before),
---       maximum length of the dead-letter stream (0 for none), number of letters, the delivery that is settled,
---       the ledger from when the entry was taken ('' for none),
---       and for each letter: handler, number of values, names and values in turn.
+-- ARGV  options, the ledger to write (in it, a handler that waits has a delay in ms, or its due time if it waited
+--       before), the ledger from when the entry was taken ('' for none), why it is parked, then the names and values
+--       of all letters
+-- Options, as JSON:
+--   group, consumer, id  the entry and who has it
+--   verb        ack | keep | park | release | bury: write the letters of an entry that is no longer pending or in the
+--               stream, and that only this consumer can have handled
+--   is_replay   whether the entry is deleted after its acknowledgement
+--   delay       in ms
+--   deliveries  the delivery count to set (release)
+--   delivery    the delivery that is settled
+--   maxlen      maximum length of the dead-letter stream, 0 for none
+--   letters     for each letter {handler, number of its names and values}
 -- Returns what was done: acked, kept, parked, released, buried; or gone (it was no longer pending), lost (another
 -- consumer has it: only the finished handlers were written), stale (this consumer got it again since: it was settled
 -- before), trimmed (it is no longer in the stream and cannot be delivered again: only letters were written).
@@ -21,14 +26,12 @@
 -- include: lib/names.lua
 -- include: lib/entry.lua
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local group, consumer, id, verb = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local delete, delay, count, why = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7], ARGV[8]
-local ledger, maxlen, letters = cjson.decode(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
-local delivery = tonumber(ARGV[12])
+local options, ledger = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local group, consumer, id, verb = options.group, options.consumer, options.id, options.verb
 
 local function acknowledge()
   redis.call('XACK', stream, group, id)
-  if delete then redis.call('XDEL', stream, id) end
+  if options.is_replay then redis.call('XDEL', stream, id) end
   forget(ledger_key, due_key, parked_key, id)
 end
 
@@ -43,7 +46,7 @@ local function merged(into, names)
 end
 
 local now = server_ms()
-local due = now + delay
+local due = now + options.delay
 for _, wait in pairs(ledger.waits or {}) do
   if wait.delay then wait.due, wait.delay = now + wait.delay, nil end
   due = math.min(due, wait.due)
@@ -82,7 +85,7 @@ local function is_undone()
   -- The handler did not run this time, and must run again.
   local has = {}
   for _, name in ipairs(known.dead) do has[name] = true end
-  local taken = ARGV[13] ~= '' and cjson.decode(ARGV[13]) or {dead = {}}
+  local taken = ARGV[3] ~= '' and cjson.decode(ARGV[3]) or {dead = {}}
   for _, name in ipairs(taken.dead) do
     if not has[name] then return true end
   end
@@ -92,7 +95,7 @@ end
 local undone = not buries and is_undone()
 if not buries and (undone or pending[2] ~= consumer) then
   -- The lease was lost: another consumer runs this entry now, or will. It need not repeat what this one finished.
-  if verb == 'ack' and letters == 0 and not undone then
+  if verb == 'ack' and #options.letters == 0 and not undone then
     acknowledge()
   elseif #ledger.done > 0 then
     ledger.n = known.n or 0
@@ -101,21 +104,21 @@ if not buries and (undone or pending[2] ~= consumer) then
   return 'lost'
 end
 
-if not buries and pending[4] > delivery then return 'stale' end
+if not buries and pending[4] > options.delivery then return 'stale' end
 
-local at, dead = 14, known.dead
-for _ = 1, letters do
-  local handler, values = ARGV[at], tonumber(ARGV[at + 1])
+local at, dead = 5, known.dead
+for _, one in ipairs(options.letters) do
+  local handler, values = one[1], one[2]
   local written = buries and has_letter(handler)
   for _, name in ipairs(known.dead) do written = written or name == handler end
   if not written then
-    add_letter(dlq, index, now, maxlen, ARGV, at + 2, at + 1 + values)
+    add_letter(dlq, index, now, options.maxlen, ARGV, at, at + values - 1)
     if not buries then
       dead = merged(dead, {handler})
       write_ledger(known.done, dead, known.gave_up, known)
     end
   end
-  at = at + 2 + values
+  at = at + values
 end
 
 if buries then
@@ -132,7 +135,7 @@ if not is_in(stream, id) then return 'trimmed' end
 write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger)
 if verb == 'park' then
   restore_held(stream, group, ledger_key, PARKED, function() return redis.call('HKEYS', parked_key) end)
-  redis.call('HSET', parked_key, id, why)
+  redis.call('HSET', parked_key, id, ARGV[4])
   redis.call('ZREM', due_key, id)
   redis.call('XCLAIM', stream, group, PARKED, 0, id, 'JUSTID')
   return 'parked'
@@ -140,7 +143,7 @@ end
 restore_held(stream, group, ledger_key, WAITING, function() return redis.call('ZRANGE', due_key, 0, -1) end)
 redis.call('ZADD', due_key, string.format('%.0f', due), id)
 if verb == 'release' then
-  redis.call('XCLAIM', stream, group, WAITING, 0, id, 'RETRYCOUNT', count, 'JUSTID')
+  redis.call('XCLAIM', stream, group, WAITING, 0, id, 'RETRYCOUNT', options.deliveries, 'JUSTID')
   return 'released'
 end
 redis.call('XCLAIM', stream, group, WAITING, 0, id, 'JUSTID')

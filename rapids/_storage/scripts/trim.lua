@@ -18,7 +18,7 @@ if redis.call('EXISTS', stream) == 0 then return {0, 0, false} end
 local now = server_ms()
 
 -- The last entry that a group has read is kept, as proof that no later entry was removed.
-local upto, slowest, has_own = nil, nil, false
+local until_id, slowest, has_own = nil, nil, false
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local group = fields(row)
   local first, consumer = group['last-delivered-id'], nil
@@ -26,8 +26,8 @@ for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   if pending and not is_before(first, pending[1]) then
     first, consumer = pending[1], pending[2]
   end
-  if not upto or is_before(first, upto) then
-    upto, slowest = first, {name = group.name, consumer = consumer}
+  if not until_id or is_before(first, until_id) then
+    until_id, slowest = first, {name = group.name, consumer = consumer}
   end
   has_own = has_own or group.name == own
 end
@@ -36,19 +36,19 @@ local removed = 0
 -- One entry older than that is also kept: an emitter knows by it that its later writes can still be found.
 local old = redis.call('XREVRANGE', stream, string.format('%.0f', now - least_age), '-', 'COUNT', 1)[1]
 if has_own and old then
-  if is_before(old[1], upto) then
+  if is_before(old[1], until_id) then
     removed = redis.call('XTRIM', stream, 'MINID', '~', old[1], 'LIMIT', most)
   else
-    removed = redis.call('XTRIM', stream, 'MINID', '~', upto, 'LIMIT', most)
+    removed = redis.call('XTRIM', stream, 'MINID', '~', until_id, 'LIMIT', most)
   end
   if removed > 0 then redis.call('SET', mark, '1', 'PX', mark_ms) end
 end
 
 local held = false
 if slowest then
-  local id = upto
+  local id = until_id
   if not slowest.consumer then
-    local unread = redis.call('XRANGE', stream, '(' .. upto, '+', 'COUNT', 1)[1]
+    local unread = redis.call('XRANGE', stream, '(' .. until_id, '+', 'COUNT', 1)[1]
     id = unread and unread[1]
   end
   if id then
