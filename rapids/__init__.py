@@ -1,7 +1,6 @@
 """Rapids: a typed, async-first event router on Redis Streams."""
 
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,16 +86,22 @@ router, and most processes import nothing for dead letters."""
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    """Import a name, or a public module of the package, when it is used first (https://peps.python.org/pep-0562/)."""
-    if name in _MODULES:
-        value: object = getattr(importlib.import_module(_MODULES[name]), name)
-        globals()[name] = value
-        return value
-    module = f"{__name__}.{name}"
-    if name.startswith("_") or importlib.util.find_spec(module) is None:
+if not TYPE_CHECKING:  # a type checker would accept any name of a module with this function
+
+    def __getattr__(name: str) -> object:
+        """Import a name, or a public module of the package, when it is used first (https://peps.python.org/pep-0562/)."""
+        if name in _MODULES:
+            value: object = getattr(importlib.import_module(_MODULES[name]), name)
+            globals()[name] = value
+            return value
+        module = f"{__name__}.{name}"
+        try:
+            if not name.startswith("_"):
+                return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(module)
 
 
 def __dir__() -> list[str]:

@@ -127,3 +127,7 @@ def errors(
 
 def bases(event: UserCreated) -> Event:
     return event
+
+
+def names() -> None:
+    from rapids import EventEmiter  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnusedImport]  # noqa: F401
