@@ -20,7 +20,7 @@ from rapids._storage.streams import mapping
 __all__ = [
     "Claimed",
     "RawEntry",
-    "Reading",
+    "ReadCommand",
     "acknowledgement",
     "claim",
     "consumers",
@@ -79,13 +79,13 @@ async def create(commands: Commands, source: Source, start_id: str) -> bool:
     return True
 
 
-async def recreate(commands: Commands, source: Source, start_id: str, *, given_out: bool) -> bool:
+async def recreate(commands: Commands, source: Source, start_id: str, *, delivered: bool) -> bool:
     """Recreate a lost group, with the entries that waited in it or were parked. False if the group existed already.
 
-    `given_out`: the lost group had delivered everything up to `start_id`, so the new one must not deliver it again.
+    `delivered`: the lost group had delivered everything up to `start_id`, so the new one must not deliver it again.
     """
     keys = (source.stream, source.ledger, source.due, source.parked, source.recreated)
-    arguments = (source.group, start_id, int(given_out), RECREATED_MS)
+    arguments = (source.group, start_id, int(delivered), RECREATED_MS)
     return checked((await run(commands, scripts.load("recreate"), [(keys, arguments)]))[0]) == 1
 
 
@@ -109,7 +109,7 @@ async def misses_parked(commands: Commands, source: Source) -> bool:
     return bool(checked(recorded)) and PARKED not in names
 
 
-class Reading:
+class ReadCommand:
     """The read command of one consumer: new entries of all sources, at most `count` of each (entries).
 
     It waits up to `block_ms` milliseconds for the first entry. It is packed once, since it is always the same.
@@ -181,9 +181,7 @@ def consumers(source: Source) -> Command:
 async def idle_entries(
     commands: Commands, source: Source, consumers: Reply, *, min_idle_ms: int, most: int = 1_000
 ) -> list[tuple[bytes, int]]:
-    """The ids and delivery counts of entries whose lease was not renewed for `min_idle_ms` milliseconds.
-
-    At most `most` entries.
+    """The ids and delivery counts of up to `most` entries whose lease was not renewed for `min_idle_ms` milliseconds.
 
     It reads the list of each consumer in pages. It leaves out waiting and parked entries, whose lists may be long.
     """

@@ -19,7 +19,7 @@ class Sample:
     first: str | None
     """The oldest entry's id; None if the stream is empty. The same holds for `last`."""
     last: str | None
-    given_out: str
+    last_assigned: str
     """The last id that the stream ever assigned."""
     delivered: str
     """The id last delivered to the group, even if that entry no longer exists."""
@@ -48,13 +48,13 @@ def sample_in(reply: Reply) -> Sample | None:
     """The sample in an answer; None if there is no such stream or group."""
     if reply is None:
         return None
-    length, added, first, last, given_out, delivered, read, lag, next_, later, mark = reply
+    length, added, first, last, last_assigned, delivered, read, lag, next_, later, mark = reply
     return Sample(
         length=length,
         added=_known(added),
         first=first.decode() or None,
         last=last.decode() or None,
-        given_out=given_out.decode(),
+        last_assigned=last_assigned.decode(),
         delivered=delivered.decode(),
         read=_known(read),
         lag=_known(lag),

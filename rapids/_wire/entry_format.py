@@ -85,12 +85,12 @@ def decode_regular(cls: type[BaseEvent], values: Sequence[bytes]) -> BaseEvent |
 
     None if the entry needs those checks; `decode` then reports what is wrong, if anything is.
     """
-    reading = _reading(cls)
-    if reading.migrates:
+    rules = _read_rules(cls)
+    if rules.migrates:
         return None
     try:
         document = _regular_document(values)
-        return _validated(cls, document, reading) if document else None
+        return _validated(cls, document, rules) if document else None
     except Exception:
         return None
 
@@ -214,7 +214,7 @@ class StoredEvent:
         body = data[1:-1]
         head = b"{" + body + b"," if body.strip() else b"{"
         common = self._common()
-        if _reading(cls).migrates:
+        if _read_rules(cls).migrates:
             version = int(self.values.get(b"schema_version", b"") or b"1")
             common += b',"_schema_version":%d,"_timestamp":%b' % (version, _quoted(self.values[b"timestamp"]))
         return head + common + b"}"
@@ -250,7 +250,7 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _ReadRules:
     """The properties of a class that matter for reading its entries."""
 
     migrates: bool
@@ -262,10 +262,10 @@ class _Reading:
 
 
 @lru_cache(maxsize=1_024)
-def _reading(cls: type[BaseEvent]) -> _Reading:
+def _read_rules(cls: type[BaseEvent]) -> _ReadRules:
     validators = cls.__pydantic_decorators__.model_validators.values()
     taken = {(alias, name) for name, field in cls.model_fields.items() for alias in _aliases(field.validation_alias)}
-    return _Reading(
+    return _ReadRules(
         migrates=any(validator.info.mode != "after" for validator in validators),
         keeps_extra=cls.model_config.get("extra") == "allow",
         by_alias=not any(alias != name and alias in cls.model_fields for alias, name in taken),
@@ -299,11 +299,11 @@ def validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:
 
     Raises `ValidationError`, and any error of a class's own validators.
     """
-    return _validated(cls, document, _reading(cls))
+    return _validated(cls, document, _read_rules(cls))
 
 
-def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> BaseEvent:
-    by_alias = reading.by_alias
+def _validated(cls: type[BaseEvent], document: bytes, rules: _ReadRules) -> BaseEvent:
+    by_alias = rules.by_alias
     try:
         event = cls.__pydantic_validator__.validate_json(document, by_alias=by_alias, by_name=True)
     except ValidationError as error:
@@ -311,7 +311,7 @@ def _validated(cls: type[BaseEvent], document: bytes, reading: _Reading) -> Base
             raise
         # The class forbids extra fields, and its migration did not remove what was added for it.
         event = cls.__pydantic_validator__.validate_json(document, extra="ignore", by_alias=by_alias, by_name=True)
-    if reading.keeps_extra and event.model_extra:
+    if rules.keeps_extra and event.model_extra:
         for injected in INJECTED:
             event.model_extra.pop(injected, None)
     return event

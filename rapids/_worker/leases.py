@@ -63,8 +63,8 @@ class Leases:
             last = await streams.last_id(self._context.commands, source.stream)
             start = "0-0" if own is None or last is None else min(own, last, key=order)
             # Whether all entries up to there had been delivered to the lost group.
-            given_out = own is not None and last is not None and start == own
-            if await groups.recreate(self._context.commands, source, start, given_out=given_out):
+            delivered = own is not None and last is not None and start == own
+            if await groups.recreate(self._context.commands, source, start, delivered=delivered):
                 logger.error(
                     "the group was lost and is recreated at %s; earlier entries of processes that have ended may be "
                     "missing, and so may ledgers and waiting times if the server lost its data",

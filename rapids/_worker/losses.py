@@ -138,7 +138,7 @@ class Gaps:
             return
         if sample.added is None or sample.read is None:
             self._uncounted = 0
-        elif sample.delivered == sample.given_out:
+        elif sample.delivered == sample.last_assigned:
             self._uncounted = max(sample.added - sample.read, 0)
         elif self._place is not None and self._place[0] == sample.delivered:
             self._uncounted = max(self._place[1] - sample.read, 0)

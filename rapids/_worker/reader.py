@@ -55,7 +55,7 @@ class Reader:
         self._client_id: int | None = None
         self._turned_at = time.monotonic()
         self._asked_at: float | None = None
-        self._last_reading: groups.Reading | None = None
+        self._last_reading: groups.ReadCommand | None = None
         self.is_waiting = False
         """Whether it may not read now: the intake has no room, or older entries come first."""
         self.reads_as: str | None = None
@@ -141,8 +141,8 @@ class Reader:
             if open_:  # interrupted
                 self._acks.requeue(acks)
 
-    def _new_reading(self, name: str, block_ms: int) -> groups.Reading:
-        return groups.Reading(self._context.sources, name, count=self._settings.batch_size, block_ms=block_ms)
+    def _new_reading(self, name: str, block_ms: int) -> groups.ReadCommand:
+        return groups.ReadCommand(self._context.sources, name, count=self._settings.batch_size, block_ms=block_ms)
 
     @property
     def turned_at(self) -> float:

@@ -197,7 +197,7 @@ class Worker:
             self._make_parts(self._worker_context)
             for source in self._sources:
                 if await groups.misses_parked(self._commands, source):
-                    await groups.recreate(self._commands, source, "0-0", given_out=False)
+                    await groups.recreate(self._commands, source, "0-0", delivered=False)
                 state = await streams.group_state(self._commands, source)
                 self._inflight.last_read[source] = state.last_delivered_id
             await self._pause_state.look()

@@ -118,7 +118,7 @@ async def test_recreating_an_existing_group_restores_no_settled_entry(redis: Red
     await steal(redis, entry_id)
 
     assert await groups.misses_parked(SharedPool(redis, STREAM), SOURCE) is False
-    await groups.recreate(SharedPool(redis, STREAM), SOURCE, "0-0", given_out=False)
+    await groups.recreate(SharedPool(redis, STREAM), SOURCE, "0-0", delivered=False)
 
     assert entry_id.decode() not in await holders(redis)
 

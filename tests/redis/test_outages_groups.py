@@ -112,7 +112,7 @@ async def test_entries_of_a_process_whose_leases_lapsed_are_run_by_one_consumer(
         await eventually(lambda: _is_held(redis, ids))
         monkeypatch.setattr(Inflight, "lease_lasts", lambda *_: False)
         await destroy(redis)
-        assert await groups.recreate(SharedPool(redis, STREAM), source, ids[-1], given_out=True)
+        assert await groups.recreate(SharedPool(redis, STREAM), source, ids[-1], delivered=True)
         await eventually(lambda: _is_held(redis, ids))
         fleet.go_on.set()
         await until_settled(redis)

@@ -31,7 +31,7 @@ async def test_an_empty_stream(redis: Redis) -> None:
     seen = await sample(redis)
     assert seen is not None
     assert (seen.length, seen.first, seen.last, seen.next, seen.later) == (0, None, None, None, None)
-    assert (seen.given_out, seen.delivered, seen.is_trimmed) == ("0-0", "0-0", False)
+    assert (seen.last_assigned, seen.delivered, seen.is_trimmed) == ("0-0", "0-0", False)
 
 
 async def test_a_stream_that_is_half_read(redis: Redis) -> None:
@@ -48,7 +48,7 @@ async def test_a_stream_that_is_half_read(redis: Redis) -> None:
     await redis.set(SOURCE.trimming, "1")
     seen = await sample(redis)
     assert seen is not None
-    assert (seen.length, seen.first, seen.last, seen.given_out) == (5, "1-1", "5-1", "6-1")
+    assert (seen.length, seen.first, seen.last, seen.last_assigned) == (5, "1-1", "5-1", "6-1")
     assert (seen.delivered, seen.next, seen.is_trimmed) == ("2-1", "3-1", True)
     counts = seen.added is not None
     assert (seen.added, seen.read, seen.later) == ((6, 2, None) if counts else (None, None, "5-1"))

@@ -31,7 +31,7 @@ EVEN = Sample(
     added=100,
     first="1-0",
     last="100-0",
-    given_out="100-0",
+    last_assigned="100-0",
     delivered="10-0",
     read=10,
     lag=90,
@@ -223,7 +223,9 @@ def test_a_gap_that_redis_7_0_does_not_show_is_reported_once(watch: Gaps, report
     watch.read(entries("81-0"))
     again = replace(again, delivered="100-0", read=32)
     watch.sampled([replace(again, next=None)])
-    watch.sampled([replace(again, added=200, length=50, first="151-0", next="151-0", last="200-0", given_out="200-0")])
+    watch.sampled(
+        [replace(again, added=200, length=50, first="151-0", next="151-0", last="200-0", last_assigned="200-0")]
+    )
     watch.read(entries("151-0"))
     assert [estimated for _, _, estimated in reported()] == [30, 38, 50]
     assert counted.counters().total("lost", when="unread") == 30 + 38 + 50

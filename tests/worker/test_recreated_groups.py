@@ -49,12 +49,12 @@ async def _count_pending(redis: Redis, count: int) -> bool:
 async def test_a_recreated_group_continues_after_the_last_delivered_entry(redis: Redis) -> None:
     _, second, third = await emit_orders(redis, 0, 1, 2)
     commands = SharedPool(redis, STREAM)
-    assert await groups.recreate(commands, SOURCE, "0-0", given_out=False)
-    assert not await groups.recreate(commands, SOURCE, third, given_out=False)
+    assert await groups.recreate(commands, SOURCE, "0-0", delivered=False)
+    assert not await groups.recreate(commands, SOURCE, third, delivered=False)
     assert await _last_delivered(redis) == "0-0"
-    assert not await groups.recreate(commands, SOURCE, third, given_out=True)
+    assert not await groups.recreate(commands, SOURCE, third, delivered=True)
     assert await _last_delivered(redis) == third
-    assert not await groups.recreate(commands, SOURCE, second, given_out=True)
+    assert not await groups.recreate(commands, SOURCE, second, delivered=True)
     assert await _last_delivered(redis) == third
 
 

@@ -2,13 +2,13 @@
 
 On a Cluster it is the master of the key's slot, which changes after a failover or when the slot moves. redis-py asks
 one node after another and waits up to the user's `socket_timeout` for each, or forever without one. A node on a lost
-machine does not refuse, it only does not answer. So if the master is in doubt, this module asks the nodes.
+machine does not refuse a connection: it does not answer. So if the master is in doubt, this module asks the nodes.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis, RedisCluster
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Client: TypeAlias = Redis | RedisCluster
+AnyConnection = TypeVar("AnyConnection", bound=AbstractConnection)
 
 BUSY_POOL_PATIENCE = 1.0
 """Seconds to wait for a connection when others use all connections of the pool."""
@@ -66,8 +67,8 @@ class Place(Guide, Protocol):
 
 def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
     """A user's connection options, changed for a connection that does not decode answers and does not retry."""
-    business = ("maint_notifications", "orig_", "retry_on", "oss_cluster", "redis_connect_func")
-    return {name: value for name, value in options.items() if not name.startswith(business)} | {
+    excluded = ("maint_notifications", "orig_", "retry_on", "oss_cluster", "redis_connect_func")
+    return {name: value for name, value in options.items() if not name.startswith(excluded)} | {
         "decode_responses": False,
         "socket_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
@@ -90,15 +91,7 @@ class PoolPlace:
         return self._pool.max_connections
 
     async def borrow(self) -> AbstractConnection:
-        """A connection. If others use all of them, it waits: each use is only one round trip."""
-        for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
-            try:
-                connection: AbstractConnection = await self._pool.get_connection()
-            except MaxConnectionsError:
-                await asyncio.sleep(BUSY_POOL_PAUSE)
-            else:
-                return connection
-        return await self._pool.get_connection()
+        return await _when_free(self._pool.get_connection)
 
     async def return_connection(self, connection: AbstractConnection) -> None:
         await self._pool.release(connection)
@@ -148,7 +141,7 @@ class ClusterPlace:
 
     async def _connected(self) -> Connection:
         node = await self._master()
-        connection = await _free(node)
+        connection = await _acquired(node)
         self._lent[connection] = node
         try:
             await _connect(connection)
@@ -209,7 +202,7 @@ class ClusterPlace:
     async def _master(self) -> ClusterNode:
         if self._node is None:
             await _known_to_client(self._client)
-            found = None if self._doubted is None else await self._asked_around(self._doubted)
+            found = None if self._doubted is None else await self._asked_nodes(self._doubted)
             try:
                 found = found or self._client.get_node_from_key(self._key)
             except RedisClusterException as error:
@@ -219,7 +212,7 @@ class ClusterPlace:
             self._node = found
         return self._node
 
-    async def _asked_around(self, doubted: str) -> ClusterNode | None:
+    async def _asked_nodes(self, doubted: str) -> ClusterNode | None:
         slot = self._client.keyslot(self._key)
         for node in sorted(self._client.get_nodes(), key=lambda one: one.name == doubted):
             try:
@@ -250,7 +243,7 @@ async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> No
 
 @asynccontextmanager
 async def _borrowed(node: ClusterNode) -> AsyncGenerator[Connection]:
-    connection = await _free(node)
+    connection = await _acquired(node)
     try:
         await _connect(connection)
         yield connection
@@ -258,13 +251,21 @@ async def _borrowed(node: ClusterNode) -> AsyncGenerator[Connection]:
         node.release(connection)
 
 
-async def _free(node: ClusterNode) -> Connection:
+async def _acquired(node: ClusterNode) -> Connection:
+    async def acquire() -> Connection:
+        return node.acquire_connection()
+
+    return await _when_free(acquire)
+
+
+async def _when_free(get: Callable[[], Awaitable[AnyConnection]]) -> AnyConnection:
+    """A connection. If others use all of them, it waits: each use is only one round trip."""
     for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
         try:
-            return node.acquire_connection()
+            return await get()
         except MaxConnectionsError:
             await asyncio.sleep(BUSY_POOL_PAUSE)
-    return node.acquire_connection()
+    return await get()
 
 
 async def _connect(connection: AbstractConnection) -> None:
