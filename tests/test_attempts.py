@@ -33,7 +33,7 @@ def bounded(attempts: tuple[Attempt, ...]) -> AttemptLog:
 # --- how many -------------------------------------------------------------------------------------------------------
 
 
-def test_of_many_the_first_five_and_the_last_fifteen_are_kept() -> None:
+def test_the_first_five_and_the_last_fifteen_attempts_are_kept() -> None:
     log = AttemptLog.of(*numbered(*range(1, 101)))
 
     assert [attempt.delivery for attempt in log.kept] == [*range(1, 6), *range(86, 101)]
@@ -119,7 +119,7 @@ def test_stored_attempts_are_read_back(kept: list[Attempt]) -> None:
     assert AttemptLog.load(log.dump()) == log
 
 
-def test_they_are_stored_in_few_bytes() -> None:
+def test_attempts_are_stored_in_few_bytes() -> None:
     assert AttemptLog.of(Attempt(1), DECLINED).dump() == (
         b'[[1],[2,3,1767268800250,"worker-1","shop.Declined","no money"]]'
     )

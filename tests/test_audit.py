@@ -65,7 +65,7 @@ async def test_the_log_names_the_one_of_many_callers_that_changed_a_letter(
     assert [entry.actor for entry in (await AuditLog(redis, DLQ).list()).items] == [winner]
 
 
-async def test_who_paused_and_resumed_a_group_is_in_the_log_of_its_stream(redis: Redis) -> None:
+async def test_the_actors_of_a_pause_and_a_resume_are_in_the_log_of_the_stream(redis: Redis) -> None:
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
     control = GroupControl(redis, STREAM, GROUP)
     assert await control.resume(actor="ada") is None

@@ -18,13 +18,13 @@ OWNER = """
 """
 
 
-def test_they_run_as_long_as_the_block() -> None:
+def test_busy_loops_run_as_long_as_the_block() -> None:
     with busy() as loops:
         assert [loop.poll() for loop in loops] == [None] * LOOPS
     assert all(loop.returncode for loop in loops)
 
 
-async def test_kill_9_of_their_process_ends_them(run_script: ScriptRunner) -> None:
+async def test_kill_9_of_their_process_ends_the_loops(run_script: ScriptRunner) -> None:
     owner = run_script(OWNER)
     pids = await owner.hear()
     await asyncio.to_thread(owner.kill)

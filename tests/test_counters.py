@@ -158,7 +158,7 @@ def test_unknown_handler_names_are_counted_under_one_label() -> None:
 # --- what others count ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_lost_is_counted_by_when_and_so_is_each_time_of_unknown_size() -> None:
+def test_losses_are_counted_by_when_and_so_are_those_of_unknown_size() -> None:
     counts = Counts("orders", "billing")
     counts.lost(3)
     counts.lost(None)

@@ -184,7 +184,7 @@ async def test_handlers_run_in_order_of_registration(redis: Redis) -> None:
     assert seen == ["third", "first", "second"]
 
 
-async def test_one_that_fails_neither_stops_nor_repeats_the_others(redis: Redis) -> None:
+async def test_a_handler_that_fails_neither_stops_nor_repeats_the_others(redis: Redis) -> None:
     router, seen = make_router(redis), []
 
     @router.on(DvOrder)

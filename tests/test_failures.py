@@ -66,7 +66,7 @@ def test_an_installed_service_counts_as_the_users_code(folder: str) -> None:
     assert Failure.of(error, home="shop.events").position == "shop.handlers:2 call"
 
 
-def test_where_all_is_a_library_s_it_is_the_innermost_frame() -> None:
+def test_without_user_code_the_position_is_the_innermost_frame() -> None:
     error = raised_by(code(RAISES, "bank.api", LIBRARY)["fail"])
     error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # without this test's own frame
 

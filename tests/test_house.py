@@ -108,7 +108,7 @@ def test_few_private_helpers_have_one_caller(package: str) -> None:
     assert round(share.percent, 1) <= limit_of(package, HELPERS[package]), share
 
 
-def test_each_limit_that_is_not_reached_is_one() -> None:
+def test_every_limit_that_is_not_met_yet_is_a_known_one() -> None:
     assert set(NOT_YET) <= {*LIMITS, *HELPERS, *PASSED}
 
 
@@ -124,7 +124,7 @@ def test_each_limit_that_is_not_reached_is_one() -> None:
         ("small_modules", ["from rapids import two", "x = 1", "import rapids.two"], 0),
     ],
 )
-def test_what_is_against_a_limit_is_found(
+def test_a_violation_of_a_limit_is_found(
     name: str, texts: list[str], found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("rapids.one", "rapids.two", "rapids.part.one")
@@ -279,7 +279,7 @@ def is_public_name(name: str) -> bool:
         ("import rapids._core.paging", False),
     ],
 )
-def test_the_search_for_names_of_the_core_tells_public_ones(text: str, is_public: bool) -> None:
+def test_the_search_for_names_of_the_core_recognizes_public_ones(text: str, is_public: bool) -> None:
     assert all(is_public_name(name) for _, name in names_of_the_core(ast.parse(text))) == is_public
 
 

@@ -88,7 +88,7 @@ async def test_an_order_that_was_not_shipped_is_found(evidence: Evidence, order:
     assert wrong in await evidence.every_order_is_shipped()
 
 
-async def test_no_orders_at_all(evidence: Evidence) -> None:
+async def test_a_story_without_orders_fails(evidence: Evidence) -> None:
     evidence.story.orders.clear()
     assert await evidence.every_order_is_shipped() == "there are no orders"
 

@@ -124,7 +124,7 @@ async def running(private_temp: Path) -> AsyncIterator[Demo]:
         ("Order fulfilment at", signal.SIGINT),
     ],
 )
-async def test_it_stops_at_once_and_leaves_nothing(
+async def test_the_demo_stops_at_once_and_leaves_nothing(
     running: Demo, private_temp: Path, moment: str, number: signal.Signals
 ) -> None:
     await running.hears(moment)

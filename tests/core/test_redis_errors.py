@@ -31,7 +31,7 @@ def test_a_key_of_another_node_says_which_client_to_use() -> None:
     assert line in str(EmitError("a.b", "id", "s", 3, moved))
 
 
-async def test_no_sentinel_that_knows_a_master_is_no_screenful() -> None:
+async def test_an_unknown_master_is_reported_in_one_line() -> None:
     sentinel = Sentinel([("127.0.0.1", 1), ("127.0.0.1", 2)], sentinel_kwargs={"socket_connect_timeout": 5.0})
     with pytest.raises(RedisError) as error:
         await sentinel.discover_master("primary")

@@ -285,7 +285,7 @@ def test_a_fault_of_a_common_field_says_so() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=8) | st.sampled_from(["total", "when", "lines", "id"]), st.from_type(object)))
-def test_any_data_are_taken_or_refused(data: dict[str, Any]) -> None:
+def test_any_data_are_accepted_or_refused(data: dict[str, Any]) -> None:
     try:
         edit = edited(letter_of(), data=data)
     except EditRefusedError:

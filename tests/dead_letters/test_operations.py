@@ -197,7 +197,7 @@ async def test_letters_that_are_gone_are_skipped(redis: Redis) -> None:
     assert (result.done, result.skipped, result.failed, result.errors) == (2, 2, 0, ())
 
 
-async def test_of_many_errors_a_hundred_are_kept_and_all_are_counted(redis: Redis) -> None:
+async def test_a_hundred_errors_are_kept_and_all_are_counted(redis: Redis) -> None:
     operations, given = make_operations(redis)
     ids = await write_many(redis, 120)
     given.blocked = set(ids)

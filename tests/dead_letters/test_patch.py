@@ -43,7 +43,7 @@ def test_a_merge_patch_makes_what_the_rfc_says(target: Any, patch: Any, result: 
     assert merge_patch(target, patch) == result
 
 
-def test_what_a_patch_does_not_name_keeps_its_stored_value() -> None:
+def test_fields_that_a_patch_does_not_name_keep_their_stored_value() -> None:
     stored = b'{"lines": [{"kind": "gift", "to": "x"}], "total": 1, "secret": {"a": 1, "b": [null, "\\u00e9"]}}'
     edit = edited(letter_of(data=stored), patch={"total": 2.5, "secret": {"a": None, "c": 3}})
     assert json.loads(edit.data) == json.loads(stored) | {"total": 2.5, "secret": {"b": [None, "\u00e9"], "c": 3}}

@@ -353,7 +353,7 @@ async def _replayed(redis: Redis, letter: dict[str, str]) -> dict[bytes, bytes]:
     return fields
 
 
-async def test_what_an_old_letter_leaves_out_is_taken_from_its_entry(redis: Redis) -> None:
+async def test_missing_fields_of_an_old_letter_are_taken_from_its_entry(redis: Redis) -> None:
     event = DvOrder(number=5, text="x", correlation_id="c", metadata={"a": 1})
     entry = fields_of(event) | {b"schema_version": b"3"}
     entry_id = await add(redis, [part for pair in entry.items() for part in pair])

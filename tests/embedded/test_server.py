@@ -173,7 +173,7 @@ async def test_a_directory_that_cannot_be_one_says_so(tmp_path: Path) -> None:
             pass
 
 
-async def test_it_says_when_it_is_not_running_or_running_already() -> None:
+async def test_a_server_that_is_not_running_or_running_already_says_so() -> None:
     server = EmbeddedServer()
     for ask_for in ("url", "pid", "supervisor_pid"):
         with pytest.raises(EmbeddedServerError, match="is not running"):

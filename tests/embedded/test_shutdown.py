@@ -171,7 +171,7 @@ async def test_a_program_started_by_a_user_does_not_keep_the_server_alive(privat
         child.wait()
 
 
-async def test_it_inherits_no_descriptors_of_its_user() -> None:
+async def test_a_supervisor_inherits_no_descriptors_of_its_user() -> None:
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)  # as uvicorn does with the socket it listens on
     os.set_blocking(reading, False)

@@ -115,7 +115,7 @@ async def test_an_old_one_repeats_all_handlers_of_an_event_and_a_new_one_what_fa
 
 
 @BOTH_WAYS
-async def test_one_that_has_no_handler_for_a_type_acknowledges_it(fleet: Fleet, first: Kind, second: Kind) -> None:
+async def test_a_process_without_a_handler_for_a_type_acknowledges_it(fleet: Fleet, first: Kind, second: Kind) -> None:
     """So a group's services learn of a new type all together, or not while they are mixed."""
     start = {"old": fleet.old, "new": fleet.new}
     ignorant = await start[first](handlers={"other": "FleetParcel"})

@@ -113,7 +113,7 @@ async def test_the_numbers_are_those_of_the_error(proxy: Proxy, through: Redis) 
     }
 
 
-async def test_one_of_many_that_is_refused_fails_alone(proxy: Proxy, through: Redis) -> None:
+async def test_one_refused_event_of_many_fails_alone(proxy: Proxy, through: Redis) -> None:
     emitter = EventEmitter(through, STREAM)
     await emitter.emit(EcSent())
 

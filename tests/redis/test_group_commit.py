@@ -186,7 +186,7 @@ async def test_a_cancelled_writer_leaves_no_caller_waiting(proxy: Proxy, emitter
     await emitter.emit(GcSent(number=2))
 
 
-def test_one_emitter_serves_on_one_event_loop_after_another(redis_url: str) -> None:
+def test_an_emitter_works_on_one_event_loop_after_another(redis_url: str) -> None:
     emitter = EventEmitter(stream=STREAM)
 
     async def serve(number: int) -> None:

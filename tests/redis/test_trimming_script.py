@@ -155,7 +155,7 @@ async def test_young_entries_and_one_older_entry_stay(redis: Redis) -> None:
     assert await left(redis) == ["5-1", *young]
 
 
-async def test_no_more_is_removed_at_once_than_was_asked_for(redis: Redis) -> None:
+async def test_one_call_removes_no_more_than_its_limit(redis: Redis) -> None:
     await add(redis, *IDS)
     await group(redis, reads=5, settles=IDS)
     assert [(await trim(redis, most=3)).removed for _ in range(3)] == [3, 1, 0]

@@ -118,7 +118,7 @@ async def test_an_entry_that_may_have_killed_two_processes_runs_alone(redis: Red
     assert alongside == {0}
 
 
-async def test_one_lane_s_backlog_does_not_delay_all_other_lanes(redis: Redis) -> None:
+async def test_the_backlog_of_one_lane_does_not_delay_all_other_lanes(redis: Redis) -> None:
     """While an abandoned entry waits to be alone, only entries that are queued in a lane already continue."""
     ids = await emit_orders(redis, -1)
     await redis.xgroup_create(STREAM, GROUP, "0")

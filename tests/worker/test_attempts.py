@@ -274,7 +274,7 @@ async def test_retry_after_ends_the_delivery_and_sets_the_wait(redis: Redis) -> 
     assert 0.19 < handler.times[1] - handler.times[0] < 1.0
 
 
-async def test_each_handler_of_an_entry_waits_for_as_long_as_it_asked(redis: Redis) -> None:
+async def test_each_handler_of_an_entry_waits_for_its_own_time(redis: Redis) -> None:
     patient, hasty = Failing(RetryAfter(1.0)), Failing(*(ValueError(number) for number in range(4)))
     router = make_router(redis, max_deliveries=4)
     router.on(DvOrder, name="patient")(patient)
@@ -314,7 +314,7 @@ class DvOddError(BaseException):
 @pytest.mark.parametrize(
     "error", [asyncio.CancelledError("theirs"), DvOddError("odd"), GeneratorExit(), StopIteration()]
 )
-async def test_no_error_of_a_handler_s_own_ends_the_router(redis: Redis, error: BaseException) -> None:
+async def test_no_error_of_a_handler_ends_the_router(redis: Redis, error: BaseException) -> None:
     handler = Failing(error)
     assert await fate_of(redis, handler, retries=1) is None
     assert handler.runs == [(1, 1), (1, 2)]

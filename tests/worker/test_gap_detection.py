@@ -109,7 +109,7 @@ def test_a_gap_that_an_old_server_does_not_count_is_not_reported_again() -> None
         (uncounted(replace(EVEN, last="1-5", delivered="1-3", next="1-4")), 0.0),
     ],
 )
-def test_how_much_of_the_stream_is_unread(sample: Sample, share: float) -> None:
+def test_the_unread_share_of_a_stream_is_computed(sample: Sample, share: float) -> None:
     assert unread_share(sample) == share
 
 
@@ -123,7 +123,7 @@ def test_how_much_of_the_stream_is_unread(sample: Sample, share: float) -> None:
         (replace(CUT, length=0, first=None), False),
     ],
 )
-def test_whether_the_stream_is_kept_to_a_length(sample: Sample, is_cut: bool) -> None:
+def test_a_stream_that_is_kept_to_a_length_is_recognized(sample: Sample, is_cut: bool) -> None:
     assert is_being_cut(sample, EVEN) is is_cut
 
 
@@ -194,7 +194,7 @@ def test_a_stream_at_risk_is_sampled_before_every_read(watch: Gaps, sample: Samp
     assert bool(watch.ahead()) is is_at_risk
 
 
-def test_where_the_server_does_not_count_a_stream_is_cut_once_its_first_entry_is_another(watch: Gaps) -> None:
+def test_without_a_count_a_stream_is_cut_if_its_first_entry_changed(watch: Gaps) -> None:
     watch.sampled([uncounted(LONG)])
     watch.sampled([uncounted(replace(LONG, first="2-0"))])
     watch.sampled([uncounted(replace(LONG, first="2-0"))])

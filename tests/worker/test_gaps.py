@@ -73,7 +73,7 @@ async def emit(redis: Redis, numbers: range) -> list[str]:
     return await make_emitter(redis, maxlen=None).emit([DvOrder(number=number) for number in numbers])
 
 
-async def test_what_was_cut_while_nothing_ran_is_reported_at_the_start(redis: Redis, reported: Any) -> None:
+async def test_entries_cut_while_nothing_ran_are_reported_at_the_start(redis: Redis, reported: Any) -> None:
     router = make_router(redis, batch_size=3)
     router.on(DvOrder)(_pass)
     ids = await emit(redis, range(10))
@@ -92,7 +92,7 @@ async def test_what_was_cut_while_nothing_ran_is_reported_at_the_start(redis: Re
 async def _pass(event: DvOrder) -> None: ...
 
 
-async def test_what_is_cut_while_it_runs_is_reported_once_for_each_gap(redis: Redis, reported: Any) -> None:
+async def test_entries_cut_while_a_router_runs_are_reported_once_for_each_gap(redis: Redis, reported: Any) -> None:
     router = make_router(redis, batch_size=2)
     slow = Slow(router)
     ids = await emit(redis, range(50))

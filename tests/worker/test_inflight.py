@@ -98,7 +98,7 @@ def test_a_lost_entry_stays_lost(inflight: Inflight, counts: Counts) -> None:
     assert (len(inflight), counted(counts, "lease_lost")) == (0, 1)
 
 
-def test_all_can_be_lost_at_once(inflight: Inflight, counts: Counts) -> None:
+def test_all_entries_can_be_lost_at_once(inflight: Inflight, counts: Counts) -> None:
     held = [*read(inflight, 1, 2), *inflight.add_new(REPLAYS, [entry(3, REPLAYS)], since=0.0)]
 
     inflight.lose_all()

@@ -143,7 +143,7 @@ async def test_an_entry_that_another_consumer_settled_is_a_lost_lease(redis: Red
     assert in_hand(router.counters) == 0
 
 
-async def test_one_active_consumer_that_loses_its_place_loses_what_it_held(redis: Redis) -> None:
+async def test_an_exclusive_consumer_that_is_replaced_loses_its_entries(redis: Redis) -> None:
     router, taken, go_on = make_router(redis, exclusive=True), asyncio.Event(), asyncio.Event()
 
     @router.on(DvOrder)
