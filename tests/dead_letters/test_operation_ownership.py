@@ -58,6 +58,7 @@ async def test_after_a_process_was_killed_another_one_continues(redis: Redis, re
     assert await replayed(redis) == ids
 
 
+@pytest.mark.slow
 async def test_a_suspended_process_moves_nothing_after_another_one_took_the_operation(
     redis: Redis, redis_address: str
 ) -> None:
