@@ -24,7 +24,7 @@ continues them."""
 _logger = logging.getLogger("rapids")
 
 
-async def _restarted(
+async def _restart_on_failure(
     what: str, body: Callable[[], Awaitable[None]], stopping: asyncio.Event, is_fatal: Callable[[], bool]
 ) -> None:
     """Run the body until it returns or `stopping` is set.
@@ -65,7 +65,7 @@ class SupervisedRouter:
     async def start(self) -> None:
         """Start the router, and return when it reads its stream. Raises what `EventRouter.start` raises."""
         self._task = asyncio.create_task(
-            _restarted(
+            _restart_on_failure(
                 self._label, self._run, self._stopping, lambda: not self._has_started or self._stopping.is_set()
             ),
             name=self._name,
@@ -131,7 +131,7 @@ async def operations_running(queues: Iterable[DeadLetterQueue]) -> AsyncGenerato
     stopping = asyncio.Event()
     tasks = {
         asyncio.create_task(
-            _restarted(
+            _restart_on_failure(
                 f"runner of operations on {queue.stream!r}",
                 lambda queue=queue: queue.operations.run(stopping),
                 stopping,

@@ -46,7 +46,7 @@ class _State(Enum):
     CLOSED = auto()
 
 
-class _Nothing(Awaitable[None]):
+class _Done(Awaitable[None]):
     """An awaitable that is done already."""
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -54,7 +54,7 @@ class _Nothing(Awaitable[None]):
         yield
 
 
-_NOTHING = _Nothing()
+_DONE = _Done()
 
 
 class OnSuccessEmitter:
@@ -92,12 +92,12 @@ class OnSuccessEmitter:
             events.append(each.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id}))
         if self._state is _State.COLLECTING:
             self._events.extend(events)
-            return _NOTHING
+            return _DONE
         try:
             asyncio.get_running_loop()
         except RuntimeError:  # in a thread
             anyio.from_thread.run(self._parts.emitter.emit, events)
-            return _NOTHING
+            return _DONE
         return self._parts.emitting.spawn(self._parts.emitter.emit(events))
 
     def discard(self) -> None:

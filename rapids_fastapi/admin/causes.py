@@ -13,9 +13,9 @@ from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, UserDep, needs
 from rapids_fastapi.admin.models import Answer, Reason, example
 from rapids_fastapi.admin.models import Request as Body
-from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned
-from rapids_fastapi.admin.problems import answers, understood
+from rapids_fastapi.admin.problems import answers, refusals_as_problems
 from rapids_fastapi.admin.query import CauseFilterDep, QueueDep
 
 __all__ = ["router"]
@@ -76,9 +76,9 @@ async def list_causes(
     The counts come from an index, which is updated when letters are written and moved: no letters are read.
     `Link: rel="next"` and `next_cursor` lead to the next page.
     """
-    with understood():
+    with refusals_as_problems():
         found = await queue.causes(wanted, cursor=cursor or None, limit=limit)
-    lead_on(request, response, found.cursor)
+    link_next_page(request, response, found.cursor)
     return CausePage(
         dlq=queue.stream,
         items=cleaned(found.items),

@@ -13,7 +13,7 @@ from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, Ru
 from rapids_fastapi.admin.events import Links, links_of
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.models import Answer, Reason, example
-from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page, path_of
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterDetail, DeadLetterSummary, detail_of, summary_of
@@ -91,7 +91,7 @@ async def list_dead_letters(
         page = await find(queue, wanted, parts.redactor, cursor=cursor or None, limit=limit)
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
-    lead_on(request, response, page.cursor)
+    link_next_page(request, response, page.cursor)
     return DeadLetterPage(
         dlq=queue.stream,
         items=await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in page.items]),

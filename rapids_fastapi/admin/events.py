@@ -26,7 +26,7 @@ from rapids.inspection import (
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.models import Answer
-from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, lead_on, path_of
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, link_next_page, path_of
 from rapids_fastapi.admin.payload import MAX_IN_LIST, Payload, Shown, cleaned, filled, redacted_entry, show
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import Moment, streams_of
@@ -223,7 +223,7 @@ async def trace_events(
         )
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
-    lead_on(request, response, tree.cursor)
+    link_next_page(request, response, tree.cursor)
     base = path_of(request).removesuffix("/events")
     return await run_in_threadpool(_tree, tree, parts.redactor, base)
 

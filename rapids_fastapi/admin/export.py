@@ -26,9 +26,9 @@ MAX_EXPORTED = 1_000_000
 
 FIRST_PAGE = 5
 MAX_READ = 200
-LARGE = 1024 * 1024
+MAX_PAGE_BYTES = 1024 * 1024
 """Bytes of a page's letters. After a larger page, the next one has half as many letters, else twice as many."""
-PIECE = 256 * 1024
+PIECE_BYTES = 256 * 1024
 """Bytes of letters that are sent at once."""
 PAGE_TIMEOUT = 15.0
 """Seconds within which a page must be read."""
@@ -121,7 +121,7 @@ class Export:
             if self.left <= 0:
                 yield self._last({})
                 return
-            is_large = sum(map(_size, page.items)) > LARGE
+            is_large = sum(map(_size, page.items)) > MAX_PAGE_BYTES
             self.page_size = max(self.page_size // 2, 1) if is_large else min(self.page_size * 2, MAX_READ)
             try:
                 async with asyncio.timeout(PAGE_TIMEOUT):
@@ -139,13 +139,13 @@ class Export:
 
 
 def _in_pieces(letters: Sequence[DeadLetter]) -> Iterator[Sequence[DeadLetter]]:
-    """The letters in parts of about `PIECE` bytes, so that the lines of a whole page are never in memory."""
+    """The letters in parts of about `PIECE_BYTES` bytes, so that the lines of a whole page are never in memory."""
     piece: list[DeadLetter] = []
     size = 0
     for letter in letters:
         piece.append(letter)
         size += _size(letter)
-        if size > PIECE:
+        if size > PIECE_BYTES:
             yield piece
             piece, size = [], 0
     if piece:

@@ -13,9 +13,9 @@ from rapids.inspection import ConsumerSnapshot, GroupSnapshot, Inspector, Pendin
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.models import MAX_NAME, Answer, Reason, example
-from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned, redacted_entry
-from rapids_fastapi.admin.problems import Problem, answers, understood
+from rapids_fastapi.admin.problems import Problem, answers, refusals_as_problems
 from rapids_fastapi.admin.query import StreamDep, check_stream
 from rapids_fastapi.state import Running
 
@@ -155,7 +155,7 @@ async def list_groups(
     if group is None and replays:
         raise Problem("invalid", "A replay stream belongs to one group: give ?group= as well.")
     inspector = Inspector(parts.redis)
-    with understood():
+    with refusals_as_problems():
         if group is None:
             page = await inspector.groups(stream, cursor=cursor or None, limit=limit)
             items = [await _with_pause(parts, stream, snapshot) for snapshot in page.items]
@@ -169,7 +169,7 @@ async def list_groups(
                 consumers=cleaned(shown.items),
                 next_cursor=shown.cursor,
             )
-    lead_on(request, response, found.next_cursor)
+    link_next_page(request, response, found.next_cursor)
     return found
 
 
@@ -201,7 +201,7 @@ async def list_pending(
     if state is not None and consumer is not None:
         raise Problem("invalid", "No consumer holds what waits or is parked: give either ?state= or ?consumer=.")
     inspector, place = Inspector(parts.redis), cursor or None
-    with understood():
+    with refusals_as_problems():
         match state:
             case "waiting":
                 page = await inspector.waiting(stream, group, replays=replays, cursor=place, limit=limit)
@@ -218,7 +218,7 @@ async def list_pending(
         items=[cleaned(redacted_entry(entry, parts.redactor, None)) for entry in page.items],
         next_cursor=page.cursor,
     )
-    lead_on(request, response, found.next_cursor)
+    link_next_page(request, response, found.next_cursor)
     return found
 
 
@@ -233,7 +233,7 @@ async def pause_group(parts: RunningDep, user: UserDep, body: PauseRequest) -> P
 
     If the group is paused already, its pause does not change, and is the answer.
     """
-    with understood():
+    with refusals_as_problems():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         paused = await control.pause(actor=user.name, reason=body.reason)
     return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(paused))
@@ -247,7 +247,7 @@ async def pause_group(parts: RunningDep, user: UserDep, body: PauseRequest) -> P
 )
 async def resume_group(parts: RunningDep, user: UserDep, body: ResumeRequest) -> PauseResult:
     """End a group's pause: within about a second all its processes continue. The answer is the pause that ended."""
-    with understood():
+    with refusals_as_problems():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         if (ended := await control.resume(actor=user.name, reason=body.reason)) is None:
             await Inspector(parts.redis).group(body.stream, body.group)  # raises if there is no such group

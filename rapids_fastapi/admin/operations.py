@@ -16,9 +16,9 @@ from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import AdminUser, Permission
 from rapids_fastapi.admin.models import Answer, Reason, example
-from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, lead_on, path_of
+from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page, path_of
 from rapids_fastapi.admin.payload import filled
-from rapids_fastapi.admin.problems import Problem, answers, understood
+from rapids_fastapi.admin.problems import Problem, answers, refusals_as_problems
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_id, events_of
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
@@ -216,7 +216,7 @@ async def start_operation(
     _check(user, body.kind)
     if body.dry_run:  # its answer shows letters
         _need(user, "read")
-    with understood():
+    with refusals_as_problems():
         selector = body.selector.checked(parts.redactor)
         if body.dry_run:
             preview = await queue.operations.preview(body.kind, selector, scope=body.scope, max_items=body.max_items)
@@ -256,9 +256,9 @@ async def list_operations(
 
     `Link: rel="next"` and `next_cursor` lead to the next page.
     """
-    with understood():
+    with refusals_as_problems():
         page = await queue.operations.list(cursor=cursor or None, limit=min(limit, MAX_KEPT))
-    lead_on(request, response, page.cursor)
+    link_next_page(request, response, page.cursor)
     items = [operation_of(operation, queue.stream, parts.redactor) for operation in page.items]
     return OperationPage(dlq=queue.stream, items=items, next_cursor=page.cursor)
 

@@ -5,7 +5,7 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Query, Request, Response
 
-__all__ = ["MAX_PAGE", "NEXT_LINK", "CursorQuery", "LimitQuery", "lead_on", "path_of"]
+__all__ = ["MAX_PAGE", "NEXT_LINK", "CursorQuery", "LimitQuery", "link_next_page", "path_of"]
 
 MAX_PAGE = 200
 
@@ -34,7 +34,7 @@ def path_of(request: Request) -> str:
     return path if path == prefix or path.startswith(f"{prefix}/") else f"{prefix}{path}"
 
 
-def lead_on(request: Request, response: Response, cursor: str | None) -> None:
+def link_next_page(request: Request, response: Response, cursor: str | None) -> None:
     """Add the `Link` to the next page, if there is one (https://www.rfc-editor.org/rfc/rfc8288)."""
     if cursor is None:
         return

@@ -32,7 +32,7 @@ from rapids.exceptions import (
     StreamNotFoundError,
 )
 
-__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "answers", "problem_of", "understood"]
+__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "answers", "problem_of", "refusals_as_problems"]
 
 _logger = logging.getLogger("rapids")
 
@@ -120,7 +120,7 @@ class Problem(HTTPException):
 
 
 @contextmanager
-def understood() -> Generator[None]:
+def refusals_as_problems() -> Generator[None]:
     """Raise the problem `invalid` for a `ValueError` in the block: Rapids refused a cursor or a name."""
     try:
         yield

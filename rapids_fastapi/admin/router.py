@@ -13,9 +13,9 @@ from rapids_fastapi.admin import causes, dead_letters, events, examples, export,
 from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import Permission
 from rapids_fastapi.admin.models import Answer
-from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, lead_on
+from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned
-from rapids_fastapi.admin.problems import Problem, ProblemRoute, answers, understood
+from rapids_fastapi.admin.problems import Problem, ProblemRoute, answers, refusals_as_problems
 from rapids_fastapi.admin.query import streams_of
 
 __all__ = ["health_routes", "rapids_admin"]
@@ -90,9 +90,9 @@ async def list_audit(
     and `next_cursor` lead to the next page.
     """
     streams = {*parts.queues, *streams_of(parts)}
-    with understood():
+    with refusals_as_problems():
         page = await merged_page(parts.redis, streams, cursor=cursor or None, limit=limit)
-    lead_on(request, response, page.cursor)
+    link_next_page(request, response, page.cursor)
     return AuditPage(items=cleaned(page.items), next_cursor=page.cursor)
 
 

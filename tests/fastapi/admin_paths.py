@@ -1,4 +1,4 @@
-"""Every route of the admin, found in an application and listed nowhere by hand."""
+"""All routes of the admin, found in an application. No list of them is written by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def documented() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def guarded() -> dict[tuple[str, str], dict[str, Any]]:
-    """Those of them that need a permission: all but health."""
+    """The operations that need a permission: all except health."""
     return {key: operation for key, operation in documented().items() if not key[1].startswith(HEALTH)}
 
 
@@ -50,11 +50,11 @@ def routed(app: FastAPI) -> set[tuple[str, str]]:
 
 def _routes(app: FastAPI) -> Iterator[Any]:
     for route in app.routes:
-        # Newer versions of FastAPI keep an included router as one route, which tells what it leads to.
+        # Newer versions of FastAPI keep an included router as one route, which has the routes of that router.
         found = route.effective_route_contexts() if hasattr(route, "effective_route_contexts") else [route]
         yield from (one for one in found if getattr(one, "path", "").startswith("/rapids"))
 
 
 def filled(path: str) -> str:
-    """A path with something in place of its parameters."""
+    """A path with values for its parameters."""
     return re.sub(r"\{\w+\}", "1-1", path)

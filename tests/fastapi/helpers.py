@@ -1,4 +1,4 @@
-"""Applications and letters that several of these test modules need."""
+"""Applications and letters for the tests of the plug-in."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def client_of(app: Any, headers: Mapping[str, Any] | None = None) -> Iterator[Te
 
 
 def letter_fields(**fields: str | bytes) -> dict[str, str | bytes]:
-    """A dead letter's fields, as a router writes them, but for the given ones."""
+    """The fields of a dead letter, as a router writes them, with the given values."""
     return {
         "original_msg_id": "1-1",
         "original_stream": STREAM,
@@ -79,7 +79,7 @@ def letter_fields(**fields: str | bytes) -> dict[str, str | bytes]:
 
 
 def put_letter(url: str, dlq: str = DLQ, **fields: str | bytes) -> str:
-    """A dead letter in Redis."""
+    """Write a dead letter, and return its id."""
     letter = letter_fields(**fields)
     with redis_sync.Redis.from_url(url) as client:
         return client.xadd(dlq, letter).decode()  # type: ignore[union-attr,arg-type]

@@ -1,4 +1,4 @@
-"""An application with the admin in use: letters, a stream, groups, pending entries; served to two users."""
+"""An application with the admin, letters, a stream, groups and pending entries, served to two users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPERATOR = {"Authorization": "Bearer operator"}
 READER = {"Authorization": "Bearer reader"}
 USERS = {"operator": AdminUser("operator", ALL_PERMISSIONS), "reader": AdminUser("reader", ["read"])}
 
-# The names that the document's examples have, so that these lead somewhere.
+# The names in the examples of the OpenAPI document, so that these find something.
 STREAM = "orders"
 DLQ = "{orders}:dlq"
 GROUP = "payments"
@@ -31,7 +31,7 @@ FIRST_LETTER = 1_763_932_000_000
 
 
 def letter_id(n: int) -> str:
-    """The id of one of the letters, any number."""
+    """The id of one of the letters, for any number."""
     return f"{FIRST_LETTER + n % LETTERS}-0"
 
 
@@ -40,7 +40,7 @@ def who(connection: HTTPConnection) -> AdminUser | None:
 
 
 def app_on(url: str, routers: Sequence[EventRouter] = ()) -> FastAPI:
-    """The application; without routers, nothing of it works in the background."""
+    """The application. Without routers, nothing runs in its background."""
     rapids = Rapids(url=url, routers=routers, emitter=EventEmitter(stream=STREAM), admin_auth=who)
     app = FastAPI(lifespan=rapids.lifespan)
     app.include_router(rapids_admin)
@@ -91,6 +91,6 @@ def fill(url: str) -> None:
 
 
 def contents(url: str) -> dict[bytes, tuple[bytes, Any]]:
-    """Everything that Redis has, as it would be moved to another server."""
+    """All keys of the server, with their type and their serialized value."""
     with redis_sync.Redis.from_url(url) as client:
         return {key: (client.type(key), client.dump(key)) for key in client.scan_iter(count=1_000)}  # type: ignore[misc]

@@ -100,7 +100,7 @@ class TestCallables:
             assert client.get("/rapids/api/capabilities", headers=BEARER).status_code == 401
 
     @pytest.mark.parametrize("answer", [True, "admin", {"name": "x"}, object()])
-    def test_a_truthy_answer_lets_nobody_in(
+    def test_an_answer_that_is_no_user_is_refused(
         self, redis_url: str, answer: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         response = self.ask(redis_url, lambda _: answer)
@@ -108,7 +108,7 @@ class TestCallables:
         assert response.headers["content-type"] == "application/problem+json"
         assert "admin_auth must return an AdminUser or None" in caplog.text
 
-    def test_its_own_http_errors_are_passed_on(self, redis_url: str) -> None:
+    def test_its_http_errors_are_the_answer(self, redis_url: str) -> None:
         def auth(connection: HTTPConnection) -> AdminUser | None:
             raise HTTPException(429, "slowly", {"Retry-After": "7"})
 
@@ -117,7 +117,7 @@ class TestCallables:
         assert response.json()["detail"] == "slowly"
         assert response.json()["type"] == "about:blank"
 
-    def test_its_bugs_are_logged_and_not_shown(self, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_its_other_errors_are_logged_and_not_shown(self, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
         def auth(connection: HTTPConnection) -> AdminUser | None:
             raise KeyError("hunter2")
 
@@ -126,11 +126,11 @@ class TestCallables:
         assert "hunter2" not in response.text
         assert "hunter2" in caplog.text
 
-    def test_anyone_when_written_out(self, redis_url: str) -> None:
+    def test_allow_anyone_gives_all_permissions(self, redis_url: str) -> None:
         response = self.ask(redis_url, allow_anyone)
         assert response.json()["user"]["permissions"] == ["discard", "edit", "read", "replay"]
 
-    def test_a_token_from_elsewhere(self, redis_url: str) -> None:
+    def test_a_token_given_in_code(self, redis_url: str) -> None:
         assert self.ask(redis_url, TokenAuth("other"), Authorization="Bearer other").status_code == 200
 
     def test_dependencies_of_the_application_are_kept(self, redis_url: str) -> None:
@@ -207,7 +207,7 @@ class TestCrossOrigin:
             headers = {**basic(TOKEN), "Sec-Fetch-Site": "cross-site"}
             assert client.get("/rapids/api/dead-letters", headers=headers).status_code == 200
 
-    def test_with_a_callable_a_bearer_beside_cookies_proves_nothing(self, redis_url: str) -> None:
+    def test_with_a_callable_a_bearer_token_with_cookies_needs_the_check(self, redis_url: str) -> None:
         put = put_letter(redis_url)
         foreign = {"Authorization": "Bearer made-up", "Sec-Fetch-Site": "cross-site"}
         with client_for(redis_url, headers={}, admin_auth=allow_anyone) as client:
@@ -222,7 +222,7 @@ class TestBodies:
         "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json", ""]
     )
     @pytest.mark.parametrize("body", [b"", b"{}"])
-    def test_only_json_is_taken(self, redis_url: str, content_type: str | None, body: bytes) -> None:
+    def test_only_json_is_accepted(self, redis_url: str, content_type: str | None, body: bytes) -> None:
         put = put_letter(redis_url)
         headers = {**BEARER} if content_type is None else {**BEARER, "Content-Type": content_type}
         with client_for(redis_url, headers={}) as client:
@@ -254,12 +254,12 @@ class TestBodies:
         "body",
         [b"{", b"[]", b'"x"', b"\xff", b"[" * 60_000, b'{"scope": "all"}', b'{"reason": 7}', b'{"data": [1]}'],
     )
-    def test_a_body_that_makes_no_sense(self, client: TestClient, body: bytes) -> None:
+    def test_an_invalid_body_is_422(self, client: TestClient, body: bytes) -> None:
         response = client.post("/rapids/api/dead-letters/1-1/replay", headers={**BEARER, **JSON}, content=body)
         assert response.status_code in (400, 422)
         assert response.headers["content-type"] == "application/problem+json"
 
-    def test_nobody_reads_the_body_of_somebody_unknown(self, client: TestClient) -> None:
+    def test_the_body_of_an_unknown_user_is_not_read(self, client: TestClient) -> None:
         response = client.post("/rapids/api/dead-letters/1-1/replay", content=b"x" * 100_000)
         assert response.status_code == 401
 
@@ -294,13 +294,13 @@ def test_the_token_is_never_logged(redis_url: str, caplog: pytest.LogCaptureFixt
     assert "wrong-one" not in ours
 
 
-def test_dlq_of_this_module_is_the_default_one(redis_url: str) -> None:
+def test_without_routers_the_queue_is_the_default_one(redis_url: str) -> None:
     with client_for(redis_url) as client:
         queues = client.get("/rapids/api/capabilities").json()["dead_letter_queues"]
     assert queues == [{"name": DLQ, "groups": []}]
 
 
-def test_a_route_that_names_no_permission_serves_nobody(redis_url: str) -> None:
+def test_a_route_without_a_permission_refuses_everybody(redis_url: str) -> None:
     router = APIRouter(route_class=AdminRoute)
 
     @router.get("/forgotten")

@@ -1,4 +1,4 @@
-"""Failed attempts over HTTP: a dead letter's, redacted as its error is, and without errors those of what is pending."""
+"""Failed attempts over HTTP: those of a dead letter, redacted like its error, and those of pending entries."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class TestLetter:
         assert detail["attempts_left_out"] == 0
         assert detail["position"] == "shop.payments:41 pay"
 
-    def test_of_many_it_tells_how_many_are_left_out(self, client: TestClient, redis_url: str) -> None:
+    def test_of_many_attempts_it_counts_those_left_out(self, client: TestClient, redis_url: str) -> None:
         detail = detail_with(client, redis_url, AttemptLog.of(*map(attempt, range(1, 101))).dump())
 
         assert [one["delivery"] for one in detail["attempts"]] == [*range(1, 6), *range(86, 101)]
         assert detail["attempts_left_out"] == 80
 
-    def test_a_letter_of_another_version_has_none(self, client: TestClient, redis_url: str) -> None:
+    def test_a_letter_of_another_version_has_no_attempts(self, client: TestClient, redis_url: str) -> None:
         detail = client.get(f"{LETTERS}/{put_letter(redis_url)}").json()
         assert (detail["attempts"], detail["attempts_left_out"], detail["position"]) == ([], 0, "")
 
@@ -80,7 +80,7 @@ class TestLetter:
         ],
         ids=lambda stored: repr(stored[:8]),
     )
-    def test_whatever_is_stored_it_is_shown_without(self, client: TestClient, redis_url: str, stored: bytes) -> None:
+    def test_invalid_stored_attempts_are_not_shown(self, client: TestClient, redis_url: str, stored: bytes) -> None:
         detail = detail_with(client, redis_url, stored)
         assert (detail["attempts"], detail["attempts_left_out"]) == ([], 0)
 
@@ -94,7 +94,7 @@ class TestLetter:
         assert detail["position"].startswith(HOSTILE)
         assert len(detail["position"]) == 1_000
 
-    def test_errors_do_not_tell_what_is_hidden_in_the_payload(self, client: TestClient, redis_url: str) -> None:
+    def test_errors_do_not_show_what_is_hidden_in_the_payload(self, client: TestClient, redis_url: str) -> None:
         log = AttemptLog.of(attempt(1, f"declined: {SECRET}"), attempt(2, f"token t0psecret, {SECRET}"))
         hidden = {"data": json.dumps({"card_number": SECRET}), "metadata": json.dumps({"token": "t0psecret"})}
 
@@ -104,7 +104,9 @@ class TestLetter:
         assert SECRET not in json.dumps(detail)
 
     @pytest.mark.parametrize("left", range(3, len(SECRET)))
-    def test_nor_the_beginning_of_it_where_they_were_cut(self, client: TestClient, redis_url: str, left: int) -> None:
+    def test_cut_errors_do_not_show_the_beginning_of_a_secret(
+        self, client: TestClient, redis_url: str, left: int
+    ) -> None:
         error = "declined: ".ljust(MESSAGE_LIMIT - left, ".") + SECRET[:left]
 
         detail = detail_with(
@@ -113,7 +115,7 @@ class TestLetter:
 
         assert detail["attempts"][0]["error"] == error[:-left] + MASK
 
-    def test_without_redaction_they_are_shown_whole(self, redis_url: str) -> None:
+    def test_without_redaction_errors_are_complete(self, redis_url: str) -> None:
         log, data = AttemptLog.of(attempt(1, f"declined: {SECRET}")), json.dumps({"card_number": SECRET})
         with client_for(redis_url, redact=None) as client:
             assert (
@@ -169,7 +171,7 @@ class TestPending:
             assert self.shown(open_client)[0]["attempts"][0]["error"] == f"no: {SECRET}"
 
     @pytest.mark.parametrize("stored", [7, [], {}, {"pay": 7}, {"pay": [[[]]]}, {"pay": [[2**60]]}], ids=repr)
-    def test_whatever_is_stored_it_is_shown_without(
+    def test_invalid_stored_attempts_are_not_shown(
         self, client: TestClient, raw: redis_sync.Redis, stored: Any
     ) -> None:
         self.keep(raw, orjson.dumps({"n": 1, "done": [], "dead": [], "gave_up": [], "waits": {}, "attempts": stored}))

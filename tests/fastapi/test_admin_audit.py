@@ -1,4 +1,4 @@
-"""The audit over HTTP: everything anybody did, of all queues and streams, in one order."""
+"""The audit log over HTTP: all changes, of all queues and streams, in one order."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def audited(client: TestClient, **query: Any) -> list[dict[str, Any]]:
     return response.json()["items"]
 
 
-def test_everything_that_was_done_newest_first(redis_url: str) -> None:
+def test_all_changes_newest_first(redis_url: str) -> None:
     with client_for(redis_url, routers=[EventRouter(stream=STREAM, group="payments")]) as client:
         put = [put_letter(redis_url, original_group="payments") for _ in range(2)]
         assert audited(client) == []
-        client.post(f"{LETTERS}/{put[0]}/replay", json={"reason": "mended"})
+        client.post(f"{LETTERS}/{put[0]}/replay", json={"reason": "fixed"})
         client.request("DELETE", f"{LETTERS}/{put[1]}", json={"reason": "a test"})
         client.post(f"{LETTERS}/{put[1]}/restore", json={"reason": "no test"})
         group = {"stream": STREAM, "group": "payments"}
@@ -35,7 +35,7 @@ def test_everything_that_was_done_newest_first(redis_url: str) -> None:
         operation = client.post("/rapids/api/operations", json=body).json()["id"]
         entries = [entry for entry in audited(client) if entry["action"] != "operation_completed"][::-1]
     assert [(entry["action"], entry["reason"], entry["target"]) for entry in entries] == [
-        ("letter_replayed", "mended", put[0]),
+        ("letter_replayed", "fixed", put[0]),
         ("letter_discarded", "a test", put[1]),
         ("letter_restored", "no test", put[1]),
         ("group_paused", "moving", "payments"),
@@ -48,7 +48,7 @@ def test_everything_that_was_done_newest_first(redis_url: str) -> None:
     assert entries[-1]["operation"] == operation
 
 
-def test_pages_have_each_entry_once_also_of_one_time(client: TestClient, raw: redis_sync.Redis) -> None:
+def test_pages_have_each_entry_once_also_with_equal_times(client: TestClient, raw: redis_sync.Redis) -> None:
     for n in range(12):
         for log in LOGS[: 1 + n % 2]:
             raw.xadd(log, {"action": f"a{n}", "letter": "1-1"}, id=f"{1_000 + n // 3}-{n}")

@@ -1,4 +1,4 @@
-"""Dead letters by cause over HTTP: counted, filtered, in pages; and the counts of their queue."""
+"""Causes of dead letters over HTTP: counts, filters and pages; and the counts of their queue."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestCauses:
 
 
 class TestStats:
-    def test_how_many_there_are_and_may_be(self, client: TestClient, redis_url: str) -> None:
+    def test_counts_and_the_maximum(self, client: TestClient, redis_url: str) -> None:
         empty = client.get(f"{LETTERS}/stats").json()
         assert (empty["length"], empty["unindexed"], empty["cut"], empty["cut_at"]) == (0, 0, 0, None)
         assert empty["maxlen"] == 10_000
@@ -105,12 +105,10 @@ class TestStats:
 
 
 @pytest.mark.parametrize(
-    ("maxlens", "told"), [([20_000], 20_000), ([None], None), ([5_000, 20_000], 20_000), ([5_000, None], None)]
+    ("maxlens", "shown"), [([20_000], 20_000), ([None], None), ([5_000, 20_000], 20_000), ([5_000, None], None)]
 )
-def test_the_queue_is_bounded_as_its_routers_have_it(
-    redis_url: str, maxlens: list[int | None], told: int | None
-) -> None:
-    """It was 10,000 whatever they had: one restored letter cut away all beyond that."""
+def test_the_queue_has_the_limit_of_its_routers(redis_url: str, maxlens: list[int | None], shown: int | None) -> None:
+    """With a limit of its own, a restored letter would trim letters that the routers keep."""
     routers = [EventRouter(stream=STREAM, group=f"g{n}", dlq_maxlen=maxlen) for n, maxlen in enumerate(maxlens)]
     with client_for(redis_url, routers=routers) as client:
-        assert client.get(f"{LETTERS}/stats").json()["maxlen"] == told
+        assert client.get(f"{LETTERS}/stats").json()["maxlen"] == shown

@@ -70,7 +70,7 @@ class TestEndToEnd:
         assert handled == [("note", 1)]
 
         broken["broken"] = False
-        response = client.post(f"{LETTERS}/{letter['id']}/replay", json={"reason": "mended"})
+        response = client.post(f"{LETTERS}/{letter['id']}/replay", json={"reason": "fixed"})
         assert response.status_code == 200
         replay = response.json()
         assert (replay["letter_id"], replay["scope"]) == (letter["id"], "handler")
@@ -83,7 +83,7 @@ class TestEndToEnd:
         assert (outcome["stream"], outcome["entry_id"]) == (replay["stream"], replay["entry_id"])
         (change,) = gone["history"]
         assert change["action"] == "replayed"
-        assert (change["actor"], change["reason"], change["scope"]) == ("admin", "mended", "handler")
+        assert (change["actor"], change["reason"], change["scope"]) == ("admin", "fixed", "handler")
         assert (change["stream"], change["entry_id"]) == (replay["stream"], replay["entry_id"])
 
     @staticmethod
@@ -191,7 +191,7 @@ class TestList:
             "handler=" + "x" * 201,
         ],
     )
-    def test_what_makes_no_sense_is_422_and_not_repeated(self, client: TestClient, query: str) -> None:
+    def test_an_invalid_query_is_422_and_its_values_are_not_repeated(self, client: TestClient, query: str) -> None:
         response = client.get(f"{LETTERS}?{query}")
         assert response.status_code == 422
         problem = response.json()
@@ -221,7 +221,7 @@ class TestSeveralQueues:
         with client_for(redis_url, routers=routers, emitter=None) as client:
             yield client
 
-    def test_which_one_must_be_said(self, client: TestClient, redis_url: str) -> None:
+    def test_a_request_must_name_the_queue(self, client: TestClient, redis_url: str) -> None:
         put = put_letter(redis_url, dlq="fa:b")
         for path in (LETTERS, f"{LETTERS}/{put}"):
             response = client.get(path)
@@ -251,10 +251,10 @@ def test_without_any_queue_there_is_none_to_read(redis_url: str) -> None:
         assert client.get("/rapids/api/capabilities").json()["dead_letter_queues"] == []
 
 
-def test_a_replay_to_everyone_cuts_nothing_from_the_event_stream(
+def test_a_replay_to_everyone_does_not_trim_the_event_stream(
     client: TestClient, redis_url: str, raw: redis_sync.Redis
 ) -> None:
-    """It was cut to 100,000 entries, whatever the emitter's `maxlen` was."""
+    """Only emitters decide how long their stream is."""
     with raw.pipeline(transaction=False) as pipe:
         for _ in range(100_500):
             pipe.xadd(STREAM, {"a": 1})

@@ -1,4 +1,4 @@
-"""What OpenAPI says of the admin: everything, with examples that are so."""
+"""The admin in OpenAPI: everything is documented, with examples that are valid."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def validator(schema: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 class TestEveryOperation:
-    def test_it_says_what_it_does(self, operation: dict[str, Any]) -> None:
+    def test_it_has_a_summary_and_a_description(self, operation: dict[str, Any]) -> None:
         assert operation["tags"] == ["rapids"]
         assert operation["description"]
         assert operation["summary"]
         assert operation["summary"] != operation["summary"].title(), "made from the function's name"
 
-    def test_it_says_who_may(self, operation: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    def test_it_names_its_permission(self, operation: dict[str, Any], request: pytest.FixtureRequest) -> None:
         is_open = "/rapids/health/" in request.node.name
         assert operation.get("security", []) == ([] if is_open else [{"RapidsToken": []}, {"RapidsPassword": []}])
         assert ("x-rapids-permission" in operation) is not is_open
@@ -71,7 +71,7 @@ class TestEveryOperation:
                 assert (example["value"]["type"], example["value"]["status"]) == (kind.type, int(status))
                 validator(described["schema"]).validate(example["value"])
 
-    def test_changes_say_what_the_door_answers_them(self, operation: dict[str, Any], request: Any) -> None:
+    def test_changes_document_the_answers_of_access_control(self, operation: dict[str, Any], request: Any) -> None:
         if "[GET " not in request.node.name:
             names = {name for answer in problems(operation) for name in answer["examples"]}
             assert {"cross-origin", "not-json", "too-large"} <= names
@@ -171,11 +171,13 @@ def test_credentials_are_documented() -> None:
     assert (schemes["RapidsToken"]["scheme"], schemes["RapidsPassword"]["scheme"]) == ("bearer", "basic")
 
 
-def test_every_sort_of_problem_belongs_to_an_operation() -> None:
-    told = {name for operation in OPERATIONS.values() for answer in problems(operation) for name in answer["examples"]}
-    assert told == set(KINDS)
+def test_every_kind_of_problem_belongs_to_an_operation() -> None:
+    documented = {
+        name for operation in OPERATIONS.values() for answer in problems(operation) for name in answer["examples"]
+    }
+    assert documented == set(KINDS)
 
 
-def test_the_guide_lists_every_sort_of_problem_with_its_status() -> None:
+def test_the_guide_lists_every_kind_of_problem_with_its_status() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", GUIDE.read_text(), re.MULTILINE)
     assert {name: int(status) for name, status in rows} == {kind.name: kind.status for kind in KINDS.values()}

@@ -1,4 +1,4 @@
-"""The causation tree over HTTP, and what a dead letter says of others."""
+"""The causation tree over HTTP, and the links of a dead letter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def trace(client: TestClient, correlation_id: str = "corr-1", **query: Any) -> d
     return response.json()
 
 
-def test_events_letters_and_where_these_are(redis_url: str) -> None:
+def test_events_and_letters_with_their_addresses(redis_url: str) -> None:
     router = EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)
     with client_for(redis_url, routers=[router]) as client:
         entry_id = put(redis_url, "event-1")
@@ -80,9 +80,7 @@ def test_a_letter_leads_to_the_tree_and_to_the_others(redis_url: str) -> None:
         assert client.get(links["letters"][1]["href"]).json()["id"] == third
 
 
-def test_what_became_of_a_replay_is_told_alike_in_the_letter_and_in_the_tree(
-    redis_url: str, raw: redis_sync.Redis
-) -> None:
+def test_the_letter_and_the_tree_show_the_same_outcome_of_a_replay(redis_url: str, raw: redis_sync.Redis) -> None:
     with client_for(redis_url, routers=[EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)]) as client:
         put(redis_url, "event-1")
         letter = f"/rapids/api/dead-letters/{put_letter(redis_url, original_group='nobody')}"
@@ -110,7 +108,7 @@ def test_what_is_hidden_in_payloads_is_hidden_in_the_tree(redis_url: str) -> Non
     assert "hunter2" not in f"{tree}{letter}"
 
 
-def test_why_entries_are_parked_without_what_the_payload_hides(redis_url: str, raw: redis_sync.Redis) -> None:
+def test_reasons_of_parked_entries_hide_secrets_of_the_payload(redis_url: str, raw: redis_sync.Redis) -> None:
     source, error = Source(STREAM, "group"), "hunter2 is wrong"
     failure = {"handler": "pay", "reason": "non_retryable", "error": error}
     with client_for(redis_url) as client:
@@ -164,12 +162,12 @@ def test_pages_by_the_link(client: TestClient, raw: redis_sync.Redis) -> None:
     "query",
     [{}, {"correlation_id": ""}, {"correlation_id": "x" * 1_001}, {"correlation_id": "x", "cursor": "bGV0dGVyczp4"}],
 )
-def test_what_is_not_valid(client: TestClient, query: dict[str, str]) -> None:
+def test_an_invalid_query_is_422(client: TestClient, query: dict[str, str]) -> None:
     response = client.get(EVENTS, params=query)
     assert (response.status_code, response.json()["type"]) == (422, "urn:rapids:problem:invalid")
 
 
-def test_moments_at_the_ends_of_time(client: TestClient, redis_url: str) -> None:
+def test_the_first_and_last_possible_times(client: TestClient, redis_url: str) -> None:
     put(redis_url, "event-1")
     for query in ({"until": "1970-01-01"}, {"until": "0001-01-01"}, {"since": "9999-12-31"}):
         assert trace(client, **query)["events"] == []

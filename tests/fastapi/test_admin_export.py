@@ -1,4 +1,4 @@
-"""Exports of dead letters: all that match, redacted, a line each; few in memory, and honest about their end."""
+"""Exports of dead letters: all that match, redacted, one in each line, with few of them in memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TestLines:
         detail = client.get(f"{LETTERS}/{put[0]}").json()
         assert exported[-1].items() <= detail.items()
 
-    def test_of_none_there_are_no_lines(self, client: TestClient) -> None:
+    def test_without_letters_there_are_no_lines(self, client: TestClient) -> None:
         assert lines(client.get(EXPORT)) == []
 
     def test_only_those_that_match(self, client: TestClient, redis_url: str) -> None:
@@ -66,7 +66,7 @@ class TestLines:
         assert "hunter2" not in response.text
         assert "tok-7" not in response.text
 
-    def test_max_items_end_it_with_where_to_go_on(self, client: TestClient, redis_url: str) -> None:
+    def test_after_max_items_the_last_line_has_the_cursor(self, client: TestClient, redis_url: str) -> None:
         put = [put_letter(redis_url) for _ in range(25)]
         seen: list[str] = []
         cursor = ""
@@ -90,7 +90,9 @@ class TestLines:
 
 
 class TestOutages:
-    def test_one_in_the_middle_is_told_in_the_last_line(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_outage_during_the_export_is_in_the_last_line(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         put = [put_letter(redis_url) for _ in range(40)]
         ask, asked = DeadLetterQueue.list, 0
 
@@ -111,7 +113,9 @@ class TestOutages:
         assert 0 < len(letters) < 40
         assert ids([*letters, *rest]) == put[::-1]
 
-    def test_one_at_the_beginning_is_an_ordinary_problem(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_outage_at_the_beginning_is_an_ordinary_problem(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async def gone(queue: DeadLetterQueue, *args: Any, **options: Any) -> Any:
             raise ConnectionError("gone")
 
@@ -136,7 +140,7 @@ def large(redis_url: str) -> Iterator[str]:
         yield base
 
 
-def test_little_of_it_is_in_memory_at_a_time(large: str) -> None:
+def test_few_letters_are_in_memory_at_a_time(large: str) -> None:
     tracemalloc.start()
     try:
         with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60) as response:
@@ -148,7 +152,7 @@ def test_little_of_it_is_in_memory_at_a_time(large: str) -> None:
     assert most < 25 * LARGE, "a page of five letters, being in memory in three forms"
 
 
-def test_it_stops_when_the_client_goes(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_export_stops_when_the_client_disconnects(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ask, asked = DeadLetterQueue.list, 0
 
     async def counted(queue: DeadLetterQueue, *args: Any, **options: Any) -> Any:
@@ -160,7 +164,7 @@ def test_it_stops_when_the_client_goes(large: str, monkeypatch: pytest.MonkeyPat
     with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60) as response:
         next(response.iter_raw())
     before = asked
-    # Whoever asks next is answered, and nobody is reading the queue any more.
+    # The next request is answered, and the export does not read the queue any more.
     until(lambda: httpx.get(f"{large}{LETTERS}/stats", headers=OPERATOR).status_code == 200)
     assert asked <= before + 1
     assert asked < MANY // 5

@@ -1,4 +1,4 @@
-"""The health routes of the admin: alive, ready, and not ready while Redis is away or hangs."""
+"""The health routes of the admin: live, ready, and not ready while Redis is unavailable or hangs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.support import SOON
 
 
 class TestHealth:
-    def test_alive_and_ready_without_a_name_or_a_detail(self, redis_url: str) -> None:
+    def test_live_and_ready_answer_one_word_without_authentication(self, redis_url: str) -> None:
         with client_for(redis_url, routers=[EventRouter(stream=STREAM)]) as client:
             for path in ("live", "ready"):
                 response = client.get(f"/rapids/health/{path}")
                 assert (response.status_code, response.json()) == (200, {"status": "ok"})
                 assert response.headers["cache-control"] == "no-store"
 
-    def test_alive_but_not_ready_without_the_lifespan(self) -> None:
+    def test_live_but_not_ready_without_the_lifespan(self) -> None:
         client = client_for("redis://nowhere")
         assert client.get("/rapids/health/live").status_code == 200
         assert client.get("/rapids/health/ready").status_code == 503
 
-    def test_a_reader_that_is_stuck_is_not_ready(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_router_whose_reader_is_stuck_is_not_ready(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with client_for(redis_url, routers=[EventRouter(stream=STREAM)]) as client:
             assert client.get("/rapids/health/ready").status_code == 200
             monkeypatch.setattr(Limits, "of", lambda settings: Limits(-1, -1, 60, 60, 60))
@@ -93,7 +93,7 @@ def own_server() -> Iterator[OwnServer]:
 
 
 @pytest.mark.integration
-def test_an_outage_is_503_and_not_ready_and_then_over(own_server: OwnServer) -> None:
+def test_during_an_outage_it_is_503_and_not_ready(own_server: OwnServer) -> None:
     router = EventRouter(stream=STREAM)
     with client_for(own_server.url, routers=[router]) as client:
         assert client.get("/rapids/health/ready").status_code == 200

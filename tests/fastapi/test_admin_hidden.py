@@ -1,4 +1,4 @@
-"""What is hidden in a payload stays out of texts about it, also where that is large, no JSON, or metadata."""
+"""Secrets in a payload are hidden in all texts about it, also if it is large, not JSON, or metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY = pytest.mark.parametrize("fields", [LARGE, METADATA, NO_JSON, FORM, ENDLE
 
 
 @EVERY
-def test_neither_lists_nor_details_nor_exports_show_it(
+def test_lists_details_and_exports_do_not_show_a_secret(
     client: TestClient, redis_url: str, fields: dict[str, str]
 ) -> None:
     letter_id = put_letter(redis_url, error=f"it is {SECRET}", traceback=f"at {SECRET}", **fields)
@@ -35,18 +35,18 @@ def test_neither_lists_nor_details_nor_exports_show_it(
 
 
 @EVERY
-def test_no_search_finds_it(client: TestClient, redis_url: str, fields: dict[str, str]) -> None:
+def test_no_search_finds_a_secret(client: TestClient, redis_url: str, fields: dict[str, str]) -> None:
     put_letter(redis_url, error=f"it is {SECRET}", **fields)
     assert client.get(LETTERS, params={"q": SECRET[:4]}).json()["items"] == []
 
 
-def test_other_errors_of_what_is_no_json_are_told(client: TestClient, redis_url: str) -> None:
+def test_errors_without_secrets_are_shown_also_if_the_data_is_not_json(client: TestClient, redis_url: str) -> None:
     put_letter(redis_url, data="no JSON", error="it is no JSON")
     assert client.get(LETTERS).json()["items"][0]["error"] == "it is no JSON"
     assert len(client.get(LETTERS, params={"q": "it is no"}).json()["items"]) == 1
 
 
-def test_where_nothing_is_hidden_errors_of_large_payloads_are_told(redis_url: str) -> None:
+def test_without_redaction_errors_of_large_payloads_are_shown(redis_url: str) -> None:
     put_letter(redis_url, error="it broke", **LARGE)
     with client_for(redis_url, redact=None) as client:
         assert client.get(LETTERS).json()["items"][0]["error"] == "it broke"

@@ -1,4 +1,4 @@
-"""What nobody should see, and what nobody should be able to do by writing into a payload."""
+"""Hostile texts in letters: they are shown as data only, and secrets in them are hidden."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class TestLarge:
             assert len(response.content) < most, address
             assert in_memory < 60 * LARGE, "eight large texts: raw, decoded, opened, as JSON, and as the client has it"
 
-    def test_it_can_be_put_away_and_back(self, client: TestClient, letter: str) -> None:
+    def test_it_can_be_discarded_and_restored(self, client: TestClient, letter: str) -> None:
         path = f"{LETTERS}/{letter}"
         body = {"kind": "discard", "selector": {"filter": {}}, "dry_run": True}
         for response in (
@@ -155,7 +155,7 @@ class TestLarge:
         assert client.get(path).json()["state"] == "dead"
 
 
-def test_pages_of_hostile_filters_have_links_that_are_safe(client: TestClient, redis_url: str) -> None:
+def test_links_of_pages_are_safe_also_with_hostile_filters(client: TestClient, redis_url: str) -> None:
     for _ in range(2):
         put_letter(redis_url, handler=HOSTILE)
     response = client.get(LETTERS, params={"handler": HOSTILE, "limit": 1})
@@ -202,7 +202,7 @@ class TestRedaction:
         )
         assert "hunter2" not in client.get(f"{LETTERS}/{put}").text
 
-    def test_names_of_ones_own_come_on_top(self, redis_url: str) -> None:
+    def test_given_names_are_hidden_in_addition(self, redis_url: str) -> None:
         put = put_letter(redis_url, data='{"iban": "DE02", "password": "p", "n": 1}')
         with client_for(redis_url, redact=["IBAN"]) as client:
             value = client.get(f"{LETTERS}/{put}").json()["payload"]["value"]
@@ -214,7 +214,7 @@ class TestRedaction:
             assert client.get(f"{LETTERS}/{put}").json()["payload"]["value"] == {"password": "p"}
             assert client.get(LETTERS, params={"q": '"password": "p"'}).json()["items"][0]["id"] == put
 
-    def test_errors_and_tracebacks_do_not_tell_either(self, client: TestClient, redis_url: str) -> None:
+    def test_errors_and_tracebacks_do_not_show_secrets(self, client: TestClient, redis_url: str) -> None:
         put = put_letter(
             redis_url,
             data='{"password": "hunter2"}',
@@ -237,7 +237,9 @@ class TestRedaction:
             b"password=hunter2&x=1",
         ],
     )
-    def test_what_is_no_json_is_masked_by_its_looks(self, client: TestClient, redis_url: str, data: bytes) -> None:
+    def test_in_data_that_is_not_json_what_looks_like_a_secret_is_masked(
+        self, client: TestClient, redis_url: str, data: bytes
+    ) -> None:
         put = put_letter(redis_url, data=data)
         payload = client.get(f"{LETTERS}/{put}").json()["payload"]
         value = base64.b64decode(payload["value"]) if payload["encoding"] == "base64" else payload["value"].encode()
@@ -259,16 +261,14 @@ class TestRedaction:
         [entry] = entries(redis_url, STREAM)
         assert entry["data"] == data
 
-    def test_very_many_secrets_do_not_take_forever(self, client: TestClient, redis_url: str) -> None:
+    def test_very_many_secrets_do_not_take_long(self, client: TestClient, redis_url: str) -> None:
         data = json.dumps([{"a": n, "password": f"secret{n}"} for n in range(100_000)])
         put = put_letter(redis_url, data=data, error="e" * 50_000, traceback="secret7")
         detail = client.get(f"{LETTERS}/{put}").json()
         assert detail["error"] == detail["traceback"] == MASK
         assert detail["payload"]["value"][7] == {"a": 7, "password": MASK}
 
-    def test_what_is_large_and_no_json_is_cut_before_it_is_looked_into(
-        self, client: TestClient, redis_url: str
-    ) -> None:
+    def test_large_data_that_is_not_json_is_cut_before_it_is_searched(self, client: TestClient, redis_url: str) -> None:
         texts = [b"password=hunter2 " * 100_000, "é".encode() * 1_000_001, b"\xff" * 1_000_000]
         for data, encoding in zip(texts, ("text", "text", "base64"), strict=True):
             put = put_letter(redis_url, data=data)

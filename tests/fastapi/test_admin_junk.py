@@ -1,4 +1,4 @@
-"""Junk in every parameter and every body of the admin: refused, or taken for what it is, and never a 500."""
+"""Junk in every parameter and every body of the admin: it is refused, or used as a text, and never a 500."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def client(redis_url: str) -> Iterator[TestClient]:
 
 
 def check(answer: Any, operation: tuple[str, str], asked: object) -> None:
-    told = DOCUMENTED[operation]["responses"]
+    documented = DOCUMENTED[operation]["responses"]
     if answer.status_code == 404 and answer.json() == {"detail": "Not Found"}:
         return  # such a path has no route: it is another one, or none
-    assert str(answer.status_code) in told, (asked, answer.text[:500])
+    assert str(answer.status_code) in documented, (asked, answer.text[:500])
     assert answer.status_code < 500, (asked, answer.text[:500])
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == PROBLEM
-        described = told[str(answer.status_code)]["content"][PROBLEM]
+        described = documented[str(answer.status_code)]["content"][PROBLEM]
         assert set(answer.json()) <= set(described["schema"]["properties"])
         assert answer.json()["type"].removeprefix("urn:rapids:problem:") in described["examples"]
         assert len(answer.content) < 20_000
@@ -183,8 +183,8 @@ def schema_named(reference: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("query", [b"q=\xff\xfe&limit=1", b"limit=1&\xff", b"=&=&;", b"limit=1&cursor=\xff", b"%&&&"])
 @pytest.mark.parametrize("path", ["/rapids/api/dead-letters", "/rapids/api/groups"])
-def test_a_query_that_is_no_text_at_all(redis_url: str, path: str, query: bytes) -> None:
-    """Bytes that stand for themselves: some servers let them through."""
+def test_a_query_of_unescaped_bytes(redis_url: str, path: str, query: bytes) -> None:
+    """Some servers pass on bytes that the client did not escape."""
     fill(redis_url)
     app = app_on(redis_url)
 

@@ -1,4 +1,4 @@
-"""Operations over HTTP: started, previewed, watched, held and ended; by whoever may, one of a kind at a time."""
+"""Operations over HTTP: start, preview, progress, pause and end; permissions, and one of each kind at a time."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestStarting:
         assert (replay["done"], replay["rate"], replay["max_items"], replay["scope"]) == (3, 1_000, 3, "handler")
         assert client.get(f"{LETTERS}/stats").json()["length"] == 1
 
-    def test_a_dry_run_changes_nothing_and_says_what_would_be_done(self, client: TestClient, redis_url: str) -> None:
+    def test_a_dry_run_changes_nothing_and_answers_a_preview(self, client: TestClient, redis_url: str) -> None:
         put = put_many(redis_url, 30, data='{"password": "hunter2"}')
         response = client.post(OPERATIONS, json={"kind": "replay", "selector": ALL, "dry_run": True, "max_items": 25})
         assert response.status_code == 200
@@ -108,7 +108,7 @@ class TestStarting:
             {"kind": "replay", "selector": {"filter": {}}, "scope": "nobody"},
         ],
     )
-    def test_what_makes_no_sense_is_422(self, client: TestClient, body: dict[str, Any]) -> None:
+    def test_an_invalid_request_is_422(self, client: TestClient, body: dict[str, Any]) -> None:
         response = client.post(OPERATIONS, json=body)
         assert (response.status_code, response.json()["type"]) == (422, "urn:rapids:problem:invalid")
 
@@ -131,14 +131,16 @@ def held(client: TestClient, redis_url: str) -> dict[str, Any]:
 
 
 class TestOneAtATime:
-    def test_a_second_of_its_kind_is_409_and_names_it(self, client: TestClient, held: dict[str, Any]) -> None:
+    def test_a_second_operation_of_its_kind_is_409_and_names_the_first(
+        self, client: TestClient, held: dict[str, Any]
+    ) -> None:
         response = client.post(OPERATIONS, json={"kind": "discard", "selector": ALL})
         problem = response.json()
         assert (response.status_code, problem["type"]) == (409, "urn:rapids:problem:operation-running")
         assert (problem["operation"], problem["kind"]) == (held["id"], "discard")
         assert start(client, "replay", {"ids": ["1-1"]})["kind"] == "replay"
 
-    def test_held_resumed_and_ended(self, client: TestClient, held: dict[str, Any]) -> None:
+    def test_paused_resumed_and_cancelled(self, client: TestClient, held: dict[str, Any]) -> None:
         path = f"{OPERATIONS}/{held['id']}"
         assert client.post(f"{path}/pause", json={"reason": "wait"}).json()["state"] == "paused"
         assert client.post(f"{path}/pause", json={}).json()["state"] == "paused"
@@ -152,12 +154,12 @@ class TestOneAtATime:
             assert response.json()["state"] == "cancelled"
         assert start(client, "discard", {"ids": ["1-1"]})
 
-    def test_an_unknown_one_is_404(self, client: TestClient) -> None:
+    def test_an_unknown_operation_is_404(self, client: TestClient) -> None:
         for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/pause"), ("POST", "/cancel")):
             response = client.request(method, f"{OPERATIONS}/nothing{path}", json={} if method == "POST" else None)
             assert (response.status_code, response.json()["type"]) == (404, "urn:rapids:problem:operation-not-found")
 
-    def test_lists_lead_on_newest_first(self, client: TestClient) -> None:
+    def test_lists_have_pages_newest_first(self, client: TestClient) -> None:
         started = []
         for _ in range(5):
             started.append(start(client, "discard", {"ids": ["1-1"]})["id"])
@@ -178,7 +180,7 @@ class TestPermissions:
     @pytest.mark.parametrize(
         ("kind", "permission"), [("replay", "replay"), ("discard", "discard"), ("restore", "discard")]
     )
-    def test_a_kind_needs_its_own(self, redis_url: str, kind: str, permission: str) -> None:
+    def test_each_kind_needs_its_permission(self, redis_url: str, kind: str, permission: str) -> None:
         other = {"replay": "discard", "discard": "replay"}[permission]
         put = put_many(redis_url, 2)
         with client_for(redis_url) as operator:
@@ -196,7 +198,7 @@ class TestPermissions:
             with client_for(redis_url, admin_auth=lambda _: AdminUser("bob", [permission])) as client:
                 assert client.post(f"{OPERATIONS}/{held['id']}/cancel", json={}).json()["state"] == "cancelled"
 
-    def test_a_dry_run_shows_letters_and_so_needs_to_read(self, redis_url: str) -> None:
+    def test_a_dry_run_needs_the_permission_read(self, redis_url: str) -> None:
         put_letter(redis_url, data='{"where": "home"}')
         with client_for(redis_url, admin_auth=lambda _: AdminUser("bob", ["replay"])) as client:
             response = client.post(OPERATIONS, json={"kind": "replay", "selector": ALL, "dry_run": True})
@@ -209,7 +211,7 @@ class TestPermissions:
         assert response.json()["permission"] == permission
 
 
-def test_where_there_are_several_queues_the_location_says_which(redis_url: str) -> None:
+def test_with_several_queues_the_location_names_the_queue(redis_url: str) -> None:
     routers = [EventRouter(stream=STREAM, group=group, dlq_stream=f"fa:{group}&") for group in ("a", "b")]
     with client_for(redis_url, routers=routers, emitter=None) as client:
         body = {"kind": "discard", "selector": {"ids": ["1-1"]}}
@@ -235,12 +237,12 @@ class TestWatching:
         assert response.headers["cache-control"] == "no-store"
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["content-security-policy"] == "frame-ancestors 'none'"
-        told = list(events(response.text))
-        assert told[0] == {"retry": "1000"}
-        *under_way, last = told[1:]
+        sent = list(events(response.text))
+        assert sent[0] == {"retry": "1000"}
+        *under_way, last = sent[1:]
         assert last["event"] == "ended"
         assert {event["event"] for event in under_way} == {"progress"}
-        assert len({event["id"] for event in told[1:]}) == len(told[1:]) > 1
+        assert len({event["id"] for event in sent[1:]}) == len(sent[1:]) > 1
         assert json.loads(last["data"]) == client.get(f"{OPERATIONS}/{started['id']}").json()
         again = client.get(f"{OPERATIONS}/{started['id']}/events", headers={"Last-Event-ID": last["id"]})
         assert (again.status_code, again.content) == (204, b"")
@@ -248,7 +250,7 @@ class TestWatching:
         other = client.get(f"{OPERATIONS}/{started['id']}/events", headers={"Last-Event-ID": "older"})
         assert [event.get("event") for event in events(other.text)] == [None, "ended"]
 
-    def test_it_ends_in_time_and_goes_on_where_it_was(
+    def test_a_stream_ends_in_time_and_continues_after_a_reconnect(
         self, client: TestClient, held: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = f"{OPERATIONS}/{held['id']}"
@@ -293,7 +295,7 @@ class TestWatching:
         assert json.loads(event["data"])["reason"] == hostile
 
 
-def test_errors_of_letters_are_told_without_what_looks_like_a_secret(client: TestClient, redis_url: str) -> None:
+def test_errors_of_letters_are_shown_without_what_looks_like_a_secret(client: TestClient, redis_url: str) -> None:
     bad = put_letter(redis_url, original_stream="password=hunter2 {}")
     put_letter(redis_url)
     done = ended(client, start(client, "replay"))
@@ -316,7 +318,7 @@ class TestServed:
             assert httpx.post(f"{path}/pause", json={}, headers=OPERATOR).status_code == 200
             yield f"{path}/events"
 
-    def test_a_stream_does_not_hold_up_its_end(self, paused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_stream_does_not_delay_the_shutdown(self, paused: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(progress, "MAX_SECONDS", 1.0)
         lines: list[str] = []
         with httpx.stream("GET", paused, headers=OPERATOR) as response:
@@ -330,7 +332,9 @@ class TestServed:
         assert "event: problem" not in lines
         until(lambda: not any(isinstance(thread, Serving) for thread in threading.enumerate()))
 
-    def test_nobody_looks_any_more_when_the_client_has_gone(self, paused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_the_client_disconnects_the_operation_is_not_read_any_more(
+        self, paused: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         ask, asked = Operations.get, 0
 
         async def counted(operations: Operations, operation_id: str) -> Any:

@@ -1,4 +1,4 @@
-"""Pages: every list has cursors that say nothing, links that lead on, and takes no cursor of another list."""
+"""Pages: every list has opaque cursors and links to the next page, and refuses cursors of other lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import Response
 from fastapi.testclient import TestClient
 from starlette.requests import Request
 
-from rapids_fastapi.admin.pages import MAX_CURSOR, lead_on
+from rapids_fastapi.admin.pages import MAX_CURSOR, link_next_page
 from tests.fastapi.admin_paths import document
 from tests.fastapi.helpers import BEARER, admin_app, put_letter, rapids_with
 
@@ -28,14 +28,14 @@ def test_a_link_is_one_line_of_ascii_whatever_the_path() -> None:
         "server": None,
     }
     response = Response()
-    lead_on(Request(scope), response, "abc")
+    link_next_page(Request(scope), response, "abc")
     link = response.headers["link"]
     assert link.isascii()
     assert link.isprintable()
     assert link == f'<{quote(path)}?q=%0D%0A%3E&x=%EF%BF%BD&cursor=abc>; rel="next"'
 
 
-def test_every_list_says_where_it_goes_on() -> None:
+def test_every_list_has_a_cursor_for_the_next_page() -> None:
     def properties(schema: dict[str, Any]) -> set[str]:
         members = [schema, *schema.get("anyOf", ())]
         names = {member["$ref"].rpartition("/")[2] for member in members if "$ref" in member}
@@ -63,7 +63,7 @@ def test_a_letters_id_is_no_cursor(client: TestClient, redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/behind", "/behind/"])
-def test_links_have_the_prefix_that_a_proxy_took_away(redis_url: str, prefix: str) -> None:
+def test_links_have_the_prefix_that_a_proxy_removed(redis_url: str, prefix: str) -> None:
     put_letter(redis_url)
     letter_id = put_letter(redis_url)
     with TestClient(admin_app(rapids_with(redis_url)), headers=BEARER, root_path=prefix) as client:  # type: ignore[arg-type]

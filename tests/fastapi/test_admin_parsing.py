@@ -1,4 +1,4 @@
-"""Would it parse today? As the detail of a dead letter shows it, without what is hidden in the payload."""
+"""Parse checks in the details of a dead letter: whether it would parse now, without secrets of the payload."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_of(client: TestClient, url: str, data: str | bytes | dict[str, Any], *
     return response.json()["parse_check"]
 
 
-def test_a_mended_class_is_seen_before_replaying(client: TestClient, redis_url: str) -> None:
+def test_a_fixed_class_is_seen_before_a_replay(client: TestClient, redis_url: str) -> None:
     create_model("FaChanging", __base__=BaseEvent, __module__=__name__, total=(int, ...))
     path = f"{LETTERS}/{put_letter(redis_url, event_type='fa.changing', data=json.dumps({'total': '12.50'}))}"
 
@@ -96,11 +96,11 @@ def test_a_payload_not_searched_for_secrets_keeps_its_messages(client: TestClien
     assert (check["outcome"], check["problems"][0]["message"]) == ("invalid", MASK)
 
 
-def test_a_letter_without_metadata_is_no_such_payload(client: TestClient, redis_url: str) -> None:
+def test_a_letter_without_metadata_shows_its_messages(client: TestClient, redis_url: str) -> None:
     assert check_of(client, redis_url, {}, metadata="")["problems"][0]["message"] == "Field required"
 
 
-def test_megabytes_are_not_looked_at(client: TestClient, redis_url: str) -> None:
+def test_megabytes_are_not_parsed(client: TestClient, redis_url: str) -> None:
     assert check_of(client, redis_url, {"n": 1, "x": "y" * 1_000_000})["outcome"] == "parses"
     for data in ({"n": 1, "x": "y" * 5_000_000}, b"[" * 5_000_000):
         check = check_of(client, redis_url, data)

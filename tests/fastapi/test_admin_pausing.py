@@ -47,7 +47,7 @@ def shown(client: TestClient) -> Any:
     return group["pause"]
 
 
-def test_a_paused_group_is_shown_stands_still_and_goes_on(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_paused_group_is_shown_stops_and_continues(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rapids")
     router, handled = EventRouter(stream=STREAM, group=GROUP), list[int]()
 
@@ -81,18 +81,18 @@ def test_a_paused_group_is_shown_stands_still_and_goes_on(redis_url: str, caplog
         until(lambda: handled == [1, 2])
 
 
-def test_a_pause_that_holds_stays_as_it_is(client: TestClient) -> None:
+def test_a_second_pause_does_not_change_the_first(client: TestClient) -> None:
     pauses = [client.post(f"{GROUPS}/pause", json={**PLACE, "reason": reason}).json() for reason in ("first", "later")]
     assert pauses[0] == pauses[1]
     assert shown(client)["reason"] == "first"
 
 
-def test_resuming_what_is_not_paused(client: TestClient) -> None:
+def test_resuming_a_group_that_is_not_paused(client: TestClient) -> None:
     response = client.post(f"{GROUPS}/resume", json=PLACE)
     assert (response.status_code, response.json()) == (200, {**PLACE, "pause": None})
 
 
-def test_what_is_not_there_is_404_and_leaves_nothing(client: TestClient, raw: redis_sync.Redis) -> None:
+def test_a_missing_group_or_stream_is_404_and_no_key_is_written(client: TestClient, raw: redis_sync.Redis) -> None:
     for action in ("pause", "resume"):
         response = client.post(f"{GROUPS}/{action}", json={"stream": STREAM, "group": "nobody"})
         assert (response.status_code, response.json()["type"]) == (404, "urn:rapids:problem:group-not-found")
@@ -103,14 +103,14 @@ def test_what_is_not_there_is_404_and_leaves_nothing(client: TestClient, raw: re
     assert raw.keys("*") == []
 
 
-def test_the_pause_of_a_group_that_is_gone_can_be_ended(client: TestClient, raw: redis_sync.Redis) -> None:
+def test_the_pause_of_a_deleted_group_can_be_ended(client: TestClient, raw: redis_sync.Redis) -> None:
     client.post(f"{GROUPS}/pause", json=PLACE)
     raw.delete(STREAM)
     assert client.post(f"{GROUPS}/resume", json=PLACE).json()["pause"]["actor"] == "admin"
     assert not raw.exists(KEY)
 
 
-def test_who_paused_it_is_whom_the_door_let_in(client: TestClient) -> None:
+def test_the_actor_of_a_pause_is_the_authenticated_user(client: TestClient) -> None:
     credentials = base64.b64encode(b"ann:" + TOKEN.encode())
     response = client.post(f"{GROUPS}/pause", json=PLACE, headers={"Authorization": b"Basic " + credentials})
     assert response.json()["pause"]["actor"] == "ann"
@@ -129,7 +129,7 @@ def test_only_edit_pauses_and_resumes(redis_url: str, raw: redis_sync.Redis, act
     assert raw.hgetall(KEY) == {"actor": "cli"}
 
 
-def test_a_page_of_another_origin_may_not(client: TestClient, raw: redis_sync.Redis) -> None:
+def test_a_page_of_another_origin_may_not_pause(client: TestClient, raw: redis_sync.Redis) -> None:
     credentials = base64.b64encode(b"ann:" + TOKEN.encode())
     headers = {"Authorization": b"Basic " + credentials, "Sec-Fetch-Site": b"cross-site"}
     response = client.post(f"{GROUPS}/pause", json=PLACE, headers=headers)
@@ -152,7 +152,7 @@ def test_a_page_of_another_origin_may_not(client: TestClient, raw: redis_sync.Re
         b'{"stream": "fa:orders", "group": "payments", "reason": "' + b"x" * 1_001 + b'"}',
     ],
 )
-def test_a_body_that_makes_no_sense(client: TestClient, raw: redis_sync.Redis, body: bytes) -> None:
+def test_an_invalid_body_is_422(client: TestClient, raw: redis_sync.Redis, body: bytes) -> None:
     for action in ("pause", "resume"):
         response = client.post(f"{GROUPS}/{action}", content=body, headers=JSON)
         assert (response.status_code, response.json()["type"]) == (422, "urn:rapids:problem:invalid")
@@ -166,7 +166,7 @@ def test_a_reason_is_only_data(client: TestClient) -> None:
     assert response.json()["pause"]["reason"] == shown(client)["reason"] == reason
 
 
-def test_a_pause_by_hand_is_shown_as_far_as_it_says(client: TestClient, raw: redis_sync.Redis) -> None:
+def test_a_pause_written_by_hand_is_shown(client: TestClient, raw: redis_sync.Redis) -> None:
     raw.hset(KEY, mapping={"reason": "r" * 5_000, "since_ms": "9" * 30})
     pause = shown(client)
     assert (pause["actor"], len(pause["reason"])) == ("", 1_000)

@@ -31,7 +31,7 @@ class TestTheApplicationsOwnRoutes:
         with TestClient(app, raise_server_exceptions=False) as client:
             yield client
 
-    def test_their_errors_stay_fastapis(self, client: TestClient) -> None:
+    def test_their_errors_are_those_of_fastapi(self, client: TestClient) -> None:
         plain = FastAPI()
 
         @plain.get("/own/{n}")
@@ -70,7 +70,7 @@ class TestProblems:
                 assert problem["title"]
                 assert problem["detail"]
 
-    def test_a_wrong_method_is_one_too(self, redis_url: str) -> None:
+    def test_a_wrong_method_is_a_problem(self, redis_url: str) -> None:
         with client_for(redis_url, headers={}) as client:
             for path in ("/rapids/api/dead-letters", "/rapids/health/ready"):
                 response = client.put(path)
@@ -79,7 +79,7 @@ class TestProblems:
                 assert response.headers["allow"] == "GET"
                 assert response.headers["cache-control"] == "no-store"
 
-    def test_faults_are_named_and_their_values_not_repeated(self, redis_url: str) -> None:
+    def test_errors_name_the_field_and_do_not_repeat_the_value(self, redis_url: str) -> None:
         with client_for(redis_url) as client:
             response = client.post("/rapids/api/dead-letters/1-1/replay", json={"hunter2": 1, "scope": "hunter2"})
         assert {fault["where"] for fault in response.json()["errors"]} == {"body.scope", "body.hunter2"}

@@ -1,4 +1,4 @@
-"""Replaying with a patch or with other data over HTTP: what is refused and where, and what stays hidden."""
+"""Replays with a patch or with other data over HTTP: what is refused and where, and what stays hidden."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_both_versions_and_the_difference_are_kept(
     assert (change["reason"], change["diff"], change["data"]["value"]) == ("typo", [difference], {"n": 5, "when": 2})
 
 
-def test_without_data_the_history_says_nothing_of_any(client: TestClient, put: Callable[..., str]) -> None:
+def test_without_changed_data_the_history_has_none(client: TestClient, put: Callable[..., str]) -> None:
     path = put({"n": 1})
     assert client.post(f"{path}/replay", json={"data": None}).json()["diff"] == []
     [change] = client.get(path).json()["history"]
@@ -133,7 +133,7 @@ def test_it_needs_both_permissions(redis_url: str, permissions: Any, put: Callab
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-def test_faults_have_pointers_into_the_data(client: TestClient, put: Callable[..., str], redis_url: str) -> None:
+def test_errors_have_pointers_into_the_data(client: TestClient, put: Callable[..., str], redis_url: str) -> None:
     path = put({"n": 1})
     assert [row[:2] for row in refused(client, path, data={"n": "x", "cards": [{"name": 5}, 7], "when": ["y"]})] == [
         ("/n", "int_parsing"),
@@ -149,13 +149,13 @@ def test_faults_have_pointers_into_the_data(client: TestClient, put: Callable[..
 
 
 @pytest.mark.parametrize("data", ['{"n": NaN}', '{"when": [1e400]}', '{"password": "\\ud800"}', '{"a\\ud800": 1}'])
-def test_what_only_some_take_for_json(client: TestClient, put: Callable[..., str], data: str) -> None:
+def test_data_that_only_some_parsers_accept(client: TestClient, put: Callable[..., str], data: str) -> None:
     content = f'{{"data": {data}}}'
     response = client.post(f"{put()}/replay", content=content, headers={"content-type": "application/json"})
     assert (response.status_code, response.json()["type"]) == (422, "urn:rapids:problem:invalid")
 
 
-def test_data_too_deep_to_look_for_what_is_hidden(client: TestClient, put: Callable[..., str]) -> None:
+def test_data_too_deep_to_search_for_secrets(client: TestClient, put: Callable[..., str]) -> None:
     deep: Any = "hunter2"
     for _ in range(150):
         deep = [deep]
@@ -163,13 +163,13 @@ def test_data_too_deep_to_look_for_what_is_hidden(client: TestClient, put: Calla
 
 
 @pytest.mark.parametrize("data", [[], "x", 1, True])
-def test_data_that_are_no_object(client: TestClient, put: Callable[..., str], data: Any) -> None:
+def test_data_that_is_not_an_object(client: TestClient, put: Callable[..., str], data: Any) -> None:
     response = client.post(f"{put()}/replay", json={"data": data})
     assert (response.status_code, response.json()["type"]) == (422, "urn:rapids:problem:invalid")
     assert response.json()["errors"][0]["where"] == "body.data"
 
 
-def test_megabytes_are_for_python(client: TestClient, put: Callable[..., str]) -> None:
+def test_megabytes_of_data_are_refused(client: TestClient, put: Callable[..., str]) -> None:
     response = client.post(f"{put()}/replay", json={"data": {"password": "x" * 5_000_000}})
     assert (response.status_code, response.json()["type"]) == (413, "urn:rapids:problem:too-large")
     assert "DeadLetterQueue.replay(data=...)" in response.json()["detail"]
@@ -198,14 +198,14 @@ def test_either_a_patch_or_data(client: TestClient, put: Callable[..., str], red
     assert entries(redis_url, REPLAYS) == []
 
 
-def test_of_no_class_and_of_no_event(client: TestClient, put: Callable[..., str]) -> None:
+def test_an_unknown_type_and_an_unreadable_event(client: TestClient, put: Callable[..., str]) -> None:
     assert refused(client, put(event_type="fa.unheard_of"), data={})[0][:2] == ("", "unknown_type")
     assert refused(client, put(event_type="fa.unheard_of", metadata="{"), data={}) == [("", "unknown_type", MASK)]
     response = client.post(f"{put(metadata='{')}/replay", json={"data": {}})
     assert (response.status_code, response.json()["type"]) == (409, "urn:rapids:problem:letter-unreadable")
 
 
-def test_the_state_comes_first(client: TestClient, put: Callable[..., str]) -> None:
+def test_the_state_is_checked_first(client: TestClient, put: Callable[..., str]) -> None:
     path = put({"password": "hunter2"})
     client.delete(path)
     response = client.post(f"{path}/replay", json={"data": {"n": "x", "unknown": {"token": MASK}}})
@@ -216,7 +216,7 @@ def test_the_state_comes_first(client: TestClient, put: Callable[..., str]) -> N
 # --- what is hidden -------------------------------------------------------------------------------------------------
 
 
-def test_what_a_patch_does_not_name_keeps_what_is_stored(
+def test_fields_that_a_patch_does_not_name_keep_their_values(
     client: TestClient, put: Callable[..., str], sent: Callable[[], Any]
 ) -> None:
     path = put({"n": "1o", "password": {"pass": ["hunter2"]}, "cards": [{"name": "a", "card_number": "4111"}]})
@@ -233,7 +233,7 @@ def test_what_a_patch_does_not_name_keeps_what_is_stored(
     assert "hunter2" not in json.dumps([answer, history])
 
 
-def test_a_patch_changes_and_removes_hidden_values_too(
+def test_a_patch_can_change_and_remove_hidden_values(
     client: TestClient, put: Callable[..., str], sent: Callable[[], Any]
 ) -> None:
     path = put({"n": 1, "password": {"old": "hunter2", "same": "hunter3"}, "token": "t0p"})
@@ -285,7 +285,7 @@ def test_hidden_values_inside_what_was_changed_are_hidden(client: TestClient, pu
         ({"password": MASK, "cards": [{"card_number": MASK}]}, ["/password", "/cards/0/card_number"]),
     ],
 )
-def test_a_mask_in_the_place_of_a_hidden_value_is_refused(
+def test_the_mask_instead_of_a_hidden_value_is_refused(
     client: TestClient, put: Callable[..., str], redis_url: str, change: str, given: Any, pointers: list[str]
 ) -> None:
     shown_before = {"n": 1, "password": {"token": "hunter2"}, "token": "t", "cards": [{"card_number": "4111"}] * 2}
@@ -295,12 +295,16 @@ def test_a_mask_in_the_place_of_a_hidden_value_is_refused(
     assert entries(redis_url, REPLAYS) == []
 
 
-def test_elsewhere_the_mask_is_a_text(client: TestClient, put: Callable[..., str], sent: Callable[[], Any]) -> None:
+def test_in_other_fields_the_mask_is_a_text(
+    client: TestClient, put: Callable[..., str], sent: Callable[[], Any]
+) -> None:
     replay(client, put({"n": 1}), data={"cards": [{"name": MASK}]})
     assert sent() == {"cards": [{"name": MASK}]}
 
 
-def test_nothing_hidden_no_mask(redis_url: str, put: Callable[..., str], sent: Callable[[], Any]) -> None:
+def test_without_redaction_data_may_have_the_mask(
+    redis_url: str, put: Callable[..., str], sent: Callable[[], Any]
+) -> None:
     path = put({"password": "hunter2"})
     with client_for(redis_url, redact=None) as client:
         answer = replay(client, path, data={"password": MASK})
@@ -315,7 +319,7 @@ def test_not_a_number_and_its_hidden_neighbour(
     assert answer["diff"] == [{"pointer": "/n", "op": "replace", "before": "NaN", "after": 1, "cut": False}]
 
 
-def test_messages_tell_nothing_hidden(client: TestClient, put: Callable[..., str]) -> None:
+def test_messages_show_no_secret(client: TestClient, put: Callable[..., str]) -> None:
     path = put({"n": 1, "password": "hunter2", "cards": []}, metadata='{"token": "t0psecret"}')
     message = f"Value error, not with {MASK}, nor with {MASK}"
     assert refused(client, path, patch={"n": 7}) == [("", "value_error", message)]
@@ -343,7 +347,7 @@ def test_hostile_names_are_only_data(client: TestClient, put: Callable[..., str]
 @pytest.mark.parametrize(
     "diff", ["x", "[1]", '[{"pointer": 1, "op": "x", "before": 1, "after": 1, "cut": 1}]', "[" * 9_000]
 )
-def test_a_history_that_somebody_else_wrote(client: TestClient, raw: redis_sync.Redis, diff: str) -> None:
+def test_a_history_that_another_program_wrote(client: TestClient, raw: redis_sync.Redis, diff: str) -> None:
     change = {"action": "replayed", "scope": "everyone", "data": '{"password": "hunter2", ', "diff": diff}
     letter = {"rapids:letter_id": "5-5", "rapids:history": json.dumps([change])}
     raw.xadd(f"{DLQ}:rapids:archive", letter, id="7-0")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Searching dead letters over HTTP: page by page, each match once, in few round trips however small the pages are."""
+"""Searches of dead letters over HTTP: each match is on one page, and small pages need few round trips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_pages_of_any_size_find_each_match_once(client: TestClient, redis_url: s
     assert found == matches[::-1]
 
 
-def test_a_small_page_is_not_as_many_round_trips_as_letters(
+def test_a_small_page_needs_fewer_round_trips_than_letters(
     client: TestClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Streams and groups over HTTP: what is shown of them, and of what else nothing is."""
+"""Streams and groups over HTTP: what is shown of them, and that no other key is shown."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TestStreams:
         assert (stream["first_id"], stream["last_id"]) == ("1-1", "3-1")
         assert stream["first_at"] == "1970-01-01T00:00:00.001000Z"
 
-    def test_of_several_one_must_be_said(self, redis_url: str, raw: redis_sync.Redis) -> None:
+    def test_of_several_streams_one_must_be_named(self, redis_url: str, raw: redis_sync.Redis) -> None:
         make_group(raw)
         with client_for(redis_url, routers=[EventRouter(stream=OTHER, group="billing")]) as client:
             for path in (GROUPS, f"{PENDING}?group={GROUP}"):
@@ -93,7 +93,7 @@ class TestStreams:
                 params = {"stream": stream, "group": group}
                 assert client.get(PENDING, params=params).json()["items"] == []
 
-    def test_no_other_key_can_be_looked_at(self, client: TestClient, raw: redis_sync.Redis) -> None:
+    def test_no_other_key_can_be_read_as_a_stream(self, client: TestClient, raw: redis_sync.Redis) -> None:
         raw.xgroup_create("fa:secret", GROUP, mkstream=True)
         answers: list[Any] = []
         for stream in ("fa:secret", "fa:absent", HOSTILE, ""):
@@ -109,7 +109,7 @@ class TestStreams:
 
 
 class TestGroups:
-    def test_what_is_not_there_is_named(self, client: TestClient, raw: redis_sync.Redis) -> None:
+    def test_a_missing_stream_or_group_is_404_and_named(self, client: TestClient, raw: redis_sync.Redis) -> None:
         refused(client.get(GROUPS), 404, "stream-not-found")
         add(raw, 1)
         assert client.get(GROUPS).json() == {"stream": STREAM, "items": [], "next_cursor": None}
@@ -119,7 +119,7 @@ class TestGroups:
         problem = refused(client.get(GROUPS, params={"group": GROUP, "replays": True}), 404, "stream-not-found")
         assert SOURCE.replays().stream in problem["detail"]
 
-    def test_how_far_a_group_is(self, client: TestClient, raw: redis_sync.Redis) -> None:
+    def test_the_progress_of_a_group(self, client: TestClient, raw: redis_sync.Redis) -> None:
         add(raw, 5)
         make_group(raw, taken=3)
         wait(raw, "2-1", 4_102_444_800_000)
@@ -194,7 +194,7 @@ class TestPending:
         assert self.shown(client, consumer="other") == [("7-1", held)]
         assert self.shown(client, consumer="nobody") == []
 
-    def test_what_is_told_of_an_entry(self, client: TestClient) -> None:
+    def test_the_fields_of_a_pending_entry(self, client: TestClient) -> None:
         page = client.get(PENDING, params={"group": GROUP}).json()
         assert (page["stream"], page["group"]) == (STREAM, GROUP)
         held, waiting = page["items"][:2]
@@ -202,7 +202,7 @@ class TestPending:
         assert held["idle_ms"] >= 0
         assert (waiting["consumer"], waiting["due_at"]) == (None, "2099-12-31T23:59:59.998000Z")
 
-    def test_errors_are_hidden_as_the_payload_is_not_at_hand(self, client: TestClient, redis_url: str) -> None:
+    def test_errors_are_hidden_since_the_payload_is_not_read(self, client: TestClient, redis_url: str) -> None:
         with client_for(redis_url, redact=None) as open_client:
             (failure,) = open_client.get(PENDING, params={"group": GROUP, "state": "parked"}).json()["items"][0][
                 "failures"
@@ -214,7 +214,7 @@ class TestPending:
             assert MASK in response.text
 
     @pytest.mark.parametrize("query", ["", "group=", "state=held", "state=parked&consumer=worker", "limit=0"])
-    def test_what_makes_no_sense_is_422(self, client: TestClient, query: str) -> None:
+    def test_an_invalid_request_is_422(self, client: TestClient, query: str) -> None:
         group = "" if query in ("", "group=") else f"group={GROUP}&"
         refused(client.get(f"{PENDING}?{group}{query}"), 422, "invalid")
 
@@ -234,7 +234,7 @@ class TestHostile:
         (entry,) = client.get(PENDING, params={"group": GROUP}).json()["items"]
         assert entry["consumer"] == HOSTILE
 
-    def test_a_name_that_rapids_does_not_take_is_422(self, client: TestClient, raw: redis_sync.Redis) -> None:
+    def test_a_name_that_rapids_does_not_accept_is_422(self, client: TestClient, raw: redis_sync.Redis) -> None:
         add(raw, 1)
         make_group(raw, HOSTILE)
         make_group(raw)
@@ -255,12 +255,12 @@ class TestHostile:
             refused(client.get(path, params={**query, "cursor": cursor}), 422, "invalid")
 
     @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "replays=maybe", "stream=" + "x" * 513])
-    def test_what_makes_no_sense_is_422_and_not_repeated(self, client: TestClient, query: str) -> None:
+    def test_an_invalid_query_is_422_and_its_values_are_not_repeated(self, client: TestClient, query: str) -> None:
         response = client.get(f"{GROUPS}?{query}")
         refused(response, 422, "invalid")
         assert "x" * 513 not in response.text
 
-    def test_a_key_that_is_no_stream(self, client: TestClient, raw: redis_sync.Redis) -> None:
+    def test_a_key_that_is_not_a_stream(self, client: TestClient, raw: redis_sync.Redis) -> None:
         raw.set(STREAM, "text")
         for path in (STREAMS, GROUPS, f"{PENDING}?group={GROUP}"):
             refused(client.get(path), 503, "redis-unavailable")

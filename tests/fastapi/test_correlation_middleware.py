@@ -42,7 +42,7 @@ def app_with(**options: Any) -> FastAPI:
 
 
 @pytest.mark.parametrize("path", ["/", "/thread"])
-def test_the_callers_id_is_taken_and_given_back(path: str) -> None:
+def test_the_callers_id_is_used_and_returned(path: str) -> None:
     response = TestClient(app_with()).get(path, headers={"X-Correlation-ID": "abc-1"})
     assert response.json() == "abc-1"
     assert response.headers["x-correlation-id"] == "abc-1"
@@ -81,7 +81,7 @@ def test_a_trace_id_is_taken_from_traceparent(traceparent: str) -> None:
         "nonsense",
     ],
 )
-def test_an_invalid_traceparent_is_passed_over(traceparent: str) -> None:
+def test_an_invalid_traceparent_is_ignored(traceparent: str) -> None:
     assert UUID(TestClient(app_with()).get("/", headers={"traceparent": traceparent}).json())
 
 
@@ -112,7 +112,7 @@ def test_the_applications_own_header_stays_and_is_not_doubled() -> None:
     assert response.headers.get_list("x-correlation-id") == ["my own"]
 
 
-def test_a_websocket_has_one_too() -> None:
+def test_a_websocket_has_a_correlation_id() -> None:
     with TestClient(app_with()).websocket_connect("/ws", headers={"X-Correlation-ID": "ws-1"}) as socket:
         assert socket.receive_text() == "ws-1"
         headers = dict(socket.extra_headers or [])
@@ -149,7 +149,7 @@ async def test_other_scopes_pass_through_untouched() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "two words", "a:b", "a\r\nb", None])
-def test_a_header_name_that_is_none_is_refused(header: Any) -> None:
+def test_an_invalid_header_name_is_refused(header: Any) -> None:
     with pytest.raises(ValueError, match="header must be the name of an HTTP header"):
         CorrelationMiddleware(app_with(), header=header)
 

@@ -89,7 +89,7 @@ class TestEmitter:
 
 class TestOnSuccess:
     @pytest.mark.parametrize("style", ["async", "awaited", "def"])
-    def test_events_go_out_together_after_the_endpoint(
+    def test_events_are_emitted_together_after_the_endpoint(
         self, app: FastAPI, client: TestClient, redis_url: str, monkeypatch: pytest.MonkeyPatch, style: str
     ) -> None:
         calls: list[Any] = []
@@ -124,7 +124,7 @@ class TestOnSuccess:
         assert [len(call) for call in calls] == [3]
         assert {entry["correlation_id"] for entry in entries(redis_url, STREAM)} == {"req-1"}
 
-    def test_nothing_goes_out_when_the_endpoint_fails(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+    def test_nothing_is_emitted_when_the_endpoint_fails(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
         @app.post("/http")
         async def http(events: OnSuccessEmitterDep) -> None:
             events.emit(FaDepsNoted(n=1))
@@ -150,7 +150,7 @@ class TestOnSuccess:
         assert answers == {"http": 409, "bug": 500, "status": 422, "discard": 400}
         assert noted(redis_url) == []
 
-    def test_a_success_status_of_ones_own_is_one(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+    def test_another_success_status_is_a_success(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
         @app.post("/", status_code=202)
         async def status(events: OnSuccessEmitterDep, response: Response) -> None:
             events.emit(FaDepsNoted(n=1))
@@ -173,7 +173,7 @@ class TestOnSuccess:
             response = client.post("/")
         assert (response.status_code, response.json()) == (503, {"not_stored": 1})
 
-    async def test_without_a_handler_of_the_applications_it_is_a_500(
+    async def test_without_an_exception_handler_it_is_a_500(
         self, app: FastAPI, client: TestClient, redis: Redis
     ) -> None:
         @app.post("/")
@@ -235,7 +235,7 @@ class TestOnSuccess:
             client.post("/")
         assert noted(redis_url) == [1]
 
-    def test_in_a_stream_response_it_emits_at_once_too(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
+    def test_in_a_stream_response_it_emits_at_once(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
         @app.get("/")
         async def stream(events: OnSuccessEmitterDep) -> StreamingResponse:
             async def body() -> Any:
@@ -271,7 +271,7 @@ class TestOnSuccess:
                 socket.receive_text()
             until(lambda: noted(redis_url) == [1])
 
-    def test_what_is_no_event_is_refused_where_it_is_given(self, app: FastAPI) -> None:
+    def test_an_object_that_is_not_an_event_is_refused(self, app: FastAPI) -> None:
         @app.post("/")
         async def emit(events: OnSuccessEmitterDep) -> None:
             events.emit("order.placed")  # type: ignore[arg-type]
@@ -306,7 +306,7 @@ class TestOnSuccess:
             assert client.post("/?fail=1").status_code == 500
             assert client.post("/").json() == [1]
 
-    def test_without_the_lifespan_it_says_so(self) -> None:
+    def test_without_the_lifespan_the_error_names_it(self) -> None:
         app = FastAPI()
 
         @app.post("/")

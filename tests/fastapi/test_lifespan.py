@@ -227,7 +227,7 @@ class TestStartFails:
         assert error.value.__suppress_context__
         assert [(r.name, r.levelno, r.getMessage()) for r in caplog.records] == [("rapids", logging.CRITICAL, text)]
 
-    async def test_a_server_that_says_nothing_is_given_up(self) -> None:
+    async def test_a_server_that_does_not_answer_is_an_error(self) -> None:
         with socket.socket() as silent:
             silent.bind(("127.0.0.1", 0))
             silent.listen()
@@ -236,7 +236,7 @@ class TestStartFails:
                 async with Rapids(url=url, connect_timeout=0.2).lifespan():
                     pass
 
-    async def test_the_users_own_client_is_tried_too_and_left_open(self) -> None:
+    async def test_the_users_own_client_is_checked_too_and_stays_open(self) -> None:
         client = Redis(port=free_port())
         with pytest.raises(RedisUnavailableError, match=r"the client given as Rapids\(redis=\.\.\.\)"):
             async with Rapids(redis=client).lifespan():
@@ -340,7 +340,7 @@ def test_threads_may_run_applications_of_their_own(redis_url: str) -> None:
         app = FastAPI(lifespan=Rapids(routers=[EventRouter(stream=f"fa:{n}")], url=redis_url).lifespan)
         app.include_router(rapids_admin)
         # Before the threads: FastAPI makes what a route needs when it is first asked for, and silences its own warnings
-        # for all threads meanwhile, so that one may hear those of another.
+        # for all threads at that time, so that one thread may record those of another.
         app.openapi()
         return app
 

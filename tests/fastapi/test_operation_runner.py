@@ -1,4 +1,4 @@
-"""The plug-in carries out operations on dead letters while the application runs."""
+"""The plug-in runs operations on dead letters while the application runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def has_ended(queue: DeadLetterQueue, operation_id: str) -> bool:
     return (await queue.operations.get(operation_id)).state == "completed"
 
 
-async def test_what_others_left_is_carried_out(redis: Redis, redis_url: str) -> None:
+async def test_an_operation_that_another_process_left_is_continued(redis: Redis, redis_url: str) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     await write(redis)
     left = await queue.operations.start("discard", ALL)
@@ -40,7 +40,7 @@ async def test_what_others_left_is_carried_out(redis: Redis, redis_url: str) -> 
     assert runners() == []
 
 
-async def test_what_is_started_in_the_application_is_carried_out(redis: Redis, redis_url: str) -> None:
+async def test_an_operation_started_in_the_application_runs(redis: Redis, redis_url: str) -> None:
     await write(redis)
     async with an_app(redis_url).lifespan() as state:
         running: Running = state["rapids"]
@@ -50,7 +50,7 @@ async def test_what_is_started_in_the_application_is_carried_out(redis: Redis, r
         assert f"rapids-operations:{DLQ}" in runners()
 
 
-async def test_a_shutdown_lets_go_of_what_is_under_way(redis: Redis, redis_url: str) -> None:
+async def test_a_shutdown_releases_the_running_operation(redis: Redis, redis_url: str) -> None:
     queue = DeadLetterQueue(redis, DLQ)
     for _ in range(3):
         await write(redis)
@@ -86,7 +86,7 @@ async def test_a_runner_that_fails_is_logged_and_restarted(
     assert "no right to HINCRBY" in caplog.text
 
 
-async def test_a_runner_that_does_not_stop_is_cut_off(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_runner_that_does_not_stop_is_cancelled(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "STOP_TIMEOUT", 0.01)
     queue = DeadLetterQueue(redis, DLQ)
 

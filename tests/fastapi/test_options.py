@@ -27,7 +27,7 @@ from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone
         "embedded:some/dir",
     ],
 )
-def test_every_kind_of_address_is_taken(url: str) -> None:
+def test_every_kind_of_address_is_accepted(url: str) -> None:
     assert check_url("url", url) == url
     Rapids(url=url)
 
@@ -56,13 +56,13 @@ def test_every_kind_of_address_is_taken(url: str) -> None:
         ("embedded://host/dir", "embedded:path/to/dir"),
     ],
 )
-def test_an_address_that_is_none_is_refused_and_the_allowed_ones_named(url: str, says: str) -> None:
+def test_an_invalid_address_is_refused_and_the_allowed_ones_are_named(url: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
         Rapids(url=url)
     assert str(error.value).count("unix://") <= 1  # the allowed ones are named once
 
 
-def test_a_refused_address_keeps_its_password_to_itself() -> None:
+def test_the_error_of_a_refused_address_does_not_show_its_password() -> None:
     with pytest.raises(ValueError) as error:
         Rapids(url="redis+cluster://me:hunter2@a:1/5")
     assert "hunter2" not in str(error.value)
@@ -72,7 +72,7 @@ def test_a_refused_address_keeps_its_password_to_itself() -> None:
     ("query", "limit"), [("", 5.0), ("?socket_timeout=9&sentinel_socket_timeout=9", 9.0)], ids=["default", "given"]
 )
 @pytest.mark.parametrize("url", ["redis://a", "unix:///a", "redis+sentinel://a/primary", "redis+cluster://a"])
-async def test_no_answer_is_waited_for_for_ever_with_any_redis_py(url: str, query: str, limit: float) -> None:
+async def test_clients_have_an_answer_timeout_with_any_redis_py(url: str, query: str, limit: float) -> None:
     async with open_client(url + (query if "sentinel" in url else query.partition("&")[0])) as client:
         if isinstance(client, RedisCluster):
             assert client.get_connection_kwargs()["socket_timeout"] == limit

@@ -1,4 +1,4 @@
-"""Readiness over HTTP: what probes cost, what they are told, and what the log says."""
+"""Readiness over HTTP: what probes cost, their answers, and the log."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "ready" in record.getMessage()]
 
 
-async def test_probes_at_once_and_within_a_second_cost_one_look(
+async def test_probes_within_a_second_share_one_check(
     redis: Redis, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rapids = Rapids(redis=redis, routers=[EventRouter(stream=STREAM)])
@@ -68,7 +68,7 @@ async def test_probes_at_once_and_within_a_second_cost_one_look(
         assert looks.count == 2
 
 
-async def test_the_log_says_why_once_and_that_it_is_over(
+async def test_the_log_has_the_reason_once_and_the_end(
     redis: Redis, looks: Looks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(readiness, "_FRESH", -1.0)
@@ -125,7 +125,7 @@ async def test_with_an_emitter_only_it_is_ready_while_redis_answers(
     assert over.startswith("ready again after ")
 
 
-async def test_it_is_the_emitters_own_redis_that_must_answer(build: Build, redis: Redis) -> None:
+async def test_the_emitters_own_redis_must_answer(build: Build, redis: Redis) -> None:
     async with (
         own_server(build) as server,
         Redis.from_url(server.url) as own,
@@ -135,7 +135,7 @@ async def test_it_is_the_emitters_own_redis_that_must_answer(build: Build, redis
         assert not await state["rapids"].is_ready()
 
 
-async def test_an_emitter_without_a_client_cannot_be_asked() -> None:
+async def test_an_emitter_without_a_client_cannot_ping() -> None:
     with pytest.raises(NotConfiguredError, match="no Redis client"):
         await EventEmitter(stream=STREAM).ping()
 
@@ -163,7 +163,7 @@ async def block(event: FaServedNoted) -> None:
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("private_temp")
-def test_a_handler_that_blocks_the_event_loop_leaves_probes_unanswered_and_is_told_afterwards(tmp_path: Path) -> None:
+def test_a_handler_that_blocks_the_event_loop_blocks_probes_and_is_logged(tmp_path: Path) -> None:
     with served(tmp_path, more=BLOCKING) as server:
         until(server.answers)
         with suppress(httpx.TimeoutException):  # the event may be handled before the answer is sent

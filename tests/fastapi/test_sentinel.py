@@ -1,4 +1,4 @@
-"""An address of sentinels, on real ones."""
+"""An address of Sentinel, with a real Sentinel."""
 
 from __future__ import annotations
 

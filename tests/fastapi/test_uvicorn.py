@@ -194,7 +194,7 @@ def test_an_unreachable_redis_is_one_line_and_an_exit_code(tmp_path: Path) -> No
     assert "direct cause" not in output
 
 
-def test_no_address_says_both_ways_and_exits(tmp_path: Path) -> None:
+def test_without_an_address_it_names_both_ways_and_exits(tmp_path: Path) -> None:
     with served(tmp_path, url="") as server:
         output = server.process.communicate(timeout=60)[0]
     assert server.process.returncode not in (0, None)
