@@ -94,16 +94,13 @@ class Trimmer:
             self._reported = None
         if self._reported is None and held is not None and _is_long(seen):
             self._reported = held.group
-            what = (
-                f"it has not read entry {held.entry_id}, which is there"
-                if held.consumer is None
-                else f"entry {held.entry_id} is pending for {held.consumer!r}, and there"
-            )
+            state = "not read by it" if held.consumer is None else f"pending for {held.consumer!r}"
             logger.warning(
-                "group %r holds back the trimming: %s since %.0f s; %d entries are in the stream. A group that nobody "
-                "needs any more is removed by XGROUP DESTROY",
+                "group %r holds back the trimming: entry %s is %s, and was appended %.0f s ago; %d entries are in the "
+                "stream. If nobody needs the group any more, remove it with XGROUP DESTROY",
                 held.group,
-                what,
+                held.entry_id,
+                state,
                 held.age,
                 seen.left,
                 extra={**self._context.log, "held_back_by": held.group, "entry_id": held.entry_id},
