@@ -340,7 +340,7 @@ def letter(dlq: str, read: DeadLetter, one: Found) -> TracedLetter:
     )
 
 
-def replay_of(stream: str, group: str, one: Found, made: TracedDelivery) -> TracedReplay:
+def replay_of(stream: str, group: str, one: Found, state: TracedDelivery) -> TracedReplay:
     """A replay that is not settled yet."""
     return TracedReplay(
         stream=stream,
@@ -352,7 +352,7 @@ def replay_of(stream: str, group: str, one: Found, made: TracedDelivery) -> Trac
         count=one.replay.count,
         event_id=one.event.event_id,
         original_entry_id=one.replay.original_entry_id,
-        delivery=made,
+        delivery=state,
     )
 
 

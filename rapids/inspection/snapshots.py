@@ -216,7 +216,7 @@ def stream(name: str, row: StreamRow) -> StreamSnapshot:
 
 
 def group(stream: str, found: GroupRows, row: GroupRow) -> GroupSnapshot:
-    behind, exact = lag(found, row)
+    undelivered, exact = lag(found, row)
     last_delivered = row.last_delivered_id.decode()
     oldest = min(filter(None, (row.oldest_id, row.next_id)), key=order, default=None)
     return GroupSnapshot(
@@ -226,7 +226,7 @@ def group(stream: str, found: GroupRows, row: GroupRow) -> GroupSnapshot:
         last_delivered_id=last_delivered,
         last_delivered_at=None if last_delivered == FIRST_ID else time_of(row.last_delivered_id),
         entries_read=row.entries_read,
-        lag=behind,
+        lag=undelivered,
         lag_exact=exact,
         pending=row.pending,
         held=row.pending - row.held_by_waiting - row.parked,

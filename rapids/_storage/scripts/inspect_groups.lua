@@ -34,7 +34,7 @@ local function oldest_but_parked(group, consumers)
   return oldest
 end
 
-local function seen(is)
+local function state_of(is)
   local consumers, living, held_by = {}, 0, {}
   for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, is.name)) do
     local consumer = fields(row)
@@ -65,7 +65,7 @@ for _, row in ipairs(rows) do
       more = 1
       break
     end
-    groups[#groups + 1] = seen(is)
+    groups[#groups + 1] = state_of(is)
   end
 end
 local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]

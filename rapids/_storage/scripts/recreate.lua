@@ -13,7 +13,7 @@
 -- include: lib/time.lua
 -- include: lib/names.lua
 
-local function go_on_to(id)
+local function advance_to(id)
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local group = fields(row)
     if group.name == ARGV[1] and is_before(group['last-delivered-id'], id) then
@@ -22,12 +22,12 @@ local function go_on_to(id)
   end
 end
 
-local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
-if made.err then
-  if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
-  if ARGV[3] == '1' then go_on_to(ARGV[2]) end
+local created = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2], 'MKSTREAM')
+if created.err then
+  if not string.find(created.err, 'BUSYGROUP', 1, true) then return created end
+  if ARGV[3] == '1' then advance_to(ARGV[2]) end
 end
-if not made.err then
+if not created.err then
   redis.call('SET', KEYS[5], server_time(), 'PX', ARGV[4])
 end
 -- A consumer that would hold nothing is not created.
@@ -37,4 +37,4 @@ end
 if redis.call('EXISTS', KEYS[4]) == 1 then
   restore_held(KEYS[1], ARGV[1], KEYS[2], PARKED, function() return redis.call('HKEYS', KEYS[4]) end)
 end
-return made.err and 0 or 1
+return created.err and 0 or 1

@@ -13,7 +13,7 @@ local stream, options = KEYS[1], cjson.decode(ARGV[1])
 
 -- include: lib/entry_id.lua
 
-local function made_of(id, group)
+local function state_of(id, group)
   local row = pending_of(stream, group.name, id)
   if not row then
     return {is_before(group['last-delivered-id'], id) and 'undelivered' or 'settled', false}
@@ -35,7 +35,7 @@ for _, row in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     break
   end
   local group, entries = fields(row), {}
-  for i, id in ipairs(options.entries) do entries[i] = made_of(id, group) end
+  for i, id in ipairs(options.entries) do entries[i] = state_of(id, group) end
   groups[#groups + 1] = {group.name, entries}
 end
 return {groups, more}
