@@ -80,7 +80,9 @@ def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datet
         b"position": failure.position,
         b"attempts": dead.attempts.dump(),
     }
-    if not _is_regular(fields):
+    names = tuple(fields[::2])
+    is_traced = names == (*EVENT_FIELDS, b"traceparent") and event_type_in(fields) is not None
+    if names != EVENT_FIELDS and not is_traced:
         letter[b"original_fields"] = netstrings(fields)
     elif b"traceparent" in first:
         letter[b"traceparent"] = first[b"traceparent"]
@@ -101,7 +103,10 @@ def original_fields(letter: Fields) -> list[bytes]:
             return fields
         except ValueError as error:
             raise DeserializationError("", f"original_fields of the letter cannot be read: {error}") from error
-    values = _supplied(values) | values
+    # Letters of rapids-streams lack some fields that an event needs.
+    entry_id = values.get(b"original_msg_id", b"")
+    timestamp = (time_of(entry_id) or moment_or_last(0)).isoformat().encode()
+    values = {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": timestamp, **values}
     names = [*EVENT_FIELDS, *(name for name in _OPTIONAL_EVENT_FIELDS if name in values)]
     return [part for name in names for part in (name, values.get(name, b""))]
 
@@ -136,13 +141,6 @@ def _with(fields: Fields, changed: Mapping[bytes, bytes]) -> list[bytes]:
     """The fields with these values, each in its place if it exists, or else at the end."""
     kept = [part for name, value in pairs(fields) for part in (name, changed.get(name, value))]
     return [*kept, *(part for name, value in changed.items() if name not in fields[::2] for part in (name, value))]
-
-
-def _supplied(letter: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Fields that an event needs and letters of rapids-streams lack, if the entry that failed is gone too."""
-    entry_id = letter.get(b"original_msg_id", b"")
-    timestamp = (time_of(entry_id) or moment_or_last(0)).isoformat()
-    return {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": timestamp.encode()}
 
 
 def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes]:
@@ -271,11 +269,6 @@ def _first_values(fields: Fields) -> dict[bytes, bytes]:
     for name, value in pairs(fields):
         values.setdefault(name, value)
     return values
-
-
-def _is_regular(fields: Fields) -> bool:
-    names = tuple(fields[::2])
-    return names == EVENT_FIELDS or (names == (*EVENT_FIELDS, b"traceparent") and event_type_in(fields) is not None)
 
 
 def _utf8(text: str) -> bytes:

@@ -1,6 +1,5 @@
 """The causes of dead letters, with how many letters each has, and figures of their stream."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -76,14 +75,35 @@ async def causes_of(
     what letters of one cause differ in."""
     if wanted.q is not None or wanted.since is not None or wanted.until is not None:
         raise ValueError("causes cannot be filtered by q, since or until: their letters differ in that")
-    behind = None if cursor is None else _behind(cursor)
+    after: tuple[int, str] | None = None
+    if cursor is not None:
+        count, _, name = LISTING.text(cursor).partition(":")
+        if not count.isdigit() or len(count) > 20:
+            raise LISTING.bad(cursor)
+        after = -int(count), name
     state = await letter_index.state(commands, dlq)
     choice = choose(state, wanted)
     chosen = set(choice.names)
     rows = sorted((row for row in state.fingerprints if row.name in chosen), key=_order)
-    left = [row for row in rows if behind is None or _order(row) > behind]
-    following = _cursor(left[limit - 1]) if len(left) > limit else None
-    return Causes(_causes(left[:limit]), following, len(rows), choice.count, _stats(state, maxlen))
+    left = [row for row in rows if after is None or _order(row) > after]
+    items = [
+        Cause(
+            fingerprint=row.name,
+            group=described.group,
+            handler=described.handler,
+            event_type=described.event_type,
+            reason=described.reason,
+            error_type=described.error_type,
+            position=described.position,
+            count=row.count,
+            first_at=moment_or_last(order(row.first)[0]),
+            last_at=moment_or_last(order(row.last)[0]),
+        )
+        for row in left[:limit]
+        for described in (Fingerprint.read(row.description),)
+    ]
+    following = LISTING.cursor(f"{items[-1].count}:{items[-1].fingerprint}") if len(left) > limit else None
+    return Causes(tuple(items), following, len(rows), choice.count, _stats(state, maxlen))
 
 
 async def stats_of(commands: Commands, dlq: str, *, maxlen: int | None) -> QueueStats:
@@ -96,35 +116,5 @@ def _stats(state: IndexState, maxlen: int | None) -> QueueStats:
     return QueueStats(state.length, maxlen, max(state.length - state.entries, 0), state.cut, cut_at)
 
 
-def _causes(rows: Sequence[IndexedFingerprint]) -> tuple[Cause, ...]:
-    return tuple(_cause(row, Fingerprint.read(row.description)) for row in rows)
-
-
-def _cause(row: IndexedFingerprint, described: Fingerprint) -> Cause:
-    return Cause(
-        fingerprint=row.name,
-        group=described.group,
-        handler=described.handler,
-        event_type=described.event_type,
-        reason=described.reason,
-        error_type=described.error_type,
-        position=described.position,
-        count=row.count,
-        first_at=moment_or_last(order(row.first)[0]),
-        last_at=moment_or_last(order(row.last)[0]),
-    )
-
-
 def _order(row: IndexedFingerprint) -> tuple[int, str]:
     return -row.count, row.name
-
-
-def _cursor(row: IndexedFingerprint) -> str:
-    return LISTING.cursor(f"{row.count}:{row.name}")
-
-
-def _behind(cursor: str) -> tuple[int, str]:
-    count, _, name = LISTING.text(cursor).partition(":")
-    if not count.isdigit() or len(count) > 20:
-        raise LISTING.bad(cursor)
-    return -int(count), name

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
@@ -63,7 +64,12 @@ class Difference:
 
 def differences(before: object, after: object) -> tuple[Difference, ...]:
     """Where two JSON values differ: at most 100 places. Where there would be more, the value around them is one."""
-    return tuple(_difference(*found) for found in _differing(before, after, ()))
+    found = list[Difference]()
+    for location, op, old, new in _differing(before, after, ()):
+        (before, is_before_cut), (after, is_after_cut) = _bounded(old), _bounded(new)
+        cut = is_before_cut or is_after_cut
+        found.append(Difference(json_pointer(location), op, before, after, cut=cut))
+    return tuple(found)
 
 
 _Found: TypeAlias = tuple[Location, Op, object, object]
@@ -74,18 +80,15 @@ def _differing(before: object, after: object, location: Location) -> list[_Found
     if type(before) not in (dict, list) or type(before) is not type(after) or len(location) == MAX_COMPARED_DEPTH:
         return [] if _is_same(before, after) else whole
     found: list[_Found] = []
-    for one in _differences_inside(before, after, location):
+    if isinstance(before, dict):
+        inside = _members(cast("dict[str, object]", before), cast("dict[str, object]", after), location)
+    else:
+        inside = _places(cast("list[object]", before), cast("list[object]", after), location)
+    for one in inside:
         if len(found) == MAX_DIFFERENCES or len(json_pointer(one[0])) > MAX_POINTER:
             return whole
         found.append(one)
     return found
-
-
-def _differences_inside(before: object, after: object, location: Location) -> Iterator[_Found]:
-    """Where two objects, or two lists, differ."""
-    if isinstance(before, dict):
-        return _members(cast("dict[str, object]", before), cast("dict[str, object]", after), location)
-    return _places(cast("list[object]", before), cast("list[object]", after), location)
 
 
 def _members(before: dict[str, object], after: dict[str, object], location: Location) -> Iterator[_Found]:
@@ -128,17 +131,14 @@ def _is_number(value: object) -> bool:
 def canonical(value: object) -> str:
     """A text that is the same for the same JSON value: `1` and `1.0` are one number, which browsers write as `1`."""
     text = json.dumps(value, sort_keys=True)
-    return json.dumps(json.loads(text, parse_float=_whole)) if "." in text or "e" in text else text
+    if "." not in text and "e" not in text:
+        return text
 
+    def number(digits: str) -> float:
+        value = float(digits)
+        return int(value) if value.is_integer() else value
 
-def _whole(text: str) -> float:
-    number = float(text)
-    return int(number) if number.is_integer() else number
-
-
-def _difference(location: Location, op: Op, before: object, after: object) -> Difference:
-    kept = [_bounded(value) for value in (before, after)]
-    return Difference(json_pointer(location), op, kept[0][0], kept[1][0], cut=kept[0][1] or kept[1][1])
+    return json.dumps(json.loads(text, parse_float=number))
 
 
 def _bounded(value: object) -> tuple[Any, bool]:
@@ -159,16 +159,15 @@ def write_differences(found: Sequence[Difference]) -> str:
 
 def read_differences(raw: str) -> tuple[Difference, ...]:
     """What `write_differences` wrote; nothing where somebody else did."""
+    found = list[Difference]()
     try:
-        return tuple(_read_difference(row) for row in json.loads(raw)) if raw else ()
+        for row in json.loads(raw) if raw else ():
+            if row["op"] not in get_args(Op):
+                return ()
+            found.append(Difference(str(row["pointer"]), row["op"], row["before"], row["after"], row["cut"] is True))
     except (ValueError, TypeError, KeyError, RecursionError):
         return ()
-
-
-def _read_difference(row: dict[str, Any]) -> Difference:
-    if row["op"] not in get_args(Op):
-        raise ValueError("not something that can be done to a value")
-    return Difference(str(row["pointer"]), row["op"], row["before"], row["after"], row["cut"] is True)
+    return tuple(found)
 
 
 MAX_PROBLEMS = 100
@@ -217,23 +216,22 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
     if cls is None:
         message = "this process has no class for the event's type, so nothing can tell whether other data are valid"
         raise _refused(event_type, [ParseProblem((), message, "unknown_type")])
-    stored = _read(data_in(before))
+    stored: object = NO_JSON
+    with suppress(ValueError):
+        stored = from_json(data_in(before))
     raw = _written(event_type, change)
     if patch is not None:
-        raw = _written(event_type, _patched(event_type, stored, from_json(raw)))
+        target = stored
+        if not isinstance(target, dict):
+            message = "the letter's own data are no JSON object, which a patch could change: send whole data"
+            raise _refused(event_type, [ParseProblem((), message, "not_an_object")])
+        raw = _written(event_type, cast("Mapping[str, object]", merge_patch(cast("object", target), from_json(raw))))
     own = from_json(raw)
     if locked := list(_locked(cls, own, stored)):
         raise _refused(event_type, locked)
     fields = with_data(letter, raw, cls.schema_version)
     _validate(cls, StoredEvent.read(original_fields(fields)))
     return Edit(fields, raw.decode(), differences(stored, own))
-
-
-def _patched(event_type: str, stored: object, patch: Mapping[str, object]) -> Mapping[str, object]:
-    if not isinstance(stored, dict):
-        message = "the letter's own data are no JSON object, which a patch could change: send whole data"
-        raise _refused(event_type, [ParseProblem((), message, "not_an_object")])
-    return cast("Mapping[str, object]", merge_patch(cast("object", stored), patch))
 
 
 def merge_patch(target: object, patch: object) -> object:
@@ -251,13 +249,6 @@ def merge_patch(target: object, patch: object) -> object:
 
 def _refused(event_type: str, problems: list[ParseProblem]) -> EditRefusedError:
     return EditRefusedError(event_type, tuple(problems[:MAX_PROBLEMS]), len(problems))
-
-
-def _read(data: bytes) -> object:
-    try:
-        return from_json(data)
-    except ValueError:
-        return NO_JSON
 
 
 def _written(event_type: str, data: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, cast
@@ -59,23 +59,19 @@ class Selector:
                 f"selector must have one of ids, filter and fingerprint, not {' and '.join(given) or 'none'}"
             )
         if self.ids is not None:
-            self._check_ids(self.ids)
+            instance("ids", self.ids, (tuple, list), "a tuple of strings")
+            if not 0 < len(self.ids) <= MAX_IDS:
+                raise ValueError(f"ids must be 1 to {MAX_IDS:,} ids of letters, not {len(self.ids):,}")
+            for one in self.ids:
+                instance("each of ids", one, str, "a string")
+                if parsed_id(one) != one:
+                    raise ValueError(f"ids must be ids of letters, such as 1763932000000-0, not {one[:50]!r}")
         instance("filter", self.filter, LetterFilter, "a LetterFilter")
         instance("fingerprint", self.fingerprint, str, "a string")
         if self.fingerprint is not None and re.fullmatch(r"[0-9a-f]{16}", self.fingerprint) is None:
             raise ValueError(
                 f"fingerprint must be 16 hexadecimal digits, as causes have it, not {self.fingerprint[:50]!r}"
             )
-
-    @staticmethod
-    def _check_ids(ids: Sequence[str]) -> None:
-        instance("ids", ids, (tuple, list), "a tuple of strings")
-        if not 0 < len(ids) <= MAX_IDS:
-            raise ValueError(f"ids must be 1 to {MAX_IDS:,} ids of letters, not {len(ids):,}")
-        for one in ids:
-            instance("each of ids", one, str, "a string")
-            if parsed_id(one) != one:
-                raise ValueError(f"ids must be ids of letters, such as 1763932000000-0, not {one[:50]!r}")
 
     @property
     def as_filter(self) -> LetterFilter:
@@ -204,7 +200,7 @@ def write_selector(selector: Selector) -> str:
         "filter": selector.filter and asdict(selector.filter),
         "fingerprint": selector.fingerprint,
     }
-    return json.dumps({name: value for name, value in parts.items() if value is not None}, default=_iso)
+    return json.dumps({name: value for name, value in parts.items() if value is not None}, default=datetime.isoformat)
 
 
 def read_selector(text: str) -> Selector:
@@ -249,17 +245,6 @@ def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[
         done=int(stored["done"]),
         skipped=int(stored["skipped"]),
         failed=int(stored["failed"]),
-        errors=tuple(map(_error, errors)),
+        errors=tuple(OperationError(*cast(tuple[str, str], json.loads(raw))) for raw in errors),
         owner=stored["owner"].partition(":")[0],
     )
-
-
-def _error(raw: bytes) -> OperationError:
-    letter_id, error = cast(Sequence[str], json.loads(raw))
-    return OperationError(letter_id, error)
-
-
-def _iso(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{value!r} cannot be written as JSON")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import get_args
 from uuid import uuid4
 
@@ -108,9 +108,19 @@ class Operations:
         """
         _check(kind, selector, scope, max_items)
         until, count = await self._selected(kind, selector, max_items)
-        letters = await self._first(kind, selector, until, min(MAX_CHECKED, max_items or MAX_CHECKED))
+        limit = min(MAX_CHECKED, max_items or MAX_CHECKED)
+        search = search_for(self._commands, self._dlq, kind, selector)
+        letters, size, rest = list[DeadLetter](), 0, Span(until=until)
+        for _ in range(PREVIEW_STEPS):
+            batch = await search.step(rest, min(limit - len(letters), PREVIEW_STEP))
+            read = await search.read(batch.places)
+            letters += read
+            size += sum(len(part) for letter in read for part in letter.stored)
+            if batch.rest is None or len(letters) >= limit or size >= MAX_PREVIEW_BYTES:
+                break
+            rest = batch.rest
         small = [one for one in letters if len(one.data) + len(one.metadata) <= MAX_CHECKED_BYTES]
-        unparseable = await asyncio.to_thread(_unparseable, small)
+        unparseable = await asyncio.to_thread(lambda: sum(one.check_parsing().outcome != "parses" for one in small))
         return Preview(count.total, count.exact, tuple(letters[:SAMPLE]), len(small), unparseable)
 
     async def get(self, operation_id: str) -> Operation:
@@ -224,27 +234,9 @@ class Operations:
         count = await search.count(until)
         return until, count if limit is None or count.total < limit else Count(limit, True)
 
-    async def _first(self, kind: OperationKind, selector: Selector, until: str, limit: int) -> Sequence[DeadLetter]:
-        """The first letters of a selection: at most `limit`, fewer if they are large or hard to find."""
-        search = search_for(self._commands, self._dlq, kind, selector)
-        found, size, rest = list[DeadLetter](), 0, Span(until=until)
-        for _ in range(PREVIEW_STEPS):
-            batch = await search.step(rest, min(limit - len(found), PREVIEW_STEP))
-            read = await search.read(batch.places)
-            found += read
-            size += sum(len(part) for letter in read for part in letter.stored)
-            if batch.rest is None or len(found) >= limit or size >= MAX_PREVIEW_BYTES:
-                break
-            rest = batch.rest
-        return found
-
     def _wake(self) -> None:
         for runner in self._runners:
             runner.wake()
-
-
-def _unparseable(letters: Sequence[DeadLetter]) -> int:
-    return sum(letter.check_parsing().outcome != "parses" for letter in letters)
 
 
 def _check(kind: OperationKind, selector: Selector, scope: Scope, max_items: int | None) -> None:

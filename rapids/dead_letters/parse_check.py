@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from rapids._wire.entry_format import MAX_FAULTS, Fields, StoredEvent, describe, faults_in, validated
 from rapids._wire.letter_format import original_fields
-from rapids.events import BaseEvent, get_event_class
+from rapids.events import get_event_class
 from rapids.exceptions import DeserializationError, ParseProblem
 
 __all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "problems_in"]
@@ -17,7 +17,7 @@ __all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_pars
 MAX_PROBLEMS = 20
 MAX_MESSAGE = 500
 MAX_NAME = 100
-DEEPEST_LOCATION = 32
+MAX_LOCATION = 32
 
 ELLIPSIS = "…"
 """What stands for the rest of what was cut."""
@@ -45,27 +45,16 @@ class ParseCheck:
 
 def check_parsing(letter: Fields) -> ParseCheck:
     """Whether the event of a letter, given as stored, would parse by the class registered now."""
+    name: str | None = None
     try:
         event = StoredEvent.read(original_fields(letter))
-    except DeserializationError as error:
-        return _refused("unreadable", None, error)
-    cls = get_event_class(event.event_type)
-    return _generic(event) if cls is None else _typed(event, cls)
-
-
-def _generic(event: StoredEvent) -> ParseCheck:
-    try:
-        event.generic()
-    except Exception as error:  # a stranger's bytes: whatever they cause is the answer
-        return _refused("unreadable", None, error)
-    return ParseCheck("unknown_type", None)
-
-
-def _typed(event: StoredEvent, cls: type[BaseEvent]) -> ParseCheck:
-    name = f"{cls.__module__}.{cls.__qualname__}"
-    try:
+        cls = get_event_class(event.event_type)
+        if cls is None:
+            event.generic()
+            return ParseCheck("unknown_type", None)
+        name = f"{cls.__module__}.{cls.__qualname__}"
         document = event.document(cls)
-    except Exception as error:  # of migrations, too, which are the user's code
+    except Exception as error:  # the bytes may be any, and migrations are the user's code
         return _refused("unreadable", name, error)
     try:
         validated(cls, document)
@@ -104,12 +93,14 @@ def problems_in(
         faults = faults_in(error)
     except Exception:  # a user's error may have a __str__ that raises
         return (_whole(error),), count
-    problems = tuple(_problem(fault, place(fault)) for fault in faults[:most])
-    return problems, count if count > MAX_FAULTS else len(faults)
-
-
-def _problem(fault: Any, location: Location) -> ParseProblem:
-    return ParseProblem(_location(location), _message(fault["msg"]), _cut(fault["type"], MAX_NAME))
+    problems = list[ParseProblem]()
+    for fault in faults[:most]:
+        path = place(fault)
+        location = tuple(_cut(part, MAX_NAME) if isinstance(part, str) else part for part in path[:MAX_LOCATION])
+        if len(path) > MAX_LOCATION:
+            location = (*location, ELLIPSIS)
+        problems.append(ParseProblem(location, _message(fault["msg"]), _cut(fault["type"], MAX_NAME)))
+    return tuple(problems), count if count > MAX_FAULTS else len(faults)
 
 
 def _whole(error: Exception) -> ParseProblem:
@@ -121,11 +112,6 @@ def _whole(error: Exception) -> ParseProblem:
 def _message(text: str) -> str:
     """The text, cut, and without what Pydantic quotes where a validator lets another model's error through."""
     return _quoted_input.sub(f"input_value={ELLIPSIS}", _cut(text, MAX_MESSAGE))
-
-
-def _location(path: Location) -> Location:
-    parts = tuple(_cut(part, MAX_NAME) if isinstance(part, str) else part for part in path[:DEEPEST_LOCATION])
-    return (*parts, ELLIPSIS) if len(path) > DEEPEST_LOCATION else parts
 
 
 def _cut(text: str, longest: int) -> str:

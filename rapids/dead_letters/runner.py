@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import get_args
 from uuid import uuid4
 
@@ -186,7 +187,10 @@ class OperationRun:
         operation_id, has_ended = self._claim.operation_id, False
         self._supervisor.start("lease", self._renew)
         try:
-            has_ended = await self._end(*await self._move_all())
+            state, error = await self._move_all()
+            leave = partial(stored.leave, self._commands, self._claim, state, error=error)
+            if has_ended := await self._retries.run(leave):  # not so if another process has it now
+                logger.info("operation %s has ended: %s", operation_id, state, extra=self._context)
         except HaltedError:
             logger.info("operation %s is left as it is", operation_id, extra=self._context)
         except OperationNotFoundError:
@@ -258,13 +262,6 @@ class OperationRun:
         finally:
             await end_task(following)
 
-    async def _end(self, state: str, error: str) -> bool:
-        """End the operation. False if another process has it now."""
-        ended = await self._retries.run(lambda: stored.leave(self._commands, self._claim, state, error=error))
-        if ended:
-            logger.info("operation %s has ended: %s", self._claim.operation_id, state, extra=self._context)
-        return ended
-
     async def _renew(self) -> None:
         """Renew the lease, until another process has the operation, or it is paused or ended."""
         while True:
@@ -335,7 +332,15 @@ class Runner:
             pass
         finally:
             await end_task(stopping)
-            await self._finish()
+            for operation, _ in self._running.values():
+                operation.halt()  # after the step in progress
+            tasks = {task for _, task in self._running.values()}
+            try:
+                if tasks:
+                    await asyncio.wait(tasks)
+            finally:
+                for task in tasks:
+                    await end_task(task)
 
     async def _take(self) -> None:
         """Take operations of the kinds that do not run here."""
@@ -353,14 +358,3 @@ class Runner:
             task = asyncio.create_task(run.run(), name=f"rapids-operation:{claim.operation_id}")
             task.add_done_callback(lambda _: self.wake())  # there may be another operation of its kind
             self._running[claim.kind] = run, task
-
-    async def _finish(self) -> None:
-        """End after the steps in progress. If this is cancelled, they are cancelled too."""
-        for run, _ in self._running.values():
-            run.halt()
-        if tasks := {task for _, task in self._running.values()}:
-            try:
-                await asyncio.wait(tasks)
-            finally:
-                for task in tasks:
-                    await end_task(task)

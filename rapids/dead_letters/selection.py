@@ -58,7 +58,18 @@ class LetterFilter:
             return False
         if self.fingerprint is not None and self.fingerprint != letter.fingerprint:
             return False
-        return self.q is None or self._has_text(letter, self.q.casefold())
+        if self.q is None:
+            return True
+        wanted = self.q.casefold()
+        texts = (
+            letter.data.decode(errors="replace"),
+            letter.error,
+            letter.error_type,
+            letter.event_type,
+            letter.handler,
+        )
+        ids = (letter.id, letter.entry_id, letter.event_id, letter.correlation_id)
+        return any(wanted in text.casefold() for text in (*texts, *ids))
 
     def may_match(self, fingerprint: Fingerprint, name: str) -> bool:
         """Whether letters of the fingerprint of this name can match. Its parts may have been cut."""
@@ -82,14 +93,6 @@ class LetterFilter:
             wanted is not None and part in fingerprint.cut
             for part, wanted in (*asked.items(), ("event_type", self.event_type))
         )
-
-    @staticmethod
-    def _has_text(letter: DeadLetter, wanted: str) -> bool:
-        places = (
-            *(letter.data.decode(errors="replace"), letter.error, letter.error_type, letter.id),
-            *(letter.entry_id, letter.event_id, letter.correlation_id, letter.event_type, letter.handler),
-        )
-        return any(wanted in place.casefold() for place in places)
 
 
 @dataclass(frozen=True, slots=True)
