@@ -175,7 +175,6 @@ async def ran(redis: Redis, mode: str) -> list[int]:
     return [int(number) for number in await redis.lrange(f"ran:{mode}", 0, -1)]
 
 
-@pytest.mark.slow
 async def test_a_suspended_process_takes_no_entry_back_after_it_continues(redis: Redis, start_worker: Start) -> None:
     worker = start_worker("stopped")
     await emit(redis, *range(10))
@@ -209,7 +208,6 @@ async def _runs_new_ones(redis: Redis) -> bool:
     return 100 in await ran(redis, "stopped")
 
 
-@pytest.mark.slow
 async def test_only_the_toxic_entry_becomes_a_dead_letter(redis: Redis, start_worker: Start) -> None:
     ids = await emit(redis, *range(10))
     deaths = 0
