@@ -76,7 +76,7 @@ luacheck: # checks the Lua scripts; no Python package has it
 		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq lua-check > /dev/null; } \
 		|| { echo 'make lint needs luacheck: run "apt-get install lua-check" as root, or "luarocks install luacheck"' >&2; exit 1; }
 
-lint: $(INSTALLED) luacheck ## Check style, imports between layers, the house rules, and that every exported symbol has a type
+lint: $(INSTALLED) luacheck spelling ## Check style, spelling, imports between layers, the house rules, and types of exported symbols
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports

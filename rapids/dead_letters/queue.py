@@ -131,11 +131,11 @@ class DeadLetterQueue:
         return await stats_of(self._commands, self.stream, maxlen=self._dlq_maxlen)
 
     async def reindex(self, *, actor: str = "", reason: str = "") -> QueueStats:
-        """Forget the index, and begin to rebuild it: with the first thousand letters.
+        """Drop the index, and begin to rebuild it with the first thousand letters.
 
-        The rest is caught up with by whoever runs operations (the FastAPI plug-in does), writes a letter or looks,
-        `stats` included. Nothing needs it as a rule: it is for counts that are off after somebody deleted letters by
-        hand. `actor` (200 characters) and `reason` (1,000) go into the audit log.
+        Each process that runs operations (the FastAPI plug-in does), writes a letter or reads them (`stats` too)
+        indexes more of the rest. It is rarely needed: only if counts are wrong after letters were deleted without
+        Rapids. `actor` (200 characters) and `reason` (1,000) go into the audit log.
         """
         actor_and_reason(actor, reason)
         await letter_index.forget(self._commands, self.stream, actor=actor, reason=reason)
