@@ -47,11 +47,11 @@ class QueueStats:
     maxlen: int | None
     """Letters it is trimmed to, as the queue was configured."""
     unindexed: int
-    """Letters that no cause counts yet: others wrote them. The next looks count them in, a thousand each."""
+    """Letters that no cause counts yet: others wrote them. Each of the next queries adds up to a thousand."""
     cut: int
-    """Letters that were ever trimmed away for newer ones, before anybody replayed or discarded them."""
+    """Letters that were ever trimmed for newer ones before anybody replayed or discarded them."""
     cut_at: datetime | None
-    """When that was last."""
+    """When a letter was last trimmed like that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,11 @@ class Causes:
 async def causes_of(
     commands: Commands, dlq: str, wanted: LetterFilter, *, cursor: str | None, limit: int, maxlen: int | None
 ) -> Causes:
-    """A page of the causes that match. Raises `ValueError` for a cursor that no page gave out, and for a filter by
-    what letters of one cause differ in."""
+    """A page of the causes that match.
+
+    Raises `ValueError` for a cursor that did not come from a page, and for a filter by something in which letters of
+    one cause differ.
+    """
     if wanted.q is not None or wanted.since is not None or wanted.until is not None:
         raise ValueError("causes cannot be filtered by q, since or until: their letters differ in that")
     after: tuple[int, str] | None = None

@@ -1,4 +1,4 @@
-"""Changed data for a dead letter's event, whole or as a patch, and how they differ from the letter's."""
+"""Edits: changed data for a dead letter's event, whole or as a patch, and where they differ from the letter's."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class _NoJson:
 
 
 NO_JSON: Final = _NoJson()
-"""Stands for data that are no JSON: all one can say is that they were replaced."""
+"""Stands for data that are no JSON, which can only be replaced as a whole."""
 
 
 @with_json_schema
@@ -57,13 +57,13 @@ class Difference:
     before: Any
     """The letter's value; None if there was none."""
     after: Any
-    """The changed value; None if there is none any more."""
+    """The changed value; None if it was removed."""
     cut: bool = False
     """Whether `before` or `after` is None because it has more than 4,096 bytes, or is no JSON."""
 
 
 def differences(before: object, after: object) -> tuple[Difference, ...]:
-    """Where two JSON values differ: at most 100 places. Where there would be more, the value around them is one."""
+    """Where two JSON values differ: at most 100 places. If a value has more of them, the whole value is one place."""
     found = list[Difference]()
     for location, op, old, new in _differing(before, after, ()):
         (before, is_before_cut), (after, is_after_cut) = _bounded(old), _bounded(new)
@@ -103,7 +103,7 @@ def _members(before: dict[str, object], after: dict[str, object], location: Loca
 
 
 def _places(before: Sequence[object], after: Sequence[object], location: Location) -> Iterator[_Found]:
-    """What both begin and end with aside, place by place."""
+    """Item by item, without the items at both ends that are equal."""
     shorter = min(len(before), len(after))
     start = next((at for at in range(shorter) if not _is_same(before[at], after[at])), shorter)
     most_end = shorter - start
@@ -158,7 +158,7 @@ def write_differences(found: Sequence[Difference]) -> str:
 
 
 def read_differences(raw: str) -> tuple[Difference, ...]:
-    """What `write_differences` wrote; nothing where somebody else did."""
+    """Differences that `write_differences` wrote; none for any other text."""
     found = list[Difference]()
     try:
         for row in json.loads(raw) if raw else ():
@@ -172,15 +172,15 @@ def read_differences(raw: str) -> tuple[Difference, ...]:
 
 MAX_PROBLEMS = 100
 MAX_DEPTH = 100
-"""Levels of changed data. Pydantic reads about twice as many, and what shows data goes through so many."""
+"""Levels of changed data. Pydantic reads about twice as many, and code that shows data handles so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A letter with other data, found to make an event of its class."""
+    """A letter with changed data, which its event class has accepted."""
 
     fields: Fields
-    """The letter's fields, with the changed data and the schema version of today's class."""
+    """The letter's fields, with the changed data and the schema version of the class registered now."""
     data: str
     """The changed data: JSON."""
     diff: tuple[Difference, ...]
@@ -188,7 +188,7 @@ class Edit:
 
     @property
     def change(self) -> dict[str, str]:
-        """What the letter's history keeps of it."""
+        """What the letter's history records of it."""
         return {"data": self.data, "diff": write_differences(self.diff)}
 
 
@@ -298,7 +298,7 @@ def _is_broken(text: str) -> bool:
 
 
 def _locked(cls: type[BaseEvent], own: Mapping[str, object], stored: object) -> Iterator[ParseProblem]:
-    """Names among the data under which a common field would be read. What strangers' data already have may stay."""
+    """Names in the data that belong to common fields. Data of other writers that already have them may keep them."""
     for name, value in own.items():
         if name in reserved_names(cls) and _member(stored, name) != value:
             message = "this is a common field of every event, kept as it is, and none of the event's own: leave it out"
@@ -314,7 +314,7 @@ def _validate(cls: type[BaseEvent], event: StoredEvent) -> None:
     try:
         validated(cls, document)
     except Exception as error:  # validators are the user's code, and may raise anything
-        problems, count = problems_in(error, most=MAX_PROBLEMS, place=place)
+        problems, count = problems_in(error, limit=MAX_PROBLEMS, place=place)
         raise EditRefusedError(event.event_type, problems, count) from error
 
 

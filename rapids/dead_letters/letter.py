@@ -1,4 +1,4 @@
-"""A dead letter, what was done to it, and what became of its replays."""
+"""A dead letter, what was done to it, and the outcomes of its replays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class LetterChange:
     operation: str = ""
     """The id of the operation that did it, empty for none."""
     data: str = ""
-    """For a replay with other data than the letter's: those, as JSON."""
+    """For a replay with changed data: these data, as JSON."""
     diff: tuple[Difference, ...] = ()
     """Where they differ from the letter's."""
 
@@ -74,7 +74,7 @@ class LetterChange:
 
 
 def read_history(stored: bytes) -> tuple[LetterChange, ...]:
-    """What was done to a letter, as it is stored with it; nothing where that is not to be read."""
+    """What was done to a letter, from the stored history; empty if that cannot be read."""
     try:
         changes: Any = orjson.loads(stored)
     except orjson.JSONDecodeError:
@@ -88,7 +88,7 @@ def read_history(stored: bytes) -> tuple[LetterChange, ...]:
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """What became of a replay."""
+    """The outcome of a replay."""
 
     at: datetime
     scope: str
@@ -96,13 +96,13 @@ class ReplayOutcome:
     """The stream the event was appended to, as `entry_id`."""
     entry_id: str
     outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent", "unknown"]
-    """`undelivered`: the group has not read it yet; `pending`: its handlers are at work, wait or are parked;
+    """`undelivered`: the group has not read it yet; `pending`: its handlers run, wait or are parked;
     `failed_again`: `letters` say how; `handled`: it was settled and left no letter; `sent`: to everyone, whose
     deliveries cannot be distinguished from others; `unknown`: the stream of the group's replays was deleted."""
     letters: tuple[str, ...] = ()
-    """The ids of the dead letters it became, of a thousand characters' worth at the most."""
+    """The ids of the dead letters that it left: at most about a thousand characters of them."""
     is_inferred: Annotated[bool, Field(serialization_alias="inferred")] = False
-    """Whether that is concluded from its having been acknowledged, as for `handled`: nobody says that it went well."""
+    """Whether the outcome follows only from the entry's acknowledgement, as for `handled`: no success is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class DeadLetter:
     """The stream the event was in."""
     group: str
     handler: str
-    """The handler that failed; empty where none was reached."""
+    """The handler that failed; empty if no handler ran."""
     entry_id: str
     """The event's entry in `stream`."""
     reason: str
@@ -141,12 +141,12 @@ class DeadLetter:
     history: tuple[LetterChange, ...] = ()
     """What was done to it, oldest first, as far back as the retention goes. Only `get` fills it in."""
     replays: tuple[ReplayOutcome, ...] = ()
-    """What became of its last replay. Only `get` fills it in. A letter that was replayed stays replayed."""
+    """The outcome of its last replay. Only `get` fills it in. A letter that was replayed stays replayed."""
     position: str = ""
     """Where the error came from, and part of the fingerprint: `module:line function` of the innermost frame of
-    the user's code, else of the innermost one. Empty where there was no traceback, and in letters of other versions."""
+    the user's code, else of the innermost one. Empty without a traceback, and in letters of other versions."""
     stored: Fields = field(default=(), repr=False, compare=False)
-    """The letter as Redis has it: names and values in turn."""
+    """The letter as Redis has it: a name, its value, the next name, and so on."""
 
     @property
     def fingerprint(self) -> str:
@@ -157,7 +157,7 @@ class DeadLetter:
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """The handler's failed attempts, oldest first, the last one included: the first five and the last fifteen of
-        many. Deliveries of which nobody said what came of them are among them: see `Attempt.recorded`.
+        many. Deliveries without a recorded outcome are among them: see `Attempt.recorded`.
 
         Empty for letters of other versions, and without what an older version of Rapids recorded.
         """
@@ -169,16 +169,16 @@ class DeadLetter:
         return LetterRead.of(self.stored).attempts().left_out
 
     def check_parsing(self) -> ParseCheck:
-        """Whether its event, as stored, would parse today: by the class now registered, as a worker would read it.
+        """Whether its event, as stored, would be parsed by the class registered now, as a worker parses it.
 
-        Does no I/O, but runs that class's validators and migrations. A payload of megabytes takes a good part of a
-        second: then call it in a thread.
+        It does no I/O, but runs the validators and migrations of that class. For a payload of megabytes this can take
+        nearly a second: then call it in a thread.
         """
         return check_parsing(self.stored)
 
     @classmethod
     def read(cls, letter_id: str, fields: Fields, history: Sequence[LetterChange] = ()) -> "DeadLetter":
-        """A letter from its fields, of this version or another. What they say of its id is not taken on trust."""
+        """A letter from its fields, of this version or another. The id that they claim is not trusted."""
         return cls(
             id=letter_id,
             state=_STATE_AFTER.get(history[-1].action, "dead") if history else "dead",
@@ -196,9 +196,9 @@ class LetterPage:
     cursor: str | None
     """Where the next page starts; None after the last one. A page may be short, even empty, and have a next one."""
     total: int
-    """How many letters match, if `total_exact`; else how many of those in the stream may match at the most."""
+    """How many letters match, if `total_exact`; else how many letters of the stream may match at most."""
     total_exact: bool
-    """Whether `total` is the number of letters that match: so by what is indexed, without a time and without `q`."""
+    """Whether `total` is exact: so for a filter by indexed fields, without a time and without `q`."""
     scanned: int
     """Letters looked at for this page."""
 
@@ -206,14 +206,14 @@ class LetterPage:
 @with_json_schema
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A replay under way: the entry that brings the event back."""
+    """A replay: the entry that delivers the event again."""
 
     letter_id: str
     scope: Scope
     stream: str
     entry_id: str
     diff: tuple[Difference, ...] = ()
-    """Where the event's data differ from the letter's, if others were sent."""
+    """Where the event's data differ from the letter's, if they were changed."""
 
 
 async def read_letters(

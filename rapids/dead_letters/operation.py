@@ -43,7 +43,7 @@ MAX_IDS = 1_000
 class Selector:
     """Which letters an operation is about: exactly one of the three.
 
-    Raises `ValueError` for more than one, none, or one that makes no sense, `TypeError` for what is none of these.
+    Raises `ValueError` for none, for more than one, or for an invalid value; `TypeError` for a value of another type.
     """
 
     ids: tuple[str, ...] | None = None
@@ -91,57 +91,57 @@ class OperationError:
     """Why a letter of an operation was not moved. The text is hostile input, as the letter's are."""
 
     letter_id: str
-    """Empty where it is not about one letter but ended the operation."""
+    """Empty if the error is not about one letter but ended the operation."""
     error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """An operation as it stood when it was looked at. Counts are letters."""
+    """An operation as it was at one moment. Counts are letters."""
 
     id: str
     kind: OperationKind
     state: OperationState
-    """`running` also while no process has it: one takes it within seconds. The last three are ends."""
+    """`running` also while no process has it: one takes it within seconds. The last three mean that it has ended."""
     selector: Selector
     scope: Scope
-    """Whom a replay reaches. It means nothing for the other kinds."""
+    """Which handlers a replay reaches. It has no meaning for the other kinds."""
     rate: float | None
-    """Letters a second at the most; None for as fast as it goes."""
+    """The maximum number of letters a second; None for no limit."""
     max_items: int | None
-    """Letters it deals with at the most; None for all."""
+    """The maximum number of letters that it processes; None for all."""
     actor: str
     reason: str
     created_at: datetime
     updated_at: datetime
-    """When it last began, changed its state, or was known to be worked on."""
+    """When it was last started, changed its state, or had its lease renewed."""
     ended_at: datetime | None
     upto: str
-    """What the selection ends with: letters written later, those that fail again among them, are not in it."""
+    """The last place of the selection. Letters written later, also those that fail again, are not in it."""
     total: int
-    """How many were selected when it began, `max_items` at the most."""
+    """How many were selected when it started, at most `max_items`."""
     total_exact: bool
     done: int
     """Confirmed moves: counted in the step that moves the letter."""
     skipped: int
-    """Letters that were gone when their turn came: somebody was faster, or they were cut."""
+    """Letters that were gone when it came to them: somebody else had moved them, or they were trimmed."""
     failed: int
-    """Letters that could not be moved; the rest went on."""
+    """Letters that could not be moved; the others were."""
     errors: tuple[OperationError, ...]
-    """Why they could not: the first 100."""
+    """Why they could not be moved: the first 100 errors."""
     owner: str
-    """The process that has it, or had it last, as `host-pid`; empty where none has."""
+    """The process that has it, or had it last, as `host-pid`; empty if none has it."""
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether it has ended, and so changes no more."""
         return self.state not in ("running", "paused")
 
     @property
     def left(self) -> int | None:
-        """How many letters it may deal with yet; None without `max_items`."""
-        dealt_with = self.done + self.skipped + self.failed
-        return None if self.max_items is None else max(self.max_items - dealt_with, 0)
+        """How many more letters it may process; None without `max_items`."""
+        processed = self.done + self.skipped + self.failed
+        return None if self.max_items is None else max(self.max_items - processed, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +155,18 @@ class OperationPage:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an operation would do, were it started now: nothing was changed."""
+    """What an operation would do if it were started now. Nothing is changed."""
 
     total: int
-    """Letters it would deal with, `max_items` at the most."""
+    """Letters it would process, at most `max_items`."""
     total_exact: bool
     sample: tuple[DeadLetter, ...]
     """The first 20 of them, oldest first."""
     checked: int
-    """How many of the first were read by today's classes, at most 200: see `DeadLetter.check_parsing`."""
+    """How many of the first letters were parsed by the classes registered now, at most 200: see
+    `DeadLetter.check_parsing`."""
     unparseable: int
-    """How many of those would not parse."""
+    """How many of these do not parse."""
 
 
 _ACTIONS: dict[OperationKind, str] = {"replay": "replayed", "discard": "discarded", "restore": "restored"}
@@ -204,7 +205,7 @@ def write_selector(selector: Selector) -> str:
 
 
 def read_selector(text: str) -> Selector:
-    """What `write_selector` wrote. Raises `ValueError` for anything else."""
+    """What `write_selector` wrote. Raises `ValueError` for any other text."""
     try:
         parts: dict[str, Any] = json.loads(text)
         if (given := parts.get("filter")) is not None:
@@ -219,13 +220,13 @@ def read_selector(text: str) -> Selector:
 
 
 def write_error(letter_id: str, error: Exception) -> str:
-    """As JSON; a long one is cut."""
+    """As JSON; long text is cut."""
     text = f"{type(error).__name__}: {reason(error)}"
     return json.dumps([letter_id, text if len(text) <= MAX_ERROR else text[: MAX_ERROR - 1] + "…"])
 
 
 def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[bytes] = ()) -> Operation:
-    """An operation from its fields. Raises `ValueError` for what no version of Rapids wrote."""
+    """An operation from its fields. Raises `ValueError` if Rapids did not write them."""
     return Operation(
         id=operation_id,
         kind=cast(OperationKind, stored["kind"]),

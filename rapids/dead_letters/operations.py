@@ -37,7 +37,7 @@ logger: logging.Logger = logging.getLogger("rapids.operations")
 LISTING = Listing("operations")
 
 MAX_CHECKED_BYTES = 1024 * 1024
-"""Bytes of a letter's data and metadata; to read more by its class can hold up the process."""
+"""Bytes of a letter's data and metadata; parsing more by its class can block the process."""
 PREVIEW_STEP, PREVIEW_STEPS = 20, 20
 MAX_PREVIEW_BYTES = 4_000_000
 """Bytes of letters after which no more are read for a preview."""
@@ -46,8 +46,8 @@ MAX_PREVIEW_BYTES = 4_000_000
 class Operations:
     """The operations of one dead-letter stream: `queue.operations`.
 
-    An operation is carried out by any process that runs `run` (the FastAPI plug-in does) or `run_until_ended`; when
-    that process dies another one goes on with it within about ten seconds, and no letter is moved twice.
+    Any process that calls `run` (the FastAPI plug-in does) or `run_until_ended` runs operations. If that process dies,
+    another one continues within about ten seconds, and no letter is moved twice.
 
     Every method but the last two raises `redis.exceptions.RedisError` if Redis is unavailable.
     """
@@ -69,13 +69,13 @@ class Operations:
         actor: str = "",
         reason: str = "",
     ) -> Operation:
-        """Begin an operation over the letters that match now. It is `running`, and waits for a process that runs it.
+        """Start an operation on the letters that match now. It is `running`, and waits for a process that runs it.
 
-        `rate` is letters a second at the most, `max_items` letters in all; `actor` (200 characters) and `reason`
-        (1,000) are kept with it and with each letter it moves.
+        `rate` is the maximum number of letters a second, `max_items` that of letters in all. `actor` (200 characters)
+        and `reason` (1,000) are recorded with the operation and with each letter that it moves.
 
-        Raises `OperationRunningError` while another of the kind has not ended, paused ones too; `ValueError` or
-        `TypeError` for an option that makes no sense.
+        Raises `OperationRunningError` while another operation of this kind has not ended, even if it is paused;
+        `ValueError` or `TypeError` for an invalid option.
         """
         _check(kind, selector, scope, max_items)
         if rate is not None:
@@ -102,9 +102,9 @@ class Operations:
     async def preview(
         self, kind: OperationKind, selector: Selector, *, scope: Scope = "handler", max_items: int | None = None
     ) -> Preview:
-        """The dry run: how many letters an operation would deal with, the first of them, and how many do not parse.
+        """The dry run: how many letters an operation would process, the first of them, and how many do not parse.
 
-        Raises `ValueError` or `TypeError` for an option that makes no sense.
+        Raises `ValueError` or `TypeError` for an invalid option.
         """
         _check(kind, selector, scope, max_items)
         until, count = await self._selected(kind, selector, max_items)
@@ -132,7 +132,7 @@ class Operations:
     async def list(self, *, limit: int = 50, cursor: str | None = None) -> OperationPage:
         """Operations, newest first, without their `errors`; the last 100 are kept.
 
-        Raises `ValueError` for a `limit` not from 1 to 100, or a cursor that no page gave out.
+        Raises `ValueError` for a `limit` not from 1 to 100, or a cursor that did not come from a page.
         """
         if at_least("limit", limit, 1) > stored.MAX_KEPT:
             raise ValueError(f"limit must be a whole number from 1 to {stored.MAX_KEPT}, not {limit!r}")
@@ -142,27 +142,31 @@ class Operations:
         return OperationPage(items, None if last is None else LISTING.cursor(last))
 
     async def pause(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
-        """Hold it until `resume`: what its present step moves, a few hundred letters at the most, is the last.
+        """Pause it until `resume`. The step in progress, which moves a few hundred letters at most, is finished.
 
-        One that is paused already stays as it is. Raises `OperationNotFoundError`, `OperationStateError` if it ended.
+        An operation that is already paused does not change.
+
+        Raises `OperationNotFoundError`, `OperationStateError` if it has ended.
         """
         return await self._change(operation_id, "paused", "operation_paused", actor, reason)
 
     async def resume(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
-        """Let it go on. Raises `OperationNotFoundError`, `OperationStateError` if it ended."""
+        """Continue it. Raises `OperationNotFoundError`, `OperationStateError` if it ended."""
         return await self._change(operation_id, "running", "operation_resumed", actor, reason)
 
     async def cancel(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
-        """End it where it is; what it moved stays moved. One that is cancelled already stays as it is.
+        """End it now; letters that it has moved are not moved back. An operation that is already cancelled does not
+        change.
 
         Raises `OperationNotFoundError`, `OperationStateError` if it ended otherwise.
         """
         return await self._change(operation_id, "cancelled", "operation_cancelled", actor, reason)
 
     async def watch(self, operation_id: str, *, interval: float = 0.5) -> AsyncGenerator[Operation]:
-        """The operation as it is now, then each time it has changed, until it has ended.
+        """The operation as it is now, then each time that it has changed, until it has ended.
 
-        Asks Redis every `interval` seconds. Raises `OperationNotFoundError`, `ValueError` for another interval.
+        Redis is queried every `interval` seconds. Raises `OperationNotFoundError`; `ValueError` if `interval` is not
+        positive.
         """
         positive_seconds("interval", interval)
         last: Operation | None = None
@@ -174,12 +178,13 @@ class Operations:
             last = now
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Carry out operations that no other process has, one of each kind at a time, until `stop` is set.
+        """Run operations that no other process has, one of each kind at a time, until `stop` is set.
 
-        Looks every two seconds; at once for what is started or resumed in this process. Then the letters under way are
-        the last, and another process may go on at once. Outages of Redis are waited out.
+        It looks for them every two seconds, and at once if one is started or resumed in this process. When `stop` is
+        set, the steps in progress are finished, and another process may continue at once. It waits while Redis is
+        unavailable.
 
-        Raises `redis.exceptions.RedisError` for what is no outage, such as a right that is missing.
+        Raises `redis.exceptions.RedisError` for an error that is no outage, for example a missing permission.
         """
         runner = Runner(self._commands, self._dlq, self._moves, stop)
         self._runners.add(runner)
@@ -189,9 +194,9 @@ class Operations:
             self._runners.discard(runner)
 
     async def run_until_ended(self, operation_id: str) -> Operation:
-        """Carry out one operation, or wait while another process does, or while it is paused; it as it ended.
+        """Run one operation, or wait while another process runs it or it is paused. Returns the ended operation.
 
-        Outages of Redis are waited out. Raises `OperationNotFoundError`.
+        It waits while Redis is unavailable. Raises `OperationNotFoundError`.
         """
         outages = Outages(logger, {"dlq": self._dlq, "operation": operation_id})
         retries = Retries(outages, "waiting for the operation", asyncio.Event())

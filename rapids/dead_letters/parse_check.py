@@ -1,4 +1,4 @@
-"""Would it parse today? A dead letter's event against the class that is registered now."""
+"""The parse check: whether a dead letter's event can be parsed by the class that is registered now."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ MAX_NAME = 100
 MAX_LOCATION = 32
 
 ELLIPSIS = "…"
-"""What stands for the rest of what was cut."""
+"""Stands for the part of a text that was cut."""
 
 _quoted_input = re.compile(r"input_value=.*?(?=, input_type=|\Z)", re.DOTALL)
 
@@ -30,13 +30,13 @@ ParseOutcome: TypeAlias = Literal["parses", "invalid", "unknown_type", "unreadab
 
 @dataclass(frozen=True, slots=True)
 class ParseCheck:
-    """What comes of reading a dead letter's event by today's class."""
+    """The result of parsing a dead letter's event by the class that is registered now."""
 
     outcome: ParseOutcome
     """`parses`; `invalid`: its class refuses it; `unknown_type`: this process has no class for it, and handlers of
-    patterns would get it as a `GenericEvent`; `unreadable`: it is no event, whatever the class."""
+    patterns would get it as a `GenericEvent`; `unreadable`: no class can read it as an event."""
     event_class: str | None
-    """Module and name of the class registered for its type in this process; None where there is none."""
+    """Module and name of the class registered for its type in this process; None if there is none."""
     problems: tuple[ParseProblem, ...] = ()
     """The first 20."""
     problem_count: int = 0
@@ -80,9 +80,9 @@ def _refused(outcome: ParseOutcome, event_class: str | None, error: Exception) -
 
 
 def problems_in(
-    error: Exception, *, most: int = MAX_PROBLEMS, place: Callable[[Any], Location] = lambda fault: fault["loc"]
+    error: Exception, *, limit: int = MAX_PROBLEMS, place: Callable[[Any], Location] = lambda fault: fault["loc"]
 ) -> tuple[tuple[ParseProblem, ...], int]:
-    """The first `most` things an error says are wrong, and how many there are in all.
+    """The first `limit` problems in an error, and how many there are in all.
 
     `place` gives the location of one of Pydantic's faults; by default Pydantic's own.
     """
@@ -94,7 +94,7 @@ def problems_in(
     except Exception:  # a user's error may have a __str__ that raises
         return (_whole(error),), count
     problems = list[ParseProblem]()
-    for fault in faults[:most]:
+    for fault in faults[:limit]:
         path = place(fault)
         location = tuple(_cut(part, MAX_NAME) if isinstance(part, str) else part for part in path[:MAX_LOCATION])
         if len(path) > MAX_LOCATION:
@@ -110,7 +110,7 @@ def _whole(error: Exception) -> ParseProblem:
 
 
 def _message(text: str) -> str:
-    """The text, cut, and without what Pydantic quotes where a validator lets another model's error through."""
+    """The text, cut, and without the input that Pydantic quotes if a validator raises another model's error."""
     return _quoted_input.sub(f"input_value={ELLIPSIS}", _cut(text, MAX_MESSAGE))
 
 

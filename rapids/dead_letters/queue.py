@@ -1,4 +1,4 @@
-"""The dead-letter queue: list, look at, replay, discard and restore letters."""
+"""The dead-letter queue: list, read, replay, discard and restore letters."""
 
 import asyncio
 from collections.abc import Mapping
@@ -38,26 +38,26 @@ LISTING = Listing("letters")
 
 MAX_PAGE = 500
 MAX_SCANNED = 2_000
-"""Letters looked at for one page, so that a filter that matches few never makes one request read everything."""
+"""Letters that are read for one page, so that a filter that matches few letters does not read all in one request."""
 MAX_PAGE_BYTES = 16_000_000
-"""Bytes of letters after which a page ends, however few it has: they may be of any size."""
+"""Bytes of letters after which a page ends, even with few letters: a letter can have any size."""
 
 LOOKS = 10
-"""How often a letter is looked for while others move it."""
+"""How often a letter is searched for while others move it."""
 
 DAY = 86_400.0
 
 
 class DeadLetterQueue:
-    """The dead letters of one stream of them.
+    """The letters of one dead-letter stream.
 
     `redis` is the client to use, `stream` the dead-letter stream. `retention` (seconds) is how long a replayed or
-    discarded letter stays readable, and a discarded one restorable; `archive_maxlen` (letters) caps how many of them
-    are kept; `dlq_maxlen` and `maxlen` (entries) trim the dead-letter stream when a letter is restored into it, and
-    the event stream when one is replayed to everyone. None, the default, leaves them to who else writes there: what
-    they keep may be more than anybody here knows.
+    discarded letter can be read, and a discarded one can be restored. `archive_maxlen` (letters) limits how many of
+    them are kept. `dlq_maxlen` (entries) trims the dead-letter stream when a letter is restored to it, `maxlen` trims
+    the event stream when a letter is replayed to everyone. None, the default, trims nothing, since other writers of
+    the stream may want to keep more.
 
-    Raises `ValueError` or `TypeError` for an option that makes no sense.
+    Raises `ValueError` or `TypeError` for an invalid option.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class DeadLetterQueue:
     ) -> LetterPage:
         """A page of letters, newest first, and where the next one starts.
 
-        Looks at 2,000 letters at the most, or some 16 MB of them, so a page may hold fewer than `limit` (1 to 500)
+        It reads at most 2,000 letters, or about 16 MB of them. So a page may have fewer letters than `limit` (1 to 500)
         although more follow.
 
-        Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range, `TypeError` for what is no
-        filter.
+        Raises `ValueError` for a cursor that did not come from a page, or a `limit` out of range; `TypeError` if
+        `filter` is not a filter.
         """
         wanted, limit = _wanted(filter), _page_size(limit)
         rest: Span | None = Span()
@@ -117,16 +117,16 @@ class DeadLetterQueue:
 
         At most 1,000 causes are counted separately; a page has `limit` of them (1 to 500).
 
-        Raises `ValueError` for a cursor that no page gave out, a `limit` out of range, or a filter by `q`, `since` or
-        `until`, `TypeError` for what is no filter.
+        Raises `ValueError` for a cursor that did not come from a page, a `limit` out of range, or a filter by `q`,
+        `since` or `until`; `TypeError` if `filter` is not a filter.
         """
         wanted, limit = _wanted(filter), _page_size(limit)
         return await causes_of(self._commands, self.stream, wanted, cursor=cursor, limit=limit, maxlen=self._dlq_maxlen)
 
     async def stats(self) -> QueueStats:
-        """How many letters there are, how many may be, and how many were ever cut away unattended.
+        """How many letters there are, how many there may be, and how many were trimmed before anybody handled them.
 
-        What others wrote past the index is caught up with, up to a thousand letters each time.
+        Letters that were written without the index are added to it, at most a thousand each time.
         """
         return await stats_of(self._commands, self.stream, maxlen=self._dlq_maxlen)
 
@@ -164,18 +164,18 @@ class DeadLetterQueue:
         Scope `handler` runs only the handler that failed, `group` every handler of its group that matches; both go
         through the group's own replay stream, which no other group reads. `everyone` appends to the event stream,
         for all groups. The event keeps its id, correlation id and causation id. `actor` (200 characters) and `reason`
-        (1,000) are kept with it.
+        (1,000) are recorded with it.
 
-        Either of two arguments changes the event's own fields, so that it can be fixed. `data` replaces all of them.
+        Two arguments change the event's own fields; only one of them can be given. `data` replaces all of them.
         `patch` is a JSON Merge Patch (RFC 7396): a field that it names gets the value given there, null removes it, and
         a field that it does not name keeps its stored value. The result is validated first, in a thread, by the class
-        registered in this process, as of its present schema version: no migration runs on it. The letter keeps its own
-        data, and its history has the changed data and where they differ.
+        registered in this process, in its current schema version: no migration runs on it. The letter keeps its own
+        data, and its history records the changed data and where they differ.
 
         Raises `LetterNotFoundError`; `LetterStateError` unless it is dead; `ValueError` for another scope, or both
-        `data` and `patch`; `EditRefusedError` for data that make no event of its class, or where there is none;
-        `DeserializationError` if the letter was tampered with, is of a stream in another slot of a Cluster, or, with
-        `data`, is none of an event in other ways.
+        `data` and `patch`; `EditRefusedError` for data that its class refuses, or if there is no class;
+        `DeserializationError` if the letter was tampered with, if its stream is in another slot of a Cluster, or if it
+        has changed data and is not the letter of an event.
         """
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, not {scope!r}")
@@ -194,10 +194,10 @@ class DeadLetterQueue:
         return Replay(letter.id, scope, append.stream, appended, edit.diff if edit else ())
 
     async def discard(self, letter_id: str, *, actor: str = "", reason: str = "") -> DeadLetter:
-        """Move a letter to the archive; `restore` brings it back until retention ends.
+        """Move a letter to the archive; it can be restored until its retention ends.
 
         Raises `LetterNotFoundError`; `LetterStateError` unless it is dead; `DeserializationError` if it has more fields
-        than can be moved, which only what no Rapids wrote has.
+        than can be moved. Letters that Rapids wrote never have so many.
         """
         change = _change("discarded", actor, reason)
         entry_id, letter, fields = await self._find(letter_id)
@@ -207,7 +207,7 @@ class DeadLetterQueue:
         return await self.get(letter.id)
 
     async def restore(self, letter_id: str, *, actor: str = "", reason: str = "") -> DeadLetter:
-        """Bring a discarded letter back under the same id.
+        """Restore a discarded letter under the same id.
 
         Raises `LetterNotFoundError`; `LetterStateError` unless it is discarded.
         """
@@ -226,9 +226,9 @@ class DeadLetterQueue:
         return appended
 
     async def _find(self, letter_id: str) -> tuple[str, DeadLetter, Fields]:
-        """Where a letter is: its entry id in the stream (or "" in the archive), itself, its fields.
+        """A letter's entry id in the stream ("" if it is in the archive), the letter, and its fields.
 
-        Looked for again if it is nowhere: it may have been moved, from a place not looked at yet to one looked at.
+        The search is repeated if it is nowhere: it may have been moved to a place that was searched before.
         """
         wanted = _checked_id(letter_id)
         for _ in range(LOOKS):
@@ -253,14 +253,14 @@ class DeadLetterQueue:
 
 
 def _checked_id(letter_id: str) -> str:
-    """The id as the letter has it: 01-1 is 1-1. Raises `LetterNotFoundError` for what cannot be one."""
+    """The id as the letter has it: 01-1 is 1-1. Raises `LetterNotFoundError` for text that is no id."""
     if (wanted := parsed_id(letter_id)) is None:
         raise LetterNotFoundError(letter_id)
     return wanted
 
 
 def _change(action: str, actor: str, reason: str) -> dict[str, str]:
-    """What the letter's history keeps. Raises `ValueError` or `TypeError` for texts that are too long, or none."""
+    """What the letter's history records. Raises `ValueError` for text that is too long, `TypeError` for no text."""
     actor_and_reason(actor, reason)
     return {"action": action, "actor": actor, "reason": reason}
 
@@ -282,14 +282,14 @@ def _wanted(filter: LetterFilter | None) -> LetterFilter:
 
 
 async def with_replays(redis: Redis | RedisCluster, dlq: str, letter: DeadLetter) -> DeadLetter:
-    """The letter, with what became of its replay, if it was replayed last. Raises `RedisError`."""
+    """The letter, with the outcome of its replay if it was replayed last. Raises `RedisError`."""
     if not letter.history or (last := letter.history[-1]).action != "replayed":
         return letter
     outcome = ReplayOutcome(last.at, last.scope, last.stream, last.entry_id, "sent")
     if last.scope != "everyone":
         commands = SharedPool(redis, last.stream)
         state = await archive.replay_state(commands, last.stream, letter.group, last.entry_id)
-        # In this order: the letters of an entry are there before it is gone.
+        # In this order: an entry's letters are written before it is deleted.
         letters = await archive.failed_again(SharedPool(redis, dlq), dlq, letter.id)
         match state, letters:
             case (("undelivered" | "pending"), _):

@@ -1,4 +1,4 @@
-"""Selecting dead letters: what a filter asks for, and the search for it in the stream or in the archive."""
+"""The selection of dead letters: filters, and the search for matching letters in the stream or in the archive."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ __all__ = ["ArchiveSearch", "Batch", "Choice", "Count", "Found", "LetterFilter",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
-    """Which letters. What is None does not restrict; the rest must all hold. Raises `TypeError` for other types."""
+    """Which letters. A field that is None does not restrict; all others must match. Raises `TypeError` for a value of
+    another type."""
 
     event_type: str | None = None
     """A pattern, as handlers have them: `order.*`."""
@@ -45,7 +46,7 @@ class LetterFilter:
             instance(name, getattr(self, name), datetime, "a datetime or None")
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Whether the letter is one of them; its time aside, which the range read from the stream answers for."""
+        """Whether the letter matches, apart from its time: only ids of that time are searched."""
         exact = (
             (self.handler, letter.handler),
             (self.group, letter.group),
@@ -72,7 +73,7 @@ class LetterFilter:
         return any(wanted in text.casefold() for text in (*texts, *ids))
 
     def may_match(self, fingerprint: Fingerprint, name: str) -> bool:
-        """Whether letters of the fingerprint of this name can match. Its parts may have been cut."""
+        """Whether letters with this fingerprint can match. Parts of it may have been cut."""
         exact = (
             ("handler", self.handler, fingerprint.handler),
             ("group", self.group, fingerprint.group),
@@ -87,7 +88,7 @@ class LetterFilter:
         return matches_pattern(self.event_type, fingerprint.event_type)
 
     def tells_all(self, fingerprint: Fingerprint) -> bool:
-        """Whether all letters of a fingerprint that may match do, their times aside."""
+        """Whether all letters with a fingerprint that may match do match, apart from their times."""
         asked = {"handler": self.handler, "group": self.group, "reason": self.reason, "error_type": self.error_type}
         return self.q is None and not any(
             wanted is not None and part in fingerprint.cut
@@ -103,11 +104,11 @@ class Choice:
     count: int
     """How many letters they have."""
     tells_all: bool
-    """Whether all of these match, their times aside, so that none needs to be looked at."""
+    """Whether all of these match, apart from their times, so that none needs to be read."""
 
 
 def choose(state: IndexState, wanted: LetterFilter) -> Choice:
-    """Those of the index that a filter asks for."""
+    """The fingerprints in the index that may match a filter."""
     if wanted == LetterFilter():  # no description needs to be read
         return Choice(tuple(row.name for row in state.fingerprints), sum(row.count for row in state.fingerprints), True)
     names, count, tells_all = list[str](), 0, wanted.q is None

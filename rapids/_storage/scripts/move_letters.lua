@@ -19,17 +19,17 @@
 -- entry appended last ('' for none)}.
 -- include: lib/letter_archive.lua
 -- include: lib/names.lua
-local dlq, index, archive, archived, restored, again = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local dlq, index, archive, archived, restored, failed_again = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local operation, options, given = KEYS[8], cjson.decode(ARGV[1]), tonumber(ARGV[2])
 local owner, alone, tag, scope, change = options.owner, options.alone, options.tag, options.scope, options.change
 local first = 3 + given
 
-if owner ~= '' and not goes_on(operation, owner) then return 'stopped' end
+if owner ~= '' and not runs_for(operation, owner) then return 'stopped' end
 
 local EVENT = {'event_type', 'schema_version', 'data', 'id', 'timestamp', 'correlation_id', 'causation_id', 'metadata'}
 local now = server_us()
 local place = archive_end(archive, now)
-check_kinds(archived, restored, again)
+check_kinds(archived, restored, failed_again)
 change.at = milliseconds(now)
 
 local function tag_of(stream) return string.match(stream, '^[^{]*{([^}]+)}') end
@@ -154,7 +154,7 @@ for i = first, #ARGV do
     if has.letter_id ~= entry_id then letter_id, is_restored = identity(restored, entry_id, letter) end
     local target = ''
     appended = ''
-    if parts > MOST_VALUES then why = 'irregular' end
+    if parts > MAX_VALUES then why = 'irregular' end
     if why == '' and (scope ~= '' or given > 0) then
       local n, reason = before_event + given, nil
       if given == 0 then n, reason = fill_replay(letter_id, has) end
@@ -202,7 +202,7 @@ if #places > 2 then redis.call(unpack(places)) end
 if #moved > 2 then redis.call(unpack(moved)) end
 if #was_restored > 2 then redis.call(unpack(was_restored)) end
 unindex_letters(index, by_fingerprint)
-bound_archive(archive, archived, again, now, options.retention, options.archive_maxlen)
+bound_archive(archive, archived, failed_again, now, options.retention, options.archive_maxlen)
 if owner ~= '' then
   if done > 0 or not alone then
     redis.call('HINCRBY', operation, 'done', done)

@@ -17,7 +17,7 @@
 local keys = {dlq = KEYS[1], index = KEYS[2], archive = KEYS[3], archived = KEYS[4], restored = KEYS[5]}
 local operation, options = KEYS[7], cjson.decode(ARGV[1])
 local owner, maxlen, change = options.owner, options.maxlen, options.change
-if owner ~= '' and not goes_on(operation, owner) then return 'stopped' end
+if owner ~= '' and not runs_for(operation, owner) then return 'stopped' end
 
 local now = server_us()
 local before = last_id_of(keys.dlq)
@@ -43,7 +43,7 @@ for i = 2, #ARGV do
     break
   end
   -- Few have the same millisecond: a restored letter is searched among those of its own millisecond.
-  local entry_id = row and bring_back(keys, row, maxlen, change, before, math.floor(now / 1000) + math.floor(done / 20))
+  local entry_id = row and restore_letter(keys, row, maxlen, change, before, math.floor(now / 1000) + math.floor(done / 20))
   if entry_id then
     before, done = entry_id, done + 1
     for _, value in ipairs(row[2]) do bytes = bytes + #value end

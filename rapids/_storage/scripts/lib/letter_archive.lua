@@ -6,8 +6,8 @@
 -- include: lib/time.lua
 
 local HISTORY, LETTER = 'rapids:history', 'rapids:letter_id'
-local MOST_VALUES = 7900 -- of a letter; Lua can pass at most 8,000 to a command
-local LONGEST_HISTORY, FEWEST_CHANGES = 16384, 20
+local MAX_VALUES = 7900 -- of a letter; Lua can pass at most 8,000 to a command
+local MAX_HISTORY, MIN_CHANGES = 16384, 20
 
 local function value_of(letter, name)
   for i = 1, #letter, 2 do
@@ -35,9 +35,9 @@ end
 
 -- A history (nil for none) with one more change, as JSON.
 local function lengthened(history, one)
-  if history and #history > LONGEST_HISTORY then
+  if history and #history > MAX_HISTORY then
     local changes, last = changes_in(history), {}
-    for i = math.max(1, #changes - FEWEST_CHANGES), #changes do last[#last + 1] = changes[i] end
+    for i = math.max(1, #changes - MIN_CHANGES), #changes do last[#last + 1] = changes[i] end
     history = cjson.encode(last)
   end
   local before = history and string.match(history, '^%[({.*})%]$')
@@ -47,10 +47,10 @@ end
 local function changed(history, change) return lengthened(history, cjson.encode(change)) end
 
 -- Keys of a wrong type fail here, before anything is changed.
-local function check_kinds(archived, restored, again)
+local function check_kinds(archived, restored, failed_again)
   redis.call('ZCARD', archived)
   redis.call('ZCARD', restored)
-  if again then redis.call('HLEN', again) end
+  if failed_again then redis.call('HLEN', failed_again) end
 end
 
 -- A place in the archive: each letter gets the next one.
@@ -66,30 +66,30 @@ local function store(command, n, letter_id, history)
   redis.call(unpack(command, 1, n + 4))
 end
 
-local function take_out(archive, archived, place, letter_id)
+local function remove_archived(archive, archived, place, letter_id)
   redis.call('XDEL', archive, string.format('%.0f-0', place))
   redis.call('ZREM', archived, letter_id)
 end
 
 -- Remove the oldest letters: those whose retention (in ms) has ended, and those above the limit.
-local function bound_archive(archive, archived, again, now, retention, most)
-  local over = math.min(redis.call('ZCARD', archived) - most, 2000)
+local function bound_archive(archive, archived, failed_again, now, retention, maxlen)
+  local over = math.min(redis.call('ZCARD', archived) - maxlen, 2000)
   if over <= 0 then
     over = math.min(redis.call('ZCOUNT', archived, '-inf', string.format('%.0f', now - retention * 1000)), 1000)
   end
   if over > 0 then
-    if redis.call('EXISTS', again) == 1 then
-      redis.call('HDEL', again, unpack(redis.call('ZRANGE', archived, 0, over - 1)))
+    if redis.call('EXISTS', failed_again) == 1 then
+      redis.call('HDEL', failed_again, unpack(redis.call('ZRANGE', archived, 0, over - 1)))
     end
     local newest = redis.call('ZRANGE', archived, over - 1, over - 1, 'WITHSCORES')[2]
     redis.call('XTRIM', archive, 'MINID', '=', string.format('%.0f-0', newest + 1))
     redis.call('ZREMRANGEBYRANK', archived, 0, over - 1)
   end
-  for _, key in ipairs({archive, archived, again}) do redis.call('PEXPIRE', key, retention) end
+  for _, key in ipairs({archive, archived, failed_again}) do redis.call('PEXPIRE', key, retention) end
 end
 
 -- Whether a process may continue an operation.
-local function goes_on(operation, owner)
+local function runs_for(operation, owner)
   local held = redis.call('HMGET', operation, 'state', 'owner')
   return held[1] == 'running' and held[2] == owner
 end

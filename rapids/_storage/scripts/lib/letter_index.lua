@@ -8,12 +8,12 @@
 -- include: lib/last_id.lua
 -- include: lib/names.lua
 
-local LONGEST_PART, MOST_FINGERPRINTS = 200, 1000
+local MAX_PART, MAX_FINGERPRINTS = 200, 1000
 
 -- A field as part of a description, whose parts are netstrings.
 local function part(value)
   if not value then return '0', '' end
-  if #value > LONGEST_PART then value = string.sub(value, 1, LONGEST_PART) end
+  if #value > MAX_PART then value = string.sub(value, 1, MAX_PART) end
   return #value, value
 end
 
@@ -65,7 +65,7 @@ local function fingerprint_for(index, letter)
   local all, description = index .. FINGERPRINTS, describe(letter)
   local name = name_of(description)
   if name ~= OTHERS and redis.call('HEXISTS', all, name) == 0 then
-    if redis.call('HLEN', all) >= MOST_FINGERPRINTS then return OTHERS end
+    if redis.call('HLEN', all) >= MAX_FINGERPRINTS then return OTHERS end
     redis.call('HSET', all, name, description)
     redis.call('UNLINK', index .. ':' .. name) -- it exists if the names were lost
   end
@@ -101,11 +101,11 @@ local function with_index(index, work, ...)
 end
 
 -- Index later letters, up to a number of letters and about a number of bytes of them. Returns whether that was all.
-local function catch_up(dlq, index, most, most_bytes)
+local function catch_up(dlq, index, max_letters, max_bytes)
   local to = redis.call('HGET', index, 'to') or '0-0'
   local first, looked, bytes, complete = to, 0, 0, false
-  while not complete and looked < most and bytes < most_bytes do
-    local count = math.min(10, most - looked)
+  while not complete and looked < max_letters and bytes < max_bytes do
+    local count = math.min(10, max_letters - looked)
     local rows = redis.call('XRANGE', dlq, '(' .. to, '+', 'COUNT', count)
     for _, row in ipairs(rows) do
       redis.call('XADD', index .. ':' .. fingerprint_for(index, row[2]), row[1], 'l', '')
@@ -183,13 +183,13 @@ local function link_replay(index, letter_id, letter)
     if letter[i] == 'replay_of' and not replay_of then replay_of = letter[i + 1] end
   end
   if not replay_of or replay_of == '' then return end
-  local beside = string.sub(index, 1, -6) -- without "index"
-  if not redis.call('ZSCORE', beside .. 'archived', replay_of) then return end
-  local again = beside .. 'failed-again'
-  local others = redis.call('HGET', again, replay_of)
+  local prefix = string.sub(index, 1, -6) -- without "index"
+  if not redis.call('ZSCORE', prefix .. 'archived', replay_of) then return end
+  local failed_again = prefix .. 'failed-again'
+  local others = redis.call('HGET', failed_again, replay_of)
   if others and #others > 1000 then return end
-  redis.call('HSET', again, replay_of, others and others .. ' ' .. letter_id or letter_id)
-  redis.call('PEXPIRE', again, math.max(1, redis.call('PTTL', beside .. 'archived')))
+  redis.call('HSET', failed_again, replay_of, others and others .. ' ' .. letter_id or letter_id)
+  redis.call('PEXPIRE', failed_again, math.max(1, redis.call('PTTL', prefix .. 'archived')))
 end
 
 -- Remove letters from the index that were removed from their stream: ids by the names of their fingerprints.

@@ -2,7 +2,7 @@
 
 -- Restore a discarded letter to its stream: the same letter with the same id, in a new entry at `now` (ms) if that is
 -- after `before`, the stream's last id. Returns the entry's id, or nothing if its last change was not a discard.
-local function bring_back(keys, row, maxlen, change, before, now)
+local function restore_letter(keys, row, maxlen, change, before, now)
   local letter, letter_id, history = row[2]
   for i = 1, #letter, 2 do -- the last ones, which Rapids wrote
     if letter[i] == LETTER then letter_id = letter[i + 1] end
@@ -22,7 +22,7 @@ local function bring_back(keys, row, maxlen, change, before, now)
   stored[#stored + 1] = 'letter_id'; stored[#stored + 1] = letter_id
   stored[#stored + 1] = HISTORY; stored[#stored + 1] = changed(history, change)
   write_letter(keys.dlq, keys.index, maxlen, entry_id, before, stored)
-  take_out(keys.archive, keys.archived, tonumber(string.match(row[1], '^%d+')), letter_id)
+  remove_archived(keys.archive, keys.archived, tonumber(string.match(row[1], '^%d+')), letter_id)
   redis.call('ZADD', keys.restored, string.match(entry_id, '^%d+'), letter_id)
   return entry_id
 end

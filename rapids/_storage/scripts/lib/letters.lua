@@ -7,13 +7,13 @@ local function following(number)
   return before .. digit + 1 .. string.rep('0', #nines)
 end
 
-local LARGEST = '18446744073709551615'
+local MAX_SEQUENCE = '18446744073709551615'
 
 local function next_letter_id(before, now)
   -- The id is explicit, so that the letter can hold its own id. The stream's last id may be ahead of the clock.
   local ms, seq = string.match(before, '(%d+)-(%d+)')
   if tonumber(ms) < now then return string.format('%.0f-0', now) end
-  if seq == LARGEST then return following(ms) .. '-0' end
+  if seq == MAX_SEQUENCE then return following(ms) .. '-0' end
   return ms .. '-' .. following(seq)
 end
 
