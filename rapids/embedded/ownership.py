@@ -1,9 +1,9 @@
 """Locks that record which processes use an embedded server. The kernel releases them when a process ends.
 
-All functions here block. Each user of a server holds a shared lock on its folder, whose name identifies the server. The
-process that gets the exclusive lock removes the folder: it is the last user; if users were killed, the supervisor; if
-that was killed too, the next start. The supervisor and the server lock the data directory: the process that gets this
-lock starts a server.
+All functions block. Each user of a server holds a shared lock on its folder, whose name identifies the server. The
+process that gets the exclusive lock removes the folder: the last user; if users were killed, the supervisor; if that
+was killed too, the next start. Supervisor and server lock the data directory: the process that gets this lock starts a
+server.
 """
 
 import contextlib
@@ -81,7 +81,8 @@ class Use:
 
     def __init__(self, directory: Path | None, *, shared_by_workers: bool) -> None:
         self.folder: Path = Path()
-        self.pid = self.supervisor_pid = 0
+        self.pid: int = 0
+        self.supervisor_pid: int = 0
         self._directory = None if directory is None else directory.absolute()
         self._shared_by_workers = shared_by_workers
         self._lock: int | None = None
