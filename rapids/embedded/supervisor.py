@@ -85,9 +85,13 @@ def run(binary: str, folder: str, directory: str | None, data_lock: int, parent:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)  # some systems drop a blocked signal without a handler
     # Rapids recognises it by its zone, and logs no server warnings. Its file is written to disk every second.
-    options = {"port": "0", "unixsocketperm": "700", "save": "", "availability-zone": "rapids-embedded"}
-    options |= {"unixsocket": f"{folder}/{SERVER_SOCKET}", "dir": directory or folder}
-    options |= {"appendonly": "yes" if directory else "no"}
+    options = {
+        "port": "0",
+        "unixsocketperm": "700",
+        "unixsocket": f"{folder}/{SERVER_SOCKET}",
+        "dir": directory or folder,
+    }
+    options |= {"save": "", "appendonly": "yes" if directory else "no", "availability-zone": "rapids-embedded"}
     server = subprocess.Popen(  # noqa: S603
         [binary, *(part for name, value in options.items() for part in (f"--{name}", value))],
         env={**os.environ, "LC_ALL": "C"},  # a locale that is named but not installed must not matter

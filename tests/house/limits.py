@@ -40,7 +40,7 @@ LIMITS: Mapping[str, Limit] = {
     ),
 }
 
-HELPERS = {"rapids": 12.8, "rapids_fastapi": 12}
+HELPERS = {"rapids": 12, "rapids_fastapi": 12}
 """Percent of a package's functions that may be private and have one caller."""
 
 PASSED = {"delivery": 18, "emit": 8, "bulk_replay": 15}
