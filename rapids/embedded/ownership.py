@@ -2,8 +2,7 @@
 
 All functions block. Each user of a server holds a shared lock on its folder, whose name identifies the server. The
 process that gets the exclusive lock removes the folder: the last user; if users were killed, the supervisor; if that
-was killed too, the next start. Supervisor and server lock the data directory: the process that gets this lock starts a
-server.
+was killed too, the next start. Supervisor and server lock the data directory: a process with that lock starts a server.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def operations() -> list[tuple[str, str]]:
-    """Every route of the admin that needs permission, from the documentation, where none can hide."""
+    """All routes of the admin that need a permission, from the OpenAPI document, which has every route."""
     return [(method, filled(path)) for method, path in guarded()]
 
 

@@ -88,7 +88,7 @@ class TestEndToEnd:
 
     @staticmethod
     def settled(client: TestClient, letter_id: str) -> Any:
-        """A replayed letter once its replay has been settled."""
+        """A replayed letter, after its replay is settled."""
         found = client.get(f"{LETTERS}/{letter_id}").json()
         return found if found["replays"][0]["outcome"] in ("handled", "failed_again") else None
 

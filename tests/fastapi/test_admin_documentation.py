@@ -84,7 +84,7 @@ def problems(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def examples_of(described: dict[str, Any]) -> Iterator[Any]:
-    """The examples of a content: its own, or those of the schemas it may have."""
+    """The examples of a content: its own, or those of its schemas."""
     yield from (example["value"] for example in described.get("examples", {}).values())
     if "example" in described:
         yield described["example"]
@@ -98,7 +98,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def examples_by_schema() -> dict[str, list[Any]]:
-    """Every example of a named schema: of a request's or an answer's body, or a part of one."""
+    """All examples of a named schema: of the body of a request or an answer, or of a part of it."""
     found = {name: [schema["example"]] if "example" in schema else [] for name, schema in SCHEMAS.items()}
 
     def walk(schema: dict[str, Any], example: Any) -> None:
@@ -134,7 +134,7 @@ class TestEverySchema:
             validator({"$ref": f"#/components/schemas/{name}"}).validate(example)
 
     def test_its_examples_show_every_field_that_can_be_shown(self, name: str) -> None:
-        """A field that is null is left out of examples; none else is."""
+        """Examples leave out only fields that are null."""
         may_be_null = {
             field
             for field, schema in SCHEMAS[name]["properties"].items()

@@ -96,7 +96,7 @@ LARGE = 5 * 1024 * 1024
 
 
 def is_harmless(response: Response) -> bool:
-    """Whether it is data and nothing else: of a kind that no browser runs, with none of the text in a header."""
+    """Whether the answer is only data: of a media type that no browser runs, and without the text in a header."""
     kinds = ("application/json", "application/problem+json", "application/x-ndjson", "text/event-stream")
     headers = "".join(f"{name}: {value}\n" for name, value in response.headers.items())
     return (
@@ -109,7 +109,7 @@ def is_harmless(response: Response) -> bool:
 
 
 class TestLarge:
-    """Five megabytes of it, everywhere."""
+    """Five megabytes of hostile text in every field."""
 
     @pytest.fixture
     def letter(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:

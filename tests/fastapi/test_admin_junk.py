@@ -22,7 +22,7 @@ DOCUMENTED = documented()
 WITH_PARAMETERS = [operation for operation, described in DOCUMENTED.items() if described.get("parameters")]
 WITH_BODY = [operation for operation, described in DOCUMENTED.items() if "requestBody" in described]
 
-# As they stand in an address: some are no text at all once they are decoded.
+# As they are written in an address. Some are not valid text after they are decoded.
 JUNK = [
     "",
     "%00",
@@ -151,7 +151,7 @@ def test_in_parameters(client: TestClient, operation: tuple[str, str]) -> None:
 
 
 def needed(operation: tuple[str, str], but: str) -> str:
-    """The other parameters that the operation cannot do without."""
+    """The other parameters that the operation requires."""
     others = [other for other in DOCUMENTED[operation]["parameters"] if other["name"] != but and other["required"]]
     return "&".join(f"{other['name']}={quote(example(other))}" for other in others if other["in"] == "query")
 

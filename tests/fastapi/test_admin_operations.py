@@ -306,7 +306,7 @@ def test_errors_of_letters_are_shown_without_what_looks_like_a_secret(client: Te
 
 
 class TestServed:
-    """Under uvicorn, which waits at its end for the answers that are under way."""
+    """Under uvicorn, which waits at shutdown for answers that are not complete."""
 
     @pytest.fixture
     def paused(self, redis_url: str) -> Iterator[str]:

@@ -41,7 +41,7 @@ def client(raw: redis_sync.Redis, client: TestClient) -> TestClient:
 
 
 def shown(client: TestClient) -> Any:
-    """The group's pause, the same in the page and by itself."""
+    """The group's pause, which is the same in the page of groups and in the group's details."""
     (group,) = client.get(GROUPS).json()["items"]
     assert client.get(GROUPS, params={"group": GROUP}).json()["group"]["pause"] == group["pause"]
     return group["pause"]

@@ -48,7 +48,7 @@ class FaEdited(BaseEvent):
 
 @pytest.fixture
 def put(redis_url: str) -> Callable[..., str]:
-    """Puts a letter of `FaEdited` with this payload; its path."""
+    """Writes a letter of `FaEdited` with this payload, and returns its path."""
 
     def write(data: Any = None, **fields: Any) -> str:
         raw = data if isinstance(data, str | bytes) else json.dumps(data or {})
@@ -113,7 +113,7 @@ def test_to_everyone(client: TestClient, put: Callable[..., str], redis_url: str
     assert (entry["data"], entry["id"]) == ('{"n":2}', "event-1")
 
 
-# --- who may --------------------------------------------------------------------------------------------------------
+# --- permissions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("permissions", [("replay",), ("edit",), ("read", "discard")])

@@ -3,7 +3,8 @@
 Each must be answered as documented (status, headers, content type, schema), never with a 500. A request without the
 needed permission must change nothing. The requests are always the same, so that a failure can be repeated.
 
-Schemathesis makes them while the file is collected, which takes seconds: `conftest.py` does not collect it in vain.
+Schemathesis makes them while the file is collected, which takes seconds: `conftest.py` does not collect it in a run
+without slow tests.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def park(raw: redis_sync.Redis, entry_id: str, error: str) -> None:
 
 
 def all_items(client: TestClient, url: str, items: Callable[[Any], list[Any]]) -> list[Any]:
-    """What all the pages have, by their links, each of them a full one but for the last."""
+    """The items of all pages, by their links. All pages except the last one must be full."""
     found: list[Any] = []
     for _ in range(20):
         response = client.get(url)

@@ -319,7 +319,7 @@ class TestStop:
             async def note(event: FaLifeNoted, group: str = router.group) -> None:
                 at_work[group].set()
                 await release.wait()
-                # Each waits for the other: stopped one after the other, they would never meet.
+                # Each waits for the other: if they were stopped one after another, both would wait forever.
                 await both_stopping.wait()
                 done.append(group)
 
@@ -339,7 +339,7 @@ def test_threads_may_run_applications_of_their_own(redis_url: str) -> None:
     def application(n: int) -> FastAPI:
         app = FastAPI(lifespan=Rapids(routers=[EventRouter(stream=f"fa:{n}")], url=redis_url).lifespan)
         app.include_router(rapids_admin)
-        # Before the threads: FastAPI makes what a route needs when it is first asked for, and silences its own warnings
+        # Before the threads: FastAPI prepares a route at its first use, and silences its own warnings
         # for all threads at that time, so that one thread may record those of another.
         app.openapi()
         return app

@@ -30,7 +30,7 @@ FINE = RouterHealth(True, "caught_up", "everything was delivered", STREAM, "g")
 
 
 class Looks:
-    """Routers' health, as a test wants it, and how often it was asked for."""
+    """Replaces the health of routers by a given one, and counts how often it is read."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0

@@ -79,7 +79,7 @@ async def test_emits_and_handles_through_a_sentinel(sentinel: str) -> None:
     async def note(event: FaSentinelNoted) -> None:
         seen.append(event.n)
 
-    # The first one is not there; its password has a character that must be quoted in an address.
+    # The first sentinel does not exist. The password has a character that must be quoted in an address.
     url = f"redis+sentinel://:p%2540ss@127.0.0.1:1,{sentinel}/primary/1?socket_timeout=10"
     rapids = Rapids(routers=[router], url=url)
     for times in (1, 2):

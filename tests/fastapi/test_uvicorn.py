@@ -99,7 +99,7 @@ def served(folder: Path, *options: str, url: str = "embedded:", more: str = "", 
 
 
 def descendants(pid: int) -> set[int]:
-    """The process and everything below it."""
+    """The process and all its descendants."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
     found = {pid}
