@@ -22,6 +22,7 @@ if sys.platform != "win32":
 
 SERVER_SOCKET = "valkey.sock"
 PROCESS_IDS = "pids.json"
+ZONE = "rapids-embedded"  # Rapids recognises such a server by it, and logs no server warnings
 SHUTDOWN = b"SHUTDOWN NOSAVE\r\n"  # it writes the append-only file to disk all the same
 
 
@@ -84,14 +85,8 @@ def run(binary: str, folder: str, directory: str | None, data_lock: int, parent:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)  # some systems drop a blocked signal without a handler
-    # Rapids recognises it by its zone, and logs no server warnings. Its file is written to disk every second.
-    options = {
-        "port": "0",
-        "unixsocketperm": "700",
-        "unixsocket": f"{folder}/{SERVER_SOCKET}",
-        "dir": directory or folder,
-    }
-    options |= {"save": "", "appendonly": "yes" if directory else "no", "availability-zone": "rapids-embedded"}
+    options = {"port": "0", "unixsocket": f"{folder}/{SERVER_SOCKET}", "unixsocketperm": "700", "save": ""}
+    options |= {"dir": directory or folder, "appendonly": "yes" if directory else "no", "availability-zone": ZONE}
     server = subprocess.Popen(  # noqa: S603
         [binary, *(part for name, value in options.items() for part in (f"--{name}", value))],
         env={**os.environ, "LC_ALL": "C"},  # a locale that is named but not installed must not matter
