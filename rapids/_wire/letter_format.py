@@ -256,7 +256,8 @@ def letter_values(fields: Fields) -> LetterValues:
 
 def claimed_id(fields: Fields) -> bytes:
     """The id that a letter claims to have; empty for none. It may be another letter's."""
-    return _first_values(fields).get(b"letter_id", b"")
+    names = fields[::2]
+    return fields[2 * names.index(b"letter_id") + 1] if b"letter_id" in names else b""
 
 
 def history_of(fields: Fields) -> bytes:
