@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from rapids._core.outcomes import Failure, Reason
+from rapids._core.failures import Failure, is_of_signal
+from rapids._core.outcomes import Reason
 from rapids.delivery import Delivery
 
 __all__ = [
@@ -207,9 +208,9 @@ class Observers:
         for at, observer in enumerate(self._observers):
             try:
                 observer(detail)
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # also a CancelledError, which would end a task of Rapids
+            except BaseException as error:  # any of them would end a task of Rapids
+                if is_of_signal(error):
+                    raise
                 self._log(at, detail, error)
 
     def _log(self, at: int, detail: Detail, error: BaseException) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rapids._core.failures import ERROR_LIMIT, POSITION_LIMIT, TRACEBACK_LIMIT, Failure
+from rapids._core.failures import ERROR_LIMIT, POSITION_LIMIT, TRACEBACK_LIMIT, Failure, is_of_signal
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError
 
 
@@ -253,3 +256,44 @@ def test_a_hostile_error_still_becomes_text_that_can_be_stored(error: BaseExcept
     assert len(failure.error_type) <= ERROR_LIMIT
     assert len(failure.message) <= ERROR_LIMIT
     assert len(failure.traceback) <= TRACEBACK_LIMIT
+
+
+# --- errors of signals ----------------------------------------------------------------------------------------------
+
+
+def test_an_error_that_code_raises_itself_is_not_of_a_signal() -> None:
+    def again() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise
+
+    for leave in (again, partial(sys.exit, 2)):
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
+            leave()
+        assert not is_of_signal(raised.value)
+    assert not is_of_signal(KeyboardInterrupt())
+    assert not is_of_signal(ValueError())
+
+
+@pytest.mark.parametrize("wrap", [lambda function: function, partial], ids=["plain", "partial"])
+def test_an_error_of_a_signal_handler_is_of_a_signal(wrap: Callable[[Any], Any]) -> None:
+    def leave(*_: object) -> None:
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, wrap(leave))
+    try:
+        with pytest.raises(SystemExit) as raised:
+            signal.raise_signal(signal.SIGTERM)
+        assert is_of_signal(raised.value)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as raised:
+        leave()
+    assert not is_of_signal(raised.value), "it is no signal handler now"
+
+
+def test_an_interrupt_from_the_keyboard_is_of_a_signal() -> None:
+    with pytest.raises(KeyboardInterrupt) as raised:
+        signal.raise_signal(signal.SIGINT)
+    assert is_of_signal(raised.value)

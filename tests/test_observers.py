@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from typing import get_args
 
@@ -22,7 +23,9 @@ def test_all_observers_are_called_in_order() -> None:
     assert received == [(1, DETAIL), (2, DETAIL)]
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError(), StopIteration(), GeneratorExit()])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), asyncio.CancelledError(), StopIteration(), GeneratorExit(), SystemExit(2)]
+)
 def test_an_observer_that_raises_is_logged_once_and_does_not_affect_others(
     error: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,9 +49,9 @@ def test_an_observer_that_raises_is_logged_once_and_does_not_affect_others(
     assert "101 times so far" in caplog.records[-1].getMessage()
 
 
-def test_an_observer_can_end_the_program() -> None:
+def test_a_signal_ends_the_program_in_an_observer_too() -> None:
     def leave(detail: Detail) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         Observers([leave]).tell(DETAIL)

@@ -1,15 +1,18 @@
 """Failures: errors as text that can be stored, with the position in the code that they came from."""
 
+import opcode
+import signal
 import sys
 import traceback
-from asyncio import CancelledError
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
 
 from rapids.exceptions import NonRetryableError
 
-__all__ = ["Failure", "storable"]
+__all__ = ["Failure", "is_of_signal", "storable"]
 
 ERROR_LIMIT = 4_096
 """The longest error text in a dead letter, in characters."""
@@ -55,13 +58,44 @@ def storable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def is_of_signal(error: BaseException) -> bool:
+    """Whether a signal handler raised an error, to end the program. The code that it interrupted did not fail.
+
+    A `SystemExit` or `KeyboardInterrupt` of any other origin is an error of the code that raised it.
+    """
+    if not isinstance(error, KeyboardInterrupt | SystemExit):
+        return False
+    codes, last, at = set(_codes_of_signal_handlers()), None, error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code in codes:
+            return True
+        last, at = at, at.tb_next
+    # Python's own handler of SIGINT has no frame: its error comes from whatever was done at that moment.
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and last is not None
+        and opcode.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS"
+    )
+
+
+def _codes_of_signal_handlers() -> Iterator[object]:
+    for number in signal.valid_signals():
+        handler: object = signal.getsignal(number)
+        while isinstance(handler, partial):  # asyncio's own
+            handler = handler.func
+        if (code := getattr(handler, "__code__", None)) is not None:
+            yield code
+
+
 # An error is user code: its text, notes or position may raise or be no text. The dead letter must still be written.
 
 
 def _text_of(error: BaseException) -> str:
     try:
         return str(error) or type(error).__name__
-    except (Exception, CancelledError) as broken:
+    except BaseException as broken:
+        if is_of_signal(broken):
+            raise
         return f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
 
 
@@ -72,7 +106,9 @@ def _traceback_of(error: BaseException) -> str:
         while shown is not None and _package_of(shown.tb_frame) == "rapids":  # its frames do not help a reader
             shown = shown.tb_next
         return "".join(traceback.format_exception(type(error), error, shown))
-    except (Exception, CancelledError) as broken:
+    except BaseException as broken:
+        if is_of_signal(broken):
+            raise
         frames = "".join(traceback.format_tb(at))
         return f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n"
 
@@ -80,7 +116,9 @@ def _traceback_of(error: BaseException) -> str:
 def _attribute(error: BaseException, name: str) -> Any:
     try:
         return getattr(error, name)
-    except (Exception, CancelledError):
+    except BaseException as broken:
+        if is_of_signal(broken):
+            raise
         return None
 
 

@@ -13,6 +13,7 @@ import orjson
 from pydantic import AliasChoices, AliasPath, ValidationError
 from pydantic_core import from_json
 
+from rapids._core.failures import is_of_signal
 from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import DeserializationError
 
@@ -91,7 +92,9 @@ def decode_regular(cls: type[BaseEvent], values: Sequence[bytes]) -> BaseEvent |
     try:
         document = _regular_document(values)
         return _validated(cls, document, rules) if document else None
-    except Exception:
+    except BaseException as error:
+        if is_of_signal(error):
+            raise
         return None
 
 
@@ -193,7 +196,9 @@ class StoredEvent:
         cls = get_event_class(self.event_type)
         try:
             return self.generic() if cls is None else validated(cls, self.document(cls))
-        except Exception as error:  # a migration is user code: a KeyError there means a bad entry, not a crash
+        except BaseException as error:  # validators and migrations are the user's code, and may raise anything
+            if is_of_signal(error):
+                raise
             raise DeserializationError(self.event_type, describe(error)) from error
 
     def replay(self) -> Replay | None:
@@ -329,7 +334,7 @@ def _quoted(raw: bytes) -> bytes:
     return orjson.dumps(raw.decode())
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """What failed, in limited length, without the values of the input, which may be personal or huge."""
     try:
         if not isinstance(error, ValidationError):
@@ -338,6 +343,8 @@ def describe(error: Exception) -> str:
             faults = faults_in(error)
             first = [f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults[:10]]
             text = "; ".join(first + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else []))
-    except Exception as broken:  # a user's error may have a __str__ that raises
+    except BaseException as broken:  # a user's error may have a __str__ that raises
+        if is_of_signal(broken):
+            raise
         text = f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
     return text[:MESSAGE_LIMIT]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from rapids import correlation
 from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.failures import is_of_signal
 from rapids._core.outcomes import (
     ACK,
     NO_LEDGER,
@@ -16,7 +17,6 @@ from rapids._core.outcomes import (
     Keep,
     Outcome,
     Reason,
-    Released,
     RetryAt,
     Settlement,
     settle,
@@ -198,7 +198,9 @@ class Executor:
         try:
             key = self._order_by(planned.event)
             hash(key)
-        except Exception as error:
+        except BaseException as error:
+            if is_of_signal(error):
+                raise
             dead = Dead("", Reason.NON_RETRYABLE, Failure.of(error))
             return None, Unplannable(dead, planned.fields, planned.counts, planned.ledger, planned.replay)
         return key, planned
@@ -264,7 +266,7 @@ class Executor:
                 failed = failed or outcome is not handler.done
         except BaseException:  # the handlers that had finished by then are settled as finished
             left = handlers[len(outcomes) :]  # the first of them was running
-            outcomes += [Released(handler.name, runner.take_failed()) for handler in left]
+            outcomes += [runner.take_interrupted(handler) for handler in left]
             self._settle(held, planned, event, outcomes)
             raise
         finally:

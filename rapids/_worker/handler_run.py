@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.counter_state import OfType
+from rapids._core.failures import is_of_signal
 from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids._core.supervision import Stop, shed_cancellations
@@ -49,11 +50,14 @@ class HandlerRunner:
         self._under_way: UnderWay | None = None
         self._failed = NO_ATTEMPTS
         """The failed attempts of the running handler on this delivery."""
+        self._ended_by: Outcome | None = None
+        """The outcome of the running handler, if the program ends in it."""
 
-    def take_failed(self) -> AttemptLog:
-        """The failed attempts of a handler that was interrupted. The next call returns none."""
+    def take_interrupted(self, handler: Handler) -> Outcome:
+        """The outcome of a handler that was interrupted, or had not begun. The first call is for the running one."""
         failed, self._failed = self._failed, NO_ATTEMPTS
-        return failed
+        ended, self._ended_by = self._ended_by, None
+        return ended or Released(handler.name, failed)
 
     def is_under_way(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
@@ -62,8 +66,9 @@ class HandlerRunner:
     async def run(self, handler: Handler, under_way: UnderWay, counts: OfType) -> Outcome:
         """Run the handler, with its quick attempts, and return its outcome, counted in `counts`.
 
-        Raises `CancelledError` only if the router interrupts its handlers. If a handler cancels its own task, that
-        ends only this attempt.
+        Raises `CancelledError` only if the router interrupts its handlers, and `KeyboardInterrupt` or `SystemExit` only
+        if a signal ends the program. If a handler cancels its own task, or calls `sys.exit`, that ends only this
+        attempt.
         """
         if under_way.spent > max(self._settings.max_deliveries, MIN_DELIVERIES):
             why = (
@@ -104,13 +109,19 @@ class HandlerRunner:
             failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
             failed = Attempt.of(failure, delivery=under_way.deliveries, attempt=attempt, consumer=under_way.consumer)
             self._failed = self._failed.then(AttemptLog.of(failed))
-            listed = handler.retryable_exceptions
-            if isinstance(error, NonRetryableError) or (listed and not isinstance(error, (*listed, RetryAfter))):
+            listed, ends_program = handler.retryable_exceptions, is_of_signal(error)
+            is_hopeless = isinstance(error, NonRetryableError) or (
+                listed and not isinstance(error, (*listed, RetryAfter))
+            )
+            if is_hopeless and not ends_program:
                 outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed)
                 break
-            if isinstance(error, RetryAfter) or attempt > handler.retries:
+            if isinstance(error, RetryAfter) or attempt > handler.retries or ends_program:
                 exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
                 outcome = self._outcome_of_failure(handler, under_way, exhausted, failure)
+                if ends_program:  # it spends a delivery: if it was the entry that ended it, so does its next one
+                    self._ended_by = outcome
+                    raise error
                 break
             self._log_attempt(handler, under_way, error, failure)
             with suppress(TimeoutError):
@@ -170,9 +181,7 @@ class HandlerRunner:
         self._under_way = None
 
     def _seen(self, handler: Handler, under_way: UnderWay, error: BaseException) -> BaseException:
-        """The error of an attempt; after a time limit, a `HandlerTimeoutError`. Raises errors that end the program."""
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise error
+        """The error of an attempt; after a time limit, a `HandlerTimeoutError`."""
         timed_out = self._deadline.end()
         self._under_way = None
         if timed_out and isinstance(error, asyncio.CancelledError):
@@ -315,7 +324,9 @@ def _seconds(backoff: Backoff, failures: int) -> float:
     """The delay that a backoff returns. An invalid result of a user's own backoff counts as no delay."""
     try:
         delay = float(backoff(failures))
-    except Exception:
+    except BaseException as error:
+        if is_of_signal(error):
+            raise
         logger.exception("a backoff raised; continuing without a delay")
         return 0.0
     return min(delay, MAX_DELAY) if math.isfinite(delay) and delay > 0 else 0.0
