@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from rapids import DeadLetterQueue, LetterFilter
 from rapids._storage import keys, letter_index
 from rapids._storage.client.connections import SharedPool
+from rapids.dead_letters.selection import Search, Span
 from tests.dead_letters.helpers import write, write_through_script
 from tests.worker.helpers import DLQ, as_text, everywhere
 
@@ -90,3 +91,23 @@ async def test_an_index_with_a_key_of_another_type_is_rebuilt(queue: DeadLetterQ
     found = await queue.causes()
     assert (found.letters, found.stats.unindexed) == (5, 0)
     assert len((await queue.list(LetterFilter(handler="ship"))).items) == 2
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_search_continues_where_it_was_when_the_index_is_rebuilt(
+    queue: DeadLetterQueue, redis: Redis, newest_first: bool
+) -> None:
+    ids = list[str]()
+    for _ in range(20):
+        ids += await write_through_script(redis)
+        await write_through_script(redis, handler="ship")
+    search = Search(SharedPool(redis, DLQ), DLQ, LetterFilter(handler="pay"), newest_first=newest_first)
+    found = list[str]()
+    rest: Span | None = Span()
+    while rest:
+        batch = await search.step(rest, 3)
+        found += batch.places
+        rest = batch.rest
+        if len(found) in (3, 9):
+            await queue.reindex()
+    assert found == (ids[::-1] if newest_first else ids)
