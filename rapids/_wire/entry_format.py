@@ -29,6 +29,7 @@ __all__ = [
     "describe",
     "event_type_in",
     "faults_in",
+    "first_values",
     "pairs",
     "regular_values",
     "replay_in",
@@ -63,6 +64,14 @@ INJECTED = ("_schema_version", "_timestamp")
 def pairs(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
     """The fields as (name, value)."""
     return zip(fields[::2], fields[1::2], strict=True)
+
+
+def first_values(fields: Fields) -> dict[bytes, bytes]:
+    """The fields by name; of a repeated one the first value counts."""
+    values: dict[bytes, bytes] = {}
+    for name, value in pairs(fields):
+        values.setdefault(name, value)
+    return values
 
 
 def decode(event_type: str, fields: Fields) -> Event:

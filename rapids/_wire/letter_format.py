@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from rapids._core.attempt_log import AttemptLog
-from rapids._core.entry_id import moment_or_last, time_of
 from rapids._core.outcomes import Dead
-from rapids._wire.entry_format import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, pairs
+from rapids._wire import compat
+from rapids._wire.entry_format import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, first_values, pairs
 from rapids._wire.fingerprints import netstrings, unpack_netstrings
 from rapids.exceptions import DeserializationError
 
@@ -19,9 +19,7 @@ __all__ = [
     "LetterValues",
     "Origin",
     "claimed_id",
-    "completed",
     "history_of",
-    "is_complete",
     "letter_values",
     "original_fields",
     "replay_fields",
@@ -58,7 +56,7 @@ def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datet
     Always the same fields in the same order, so that Redis stores their names once. `original_fields` comes last, and
     only if the entry's own fields could not be rebuilt from the others.
     """
-    first = _first_values(fields)
+    first = first_values(fields)
     failure = dead.failure
     letter = {
         b"original_msg_id": origin.entry_id,
@@ -94,7 +92,7 @@ def original_fields(letter: Fields) -> list[bytes]:
 
     Raises `DeserializationError` for a letter that was tampered with.
     """
-    values = _first_values(letter)
+    values = first_values(letter)
     if b"original_fields" in values:
         try:
             fields = list(unpack_netstrings(values[b"original_fields"]))
@@ -103,26 +101,9 @@ def original_fields(letter: Fields) -> list[bytes]:
             return fields
         except ValueError as error:
             raise DeserializationError("", f"original_fields of the letter cannot be read: {error}") from error
-    # Letters of rapids-streams lack some fields that an event needs.
-    entry_id = values.get(b"original_msg_id", b"")
-    timestamp = (time_of(entry_id) or moment_or_last(0)).isoformat().encode()
-    values = {b"schema_version": b"1", b"metadata": b"{}", b"id": entry_id, b"timestamp": timestamp, **values}
+    values = compat.with_defaults(values)
     names = [*EVENT_FIELDS, *(name for name in _OPTIONAL_EVENT_FIELDS if name in values)]
     return [part for name in names for part in (name, values.get(name, b""))]
-
-
-def is_complete(letter: Fields) -> bool:
-    """Whether a letter has every field of its event. Those of rapids-streams have no `schema_version`."""
-    return set(EVENT_FIELDS) <= set(letter[::2])
-
-
-def completed(letter: Fields, entry: Fields) -> Fields:
-    """A letter with the missing fields of its event added from the entry that failed, if `entry` is that entry."""
-    known, of_entry = _first_values(letter), _first_values(entry)
-    if any(name in known and known[name] != of_entry.get(name) for name in (b"event_type", b"data", b"id")):
-        return letter
-    missing = [name for name in EVENT_FIELDS if name not in known and name in of_entry]
-    return [*letter, *(part for name in missing for part in (name, of_entry[name]))]
 
 
 def with_data(letter: Fields, data: bytes, schema_version: int) -> list[bytes]:
@@ -131,7 +112,7 @@ def with_data(letter: Fields, data: bytes, schema_version: int) -> list[bytes]:
     Raises `DeserializationError` for a letter that was tampered with.
     """
     changed = {b"schema_version": b"%d" % schema_version, b"data": data}
-    values = _first_values(letter)
+    values = first_values(letter)
     if b"original_fields" in values:
         changed = {b"original_fields": netstrings(_with(original_fields(letter), changed))}
     return _with(letter, changed)
@@ -145,7 +126,7 @@ def _with(fields: Fields, changed: Mapping[bytes, bytes]) -> list[bytes]:
 
 def replay_fields(letter: Fields, *, handler: str, letter_id: str) -> list[bytes]:
     """The fields of the entry that replays a letter through its group's replay stream. Without `handler`: for all."""
-    read = LetterRead(_first_values(letter))
+    read = LetterRead(first_values(letter))
     return [
         *original_fields(letter),
         *(b"replay_handler", _utf8(handler)),
@@ -174,7 +155,7 @@ class LetterRead:
 
     @classmethod
     def of(cls, fields: Fields) -> "LetterRead":
-        return cls(_first_values(fields))
+        return cls(first_values(fields))
 
     def text(self, name: bytes) -> str:
         """The value as text; bytes that are not UTF-8 are replaced."""
@@ -262,14 +243,7 @@ def claimed_id(fields: Fields) -> bytes:
 
 def history_of(fields: Fields) -> bytes:
     """What was done to a restored letter, as it is stored with it."""
-    return _first_values(fields).get(HISTORY, b"")
-
-
-def _first_values(fields: Fields) -> dict[bytes, bytes]:
-    values: dict[bytes, bytes] = {}
-    for name, value in pairs(fields):
-        values.setdefault(name, value)
-    return values
+    return first_values(fields).get(HISTORY, b"")
 
 
 def _utf8(text: str) -> bytes:

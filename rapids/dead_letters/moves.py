@@ -8,8 +8,9 @@ from rapids._storage import letters
 from rapids._storage.client.connections import SharedPool, share_a_slot
 from rapids._storage.keys import default_dlq, replay_stream
 from rapids._storage.letter_moves import Append, Bounds, LetterMoves
+from rapids._wire import compat
 from rapids._wire.entry_format import Fields
-from rapids._wire.letter_format import completed, is_complete, original_fields, replay_fields
+from rapids._wire.letter_format import original_fields, replay_fields
 from rapids.dead_letters.letter import DeadLetter, Scope, read_letters
 from rapids.dead_letters.operation import Step
 from rapids.exceptions import DeserializationError, LetterNotFoundError
@@ -52,10 +53,10 @@ class QueueMoves(LetterMoves):
     async def completed(self, letter: DeadLetter, fields: Fields) -> Fields:
         """The fields, and those that letters of rapids-streams lack, if the entry that failed still exists."""
         entry_id = parsed_id(letter.entry_id)
-        if entry_id is None or is_complete(fields):
+        if entry_id is None or compat.is_complete(fields):
             return fields
         entry = await letters.origin(SharedPool(self._redis, letter.stream), letter.stream, entry_id)
-        return fields if entry is None else completed(fields, entry)
+        return fields if entry is None else compat.completed(fields, entry)
 
     def append_of(self, letter: DeadLetter, fields: Fields, scope: Scope) -> Append:
         """The entry that replays a letter. Raises `DeserializationError` if there can be none."""

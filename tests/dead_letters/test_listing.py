@@ -234,16 +234,6 @@ async def test_times_at_the_limits_are_accepted(
 # --- letters of other hands -----------------------------------------------------------------------------------------
 
 
-async def test_a_letter_of_the_reference_is_read(queue: DeadLetterQueue, redis: Redis) -> None:
-    entry_id = as_text(await redis.xadd(DLQ, REFERENCE_FIELDS))
-    [letter] = (await queue.list()).items
-    assert letter == await queue.get(entry_id)
-    assert (letter.id, letter.entry_id, letter.handler) == (entry_id, "1701234567890-0", "call_external_api")
-    assert letter.failed_at == datetime(2024, 11, 28, 12, tzinfo=UTC)
-    assert letter.data == b'{"number":5,"text":"x"}'
-    assert (letter.deliveries, letter.replay_count, letter.replay_of, letter.event_id) == (0, 0, None, "")
-
-
 HOSTILE: list[dict[Any, Any]] = [
     {"x": "y"},
     {b"\xff": b"\xfe", b"": b""},

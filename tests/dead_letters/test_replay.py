@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 
 from rapids import BaseEvent, DeadLetterQueue, Event, EventRouter, current_delivery
 from rapids.exceptions import DeserializationError, LetterStateError
-from tests.dead_letters.helpers import REFERENCE_FIELDS
 from tests.support import eventually
 from tests.worker.helpers import (
     DLQ,
@@ -341,44 +340,3 @@ async def test_a_letter_is_replayed_once(redis: Redis) -> None:
 async def test_an_unknown_scope_is_refused(redis: Redis) -> None:
     with pytest.raises(ValueError, match="handler, group, everyone"):
         await DeadLetterQueue(redis, DLQ).replay("1-1", scope="nobody")  # type: ignore[arg-type]
-
-
-# --- letters of rapids-streams --------------------------------------------------------------------------------------
-
-
-async def _replayed(redis: Redis, letter: dict[str, str]) -> dict[bytes, bytes]:
-    letter_id = as_text(await redis.xadd(DLQ, letter))  # type: ignore[arg-type]
-    await DeadLetterQueue(redis, DLQ).replay(letter_id)
-    [(_, fields)] = await redis.xrange(replay_stream())
-    return fields
-
-
-async def test_missing_fields_of_an_old_letter_are_taken_from_its_entry(redis: Redis) -> None:
-    event = DvOrder(number=5, text="x", correlation_id="c", metadata={"a": 1})
-    entry = fields_of(event) | {b"schema_version": b"3"}
-    entry_id = await add(redis, [part for pair in entry.items() for part in pair])
-    letter = REFERENCE_FIELDS | {"original_msg_id": entry_id, "data": entry[b"data"].decode()}
-
-    replayed = await _replayed(redis, letter)
-
-    assert {name: replayed[name] for name in entry} == entry
-
-
-@pytest.mark.parametrize("field", ["data", "event_type"])
-async def test_another_event_s_entry_does_not_fill_it_in(redis: Redis, field: str) -> None:
-    """A letter's entry id may be one that the stream has had since a flush."""
-    entry = fields_of(DvOrder(number=5, text="x")) | {b"schema_version": b"3", field.encode(): b"another"}
-    entry_id = await add(redis, [part for pair in entry.items() for part in pair])
-
-    replayed = await _replayed(redis, REFERENCE_FIELDS | {"original_msg_id": entry_id})
-
-    assert (replayed[b"schema_version"], replayed[b"id"]) == (b"1", entry_id.encode())
-
-
-async def test_an_old_letter_whose_entry_is_gone_is_replayed_too(redis: Redis) -> None:
-    assert (await _replayed(redis, REFERENCE_FIELDS))[b"schema_version"] == b"1"
-
-
-async def test_an_old_letter_that_names_no_stream_for_its_entry_is_replayed_too(redis: Redis) -> None:
-    await redis.set(STREAM, "a string")
-    assert (await _replayed(redis, REFERENCE_FIELDS))[b"data"] == REFERENCE_FIELDS["data"].encode()

@@ -12,13 +12,12 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from rapids import DeadLetterQueue, get_event_class
+from rapids import DeadLetterQueue
 from rapids._core.attempt_log import Attempt, AttemptLog
-from rapids._wire.entry_format import StoredEvent
 from rapids.exceptions import DeserializationError, LetterNotFoundError, LetterStateError
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, write
 from tests.support import eventually
-from tests.worker.helpers import DLQ, STREAM, DvOrder, all_keys, as_text, check_keys, replay_stream
+from tests.worker.helpers import DLQ, STREAM, all_keys, as_text, check_keys, replay_stream
 
 
 @pytest.fixture
@@ -320,25 +319,6 @@ async def test_the_dead_letter_stream_is_trimmed_when_a_letter_comes_back(redis:
 
 
 # --- letters of other hands -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("more", [{}, {"id": "e-1", "timestamp": "2024-11-28T11:59:00+00:00", "correlation_id": "c"}])
-async def test_a_letter_of_rapids_streams_is_replayed_as_an_event(
-    queue: DeadLetterQueue, redis: Redis, more: dict[str, Any]
-) -> None:
-    letter_id = as_text(await redis.xadd(DLQ, REFERENCE_FIELDS | more))
-
-    await queue.replay(letter_id)
-
-    [(_, fields)] = await redis.xrange(replay_stream())
-    event = StoredEvent.read([part for pair in fields.items() for part in pair]).decode()
-    assert get_event_class("dv.order") is DvOrder
-    assert isinstance(event, DvOrder)
-    assert (event.number, event.text) == (5, "x")
-    assert event.id == more.get("id", "1701234567890-0")
-    assert event.timestamp.isoformat() == more.get("timestamp", "2023-11-29T05:09:27.890000+00:00")
-    assert event.correlation_id == more.get("correlation_id")
-    assert fields[b"replay_handler"] == b"call_external_api"
 
 
 @pytest.mark.parametrize("scope", ["handler", "group", "everyone"])

@@ -170,25 +170,6 @@ def test_any_original_fields_are_read_or_refused(packed: bytes) -> None:
     assert len(fields) % 2 == 0
 
 
-def test_a_letter_of_rapids_streams_gets_what_an_event_must_have() -> None:
-    theirs = [b"original_msg_id", b"1701234567890-0", b"event_type", b"order.placed", b"data", b"{}"]
-    assert values(original_fields(theirs)) == {
-        b"event_type": b"order.placed",
-        b"schema_version": b"1",
-        b"data": b"{}",
-        b"id": b"1701234567890-0",
-        b"timestamp": b"2023-11-29T05:09:27.890000+00:00",
-        b"correlation_id": b"",
-        b"causation_id": b"",
-        b"metadata": b"{}",
-    }
-
-
-@pytest.mark.parametrize("entry_id", [b"", b"x", b"\xff", b"9" * 30 + b"-0", b"-1"])
-def test_an_unreadable_entry_id_is_accepted(entry_id: bytes) -> None:
-    assert values(original_fields([b"original_msg_id", entry_id]))[b"timestamp"] == b"1970-01-01T00:00:00+00:00"
-
-
 @pytest.mark.parametrize(
     ("raw", "number"),
     [(b"5", 5), (b"", 0), (b"-1", 0), (b"1e3", 0), (b"9" * 30, 0), ("\u0663".encode(), 0), (b" 5", 0)],
