@@ -20,11 +20,11 @@ import rapids
 import rapids_fastapi
 from tests.house import source
 from tests.house import tree as code_map
-from tests.house.limits import HELPERS, LIMITS, NOT_YET, PASSED, limit_of
+from tests.house.limits import HELPERS, LIMITS
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("rapids", "rapids_fastapi", "example_app")
-LONGEST_MODULE = 400
+MAX_LINES = 400
 
 OURS = {
     ".gitignore",
@@ -73,7 +73,7 @@ def test_no_module_is_longer_than_it_may_be() -> None:
     lengths = {named(path): len(path.read_text().splitlines()) for path in modules(*PACKAGES)}
 
     assert len(lengths) > 40, "the modules were not found"
-    assert {name: length for name, length in lengths.items() if length > LONGEST_MODULE} == {}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
 def test_nothing_is_left_to_do() -> None:
@@ -98,18 +98,14 @@ def test_a_limit_holds(name: str) -> None:
     limit = LIMITS[name]
     against = limit.find()
     shown = "\n".join(map(str, against))
-    assert len(against) <= limit_of(name, limit.most), f"{limit.rule}. Against it are:\n{shown}"
+    assert not against, f"{limit.rule}. Against it are:\n{shown}"
 
 
 @pytest.mark.parametrize("package", HELPERS)
 def test_few_private_helpers_have_one_caller(package: str) -> None:
     share = source.helpers_with_one_caller(package)
     assert share.whole > 100, "the functions were not found"
-    assert round(share.percent, 1) <= limit_of(package, HELPERS[package]), share
-
-
-def test_every_limit_that_is_not_met_yet_is_a_known_one() -> None:
-    assert set(NOT_YET) <= {*LIMITS, *HELPERS, *PASSED}
+    assert round(share.percent, 1) <= HELPERS[package], share
 
 
 @pytest.mark.parametrize(
@@ -117,6 +113,12 @@ def test_every_limit_that_is_not_met_yet_is_a_known_one() -> None:
     [
         ("base_names", ["", "", ""], 1),
         ("base_names", ["", ""], 0),
+        (
+            "words",
+            ["def tell_told(): ...", "class DoorKey: ...", "def f(self): self.anew, told = 1, 2"],
+            4,
+        ),  # codespell:ignore
+        ("words", ["def is_outdoor(tolds): told"], 0),  # codespell:ignore
         ("unpacked_tuples", ["f(*(a, b))", "f(*a, b)"], 1),
         ("wire_names", ["f(b'letter_id', 'letter_id', b'x')", "b'rapids:history'"], 2),
         ("key_names", ["k = f'{stream}:rapids:due:{group}'", "'rapids:due'\nlog = 'rapids: due'"], 1),

@@ -87,7 +87,7 @@ class LetterFilter:
             return True
         return matches_pattern(self.event_type, fingerprint.event_type)
 
-    def tells_all(self, fingerprint: Fingerprint) -> bool:
+    def is_exact(self, fingerprint: Fingerprint) -> bool:
         """Whether all letters with a fingerprint that may match do match, apart from their times."""
         asked = {"handler": self.handler, "group": self.group, "reason": self.reason, "error_type": self.error_type}
         return self.q is None and not any(
@@ -103,7 +103,7 @@ class Choice:
     names: tuple[str, ...]
     count: int
     """How many letters they have."""
-    tells_all: bool
+    is_exact: bool
     """Whether all of these match, apart from their times, so that none needs to be read."""
 
 
@@ -111,7 +111,7 @@ def choose(state: IndexState, wanted: LetterFilter) -> Choice:
     """The fingerprints in the index that may match a filter."""
     if wanted == LetterFilter():  # no description needs to be read
         return Choice(tuple(row.name for row in state.fingerprints), sum(row.count for row in state.fingerprints), True)
-    names, count, tells_all = list[str](), 0, wanted.q is None
+    names, count, is_exact = list[str](), 0, wanted.q is None
     for row in state.fingerprints:
         is_named = row.name != OTHERS
         fingerprint = Fingerprint.read(row.description)
@@ -119,8 +119,8 @@ def choose(state: IndexState, wanted: LetterFilter) -> Choice:
             continue
         names.append(row.name)
         count += row.count
-        tells_all = tells_all and is_named and wanted.tells_all(fingerprint)
-    return Choice(tuple(names), count, tells_all)
+        is_exact = is_exact and is_named and wanted.is_exact(fingerprint)
+    return Choice(tuple(names), count, is_exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +241,13 @@ class Search:
             return Count(await letters.length(self._commands, self._dlq), True)
         state, choice = await self.index()
         unindexed = max(state.length - state.entries, 0)
-        return Count(choice.count + unindexed, choice.tells_all and not unindexed and self._span == Span())
+        return Count(choice.count + unindexed, choice.is_exact and not unindexed and self._span == Span())
 
     async def count(self, until: str) -> Count:
         """How many letters there are until a place; at least so many if it is not exact."""
         if self._uses_index and self._ids is None and self._span == Span():
             state, choice = await self.index()
-            if choice.tells_all and state.to == state.last and not is_before(until, state.last):
+            if choice.is_exact and state.to == state.last and not is_before(until, state.last):
                 return Count(choice.count, True)
         total = looked_at = size = 0
         rest: Span | None = Span(until=until)
@@ -280,7 +280,7 @@ class Search:
 
     async def _select(self, state: IndexState, choice: Choice, part: Span, span: Span, count: int, looks: int) -> Batch:
         """Letters of a part of a span that is indexed."""
-        whole = self._newest_first or not choice.tells_all
+        whole = self._newest_first or not choice.is_exact
         selected = await letter_index.select(
             self._commands,
             self._dlq,
@@ -289,7 +289,7 @@ class Search:
             after=part.after,
             until=part.until,
             newest_first=self._newest_first,
-            count=count if choice.tells_all else looks,
+            count=count if choice.is_exact else looks,
             whole=whole,
         )
         if selected is None:  # the index was rebuilt

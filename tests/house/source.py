@@ -22,6 +22,7 @@ __all__ = [
     "modules",
     "names_in_ing",
     "nodes",
+    "replaced_words_in_names",
     "scripts",
     "small_modules_with_one_importer",
     "wire_names_outside",
@@ -101,6 +102,34 @@ def names_in_ing() -> list[str]:
     return [
         module.name for module in modules() if module.base_name.endswith("ing") and module.base_name not in NOUNS_IN_ING
     ]
+
+
+@cache
+def replaced_words() -> frozenset[str]:
+    """The words that the glossary replaces."""
+    lines = (ROOT / "tests" / "house" / "words.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(line.partition("->")[0] for line in lines)
+
+
+def replaced_words_in_names() -> list[str]:
+    """Names with a word that the glossary replaces. codespell does not look inside of `snake_case` names."""
+    return [
+        f"{module.path}: {name}"
+        for module in modules()
+        for name in sorted(set(given_names(module)))
+        if not replaced_words().isdisjoint(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_"))
+    ]
+
+
+def given_names(module: Module) -> Iterator[str]:
+    for node in nodes(module.tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case _:
+                pass
 
 
 # --- private helpers ------------------------------------------------------------------------------------------------
