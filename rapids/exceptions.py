@@ -206,8 +206,9 @@ class MaxRetriesExceededError(RapidsError):
 class NonRetryableError(RapidsError):
     """Another run of this handler on this event would not help: the event becomes a dead letter at once.
 
-    A handler raises `NonRetryableError("why")`. Rapids builds `NonRetryableError(handler_name, cause, event_id)` around
-    an exception that the handler's `retryable_exceptions` do not list.
+    A handler raises `NonRetryableError("why")`, alone or inside an `ExceptionGroup`. Rapids builds
+    `NonRetryableError(handler_name, cause, event_id)` around an exception that the handler's `retryable_exceptions` do
+    not list.
     """
 
     @overload
@@ -310,7 +311,11 @@ class GroupNotFoundError(RapidsError, LookupError):
 
 
 class RetryAfter(RapidsError):
-    """A handler raises it when this delivery failed and the next should come in `seconds`. It overrides the backoff."""
+    """A handler raises it to be run again in `seconds`, whatever the backoff and its quick retries.
+
+    It is a postponement: the delivery does not count towards `max_deliveries`. Inside an `ExceptionGroup` it does the
+    same, and of several waits the longest holds.
+    """
 
     def __init__(self, seconds: float, why: str = "") -> None:
         super().__init__(seconds_option("seconds", seconds), why)

@@ -52,7 +52,7 @@ def outcome_of(handler: str) -> st.SearchStrategy[Outcome]:
     return st.one_of(
         st.just(Done(handler)),
         st.builds(Dead, st.just(handler), st.sampled_from(Reason), st.just(WHY)),
-        st.builds(RetryAt, st.just(handler), st.floats(0, 3600), st.just(WHY)),
+        st.builds(RetryAt, st.just(handler), st.floats(0, 3600), st.just(WHY), spends=st.booleans()),
         st.just(Released(handler)),
     )
 
@@ -176,6 +176,16 @@ def test_deliveries_on_which_a_process_died_count_for_every_handler_it_ran() -> 
     assert later.ledger.waits == (Wait("mail", 1, due_ms=3_600_000), Wait("pay", 4, 2))
 
 
+def test_a_wait_that_the_handler_asked_for_spends_no_delivery() -> None:
+    asked = RetryAt("pay", 1, WHY, spends=False)
+    ledger = stored(settle([asked, retry("mail", 1)], FRESH, 1, dead_letters=True), now_ms=0)
+    assert (ledger.deliveries_of("pay", 2), ledger.deliveries_of("mail", 2)) == (1, 2)
+
+    ledger = stored(settle([asked, retry("mail", 1)], ledger, 2, dead_letters=True, now_ms=1_000), now_ms=1_000)
+    assert (ledger.deliveries_of("pay", 3), ledger.deliveries_of("mail", 3)) == (1, 3)
+    assert ledger.deliveries_of("pay", 4) == 2, "a process that died in between counts"
+
+
 def test_releasing_an_entry_that_waited_keeps_its_count() -> None:
     ledger = stored(settle([retry("mail", 3600), retry("pay", 1)], FRESH, 1, dead_letters=True), now_ms=0)
     back = ledger.released(3, 1_000)  # one delivery in between was never settled: it counts
@@ -277,7 +287,7 @@ def test_no_handler_is_lost_repeated_or_reported_twice(data: st.DataObject, dead
         for outcome in outcomes:
             if isinstance(outcome, RetryAt):
                 not_before[outcome.handler] = now + round(outcome.delay * 1000)
-                counted[outcome.handler] += 1
+                counted[outcome.handler] += outcome.spends
             elif isinstance(outcome, Released):
                 not_before[outcome.handler] = now
         waiting = {handler for handler in HANDLERS if handler not in {*done, *gave_up}}

@@ -4,15 +4,15 @@ import opcode
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, cast
 
 from rapids.exceptions import NonRetryableError
 
-__all__ = ["Failure", "is_of_signal", "storable"]
+__all__ = ["Failure", "errors_in", "is_of_signal", "storable"]
 
 ERROR_LIMIT = 4_096
 """The longest error text in a dead letter, in characters."""
@@ -56,6 +56,17 @@ class Failure:
 def storable(text: str) -> str:
     """`text` in which characters that UTF-8 cannot hold are written as escapes."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def errors_in(error: BaseException) -> Iterator[BaseException]:
+    """The errors in an exception group, at any depth; an error that is no group itself."""
+    left = [error]
+    while left:
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            left += reversed(cast(Sequence[BaseException], one.exceptions))
+        else:
+            yield one
 
 
 def is_of_signal(error: BaseException) -> bool:

@@ -57,6 +57,8 @@ class RetryAt:
     failure: Failure
     attempts: AttemptLog = NO_ATTEMPTS
     """Its failed attempts on this delivery."""
+    spends: bool = True
+    """Whether this delivery counts towards `max_deliveries`. It does not if the handler asked for the wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +364,8 @@ def _waits(
     """The handlers to run again: those that failed, those that were not due yet, and at once those interrupted."""
     waits = {wait.handler: wait for wait in ledger.waits if wait.handler not in finished}
     for retry in failed:
-        waits[retry.handler] = Wait(retry.handler, ledger.deliveries_of(retry.handler, deliveries), retry.delay)
+        spent = ledger.deliveries_of(retry.handler, deliveries) - (not retry.spends)
+        waits[retry.handler] = Wait(retry.handler, spent, retry.delay)
     for handler in released:
         waits[handler] = Wait(handler, ledger.deliveries_of(handler, deliveries) - 1)
     return tuple(waits[handler] for handler in sorted(waits))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.counter_state import OfType
-from rapids._core.failures import is_of_signal
+from rapids._core.failures import errors_in, is_of_signal
 from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids._core.supervision import Stop, shed_cancellations
@@ -109,16 +109,13 @@ class HandlerRunner:
             failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
             failed = Attempt.of(failure, delivery=under_way.deliveries, attempt=attempt, consumer=under_way.consumer)
             self._failed = self._failed.then(AttemptLog.of(failed))
-            listed, ends_program = handler.retryable_exceptions, is_of_signal(error)
-            is_hopeless = isinstance(error, NonRetryableError) or (
-                listed and not isinstance(error, (*listed, RetryAfter))
-            )
-            if is_hopeless and not ends_program:
+            ends_program, wait = is_of_signal(error), _longest_wait(error)
+            if not ends_program and _is_hopeless(error, handler.retryable_exceptions):
                 outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed)
                 break
-            if isinstance(error, RetryAfter) or attempt > handler.retries or ends_program:
+            if wait is not None or attempt > handler.retries or ends_program:
                 exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
-                outcome = self._outcome_of_failure(handler, under_way, exhausted, failure)
+                outcome = self._outcome_of_failure(handler, under_way, exhausted, failure, wait)
                 if ends_program:  # it spends a delivery: if it was the entry that ended it, so does its next one
                     self._ended_by = outcome
                     raise error
@@ -191,11 +188,19 @@ class HandlerRunner:
         return error  # no other error may end the executor's task
 
     def _outcome_of_failure(
-        self, handler: Handler, delivery: UnderWay, exhausted: MaxRetriesExceededError, failure: Failure
+        self,
+        handler: Handler,
+        delivery: UnderWay,
+        exhausted: MaxRetriesExceededError,
+        failure: Failure,
+        wait: float | None,
     ) -> Outcome:
-        """The outcome of a failed delivery: another delivery, or a dead letter after the last one."""
+        """The outcome of a failed delivery: another delivery, or a dead letter after the last one.
+
+        `wait`: seconds until the next delivery, if the handler asked for it. Such a delivery is not spent.
+        """
         error = exhausted.last_error
-        if delivery.spent >= self._settings.max_deliveries:
+        if wait is None and delivery.spent >= self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed)
         logger.warning(
             "handler %r failed on event %s, delivery %d, after %d attempts: %s: %s",
@@ -207,11 +212,8 @@ class HandlerRunner:
             _message(error, failure),
             extra=self._extra(delivery, failure.error_type),
         )
-        if isinstance(error, RetryAfter):
-            delay = min(error.seconds, MAX_DELAY)
-        else:
-            delay = _seconds(self._settings.redelivery_delay, delivery.spent)
-        return RetryAt(handler.name, delay, failure, self._failed)
+        delay = _seconds(self._settings.redelivery_delay, delivery.spent) if wait is None else wait
+        return RetryAt(handler.name, delay, failure, self._failed, spends=wait is None)
 
     def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure) -> None:
         logger.warning(
@@ -313,6 +315,23 @@ def _with_middleware(handler: Handler, middleware: Sequence[HandlerMiddleware]) 
         await call(delivery)
 
     return run
+
+
+def _longest_wait(error: BaseException) -> float | None:
+    """The longest wait that a handler asked for, in seconds; None if it asked for none."""
+    waits = [one.seconds for one in errors_in(error) if isinstance(one, RetryAfter)]
+    return min(max(waits), MAX_DELAY) if waits else None
+
+
+def _is_hopeless(error: BaseException, listed: Sequence[type[BaseException]]) -> bool:
+    """Whether no other attempt may follow. `listed`: the errors after which one may; all if it is empty.
+
+    Of an exception group that is not listed itself, every error must be listed.
+    """
+    errors, retried = tuple(errors_in(error)), (*listed, RetryAfter)
+    if any(isinstance(one, NonRetryableError) for one in errors):
+        return True
+    return bool(listed) and not isinstance(error, retried) and not all(isinstance(one, retried) for one in errors)
 
 
 def _message(error: BaseException, failure: Failure) -> str:

@@ -285,7 +285,7 @@ async def test_each_handler_of_an_entry_waits_for_its_own_time(redis: Redis) -> 
         assert patient.spent == [1], "it ran though its time had not come"
         await until_settled(redis)
     assert hasty.spent == [1, 2, 3, 4]
-    assert patient.spent == [1, 2], "deliveries on which it did not run counted against it"
+    assert patient.spent == [1, 1], "deliveries on which it did not run counted against it, or its own postponement"
     assert patient.times[1] - patient.times[0] > 0.99
     assert [letter[b"handler"] for letter in await letters(redis)] == [b"hasty"]
     await check_keys(redis)
@@ -297,11 +297,70 @@ async def test_retry_after_is_obeyed_though_it_is_not_listed(redis: Redis) -> No
     assert handler.runs == [(1, 1), (2, 1)]
 
 
-async def test_retry_after_counts_as_a_failed_delivery(redis: Redis) -> None:
-    handler = Failing(*(RetryAfter(0, "busy") for _ in range(5)))
+async def test_retry_after_spends_no_delivery(redis: Redis) -> None:
+    handler = Failing(*(RetryAfter(0, "busy") for _ in range(5)), ValueError(), RetryAfter(0), ValueError("at last"))
     letter = await fate_of(redis, handler, {"max_deliveries": 2})
+    assert handler.runs == [(number, 1) for number in range(1, 9)]
+    assert handler.spent == [1, 1, 1, 1, 1, 1, 2, 2]
+    assert (letter[b"reason"], letter[b"error"]) == (b"max_deliveries_exceeded", b"at last")
+    assert letter[b"deliveries"] == b"8"
+
+
+async def test_retry_after_of_the_last_delivery_is_no_failure(redis: Redis) -> None:
+    handler = Failing(RetryAfter(0), RetryAfter(0))
+    assert await fate_of(redis, handler, {"max_deliveries": 1}) is None
+    assert handler.spent == [1, 1, 1]
+
+
+def grouped(*errors: Exception, depth: int = 1) -> ExceptionGroup[Exception]:
+    group = ExceptionGroup("group", list(errors))
+    return group if depth == 1 else grouped(group, KeyError("beside it"), depth=depth - 1)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+async def test_non_retryable_error_in_a_group_is_dead_at_once(redis: Redis, depth: int) -> None:
+    handler = Failing(grouped(RetryAfter(0), NonRetryableError("declined"), depth=depth))
+    letter = await fate_of(redis, handler, retries=5)
+    assert handler.runs == [(1, 1)]
+    assert (letter[b"reason"], letter[b"error_type"]) == (b"non_retryable", b"ExceptionGroup")
+    assert b"declined" in letter[b"traceback"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+async def test_of_several_waits_in_a_group_the_longest_holds(redis: Redis, depth: int) -> None:
+    handler = Failing(grouped(RetryAfter(0), RetryAfter(0.3), RetryAfter(0.1), depth=depth))
+    options = {"redelivery_backoff": constant(30), "max_deliveries": 1}
+    assert await fate_of(redis, handler, options, retries=5) is None
     assert handler.runs == [(1, 1), (2, 1)]
-    assert (letter[b"reason"], letter[b"error"]) == (b"max_deliveries_exceeded", b"busy")
+    assert handler.spent == [1, 1]
+    assert 0.29 < handler.times[1] - handler.times[0] < 10
+
+
+async def test_what_a_task_group_s_task_asks_for_is_done(redis: Redis) -> None:
+    asked: list[Exception] = [RetryAfter(0), NonRetryableError("declined")]
+
+    async def ask() -> None:
+        raise asked.pop(0)
+
+    async def pay(event: DvOrder) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask())
+
+    letter = await fate_of(redis, pay, {"max_deliveries": 1})
+    assert (letter[b"reason"], letter[b"deliveries"]) == (b"non_retryable", b"2")
+
+
+@pytest.mark.parametrize(
+    ("errors", "attempts"),
+    [((ConnectionError(),), 2), ((ConnectionError(), RetryAfter(0)), 2), ((ConnectionError(), ValueError()), 1)],
+)
+async def test_a_group_is_retried_if_all_its_errors_are_listed(
+    redis: Redis, errors: tuple[Exception, ...], attempts: int
+) -> None:
+    handler = Failing(grouped(*errors))
+    letter = await fate_of(redis, handler, retries=1, retryable_exceptions=(ConnectionError,))
+    assert len(handler.runs) == attempts
+    assert (letter is None) == (attempts == 2)
 
 
 # --- errors of other kinds ------------------------------------------------------------------------------------------

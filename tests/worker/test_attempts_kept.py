@@ -196,7 +196,7 @@ async def test_failures_before_an_interruption_are_kept_too(redis: Redis) -> Non
 
 
 async def test_a_time_out_is_an_attempt_and_so_is_a_wait_that_was_asked_for(redis: Redis) -> None:
-    router, runs = make_router(redis, max_deliveries=2), list[int]()
+    router, runs = make_router(redis, max_deliveries=1), list[int]()
 
     @router.on(DvOrder, timeout=0.05)
     async def pay(event: DvOrder) -> None:
