@@ -81,7 +81,7 @@ class Leases:
             await self._register(source, ids[first : first + CHUNK])
 
     async def _register(self, source: Source, ids: Sequence[bytes]) -> None:
-        # Not those that are being settled: an entry that is acknowledged already would stay pending for ever.
+        # Not those that are being settled: an entry that is already acknowledged would stay pending forever.
         if open_ := [held.entry.entry_id for held in self._inflight.open(source, ids)]:
             self._inflight.registering += 1
             try:
@@ -155,7 +155,7 @@ class Leases:
             max_pause=self._interval,
         )
         self.renewed_at = time.monotonic()
-        # What is being settled may have been acknowledged by that, though no answer has come yet.
+        # An entry that is being settled may be acknowledged already, although the answer has not come yet.
         lost = self._inflight.open(source, refused)
         missing = await self._context.outages.retry(
             "renewing leases", lambda: self._missing(source, lost), max_pause=self._interval
@@ -170,8 +170,9 @@ class Leases:
     async def _missing(self, source: Source, lost: Sequence[HeldEntry]) -> list[bytes]:
         """Those of the entries that are not pending because the group was recreated without them.
 
-        Nobody can have taken what our lease lasted for. What it had lapsed for another may have taken and settled; but
-        where the group was recreated since, rather once too often than not at all. Raises `RedisError`.
+        Nobody can have taken an entry while its lease lasted. After it lapsed, another consumer may have taken and
+        settled the entry. If the group was recreated since, nobody can tell: the entry is registered, and may run twice
+        rather than never. Raises `RedisError`.
         """
         now = time.monotonic()
         lasting = {held.entry.entry_id for held in lost if self._inflight.lease_lasts(held, now)}
@@ -181,7 +182,7 @@ class Leases:
         return [
             held.entry.entry_id
             for held in lost
-            if self._inflight.get(source, held.entry.entry_id) is held  # not settled while that was asked
+            if self._inflight.get(source, held.entry.entry_id) is held  # not settled in the meantime
             and (held.entry.entry_id in lasting or held.lease_at < made_at)
         ]
 
