@@ -46,7 +46,8 @@ MEMO_LIMIT = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A glob pattern for event types: `*` is one segment, `**` is any number of segments, `*` alone is everything."""
+    """A pattern for event types: `*` is one segment or a part of one, `**` is one segment or more, `*` alone is
+    everything. Every other character is itself, also `?`, `[` and `]`."""
 
     text: str
 
@@ -58,7 +59,7 @@ Target: TypeAlias = type[Event] | Pattern
 
 
 def matches_pattern(pattern: str, event_type: str) -> bool:
-    """Whether a glob pattern matches an event type. Segments are the parts between dots."""
+    """Whether a pattern (see `Pattern`) matches an event type. Segments are the parts between dots."""
     if pattern == "*":
         return True
     segments = event_type.split(".")
@@ -68,9 +69,10 @@ def matches_pattern(pattern: str, event_type: str) -> bool:
     for part in pattern.split("."):
         if part == "**":
             first = after.index(True) if True in after else len(after)
-            after = [at >= first for at in range(len(after))]
+            after = [at > first for at in range(len(after))]
         else:
-            matched = [was and fnmatchcase(segment, part) for was, segment in zip(after, segments, strict=False)]
+            literal = part.replace("[", "[[]").replace("?", "[?]")
+            matched = [was and fnmatchcase(segment, literal) for was, segment in zip(after, segments, strict=False)]
             after = [False, *matched]
     return after[-1]
 
