@@ -10,7 +10,7 @@ from rapids._emit.group_commit import Appender
 from rapids._emit.write import EmitCounts, Outgoing, Shortfall
 from rapids._storage import streams
 from rapids._storage.client.connections import SharedPool
-from rapids._wire.encoding import encode_values
+from rapids._wire.encoding import check_readable, encode_values
 from rapids.correlation import get_causation_id, get_correlation_id
 from rapids.counters import Counters
 from rapids.events import BaseEvent, Event, GenericEvent, kind_of
@@ -23,6 +23,9 @@ NO_CLIENT = "the emitter has no Redis client: give EventEmitter(redis=...) one, 
 
 CHUNK = 1_000
 """How many events are sent in one round trip."""
+
+CLASSES = 1_024
+"""How many classes an emitter remembers as readable."""
 
 
 class EventEmitter:
@@ -56,6 +59,8 @@ class EventEmitter:
             observers=observers,
         )
         self._counts = EmitCounts(stream, observers)
+        self._readable: set[type[Event]] = set()
+        """The classes whose first event was read back before it was sent."""
         self._appender: Appender | None = None
         self._redis: Redis | RedisCluster | None = None
         if redis is not None:
@@ -116,7 +121,8 @@ class EventEmitter:
 
         Raises `EmitError` when the retries are used up, when Redis refuses for a permanent reason, or when fewer than
         `replicas` confirmed in time (the events are stored then, and the error says so);
-        `SerializationError` for what JSON cannot hold, before anything is sent; `NotConfiguredError` without a client.
+        `SerializationError` for what JSON cannot hold, and for an event that its own class would not read back (the
+        first event of each class is tried), before anything is sent; `NotConfiguredError` without a client.
         """
         appender = self._appender
         if appender is None:
@@ -149,6 +155,11 @@ class EventEmitter:
         correlation_id, causation_id = ids_for(event, caused_by)
         try:
             values = encode_values(event, correlation_id, causation_id)
+            if type(event) not in self._readable:
+                check_readable(event, values)
+                if len(self._readable) >= CLASSES:
+                    self._readable.clear()
+                self._readable.add(type(event))
         except SerializationError as error:
             self._counts.unwritable(event, error)
             raise

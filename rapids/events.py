@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from rapids._core.event_fields import check_fields, check_schema_version
 from rapids.exceptions import DuplicateEventTypeError
 
 __all__ = ["BaseEvent", "Event", "GenericEvent", "event_type_of", "get_event_class", "kind_of"]
@@ -27,7 +28,8 @@ def _new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _in_utc(moment: datetime) -> datetime:
+def in_utc(moment: datetime) -> datetime:
+    """The moment in UTC; one without a time zone is taken as UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -43,8 +45,8 @@ class Event(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
-    id: str = Field(default_factory=_new_id)
-    timestamp: Annotated[datetime, AfterValidator(_in_utc)] = Field(default_factory=lambda: datetime.now(UTC))
+    id: str = Field(default_factory=_new_id, min_length=1)
+    timestamp: Annotated[datetime, AfterValidator(in_utc)] = Field(default_factory=lambda: datetime.now(UTC))
     correlation_id: str | None = None
     causation_id: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -59,14 +61,17 @@ class BaseEvent(Event):
     """The base of your events.
 
     The event type comes from the class name (`UserCreated` is `user.created`, `S3ObjectUploaded` is
-    `s3_object.uploaded`) unless the subclass sets `event_type: ClassVar[str]`. A subclass is registered under its event
-    type when it is defined, unless it is abstract or itself sets `_skip_registration: ClassVar[bool] = True`.
+    `s3_object.uploaded`) unless the subclass sets `event_type: ClassVar[str]` to another text than "". A subclass is
+    registered under its event type when it is defined, unless it is abstract or itself sets
+    `_skip_registration: ClassVar[bool] = True`.
 
     `schema_version` is a whole number. Raise it on breaking changes: a `model_validator(mode="before")` then finds the
     stored version as `_schema_version`, and the event's time stamp as `_timestamp`, in its input.
 
-    Raises `DuplicateEventTypeError` when another class already has the `event_type`. A class that is defined again
-    with the same module and name (a reload, a notebook cell) replaces the earlier one.
+    Raises `TypeError` for a subclass that cannot work: a common field with another type, an alias that is the name of a
+    common field, or a field that cannot be read back, such as a `SecretStr`, which is written as asterisks. Raises
+    `DuplicateEventTypeError` when another class already has the `event_type`. A class that is defined again with the
+    same module and name (a reload, a notebook cell) replaces the earlier one.
     """
 
     event_type: ClassVar[str] = ""
@@ -76,21 +81,28 @@ class BaseEvent(Event):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if "event_type" not in cls.__dict__:
+        if not cls.__pydantic_complete__:
+            check_fields(cls)
+        if cls.__dict__.get("event_type", "") == "":
             cls.event_type = event_type_of(cls.__name__)
-        if not isinstance(cls.event_type, str) or not 0 < len(cls.event_type) <= TYPE_LIMIT:  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        if not isinstance(cls.event_type, str) or len(cls.event_type) > TYPE_LIMIT or not _is_unicode(cls.event_type):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
             raise TypeError(
-                f"{cls.__qualname__}.event_type must be a string of 1 to {TYPE_LIMIT} characters, "
-                f"not {cls.event_type!r}"
+                f"{cls.__qualname__}.event_type must be a string of at most {TYPE_LIMIT} characters that UTF-8 can "
+                f"hold, not {cls.event_type!r}"
             )
+        check_schema_version(cls, cls.schema_version)
         if not (isabstract(cls) or cls.__dict__.get("_skip_registration", False)):
             known = _registry.get(cls.event_type)
             if known is not None and not same_class(known, cls):
                 raise DuplicateEventTypeError(
-                    f"event_type {cls.event_type!r} is already {known.__module__}.{known.__qualname__}; "
+                    f"Duplicate event_type {cls.event_type!r}: it is already {known.__module__}.{known.__qualname__}; "
                     f"give {cls.__module__}.{cls.__qualname__} another one: event_type: ClassVar[str] = ..."
                 )
             _registry[cls.event_type] = cls
+
+    @classmethod
+    def __pydantic_on_complete__(cls) -> None:
+        check_fields(cls)
 
     @property
     def routing_key(self) -> str:
@@ -115,6 +127,15 @@ def kind_of(cls: type) -> type[Event] | None:
 
 
 _registry: dict[str, type[BaseEvent]] = {}
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it: a lone surrogate is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def get_event_class(event_type: str) -> type[BaseEvent] | None:

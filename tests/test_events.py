@@ -99,9 +99,22 @@ def test_an_explicit_event_type_wins_and_is_not_inherited() -> None:
     assert EvNamedChild.event_type == "ev_named.child"
 
 
-@pytest.mark.parametrize("nonsense", ["", "x" * 513, None, 3])
+def test_an_empty_event_type_is_left_to_the_name() -> None:
+    class EvUnnamed(BaseEvent):
+        event_type = ""
+
+    class EvUnnamedChild(EvUnnamed):
+        event_type: ClassVar[str] = ""
+
+    assert (EvUnnamed.event_type, EvUnnamedChild.event_type) == ("ev.unnamed", "ev_unnamed.child")
+    assert get_event_class("ev_unnamed.child") is EvUnnamedChild
+
+
+@pytest.mark.parametrize("nonsense", ["x" * 513, None, 3, "lone.\ud800"])
 def test_an_impossible_event_type_is_refused_by_name(nonsense: Any) -> None:
-    with pytest.raises(TypeError, match=r"EvNonsense\.event_type must be a string of 1 to 512 characters, not"):
+    with pytest.raises(
+        TypeError, match=r"EvNonsense\.event_type must be a string of at most 512 characters that UTF-8 can hold, not"
+    ):
         type("EvNonsense", (BaseEvent,), {"event_type": nonsense, "__annotations__": {"event_type": ClassVar[Any]}})
 
 
@@ -136,7 +149,7 @@ def test_the_common_bases_are_not_registered() -> None:
 
 
 def test_two_different_classes_with_one_event_type_are_an_error() -> None:
-    with pytest.raises(DuplicateEventTypeError, match=r"'ev_user\.created' is already .*EvUserCreated") as raised:
+    with pytest.raises(DuplicateEventTypeError, match=r"^Duplicate event_type 'ev_user\.created': .*EvUserC") as raised:
 
         class EvUsurper(BaseEvent):
             event_type: ClassVar[str] = "ev_user.created"

@@ -1,16 +1,19 @@
 """Encoding of events as stream entries. An event that JSON cannot hold is refused, with the name of the field."""
 
+from collections.abc import Sequence
 from datetime import UTC
 from math import isfinite
 from typing import cast
 
+from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from rapids._wire.entry_format import EVENT_FIELDS
-from rapids.events import BaseEvent, Event, GenericEvent, kind_of
+from rapids._core.event_fields import MASKED, masking
+from rapids._wire.entry_format import EVENT_FIELDS, StoredEvent, decode_regular, describe, faults_in, validated
+from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, in_utc, kind_of
 from rapids.exceptions import SerializationError
 
-__all__ = ["encode", "encode_values"]
+__all__ = ["check_readable", "encode", "encode_values"]
 
 _BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
 
@@ -32,12 +35,14 @@ def encode_values(event: Event, correlation_id: str | None, causation_id: str | 
     event_type, version, data = _body(event)
     timestamp = event.timestamp
     try:
+        if not event.id:
+            raise SerializationError(event_type, "id", "it is empty")
         return (
             event_type.encode(),
             b"%d" % version,
             data,
             event.id.encode(),
-            (timestamp if timestamp.tzinfo is UTC else timestamp.astimezone(UTC)).isoformat().encode(),
+            (timestamp if timestamp.tzinfo is UTC else in_utc(timestamp)).isoformat().encode(),
             correlation_id.encode() if correlation_id else b"",
             causation_id.encode() if causation_id else b"",
             _json(event.metadata, event_type, "metadata") if event.metadata else b"{}",
@@ -51,6 +56,36 @@ def encode_values(event: Event, correlation_id: str | None, causation_id: str | 
         }
         field = next((name for name, text in texts.items() if text == error.object), "?")
         raise SerializationError(event_type, field, str(error)) from error
+    except (AttributeError, TypeError, OverflowError) as error:  # a common field that was not validated
+        raise SerializationError(event_type, _unlike(event, correlation_id, causation_id), str(error)) from error
+
+
+def _unlike(event: Event, correlation_id: object, causation_id: object) -> str:
+    """The common field that has a value of another type than every event's."""
+    texts = {"id": event.id, "correlation_id": correlation_id or "", "causation_id": causation_id or ""}
+    return next((name for name, text in texts.items() if not isinstance(text, str)), "timestamp")
+
+
+def check_readable(event: Event, values: Sequence[bytes]) -> None:
+    """Raise `SerializationError`, which names the field, if the event's class cannot read what was written of it.
+
+    Whether it can is mostly a matter of the class: a serializer whose result its field does not take, a tuple as a key,
+    a type that only Python can give.
+    """
+    if not isinstance(event, BaseEvent):
+        return
+    cls = type(event)
+    try:
+        if decode_regular(cls, values) is None:
+            stored = StoredEvent(event.event_type, dict(zip(EVENT_FIELDS, values, strict=True)))
+            validated(cls, stored.document(cls))
+    except ValidationError as error:
+        field = str(next((fault["loc"][0] for fault in faults_in(error) if fault["loc"]), "?"))
+        reason = f"it is written as something that {cls.__qualname__} does not read back: {describe(error)}"
+        raise SerializationError(event.event_type, field, reason) from error
+    except Exception as error:
+        reason = f"a validator of {cls.__qualname__} fails on what is written: {describe(error)}"
+        raise SerializationError(event.event_type, "?", reason) from error
 
 
 def _body(event: Event) -> tuple[str, int, bytes]:
@@ -60,6 +95,8 @@ def _body(event: Event) -> tuple[str, int, bytes]:
         return own.event_type, own.schema_version, _own_fields(own)
     if kind is GenericEvent:
         generic = cast(GenericEvent, event)
+        if not 0 < len(generic.raw_type) <= TYPE_LIMIT:
+            raise SerializationError(generic.raw_type, "raw_type", f"it must have 1 to {TYPE_LIMIT} characters")
         return generic.raw_type, 1, _json(generic.data, generic.raw_type, "data")
     raise TypeError(f"only events can be emitted, not {event!r}")
 
@@ -67,7 +104,7 @@ def _body(event: Event) -> tuple[str, int, bytes]:
 def _own_fields(event: BaseEvent) -> bytes:
     try:
         data = event.__pydantic_serializer__.to_json(event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False)
-        if b"null" in data or b"NaN" in data or b"Infinity" in data:
+        if b"null" in data or b"NaN" in data or b"Infinity" in data or MASKED in data:
             data = _written(event, exclude=_BASE_FIELDS)
         if data[:1] != b"{":
             raise ValueError("a model_serializer makes something else of it than an object, which no reader could take")
@@ -91,6 +128,8 @@ def _written(event: BaseEvent, *, include: set[str] | None = None, exclude: set[
     data = serializer.to_json(event, include=include, exclude=exclude, round_trip=True, by_alias=False)
     if b"null" in data:
         _check_numbers(serializer.to_python(event, include=include, exclude=exclude, round_trip=True))
+    if MASKED in data:
+        _check_secrets(serializer.to_python(event, include=include, exclude=exclude, round_trip=True))
     return _strict(data)
 
 
@@ -105,9 +144,18 @@ def _check_numbers(value: object) -> None:
             _check_numbers(inner)
 
 
+def _check_secrets(value: object) -> None:
+    """Raises `ValueError` for a secret, of which Pydantic would silently write asterisks."""
+    if (secret := masking(value)) is not None:
+        raise ValueError(f"a {secret} is written as asterisks, so its value would be lost")
+
+
 def _json(value: object, event_type: str, field: str) -> bytes:
     try:
-        return _strict(to_json(value, inf_nan_mode="constants"))
+        data = to_json(value, inf_nan_mode="constants")
+        if MASKED in data:
+            _check_secrets(value)
+        return _strict(data)
     except (PydanticSerializationError, ValueError) as error:
         raise SerializationError(event_type, field, str(error)) from error
 

@@ -4,15 +4,16 @@ Entries are untrusted and may hold any bytes. Every problem of an entry is raise
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
-from pydantic import AliasChoices, AliasPath, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
+from rapids._core.event_fields import INJECTED, aliases_of
 from rapids._core.failures import is_of_signal
 from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import DeserializationError
@@ -56,9 +57,6 @@ MESSAGE_LIMIT = 4_096
 
 MAX_FAULTS = 10_000
 """How many problems of one entry are examined. A payload of megabytes can have a million, which would take seconds."""
-
-INJECTED = ("_schema_version", "_timestamp")
-"""What migrations find in their input in addition to the event's fields."""
 
 
 def pairs(fields: Fields) -> Iterable[tuple[bytes, bytes]]:
@@ -278,7 +276,7 @@ class _ReadRules:
 @lru_cache(maxsize=1_024)
 def _read_rules(cls: type[BaseEvent]) -> _ReadRules:
     validators = cls.__pydantic_decorators__.model_validators.values()
-    taken = {(alias, name) for name, field in cls.model_fields.items() for alias in _aliases(field.validation_alias)}
+    taken = {(alias, name) for name, field in cls.model_fields.items() for alias in aliases_of(field.validation_alias)}
     return _ReadRules(
         migrates=any(validator.info.mode != "after" for validator in validators),
         keeps_extra=cls.model_config.get("extra") == "allow",
@@ -291,21 +289,8 @@ _COMMON = tuple(Event.model_fields)
 
 def reserved_names(cls: type[BaseEvent]) -> frozenset[str]:
     """The names under which common fields are read, which the event's own fields cannot have, and `INJECTED`."""
-    aliases = {alias for name in _COMMON for alias in _aliases(cls.model_fields[name].validation_alias)}
+    aliases = {alias for name in _COMMON for alias in aliases_of(cls.model_fields[name].validation_alias)}
     return frozenset((*_COMMON, *(aliases - cls.model_fields.keys()), *INJECTED))
-
-
-def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
-    match alias:
-        case str():
-            yield alias
-        case AliasPath():
-            yield str(alias.path[0])
-        case AliasChoices():
-            for choice in alias.choices:
-                yield from _aliases(choice)
-        case None:
-            pass
 
 
 def validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:

@@ -205,23 +205,11 @@ def test_an_entry_written_by_alias_is_read_too() -> None:
     assert (event.order_id, event.price) == ("a", 2.0)
 
 
-class WireShadow(BaseEvent):
-    """Its alias is the name of a field that every event has."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    order_id: str = Field(alias="id")
-
-
 class WireSwapped(BaseEvent):
     model_config = ConfigDict(populate_by_name=True)
 
     net: int = Field(alias="gross")
     gross: int = Field(alias="net")
-
-
-class WireShadowedChoice(BaseEvent):
-    order_id: str = Field(validation_alias=AliasChoices("orderId", "correlation_id"))
 
 
 class WireCamel(BaseEvent):
@@ -233,9 +221,7 @@ class WireCamel(BaseEvent):
 @pytest.mark.parametrize(
     "event",
     [
-        WireShadow.model_validate({"order_id": "o-1"}),
         WireSwapped.model_validate({"gross": 1, "net": 2}),
-        WireShadowedChoice.model_validate({"orderId": "o-1"}),
         WireCamel(order_id="o-1", correlation_id="c"),
     ],
     ids=lambda event: type(event).__name__,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, field_serializer, model_serializer
 
 from rapids import BaseEvent, Event, GenericEvent
 from rapids._wire.encoding import encode
@@ -133,10 +135,88 @@ def test_an_extra_field_that_json_cannot_hold_is_named() -> None:
 
 @pytest.mark.parametrize("field", ["id", "correlation_id", "causation_id"])
 def test_an_id_that_utf8_cannot_hold_is_named(field: str) -> None:
-    event = WireOrderPlaced(order_id="a", total=1, **{field: "\ud800"})
+    event = WireOrderPlaced(order_id="a", total=1).model_copy(update={field: "\ud800"})
     with pytest.raises(SerializationError) as raised:
         encoded(event, event.correlation_id, event.causation_id)
     assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", ""),
+        ("id", None),
+        ("id", UUID(int=7)),
+        ("correlation_id", 7),
+        ("causation_id", b"7"),
+        ("timestamp", "now"),
+    ],
+)
+def test_a_common_field_that_was_not_validated_is_named(field: str, value: Any) -> None:
+    event = WireOrderPlaced(order_id="a", total=1).model_copy(update={field: value})
+    with pytest.raises(SerializationError) as raised:
+        encoded(event, event.correlation_id, event.causation_id)
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize("raw_type", ["", "x" * 513])
+def test_a_type_that_no_reader_takes_is_not_written(raw_type: str) -> None:
+    with pytest.raises(SerializationError) as raised:
+        encoded(GenericEvent(raw_type=raw_type))
+    assert raised.value.field == "raw_type"
+
+
+def test_a_time_stamp_without_a_time_zone_is_taken_as_utc() -> None:
+    event = WireOrderPlaced(order_id="a", total=1).model_copy(update={"timestamp": datetime(2026, 1, 2, 3)})  # noqa: DTZ001 - that is the case
+    assert round_trip(event).timestamp == datetime(2026, 1, 2, 3, tzinfo=UTC)
+
+
+class WireCredentials(BaseModel):
+    key: SecretStr
+
+
+@dataclass
+class WireLogin:
+    password: SecretBytes
+
+
+class WireHidden(BaseEvent):
+    anything: Any = None
+    nested: WireCredentials | None = None
+    span: WireLogin | None = None
+    note: str = ""
+
+
+SECRETS = {
+    "in any value": {"anything": SecretStr("s1")},
+    "in a list": {"anything": [{"a": SecretBytes(b"s1")}]},
+    "as a key": {"anything": {SecretStr("s1"): 1}},
+    "in a nested model": {"nested": WireCredentials(key=SecretStr("s1"))},
+    "in a dataclass": {"span": WireLogin(SecretBytes(b"s1"))},
+}
+
+
+@pytest.mark.parametrize("fields", SECRETS.values(), ids=SECRETS)
+def test_a_secret_is_not_written_as_asterisks(fields: dict[str, Any]) -> None:
+    with pytest.raises(SerializationError, match="written as asterisks") as raised:
+        encoded(WireHidden(**fields))
+    assert raised.value.field == next(iter(fields))
+    assert "s1" not in str(raised.value)
+
+
+def test_a_secret_in_metadata_or_the_data_of_a_generic_event_is_not_written_as_asterisks() -> None:
+    for event, field in (
+        (WireHidden(metadata={"a": [SecretStr("s1")]}), "metadata"),
+        (GenericEvent(raw_type="wire.other", data={"a": SecretStr("s1")}), "data"),
+    ):
+        with pytest.raises(SerializationError, match="written as asterisks") as raised:
+            encoded(event)
+        assert raised.value.field == field
+
+
+def test_asterisks_of_a_users_own_are_written() -> None:
+    event = WireHidden(note="**********", anything={"a": "**********"}, metadata={"a": "**********"})
+    assert round_trip(event) == event
 
 
 def test_only_events_are_encoded() -> None:
