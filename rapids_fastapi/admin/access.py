@@ -10,6 +10,7 @@ from fastapi import Depends
 from fastapi.security import HTTPBasic, HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
+from rapids.exceptions import DeserializationError
 from rapids_fastapi.admin.auth import (
     TOKEN_VARIABLE,
     AdminAuth,
@@ -83,6 +84,13 @@ class AdminRoute(ProblemRoute):
             await bounded.check_json()
         request.scope[_USER] = user
         return bounded
+
+    def problem(self, error: Exception, request: Request) -> Problem:
+        """The problem for an error. Without the permission `read`, it does not quote the letter."""
+        user: AdminUser | None = request.scope.get(_USER)
+        if isinstance(error, DeserializationError) and user is not None and not user.may("read"):
+            return Problem("letter-unreadable", "What is wrong with it is shown to users with the permission 'read'.")
+        return super().problem(error, request)
 
 
 def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:

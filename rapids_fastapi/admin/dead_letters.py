@@ -10,13 +10,20 @@ from rapids import DeadLetter, DeadLetterQueue
 from rapids.dead_letters import Replay
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.events import Links, links_of
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.models import Answer, Reason, example
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page, path_of
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import FilterDep, QueueDep
-from rapids_fastapi.admin.redacted_letter import DeadLetterDetail, DeadLetterSummary, detail_of, summary_of
+from rapids_fastapi.admin.redacted_letter import (
+    DeadLetterDetail,
+    DeadLetterSummary,
+    MovedLetter,
+    detail_of,
+    summary_of,
+)
 from rapids_fastapi.admin.replay_request import ReplayRequest, replayed
 from rapids_fastapi.state import Running
 
@@ -25,6 +32,16 @@ __all__ = ["router"]
 _ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
 _CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", "letter-not-found", "letter-state", *_OUTAGE)
+
+_MOVED = answers(example=None)[200]
+_MOVED["content"]["application/json"] = {
+    "examples": {
+        "the letter": {"value": examples.DEAD_LETTER},
+        "without the permission read": {
+            "value": {name: examples.DEAD_LETTER[name] for name in MovedLetter.model_fields},
+        },
+    }
+}
 
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
@@ -141,7 +158,7 @@ async def replay_dead_letter(
     Fields that it does not name keep their stored values, also hidden ones. `data` replaces all fields. It is refused
     if it has the mask `[redacted]` instead of a hidden value. The event's class validates the result before anything is
     sent: the answer to wrong data is 422, with a pointer into the data for each error. The event's id and the other
-    common fields cannot be changed.
+    common fields cannot be changed. Without the permission `read`, neither the differences nor the errors are shown.
     """
     return await replayed(body, letter_id, queue, user, parts.redactor)
 
@@ -150,7 +167,7 @@ async def replay_dead_letter(
     "/{letter_id}",
     summary="Discard a dead letter",
     openapi_extra=needs("discard"),
-    responses=answers(*_CHANGE, "letter-unreadable", example=examples.DEAD_LETTER),
+    responses={**answers(*_CHANGE, "letter-unreadable", example=None), 200: _MOVED},
 )
 async def discard_dead_letter(
     letter_id: LetterId,
@@ -158,17 +175,20 @@ async def discard_dead_letter(
     user: UserDep,
     queue: QueueDep,
     body: DiscardRequest = DiscardRequest(),  # noqa: B008
-) -> DeadLetterDetail:
-    """Discard the letter. It can be restored until retention ends. 409 unless the letter is dead."""
+) -> DeadLetterDetail | MovedLetter:
+    """Discard the letter. It can be restored until retention ends. 409 unless the letter is dead.
+
+    Without the permission `read`, the answer has only the letter's id and its state.
+    """
     letter = await queue.discard(letter_id, actor=user.name, reason=body.reason)
-    return await _shown(letter, queue, parts)
+    return await _moved(letter, queue, parts, user)
 
 
 @router.post(
     "/{letter_id}/restore",
     summary="Restore a discarded dead letter",
     openapi_extra={**needs("discard"), **BODY_NEEDED},
-    responses=answers(*_CHANGE, example=examples.DEAD_LETTER),
+    responses={**answers(*_CHANGE, example=None), 200: _MOVED},
 )
 async def restore_dead_letter(
     letter_id: LetterId,
@@ -176,12 +196,23 @@ async def restore_dead_letter(
     user: UserDep,
     queue: QueueDep,
     body: RestoreRequest = RestoreRequest(),  # noqa: B008
-) -> DeadLetterDetail:
-    """Restore a discarded letter. 409 unless the letter is discarded."""
+) -> DeadLetterDetail | MovedLetter:
+    """Restore a discarded letter. 409 unless the letter is discarded.
+
+    Without the permission `read`, the answer has only the letter's id and its state.
+    """
     letter = await queue.restore(letter_id, actor=user.name, reason=body.reason)
-    return await _shown(letter, queue, parts)
+    return await _moved(letter, queue, parts, user)
 
 
 async def _shown(letter: DeadLetter, queue: DeadLetterQueue, parts: Running) -> DeadLetterDetail:
     # In a thread, since megabytes of JSON take long.
     return await run_in_threadpool(detail_of, letter, queue.stream, parts.redactor)
+
+
+async def _moved(
+    letter: DeadLetter, queue: DeadLetterQueue, parts: Running, user: AdminUser
+) -> DeadLetterDetail | MovedLetter:
+    if user.may("read"):
+        return await _shown(letter, queue, parts)
+    return MovedLetter(dlq=queue.stream, id=letter.id, state=letter.state)

@@ -1,6 +1,6 @@
 """Groups over HTTP: their progress, consumers and pending entries; pausing and resuming them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from rapids.control import Pause
 from rapids.inspection import ConsumerSnapshot, GroupSnapshot, Inspector, PendingEntry
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.models import MAX_NAME, Answer, Reason, example
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned, redacted_entry
@@ -99,7 +100,10 @@ class ResumeRequest(_GroupRequest):
 
 
 class PauseResult(Answer):
-    """The current pause, which may have begun earlier, or the pause that ended."""
+    """The current pause, which may have begun earlier, or the pause that ended.
+
+    Without the permission `read`, its `actor` and `reason` are empty.
+    """
 
     stream: str
     group: str
@@ -236,7 +240,7 @@ async def pause_group(parts: RunningDep, user: UserDep, body: PauseRequest) -> P
     with refusals_as_problems():
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         paused = await control.pause(actor=user.name, reason=body.reason)
-    return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(paused))
+    return _result(body, paused, user)
 
 
 @router.post(
@@ -251,7 +255,13 @@ async def resume_group(parts: RunningDep, user: UserDep, body: ResumeRequest) ->
         control = GroupControl(parts.redis, check_stream(parts, body.stream), body.group)
         if (ended := await control.resume(actor=user.name, reason=body.reason)) is None:
             await Inspector(parts.redis).group(body.stream, body.group)  # raises if there is no such group
-    return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(ended))
+    return _result(body, ended, user)
+
+
+def _result(body: _GroupRequest, pause: Pause | None, user: AdminUser) -> PauseResult:
+    if pause is not None and not user.may("read"):  # it may be somebody else's
+        pause = replace(pause, actor="", reason="")
+    return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(pause))
 
 
 async def _with_pause(parts: Running, stream: str, snapshot: GroupSnapshot) -> Group:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from rapids import LetterFilter
+from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationKind, Scope
 from rapids.dead_letters import Selector as CoreSelector
@@ -22,8 +22,9 @@ from rapids_fastapi.admin.problems import Problem, answers, refusals_as_problems
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_id, events_of
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
-from rapids_fastapi.admin.redacted_operation import Operation, operation_of
+from rapids_fastapi.admin.redacted_operation import Operation, operation_of, without_content
 from rapids_fastapi.admin.redaction import Redactor
+from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
@@ -82,7 +83,7 @@ class Selector(models.Request):
     fingerprint: Fingerprint | None = None
     """The `fingerprint` of a cause."""
 
-    def checked(self, redactor: Redactor) -> CoreSelector:
+    def checked(self, redactor: Redactor, user: AdminUser) -> CoreSelector:
         """The selector that the core takes.
 
         Raises `ValueError` unless it is exactly one of the three, and `Problem` for a text to search that would reveal
@@ -90,6 +91,8 @@ class Selector(models.Request):
         """
         wanted = None
         if self.filter is not None:
+            if self.filter.q:  # the number of letters with a text says what is in them
+                _need(user, "read")
             if self.filter.q and redactor.names:
                 problem = "q cannot select letters while anything is hidden: list by it, and select by ids."
                 raise Problem("invalid", problem)
@@ -168,6 +171,11 @@ def _need(user: AdminUser, permission: Permission) -> None:
         raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
 
 
+def _answer(operation: CoreOperation, queue: DeadLetterQueue, parts: Running, user: AdminUser) -> Operation:
+    shown = operation_of(operation, queue.stream, parts.redactor)
+    return shown if user.may("read") else without_content(shown)
+
+
 async def changeable_of(operation_id: OperationId, user: UserDep, queue: QueueDep) -> CoreOperation:
     """The operation, if the user may start one of its kind. Raises `Problem`."""
     operation = await queue.operations.get(operation_id)
@@ -211,13 +219,14 @@ async def start_operation(
     """Replay, discard or restore all selected letters. Only one operation of each kind runs in a queue at a time.
 
     Any process of the application can run it. If that process dies, another one continues. With `dry_run`, nothing is
-    changed, and the answer is a preview. It shows letters, so that it needs the permission `read`, too.
+    changed, and the answer is a preview. It shows letters, so that it needs the permission `read`, too. Without that
+    permission, the answers of this and of the next routes have no selector, reason, names or errors.
     """
     _check(user, body.kind)
     if body.dry_run:  # its answer shows letters
         _need(user, "read")
     with refusals_as_problems():
-        selector = body.selector.checked(parts.redactor)
+        selector = body.selector.checked(parts.redactor, user)
         if body.dry_run:
             preview = await queue.operations.preview(body.kind, selector, scope=body.scope, max_items=body.max_items)
             sample = await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in preview.sample])
@@ -235,7 +244,7 @@ async def start_operation(
     path = f"{quote(path_of(request))}/{quote(started.id, safe='')}"
     is_only = len(parts.queues) == 1
     response.headers["Location"] = path if is_only else f"{path}?{urlencode({'dlq': queue.stream})}"
-    return operation_of(started, queue.stream, parts.redactor)
+    return _answer(started, queue, parts, user)
 
 
 @router.get(
@@ -316,7 +325,7 @@ async def pause_operation(
 ) -> Operation:
     """Stop an operation until it is resumed. No other one of its kind can start. 409 if it has ended."""
     changed = await queue.operations.pause(operation.id, actor=user.name, reason=body.reason)
-    return operation_of(changed, queue.stream, parts.redactor)
+    return _answer(changed, queue, parts, user)
 
 
 @router.post(
@@ -334,7 +343,7 @@ async def resume_operation(
 ) -> Operation:
     """Continue a paused operation. 409 if it has ended."""
     changed = await queue.operations.resume(operation.id, actor=user.name, reason=body.reason)
-    return operation_of(changed, queue.stream, parts.redactor)
+    return _answer(changed, queue, parts, user)
 
 
 @router.post(
@@ -352,4 +361,4 @@ async def cancel_operation(
 ) -> Operation:
     """End an operation now. Letters that it has moved stay moved. 409 if it has ended in another way."""
     changed = await queue.operations.cancel(operation.id, actor=user.name, reason=body.reason)
-    return operation_of(changed, queue.stream, parts.redactor)
+    return _answer(changed, queue, parts, user)

@@ -144,7 +144,7 @@ class ProblemRoute(APIRoute):
                 if isinstance(error, HTTPException) and not isinstance(error, Problem):
                     response = _plain(error, request)
                 else:
-                    response = problem_of(error).response(request)
+                    response = self.problem(error, request).response(request)
             response.headers.update(HEADERS)
             return response
 
@@ -169,6 +169,10 @@ class ProblemRoute(APIRoute):
     async def admit(self, request: Request) -> Request:
         """Check the request before its body is parsed. Raises `Problem`."""
         return request
+
+    def problem(self, error: Exception, request: Request) -> "Problem":
+        """The problem for an error."""
+        return problem_of(error)
 
 
 def problem_of(error: Exception) -> Problem:

@@ -19,6 +19,7 @@ __all__ = [
     "Change",
     "DeadLetterDetail",
     "DeadLetterSummary",
+    "MovedLetter",
     "ParseCheck",
     "ParseProblem",
     "WholeLetter",
@@ -59,6 +60,14 @@ class DeadLetterSummary(Answer):
     """The same for all letters of one cause."""
     replay_count: int
     payload: Payload
+
+
+class MovedLetter(Answer):
+    """A letter that was moved, for a user without the permission `read`: nothing of what is in it."""
+
+    dlq: str
+    id: str
+    state: State
 
 
 class WholeLetter(DeadLetterSummary):

@@ -10,7 +10,7 @@ from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.payload import cleaned, filled
 from rapids_fastapi.admin.redaction import Redactor
 
-__all__ = ["Operation", "operation_of"]
+__all__ = ["Operation", "operation_of", "without_content"]
 
 
 class Operation(Answer):
@@ -47,8 +47,13 @@ class Operation(Answer):
     """The process that runs it, or ran it last; empty if none did."""
 
 
+def without_content(operation: Operation) -> Operation:
+    """The operation for a user without the permission `read`: its texts may say what is in letters."""
+    return operation.model_copy(update={"selector": {}, "actor": "", "reason": "", "errors": (), "owner": ""})
+
+
 def operation_of(operation: CoreOperation, dlq: str, redactor: Redactor) -> Operation:
-    """The operation for an answer."""
+    """The operation for an answer to a user with the permission `read`."""
     # The payloads of the letters, which would say what to hide in these errors, are not read. So everything that looks
     # like a secret is hidden.
     errors = [replace(one, error=redactor.raw(one.error.encode(errors="replace")).decode()) for one in operation.errors]

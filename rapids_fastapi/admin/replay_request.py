@@ -22,6 +22,10 @@ __all__ = ["ReplayRequest", "replayed"]
 
 MAX_ERRORS = 100
 
+_UNSEEN = ParseProblem(
+    pointer="", message="what is wrong is shown to users with the permission 'read'", type="not_shown"
+)
+
 Location: TypeAlias = tuple[str | int, ...]
 
 
@@ -61,8 +65,10 @@ async def replayed(
             letter_id, scope=body.scope, data=body.data, patch=body.patch, actor=user.name, reason=body.reason
         )
     except EditRefusedError as error:
+        if not user.may("read"):  # errors may quote the letter, and their pointers name its keys
+            raise _invalid([_UNSEEN], 1) from None
         raise await run_in_threadpool(_refusal, error, body, letter, redactor) from None
-    return replace(replay, diff=redacted_diff(replay.diff, redactor))
+    return replace(replay, diff=redacted_diff(replay.diff, redactor) if user.may("read") else ())
 
 
 def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
