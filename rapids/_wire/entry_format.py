@@ -308,7 +308,8 @@ def _validated(cls: type[BaseEvent], document: bytes, rules: _ReadRules) -> Base
     except ValidationError as error:
         if faults_in(error):
             raise
-        # The class forbids extra fields, and its migration did not remove what was added for it.
+        event = None
+    if event is None:  # the class forbids extra fields, and its migration did not remove what was added for it
         event = cls.__pydantic_validator__.validate_json(document, extra="ignore", by_alias=by_alias, by_name=True)
     if rules.keeps_extra and event.model_extra:
         for injected in INJECTED:

@@ -79,13 +79,19 @@ class HandlerRunner:
         if self._stop.interrupts.is_set():
             raise asyncio.CancelledError
         # The fast path: one attempt, without another coroutine around it.
+        error: BaseException | None = None
         self._begin(handler, under_way)
         try:
             await self._runners[handler.name](under_way.event)
-        except BaseException as error:
-            return await self._after_failure(self._seen(handler, under_way, error), handler, under_way, counts)
+        except BaseException as raised:
+            error = self._seen(handler, under_way, raised)
         finally:
             self._end()
+        if error is not None:
+            try:  # not inside `except`: errors of later attempts would be shown as raised while this one was handled
+                return await self._after_failure(error, handler, under_way, counts)
+            finally:
+                del error  # its traceback refers to this frame
         if self._deadline.task.cancelling():
             await shed_cancellations()
         counts.handled[handler.name] += 1

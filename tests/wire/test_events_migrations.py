@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import traceback
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import (
@@ -66,6 +67,20 @@ def test_a_forbidding_class_with_migrations_still_forbids_the_rest() -> None:
     with pytest.raises(DeserializationError, match="bonus: Extra inputs are not permitted") as raised:
         decoded(entry(event_type="wire.forbidding", data='{"title":"b","bonus":1}'))
     assert "_timestamp" not in raised.value.message
+
+
+class WireForbiddingChecked(WireForbidding):
+    event_type: ClassVar[str] = "wire.forbidding_checked"
+
+    @model_validator(mode="after")
+    def _check(self) -> WireForbiddingChecked:
+        raise KeyError("not today")
+
+
+def test_the_error_of_a_forbidding_class_is_shown_without_the_fields_that_were_injected() -> None:
+    with pytest.raises(DeserializationError, match="not today") as raised:
+        decoded(entry(event_type="wire.forbidding_checked", schema_version="2", data='{"name":"b"}'))
+    assert "During handling" not in "".join(traceback.format_exception(raised.value))
 
 
 class WireOpenMigrated(BaseEvent):

@@ -388,6 +388,20 @@ async def test_all_errors_of_an_exception_group_are_described(redis: Redis) -> N
     assert b"two" in letter[b"traceback"]
 
 
+async def test_the_error_of_a_quick_retry_is_shown_without_the_one_before(redis: Redis) -> None:
+    errors = [ValueError("first"), KeyError("second"), TypeError("third"), OSError("last")]
+    left = list(errors)
+
+    async def handle(event: DvOrder) -> None:
+        await asyncio.sleep(0)
+        raise left.pop(0)
+
+    letter = await fate_of(redis, handle, {"max_deliveries": 2}, retries=1)
+    assert b"last" in letter[b"traceback"]
+    assert b"During handling" not in letter[b"traceback"]
+    assert all(error.__context__ is None for error in errors)
+
+
 async def test_an_error_that_cannot_be_described_is_a_dead_letter_too(redis: Redis) -> None:
     class DvUntellableError(Exception):
         def __str__(self) -> str:
