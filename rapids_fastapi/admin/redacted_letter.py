@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from rapids import Attempt, DeadLetter
 from rapids.dead_letters import Difference, ReplayOutcome
@@ -64,6 +66,8 @@ class DeadLetterSummary(Answer):
 
 class MovedLetter(Answer):
     """A letter that was moved, for a user without the permission `read`: nothing of what is in it."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     dlq: str
     id: str
