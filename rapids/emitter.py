@@ -1,8 +1,9 @@
 """The emitter: appends events to a stream."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import cast, overload
 
+from pydantic import BaseModel
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.settings import EmitterSettings
@@ -17,12 +18,15 @@ from rapids.events import BaseEvent, Event, GenericEvent, kind_of
 from rapids.exceptions import EmitError, NotConfiguredError, SerializationError
 from rapids.observers import Observer
 
-__all__ = ["EventEmitter", "ids_for"]
+__all__ = ["EventEmitter", "events_in", "ids_for"]
 
 NO_CLIENT = "the emitter has no Redis client: give EventEmitter(redis=...) one, or call emitter.configure(redis)"
 
 CHUNK = 1_000
 """How many events are sent in one round trip."""
+
+SHOWN = 200
+"""How many characters of something that is no event are shown in an error."""
 
 CLASSES = 1_024
 """How many classes an emitter remembers as readable."""
@@ -122,7 +126,8 @@ class EventEmitter:
         Raises `EmitError` when the retries are used up, when Redis refuses for a permanent reason, or when fewer than
         `replicas` confirmed in time (the events are stored then, and the error says so);
         `SerializationError` for what JSON cannot hold, and for an event that its own class would not read back (the
-        first event of each class is tried), before anything is sent; `NotConfiguredError` without a client.
+        first event of each class is tried), before anything is sent; `TypeError` for anything but events;
+        `NotConfiguredError` without a client.
         """
         appender = self._appender
         if appender is None:
@@ -135,7 +140,7 @@ class EventEmitter:
             if isinstance(appended, Shortfall):
                 raise self._error((event,), 0, appended) from appended.error
             return appended[0]
-        return await self._emit_all(appender, list(cast("Sequence[Event]", event)), caused_by)
+        return await self._emit_all(appender, events_in(event), caused_by)
 
     async def _emit_all(self, appender: Appender, events: Sequence[Event], caused_by: Event | None) -> list[str]:
         outgoing = [self._outgoing(appender, event, caused_by) for event in events]
@@ -150,8 +155,6 @@ class EventEmitter:
         return ids
 
     def _outgoing(self, appender: Appender, event: Event, caused_by: Event | None) -> Outgoing:
-        if kind_of(type(event)) is None:  # users without a type checker
-            raise TypeError(f"only events can be emitted, not {event!r}")
         correlation_id, causation_id = ids_for(event, caused_by)
         try:
             values = encode_values(event, correlation_id, causation_id)
@@ -182,13 +185,48 @@ class EventEmitter:
         )
 
 
+def events_in(given: object) -> list[Event]:
+    """The events in what was given to `emit`: one event, or events in anything that can be iterated.
+
+    Raises `TypeError` for anything else, which says what it is, and of a wrong item its position.
+    """
+    if kind_of(type(given)) is not None:
+        return [cast(Event, given)]
+    if isinstance(given, str | bytes | bytearray | Mapping | BaseModel) or not isinstance(given, Iterable):
+        raise TypeError(f"only events can be emitted, not {_described(cast(object, given))}")
+    events = list(cast("Iterable[Event]", given))
+    for position, event in enumerate(events):
+        if kind_of(type(event)) is None:
+            raise TypeError(f"only events can be emitted, not {_described(event)}, which is at position {position}")
+    return events
+
+
+def _described(thing: object) -> str:
+    """A thing that is no event, and what its caller may have meant."""
+    match thing:
+        case type():
+            what = f"the class {thing.__qualname__}"
+            return f"{what}: write {thing.__name__}(...)" if kind_of(thing) is not None else what
+        case AsyncIterable():
+            return f"{thing!r}: collect its events first, [event async for event in ...]"
+        case Awaitable():
+            return f"{thing!r}: await it first"
+        case _:
+            text = repr(thing)
+            return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({type(thing).__name__})"
+
+
 def ids_for(event: Event, caused_by: Event | None) -> tuple[str | None, str | None]:
     """The correlation and causation ids that `emit` would give an event here and now.
 
     Correlation: the event's own, else that of `caused_by`, else the scope's, else the id of `caused_by`, which then
     starts a correlation. Causation: the event's own, else the id of `caused_by`, else the id of the event being
     handled.
+
+    Raises `TypeError` for a `caused_by` that is no event.
     """
+    if caused_by is not None and kind_of(type(caused_by)) is None:
+        raise TypeError(f"caused_by must be an event or None, not {_described(caused_by)}")
     inherited = (caused_by and caused_by.correlation_id) or get_correlation_id() or (caused_by and caused_by.id)
     cause = caused_by.id if caused_by else get_causation_id()
     return event.correlation_id or inherited, event.causation_id or cause

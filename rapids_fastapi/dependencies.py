@@ -11,7 +11,7 @@ from fastapi import Depends, Response
 from starlette.requests import HTTPConnection
 
 from rapids import Event, EventEmitter
-from rapids.emitter import ids_for
+from rapids.emitter import events_in, ids_for
 from rapids_fastapi.state import Running, running
 
 __all__ = ["EmitterDep", "OnSuccessEmitter", "OnSuccessEmitterDep", "emit_on_success", "get_emitter"]
@@ -84,9 +84,7 @@ class OnSuccessEmitter:
         if self._state is _State.CLOSED:
             raise RuntimeError("the endpoint did not succeed, so its events were discarded; nothing can be added")
         events: list[Event] = []
-        for each in [event] if isinstance(event, Event) else event:
-            if not isinstance(each, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-                raise TypeError(f"only events can be emitted, not {each!r}")
+        for each in events_in(event):
             # The ids of this moment: when the event is sent, the code may have left the scope that has them.
             correlation_id, causation_id = ids_for(each, caused_by)
             events.append(each.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id}))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
 import pytest
+from pydantic import BaseModel
 from redis.asyncio import Redis
 
-from rapids import BaseEvent, EventEmitter, GenericEvent, RapidsError, correlation_scope
+from rapids import BaseEvent, Event, EventEmitter, GenericEvent, RapidsError, correlation_scope
 from rapids.correlation import CorrelationScope
 from rapids.exceptions import EmitError, NotConfiguredError, SerializationError
 
@@ -251,10 +253,60 @@ async def test_metadata_that_json_cannot_hold_is_refused_by_name(redis: Redis) -
         await EventEmitter(redis).emit(DvEmitted(metadata={"x": object()}))
 
 
-@pytest.mark.parametrize("thing", ["text", [1], {"a": 1}, [DvEmitted(), None]])
-async def test_only_events_can_be_emitted(redis: Redis, thing: Any) -> None:
-    with pytest.raises(TypeError):
+class DvNoEvent(BaseModel):
+    number: int = 0
+
+
+async def make_event() -> DvEmitted:
+    return DvEmitted()
+
+
+async def make_events() -> AsyncIterator[DvEmitted]:
+    yield DvEmitted()
+
+
+NO_EVENTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "class": (lambda: DvEmitted, r"the class DvEmitted: write DvEmitted\(\.\.\.\)$"),
+    "other class": (lambda: int, "the class int$"),
+    "none": (lambda: None, "None$"),
+    "text": (lambda: "text", "'text'$"),
+    "empty text": (lambda: "", "''$"),
+    "bytes": (lambda: b"", "b''$"),
+    "dict": (lambda: {"number": 1}, r"\{'number': 1\}$"),
+    "empty dict": (dict, r"\{\}$"),
+    "number": (lambda: 7, "7$"),
+    "other model": (DvNoEvent, r"DvNoEvent\(number=0\)$"),
+    "bare event": (lambda: Event(id="e-1"), r"Event\(id='e-1', "),
+    "coroutine": (make_event, ".*make_event.*: await it first$"),
+    "asynchronous generator": (make_events, r".*make_events.*: collect its events first, \[event async for event in"),
+    "long": (lambda: "x" * 10_000, r"'x{199}\.\.\. \(str\)$"),
+    "list with none": (lambda: [DvEmitted(), None], "None, which is at position 1$"),
+    "list with a class": (lambda: [DvEmitted(), DvEmitted(), DvEmitted], "the class DvEmitted: .*, .* at position 2$"),
+    "list of lists": (lambda: [[DvEmitted()]], r"\[DvEmitted\(.*, which is at position 0$"),
+}
+
+
+@pytest.mark.parametrize(("make", "described"), NO_EVENTS.values(), ids=NO_EVENTS)
+async def test_what_is_no_event_is_refused_and_described(redis: Redis, make: Callable[[], Any], described: str) -> None:
+    thing = make()
+    with pytest.raises(TypeError, match=f"^only events can be emitted, not {described}"):
         await EventEmitter(redis).emit(thing)
+    if asyncio.iscoroutine(thing):
+        thing.close()
+    assert await redis.keys("*") == []
+
+
+async def test_events_may_come_from_anything_that_can_be_iterated(redis: Redis) -> None:
+    emitter = EventEmitter(redis)
+    await emitter.emit((DvEmitted(number=1), DvEmitted(number=2)))
+    await emitter.emit(DvEmitted(number=number) for number in (3, 4))  # type: ignore[call-overload]
+    assert await numbers(redis) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("cause", ["e-1", DvEmitted, 7, b"", {}])
+async def test_a_cause_that_is_no_event_is_refused_by_name(redis: Redis, cause: Any) -> None:
+    with pytest.raises(TypeError, match=r"^caused_by must be an event or None, not "):
+        await EventEmitter(redis).emit(DvEmitted(), caused_by=cause)
     assert await redis.keys("*") == []
 
 

@@ -276,7 +276,7 @@ class TestOnSuccess:
         async def emit(events: OnSuccessEmitterDep) -> None:
             events.emit("order.placed")  # type: ignore[arg-type]
 
-        with TestClient(app) as client, pytest.raises(TypeError, match="only events can be emitted, not 'o'"):
+        with TestClient(app) as client, pytest.raises(TypeError, match=r"emitted, not 'order\.placed'"):
             client.post("/")
 
     def test_after_a_failure_nothing_can_be_added(self, app: FastAPI, redis_url: str) -> None:
