@@ -1,5 +1,6 @@
 """The emitter: appends events to a stream."""
 
+import asyncio
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import cast, overload
 
@@ -8,7 +9,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.settings import EmitterSettings
 from rapids._emit.group_commit import Appender
-from rapids._emit.write import EmitCounts, Outgoing, Shortfall
+from rapids._emit.write import EmitCounts, Outgoing, Shortfall, timed_out
 from rapids._storage import streams
 from rapids._storage.client.connections import SharedPool
 from rapids._wire.encoding import check_readable, encode_values
@@ -39,7 +40,8 @@ class EventEmitter:
     length to which the growing stream is trimmed, in whole nodes, or None for no limit; `max_retries`, how often an
     emit is tried in total; `retry_delay` (seconds), the wait after the first failure, doubled after each further one;
     `replicas`, how many replicas must confirm an event (WAIT) before `emit` returns; `observers`, plain functions of
-    one detail (see `rapids.observers`), called with the result of each event.
+    one detail (see `rapids.observers`), called with the result of each event; `timeout` (seconds), after which an emit
+    raises `EmitError` in any case, whatever it waits for.
 
     Raises `ValueError` or `TypeError` for an option that makes no sense.
     """
@@ -53,6 +55,7 @@ class EventEmitter:
         retry_delay: float = 0.1,
         replicas: int = 0,
         observers: Sequence[Observer] = (),
+        timeout: float = 15.0,
     ) -> None:
         self._settings = EmitterSettings(
             stream=stream,
@@ -61,6 +64,7 @@ class EventEmitter:
             retry_delay=retry_delay,
             replicas=replicas,
             observers=observers,
+            timeout=timeout,
         )
         self._counts = EmitCounts(stream, observers)
         self._readable: set[type[Event]] = set()
@@ -123,8 +127,8 @@ class EventEmitter:
         If the answer to an emit was lost, the emitter looks for the event before it tries again, so that no event is
         stored twice.
 
-        Raises `EmitError` when the retries are used up, when Redis refuses for a permanent reason, or when fewer than
-        `replicas` confirmed in time (the events are stored then, and the error says so);
+        Raises `EmitError` when the retries are used up or the `timeout` is over, when Redis refuses for a permanent
+        reason, or when fewer than `replicas` confirmed in time (the events are stored then, and the error says so);
         `SerializationError` for what JSON cannot hold, and for an event that its own class would not read back (the
         first event of each class is tried), before anything is sent; `TypeError` for anything but events;
         `NotConfiguredError` without a client.
@@ -132,21 +136,35 @@ class EventEmitter:
         appender = self._appender
         if appender is None:
             raise NotConfiguredError(NO_CLIENT)
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout
         if appender.is_full:
-            await appender.room()  # before the event is encoded, so that no copy waits here
+            await self._room(appender, event, deadline)
         if kind_of(type(event)) is not None:
             event = cast(Event, event)
-            appended = await appender.append((self._outgoing(appender, event, caused_by),))
+            appended = await appender.append((self._outgoing(appender, event, caused_by),), deadline)
             if isinstance(appended, Shortfall):
                 raise self._error((event,), 0, appended) from appended.error
             return appended[0]
-        return await self._emit_all(appender, events_in(event), caused_by)
+        return await self._emit_all(appender, events_in(event), caused_by, deadline)
 
-    async def _emit_all(self, appender: Appender, events: Sequence[Event], caused_by: Event | None) -> list[str]:
+    async def _room(self, appender: Appender, event: Event | Sequence[Event], deadline: float) -> None:
+        """Wait for room before the event is encoded, so that no copy waits here."""
+        try:
+            await appender.room(deadline)
+        except TimeoutError:
+            error = timed_out(self._settings.timeout)
+            events = events_in(event)
+            for one in events:
+                self._counts.unsent(one, "not_stored", error)
+            raise self._error(events, 0, Shortfall([None] * len(events), frozenset(), 0, error)) from error
+
+    async def _emit_all(
+        self, appender: Appender, events: Sequence[Event], caused_by: Event | None, deadline: float
+    ) -> list[str]:
         outgoing = [self._outgoing(appender, event, caused_by) for event in events]
         ids: list[str] = []
         for first in range(0, len(outgoing), CHUNK):
-            appended = await appender.append(outgoing[first : first + CHUNK])
+            appended = await appender.append(outgoing[first : first + CHUNK], deadline)
             if isinstance(appended, Shortfall):
                 for one in outgoing[first + CHUNK :]:  # these were never sent
                     self._counts.failed(one.counts, one.event_id, "not_stored", appended.error)
@@ -164,7 +182,7 @@ class EventEmitter:
                     self._readable.clear()
                 self._readable.add(type(event))
         except SerializationError as error:
-            self._counts.unwritable(event, error)
+            self._counts.unsent(event, "unwritable", error)
             raise
         return Outgoing(event.id, appender.pack(values), self._counts.of_raw_type(values[0]))
 

@@ -36,6 +36,11 @@ EMITTER: dict[str, tuple[str, list[Any], list[Any]]] = {
     ),
     "replicas": ("must be a whole number of 0 or more", NOT_WHOLE, [-1, 2**63]),
     "observers": OBSERVERS,
+    "timeout": (
+        "must be a finite number of seconds above 0",
+        ["1", None, True],
+        [0, -1, math.nan, math.inf, 10**400],
+    ),
 }
 
 ROUTER: dict[str, tuple[str, list[Any], list[Any]]] = {

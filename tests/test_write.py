@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class Answers:
         self._answers = list(answers)
         self.asked: list[int] = []
         """How many entries each write had."""
+        self.deadline: float | None = None
+        self.is_ready = True
 
     async def send_packed(self, packed: Sequence[bytes], after: Sequence[object] = ()) -> list[Any]:
         self.asked.append(len(packed))
@@ -39,7 +42,7 @@ async def written(answers: Answers, *, emits: int = 1, tries: int = 2) -> list[A
     counts = EmitCounts("s", ())
     loop = asyncio.get_running_loop()
     of = [
-        Emit([Outgoing(f"event-{n}", b"", counts.of_raw_type(b"t"))], loop.create_future(), counts)
+        Emit([Outgoing(f"event-{n}", b"", counts.of_raw_type(b"t"))], loop.create_future(), counts, math.inf)
         for n in range(emits)
     ]
     await Write(answers, settings, of, "0-1").run()  # type: ignore[arg-type]

@@ -43,6 +43,7 @@ class EmitterSettings:
     retry_delay: float = 0.1
     replicas: int = 0
     observers: Sequence[Observer] = ()
+    timeout: float = 15.0
 
     def __post_init__(self) -> None:
         stream_name("stream", self.stream)
@@ -52,6 +53,7 @@ class EmitterSettings:
         seconds("retry_delay", self.retry_delay)
         at_least("replicas", self.replicas, 0)
         observers("observers", self.observers)
+        positive_seconds("timeout", self.timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

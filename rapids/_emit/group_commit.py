@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from rapids._core.settings import EmitterSettings
-from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, Write
+from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, Write, timed_out
 from rapids._storage.appends import EntryPacker, LentConnection
 from rapids._storage.client.connections import Client
 from rapids._wire.entry_format import EVENT_FIELDS
@@ -23,6 +23,10 @@ MAX_WRITE_BYTES = 4_000_000
 
 MAX_QUEUE = 10_000
 """The most entries that wait for their write. Further callers wait before their events are encoded and stored here."""
+
+
+EXPIRY_PAUSE = 0.05
+"""Seconds between two searches for emits whose deadline has passed, if many deadlines follow each other."""
 
 
 class Appender:
@@ -50,9 +54,15 @@ class Appender:
         self._queued = 0
         self._waiting_for_room: deque[asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._write: Write | None = None
+        """The write in progress."""
+        self._expiry: asyncio.TimerHandle | None = None
+        """One timer for the deadlines of all emits. It runs on after its emit has ended: that costs less."""
 
-    def append(self, outgoing: Sequence[Outgoing]) -> "asyncio.Future[Appended]":
+    def append(self, outgoing: Sequence[Outgoing], deadline: float) -> "asyncio.Future[Appended]":
         """Append entries in order, until all are stored or refused, or the retries are used up.
+
+        At `deadline`, by the event loop's time, it ends in any case.
 
         Cancelling it disturbs no other: a write in progress continues, and entries whose write has not begun are left
         out.
@@ -61,7 +71,9 @@ class Appender:
         if loop is not self._loop:
             self._begin_on(loop)
         done: asyncio.Future[Appended] = loop.create_future()
-        self._queue.append(Emit(outgoing, done, self._counts))
+        self._queue.append(Emit(outgoing, done, self._counts, deadline))
+        if self._expiry is None or deadline < self._expiry.when():
+            self._expire_at(loop, deadline)
         self._queued += len(outgoing)
         if self._writer is None:
             work = self._write_all()
@@ -77,15 +89,16 @@ class Appender:
         """Whether so many entries wait that the caller must await `room` before it appends."""
         return self._queued >= MAX_QUEUE or bool(self._waiting_for_room)
 
-    async def room(self) -> None:
-        """Wait for a turn to append. Turns come in the order of the calls."""
+    async def room(self, deadline: float) -> None:
+        """Wait for a turn to append. Turns come in the order of the calls. Raises `TimeoutError` at the deadline."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             return
         turn = loop.create_future()
         self._waiting_for_room.append(turn)
         try:
-            await turn
+            async with asyncio.timeout_at(deadline):
+                await turn
         finally:
             self._waiting_for_room.remove(turn)
             self._tell_room()
@@ -99,18 +112,40 @@ class Appender:
         if self._waiting_for_room and self._queued < MAX_QUEUE and not self._waiting_for_room[0].done():
             self._waiting_for_room[0].set_result(None)
 
+    def _expire_at(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = loop.call_at(deadline, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give a result to each emit whose deadline has passed."""
+        self._expiry = None
+        if loop is not self._loop:
+            return
+        now = loop.time()
+        emits = list(self._queue)
+        if self._write is not None:
+            self._write.expire(now)
+            emits += self._write.emits
+        for emit in self._queue:
+            if emit.deadline <= now and not emit.done.done():
+                error = timed_out(self._settings.timeout)
+                emit.settle(Shortfall([None] * len(emit.outgoing), frozenset(), 0, error))
+        if rest := [emit.deadline for emit in emits if not emit.done.done()]:
+            self._expire_at(loop, max(min(rest), now + EXPIRY_PAUSE))
+
     async def _write_all(self) -> None:
-        write: Write | None = None
         try:
             while emits := self._next() or await self._rest():
-                write = Write(self._commands, self._settings, emits, self._last_seen)
+                write = self._write = Write(self._commands, self._settings, emits, self._last_seen)
                 await write.run()
-                self._last_seen = write.last_id
+                self._write, self._last_seen = None, write.last_id
                 await self._commands.share()
         except BaseException as error:  # cancelled with its event loop, or a bug of Rapids: no caller may wait forever
             why = RedisError(f"the write was interrupted: {type(error).__name__}: {error}")
-            if write is not None:
-                write.abandon(why)
+            if self._write is not None:
+                self._write.abandon(why)
+                self._write = None
             for emit in self._queue:
                 if emit.done.done():
                     continue  # cancelled before it began

@@ -9,9 +9,10 @@ from operator import attrgetter
 from typing import NamedTuple, TypeAlias, cast
 
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._core.counter_state import EventTypes, labelled
-from rapids._core.redis_errors import is_outage
+from rapids._core.redis_errors import is_outage, reason
 from rapids._core.settings import EmitterSettings
 from rapids._storage import appends, streams
 from rapids._storage.appends import LentConnection
@@ -31,6 +32,7 @@ __all__ = [
     "Shortfall",
     "UnknownOutcomeError",
     "Write",
+    "timed_out",
 ]
 
 MAX_DELAY = 30.0
@@ -46,6 +48,12 @@ class UnknownOutcomeError(RedisError):
 
 class NotReplicatedError(RedisError):
     """Redis has the entries, but fewer replicas than required confirmed them in time."""
+
+
+def timed_out(timeout: float, latest: Exception | None = None) -> RedisTimeoutError:
+    """Why an emit ends at its deadline. `latest`: the error of the latest attempt, if one failed."""
+    before = "" if latest is None else f"; before that: {reason(latest)}"
+    return RedisTimeoutError(f"the emitter's timeout of {timeout:g} s was over{before}")
 
 
 class OfEmitted:
@@ -84,9 +92,9 @@ class EmitCounts:
         if self.observers is not None:
             self.observers.tell(EmitFailed(self._stream, of_type.event_type, event_id, outcome, error))
 
-    def unwritable(self, event: Event, error: Exception) -> None:
-        """Count an event that JSON cannot hold; nothing was sent."""
-        self.failed(self._types.of(event.routing_key), event.id, "unwritable", error)
+    def unsent(self, event: Event, outcome: NotEmitted, error: Exception) -> None:
+        """Count an event of which nothing was sent."""
+        self.failed(self._types.of(event.routing_key), event.id, outcome, error)
 
     def counters(self) -> Counters:
         """The present values."""
@@ -128,11 +136,15 @@ Appended: TypeAlias = Sequence[str] | Shortfall
 class Emit:
     """Entries that one caller waits for: all of them are in the same write."""
 
-    __slots__ = ("_began", "_counts", "_is_settled", "done", "outgoing")
+    __slots__ = ("_began", "_counts", "_is_settled", "deadline", "done", "outgoing")
 
-    def __init__(self, outgoing: Sequence[Outgoing], done: "asyncio.Future[Appended]", counts: EmitCounts) -> None:
+    def __init__(
+        self, outgoing: Sequence[Outgoing], done: "asyncio.Future[Appended]", counts: EmitCounts, deadline: float
+    ) -> None:
         self.outgoing = outgoing
         self.done = done
+        self.deadline = deadline
+        """The event loop's time at which the caller gets a result in any case."""
         self._counts = counts
         self._is_settled = False
         self._began = 0.0 if counts.observers is None else time.monotonic()
@@ -181,13 +193,19 @@ class Write:
     ) -> None:
         self._commands = commands
         self._settings = settings
-        self._emits = list(emits)
+        self.emits = list(emits)
         self._outgoing = [one for emit in emits for one in emit.outgoing]
         self._since = since
         """The last entry id known before the first attempt: entries of this write come after it."""
         self._ids: list[str | None] = [None] * len(self._outgoing)
         self._refused: dict[int, Exception] = {}
         """The positions that are not tried again, and why."""
+        self._under_way: Sequence[int] = ()
+        """The positions of entries that are being sent now."""
+        self._latest: Exception | None = None
+        """The error of the latest attempt."""
+        self._deadline = max(emit.deadline for emit in emits)
+        """When the last of the emits gets its result in any case, by the event loop's time."""
         self._unsure: set[int] = set()
         self._lost_clients: set[ServerClient | None] = set()
         self._attempts = 0
@@ -202,15 +220,34 @@ class Write:
 
     async def run(self) -> None:
         """Do the write. Raises nothing: each emit gets its result."""
+        self._commands.deadline = self._deadline
+        now = asyncio.get_running_loop().time
         while True:
             self._attempts += 1
-            error = await self._attempt()
+            error = self._latest = await self._attempt()
             if error is None or not is_outage(error) or self._attempts >= self._settings.max_retries:
                 self._settle(error)
                 return
             if self._confirmed:
                 self._settle(None, finished_only=True)
-            await asyncio.sleep(exponential(max_delay=MAX_DELAY)(self._attempts - 1) * self._settings.retry_delay)
+            pause = exponential(max_delay=MAX_DELAY)(self._attempts - 1) * self._settings.retry_delay
+            if now() + pause >= self._deadline:
+                self._settle(error)
+                return
+            await asyncio.sleep(pause)
+
+    def expire(self, now: float) -> None:
+        """Give a result to the emits whose deadline has passed. Their open entries are not sent again."""
+        first = 0
+        for emit in self.emits:
+            end = first + len(emit.outgoing)
+            if emit.deadline <= now and not emit.done.done():
+                error = timed_out(self._settings.timeout, self._latest)
+                open_ = [at for at in self._open_positions() if first <= at < end]
+                self._unsure.update(set(open_).intersection(self._under_way))
+                emit.settle(self._result(first, end, error))
+                self._refused.update(dict.fromkeys(open_, error))
+            first = end
 
     def abandon(self, error: Exception) -> None:
         """End the write with an error for all waiting callers: it is unknown whether sent entries are stored."""
@@ -229,6 +266,8 @@ class Write:
                 self._unsure.update(at for at, entry_id in enumerate(self._ids) if entry_id is not None)
             if self._unsure:
                 await self._make_sure(self._since)
+            if not self._commands.is_ready:
+                await self._commands.connect()  # an emit that expires before it is sent is known to be not stored
             if open_ := self._open_positions():
                 return await self._send(open_)
             if not (replicas := self._settings.replicas):
@@ -242,6 +281,7 @@ class Write:
             return error
 
     async def _send(self, open_: Sequence[int]) -> Exception | None:
+        self._under_way = open_
         try:
             replies = await appends.append(
                 self._commands,
@@ -256,6 +296,8 @@ class Write:
             return error
         except (RedisError, OSError) as error:
             return error
+        finally:
+            self._under_way = ()
         fault: Exception | None = None
         for at, reply in zip(open_, replies, strict=False):
             if isinstance(reply, bytes):
@@ -307,7 +349,7 @@ class Write:
         `finished_only`: leave out the emits with open entries, since those are tried again.
         """
         first = 0
-        for emit in self._emits:
+        for emit in self.emits:
             end = first + len(emit.outgoing)
             if not finished_only or all(self._ids[at] is not None or at in self._refused for at in range(first, end)):
                 emit.settle(self._result(first, end, error))

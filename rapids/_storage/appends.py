@@ -1,6 +1,8 @@
 """Appending for the emitter: how entries are packed and sent, and how they are found after a lost answer."""
 
+import asyncio
 from collections.abc import Sequence
+from typing import cast
 from weakref import WeakKeyDictionary
 
 from redis.asyncio.connection import AbstractConnection
@@ -61,6 +63,32 @@ class LentConnection:
         self._place = place_of(client, key)
         self._connection: AbstractConnection | None = None
         self._clients: WeakKeyDictionary[AbstractConnection, ServerClient] = WeakKeyDictionary()
+        self.deadline: float | None = None
+        """The event loop's time at which connecting, and waiting for answers, fails; None for the client's limits."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is connected and knows its client id, so that commands are sent at once."""
+        connection = self._connection
+        return connection is not None and connection in self._clients and connection.is_connected
+
+    async def connect(self) -> None:
+        """Borrow a connection, and ask for its client id. Raises `RedisError`."""
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                await self.return_connection()
+                connection = self._connection = await self._place.borrow()
+                if connection in self._clients:
+                    return
+                connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
+                number, info = await round_trip(connection, [pack([("CLIENT", "ID")]), pack([("INFO", "server")])])
+                self._clients[connection] = ServerClient(checked(number), run_id_in(info))
+        except BaseException as error:
+            self._place.doubt()
+            await self.return_connection()  # the pool reconnects it
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError("Redis was not connected in time") from error
+            raise
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         return await self.send_packed([pack([command]) for command in commands])
@@ -72,8 +100,13 @@ class LentConnection:
         """
         last = [pack([command]) for command in after]
         replies = await self._sent([*packed, *last])
+        if not [reply for reply in replies if isinstance(reply, Exception)]:
+            return replies
         try:
-            return await follow(self._place, replies, packed, self._sent_again, last)
+            async with asyncio.timeout_at(self.deadline):
+                return await follow(self._place, replies, packed, self._sent_again, last)
+        except TimeoutError as error:
+            raise AnswerLostError("the Cluster's nodes did not answer in time") from error
         except AnswerLostError:
             raise
         except (RedisError, OSError) as error:  # answered commands have run, and the others were never sent on
@@ -95,14 +128,10 @@ class LentConnection:
         return await self._sent(packed)
 
     async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
-        if self._connection is None:
-            self._connection = await self._place.borrow()
-        connection = self._connection
+        if (connection := self._connection) is None or connection not in self._clients:
+            await self.connect()
+            connection = cast(AbstractConnection, self._connection)
         try:
-            if connection not in self._clients:
-                connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
-                number, info = await round_trip(connection, [pack([("CLIENT", "ID")]), pack([("INFO", "server")])])
-                self._clients[connection] = ServerClient(checked(number), run_id_in(info))
             return await self._answers(connection, packed)
         except BaseException:
             self._place.doubt()
@@ -111,7 +140,7 @@ class LentConnection:
 
     async def _answers(self, connection: AbstractConnection, packed: Sequence[bytes]) -> list[Reply]:
         try:
-            return await round_trip(connection, packed)
+            return await round_trip(connection, packed, self.deadline)
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             # Two of them are answers, although redis-py raises them as connection errors and drops the other answers.
             if isinstance(error, BusyLoadingError | AuthenticationError) and len(packed) == 1:

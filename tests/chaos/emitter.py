@@ -24,6 +24,8 @@ MOST_AT_ONCE = 50
 LARGEST_LIST = 8
 
 TRIES, TRIES_OVER_A_FAILOVER = 4, 8
+LONGEST_EMIT = 120.0
+"""Seconds: longer than all tries take."""
 
 
 class Emitting:
@@ -84,7 +86,9 @@ async def run(url: str, record: Recorder, first: int, rate: float, replicas: int
     # A failover takes seconds, and an emit that has not been refused for good is to ride over it.
     tries = TRIES_OVER_A_FAILOVER if replicas else TRIES
     async with opened(url, socket_timeout=2.0) as client:
-        emitter = EventEmitter(client, STREAM, maxlen=None, max_retries=tries, retry_delay=0.1, replicas=replicas)
+        emitter = EventEmitter(
+            client, STREAM, maxlen=None, max_retries=tries, retry_delay=0.1, replicas=replicas, timeout=LONGEST_EMIT
+        )
         await Emitting(emitter, record, replicas).run(first, rate, stopping)
 
 

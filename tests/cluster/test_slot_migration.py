@@ -19,7 +19,7 @@ from rapids._storage import appends
 from rapids.exceptions import EmitError
 from tests.servers.cluster import Cluster, slot_of
 from tests.servers.node import Node
-from tests.support import eventually
+from tests.support import PATIENCE, eventually
 from tests.worker.helpers import STREAM, DvOrder, make_emitter, make_router, running, until_settled
 
 
@@ -110,7 +110,7 @@ async def test_a_migrating_stream_is_written_and_read_at_its_target(
 
 
 async def test_a_planned_failover_loses_and_repeats_nothing(cluster: Cluster, client: RedisCluster) -> None:
-    load = Load(client, make_emitter(client, max_retries=12))
+    load = Load(client, make_emitter(client, max_retries=12, timeout=PATIENCE))
     async with load.under_way():
         await cluster.failover(STREAM)
     assert (load.lost, load.failed) == (set(), [])
@@ -121,7 +121,7 @@ async def test_a_planned_failover_loses_and_repeats_nothing(cluster: Cluster, cl
 async def test_after_a_master_dies_all_that_replicas_confirmed_is_handled(
     cluster: Cluster, client: RedisCluster, how: str
 ) -> None:
-    load = Load(client, make_emitter(client, replicas=1, max_retries=12))
+    load = Load(client, make_emitter(client, replicas=1, max_retries=12, timeout=PATIENCE))
     async with load.under_way():
         master = await cluster.master_of(STREAM)
         if how == "kill":
@@ -154,7 +154,7 @@ async def test_an_emit_whose_answer_was_lost_in_a_failover_is_looked_up_at_the_n
     cluster: Cluster, client: RedisCluster
 ) -> None:
     await make_emitter(client, replicas=1).emit(DvOrder(number=1))
-    emitter = make_emitter(client, max_retries=12, retry_delay=0.05)
+    emitter = make_emitter(client, max_retries=12, retry_delay=0.05, timeout=PATIENCE)
     master = await cluster.master_of(STREAM)
     master.pause()
     emitting = asyncio.create_task(emitter.emit(DvOrder(number=2)))

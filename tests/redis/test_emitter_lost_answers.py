@@ -17,7 +17,7 @@ from rapids.exceptions import EmitError
 from tests.redis.own_server import own_server
 from tests.redis.proxy import Proxy, proxy_to
 from tests.servers.builds import Build
-from tests.support import eventually, free_port
+from tests.support import PATIENCE, eventually, free_port
 
 STREAM = "ou:ambiguous"
 
@@ -187,7 +187,7 @@ async def test_replies_that_get_lost_before_anything_was_sent_make_it_not_stored
 async def test_a_paused_server_is_waited_for_and_stores_once(redis: Redis, redis_url: str) -> None:
     """Longer than the time-out of every attempt but the last ones."""
     async with Redis.from_url(redis_url, socket_timeout=0.1) as hasty:
-        emitter = EventEmitter(hasty, STREAM, max_retries=50, retry_delay=0.01)
+        emitter = EventEmitter(hasty, STREAM, max_retries=50, retry_delay=0.01, timeout=PATIENCE)
         await emitter.emit(OuSent(number=0))
         await redis.execute_command("CLIENT", "PAUSE", 700, "ALL")
         await asyncio.wait_for(emitter.emit(events(1, 2)), 30)
@@ -196,7 +196,7 @@ async def test_a_paused_server_is_waited_for_and_stores_once(redis: Redis, redis
 
 async def test_connections_killed_all_the_time_store_nothing_twice(redis: Redis, redis_url: str) -> None:
     async with Redis.from_url(redis_url) as client:
-        emitter = EventEmitter(client, STREAM, max_retries=200, retry_delay=0.001)
+        emitter = EventEmitter(client, STREAM, max_retries=200, retry_delay=0.001, timeout=PATIENCE)
         emitting = asyncio.gather(*(_one_by_one(emitter, range(first, 1_000, 10)) for first in range(10)))
         while not emitting.done():
             await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

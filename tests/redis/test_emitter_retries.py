@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventEmitter
 from rapids.exceptions import EmitError
 from tests.redis.proxy import Proxy, proxy_to
-from tests.support import SOON
+from tests.support import PATIENCE, SOON
 from tests.worker.helpers import everywhere
 
 STREAM = "dv:through-proxy"
@@ -85,7 +85,9 @@ async def test_max_retries_counts_all_attempts(proxy: Proxy, through: Redis) -> 
 
 async def test_an_emit_survives_an_outage_shorter_than_its_retries(proxy: Proxy, through: Redis, redis: Redis) -> None:
     await proxy.refuse()
-    emitting = asyncio.create_task(EventEmitter(through, STREAM, max_retries=50, retry_delay=0.01).emit(DvProxied()))
+    emitting = asyncio.create_task(
+        EventEmitter(through, STREAM, max_retries=50, retry_delay=0.01, timeout=PATIENCE).emit(DvProxied())
+    )
     await asyncio.sleep(0.05)
     assert not emitting.done()
 
@@ -151,7 +153,9 @@ async def test_temporary_errors_of_the_server_are_retried(redis: Redis) -> None:
     """A replica refuses writes until it is made a master again; so it goes after a failover."""
     await redis.replicaof("127.0.0.1", "1")
     try:
-        emitting = asyncio.create_task(EventEmitter(redis, STREAM, max_retries=100, retry_delay=0.01).emit(DvProxied()))
+        emitting = asyncio.create_task(
+            EventEmitter(redis, STREAM, max_retries=100, retry_delay=0.01, timeout=PATIENCE).emit(DvProxied())
+        )
         await asyncio.sleep(0.05)
         assert not emitting.done()
     finally:
@@ -173,7 +177,7 @@ async def test_a_full_server_is_retried(redis: Redis) -> None:
 
 async def test_an_answer_that_takes_too_long_is_an_outage(proxy: Proxy, redis: Redis) -> None:
     async with Redis.from_url(proxy.url, socket_timeout=0.1) as hasty:
-        emitter = EventEmitter(hasty, STREAM, max_retries=50, retry_delay=0.01)
+        emitter = EventEmitter(hasty, STREAM, max_retries=50, retry_delay=0.01, timeout=PATIENCE)
         await emitter.emit(DvProxied(number=0))
         proxy.delay = 0.5
         started = time.monotonic()

@@ -19,7 +19,7 @@ from rapids.exceptions import EmitError, RedisUnavailableError
 from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import Proxy, proxy_to
 from tests.servers.builds import Build
-from tests.support import eventually
+from tests.support import PATIENCE, eventually
 from tests.worker.helpers import STREAM, check_keys, letters, make_router, running, until_settled
 
 Outage: TypeAlias = Callable[["Site"], AbstractAsyncContextManager[None]]
@@ -195,7 +195,7 @@ async def test_a_running_router_survives_each_outage(
         if event.number == 2 and seen.count(2) < 2:
             raise ValueError
 
-    emitter = EventEmitter(site.direct, STREAM, max_retries=500, retry_delay=0.02)
+    emitter = EventEmitter(site.direct, STREAM, max_retries=500, retry_delay=0.02, timeout=PATIENCE)
     async with running(router):
         await emitter.emit([OuSeen(number=number) for number in range(5)])
         await eventually(lambda: seen == [0, 1])
@@ -224,7 +224,7 @@ async def test_readonly_drops_the_connection_so_that_the_name_is_asked_again(sit
     async def handle(event: OuSeen) -> None:
         seen.append(event.number)
 
-    emitter = EventEmitter(site.client, STREAM, max_retries=500, retry_delay=0.02)
+    emitter = EventEmitter(site.client, STREAM, max_retries=500, retry_delay=0.02, timeout=PATIENCE)
     async with running(router):
         await emitter.emit(OuSeen(number=1))
         await eventually(lambda: seen == [1])
@@ -248,7 +248,7 @@ async def test_a_router_does_not_start_during_an_outage_and_says_why(site: Site,
 
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_an_emitter_survives_each_outage_and_stores_once(site: Site, outage: Outage) -> None:
-    emitter = EventEmitter(site.client, STREAM, max_retries=500, retry_delay=0.02)
+    emitter = EventEmitter(site.client, STREAM, max_retries=500, retry_delay=0.02, timeout=PATIENCE)
     await emitter.emit(OuSeen(number=0))
     async with outage(site):
         emitting = asyncio.create_task(emitter.emit([OuSeen(number=1), OuSeen(number=2)]))

@@ -18,7 +18,7 @@ from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import proxy_to
 from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes
 from tests.servers.builds import Build
-from tests.support import SOON, eventually
+from tests.support import PATIENCE, SOON, eventually
 from tests.worker.helpers import (
     GROUP,
     STREAM,
@@ -74,7 +74,7 @@ async def test_a_router_continues_after_an_outage_and_loses_nothing(
     redis: Redis, trouble: Callable[[Redis], Awaitable[None]]
 ) -> None:
     seen: list[int] = []
-    emitter = make_emitter(redis, max_retries=100, retry_delay=0.02)
+    emitter = make_emitter(redis, max_retries=100, retry_delay=0.02, timeout=PATIENCE)
     async with running(collecting(redis, seen)):
         for round_ in range(4):
             await emitter.emit([DvOrder(number=100 * round_ + number) for number in range(100)])
@@ -229,7 +229,7 @@ async def server(build: Build) -> AsyncIterator[OwnServer]:
 async def test_a_router_continues_on_a_restarted_server_with_its_data(server: OwnServer) -> None:
     seen: list[int] = []
     async with Redis.from_url(server.url) as redis:
-        emitter = make_emitter(redis, max_retries=200, retry_delay=0.02)
+        emitter = make_emitter(redis, max_retries=200, retry_delay=0.02, timeout=PATIENCE)
         async with running(collecting(redis, seen)):
             emitting = asyncio.create_task(_emit_all(emitter, 600))
             for done in (100, 300):
@@ -256,7 +256,7 @@ async def test_a_router_continues_on_a_restarted_server_without_its_data(server:
         await server.kill()
         server.lose_data()
         await server.start()
-        await make_emitter(redis, max_retries=50, retry_delay=0.02).emit(DvOrder(number=2))
+        await make_emitter(redis, max_retries=50, retry_delay=0.02, timeout=PATIENCE).emit(DvOrder(number=2))
         await eventually(lambda: 2 in seen)
     assert seen == [1, 2]
 

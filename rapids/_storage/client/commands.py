@@ -140,18 +140,28 @@ def pack(commands: Iterable[Command]) -> bytes:
     return b"".join([_packed(tuple(command)) for command in commands])
 
 
-async def round_trip(connection: AbstractConnection, packed: Sequence[bytes]) -> list[Reply]:
-    """The answers to packed commands."""
-    await connection.send_packed_command(b"".join(packed))
-    async with time_limit(connection):
+async def round_trip(
+    connection: AbstractConnection, packed: Sequence[bytes], deadline: float | None = None
+) -> list[Reply]:
+    """The answers to packed commands. `deadline`: the event loop's time at which it gives up, if not sooner."""
+    if deadline is None or connection.socket_timeout is not None:  # redis-py then limits the time to send
+        await connection.send_packed_command(b"".join(packed))
+    else:
+        async with time_limit(connection, deadline):
+            await connection.send_packed_command(b"".join(packed))
+    async with time_limit(connection, deadline):
         return await answers(connection, len(packed))
 
 
 @asynccontextmanager
-async def time_limit(connection: AbstractConnection) -> AsyncGenerator[None]:
+async def time_limit(connection: AbstractConnection, deadline: float | None = None) -> AsyncGenerator[None]:
     """One time limit for all answers: redis-py's own limit for each answer costs more than reading an answer."""
+    limit = connection.socket_timeout
+    if deadline is not None:
+        left = max(deadline - asyncio.get_running_loop().time(), 0)
+        limit = left if limit is None else min(limit, left)
     try:
-        async with asyncio.timeout(connection.socket_timeout):
+        async with asyncio.timeout(limit):
             yield
     except TimeoutError as error:
         raise RedisTimeoutError("Redis did not answer in time") from error

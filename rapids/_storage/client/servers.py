@@ -14,13 +14,12 @@ from weakref import WeakKeyDictionary
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._storage.client.commands import AnswerLostError, Guide, Reply, checked, pack, round_trip
+from rapids._storage.client.pools import no_retries, without_retries
 
 __all__ = [
     "BUSY_POOL_PATIENCE",
@@ -71,7 +70,7 @@ def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
     return {name: value for name, value in options.items() if not name.startswith(excluded)} | {
         "decode_responses": False,
         "socket_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": no_retries(),
         "health_check_interval": 0,
     }
 
@@ -83,7 +82,7 @@ class PoolPlace:
         pool = getattr(client, "connection_pool", None)
         if not isinstance(pool, ConnectionPool):
             raise TypeError(f"redis must be a redis.asyncio.Redis or RedisCluster client, not {client!r}")
-        self._pool = pool
+        self._pool = without_retries(pool)
         self.can_lend = pool.can_get_connection
 
     @property
@@ -97,7 +96,10 @@ class PoolPlace:
         await self._pool.release(connection)
 
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
-        return self._pool.connection_class(**own_options(self._pool.connection_kwargs, timeout))
+        options = own_options(self._pool.connection_kwargs, timeout)
+        if "connection_pool" in options:  # Sentinel's connections ask their pool for the address
+            options["connection_pool"] = self._pool
+        return self._pool.connection_class(**options)
 
     def doubt(self) -> None:
         pass  # the pool itself reconnects
