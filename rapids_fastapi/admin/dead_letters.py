@@ -33,16 +33,6 @@ _ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-no
 _OUTAGE = ("redis-unavailable", "not-running")
 _CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", "letter-not-found", "letter-state", *_OUTAGE)
 
-_MOVED = answers(example=None)[200]
-_MOVED["content"]["application/json"] = {
-    "examples": {
-        "the letter": {"value": examples.DEAD_LETTER},
-        "without the permission read": {
-            "value": {name: examples.DEAD_LETTER[name] for name in MovedLetter.model_fields},
-        },
-    }
-}
-
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 LetterId = Annotated[
@@ -67,6 +57,8 @@ class DeadLetterPage(Answer):
 
 class LinkedDeadLetter(DeadLetterDetail):
     """A dead letter with all details, and links to what else has its correlation id."""
+
+    model_config: ClassVar[ConfigDict] = example(**examples.LINKED_DEAD_LETTER)
 
     links: Links
 
@@ -123,7 +115,7 @@ async def list_dead_letters(
     "/{letter_id}",
     summary="Read a dead letter",
     openapi_extra=needs("read"),
-    responses=answers(*_ACCESS, "letter-not-found", *_OUTAGE, example=examples.LINKED_DEAD_LETTER),
+    responses=answers(*_ACCESS, "letter-not-found", *_OUTAGE),
 )
 async def get_dead_letter(
     request: Request, letter_id: LetterId, parts: RunningDep, queue: QueueDep
@@ -167,7 +159,7 @@ async def replay_dead_letter(
     "/{letter_id}",
     summary="Discard a dead letter",
     openapi_extra=needs("discard"),
-    responses={**answers(*_CHANGE, "letter-unreadable", example=None), 200: _MOVED},
+    responses=answers(*_CHANGE, "letter-unreadable"),
 )
 async def discard_dead_letter(
     letter_id: LetterId,
@@ -188,7 +180,7 @@ async def discard_dead_letter(
     "/{letter_id}/restore",
     summary="Restore a discarded dead letter",
     openapi_extra={**needs("discard"), **BODY_NEEDED},
-    responses={**answers(*_CHANGE, example=None), 200: _MOVED},
+    responses=answers(*_CHANGE),
 )
 async def restore_dead_letter(
     letter_id: LetterId,

@@ -148,7 +148,7 @@ REPLAY: Example = {
     "entry_id": "1763932100000-0",
     "diff": [_DIFFERENCE],
 }
-WHOLE_LETTER: Example = {
+_WHOLE_LETTER: Example = {
     **_SUMMARY,
     "dlq": _DLQ,
     "entry_id": "1763931000000-0",
@@ -185,7 +185,7 @@ _CHANGE: Example = {
     "diff": [_DIFFERENCE],
 }
 DEAD_LETTER: Example = {
-    **WHOLE_LETTER,
+    **_WHOLE_LETTER,
     "history": [_CHANGE],
     "replays": [_OUTCOME],
     "parse_check": {

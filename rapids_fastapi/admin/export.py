@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
-from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.pages import CursorQuery
@@ -49,7 +48,6 @@ _LINES: dict[str, Any] = {
         JsonLines.media_type: {
             "schema": {"type": "string"},
             "examples": {
-                "letters": {"value": json.dumps(examples.WHOLE_LETTER) + "\n"},
                 "more than max_items": {"value": json.dumps({"next_cursor": "bGV0dGVyczoxNzYzOTMyMDAwMDAwLTA"}) + "\n"},
             },
         }
@@ -62,7 +60,7 @@ _LINES: dict[str, Any] = {
     summary="Export dead letters",
     openapi_extra=needs("read"),
     response_class=JsonLines,
-    responses={**answers(*_PROBLEMS, "redis-unavailable", "not-running", example=None), 200: _LINES},
+    responses={**answers(*_PROBLEMS, "redis-unavailable", "not-running"), 200: _LINES},
 )
 async def export_dead_letters(
     request: Request,

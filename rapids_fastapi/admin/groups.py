@@ -140,7 +140,7 @@ Replays = Annotated[
     "",
     summary="List groups, or read one",
     openapi_extra=needs("read"),
-    responses={**answers(*_READ, example=None), 200: _LISTED},
+    responses={**answers(*_READ), 200: _LISTED},
 )
 async def list_groups(
     request: Request,

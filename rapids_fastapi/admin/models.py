@@ -6,7 +6,12 @@ its own, in the module of its resource.
 
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import list_schema
+
+from rapids_fastapi.admin.problems import RapidsProblem
 
 __all__ = ["MAX_NAME", "MAX_REASON", "Answer", "Reason", "Request", "example"]
 
@@ -18,13 +23,32 @@ MAX_REASON = 1_000
 Reason: TypeAlias = Annotated[str, Field(max_length=MAX_REASON)]
 
 
-class Request(BaseModel):
+class _Model(BaseModel):
+    """In OpenAPI, its name begins with `Rapids`, so that the application's own models keep their names."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__name__ = cls.__qualname__ = f"Rapids{cls.__name__}"
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema without titles, which only repeat names."""
+        # This puts the schema of problems in the document. FastAPI does so only for what is application/json.
+        handler(list_schema(RapidsProblem.__pydantic_core_schema__))
+        schema = handler(core_schema)
+        found = handler.resolve_ref_schema(schema)
+        for described in (found, *found.get("properties", {}).values()):
+            described.pop("title", None)
+        return schema
+
+
+class Request(_Model):
     """The body of a request, or a part of it. Unknown fields are refused."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Answer(BaseModel):
+class Answer(_Model):
     """The body of an answer, or a part of it. Pydantic can make it from an object with the same attributes."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -35,5 +59,5 @@ class Answer(BaseModel):
 
 
 def example(**fields: Any) -> ConfigDict:
-    """The configuration of a request model, with an example for OpenAPI."""
+    """The configuration of a model with an example for OpenAPI."""
     return ConfigDict(json_schema_extra={"example": fields})

@@ -198,7 +198,6 @@ ChangeableDep = Annotated[CoreOperation, Depends(changeable_of)]
             *_START,
             status=202,
             description="It was started",
-            example=examples.OPERATION,
             headers={"Location": "Where to read it."},
         ),
         200: {
@@ -276,7 +275,7 @@ async def list_operations(
     "/{operation_id}",
     summary="Read an operation",
     openapi_extra=needs("read"),
-    responses=answers(*_READ, example=examples.OPERATION),
+    responses=answers(*_READ),
 )
 async def get_operation(operation_id: OperationId, parts: RunningDep, queue: QueueDep) -> Operation:
     """An operation with its progress and the letters that could not be moved."""
@@ -288,7 +287,7 @@ async def get_operation(operation_id: OperationId, parts: RunningDep, queue: Que
     summary="Watch an operation",
     openapi_extra=needs("read"),
     response_class=EventStream,
-    responses={**answers(*_READ, example=None), 200: EventStream.DOCUMENTED, 204: SEEN},
+    responses={**answers(*_READ), 200: EventStream.DOCUMENTED, 204: SEEN},
 )
 async def watch_operation(
     operation_id: OperationId,
@@ -314,7 +313,7 @@ async def watch_operation(
     "/{operation_id}/pause",
     summary="Pause an operation",
     openapi_extra={**needs("replay", "discard"), **BODY_NEEDED},
-    responses=answers(*_CHANGE, example=examples.OPERATION),
+    responses=answers(*_CHANGE),
 )
 async def pause_operation(
     operation: ChangeableDep,
@@ -332,7 +331,7 @@ async def pause_operation(
     "/{operation_id}/resume",
     summary="Resume an operation",
     openapi_extra={**needs("replay", "discard"), **BODY_NEEDED},
-    responses=answers(*_CHANGE, example=examples.OPERATION),
+    responses=answers(*_CHANGE),
 )
 async def resume_operation(
     operation: ChangeableDep,
@@ -350,7 +349,7 @@ async def resume_operation(
     "/{operation_id}/cancel",
     summary="Cancel an operation",
     openapi_extra={**needs("replay", "discard"), **BODY_NEEDED},
-    responses=answers(*_CHANGE, example=examples.OPERATION),
+    responses=answers(*_CHANGE),
 )
 async def cancel_operation(
     operation: ChangeableDep,

@@ -12,7 +12,7 @@ MAX_PAGE = 200
 MAX_CURSOR = 16_384
 """Characters. A cursor can contain the name of a group, which other programs may have made long."""
 
-NEXT_LINK = {"Link": 'The address of the next page, as `<...>; rel="next"`; absent on the last page.'}
+NEXT_LINK = {"Link": 'The next page, as `<...>; rel="next"`.'}
 """The headers of the answer of a list, for OpenAPI."""
 
 CursorQuery = Annotated[

@@ -14,6 +14,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -32,7 +35,17 @@ from rapids.exceptions import (
     StreamNotFoundError,
 )
 
-__all__ = ["KINDS", "MEDIA_TYPE", "Kind", "Problem", "ProblemRoute", "answers", "problem_of", "refusals_as_problems"]
+__all__ = [
+    "KINDS",
+    "MEDIA_TYPE",
+    "Kind",
+    "Problem",
+    "ProblemRoute",
+    "RapidsProblem",
+    "answers",
+    "problem_of",
+    "refusals_as_problems",
+]
 
 _logger = logging.getLogger("rapids")
 
@@ -252,13 +265,13 @@ _MEMBERS: dict[str, dict[str, Any]] = {
 
 _STRING = {"type": "string"}
 _NAMES = {"type": "array", "items": {"type": "string"}}
+
 _SCHEMA: dict[str, Any] = {
     "type": "object",
-    "title": "Problem",
     "description": "A problem as of RFC 9457. Its `type` does not change; texts may change.",
     "required": ["type", "title", "status", "detail", "instance"],
     "properties": {
-        "type": {"type": "string", "format": "uri", "description": "Which kind of problem."},
+        "type": {"type": "string", "format": "uri", "description": f"Which kind of problem: `{_TYPE}` and its name."},
         "title": {"type": "string", "description": "The kind in a few words, always the same."},
         "status": {"type": "integer", "description": "The status of the answer."},
         "detail": {"type": "string", "description": "What happened this time."},
@@ -287,30 +300,57 @@ _SCHEMA: dict[str, Any] = {
         },
         "error_count": {"type": "integer", "description": "Of `data-invalid`: how many errors there are in all."},
     },
+    "examples": [
+        {
+            "type": KINDS[name].type,
+            "title": KINDS[name].title,
+            "status": KINDS[name].status,
+            "detail": "…",
+            "instance": "/rapids/…",
+            **members,
+        }
+        for name, members in _MEMBERS.items()
+    ],
 }
 
+
+class RapidsProblem(BaseModel):
+    """For OpenAPI: the body of every error. All operations refer to this one schema."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema, in which members that a kind does not have are absent and not null."""
+        return _SCHEMA
+
+
 _HEADERS: dict[int, dict[str, Any]] = {
-    401: {"WWW-Authenticate": {"description": "How to authenticate.", "schema": _STRING}},
-    415: {"Accept": {"description": "The media type that is accepted.", "schema": _STRING}},
-    503: {"Retry-After": {"description": "Seconds after which to try again.", "schema": _STRING}},
+    401: {"WWW-Authenticate": {"schema": _STRING}},
+    415: {"Accept": {"schema": _STRING}},
+    503: {"Retry-After": {"schema": _STRING}},
 }
+
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{RapidsProblem.__name__}"}}}
 
 
 def answers(
-    *problems: str, example: object, status: int = 200, description: str = "", headers: Mapping[str, str] | None = None
+    *problems: str,
+    example: object = None,
+    status: int = 200,
+    description: str = "",
+    headers: Mapping[str, str] | None = None,
 ) -> dict[int | str, dict[str, Any]]:
     """For the `responses` of a route: an example of its answer, the headers of that, and the problems of the route.
 
-    The problem `internal` is added to each route.
+    Without `example`, the schema of the answer has one. The problem `internal` is added to each route.
     """
-    documented = {name: {"description": text, "schema": _STRING} for name, text in (headers or {}).items()}
-    answer = {"content": {"application/json": {"example": example}}, "headers": documented}
-    found: dict[int | str, dict[str, Any]] = {status: {**answer, "description": description} if description else answer}
+    answer: dict[str, Any] = {"description": description} if description else {}
+    if example is not None:
+        answer["content"] = {"application/json": {"example": example}}
+    if headers:
+        answer["headers"] = {name: {"description": text, "schema": _STRING} for name, text in headers.items()}
+    found: dict[int | str, dict[str, Any]] = {status: answer}
     for kind in (KINDS[name] for name in (*problems, "internal")):
-        blank = {"description": "", "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}}
-        problem = found.setdefault(kind.status, {**blank, "headers": _HEADERS.get(kind.status, {})})
-        problem["description"] = "; or: ".join(filter(None, [problem["description"], kind.title]))
-        value = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": "…", "instance": "/rapids/…"}
-        examples = problem["content"][MEDIA_TYPE]["examples"]
-        examples[kind.name] = {"summary": kind.title, "value": {**value, **_MEMBERS.get(kind.name, {})}}
+        blank = {"description": "", "content": _PROBLEM, "headers": _HEADERS.get(kind.status, {})}
+        problem = found.setdefault(kind.status, {name: value for name, value in blank.items() if value != {}})
+        problem["description"] += f"{' or ' if problem['description'] else ''}`{kind.name}`"
     return found

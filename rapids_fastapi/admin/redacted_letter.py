@@ -13,7 +13,8 @@ from rapids.dead_letters import ParseProblem as Problem
 from rapids.dead_letters.letter import State
 from rapids.dead_letters.parse_check import ELLIPSIS
 from rapids.exceptions import json_pointer, pointer_parts
-from rapids_fastapi.admin.models import Answer
+from rapids_fastapi.admin import examples
+from rapids_fastapi.admin.models import Answer, example
 from rapids_fastapi.admin.payload import MAX_IN_DETAIL, MAX_IN_LIST, Payload, Shown, clean, cleaned, filled, show
 from rapids_fastapi.admin.redaction import MASK, Redactor, TooDeepError
 
@@ -67,7 +68,10 @@ class DeadLetterSummary(Answer):
 class MovedLetter(Answer):
     """A letter that was moved, for a user without the permission `read`: nothing of what is in it."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = {
+        "extra": "forbid",
+        **example(**{name: examples.DEAD_LETTER[name] for name in ("dlq", "id", "state")}),
+    }
 
     dlq: str
     id: str
@@ -144,6 +148,8 @@ class ParseCheck(Answer):
 
 class DeadLetterDetail(WholeLetter):
     """A dead letter with all details."""
+
+    model_config: ClassVar[ConfigDict] = example(**examples.DEAD_LETTER)
 
     history: list[Change]
     """The changes of the letter, oldest first."""

@@ -2,11 +2,14 @@
 
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
 
 from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationError, OperationKind, OperationState, Scope
-from rapids_fastapi.admin.models import Answer
+from rapids_fastapi.admin import examples
+from rapids_fastapi.admin.models import Answer, example
 from rapids_fastapi.admin.payload import cleaned, filled
 from rapids_fastapi.admin.redaction import Redactor
 
@@ -15,6 +18,8 @@ __all__ = ["Operation", "operation_of", "without_content"]
 
 class Operation(Answer):
     """An operation at one moment. Counts are numbers of letters."""
+
+    model_config: ClassVar[ConfigDict] = example(**examples.OPERATION)
 
     id: str
     dlq: str
