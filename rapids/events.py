@@ -143,6 +143,13 @@ def get_event_class(event_type: str) -> type[BaseEvent] | None:
     return _registry.get(event_type)
 
 
+def types_below(base: type[BaseEvent]) -> list[str]:
+    """The registered event types of a class and its subclasses."""
+    return [
+        event_type for event_type, cls in _registry.items() if any(same_class(above, base) for above in cls.__mro__)
+    ]
+
+
 def same_class(one: type, other: type) -> bool:
     """Whether both are the same class, or one of them is a later definition of the other."""
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)

@@ -155,6 +155,11 @@ class EventRouter(HandlerRegistry):
         return self._settings.group
 
     @property
+    def handler_names(self) -> tuple[str, ...]:
+        """The names of its handlers, in the order of their registration."""
+        return tuple(handler.name for handler in self._registered)
+
+    @property
     def dlq_stream(self) -> str | None:
         """The stream for its dead letters; None if entries that failed for good are parked."""
         return self._settings.dlq_stream

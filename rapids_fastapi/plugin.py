@@ -237,7 +237,21 @@ def _check_routers(routers: Sequence[EventRouter]) -> tuple[EventRouter, ...]:
             raise TypeError(f"routers must be a list of EventRouters, not one with {router!r}")
     if len({id(router) for router in routers}) != len(routers):
         raise ValueError("routers must name each router once; one is in the list twice")
+    for at, router in enumerate(routers):
+        for before, other in enumerate(routers[:at]):
+            is_same = (router.stream, router.group) == (other.stream, other.group)
+            if is_same and not (router.configured and other.configured):  # with clients, they may be of two servers
+                raise ValueError(
+                    f"routers[{before}] and routers[{at}] both read stream {router.stream!r} as group "
+                    f"{router.group!r}, so each would acknowledge events that only the other has handlers for: "
+                    f"register all handlers on one of them, or give each a group of its own. "
+                    f"routers[{before}] has {_handlers_of(other)}, routers[{at}] has {_handlers_of(router)}"
+                )
     return tuple(routers)
+
+
+def _handlers_of(router: EventRouter) -> str:
+    return ", ".join(router.handler_names) or "no handlers yet"
 
 
 def _check_emitter(emitter: EventEmitter | None, routers: Sequence[EventRouter]) -> EventEmitter:

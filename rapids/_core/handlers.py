@@ -11,7 +11,7 @@ from rapids._core.checks import at_least, positive_seconds, text
 from rapids._core.checks import backoff as check_backoff
 from rapids._core.outcomes import Done, Ledger
 from rapids.backoff import Backoff
-from rapids.events import Event, GenericEvent, get_event_class, same_class
+from rapids.events import BaseEvent, Event, GenericEvent, get_event_class, same_class, types_below
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm  # what a union of classes is to a type checker
@@ -102,6 +102,12 @@ def matches(target: Target, event_type: str) -> bool:
     return any(same_class(base, target) for base in cls.__mro__)
 
 
+def _described(target: Target) -> Sequence[str]:
+    if isinstance(target, Pattern):
+        return (target.text,)
+    return types_below(target) if issubclass(target, BaseEvent) else (target.__name__,)
+
+
 @dataclass(frozen=True, slots=True)
 class Handler:
     """One registered coroutine function with its policy and a stable name."""
@@ -146,6 +152,17 @@ class Handlers:
     def present_ledger(self, ledger: Ledger) -> Ledger:
         """A ledger with the present names of handlers instead of their aliases."""
         return ledger.under(self._by_alias) if self._by_alias else ledger
+
+    def described(self) -> dict[str, list[str]]:
+        """Each handler's name, and what it is for: patterns, and the event types of its classes and their subclasses.
+
+        A class is described by the types known now: a process that does not import a subclass reads its events as
+        `GenericEvent`s, which the handlers of its base class do not get.
+        """
+        return {
+            handler.name: sorted({text for target in handler.targets for text in _described(target)})
+            for handler in self._handlers
+        }
 
     def for_type(self, event_type: str) -> tuple[Handler, ...]:
         """The handlers for events of this type."""

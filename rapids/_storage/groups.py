@@ -25,7 +25,9 @@ __all__ = [
     "claim",
     "consumers",
     "create",
+    "forget_handlers",
     "forget_settled",
+    "handlers_of_others",
     "hold",
     "idle_entries",
     "new_token",
@@ -46,6 +48,9 @@ LEDGER_PAGE = 500
 MOVING_PAUSE = 0.1
 """Seconds between reads of a stream that moves from one node of a Cluster to another: such reads do not block."""
 
+
+MOST_COMPARED = 200
+"""With how many consumers one consumer compares its handlers."""
 
 RECREATED_MS = 3_600_000
 """How long it is remembered that a group was lost and recreated: longer than a process is usually blocked."""
@@ -300,6 +305,38 @@ async def hold(commands: Commands, key: str, token: str, *, ttl_ms: int) -> bool
 async def release(commands: Commands, key: str, token: str) -> None:
     """Release a key, if it is still held with this token."""
     checked((await run(commands, scripts.load("release"), [((key,), (token,))]))[0])
+
+
+async def handlers_of_others(
+    commands: Commands, source: Source, consumer: str, document: bytes, *, ttl_ms: int
+) -> dict[str, bytes]:
+    """Store the handlers of this consumer, and return those of the other living consumers, by their names.
+
+    A server without free memory does not store them. That is no failure: nobody compares them, then.
+    """
+    _, rows = await commands.send(
+        [("SET", source.handlers(consumer), document, "PX", ttl_ms), consumers(source)],
+    )
+    names = [_text(mapping(row)[b"name"]) for row in checked(rows)]
+    names = [name for name in names if name not in (consumer, WAITING.decode(), PARKED.decode())][:MOST_COMPARED]
+    if not names:
+        return {}
+    asked = [("GET", key) for name in names for key in (source.consumer(name), source.handlers(name))]
+    found = await commands.send(asked)
+    return {
+        name: handlers if isinstance(handlers, bytes) else handlers.encode()
+        for name, held, handlers in zip(names, found[::2], found[1::2], strict=True)
+        if isinstance(held, bytes | str) and isinstance(handlers, bytes | str)
+    }
+
+
+async def forget_handlers(commands: Commands, source: Source, consumer: str) -> None:
+    """Delete what `handlers_of_others` stored for this consumer."""
+    await call(commands, "DEL", source.handlers(consumer))
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
 
 
 def new_token() -> str:

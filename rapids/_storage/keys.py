@@ -167,6 +167,10 @@ class Source:
         """String with a TTL: the token of the process that has this consumer name."""
         return f"{consumers_by_group(self.stream)}{self.group}:{name}"
 
+    def handlers(self, name: str) -> str:
+        """String with a TTL: the handlers of this consumer, for the comparison with others (JSON)."""
+        return _key(self.stream, f"handlers:{self.group}:{name}")
+
     def replays(self) -> "Source":
         """The group's replay stream of this stream."""
         return Source(replay_stream(self.stream, self.group), self.group, is_replay=True)

@@ -1,6 +1,7 @@
 """Plans: the event of an entry and the handlers to run, or the reason why none can run."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -14,6 +15,11 @@ from rapids.events import BaseEvent, Event, get_event_class
 from rapids.exceptions import NonRetryableError
 
 __all__ = ["Nothing", "Plan", "Planner", "Unplannable"]
+
+logger = logging.getLogger("rapids.worker")
+
+MOST_UNWANTED = 1_000
+"""How many types without a handler the log names."""
 
 
 class Plan:
@@ -74,9 +80,13 @@ class _Known:
 class Planner:
     """Makes plans for the entries of one group."""
 
-    def __init__(self, handlers: Handlers, counts: Counts) -> None:
+    def __init__(self, handlers: Handlers, counts: Counts, log: Mapping[str, object]) -> None:
+        """`log`: the fields of every log record."""
         self._handlers = handlers
         self._counts = counts
+        self._log = log
+        self._unwanted: set[str] = set()
+        """The types without a handler that the log has named."""
         self._known: dict[bytes, _Known] = {}
 
     def plan(self, entry: RawEntry) -> Planned:
@@ -105,8 +115,23 @@ class Planner:
             self._known.clear()
         handlers, counts = self._handlers.for_type(event_type), self._counts.of_type(event_type)
         counts.expect(handler.name for handler in handlers)
+        if not handlers:
+            self._tell_unwanted(event_type)
         known = self._known[raw_type] = _Known(event_type, cls, handlers, counts)
         return known
+
+    def _tell_unwanted(self, event_type: str) -> None:
+        """Say once for each type that its events are acknowledged unhandled. A stream may hold any number of types."""
+        if event_type in self._unwanted or len(self._unwanted) >= MOST_UNWANTED:
+            return
+        self._unwanted.add(event_type)
+        last = "; further types are not logged" if len(self._unwanted) == MOST_UNWANTED else ""
+        logger.info(
+            "no handler of the group is for %r: its events are acknowledged%s",
+            event_type,
+            last,
+            extra={**self._log, "event_type": event_type},
+        )
 
     def _plan_with_care(self, entry: RawEntry) -> Planned:
         fields, replay = entry.fields, None
@@ -117,6 +142,7 @@ class Planner:
         event_type = event_type_in(fields)
         handlers: Sequence[Handler] = () if event_type is None else self._handlers.for_type(event_type)
         if event_type is not None and not handlers and not entry.source.is_replay:
+            self._tell_unwanted(event_type)
             return NOTHING
         ledger = NO_LEDGER
         if entry.ledger is not None:

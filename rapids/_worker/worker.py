@@ -26,6 +26,7 @@ from rapids._worker.dlq_capacity import DlqCapacity
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.executor import Executor, ExecutorContext
 from rapids._worker.gate import Gate
+from rapids._worker.handler_comparison import HandlerComparison
 from rapids._worker.handler_run import runners_of
 from rapids._worker.health_check import HealthCheck, LoopMonitor
 from rapids._worker.identity import Identity
@@ -140,6 +141,7 @@ class Worker:
                 "identity": lambda: self._identity.run(self._leases.keep_name, self._outages),
                 **{name: executor.run for name, executor in self._executors.items()},
                 **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
+                "handler comparison": self._handler_comparison.run,
                 **({"trimmer": self._trimmer.run} if self._settings.trim else {}),
                 **({} if self._dlq_capacity is None else {"dlq capacity": self._dlq_capacity.run}),
                 "reclaimer": self._reclaimer.run,
@@ -200,6 +202,7 @@ class Worker:
                     await groups.recreate(self._commands, source, "0-0", delivered=False)
                 state = await streams.group_state(self._commands, source)
                 self._inflight.last_read[source] = state.last_delivered_id
+            await self._handler_comparison.compare()
             await self._pause_state.look()
             if not self._settings.exclusive:  # otherwise the active consumer takes all pending entries
                 await self._reclaimer.recall()
@@ -228,6 +231,7 @@ class Worker:
         self._reader = Reader(self._reading, context, gate, inflight, intake, leases, acks, exclusivity)
         self._pause_state = PauseState(context, intake, self._settler, self._reader)
         self._reclaimer = Reclaimer(context, gate, inflight, intake, leases, self._pause_state)
+        self._handler_comparison = HandlerComparison(context, self._handlers)
         self._trimmer = Trimmer(context, leases)
         dlq, most = settings.dlq_stream, settings.dlq_maxlen
         self._dlq_capacity = None if dlq is None or most is None else DlqCapacity(context, dlq, most)
@@ -241,7 +245,7 @@ class Worker:
             exclusivity=exclusivity,
             reclaimer=self._reclaimer,
             settler=self._settler,
-            planner=Planner(self._handlers, self._counts),
+            planner=Planner(self._handlers, self._counts, context.log),
             runners=runners_of(self._handlers, self._middleware),
             stop=self._stop,
             deadlines=self._deadlines,
@@ -277,11 +281,12 @@ class Worker:
                     await self._settler.flushed()
             except TimeoutError:
                 logger.error("could not settle everything before the stop: it is delivered again", extra=self._context)
-            for name in ("settler", "loop monitor", "leases", "identity", "exclusivity"):
+            for name in ("settler", "loop monitor", "leases", "identity", "handler comparison", "exclusivity"):
                 await self._supervisor.end(name)
             try:
                 async with asyncio.timeout(RELEASE_TIME):
                     await self._exclusivity.release()
+                    await self._handler_comparison.withdraw()
                     await self._identity.release()
             except (RedisError, OSError):
                 logger.info("could not release the consumer name; it expires by itself", extra=self._context)

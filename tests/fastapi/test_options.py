@@ -156,7 +156,11 @@ class TestConstruction:
         assert Rapids(routers=routers, emitter=emitter).emitter is emitter
 
     def test_dead_letters_gives_a_queue_to_routers_that_have_none(self) -> None:
-        plain, own, off = EventRouter(stream="a"), EventRouter(stream="a", dlq_stream="mine"), EventRouter(stream="a")
+        plain, own, off = (
+            EventRouter(stream="a"),
+            EventRouter(stream="a", group="own", dlq_stream="mine"),
+            EventRouter(stream="a"),
+        )
         Rapids(routers=[plain, own])
         Rapids(routers=[off], dead_letters=False)
         assert [plain.dlq_stream, own.dlq_stream, off.dlq_stream] == ["{a}:dlq", "mine", None]
@@ -202,3 +206,21 @@ class TestAdminUser:
     def test_anyone_may_do_everything(self) -> None:
         user = allow_anyone(None)  # type: ignore[arg-type]
         assert all(user.may(permission) for permission in ("read", "replay", "edit", "discard"))
+
+
+def test_two_routers_of_one_stream_and_group_are_refused_and_both_are_named() -> None:
+    orders, payments = EventRouter(stream="shop"), EventRouter(stream="shop")
+
+    @orders.on("order.*")
+    async def ship(event: Any) -> None: ...
+
+    with pytest.raises(
+        ValueError, match=r"routers\[0\] and routers\[2\] both read stream 'shop' as group 'def"
+    ) as raised:
+        Rapids(routers=[orders, EventRouter(stream="shop", group="audit"), payments])
+
+    assert "routers[0] has ship, routers[2] has no handlers yet" in str(raised.value)
+    Rapids(routers=[orders, EventRouter(stream="other")], emitter=EventEmitter())
+    with pytest.raises(ValueError, match="both read stream 'shop'"):
+        Rapids(routers=[orders, EventRouter(Redis(), stream="shop")])
+    Rapids(routers=[EventRouter(Redis(port=1), stream="shop"), EventRouter(Redis(port=2), stream="shop")])

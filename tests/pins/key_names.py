@@ -32,6 +32,7 @@ def names_for(stream: str) -> Iterator[str]:
     for one in (source, source.replays()):
         yield one.stream
         yield one.consumer("CONSUMER")
+        yield one.handlers("CONSUMER")
         for name, value in vars(keys.Source).items():
             if isinstance(value, property):
                 yield getattr(one, name)
