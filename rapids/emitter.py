@@ -8,8 +8,9 @@ from pydantic import BaseModel
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.settings import EmitterSettings
+from rapids._emit.counts import EmitCounts
 from rapids._emit.group_commit import Appender
-from rapids._emit.write import EmitCounts, Outgoing, Shortfall, timed_out
+from rapids._emit.write import Outgoing, Shortfall, timed_out
 from rapids._storage import streams
 from rapids._storage.client.connections import SharedPool
 from rapids._wire.encoding import check_readable, encode_values
@@ -120,6 +121,7 @@ class EventEmitter:
 
         It returns when Redis has stored them. Emits that arrive during a write are sent together in the next write, in
         the order of their arrival. A cancelled emit disturbs no other emit; its event is stored if its write had begun.
+        An event of 64 KB or more has a round trip of its own, so that only its own emit fails if Redis refuses it.
 
         The correlation id is the event's own, else that of `caused_by`, else the scope's. The causation id is the
         event's own, else the id of `caused_by`, else the id of the event being handled.

@@ -5,29 +5,23 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import NamedTuple, TypeAlias, cast
 
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rapids._core.counter_state import EventTypes, labelled
 from rapids._core.redis_errors import is_outage, reason
 from rapids._core.settings import EmitterSettings
+from rapids._emit.counts import EmitCounts, OfEmitted
 from rapids._storage import appends, streams
 from rapids._storage.appends import LentConnection
 from rapids._storage.client.connections import AnswerLostError, Reply, ServerClient
 from rapids.backoff import exponential
-from rapids.counters import Counters, Sample
-from rapids.events import Event
-from rapids.observers import EmitFailed, Emitted, NotEmitted, Observer, Observers
 
 __all__ = [
     "Appended",
     "Emit",
-    "EmitCounts",
     "NotReplicatedError",
-    "OfEmitted",
     "Outgoing",
     "Shortfall",
     "UnknownOutcomeError",
@@ -37,6 +31,10 @@ __all__ = [
 
 MAX_DELAY = 30.0
 REPLICATION_TIMEOUT_MS = 1_000
+
+LARGE = 65_536
+"""Bytes from which an entry has a round trip of its own. A server may refuse it by closing the connection, and then
+answers nothing that was sent with it. No setting of a server allows less than 1 MB."""
 
 CLOCK_LEAP = 5.0
 """Seconds by which the server's clock may be set forward during a write without missing an entry."""
@@ -54,57 +52,6 @@ def timed_out(timeout: float, latest: Exception | None = None) -> RedisTimeoutEr
     """Why an emit ends at its deadline. `latest`: the error of the latest attempt, if one failed."""
     before = "" if latest is None else f"; before that: {reason(latest)}"
     return RedisTimeoutError(f"the emitter's timeout of {timeout:g} s was over{before}")
-
-
-class OfEmitted:
-    """What an emitter counts for one event type."""
-
-    __slots__ = ("emitted", "event_type", "failed")
-
-    def __init__(self, event_type: str) -> None:
-        self.event_type = event_type
-        self.emitted = 0
-        self.failed = defaultdict[NotEmitted, int](int)
-
-
-class EmitCounts:
-    """What an emitter has done since it was created, with all its clients."""
-
-    def __init__(self, stream: str, observers: Sequence[Observer] = ()) -> None:
-        self._stream = stream
-        self._types = EventTypes(OfEmitted)
-        self.observers = Observers(observers) if observers else None
-        """None if there are no observers: then no details are created."""
-
-    def of_raw_type(self, raw_type: bytes) -> OfEmitted:
-        """What is counted for an event type, given as the bytes in an entry."""
-        return self._types.by_raw_type.get(raw_type) or self._types.of(raw_type.decode())
-
-    def emitted(self, of_type: OfEmitted, event_id: str, entry_id: str, seconds: float) -> None:
-        """Count an event that is known to be stored, `seconds` after it was given to the emitter."""
-        of_type.emitted += 1
-        if self.observers is not None:
-            self.observers.tell(Emitted(self._stream, of_type.event_type, event_id, entry_id, seconds))
-
-    def failed(self, of_type: OfEmitted, event_id: str, outcome: NotEmitted, error: Exception) -> None:
-        """Count an event whose emit fails."""
-        of_type.failed[outcome] += 1
-        if self.observers is not None:
-            self.observers.tell(EmitFailed(self._stream, of_type.event_type, event_id, outcome, error))
-
-    def unsent(self, event: Event, outcome: NotEmitted, error: Exception) -> None:
-        """Count an event of which nothing was sent."""
-        self.failed(self._types.of(event.routing_key), event.id, outcome, error)
-
-    def counters(self) -> Counters:
-        """The present values."""
-        samples: list[Sample] = []
-        for of_type in self._types.all():
-            labels = self._stream, of_type.event_type
-            samples.append(Sample("emitted", labelled("emitted", *labels), of_type.emitted))
-            for outcome, value in of_type.failed.copy().items():
-                samples.append(Sample("emit_failed", labelled("emit_failed", *labels, outcome), value))
-        return Counters(tuple(sorted(samples, key=attrgetter("name"))))
 
 
 class Outgoing(NamedTuple):
@@ -281,6 +228,41 @@ class Write:
             return error
 
     async def _send(self, open_: Sequence[int]) -> Exception | None:
+        """Send entries. What a large one meets in its own round trip does not fail the entries of other emits."""
+        large = {at for at in open_ if len(self._outgoing[at].packed) >= LARGE}
+        if not large:
+            return await self._send_together(open_)
+        emit_of = [emit for emit in self.emits for _ in emit.outgoing]
+        failed: set[Emit] = set()
+        latest: Exception | None = None
+        if self._attempts > 1:  # emits with a large entry come last
+            last = {emit_of[at] for at in large}
+            open_ = sorted(open_, key=lambda at: emit_of[at] in last)
+        trips: list[list[int]] = [[]]
+        for at in open_:
+            if at in large:
+                trips += [at], []
+            else:
+                trips[-1].append(at)
+        for together in trips:
+            try:
+                if not self._commands.is_ready:  # the server may have closed the connection
+                    await self._commands.connect()
+            except (RedisError, OSError) as error:
+                return error
+            # An emit's entries are stored in order, so the rest of an emit that failed is left for the next attempt.
+            rest = [at for at in together if at not in self._refused and emit_of[at] not in failed]
+            error = await self._send_together(rest) if rest else None
+            if error is not None:
+                latest = error
+                failed.update([emit_of[at] for at in rest])
+            if not large.isdisjoint(rest) and (error is not None or not self._refused.keys().isdisjoint(rest)):
+                await self._commands.drop_connection()  # until it ends, the server keeps its memory for the entry
+            if self._confirmed:
+                self._settle(None, finished_only=True)
+        return latest
+
+    async def _send_together(self, open_: Sequence[int]) -> Exception | None:
         self._under_way = open_
         try:
             replies = await appends.append(

@@ -118,6 +118,12 @@ class LentConnection:
         if connection is not None:
             await self._place.return_connection(connection)
 
+    async def drop_connection(self) -> None:
+        """Close the connection, and return it to the pool."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+        await self.return_connection()
+
     async def share(self) -> None:
         """Return the connection to the pool if the pool has no other free connection."""
         if not self._place.can_lend():
