@@ -31,7 +31,7 @@ def get_causation_id() -> str | None:
 def handle(correlation_id: str | None, event_id: str) -> None:
     """Set the ids for handling an event: events emitted from now on are caused by it and share its correlation id.
 
-    Only for a task with its own context, since nothing is restored. An event without a correlation id starts a new
+    Only in a context of its own, since nothing is restored. An event without a correlation id starts a new
     correlation, and the event's id is the correlation id.
     """
     _correlation_id.set(correlation_id or event_id)

@@ -10,9 +10,9 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, cast
 
-from rapids.exceptions import NonRetryableError
+from rapids.exceptions import NonRetryableError, RetryAfter
 
-__all__ = ["Failure", "errors_in", "is_of_signal", "storable"]
+__all__ = ["MAX_DELAY", "Failure", "is_hopeless", "is_of_signal", "longest_wait", "storable"]
 
 ERROR_LIMIT = 4_096
 """The longest error text in a dead letter, in characters."""
@@ -22,6 +22,10 @@ TRACEBACK_LIMIT = 16_384
 
 POSITION_LIMIT = 200
 """The longest position, in characters."""
+
+
+MAX_DELAY = 10 * 365 * 86_400.0
+"""Seconds. A longer delay stands for no end, and would not fit into a time stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ def storable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def errors_in(error: BaseException) -> Iterator[BaseException]:
+def _errors_in(error: BaseException) -> Iterator[BaseException]:
     """The errors in an exception group, at any depth; an error that is no group itself."""
     left = [error]
     while left:
@@ -67,6 +71,23 @@ def errors_in(error: BaseException) -> Iterator[BaseException]:
             left += reversed(cast(Sequence[BaseException], one.exceptions))
         else:
             yield one
+
+
+def longest_wait(error: BaseException) -> float | None:
+    """The longest wait that a handler asked for, in seconds; None if it asked for none."""
+    waits = [one.seconds for one in _errors_in(error) if isinstance(one, RetryAfter)]
+    return min(max(waits), MAX_DELAY) if waits else None
+
+
+def is_hopeless(error: BaseException, listed: Sequence[type[BaseException]]) -> bool:
+    """Whether no other attempt may follow. `listed`: the errors after which one may; all if it is empty.
+
+    Of an exception group that is not listed itself, every error must be listed.
+    """
+    errors, retried = tuple(_errors_in(error)), (*listed, RetryAfter)
+    if any(isinstance(one, NonRetryableError) for one in errors):
+        return True
+    return bool(listed) and not isinstance(error, retried) and not all(isinstance(one, retried) for one in errors)
 
 
 def is_of_signal(error: BaseException) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from rapids import correlation
 from rapids._core.attempt_log import Attempt, AttemptLog
 from rapids._core.failures import is_of_signal
 from rapids._core.outcomes import (
@@ -27,12 +26,13 @@ from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.gate import Answer, Gate
-from rapids._worker.handler_run import HandlerRunner, Runner, handler_runner
+from rapids._worker.handler_run import HandlerRunner, handler_runner
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.intake import Abandoned, Intake, Turn
 from rapids._worker.leases import Leases
 from rapids._worker.plan import Nothing, Plan, Planned, Planner, Unplannable
 from rapids._worker.reclaimer import Reclaimer
+from rapids._worker.runners import Runner
 from rapids._worker.settler import Settled, Settler
 from rapids.delivery import UnderWay
 from rapids.events import Event
@@ -247,7 +247,6 @@ class Executor:
         failed = False
         gate.begin(held)
         try:
-            correlation.handle(event.correlation_id, event.id)
             for handler in handlers:
                 under_way = UnderWay(
                     event,

@@ -4,38 +4,36 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Generator, Mapping
 from contextlib import suppress
-from typing import TypeAlias
+from contextvars import Context, copy_context
+from types import CoroutineType, coroutine
+from typing import Any
 
 from pydantic import ValidationError
 
+from rapids import correlation
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.counter_state import OfType
-from rapids._core.failures import errors_in, is_of_signal
+from rapids._core.failures import MAX_DELAY, is_hopeless, is_of_signal, longest_wait
 from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids._core.supervision import Stop, shed_cancellations
 from rapids._storage.groups import RawEntry
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadline
+from rapids._worker.runners import Runner
 from rapids.backoff import Backoff
-from rapids.delivery import CallNext, Delivery, HandlerMiddleware, UnderWay, current_delivery, under_way_variable
-from rapids.events import Event
-from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError, RetryAfter, without_input
-from rapids.observers import HandlerFailed, HandlerSucceeded, Observers
+from rapids.delivery import UnderWay, under_way_variable
+from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, without_input
+from rapids.observers import Detail, HandlerFailed, HandlerSucceeded, Observers
 
-__all__ = ["HandlerRunner", "Runner", "handler_runner", "runners_of"]
+__all__ = ["HandlerRunner", "handler_runner"]
 
 logger = logging.getLogger("rapids.worker")
 
 MIN_DELIVERIES = 2
 """Deliveries before an entry may be dead without a run: the first may have been to a process that never began it."""
-
-MAX_DELAY = 10 * 365 * 86_400.0
-"""Seconds. A longer delay stands for no end, and would not fit into a time stamp."""
-
-Runner: TypeAlias = Callable[[Event], Awaitable[object]]
 
 
 class HandlerRunner:
@@ -47,6 +45,10 @@ class HandlerRunner:
         self._stop = stop
         self._log = context.log
         self._deadline = deadline
+        self._clean = copy_context()
+        """The context of the router's start, in which no code of the user runs: each attempt has a copy of its own."""
+        self._attempt = self._clean
+        """The context of the last attempt."""
         self._under_way: UnderWay | None = None
         self._failed = NO_ATTEMPTS
         """The failed attempts of the running handler on this delivery."""
@@ -82,7 +84,10 @@ class HandlerRunner:
         error: BaseException | None = None
         self._begin(handler, under_way)
         try:
-            await self._runners[handler.name](under_way.event)
+            attempt = self._attempt = self._clean.copy()
+            begun = attempt.run(_begun, self._runners[handler.name], under_way)
+            if begun is not None:
+                await _continued(attempt, begun[0], begun[1])
         except BaseException as raised:
             error = self._seen(handler, under_way, raised)
         finally:
@@ -115,12 +120,12 @@ class HandlerRunner:
             failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
             failed = Attempt.of(failure, delivery=under_way.deliveries, attempt=attempt, consumer=under_way.consumer)
             self._failed = self._failed.then(AttemptLog.of(failed))
-            ends_program, wait = is_of_signal(error), _longest_wait(error)
-            if not ends_program and _is_hopeless(error, handler.retryable_exceptions):
+            ends_program, wait = is_of_signal(error), longest_wait(error)
+            if not ends_program and is_hopeless(error, handler.retryable_exceptions):
                 outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed)
                 break
+            exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
             if wait is not None or attempt > handler.retries or ends_program:
-                exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
                 outcome = self._outcome_of_failure(handler, under_way, exhausted, failure, wait)
                 if ends_program:  # it spends a delivery: if it was the entry that ended it, so does its next one
                     self._ended_by = outcome
@@ -128,10 +133,13 @@ class HandlerRunner:
                 break
             self._log_attempt(handler, under_way, error, failure)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_seconds(handler.backoff, attempt)):
+                async with asyncio.timeout(self._attempt.run(_seconds, handler.backoff, attempt)):
                     await self._stop.asked.wait()
             if self._stop.asked.is_set():  # a stop does not wait for another attempt
-                outcome = Released(handler.name, self._failed)
+                if isinstance(error, SystemExit | KeyboardInterrupt):  # it may be what stops the program
+                    outcome = self._outcome_of_failure(handler, under_way, exhausted, failure, wait)
+                else:
+                    outcome = Released(handler.name, self._failed)
                 break
             attempt += 1
             under_way = under_way._replace(attempt=attempt)
@@ -167,7 +175,9 @@ class HandlerRunner:
         """The error of another attempt, if it had one."""
         self._begin(handler, under_way)
         try:
-            await self._runners[handler.name](under_way.event)
+            attempt = self._attempt = self._clean.copy()
+            if (begun := attempt.run(_begun, self._runners[handler.name], under_way)) is not None:
+                await _continued(attempt, begun[0], begun[1])
         except BaseException as error:
             return self._seen(handler, under_way, error)
         finally:
@@ -175,7 +185,6 @@ class HandlerRunner:
         return None
 
     def _begin(self, handler: Handler, under_way: UnderWay) -> None:
-        under_way_variable.set(under_way)
         self._under_way = under_way
         self._deadline.begin(handler.timeout)
 
@@ -218,7 +227,8 @@ class HandlerRunner:
             _message(error, failure),
             extra=self._extra(delivery, failure.error_type),
         )
-        delay = _seconds(self._settings.redelivery_delay, delivery.spent) if wait is None else wait
+        backoff = self._settings.redelivery_delay
+        delay = self._attempt.run(_seconds, backoff, delivery.spent) if wait is None else wait
         return RetryAt(handler.name, delay, failure, self._failed, spends=wait is None)
 
     def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure) -> None:
@@ -269,20 +279,78 @@ class ObservedHandlerRunner(HandlerRunner):
         self._began = time.monotonic()
         outcome = await super().run(handler, under_way, counts)
         if outcome is handler.done and not self._is_reported:
-            self._observers.tell(HandlerSucceeded(under_way.delivery(), self._seconds))
+            self._tell(HandlerSucceeded(under_way.delivery(), self._seconds))
         return outcome
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
         self._is_reported = True
         if isinstance(outcome, Done):
-            self._observers.tell(HandlerSucceeded(last.delivery(), self._seconds))
+            self._tell(HandlerSucceeded(last.delivery(), self._seconds))
         elif error is not None and not isinstance(outcome, Released):
             retry_in = outcome.delay if isinstance(outcome, RetryAt) else None
-            self._observers.tell(HandlerFailed(last.delivery(), self._seconds, error, retry_in))
+            self._tell(HandlerFailed(last.delivery(), self._seconds, error, retry_in))
+
+    def _tell(self, detail: Detail) -> None:
+        """Tell observers in the attempt's context: what they log or emit has the event's correlation id."""
+        self._attempt.run(self._observers.tell, detail)
 
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._began
+
+
+# An attempt runs in a context of its own, so that context variables that it sets are unset in the next one. It is
+# stepped inside that context, since a task for each attempt would cost more than a quick handler.
+
+
+def _begun(runner: Runner, under_way: UnderWay) -> tuple[Coroutine[Any, Any, object], object] | None:
+    """Begin an attempt in the current context, which must be its own: the attempt, and what it waits for.
+
+    None if it has ended already, since it never had to wait.
+    """
+    event = under_way.event
+    under_way_variable.set(under_way)
+    correlation.handle(event.correlation_id, event.id)
+    attempt: Any = runner(event)
+    if attempt.__class__ is not CoroutineType:  # of a function that is only marked as a coroutine function
+        attempt = _awaited(attempt)
+    try:
+        return attempt, attempt.send(None)
+    except StopIteration:
+        return None
+
+
+async def _awaited(result: Awaitable[object]) -> object:
+    return await result
+
+
+@coroutine
+def _continued(
+    context: Context, attempt: Coroutine[Any, Any, object], waits_for: object
+) -> Generator[object, object, None]:
+    """Continue an attempt in its context, to its end."""
+    while True:
+        raised: BaseException | None = None
+        try:
+            yield waits_for
+        except BaseException as error:
+            raised = _exit_in(waits_for) or error
+        try:
+            waits_for = context.run(attempt.send, None) if raised is None else context.run(attempt.throw, raised)
+        except StopIteration:
+            return
+        finally:
+            del raised  # its traceback refers to this frame
+
+
+def _exit_in(awaited: object) -> BaseException | None:
+    """The exit of a task that the attempt waits for, if that is what ends the event loop, and so interrupts the
+    attempt: then the attempt has failed by it."""
+    if isinstance(awaited, asyncio.Future) and awaited.done() and not awaited.cancelled():
+        error = awaited.exception()
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            return error
+    return None
 
 
 def handler_runner(
@@ -292,52 +360,6 @@ def handler_runner(
     if (observers := context.counts.observers) is None:
         return HandlerRunner(context, runners, stop, deadline)
     return ObservedHandlerRunner(context, runners, stop, deadline, observers)
-
-
-def runners_of(handlers: Iterable[Handler], middleware: Sequence[HandlerMiddleware]) -> dict[str, Runner]:
-    """What to call for each handler: the handler inside its middleware, the first one outermost."""
-    return {
-        handler.name: _with_middleware(handler, middleware) if middleware else handler.function for handler in handlers
-    }
-
-
-def _with_middleware(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
-    async def call_handler(delivery: Delivery) -> None:
-        await handler.function(delivery.event)
-
-    def around(layer: HandlerMiddleware, call_next: CallNext) -> CallNext:
-        async def call_layer(delivery: Delivery) -> None:
-            await layer(delivery, call_next)
-
-        return call_layer
-
-    call: CallNext = call_handler
-    for layer in reversed(middleware):
-        call = around(layer, call)
-
-    async def run(_: Event) -> None:
-        delivery = current_delivery()
-        assert delivery is not None  # noqa: S101 - the handler's runner has just set it
-        await call(delivery)
-
-    return run
-
-
-def _longest_wait(error: BaseException) -> float | None:
-    """The longest wait that a handler asked for, in seconds; None if it asked for none."""
-    waits = [one.seconds for one in errors_in(error) if isinstance(one, RetryAfter)]
-    return min(max(waits), MAX_DELAY) if waits else None
-
-
-def _is_hopeless(error: BaseException, listed: Sequence[type[BaseException]]) -> bool:
-    """Whether no other attempt may follow. `listed`: the errors after which one may; all if it is empty.
-
-    Of an exception group that is not listed itself, every error must be listed.
-    """
-    errors, retried = tuple(errors_in(error)), (*listed, RetryAfter)
-    if any(isinstance(one, NonRetryableError) for one in errors):
-        return True
-    return bool(listed) and not isinstance(error, retried) and not all(isinstance(one, retried) for one in errors)
 
 
 def _message(error: BaseException, failure: Failure) -> str:

@@ -27,7 +27,6 @@ from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.executor import Executor, ExecutorContext
 from rapids._worker.gate import Gate
 from rapids._worker.handler_comparison import HandlerComparison
-from rapids._worker.handler_run import runners_of
 from rapids._worker.health_check import HealthCheck, LoopMonitor
 from rapids._worker.identity import Identity
 from rapids._worker.inflight import Inflight
@@ -37,6 +36,7 @@ from rapids._worker.pause_state import PauseState
 from rapids._worker.plan import Planner
 from rapids._worker.reader import Reader
 from rapids._worker.reclaimer import Reclaimer
+from rapids._worker.runners import runners_of
 from rapids._worker.settler import Settler
 from rapids._worker.trimmer import Trimmer
 from rapids.delivery import HandlerMiddleware, UnderWay

@@ -166,7 +166,7 @@ WORKER = Path(__file__).with_name("ending_worker.py")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["signal", "interrupt", "group"])
+@pytest.mark.parametrize("way", ["signal", "interrupt", "task", "group"])
 async def test_a_process_that_an_entry_ends_has_spent_a_delivery(redis: Redis, redis_address: str, way: str) -> None:
     """A signal's own exit still ends the process, and so does the exit of a task that the handler started."""
     await emit_orders(redis, 1, 2)

@@ -1,0 +1,41 @@
+"""Runners: what is called for each handler, the handler inside its middleware."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from rapids._core.handlers import Handler
+from rapids.delivery import CallNext, Delivery, HandlerMiddleware, current_delivery
+from rapids.events import Event
+
+__all__ = ["Runner", "runners_of"]
+
+Runner: TypeAlias = Callable[[Event], Awaitable[object]]
+
+
+def runners_of(handlers: Iterable[Handler], middleware: Sequence[HandlerMiddleware]) -> dict[str, Runner]:
+    """What to call for each handler: the handler inside its middleware, the first one outermost."""
+    return {
+        handler.name: _with_middleware(handler, middleware) if middleware else handler.function for handler in handlers
+    }
+
+
+def _with_middleware(handler: Handler, middleware: Sequence[HandlerMiddleware]) -> Runner:
+    async def call_handler(delivery: Delivery) -> None:
+        await handler.function(delivery.event)
+
+    def around(layer: HandlerMiddleware, call_next: CallNext) -> CallNext:
+        async def call_layer(delivery: Delivery) -> None:
+            await layer(delivery, call_next)
+
+        return call_layer
+
+    call: CallNext = call_handler
+    for layer in reversed(middleware):
+        call = around(layer, call)
+
+    async def run(_: Event) -> None:
+        delivery = current_delivery()
+        assert delivery is not None  # noqa: S101 - the handler's runner has just set it
+        await call(delivery)
+
+    return run
