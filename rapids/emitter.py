@@ -133,7 +133,7 @@ class EventEmitter:
         reason, or when fewer than `replicas` confirmed in time (the events are stored then, and the error says so);
         `SerializationError` for what JSON cannot hold, and for an event that its own class would not read back (the
         first event of each class is tried), before anything is sent; `TypeError` for anything but events;
-        `NotConfiguredError` without a client.
+        `NotConfiguredError` without a client, and while the emitter is in use on another running event loop.
         """
         appender = self._appender
         if appender is None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from redis import __version__ as REDIS_PY
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
@@ -25,6 +26,12 @@ from rapids_fastapi.state import STATE_KEY, Running
 __all__ = ["URL_VARIABLE", "Rapids"]
 
 URL_VARIABLE = "RAPIDS_REDIS_URL"
+
+_APP_STATE = "rapids_plugin"
+"""Where an application keeps the Rapids that it runs, in `app.state`."""
+
+ONE_CLIENT_MANY_LOOPS = (7, 2)
+"""The first version of redis-py whose client can be used on one event loop after another."""
 
 _logger = logging.getLogger("rapids")
 
@@ -92,6 +99,8 @@ class Rapids:
         for router in self._routers:
             router.use_server_warnings(self._server_warnings)
         self._is_running = False
+        self._first_loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the first start with a client of the user's."""
         self._client_in_use: RedisClient | None = None
         if dead_letters:
             for router in self._routers:
@@ -120,13 +129,26 @@ class Rapids:
         address is closed, and an embedded server is released.
 
         Raises `RedisUnavailableError` if Redis cannot be reached, `NotConfiguredError` if no Redis is configured or the
-        lifespan is running already, and the error of a router that does not start. What has started is then stopped.
+        lifespan is running already, if the application runs another Rapids, or if `redis` was used on another event
+        loop and redis-py is older than 7.2, and the error of a router that does not start. What has started is then
+        stopped.
         """
         if self._is_running:
             raise NotConfiguredError("this Rapids is running already; give each application one of its own")
+        state = getattr(app, "state", None)
+        other = getattr(state, _APP_STATE, None)
+        if isinstance(other, Rapids):
+            raise NotConfiguredError(
+                f"this application runs two Rapids, and its requests would see only the second: one with "
+                f"{other._parts()}, one with {self._parts()}. Give one Rapids the routers of both, and emit to the "
+                "other stream with an EventEmitter of your own"
+            )
         self._is_running = True
         try:
             async with AsyncExitStack() as started:
+                if state is not None:
+                    setattr(state, _APP_STATE, self)
+                    started.callback(delattr, state, _APP_STATE)
                 try:
                     running = await self._start(started)
                 except RedisUnavailableError as error:
@@ -136,6 +158,10 @@ class Rapids:
         finally:
             self._is_running = False
             self._client_in_use = None
+
+    def _parts(self) -> str:
+        groups = ", ".join(f"{router.group!r} on {router.stream!r}" for router in self._routers)
+        return f"an emitter to {self._emitter.stream!r} and {f'routers of {groups}' if groups else 'no routers'}"
 
     async def _start(self, started: AsyncExitStack) -> Running:
         """Start everything, each part after those that it needs. `started` stops them in the opposite order."""
@@ -169,6 +195,14 @@ class Rapids:
     async def _client(self) -> AsyncGenerator[RedisClient]:
         """The given client, or one that is made for the address and closed at the end of the block."""
         if self._redis is not None:
+            loop = asyncio.get_running_loop()
+            if self._first_loop not in (None, loop) and _version(REDIS_PY) < ONE_CLIENT_MANY_LOOPS:
+                raise NotConfiguredError(
+                    f"redis-py {REDIS_PY} cannot use one client on several event loops, and this Rapids ran on another "
+                    "one before: give Rapids(url=...), which makes a client for each start, or install "
+                    f"redis-py {'.'.join(map(str, ONE_CLIENT_MANY_LOOPS))} or later"
+                )
+            self._first_loop = loop
             try:
                 yield await self._reachable(self._redis, "the client given as Rapids(redis=...)")
             finally:
@@ -218,6 +252,10 @@ class Rapids:
         if not given:
             return 10_000
         return None if len(bounds) < len(given) else max(bounds)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
 def _check_timeout(connect_timeout: float) -> float:

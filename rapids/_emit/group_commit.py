@@ -13,6 +13,7 @@ from rapids._emit.write import Appended, Emit, Outgoing, Shortfall, Write, timed
 from rapids._storage.appends import EntryPacker, LentConnection
 from rapids._storage.client.connections import Client
 from rapids._wire.entry_format import EVENT_FIELDS
+from rapids.exceptions import NotConfiguredError
 
 __all__ = ["Appender"]
 
@@ -25,6 +26,12 @@ MAX_WRITE_BYTES = 4_000_000
 MAX_QUEUE = 10_000
 """The most entries that wait for their write. Further callers wait before their events are encoded and stored here."""
 
+OTHER_LOOP = (
+    "the emitter is in use on another event loop, which runs in another thread, and connections to Redis belong to one "
+    "event loop: hand the event over with asyncio.run_coroutine_threadsafe(emitter.emit(...), loop) or, in a thread "
+    "that FastAPI or anyio started, anyio.from_thread.run(emitter.emit, event); or give this thread an EventEmitter "
+    "with a client of its own"
+)
 
 EXPIRY_PAUSE = 0.05
 """Seconds between two searches for emits whose deadline has passed, if many deadlines follow each other."""
@@ -45,11 +52,21 @@ class Appender:
         self._counts = counts
         self._last_seen: str | None = None
         self._task_name = f"rapids:{settings.stream}:writer"
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._begin_on(None)
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:  # it belongs to the loop of the first emit
+            self._loop = None
+        self._begin_on(self._loop)
 
     def _begin_on(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Start with an empty state for this event loop: work of an earlier event loop is lost with that loop."""
+        """Start with an empty state for this event loop: work of an earlier event loop is lost with that loop.
+
+        Raises `NotConfiguredError` while the earlier one runs, in another thread.
+        """
+        if loop is not self._loop and self._loop is not None and self._loop.is_running():
+            raise NotConfiguredError(OTHER_LOOP)
+        self._left_loop = loop is not self._loop and self._loop is not None
+        """Whether the client may have connections of an earlier event loop."""
         self._loop = loop
         self._queue: deque[Emit] = deque()
         self._queued = 0
@@ -137,6 +154,9 @@ class Appender:
 
     async def _write_all(self) -> None:
         try:
+            if self._left_loop:
+                await self._commands.leave_loop()
+                self._left_loop = False
             while emits := self._next() or await self._rest():
                 write = self._write = Write(self._commands, self._settings, emits, self._last_seen)
                 await write.run()
@@ -154,7 +174,8 @@ class Appender:
             self._queue.clear()
             self._queued = 0
             await self._commands.return_connection()
-            raise
+            if not isinstance(error, Exception):  # the callers have got any other
+                raise
         finally:
             self._writer = None
 

@@ -124,6 +124,11 @@ class LentConnection:
             await self._connection.disconnect(nowait=True)
         await self.return_connection()
 
+    async def leave_loop(self) -> None:
+        """Use no connection of an event loop that has ended."""
+        self._connection = None
+        await self._place.leave_loop()
+
     async def share(self) -> None:
         """Return the connection to the pool if the pool has no other free connection."""
         if not self._place.can_lend():

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.testclient import TestClient
 from redis.asyncio import Redis
 from starlette.applications import Starlette
@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
-from rapids_fastapi import EmitterDep, Rapids, get_emitter, rapids_admin
+from rapids_fastapi import EmitterDep, Rapids, get_emitter, plugin, rapids_admin
 from tests.fastapi.helpers import entries, until
 from tests.support import eventually, free_port
 
@@ -388,6 +388,44 @@ def test_a_client_of_the_users_serves_on_one_event_loop_after_another(redis_url:
 
     for _ in range(3):
         asyncio.run(live())
+
+
+def test_a_client_that_redis_py_cannot_use_on_a_second_event_loop_is_refused(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "REDIS_PY", "7.1.0")
+    rapids = Rapids(redis=Redis.from_url(redis_url))
+
+    async def live(times: int) -> None:
+        for _ in range(times):
+            async with rapids.lifespan():
+                await rapids.emitter.emit(FaLifeNoted(n=1))
+
+    asyncio.run(live(2))
+    with pytest.raises(NotConfiguredError, match=r"redis-py 7\.1\.0 cannot use one client on several.*Rapids\(url="):
+        asyncio.run(live(1))
+
+
+async def test_two_rapids_in_one_application_are_refused_and_both_are_named(redis_url: str) -> None:
+    app = FastAPI()
+    shop = Rapids(url=redis_url, routers=[EventRouter(stream="fa:shop", group="billing")])
+    mail = Rapids(url=redis_url, emitter=EventEmitter(stream="fa:mail"))
+    for _ in range(2):
+        async with shop.lifespan(app):
+            with pytest.raises(NotConfiguredError, match="runs two Rapids") as raised:
+                async with mail.lifespan(app):
+                    pass
+            for part in ("emitter to 'fa:shop'", "'billing' on 'fa:shop'", "emitter to 'fa:mail' and no routers"):
+                assert part in str(raised.value)
+            async with mail.lifespan(FastAPI()):  # another application may have it
+                pass
+
+
+def test_a_router_with_a_rapids_of_its_own_does_not_replace_the_applications(redis_url: str) -> None:
+    app = FastAPI(lifespan=Rapids(url=redis_url, emitter=EventEmitter(stream="fa:shop")).lifespan)
+    app.include_router(APIRouter(lifespan=Rapids(url=redis_url, emitter=EventEmitter(stream="fa:mail")).lifespan))
+    with pytest.raises(NotConfiguredError, match="runs two Rapids"), TestClient(app):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import model_serializer
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
-from rapids.exceptions import EmitError
+from rapids.exceptions import EmitError, NotConfiguredError
 from tests.redis.proxy import Proxy, proxy_to
 from tests.support import eventually
 
@@ -197,3 +198,48 @@ def test_an_emitter_works_on_one_event_loop_after_another(redis_url: str) -> Non
 
     for number in range(1, 4):
         asyncio.run(serve(number))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_emitter_keeps_its_client_on_one_event_loop_after_another(redis_url: str) -> None:
+    """The pool still has connections of the loops that have ended."""
+    client = Redis.from_url(redis_url)
+    emitter = EventEmitter(client, stream=STREAM)
+
+    async def serve(number: int) -> None:
+        await asyncio.gather(*emit(emitter, *range(20)))
+        if number == 3:
+            assert await client.xlen(STREAM) == 60
+            await client.aclose()
+
+    for number in range(1, 4):
+        asyncio.run(serve(number))
+    gc.collect()  # nobody closed the connections of the loops that have ended
+
+
+@pytest.mark.parametrize("is_bound_by", ["configuring", "emitting"])
+async def test_an_emitter_in_use_refuses_another_running_event_loop(
+    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture, is_bound_by: str
+) -> None:
+    if is_bound_by == "configuring":
+        emitter = EventEmitter(redis, stream=STREAM)
+    else:
+        emitter = await asyncio.to_thread(EventEmitter, redis, STREAM)  # as a module does at its import
+        await emitter.emit(GcSent(number=0))
+
+    under_way = [asyncio.create_task(emitter.emit(GcSent(number=number))) for number in range(1, 6)]
+    await asyncio.sleep(0)
+    with pytest.raises(NotConfiguredError, match=r"another event loop.*run_coroutine_threadsafe") as raised:
+        await asyncio.to_thread(asyncio.run, emitter.emit(GcSent(number=99)))
+    assert "anyio.from_thread.run" in str(raised.value)
+
+    await asyncio.gather(*under_way)
+    loop = asyncio.get_running_loop()
+
+    def hand_over() -> str:
+        return asyncio.run_coroutine_threadsafe(emitter.emit(GcSent(number=6)), loop).result(timeout=30)
+
+    await asyncio.to_thread(hand_over)
+    assert await redis.xlen(STREAM) == (6 if is_bound_by == "configuring" else 7)
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []

@@ -7,7 +7,7 @@ machine does not refuse a connection: it does not answer. So if the master is in
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -59,6 +59,10 @@ class Place(Guide, Protocol):
         """Whether the pool has a free connection for another user."""
         ...
 
+    async def leave_loop(self) -> None:
+        """Give up the pool's free connections, which belong to an event loop that has ended."""
+        ...
+
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
         """A connection outside the pool, not connected yet, whose answers may take `timeout` seconds."""
         ...
@@ -94,6 +98,10 @@ class PoolPlace:
 
     async def return_connection(self, connection: AbstractConnection) -> None:
         await self._pool.release(connection)
+
+    async def leave_loop(self) -> None:
+        with suppress(RuntimeError):  # "Event loop is closed": they are given up all the same
+            await self._pool.disconnect(inuse_connections=False)
 
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
         options = own_options(self._pool.connection_kwargs, timeout)
@@ -158,6 +166,11 @@ class ClusterPlace:
 
     def can_lend(self) -> bool:
         return True
+
+    async def leave_loop(self) -> None:
+        for node in self._client.get_nodes():
+            with suppress(RuntimeError):
+                await node.disconnect()
 
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
         node = await self._master()
