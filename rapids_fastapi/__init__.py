@@ -7,8 +7,8 @@ from rapids_fastapi.admin.auth import allow_anyone as allow_anyone
 from rapids_fastapi.admin.router import rapids_admin as rapids_admin
 from rapids_fastapi.correlation_middleware import CorrelationMiddleware as CorrelationMiddleware
 from rapids_fastapi.dependencies import EmitterDep as EmitterDep
-from rapids_fastapi.dependencies import OnSuccessEmitter as OnSuccessEmitter
 from rapids_fastapi.dependencies import OnSuccessEmitterDep as OnSuccessEmitterDep
 from rapids_fastapi.dependencies import emit_on_success as emit_on_success
 from rapids_fastapi.dependencies import get_emitter as get_emitter
+from rapids_fastapi.on_success import OnSuccessEmitter as OnSuccessEmitter
 from rapids_fastapi.plugin import Rapids as Rapids

@@ -1,4 +1,4 @@
-"""One correlation id for each request: from its headers, or a new one; the response has it too."""
+"""The middleware: one correlation id for each request and its response, and the emit of `OnSuccessEmitterDep`."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rapids import correlation_scope
+from rapids_fastapi.on_success import run_emitting_on_success
 
 __all__ = ["CorrelationMiddleware"]
 
@@ -25,6 +26,8 @@ class CorrelationMiddleware:
     `traceparent` (https://www.w3.org/TR/trace-context/). Without one, it makes a UUID. A valid id has 1 to 128 visible
     ASCII characters. Other values are ignored, and never logged. The response has the id in `header`, unless the
     application sets that header itself.
+
+    It also emits what `OnSuccessEmitterDep` collected, when the response is about to start.
 
     It works for HTTP and WebSockets in any ASGI application. If an application and one that is mounted in it both have
     it, they use the same id.
@@ -60,7 +63,7 @@ class CorrelationMiddleware:
             await send(message)
 
         with correlation_scope(correlation_id):
-            await self.app(scope, receive, send_with_id)
+            await run_emitting_on_success(self.app, scope, receive, send_with_id)
 
     def _take_or_make(self, headers: Headers) -> str:
         for name in self._accepted:

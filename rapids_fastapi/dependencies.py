@@ -1,38 +1,46 @@
 """The emitter in endpoints: `EmitterDep` and `OnSuccessEmitterDep`, and the same for plain Starlette."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
-from contextlib import asynccontextmanager
-from enum import Enum, auto
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
-import anyio.from_thread
-from fastapi import Depends, Response
+from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from rapids import Event, EventEmitter
-from rapids.emitter import events_in, ids_for
-from rapids_fastapi.state import Running, running
+from rapids import EventEmitter
+from rapids.exceptions import NotConfiguredError
+from rapids_fastapi.on_success import OnSuccessEmitter, collecting
+from rapids_fastapi.state import Emitting, running
 
-__all__ = ["EmitterDep", "OnSuccessEmitter", "OnSuccessEmitterDep", "emit_on_success", "get_emitter"]
-
-_FIRST_ERROR_STATUS = 400
+__all__ = ["EmitterDep", "OnSuccessEmitterDep", "emit_on_success", "get_emitter"]
 
 
 def get_emitter(connection: HTTPConnection) -> EventEmitter:
     """The application's emitter, for a request or a WebSocket. In FastAPI, use `EmitterDep`.
+
+    `app.dependency_overrides[get_emitter]` replaces the emitter of `EmitterDep`, `OnSuccessEmitterDep` and
+    `emit_on_success`, for example in tests.
 
     Raises `NotConfiguredError` if the lifespan of Rapids is not running.
     """
     return running(connection).emitter
 
 
-async def emitter_of(connection: HTTPConnection) -> EventEmitter:
-    """`get_emitter` for FastAPI, which would run a plain function in a thread."""
-    return get_emitter(connection)
+class _GetEmitter:
+    """`get_emitter` for FastAPI, which would run a plain function in a thread. It is overridden as `get_emitter`."""
+
+    async def __call__(self, connection: HTTPConnection) -> EventEmitter:
+        return get_emitter(connection)
+
+    def __eq__(self, other: object) -> bool:
+        return other is get_emitter or isinstance(other, _GetEmitter)
+
+    def __hash__(self) -> int:
+        return hash(get_emitter)
 
 
-EmitterDep = Annotated[EventEmitter, Depends(emitter_of)]
+EmitterDep = Annotated[EventEmitter, Depends(_GetEmitter())]
 """The application's emitter: `await emitter.emit(event)` returns when Redis has stored the event.
 
 For endpoints, WebSockets and background tasks. A `def` endpoint runs in a thread: there, call
@@ -40,84 +48,11 @@ For endpoints, WebSockets and background tasks. A `def` endpoint runs in a threa
 """
 
 
-class _State(Enum):
-    COLLECTING = auto()
-    EMITTED = auto()
-    CLOSED = auto()
-
-
-class _Done(Awaitable[None]):
-    """An awaitable that is done already."""
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-
-_DONE = _Done()
-
-
-class OnSuccessEmitter:
-    """Collects events while an endpoint runs. If it succeeds, they are emitted together, in one round trip."""
-
-    def __init__(self, parts: Running) -> None:
-        self._parts = parts
-        self._events: list[Event] = []
-        self._state = _State.COLLECTING
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """The events that are collected and not emitted yet."""
-        return tuple(self._events)
-
-    def emit(self, event: Event | Sequence[Event], *, caused_by: Event | None = None) -> Awaitable[None]:
-        """Collect an event, or a list of them. Works with and without `await`, and also in threads.
-
-        Events get their correlation and causation ids now, by the rules of `EventEmitter.emit`.
-
-        After the endpoint has succeeded, for example in a background task, events are emitted at once. Then `await`
-        returns when Redis has stored them. In a thread, the call itself returns only then.
-
-        Raises `TypeError` for an object that is not an event, and `RuntimeError` after the endpoint failed. If it emits
-        at once, raises `EmitError` when Redis does not store the events.
-        """
-        if self._state is _State.CLOSED:
-            raise RuntimeError("the endpoint did not succeed, so its events were discarded; nothing can be added")
-        events: list[Event] = []
-        for each in events_in(event):
-            # The ids of this moment: when the event is sent, the code may have left the scope that has them.
-            correlation_id, causation_id = ids_for(each, caused_by)
-            events.append(each.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id}))
-        if self._state is _State.COLLECTING:
-            self._events.extend(events)
-            return _DONE
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:  # in a thread
-            anyio.from_thread.run(self._parts.emitter.emit, events)
-            return _DONE
-        return self._parts.emitting.spawn(self._parts.emitter.emit(events))
-
-    def discard(self) -> None:
-        """Drop the collected events: for an endpoint that returns an error response instead of raising an exception."""
-        self._events.clear()
-
-    def close(self) -> None:
-        """Drop the collected events, and accept no more: the endpoint failed."""
-        self._events.clear()
-        self._state = _State.CLOSED
-
-    async def flush(self) -> None:
-        """Emit the collected events: the endpoint succeeded. Does nothing after `close`.
-
-        Raises `EmitError` if Redis does not store all of them.
-        """
-        if self._state is _State.CLOSED:
-            return
-        events, self._events = self._events, []
-        self._state = _State.EMITTED
-        if events:
-            await self._parts.emitter.emit(events)
+def _emitting_of(connection: HTTPConnection) -> Emitting:
+    try:
+        return running(connection).emitting
+    except NotConfiguredError:  # with an emitter of a test, the lifespan need not run
+        return Emitting()
 
 
 @asynccontextmanager
@@ -126,31 +61,49 @@ async def emit_on_success(connection: HTTPConnection) -> AsyncGenerator[OnSucces
 
     Raises `NotConfiguredError` if the lifespan of Rapids is not running, and `EmitError` if events are not stored.
     """
-    collected = OnSuccessEmitter(running(connection))
+    async with AsyncExitStack() as stack:
+        collected = OnSuccessEmitter(await _emitter_in(stack, connection), _emitting_of(connection))
+        try:
+            yield collected
+        except BaseException:
+            collected.close()
+            raise
+        await collected.flush()
+
+
+async def _emitter_in(stack: AsyncExitStack, connection: HTTPConnection) -> EventEmitter:
+    """The application's emitter, or what FastAPI has instead of it. A generator ends with the stack."""
+    overrides = getattr(connection.scope.get("app"), "dependency_overrides", {})
+    override: Callable[..., Any] = overrides.get(get_emitter, get_emitter)
+    given = (connection,) if inspect.signature(override).parameters else ()
+    if inspect.isasyncgenfunction(override):
+        return await stack.enter_async_context(asynccontextmanager(override)(*given))
+    if inspect.isgeneratorfunction(override):
+        return stack.enter_context(contextmanager(override)(*given))
+    found = override(*given)
+    return await found if inspect.isawaitable(found) else found
+
+
+async def on_success_emitter_of(connection: HTTPConnection, emitter: EmitterDep) -> AsyncGenerator[OnSuccessEmitter]:
+    """The connection's `OnSuccessEmitter`, closed if the endpoint raises an exception."""
+    collected = collecting(connection, emitter, _emitting_of(connection))
     try:
         yield collected
     except BaseException:
         collected.close()
         raise
-    await collected.flush()
 
 
-async def on_success_emitter_of(connection: HTTPConnection, response: Response) -> AsyncGenerator[OnSuccessEmitter]:
-    """`emit_on_success` for FastAPI, where an endpoint may set the status without raising."""
-    async with emit_on_success(connection) as collected:
-        yield collected
-        # None unless the endpoint set it on its `Response` parameter.
-        if (response.status_code or 0) >= _FIRST_ERROR_STATUS:
-            collected.close()
+OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(on_success_emitter_of)]
+"""Collects events. They are emitted together, in one round trip, when the response is about to start and its status is
+below 400.
 
+This is after the endpoint and after every dependency with `scope="function"`, such as a session that commits. Nothing
+is emitted if the endpoint or such a dependency raises an exception, or the endpoint returns an error response. If Redis
+does not store the events, the client gets 503 instead of the response. The endpoint of a WebSocket succeeds when it
+returns, and fails when it raises `WebSocketDisconnect`.
 
-OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(on_success_emitter_of, scope="function")]
-"""Collects events. They are emitted together, in one round trip, when the endpoint has succeeded.
-
-This is before the response is sent: if Redis cannot store the events, the client gets an error. Nothing is emitted if
-the endpoint raises an exception, also an `HTTPException`, or sets an error status on its `Response` parameter. The
-status of a response object that the endpoint returns is not known here: call `discard()` before you return one that
-means failure. The endpoint of a WebSocket succeeds when it returns, and fails when it raises `WebSocketDisconnect`.
+It needs `app.add_middleware(CorrelationMiddleware)`, which emits them.
 
     @app.post("/orders")
     def place_order(order: OrderIn, events: OnSuccessEmitterDep) -> OrderOut:

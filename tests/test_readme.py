@@ -1,5 +1,6 @@
 """README's Python blocks run as printed, each in a process of its own, as a reader's would."""
 
+import os
 import re
 import subprocess
 import sys
@@ -85,6 +86,49 @@ def test_a_block_runs_as_printed(heading: str, block: str, redis_url: str, tmp_p
     run = RUN.format(url=redis_url, before=BEFORE.get(heading, []), call=CALLS[heading]) if heading in CALLS else ""
     script.write_text(block + run)
     done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+WITH_A_SESSION = """
+from fastapi.testclient import TestClient
+from redis import Redis
+from sqlalchemy import event
+
+Base.metadata.create_all(engine)
+at_commit = []
+redis = Redis.from_url({url!r}, decode_responses=True)
+event.listen(engine, "commit", lambda connection: at_commit.append(redis.xlen("events:all")))
+
+with TestClient(app, raise_server_exceptions=False) as client:
+    assert client.post("/tickets?subject=printer").status_code == 202
+    assert at_commit == [0]
+    (entry,) = redis.xrange("events:all")
+    assert '"ticket_id":1' in entry[1]["data"]
+
+    @event.listens_for(Session, "before_commit")
+    def fail(session):
+        raise RuntimeError("the disk is full")
+
+    assert client.post("/tickets?subject=printer").status_code == 500
+    assert redis.xlen("events:all") == 1
+redis.close()
+engine.dispose()
+"""
+
+
+@pytest.mark.slow
+def test_events_go_out_after_the_commit_of_a_session(redis_url: str, tmp_path: Path) -> None:
+    (block,) = [block for heading, block in OTHERS if heading == "With a database session"]
+    script = tmp_path / "reader.py"
+    script.write_text(block + WITH_A_SESSION.format(url=redis_url))
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env={**os.environ, "RAPIDS_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

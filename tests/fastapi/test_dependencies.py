@@ -8,15 +8,14 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
-from redis.asyncio import Redis
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.routing import Route
 from starlette.websockets import WebSocketDisconnect
 
 from rapids import BaseEvent, EventEmitter, correlation_scope
-from rapids.exceptions import EmitError, RapidsError
-from rapids_fastapi import CorrelationMiddleware, EmitterDep, OnSuccessEmitterDep, Rapids, emit_on_success
+from rapids.exceptions import RapidsError
+from rapids_fastapi import CorrelationMiddleware, EmitterDep, OnSuccessEmitterDep, Rapids, emit_on_success, get_emitter
 from tests.fastapi.helpers import entries, until
 
 STREAM = "fa:deps"
@@ -159,30 +158,6 @@ class TestOnSuccess:
         assert client.post("/").status_code == 201
         assert noted(redis_url) == [1]
 
-    async def test_an_emit_that_fails_is_an_error_to_the_client(self, app: FastAPI, redis: Redis) -> None:
-        @app.post("/")
-        async def emit(events: OnSuccessEmitterDep) -> None:
-            events.emit(FaDepsNoted(n=1))
-
-        @app.exception_handler(EmitError)
-        async def say(request: Request, error: EmitError) -> JSONResponse:
-            return JSONResponse({"not_stored": len(error.not_stored)}, 503)
-
-        await redis.set(STREAM, "not a stream")
-        with TestClient(app) as client:
-            response = client.post("/")
-        assert (response.status_code, response.json()) == (503, {"not_stored": 1})
-
-    async def test_without_an_exception_handler_it_is_a_500(
-        self, app: FastAPI, client: TestClient, redis: Redis
-    ) -> None:
-        @app.post("/")
-        def emit(events: OnSuccessEmitterDep) -> None:
-            events.emit(FaDepsNoted(n=1))
-
-        await redis.set(STREAM, "not a stream")
-        assert client.post("/").status_code == 500
-
     def test_ids_are_those_of_the_moment(self, app: FastAPI, client: TestClient, redis_url: str) -> None:
         cause = FaDepsNoted(n=0, correlation_id="theirs")
 
@@ -315,3 +290,99 @@ class TestOnSuccess:
 
         with TestClient(app) as client, pytest.raises(RapidsError, match="Rapids is not running"):
             client.post("/")
+
+
+class Recorder:
+    """In place of an emitter."""
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+
+    async def emit(self, events: Any) -> list[str]:
+        found = events if isinstance(events, list) else [events]
+        self.got += [event.n for event in found]
+        return ["1-1"] * len(found)
+
+
+class TestOverrides:
+    """`app.dependency_overrides[get_emitter]`, also without the lifespan and so without Redis."""
+
+    @pytest.fixture
+    def recorder(self) -> Recorder:
+        return Recorder()
+
+    @pytest.fixture(params=["plain", "async", "generator", "async generator", "with the request"])
+    def app(self, request: pytest.FixtureRequest, recorder: Recorder) -> FastAPI:
+        async def later() -> Recorder:
+            return recorder
+
+        async def until_the_end() -> Any:
+            yield recorder
+
+        def plain_until_the_end() -> Any:
+            yield recorder
+
+        def with_request(request: HTTPConnection) -> Recorder:
+            assert request.url.path
+            return recorder
+
+        app = FastAPI()
+        app.add_middleware(CorrelationMiddleware)
+        app.dependency_overrides[get_emitter] = {
+            "plain": lambda: recorder,
+            "async": later,
+            "generator": plain_until_the_end,
+            "async generator": until_the_end,
+            "with the request": with_request,
+        }[request.param]
+        return app
+
+    def test_it_replaces_the_emitter_of_both_dependencies(self, app: FastAPI, recorder: Recorder) -> None:
+        @app.post("/now")
+        async def now(emitter: EmitterDep) -> None:
+            await emitter.emit(FaDepsNoted(n=1))
+
+        @app.post("/later")
+        async def later(events: OnSuccessEmitterDep, tasks: BackgroundTasks) -> None:
+            events.emit(FaDepsNoted(n=2))
+            tasks.add_task(events.emit, FaDepsNoted(n=3))
+
+        @app.websocket("/socket")
+        async def socket(socket: WebSocket, emitter: EmitterDep, events: OnSuccessEmitterDep) -> None:
+            await socket.accept()
+            await emitter.emit(FaDepsNoted(n=4))
+            events.emit(FaDepsNoted(n=5))
+
+        with TestClient(app) as client:
+            assert client.post("/now").status_code == 200
+            assert client.post("/later").status_code == 200
+            until(lambda: recorder.got == [1, 2, 3])
+            with client.websocket_connect("/socket"):
+                pass
+            until(lambda: recorder.got == [1, 2, 3, 4, 5])
+
+    def test_it_replaces_the_emitter_of_the_helper_for_starlette(self, app: FastAPI, recorder: Recorder) -> None:
+        @app.post("/")
+        async def emit(request: Request) -> None:
+            async with emit_on_success(request) as events:
+                events.emit(FaDepsNoted(n=1))
+
+        with TestClient(app) as client:
+            assert client.post("/").status_code == 200
+        assert recorder.got == [1]
+
+    def test_it_can_use_what_it_replaces(self, redis_url: str) -> None:
+        def checked(request: Request) -> Any:
+            assert "token" in request.query_params
+            return get_emitter(request)
+
+        app = FastAPI(lifespan=Rapids(url=redis_url, emitter=EventEmitter(stream=STREAM)).lifespan)
+        app.dependency_overrides[get_emitter] = checked
+
+        @app.post("/")
+        async def emit(emitter: EmitterDep) -> None:
+            await emitter.emit(FaDepsNoted(n=1))
+
+        with TestClient(app) as client:
+            assert client.post("/?token=1").status_code == 200
+        assert noted(redis_url) == [1]
