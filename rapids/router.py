@@ -219,8 +219,9 @@ class EventRouter(HandlerRegistry):
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this method also stops the router gracefully.
 
-        Raises `NotConfiguredError` without a client, `ValueError` if `dlq_stream` is in another slot of a Cluster than
-        the stream, `RedisUnavailableError` if Redis cannot be reached now. During later outages the router retries.
+        Raises `NotConfiguredError` without a client or without handlers, `ValueError` if `dlq_stream` is in another
+        slot of a Cluster than the stream, `RedisUnavailableError` if Redis cannot be reached now. During later outages
+        the router retries.
         """
         client = redis or self._redis
         if client is None:
@@ -228,6 +229,12 @@ class EventRouter(HandlerRegistry):
                 "the router has no Redis client: give EventRouter(redis=...) one, or call router.start(redis)"
             )
         self._only_before_start("start()")
+        if not self._registered:
+            raise NotConfiguredError(
+                f"the router of group {self.group!r} on stream {self.stream!r} has no handlers, so it would "
+                "acknowledge all events without handling them: was the module imported that registers handlers, with "
+                "@router.on(...)?"
+            )
         dlq = self.dlq_stream  # one script writes a dead letter and settles its entry
         if dlq is not None and not share_a_slot(client, self.stream, dlq):
             raise ValueError(

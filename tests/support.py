@@ -7,7 +7,9 @@ import inspect
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from rapids import Event, EventRouter
 
 T = TypeVar("T")
 
@@ -46,3 +48,14 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float =
         if time.monotonic() >= deadline:
             raise AssertionError(f"not true within {timeout:g} s; the last value seen was {seen!r}")
         await asyncio.sleep(interval)
+
+
+async def ignore(event: Event) -> None:
+    """A handler that does nothing."""
+
+
+def idle_router(*arguments: Any, **options: Any) -> EventRouter:
+    """A router with a handler for events that no test emits: one without handlers does not start."""
+    router = EventRouter(*arguments, **options)
+    router.on("no.such.event")(ignore)
+    return router

@@ -19,6 +19,7 @@ from tests.worker.helpers import (
     DvOrder,
     check_keys,
     make_emitter,
+    make_idle_router,
     make_router,
     running,
     start,
@@ -86,13 +87,30 @@ async def test_a_router_accepts_its_client_at_start(redis: Redis) -> None:
 async def test_a_missing_server_is_one_clear_error() -> None:
     async with Redis.from_url("redis://127.0.0.1:1") as nowhere:
         with pytest.raises(RedisUnavailableError, match="Redis") as caught:
-            await make_router(nowhere).start()
+            await make_idle_router(nowhere).start()
     assert isinstance(caught.value, ConnectionError)
+
+
+async def test_a_router_without_handlers_does_not_start(redis: Redis) -> None:
+    await make_emitter(redis).emit(DvOrder(number=1))
+    router = make_router(redis)
+    with pytest.raises(NotConfiguredError, match=rf"group '{GROUP}' on stream '{STREAM}' has no handlers.*imported"):
+        await router.start()
+    assert not router.running
+    assert await redis.xinfo_groups(STREAM) == [], "nothing was read, so nothing was acknowledged"
+    seen: list[int] = []
+
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append(event.number)
+
+    async with running(router):
+        await eventually(lambda: seen == [1])
 
 
 async def test_a_start_that_failed_can_be_repeated(redis: Redis) -> None:
     async with Redis.from_url("redis://127.0.0.1:1") as nowhere:
-        router = make_router(nowhere)
+        router = make_idle_router(nowhere)
         with pytest.raises(RedisUnavailableError):
             await router.start()
     assert not router.running
@@ -103,7 +121,7 @@ async def test_a_start_that_failed_can_be_repeated(redis: Redis) -> None:
 async def test_a_stream_that_is_something_else_is_an_error_at_start(redis: Redis) -> None:
     await redis.set(STREAM, "a string")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await make_router(redis).start()
+        await make_idle_router(redis).start()
 
 
 async def test_a_router_cannot_be_started_twice_at_the_same_time(redis: Redis) -> None:
@@ -128,7 +146,7 @@ async def test_handlers_cannot_be_registered_while_it_runs(redis: Redis) -> None
 
 
 async def test_wait_started_returns_once_it_consumes(redis: Redis) -> None:
-    router = make_router(redis)
+    router = make_idle_router(redis)
     starting = asyncio.create_task(router.start())
 
     await router.wait_started()
@@ -141,7 +159,7 @@ async def test_wait_started_returns_once_it_consumes(redis: Redis) -> None:
 
 async def test_wait_started_raises_the_error_of_a_start_that_failed() -> None:
     async with Redis.from_url("redis://127.0.0.1:1") as nowhere:
-        router = make_router(nowhere)
+        router = make_idle_router(nowhere)
         starting = asyncio.create_task(router.start())
         with pytest.raises(RapidsError):
             await router.wait_started()
@@ -351,7 +369,7 @@ def test_a_router_can_run_again_on_another_event_loop(redis_url: str) -> None:
 
 
 async def test_a_stop_before_the_start_ran_is_not_lost(redis: Redis) -> None:
-    router = make_router(redis)
+    router = make_idle_router(redis)
     task = asyncio.create_task(router.start())
     await router.stop()
     await asyncio.wait_for(task, 30)

@@ -18,7 +18,7 @@ from rapids.exceptions import RedisUnavailableError
 from rapids_fastapi import Rapids, TokenAuth
 from tests.fastapi.helpers import admin_app, client_of
 from tests.servers.cluster import Cluster
-from tests.support import eventually
+from tests.support import eventually, idle_router
 
 TOKEN = "a token for the cluster"
 
@@ -98,7 +98,7 @@ async def test_a_client_for_one_server_is_refused_on_a_cluster(
 ) -> None:
     owner = await cluster.master_of("cl:events")
     other = next(node for node in await cluster.masters() if node is not owner)
-    rapids = Rapids(url=other.url, routers=[EventRouter(stream="cl:events", group="cl")])
+    rapids = Rapids(url=other.url, routers=[idle_router(stream="cl:events", group="cl")])
     with pytest.raises(RedisUnavailableError, match=r"another node of the Cluster .*redis\+cluster://"):
         async with rapids.lifespan():
             pass
@@ -109,7 +109,7 @@ async def test_a_client_for_one_server_is_refused_on_a_cluster(
         "cluster"
     ]
     caplog.clear()
-    async with Rapids(url=cluster.url, routers=[EventRouter(stream="cl:events", group="cl")]).lifespan():
+    async with Rapids(url=cluster.url, routers=[idle_router(stream="cl:events", group="cl")]).lifespan():
         pass
     assert [record for record in caplog.records if record.name == "rapids.server_warnings"] == []
 

@@ -25,6 +25,7 @@ from rapids.exceptions import RapidsError
 from rapids_fastapi import Rapids
 from tests.redis.own_server import OwnServer, own_server
 from tests.servers.builds import Build
+from tests.support import idle_router
 from tests.worker.helpers import make_router, running
 
 EVICTS = ("--maxmemory-policy", "allkeys-lru")
@@ -273,7 +274,7 @@ async def test_the_plug_in_logs_each_warning_once_for_all_its_routers(
     build: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_server(build, *EVICTS) as (_, redis):
-        routers = [EventRouter(stream="s", group=f"g{number}") for number in range(2)]
+        routers = [idle_router(stream="s", group=f"g{number}") for number in range(2)]
         rapids = Rapids(redis=redis, routers=routers)
         for _ in range(2):
             async with rapids.lifespan():

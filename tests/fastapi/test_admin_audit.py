@@ -7,8 +7,8 @@ from typing import Any
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids import EventRouter
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
+from tests.support import idle_router
 
 LETTERS = "/rapids/api/dead-letters"
 AUDIT = "/rapids/api/audit"
@@ -22,7 +22,7 @@ def audited(client: TestClient, **query: Any) -> list[dict[str, Any]]:
 
 
 def test_all_changes_newest_first(redis_url: str) -> None:
-    with client_for(redis_url, routers=[EventRouter(stream=STREAM, group="payments")]) as client:
+    with client_for(redis_url, routers=[idle_router(stream=STREAM, group="payments")]) as client:
         put = [put_letter(redis_url, original_group="payments") for _ in range(2)]
         assert audited(client) == []
         client.post(f"{LETTERS}/{put[0]}/replay", json={"reason": "fixed"})

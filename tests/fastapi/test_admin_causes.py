@@ -8,8 +8,8 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids import EventRouter
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
+from tests.support import idle_router
 
 LETTERS = "/rapids/api/dead-letters"
 CAUSES = f"{LETTERS}/causes"
@@ -97,7 +97,7 @@ class TestStats:
         assert causes(client)["letters"] == 1
 
     def test_one_of_several_must_be_named(self, redis_url: str) -> None:
-        routers = [EventRouter(stream=STREAM, group=group, dlq_stream=f"fa:{group}") for group in ("a", "b")]
+        routers = [idle_router(stream=STREAM, group=group, dlq_stream=f"fa:{group}") for group in ("a", "b")]
         with client_for(redis_url, routers=routers, emitter=None) as client:
             for path in (CAUSES, f"{LETTERS}/stats"):
                 assert client.get(path).json()["type"] == "urn:rapids:problem:dlq-needed"
@@ -109,6 +109,6 @@ class TestStats:
 )
 def test_the_queue_has_the_limit_of_its_routers(redis_url: str, maxlens: list[int | None], shown: int | None) -> None:
     """With a limit of its own, a restored letter would trim letters that the routers keep."""
-    routers = [EventRouter(stream=STREAM, group=f"g{n}", dlq_maxlen=maxlen) for n, maxlen in enumerate(maxlens)]
+    routers = [idle_router(stream=STREAM, group=f"g{n}", dlq_maxlen=maxlen) for n, maxlen in enumerate(maxlens)]
     with client_for(redis_url, routers=routers) as client:
         assert client.get(f"{LETTERS}/stats").json()["maxlen"] == shown

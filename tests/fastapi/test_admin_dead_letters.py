@@ -13,6 +13,7 @@ from rapids import BaseEvent, EventRouter
 from rapids_fastapi import EmitterDep, Rapids, rapids_admin
 from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import BEARER, DLQ, STREAM, client_for, put_letter, until
+from tests.support import idle_router
 
 LETTERS = "/rapids/api/dead-letters"
 
@@ -217,7 +218,7 @@ class TestList:
 class TestSeveralQueues:
     @pytest.fixture
     def client(self, redis_url: str) -> Iterator[TestClient]:
-        routers = [EventRouter(stream=STREAM, group=group, dlq_stream=f"fa:{group}") for group in ("a", "b")]
+        routers = [idle_router(stream=STREAM, group=group, dlq_stream=f"fa:{group}") for group in ("a", "b")]
         with client_for(redis_url, routers=routers, emitter=None) as client:
             yield client
 

@@ -9,10 +9,10 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids import EventRouter
 from rapids._storage.keys import PARKED, Source
 from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
+from tests.support import idle_router
 
 EVENTS = "/rapids/api/events"
 HOSTILE = "<script>alert(1)</script>\x00\x1b[31m\u202egnp.exe\u2028'\"; DROP"
@@ -41,7 +41,7 @@ def trace(client: TestClient, correlation_id: str = "corr-1", **query: Any) -> d
 
 
 def test_events_and_letters_with_their_addresses(redis_url: str) -> None:
-    router = EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)
+    router = idle_router(stream=STREAM, group="group", dlq_stream=DLQ)
     with client_for(redis_url, routers=[router]) as client:
         entry_id = put(redis_url, "event-1")
         put(redis_url, "event-2", "event-1")
@@ -66,7 +66,7 @@ def test_events_and_letters_with_their_addresses(redis_url: str) -> None:
 
 
 def test_a_letter_leads_to_the_tree_and_to_the_others(redis_url: str) -> None:
-    router = EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)
+    router = idle_router(stream=STREAM, group="group", dlq_stream=DLQ)
     with client_for(redis_url, routers=[router]) as client:
         put(redis_url, "event-1")
         first, second, third = (put_letter(redis_url, handler=name) for name in ("a", "b", "c"))
@@ -81,7 +81,7 @@ def test_a_letter_leads_to_the_tree_and_to_the_others(redis_url: str) -> None:
 
 
 def test_the_letter_and_the_tree_show_the_same_outcome_of_a_replay(redis_url: str, raw: redis_sync.Redis) -> None:
-    with client_for(redis_url, routers=[EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)]) as client:
+    with client_for(redis_url, routers=[idle_router(stream=STREAM, group="group", dlq_stream=DLQ)]) as client:
         put(redis_url, "event-1")
         letter = f"/rapids/api/dead-letters/{put_letter(redis_url, original_group='nobody')}"
         stream = client.post(f"{letter}/replay", json={}).json()["stream"]
@@ -93,7 +93,7 @@ def test_the_letter_and_the_tree_show_the_same_outcome_of_a_replay(redis_url: st
 
 
 def test_what_is_hidden_in_payloads_is_hidden_in_the_tree(redis_url: str) -> None:
-    router = EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)
+    router = idle_router(stream=STREAM, group="group", dlq_stream=DLQ)
     with client_for(redis_url, routers=[router]) as client:
         secret = '{"password": "hunter2", "n": 1}'
         put(redis_url, "event-1", data=secret, metadata=secret)

@@ -11,17 +11,16 @@ import pytest
 from fastapi.testclient import TestClient
 from redis.asyncio import Redis
 
-from rapids import EventRouter
 from rapids._worker.health_check import Limits
 from tests.fastapi.helpers import BEARER, STREAM, admin_app, async_client_of, client_for, rapids_with, until
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
-from tests.support import SOON, eventually
+from tests.support import SOON, eventually, idle_router
 
 
 class TestHealth:
     def test_live_and_ready_answer_one_word_without_authentication(self, redis_url: str) -> None:
-        with client_for(redis_url, routers=[EventRouter(stream=STREAM)]) as client:
+        with client_for(redis_url, routers=[idle_router(stream=STREAM)]) as client:
             for path in ("live", "ready"):
                 response = client.get(f"/rapids/health/{path}")
                 assert (response.status_code, response.json()) == (200, {"status": "ok"})
@@ -33,7 +32,7 @@ class TestHealth:
         assert client.get("/rapids/health/ready").status_code == 503
 
     def test_a_router_whose_reader_is_stuck_is_not_ready(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        with client_for(redis_url, routers=[EventRouter(stream=STREAM)]) as client:
+        with client_for(redis_url, routers=[idle_router(stream=STREAM)]) as client:
             assert client.get("/rapids/health/ready").status_code == 200
             monkeypatch.setattr(Limits, "of", lambda settings: Limits(-1, -1, 60, 60, 60))
             response = until(lambda: _refused(client))
@@ -50,7 +49,7 @@ def _refused(client: TestClient) -> Any:
 async def test_during_an_outage_it_is_503_and_not_ready(build: Build) -> None:
     async with (
         own_server(build) as server,
-        async_client_of(admin_app(rapids_with(server.url, routers=[EventRouter(stream=STREAM)])), BEARER) as client,
+        async_client_of(admin_app(rapids_with(server.url, routers=[idle_router(stream=STREAM)])), BEARER) as client,
     ):
 
         async def is_ready() -> bool:

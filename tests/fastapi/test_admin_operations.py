@@ -13,13 +13,13 @@ import pytest
 from fastapi.testclient import TestClient
 from redis.exceptions import ConnectionError
 
-from rapids import EventRouter
 from rapids.dead_letters import Operations
 from rapids_fastapi import AdminUser
 from rapids_fastapi.admin import progress
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, Serving, app_on, serving
+from tests.support import idle_router
 
 LETTERS = "/rapids/api/dead-letters"
 OPERATIONS = "/rapids/api/operations"
@@ -212,7 +212,7 @@ class TestPermissions:
 
 
 def test_with_several_queues_the_location_names_the_queue(redis_url: str) -> None:
-    routers = [EventRouter(stream=STREAM, group=group, dlq_stream=f"fa:{group}&") for group in ("a", "b")]
+    routers = [idle_router(stream=STREAM, group=group, dlq_stream=f"fa:{group}&") for group in ("a", "b")]
     with client_for(redis_url, routers=routers, emitter=None) as client:
         body = {"kind": "discard", "selector": {"ids": ["1-1"]}}
         assert client.post(OPERATIONS, json=body).json()["type"] == "urn:rapids:problem:dlq-needed"

@@ -10,10 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from rapids import EventRouter
 from rapids_fastapi import AdminUser, Permission
 from tests.fastapi.admin_paths import HEALTH, METHODS, documented, everything, filled, guarded, routed
 from tests.fastapi.helpers import BEARER, STREAM, TOKEN, basic, client_for
+from tests.support import idle_router
 
 JSON = {"Content-Type": "application/json"}
 PROBLEM = "application/problem+json"
@@ -24,7 +24,7 @@ GUARDED = guarded()
 
 
 def served(url: str, **options: Any) -> TestClient:
-    return client_for(url, headers={}, routers=[EventRouter(stream=STREAM)], **options)
+    return client_for(url, headers={}, routers=[idle_router(stream=STREAM)], **options)
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from rapids import EventRouter
 from tests.fastapi.admin_paths import document
 from tests.fastapi.helpers import until
 from tests.fastapi.served_admin import GROUP, OPERATOR, READER, STREAM, app_on, contents, fill, letter_id, serving
 from tests.model.profiles import slow_examples
 from tests.servers.choice import Servers
+from tests.support import idle_router
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,7 +71,7 @@ def server(servers: Servers) -> str:
 
 @pytest.fixture(scope="module")
 def busy(server: str) -> Iterator[str]:
-    with serving(app_on(server, [EventRouter(stream=STREAM, group=GROUP)])) as base:
+    with serving(app_on(server, [idle_router(stream=STREAM, group=GROUP)])) as base:
         yield base
 
 

@@ -10,10 +10,10 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids import EventRouter
 from rapids._storage.keys import PARKED, WAITING, Source
 from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import STREAM, client_for
+from tests.support import idle_router
 
 STREAMS = "/rapids/api/streams"
 GROUPS = "/rapids/api/groups"
@@ -73,7 +73,7 @@ class TestStreams:
     def test_those_of_the_emitter_and_the_routers(self, redis_url: str, raw: redis_sync.Redis) -> None:
         add(raw, 3, OTHER)
         raw.xadd("fa:secret", {"n": "1"})
-        with client_for(redis_url, routers=[EventRouter(stream=OTHER, group=GROUP)]) as client:
+        with client_for(redis_url, routers=[idle_router(stream=OTHER, group=GROUP)]) as client:
             found = client.get(STREAMS).json()
             assert client.get("/rapids/api/capabilities").json()["streams"] == [OTHER, STREAM]
         assert found["missing"] == [STREAM]
@@ -84,7 +84,7 @@ class TestStreams:
 
     def test_of_several_streams_one_must_be_named(self, redis_url: str, raw: redis_sync.Redis) -> None:
         make_group(raw)
-        with client_for(redis_url, routers=[EventRouter(stream=OTHER, group="billing")]) as client:
+        with client_for(redis_url, routers=[idle_router(stream=OTHER, group="billing")]) as client:
             for path in (GROUPS, f"{PENDING}?group={GROUP}"):
                 assert refused(client.get(path), 422, "stream-needed")["allowed"] == [OTHER, STREAM]
             for stream, group in ((STREAM, GROUP), (OTHER, "billing")):

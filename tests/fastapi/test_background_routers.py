@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from rapids import EventRouter
 from rapids_fastapi import Rapids, background
-from tests.support import eventually
+from tests.support import eventually, idle_router, ignore
 
 
 class TestRouters:
@@ -36,6 +36,7 @@ class TestRouters:
                     await asyncio.wait({body, fate})
 
         router = FaMortal(stream="fa:life")
+        router.on("no.such.event")(ignore)
         async with Rapids(routers=[router], url=redis_url).lifespan() as state:
             assert await state["rapids"].is_ready()
             for times in (2, 3):
@@ -60,6 +61,7 @@ class TestRouters:
                 raise RuntimeError("gone")
 
         router = FaFrail(stream="fa:life")
+        router.on("no.such.event")(ignore)
         async with Rapids(routers=[router], url=redis_url).lifespan() as state:
             await eventually(lambda: "will be restarted in 3600" in caplog.text)
             assert not await state["rapids"].is_ready()
@@ -67,7 +69,7 @@ class TestRouters:
     async def test_a_router_the_application_stops_stays_stopped(
         self, redis_url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        router = EventRouter(stream="fa:life")
+        router = idle_router(stream="fa:life")
         async with Rapids(routers=[router], url=redis_url).lifespan() as state:
             await router.stop()
             await eventually(lambda: "was stopped by the application and stays stopped" in caplog.text)

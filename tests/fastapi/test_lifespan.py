@@ -20,7 +20,7 @@ from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
 from rapids_fastapi import EmitterDep, Rapids, get_emitter, plugin, rapids_admin
 from tests.fastapi.helpers import entries, until
-from tests.support import eventually, free_port
+from tests.support import eventually, free_port, idle_router
 
 
 class FaLifeNoted(BaseEvent):
@@ -83,7 +83,7 @@ async def test_a_client_of_the_user_is_used_and_not_closed(redis: Redis, monkeyp
 
 async def test_our_own_client_is_closed(redis_url: str, redis: Redis) -> None:
     before = len(await redis.client_list())
-    async with Rapids(routers=[EventRouter(stream="fa:life")], url=redis_url).lifespan():
+    async with Rapids(routers=[idle_router(stream="fa:life")], url=redis_url).lifespan():
         assert len(await redis.client_list()) > before
     await eventually(lambda: _count_is(redis, before))
 
@@ -243,9 +243,16 @@ class TestStartFails:
                 pass
         await client.aclose()
 
+    async def test_a_router_without_handlers_is_an_error(self, redis_url: str, redis: Redis) -> None:
+        rapids = Rapids(routers=[EventRouter(stream="fa:life", group="empty")], url=redis_url)
+        with pytest.raises(NotConfiguredError, match=r"group 'empty' on stream 'fa:life' has no handlers.* imported"):
+            async with rapids.lifespan():
+                pass
+        assert rapids_tasks() == []
+
     async def test_what_was_started_is_stopped(self, redis_url: str, redis: Redis) -> None:
         await redis.set("fa:broken", "not a stream")
-        good, bad = EventRouter(stream="fa:life"), EventRouter(stream="fa:broken")
+        good, bad = idle_router(stream="fa:life"), idle_router(stream="fa:broken")
         before = len(await redis.client_list())
         rapids = Rapids(routers=[good, bad], url=redis_url, emitter=EventEmitter())
         with pytest.raises(Exception, match="WRONGTYPE") as error:
@@ -261,7 +268,7 @@ class TestStartFails:
             assert bad.running
 
     async def test_cancelled_while_starting(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        router = EventRouter(stream="fa:life")
+        router = idle_router(stream="fa:life")
         reached = asyncio.Event()
 
         async def never() -> None:
@@ -285,7 +292,7 @@ class TestStartFails:
 
 class TestStop:
     async def test_cancelled_while_running(self, redis_url: str) -> None:
-        router = EventRouter(stream="fa:life")
+        router = idle_router(stream="fa:life")
         started = asyncio.Event()
 
         async def run() -> None:
@@ -302,7 +309,7 @@ class TestStop:
         assert rapids_tasks() == []
 
     async def test_an_error_in_the_block_passes_through(self, redis_url: str) -> None:
-        router = EventRouter(stream="fa:life")
+        router = idle_router(stream="fa:life")
         with pytest.raises(KeyError, match="mine"):
             async with Rapids(routers=[router], url=redis_url).lifespan():
                 raise KeyError("mine")
@@ -312,7 +319,7 @@ class TestStop:
         done: list[str] = []
         at_work = {"a": asyncio.Event(), "b": asyncio.Event()}
         both_stopping = asyncio.Barrier(2)
-        routers = [EventRouter(stream="fa:life", group=group) for group in "ab"]
+        routers = [idle_router(stream="fa:life", group=group) for group in "ab"]
         for router in routers:
 
             @router.on(FaLifeNoted)
@@ -337,7 +344,7 @@ def test_threads_may_run_applications_of_their_own(redis_url: str) -> None:
     failures: list[BaseException] = []
 
     def application(n: int) -> FastAPI:
-        app = FastAPI(lifespan=Rapids(routers=[EventRouter(stream=f"fa:{n}")], url=redis_url).lifespan)
+        app = FastAPI(lifespan=Rapids(routers=[idle_router(stream=f"fa:{n}")], url=redis_url).lifespan)
         app.include_router(rapids_admin)
         # Before the threads: FastAPI prepares a route at its first use, and silences its own warnings
         # for all threads at that time, so that one thread may record those of another.
@@ -361,7 +368,7 @@ def test_threads_may_run_applications_of_their_own(redis_url: str) -> None:
 
 async def test_a_router_made_with_a_client_of_its_own_keeps_it(redis: Redis, redis_url: str) -> None:
     async with Redis.from_url(redis_url, client_name="the-routers-own") as own:
-        router = EventRouter(own, stream="fa:own", group="keeps")
+        router = idle_router(own, stream="fa:own", group="keeps")
         rapids = Rapids(routers=[router], emitter=EventEmitter(stream="fa:own"), url=redis_url)
         for _ in range(2):
             async with rapids.lifespan():
@@ -380,7 +387,7 @@ async def test_handlers_can_have_the_client_while_the_lifespan_runs(redis_url: s
 
 
 def test_a_client_of_the_users_serves_on_one_event_loop_after_another(redis_url: str) -> None:
-    rapids = Rapids(redis=Redis.from_url(redis_url), routers=[EventRouter(stream="fa:loops")])
+    rapids = Rapids(redis=Redis.from_url(redis_url), routers=[idle_router(stream="fa:loops")])
 
     async def live() -> None:
         async with rapids.lifespan():

@@ -8,19 +8,19 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from rapids import DeadLetterQueue, EventRouter, LetterFilter
+from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Selector
 from rapids_fastapi import Rapids, background
 from rapids_fastapi.state import Running
 from tests.dead_letters.helpers import write
-from tests.support import eventually
+from tests.support import eventually, idle_router
 from tests.worker.helpers import DLQ, STREAM
 
 ALL = Selector(filter=LetterFilter())
 
 
 def an_app(url: str) -> Rapids:
-    return Rapids(routers=[EventRouter(stream=STREAM, group="fa-group", dlq_stream=DLQ)], url=url)
+    return Rapids(routers=[idle_router(stream=STREAM, group="fa-group", dlq_stream=DLQ)], url=url)
 
 
 def runners() -> list[str]:

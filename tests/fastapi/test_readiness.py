@@ -21,7 +21,7 @@ from tests.fastapi.helpers import STREAM, admin_app, async_client_of, until
 from tests.fastapi.test_uvicorn import served
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
-from tests.support import eventually
+from tests.support import eventually, idle_router
 
 __all__ = ["private_temp"]
 
@@ -56,7 +56,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_probes_within_a_second_share_one_check(
     redis: Redis, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rapids = Rapids(redis=redis, routers=[EventRouter(stream=STREAM)])
+    rapids = Rapids(redis=redis, routers=[idle_router(stream=STREAM)])
     async with rapids.lifespan() as state:
         running = state["rapids"]
         assert all(await asyncio.gather(*(running.is_ready() for _ in range(50))))
@@ -71,7 +71,7 @@ async def test_the_log_has_the_reason_once_and_the_end(
     redis: Redis, looks: Looks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(readiness, "_FRESH", -1.0)
-    app = admin_app(Rapids(redis=redis, routers=[EventRouter(stream=STREAM)]))
+    app = admin_app(Rapids(redis=redis, routers=[idle_router(stream=STREAM)]))
     caplog.set_level(logging.INFO, "rapids")
     async with async_client_of(app) as client:
         assert (await client.get("/rapids/health/ready")).status_code == 200
@@ -133,7 +133,7 @@ async def test_an_emitter_without_a_client_cannot_ping() -> None:
 
 
 async def test_a_paused_group_is_ready(redis: Redis) -> None:
-    router = EventRouter(redis, stream=STREAM)
+    router = idle_router(redis, stream=STREAM)
     async with Rapids(redis=redis, routers=[router]).lifespan() as state:
         await router.pause()
         await EventEmitter(redis, STREAM).emit([])

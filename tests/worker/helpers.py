@@ -15,7 +15,7 @@ from rapids import BaseEvent, EventEmitter, EventRouter
 from rapids._storage.keys import Source, default_dlq
 from rapids._wire.encoding import encode
 from rapids.backoff import constant
-from tests.support import PATIENCE, eventually
+from tests.support import PATIENCE, eventually, ignore
 
 STREAM = "dv:events"
 GROUP = "dv-group"
@@ -49,6 +49,13 @@ def make_router(redis: Redis | None, **options: Any) -> EventRouter:
     return EventRouter(redis, **(defaults | options))
 
 
+def make_idle_router(redis: Redis | None, **options: Any) -> EventRouter:
+    """A router with a handler for events that no test emits: one without handlers does not start."""
+    router = make_router(redis, **options)
+    router.on("no.such.event")(ignore)
+    return router
+
+
 def make_emitter(redis: Redis, **options: Any) -> EventEmitter:
     return EventEmitter(redis, stream=STREAM, **options)
 
@@ -58,7 +65,12 @@ async def emit_orders(redis: Redis, *numbers: int) -> list[str]:
 
 
 async def start(router: EventRouter, redis: Redis | None = None) -> asyncio.Task[None]:
-    """Start a router in a task, and return once it runs. Raises what `start` raised if it does not."""
+    """Start a router in a task, and return once it runs. Raises what `start` raised if it does not.
+
+    A router without handlers, which would not start, gets one for events that no test emits.
+    """
+    if not router.handler_names:
+        router.on("no.such.event")(ignore)
     task = asyncio.create_task(router.start(redis))
     await eventually(lambda: router.running or task.done())
     if task.done():

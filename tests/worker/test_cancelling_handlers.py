@@ -9,7 +9,16 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support import eventually
-from tests.worker.helpers import DvOrder, letters, make_emitter, make_router, running, start, until_settled
+from tests.worker.helpers import (
+    DvOrder,
+    letters,
+    make_emitter,
+    make_idle_router,
+    make_router,
+    running,
+    start,
+    until_settled,
+)
 
 Misbehaviour = Callable[[], Awaitable[object]]
 
@@ -124,7 +133,7 @@ async def test_a_handler_after_one_that_leaves_a_cancellation_can_use_a_group(re
 
 @pytest.mark.parametrize("steps", range(0, 60, 3))
 async def test_a_start_that_is_cancelled_while_it_opens_ends(redis: Redis, steps: int) -> None:
-    router = make_router(redis)
+    router = make_idle_router(redis)
     task = asyncio.create_task(router.start())
     for _ in range(steps):
         await asyncio.sleep(0)

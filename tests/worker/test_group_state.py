@@ -12,7 +12,18 @@ from redis.exceptions import ResponseError
 
 from rapids import ConsumerLag
 from tests.support import eventually
-from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, all_keys, consumers, make_emitter, make_router, running
+from tests.worker.helpers import (
+    DLQ,
+    GROUP,
+    STREAM,
+    DvOrder,
+    all_keys,
+    consumers,
+    make_emitter,
+    make_idle_router,
+    make_router,
+    running,
+)
 
 # --- consumer names -------------------------------------------------------------------------------------------------
 
@@ -118,4 +129,4 @@ async def _parked(redis: Redis) -> bool:
 async def test_a_key_that_is_no_stream_is_named_at_the_start(redis: Redis) -> None:
     await redis.set(STREAM, "a string")
     with pytest.raises(ResponseError, match=f"WRONGTYPE '{STREAM}' is a key of another kind, not a stream"):
-        await make_router(redis).start()
+        await make_idle_router(redis).start()

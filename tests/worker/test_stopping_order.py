@@ -20,6 +20,7 @@ from tests.worker.helpers import (
     check_keys,
     consumers,
     letters,
+    make_idle_router,
     make_router,
     pending,
     running,
@@ -244,7 +245,7 @@ async def test_a_claim_that_waits_for_redis_does_not_delay_a_stop(
 
 async def test_a_start_that_is_stopped_before_redis_answers(proxy: Proxy, through: Redis) -> None:
     proxy.swallows = True
-    router = make_router(through)
+    router = make_idle_router(through)
     task = asyncio.create_task(router.start())
     await eventually(lambda: proxy.connections)
     task.cancel()
