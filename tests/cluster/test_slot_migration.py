@@ -188,10 +188,10 @@ async def test_events_stored_before_a_slot_moved_are_not_stored_again(
     await emitter.emit(DvOrder())
     real, moves = appends.round_trip, iter([True])
 
-    async def round_trip(to: AbstractConnection, packed: Sequence[bytes]) -> list[Any]:
+    async def round_trip(to: AbstractConnection, packed: Sequence[bytes], *options: Any) -> list[Any]:
         if len(packed) != 2 or b"XADD" not in packed[0] or not next(moves, False):
-            return await real(to, packed)
-        return [*await real(to, packed[:1]), sends_on(f"{slot_of(STREAM)} 127.0.0.1:1")]
+            return await real(to, packed, *options)
+        return [*await real(to, packed[:1], *options), sends_on(f"{slot_of(STREAM)} 127.0.0.1:1")]
 
     monkeypatch.setattr(appends, "round_trip", round_trip)
     await emitter.emit([DvOrder(number=1), DvOrder(number=2)])
