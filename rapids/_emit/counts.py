@@ -1,4 +1,4 @@
-"""What an emitter has done, counted for each event type and told to its observers."""
+"""What an emitter has done, counted for each event type and reported to its observers."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -89,9 +89,14 @@ async def recreate(commands: Commands, source: Source, start_id: str, *, deliver
 
     `delivered`: the lost group had delivered everything up to `start_id`, so the new one must not deliver it again.
     """
-    keys = (source.stream, source.ledger, source.due, source.parked, source.recreated)
+    held = (source.stream, source.ledger, source.due, source.parked)
     arguments = (source.group, start_id, int(delivered), RECREATED_MS)
-    return checked((await run(commands, scripts.load("recreate"), [(keys, arguments)]))[0]) == 1
+    call_ = ((*held, source.recreated, source.restoring), arguments)
+    was_lost = checked((await run(commands, scripts.load("recreate"), [call_]))[0]) == 1
+    step = ((*held, source.restoring), (source.group,))
+    while checked((await run(commands, scripts.load("restore_held"), [step]))[0]):
+        pass  # each step is short, so that the server also serves others; claims continue if this process ends
+    return was_lost
 
 
 async def since_recreated(commands: Commands, source: Source) -> float:
@@ -246,7 +251,7 @@ async def claim(
     `names_of`: the source whose keys hold the consumers' names. If it is given, a trimmed entry that a living process
     holds is left to that process.
     """
-    keys = (source.stream, source.ledger, source.due, source.parked)
+    keys = (source.stream, source.ledger, source.due, source.parked, source.restoring)
     options = scripts.options(
         min_idle=min_idle_ms, due=due, look=due + TIES, names="" if names_of is None else names_of.consumer("")
     )
@@ -359,6 +364,6 @@ async def forget_settled(commands: Commands, source: Source, cursor: int) -> tup
     ids: list[bytes] = ledgers[::2]
     if not ids:
         return int(after), []
-    keys = (source.stream, source.ledger, source.due, source.parked)
+    keys = (source.stream, source.ledger, source.due, source.parked, source.restoring)
     forgotten = checked((await run(commands, scripts.load("forget_settled"), [(keys, (source.group, *ids))]))[0])
     return int(after), [entry_id.decode() for entry_id in forgotten]

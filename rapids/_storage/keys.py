@@ -154,6 +154,12 @@ class Source:
         return _key(self.stream, f"made-again:{self.group}")
 
     @property
+    def restoring(self) -> str:
+        """Hash that exists while a lost group gets its waiting and parked entries back: how far that is, for each of
+        the two consumers that hold them."""
+        return _key(self.stream, f"restoring:{self.group}")
+
+    @property
     def exclusive(self) -> str:
         """String with a TTL: the process that is the group's only active consumer."""
         return _key(self.stream, f"exclusive:{self.group}")

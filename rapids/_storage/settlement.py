@@ -63,6 +63,6 @@ async def settle(
             "letters": [(letter.handler, len(letter.fields)) for letter in one.letters],
         }
         fields = [part for letter in one.letters for part in letter.fields]
-        keys = (source.stream, source.ledger, source.due, source.parked, *letter_keys)
+        keys = (source.stream, source.ledger, source.due, source.parked, *letter_keys, source.restoring)
         requests.append((keys, (json.dumps(options), one.ledger, one.taken_with, one.why, *fields)))
     return await run(commands, scripts.load("settle"), requests)

@@ -2,7 +2,7 @@
 -- A pending entry that was trimmed from the stream (a ghost) is acknowledged and reported, not taken, unless a living
 -- process has it: that process may hold the only copy of its fields, and releases it itself.
 --
--- KEYS  stream, ledger, due, parked
+-- KEYS  stream, ledger, due, parked, how far the waiting and parked entries of a lost group are restored
 -- ARGV  group, consumer, options as JSON, then ids of the named entries. The options:
 --       `min_idle`: least idle time in ms of a named entry (0: it must still be this consumer's own);
 --       `due`: how many due entries to take at most; `look`: from how many of them to choose the oldest;
@@ -12,7 +12,8 @@
 -- include: lib/time.lua
 -- include: lib/names.lua
 -- include: lib/entry.lua
-local stream, ledger_key, due_key, parked_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- include: lib/holding_consumers.lua
+local stream, ledger_key, due_key, parked_key, restoring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local min_idle, names = options.min_idle, options.names
 local now = server_ms()
@@ -50,7 +51,8 @@ end
 local function was_settled(id)
   -- By a consumer that ignores due times: one on rapids-streams, or one that had lost its lease. A group that was
   -- recreated without its waiting entries has no consumer for them. The consumer is created when they are restored.
-  if not is_in(stream, id) then return false end
+  -- While that lasts, nobody can tell: the entry may run twice rather than never.
+  if redis.call('HEXISTS', restoring, WAITING) == 1 or not is_in(stream, id) then return false end
   for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
     if row[2] == WAITING then return true end
   end
@@ -58,6 +60,7 @@ local function was_settled(id)
 end
 
 if options.due > 0 then
+  restore_step(stream, group, ledger_key, due_key, parked_key, restoring)
   local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, options.look)
   -- Entries due in the same millisecond are in text order, in which 1-10 comes before 1-9.
   table.sort(due, is_before)

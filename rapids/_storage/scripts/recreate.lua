@@ -1,8 +1,8 @@
--- Recreate a lost group and restore its waiting and parked entries, which are recorded in other keys than the stream.
--- It is one step: a consumer that looked for due entries in between would treat them as settled. If something else
--- recreated the group without them, they are restored as well.
+-- Recreate a lost group and begin to restore its waiting and parked entries, which are recorded in other keys than the
+-- stream. It is one step: a consumer that looked for due entries in between would treat them as settled. If something
+-- else recreated the group without them, they are restored as well.
 --
--- KEYS  stream, ledger, due, parked, when it was recreated
+-- KEYS  stream, ledger, due, parked, when it was recreated, how far it is restored
 -- ARGV  group, the entry id to resume after, whether the lost group had delivered everything before it (1 | 0),
 --       for how many ms to remember that it was recreated
 -- Returns 1, or 0 if the group existed already. Then the group also moves forward to this entry id, if it was created
@@ -32,9 +32,9 @@ if not created.err then
 end
 -- A consumer that would hold nothing is not created.
 if redis.call('EXISTS', KEYS[3]) == 1 then
-  restore_held(KEYS[1], ARGV[1], KEYS[2], WAITING, function() return redis.call('ZRANGE', KEYS[3], 0, -1) end)
+  begin_restoring(KEYS[1], ARGV[1], KEYS[6], WAITING, KEYS[3])
 end
 if redis.call('EXISTS', KEYS[4]) == 1 then
-  restore_held(KEYS[1], ARGV[1], KEYS[2], PARKED, function() return redis.call('HKEYS', KEYS[4]) end)
+  begin_restoring(KEYS[1], ARGV[1], KEYS[6], PARKED, KEYS[4])
 end
 return created.err and 0 or 1

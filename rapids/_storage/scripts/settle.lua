@@ -2,7 +2,8 @@
 -- Redis does not roll a script back when a command in it fails, so the order prevents the loss of an entry: until the
 -- last step the entry is pending, and the ledger prevents a second run from writing a letter twice.
 --
--- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys if there are no letters)
+-- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys if there are no letters), how far the
+--       waiting and parked entries of a lost group are restored
 -- ARGV  options, the ledger to write (in it, a handler that waits has a delay in ms, or its due time if it waited
 --       before), the ledger from when the entry was taken ('' for none), why it is parked, then the names and values
 --       of all letters
@@ -134,13 +135,15 @@ end
 if not is_in(stream, id) then return 'trimmed' end
 write_ledger(merged(known.done, ledger.done), merged(dead, ledger.dead), ledger.gave_up, ledger)
 if verb == 'park' then
-  restore_held(stream, group, ledger_key, PARKED, function() return redis.call('HKEYS', parked_key) end)
+  begin_restoring(stream, group, KEYS[7], PARKED, parked_key)
+  restore_step(stream, group, ledger_key, due_key, parked_key, KEYS[7])
   redis.call('HSET', parked_key, id, ARGV[4])
   redis.call('ZREM', due_key, id)
   redis.call('XCLAIM', stream, group, PARKED, 0, id, 'JUSTID')
   return 'parked'
 end
-restore_held(stream, group, ledger_key, WAITING, function() return redis.call('ZRANGE', due_key, 0, -1) end)
+begin_restoring(stream, group, KEYS[7], WAITING, due_key)
+restore_step(stream, group, ledger_key, due_key, parked_key, KEYS[7])
 redis.call('ZADD', due_key, string.format('%.0f', due), id)
 if verb == 'release' then
   redis.call('XCLAIM', stream, group, WAITING, 0, id, 'RETRYCOUNT', options.deliveries, 'JUSTID')
