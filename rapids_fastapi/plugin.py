@@ -21,14 +21,11 @@ from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import operations_running, routers_running
 from rapids_fastapi.readiness import Readiness
-from rapids_fastapi.state import STATE_KEY, Running
+from rapids_fastapi.state import APP_STATE, STATE_KEY, Running
 
 __all__ = ["URL_VARIABLE", "Rapids"]
 
 URL_VARIABLE = "RAPIDS_REDIS_URL"
-
-_APP_STATE = "rapids_plugin"
-"""Where an application keeps the Rapids that it runs, in `app.state`."""
 
 ONE_CLIENT_MANY_LOOPS = (7, 2)
 """The first version of redis-py whose client can be used on one event loop after another."""
@@ -136,7 +133,7 @@ class Rapids:
         if self._is_running:
             raise NotConfiguredError("this Rapids is running already; give each application one of its own")
         state = getattr(app, "state", None)
-        other = getattr(state, _APP_STATE, None)
+        other = getattr(state, APP_STATE, None)
         if isinstance(other, Rapids):
             raise NotConfiguredError(
                 f"this application runs two Rapids, and its requests would see only the second: one with "
@@ -147,8 +144,8 @@ class Rapids:
         try:
             async with AsyncExitStack() as started:
                 if state is not None:
-                    setattr(state, _APP_STATE, self)
-                    started.callback(delattr, state, _APP_STATE)
+                    setattr(state, APP_STATE, self)
+                    started.callback(delattr, state, APP_STATE)
                 try:
                     running = await self._start(started)
                 except RedisUnavailableError as error:

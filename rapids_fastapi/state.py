@@ -16,10 +16,13 @@ from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import SupervisedRouter
 from rapids_fastapi.readiness import Readiness
 
-__all__ = ["STATE_KEY", "Emitting", "Running", "running"]
+__all__ = ["APP_STATE", "STATE_KEY", "Emitting", "Running", "running"]
 
 STATE_KEY = "rapids"
 """Their name in the lifespan state: `request.state.rapids`."""
+
+APP_STATE = "rapids_plugin"
+"""Where an application keeps the Rapids that it runs, in `app.state`."""
 
 _logger = logging.getLogger("rapids")
 
@@ -77,8 +80,15 @@ def running(connection: HTTPConnection) -> Running:
     found = connection.scope.get("state", {}).get(STATE_KEY)
     if isinstance(found, Running):
         return found
+    if getattr(getattr(connection.scope.get("app"), "state", None), APP_STATE, None) is not None:
+        raise NotConfiguredError(
+            "Rapids is running, but this request came without its lifespan state. A lifespan of your own must yield "
+            "it: `async with rapids.lifespan(app) as state: yield state`. With asgi-lifespan, use `manager.app`, which "
+            "adds the state to requests, and not `app`: httpx.ASGITransport(app=manager.app)."
+        )
     raise NotConfiguredError(
         "Rapids is not running in this application. Give it the lifespan: FastAPI(lifespan=rapids.lifespan), or "
         "inside your own: `async with rapids.lifespan(app) as state: yield state` (the state must be yielded). "
-        "In tests, use `with TestClient(app) as client:`, which runs it."
+        "In tests, use `with TestClient(app) as client:`, which runs it. httpx.ASGITransport does not run it: there, "
+        "use `async with LifespanManager(app) as manager:` of asgi-lifespan, and httpx.ASGITransport(app=manager.app)."
     )

@@ -36,6 +36,9 @@ _PERMISSION = "x-rapids-permission"
 _USER = "rapids.admin_user"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CHALLENGES = {"Bearer": 'Bearer realm="rapids"', "Basic": 'Basic realm="rapids", charset="UTF-8"'}
+MAX_SHOWN = 200
+"""How many characters of a header an error shows."""
+
 _READING = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -80,7 +83,7 @@ class AdminRoute(ProblemRoute):
             raise Problem("invalid", "A parameter is there more than once.")
         if request.method not in _READING:
             if needs_origin_check(request, parts.admin_auth) and is_foreign(request):
-                raise Problem("cross-origin", "A page of another origin may not change anything here.")
+                raise Problem("cross-origin", _why_foreign(request))
             await bounded.check_json()
         request.scope[_USER] = user
         return bounded
@@ -122,6 +125,19 @@ def is_foreign(connection: HTTPConnection) -> bool:
         return len(origins) > 1 or parts.hostname is None or default is None or not is_same
     except ValueError:
         return True
+
+
+def _why_foreign(connection: HTTPConnection) -> str:
+    """Why a request counts as foreign. A proxy that replaces `Host` looks like another origin."""
+    why = "A page of another origin may not change anything here."
+    if "sec-fetch-site" in connection.headers:
+        return why
+    origin, host = (connection.headers.get(name, "")[:MAX_SHOWN] for name in ("origin", "host"))
+    return (
+        f"{why} The request's Origin is {origin!r}, and its Host is {host!r}. If a proxy replaces Host, let it pass on "
+        "the one of the browser, in nginx with `proxy_set_header Host $http_host;`. With a Bearer token neither header "
+        "is compared."
+    )
 
 
 class _BoundedRequest(Request):

@@ -63,7 +63,11 @@ AdminAuth: TypeAlias = Callable[[HTTPConnection], AdminUser | Awaitable[AdminUse
 
 
 def allow_anyone(connection: HTTPConnection) -> AdminUser:
-    """Gives everybody all permissions: `Rapids(admin_auth=allow_anyone)`. For a machine that only you can reach."""
+    """Gives everybody all permissions: `Rapids(admin_auth=allow_anyone)`. For a machine that only you can reach.
+
+    Your browser can reach it, too, and a page of any site may point a name of its own at your machine (DNS rebinding).
+    So check the name: `app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1"])`.
+    """
     return AdminUser("anyone", ALL_PERMISSIONS)
 
 

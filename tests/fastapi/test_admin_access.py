@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
 
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
 from rapids_fastapi.admin.access import AdminRoute
 from tests.fastapi.admin_paths import filled, guarded
-from tests.fastapi.helpers import BEARER, DLQ, TOKEN, basic, client_for, put_letter, rapids_with
+from tests.fastapi.helpers import BEARER, DLQ, TOKEN, admin_app, basic, client_for, put_letter, rapids_with
 
 JSON = {"Content-Type": "application/json"}
 
@@ -181,6 +182,20 @@ class TestCrossOrigin:
         if not passes:
             assert response.json()["type"] == "urn:rapids:problem:cross-origin"
 
+    def test_behind_a_proxy_that_replaces_the_host_the_answer_says_so(self, redis_url: str) -> None:
+        with client_for(redis_url, headers={}) as client:
+            headers = {**basic(TOKEN), "Host": "app:8000", "Origin": "http://admin.example"}
+            by_host = client.delete("/rapids/api/dead-letters/1-0", headers=headers)
+            by_browser = client.delete(
+                "/rapids/api/dead-letters/1-0", headers={**headers, "Sec-Fetch-Site": "cross-site"}
+            )
+            long = client.delete("/rapids/api/dead-letters/1-0", headers={**headers, "Origin": "http://" + "x" * 9_000})
+
+        for part in ("'http://admin.example'", "'app:8000'", "proxy_set_header Host $http_host;"):
+            assert part in by_host.json()["detail"]
+        assert "proxy" not in by_browser.json()["detail"]
+        assert len(long.json()["detail"]) < 1_000
+
     @pytest.mark.parametrize(
         ("host", "origin"),
         [
@@ -311,3 +326,14 @@ def test_a_route_without_a_permission_refuses_everybody(redis_url: str) -> None:
     app.include_router(router)
     with TestClient(app) as client:
         assert client.get("/forgotten", headers=BEARER).status_code == 500
+
+
+def test_with_trusted_hosts_no_other_name_reaches_an_admin_that_is_open_to_anyone(redis_url: str) -> None:
+    app = admin_app(rapids_with(redis_url, admin_auth=allow_anyone))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1"])
+    with TestClient(app, base_url="http://localhost:8000") as client:
+        answers = {
+            host: client.get("/rapids/api/capabilities", headers={"Host": host}).status_code
+            for host in ("localhost:8000", "127.0.0.1", "rebound.example:8000")
+        }
+    assert answers == {"localhost:8000": 200, "127.0.0.1": 200, "rebound.example:8000": 400}

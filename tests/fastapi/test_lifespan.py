@@ -198,7 +198,10 @@ class TestInsideAnApplication:
             async with rapids.lifespan(app):
                 yield
 
-        for app in (FastAPI(), FastAPI(lifespan=forgetful)):
+        for app, says in (
+            (FastAPI(), r"lifespan=rapids\.lifespan"),
+            (FastAPI(lifespan=forgetful), "must yield it: `async with"),
+        ):
 
             @app.post("/")
             async def emit(emitter: EmitterDep) -> None:
@@ -206,7 +209,7 @@ class TestInsideAnApplication:
 
             with (
                 TestClient(app) as client,
-                pytest.raises(NotConfiguredError, match=r"lifespan=rapids\.lifespan") as error,
+                pytest.raises(NotConfiguredError, match=says) as error,
             ):
                 client.post("/")
             assert isinstance(error.value, RapidsError)
@@ -415,7 +418,12 @@ def test_a_client_that_redis_py_cannot_use_on_a_second_event_loop_is_refused(
 
 async def test_two_rapids_in_one_application_are_refused_and_both_are_named(redis_url: str) -> None:
     app = FastAPI()
-    shop = Rapids(url=redis_url, routers=[EventRouter(stream="fa:shop", group="billing")])
+    router = EventRouter(stream="fa:shop", group="billing")
+
+    @router.on("*")
+    async def ignore(event: Any) -> None: ...
+
+    shop = Rapids(url=redis_url, routers=[router])
     mail = Rapids(url=redis_url, emitter=EventEmitter(stream="fa:mail"))
     for _ in range(2):
         async with shop.lifespan(app):
