@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis, RedisCluster
 
+from rapids._core.checks import middleware as check_middleware
 from rapids._core.counter_state import Counts
 from rapids._core.handlers import HandlerRegistry, Handlers
 from rapids._core.server_warnings import ServerWarnings, check_server, check_timeout
@@ -20,6 +21,7 @@ from rapids.backoff import Backoff, exponential
 from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
 from rapids.delivery import HandlerMiddleware, under_way_variable
+from rapids.events import BaseEvent, get_event_class, types_below
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import RouterHealth, Trimming
 from rapids.observers import Observer
@@ -136,10 +138,8 @@ class EventRouter(HandlerRegistry):
             check_client(redis)
         self._redis = redis
         self._started_with: Redis | RedisCluster | None = None
-        for layer in middleware:
-            if not callable(layer):
-                raise TypeError(f"middleware must be async functions (delivery, call_next), not {layer!r}")
-        self._middleware = tuple(middleware)
+        self._middleware = tuple(check_middleware("middleware", middleware))
+        self._key_field = order_by if isinstance(order_by, str) else None
         self._server_warnings = ServerWarnings()
         self._worker: Worker | None = None
         self._counts = Counts(settings.stream, settings.group, settings.observers)
@@ -219,9 +219,9 @@ class EventRouter(HandlerRegistry):
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this method also stops the router gracefully.
 
-        Raises `NotConfiguredError` without a client or without handlers, `ValueError` if `dlq_stream` is in another
-        slot of a Cluster than the stream, `RedisUnavailableError` if Redis cannot be reached now. During later outages
-        the router retries.
+        Raises `NotConfiguredError` without a client or without handlers, `ValueError` if no event class that it handles
+        has the field `order_by`, or if `dlq_stream` is in another slot of a Cluster than the stream,
+        `RedisUnavailableError` if Redis cannot be reached now. During later outages the router retries.
         """
         client = redis or self._redis
         if client is None:
@@ -235,6 +235,7 @@ class EventRouter(HandlerRegistry):
                 "acknowledge all events without handling them: was the module imported that registers handlers, with "
                 "@router.on(...)?"
             )
+        self._check_key_field()
         dlq = self.dlq_stream  # one script writes a dead letter and settles its entry
         if dlq is not None and not share_a_slot(client, self.stream, dlq):
             raise ValueError(
@@ -338,6 +339,30 @@ class EventRouter(HandlerRegistry):
         where = {"stream": self.stream, "group": self.group}
         run_id = await check_server(self._server_warnings, commands, client, where)
         check_timeout(self._server_warnings, run_id, client, self._settings.block_ms, where)
+
+    def _check_key_field(self) -> None:
+        """Raise if none of the event classes that the router handles has the field that `order_by` names.
+
+        Not earlier: a class may be defined after the router. Types without a class may have any field.
+        """
+        if (name := self._key_field) is None:
+            return
+        handled = [
+            cls
+            for event_type in types_below(BaseEvent)
+            if (cls := get_event_class(event_type)) and any(one.handles(event_type) for one in self._registered)
+        ]
+        # A property is as good as a field. A class that keeps undeclared fields may have any.
+        may_have_it = any(
+            name in cls.model_fields or hasattr(cls, name) or cls.model_config.get("extra") == "allow"
+            for cls in handled
+        )
+        if handled and not may_have_it:
+            names = sorted({cls.__name__ for cls in handled})
+            raise ValueError(
+                "order_by must be a field of an event class that the router has a handler for (here "
+                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}), or a function, not {name!r}"
+            )
 
     def _control(self, what: str) -> GroupControl:
         return GroupControl(self._client(what), self.stream, self.group)

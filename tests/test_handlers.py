@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventRouter
 from rapids._core.handlers import Handler, HandlerRegistry
-from rapids.backoff import constant, exponential
-from rapids.exceptions import NonRetryableError
+from rapids.backoff import constant, exponential, linear
+from rapids.exceptions import NonRetryableError, RedisUnavailableError
 
 
 class RegOrderPlaced(BaseEvent):
@@ -267,6 +270,122 @@ def test_a_router_refuses_an_invalid_backoff(nonsense: Any) -> None:
         EventRouter(default_backoff=nonsense)
 
 
-def test_a_router_refuses_middleware_that_cannot_be_called() -> None:
-    with pytest.raises(TypeError, match="middleware must be async functions"):
-        EventRouter(middleware=[3])  # type: ignore[list-item]
+async def nothing() -> None: ...
+
+
+async def one_event(event: object) -> None: ...
+
+
+async def two(one: object, other: object) -> None: ...
+
+
+async def three(one: object, other: object, another: object) -> None: ...
+
+
+async def needs_a_keyword(event: object, *, session: object) -> None: ...
+
+
+def sync(one: object, other: object) -> None: ...
+
+
+class Layer:
+    async def __call__(self, delivery: object, call_next: object) -> None: ...
+
+    async def method(self, delivery: object, call_next: object) -> None: ...
+
+
+class HdKeyed(BaseEvent):
+    account_id: str = ""
+
+    @property
+    def region(self) -> str:
+        return self.account_id[:2]
+
+
+class HdUnkeyed(BaseEvent):
+    number: int = 0
+
+
+@pytest.mark.parametrize(
+    "nonsense", [two, sync, (two, 3), [sync], [one_event], [3], [two, three], {two}, "two", [Layer], None]
+)
+def test_a_router_refuses_middleware_that_cannot_be_called_as_it_is(nonsense: Any) -> None:
+    allowed = r"^middleware must be a list of async functions \(delivery, call_next\), not "
+    with pytest.raises(TypeError, match=allowed + re.escape(repr(nonsense))):
+        EventRouter(middleware=nonsense)
+
+
+@pytest.mark.parametrize("layer", [two, Layer(), Layer().method, partial(three, 1)])
+def test_middleware_may_be_whatever_takes_a_delivery_and_the_next(layer: Any) -> None:
+    EventRouter(middleware=[layer])
+    EventRouter(middleware=(layer, layer))
+
+
+@pytest.mark.parametrize("handler", [two, needs_a_keyword, Layer(), Layer.method, partial(three, 1), nothing])
+def test_a_handler_that_cannot_be_called_with_an_event_is_refused(handler: Any) -> None:
+    refused = f"a handler must be an async function of one argument, the event, not {handler!r}"
+    with pytest.raises(TypeError, match=f"^{re.escape(refused)}$"):
+        EventRouter().on(HdKeyed)(handler)
+
+
+def test_a_handler_s_wrapper_is_called_and_not_what_it_wraps() -> None:
+    def with_session(function: Any) -> Any:
+        @wraps(function)
+        async def call(event: HdKeyed) -> None:
+            await function(event, "session")
+
+        return call
+
+    @EventRouter().on(HdKeyed)
+    @with_session
+    async def handle(event: HdKeyed, session: str) -> None: ...
+
+
+@pytest.mark.parametrize("option", ["backoff", "default_backoff", "redelivery_backoff"])
+@pytest.mark.parametrize(
+    "nonsense", [exponential, linear, constant, one_event, float, lambda: 1.0, lambda one, other: 1.0]
+)
+def test_what_is_no_backoff_is_refused(option: str, nonsense: Any) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^{option} must be a backoff such as exponential\(\), .* not {re.escape(repr(nonsense))}"
+    ):
+        EventRouter().on(HdKeyed, backoff=nonsense) if option == "backoff" else EventRouter(**{option: nonsense})
+
+
+@pytest.mark.parametrize("nonsense", [one_event, two, sync, lambda: 1, 3])
+def test_what_cannot_give_a_key_is_refused(nonsense: Any) -> None:
+    with pytest.raises(
+        TypeError, match=f"^order_by must be a field's name or a plain function .* not {re.escape(repr(nonsense))}"
+    ):
+        EventRouter(order_by=nonsense)
+
+
+@pytest.mark.parametrize("nonsense", [one_event, two, sync, lambda: 1])
+def test_what_cannot_observe_is_refused(nonsense: Any) -> None:
+    with pytest.raises(TypeError, match=r"^observers must be a list of plain functions of one detail, not "):
+        EventRouter(observers=[nonsense])
+
+
+@pytest.mark.parametrize("target", [HdKeyed, HdUnkeyed, HdKeyed | HdUnkeyed, BaseEvent, "hd.*"])
+async def test_a_field_that_no_handled_class_has_is_refused_at_the_start(target: Any) -> None:
+    router = EventRouter(Redis(port=1), concurrency=2, order_by="acount_id")
+    router.on(target)(one_event)
+    with pytest.raises(ValueError, match=r"^order_by must be a field of an event class .*, not 'acount_id'$"):
+        await router.start()
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (HdKeyed, "account_id"),
+        (HdKeyed | HdUnkeyed, "account_id"),
+        (HdUnkeyed, "correlation_id"),
+        (HdKeyed, "region"),
+        ("no.such", "any"),
+    ],
+)
+async def test_a_field_that_a_handled_class_has_is_accepted(target: Any, name: str) -> None:
+    router = EventRouter(Redis(port=1), concurrency=2, order_by=name)
+    router.on(target)(one_event)
+    with pytest.raises(RedisUnavailableError):
+        await router.start()

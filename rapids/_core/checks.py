@@ -2,19 +2,23 @@
 
 import math
 from collections.abc import Callable, Sequence
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
+from types import FunctionType
 from typing import Any
 
 __all__ = [
     "actor_and_reason",
+    "async_function",
     "at_least",
     "backoff",
     "flag",
     "hash_tag",
     "instance",
+    "middleware",
     "note",
     "observers",
     "one_of",
+    "plain_function",
     "positive_seconds",
     "seconds",
     "stream_name",
@@ -110,9 +114,50 @@ def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[C
     if not isinstance(value, list | tuple):
         raise TypeError(f"{option} must be {allowed}, not {value!r}")
     for one in value:  # pyright: ignore[reportUnknownVariableType] - users without a type checker
-        if not callable(one) or iscoroutinefunction(one) or iscoroutinefunction(getattr(one, "__call__", None)):  # noqa: B004 - asks what calling it gives
-            raise TypeError(f"{option} must be {allowed}, not {value!r}")
+        plain_function(option, one, "a list of plain functions of one detail", shown=value)
     return value
+
+
+def plain_function(option: str, value: object, allowed: str, *, shown: object = None) -> None:
+    """A function of one argument whose result is used at once: nothing would await that of an async function.
+
+    `shown`: what the message shows instead of the function, such as the list that it is in.
+    """
+    if not callable(value) or _is_async(value) or not _takes(value, 1):
+        raise TypeError(f"{option} must be {allowed}, not {value if shown is None else shown!r}")
+
+
+def async_function(option: str, value: object, arguments: int, allowed: str, *, shown: object = None) -> None:
+    """An async function, or an object that is called like one, that can be called with so many arguments."""
+    if not callable(value) or not _is_async(value) or not _takes(value, arguments):
+        raise TypeError(f"{option} must be {allowed}, not {value if shown is None else shown!r}")
+
+
+def middleware(option: str, value: Sequence[Callable[..., Any]]) -> Sequence[Callable[..., Any]]:
+    """A list or tuple of async functions of a delivery and the next function to call."""
+    allowed = "a list of async functions (delivery, call_next)"
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    for one in value:  # pyright: ignore[reportUnknownVariableType] - users without a type checker
+        async_function(option, one, 2, allowed, shown=value)
+    return value
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - asks what calling it gives
+
+
+def _takes(function: Callable[..., Any], arguments: int) -> bool:
+    """Whether a function can be called with so many positional arguments. Some built-in functions do not tell."""
+    try:
+        known = signature(function, follow_wrapped=False)  # a wrapper is called, not what it wraps
+    except (TypeError, ValueError):
+        return True
+    try:
+        known.bind(*[None] * arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def note(option: str, value: str, most: int) -> str:
@@ -156,6 +201,9 @@ def actor_and_reason(actor: str, reason: str) -> None:
 
 def backoff(option: str, value: Callable[[int], float]) -> Callable[[int], float]:
     """A callable from the number of failed attempts to seconds."""
-    if not callable(value):
-        raise TypeError(f"{option} must be a backoff such as exponential(), not {value!r}")
+    allowed = "a backoff such as exponential(), or a plain function from the number of failed attempts to seconds"
+    is_maker = isinstance(value, FunctionType) and value.__module__ == "rapids.backoff"
+    if is_maker or isinstance(value, type):
+        raise TypeError(f"{option} must be {allowed}, not {value!r}, which makes one when it is called")
+    plain_function(option, value, allowed)
     return value

@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union, cast, get_args, get_origin, overload
 
-from rapids._core.checks import at_least, positive_seconds, text
+from rapids._core.checks import async_function, at_least, positive_seconds, text
 from rapids._core.checks import backoff as check_backoff
 from rapids._core.outcomes import Done, Ledger
 from rapids.backoff import Backoff
@@ -325,3 +325,4 @@ def _check_is_async(function: object) -> None:
         raise TypeError(f"a handler must be an async function, not {function!r}")
     if not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))):  # noqa: B004
         raise TypeError(f"a handler must be an async function; {function!r} is not: write `async def`")
+    async_function("a handler", function, 1, "an async function of one argument, the event")

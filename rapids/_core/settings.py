@@ -5,7 +5,18 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Literal, TypeAlias, get_args
 
-from rapids._core.checks import at_least, backoff, flag, observers, one_of, positive_seconds, seconds, stream_name, text
+from rapids._core.checks import (
+    at_least,
+    backoff,
+    flag,
+    observers,
+    one_of,
+    plain_function,
+    positive_seconds,
+    seconds,
+    stream_name,
+    text,
+)
 from rapids._core.entry_id import numbers
 from rapids.backoff import Backoff, exponential
 from rapids.events import Event, GenericEvent
@@ -111,8 +122,8 @@ class RouterSettings:
         seconds("shutdown_timeout", self.shutdown_timeout)
         positive_seconds("consumer_ttl", self.consumer_ttl)
         at_least("concurrency", self.concurrency, 1)
-        if self.order_by is not None and not callable(self.order_by):
-            raise TypeError(f"order_by must be a function from an event to its key, or None, not {self.order_by!r}")
+        if self.order_by is not None:
+            plain_function("order_by", self.order_by, "a function from an event to its key, or None")
         flag("retry_blocks_key", self.retry_blocks_key)
         flag("exclusive", self.exclusive)
         observers("observers", self.observers)
@@ -140,12 +151,14 @@ def order_by(value: "str | OrderBy | None") -> "OrderBy | None":
 
     Raises `TypeError` for anything else, `ValueError` for text that cannot be a field's name.
     """
-    if value is None or (callable(value) and not isinstance(value, str)):
+    allowed = "a field's name or a plain function from an event to its key"
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        plain_function("order_by", value, allowed)
         return value
-    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-        raise TypeError(f"order_by must be a field's name or a function from an event to its key, not {value!r}")
     if not value.isidentifier():
-        raise ValueError(f"order_by must be a field's name or a function from an event to its key, not {value!r}")
+        raise ValueError(f"order_by must be {allowed}, not {value!r}")
     name = value
 
     def field_of(event: Event) -> Hashable:

@@ -209,8 +209,8 @@ async def test_an_entry_whose_key_cannot_be_computed_is_a_dead_letter(
     [
         ({"concurrency": 0}, ValueError, "concurrency must be a whole number of 1 or more, not 0"),
         ({"concurrency": 1.5}, TypeError, "concurrency"),
-        ({"order_by": 5}, TypeError, "order_by must be a field's name or a function"),
-        ({"order_by": "no name"}, ValueError, "order_by must be a field's name or a function"),
+        ({"order_by": 5}, TypeError, "order_by must be a field's name or a plain function"),
+        ({"order_by": "no name"}, ValueError, "order_by must be a field's name or a plain function"),
         ({"retry_blocks_key": 1}, TypeError, "retry_blocks_key must be True or False, not 1"),
         ({"exclusive": "yes"}, TypeError, "exclusive must be True or False, not 'yes'"),
     ],

@@ -222,6 +222,7 @@ async def test_a_function_that_is_only_marked_as_a_coroutine_function_is_awaited
     router = make_router(redis)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rapids._core.handlers.iscoroutinefunction", callable)
+        patch.setattr("rapids._core.checks.iscoroutinefunction", callable)
         router.on(DvOrder)(handler)
     assert not inspect.iscoroutinefunction(handler.__call__)
     await handled(redis, router, 1, 2)
