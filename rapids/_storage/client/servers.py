@@ -37,6 +37,8 @@ AnyConnection = TypeVar("AnyConnection", bound=AbstractConnection)
 BUSY_POOL_PATIENCE = 1.0
 """Seconds to wait for a connection when others use all connections of the pool."""
 BUSY_POOL_PAUSE = 0.005
+NO_CONNECTION = "Too many connections"
+"""What redis-py says of a busy pool; older releases have no other way to tell this error from others."""
 
 
 class Place(Guide, Protocol):
@@ -70,7 +72,7 @@ class Place(Guide, Protocol):
 
 def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
     """A user's connection options, changed for a connection that does not decode answers and does not retry."""
-    excluded = ("maint_notifications", "orig_", "retry_on", "oss_cluster", "redis_connect_func")
+    excluded = ("maint_notifications", "orig_", "retry_on", "oss_cluster")
     return {name: value for name, value in options.items() if not name.startswith(excluded)} | {
         "decode_responses": False,
         "socket_timeout": timeout,
@@ -175,6 +177,7 @@ class ClusterPlace:
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
         node = await self._master()
         options: dict[str, Any] = own_options(node.connection_kwargs, timeout)
+        options.pop("redis_connect_func", None)  # the client's own, which would let a replica answer
         return node.connection_class(**options)
 
     def doubt(self) -> None:
@@ -278,7 +281,9 @@ async def _when_free(get: Callable[[], Awaitable[AnyConnection]]) -> AnyConnecti
     for _ in range(round(BUSY_POOL_PATIENCE / BUSY_POOL_PAUSE)):
         try:
             return await get()
-        except MaxConnectionsError:
+        except RedisConnectionError as error:
+            if not isinstance(error, MaxConnectionsError) and str(error) != NO_CONNECTION:
+                raise
             await asyncio.sleep(BUSY_POOL_PAUSE)
     return await get()
 
