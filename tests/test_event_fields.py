@@ -261,6 +261,53 @@ def test_bytes_that_are_written_as_others_than_they_are_read_are_refused() -> No
     assert round_trip(same(value=b"\xff\x00")).value == b"\xff\x00"
 
 
+class EfAccount(BaseModel):
+    parent: EfAccount | None = None
+    key: SecretStr | None = None
+
+
+class EfRevealed(BaseModel):
+    key: SecretStr = SecretStr("s1")
+
+    @field_serializer("key")
+    def reveal(self, value: SecretStr) -> str:
+        return value.get_secret_value()
+
+
+class EfEncoded(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="base64")
+
+    value: bytes = b""
+
+
+class EfOnce(BaseModel):
+    values: Iterable[int] = ()
+
+
+class EfLeftOut(BaseModel):
+    value: str = Field(exclude=True)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "why"),
+    [
+        (EfAccount, r"value\.key is a SecretStr"),
+        (dict[str, list[EfAccount | None]], r"value\.key is a SecretStr"),
+        (EfEncoded, r"value\.value is written as other bytes"),
+        (EfOnce, r"value\.values can be read only once"),
+        (EfLeftOut, r"value\.value is required and not written"),
+    ],
+)
+def test_a_field_of_a_nested_model_that_does_not_read_back_is_refused(annotation: Any, why: str) -> None:
+    with pytest.raises(TypeError, match=rf"^EfDefined\.{why}"):
+        define({"value": annotation})
+
+
+def test_a_nested_model_may_say_how_its_secret_is_written() -> None:
+    event = define({"value": EfRevealed | None})(value=EfRevealed())
+    assert round_trip(event).value.key.get_secret_value() == "s1"
+
+
 def test_a_secret_is_written_where_the_class_says_how() -> None:
     class EfByMethod(BaseEvent):
         value: SecretStr

@@ -65,7 +65,7 @@ def check_fields(cls: type[BaseModel]) -> None:
     for name, field in cls.model_fields.items():
         if name not in _COMMON:
             _check_aliases(cls, name, field)
-            _check_type(cls, name, field)
+            _check_type(cls, name, field, f"{cls.__qualname__}.{name}", {cls})
 
 
 def _overrides_routing_key(cls: type[BaseModel]) -> bool:
@@ -133,10 +133,10 @@ def aliases_of(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
             pass
 
 
-def _check_type(cls: type[BaseModel], name: str, field: FieldInfo) -> None:
+def _check_type(cls: type[BaseModel], name: str, field: FieldInfo, where: str, seen: set[type[BaseModel]]) -> None:
+    """Check what a field is made of, and the fields of the models in it. `seen`: the models that were checked."""
     if _writes_itself(cls, name, field):
         return
-    where = f"{cls.__qualname__}.{name}"
     if field.exclude and field.is_required():
         raise TypeError(f"{where} is required and not written (exclude=True), so no handler could read the event")
     for leaf in _leaves(field.annotation):
@@ -156,6 +156,10 @@ def _check_type(cls: type[BaseModel], name: str, field: FieldInfo) -> None:
                 f"{where} is written as other bytes than it is read: set ser_json_bytes and val_json_bytes in "
                 "model_config to the same"
             )
+        if isinstance(leaf, type) and issubclass(leaf, BaseModel) and leaf not in seen:
+            seen.add(leaf)
+            for inner, inner_field in leaf.model_fields.items():
+                _check_type(leaf, inner, inner_field, f"{where}.{inner}", seen)
 
 
 def _writes_itself(cls: type[BaseModel], name: str, field: FieldInfo) -> bool:

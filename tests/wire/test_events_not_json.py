@@ -182,7 +182,6 @@ class WireLogin:
 
 class WireHidden(BaseEvent):
     anything: Any = None
-    nested: WireCredentials | None = None
     span: WireLogin | None = None
     note: str = ""
 
@@ -191,7 +190,7 @@ SECRETS = {
     "in any value": {"anything": SecretStr("s1")},
     "in a list": {"anything": [{"a": SecretBytes(b"s1")}]},
     "as a key": {"anything": {SecretStr("s1"): 1}},
-    "in a nested model": {"nested": WireCredentials(key=SecretStr("s1"))},
+    "in a model": {"anything": WireCredentials(key=SecretStr("s1"))},
     "in a dataclass": {"span": WireLogin(SecretBytes(b"s1"))},
 }
 
