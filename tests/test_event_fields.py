@@ -156,7 +156,7 @@ def test_an_id_that_is_made_for_each_event_works_and_a_fixed_one_is_refused() ->
     made = define({"id": str}, id=Field(default_factory=lambda: f"o-{uuid4()}"))
     assert round_trip(made()).id.startswith("o-")
 
-    with pytest.raises(TypeError, match=r"id must be another one for each event, not always 'o-1'"):
+    with pytest.raises(TypeError, match=r"id must be different for each event, not always 'o-1'"):
         define({"id": str}, id="o-1")
 
 
@@ -251,6 +251,11 @@ def test_a_required_field_that_is_not_written_is_refused() -> None:
     with pytest.raises(TypeError, match=r"EfDefined\.value is required and not written \(exclude=True\)"):
         define({"value": str}, value=Field(exclude=True))
     assert round_trip(define({"value": str}, value=Field(default="d", exclude=True))(value="x")).value == "d"
+
+
+@pytest.mark.parametrize(("annotation", "why"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_field_that_is_not_written_may_have_any_type(annotation: Any, why: str) -> None:
+    assert round_trip(define({"value": annotation | None}, value=Field(default=None, exclude=True))()).value is None
 
 
 def test_bytes_that_are_written_as_others_than_they_are_read_are_refused() -> None:

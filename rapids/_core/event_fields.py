@@ -89,7 +89,7 @@ def _check_common(cls: type[BaseModel], name: str) -> None:
         return
     if name == "id":
         raise TypeError(
-            f"{cls.__qualname__}.id must be another one for each event, not always {field.default!r}: "
+            f"{cls.__qualname__}.id must be different for each event, not always {field.default!r}: "
             "write `id: str = Field(default_factory=...)`"
         )
     if not _may_be(type(field.default), kinds, is_metadata=name == "metadata"):
@@ -137,8 +137,10 @@ def _check_type(cls: type[BaseModel], name: str, field: FieldInfo, where: str, s
     """Check what a field is made of, and the fields of the models in it. `seen`: the models that were checked."""
     if _writes_itself(cls, name, field):
         return
-    if field.exclude and field.is_required():
-        raise TypeError(f"{where} is required and not written (exclude=True), so no handler could read the event")
+    if field.exclude:  # never written, so its type does not matter
+        if field.is_required():
+            raise TypeError(f"{where} is required and not written (exclude=True), so no handler could read the event")
+        return
     for leaf in _leaves(field.annotation):
         if isinstance(leaf, type) and issubclass(leaf, _SECRETS):
             raise TypeError(
@@ -153,7 +155,7 @@ def _check_type(cls: type[BaseModel], name: str, field: FieldInfo, where: str, s
             "val_json_bytes", "utf8"
         ):
             raise TypeError(
-                f"{where} is written as other bytes than it is read: set ser_json_bytes and val_json_bytes in "
+                f"{where} is written in one encoding and read in another: set ser_json_bytes and val_json_bytes in "
                 "model_config to the same"
             )
         if isinstance(leaf, type) and issubclass(leaf, BaseModel) and leaf not in seen:
