@@ -38,7 +38,7 @@ LISTING = Listing("operations")
 
 MAX_CHECKED_BYTES = 1024 * 1024
 """Bytes of a letter's data and metadata; parsing more by its class can block the process."""
-PREVIEW_STEP, PREVIEW_STEPS = 20, 20
+PREVIEW_READ, PREVIEW_STEPS = 20, 20
 MAX_PREVIEW_BYTES = 4_000_000
 """Bytes of letters after which no more are read for a preview."""
 
@@ -112,10 +112,13 @@ class Operations:
         search = search_for(self._commands, self._dlq, kind, selector)
         letters, size, rest = list[DeadLetter](), 0, Span(until=until)
         for _ in range(PREVIEW_STEPS):
-            batch = await search.step(rest, min(limit - len(letters), PREVIEW_STEP))
-            read = await search.read(batch.places)
-            letters += read
-            size += sum(len(part) for letter in read for part in letter.stored)
+            batch = await search.step(rest, limit - len(letters))
+            for at in range(0, len(batch.places), PREVIEW_READ):
+                read = await search.read(batch.places[at : at + PREVIEW_READ])
+                letters += read
+                size += sum(len(part) for letter in read for part in letter.stored)
+                if size >= MAX_PREVIEW_BYTES:
+                    break
             if batch.rest is None or len(letters) >= limit or size >= MAX_PREVIEW_BYTES:
                 break
             rest = batch.rest
