@@ -143,7 +143,7 @@ class LetterMoves:
             "archive_maxlen": self._bounds.archive_maxlen,
             "max_bytes": MAX_STEP_BYTES,
             "tag": "" if append else self._tag,
-            "maxlen": maxlen or 0,
+            "maxlen": str(maxlen or 0),
             "scope": scope,
             "change": change,
         }
@@ -160,7 +160,7 @@ class LetterMoves:
     async def _restored(self, claim: Claim | None, change: Mapping[str, str], names: Sequence[str]) -> Moved:
         options = {
             "owner": claim.token if claim else "",
-            "maxlen": self._bounds.dlq_maxlen or 0,
+            "maxlen": str(self._bounds.dlq_maxlen or 0),
             "max_bytes": MAX_STEP_BYTES,
             "change": change,
         }

@@ -59,7 +59,7 @@ async def settle(
             "delay": one.delay_ms,
             "deliveries": one.deliveries,
             "delivery": one.delivery,
-            "maxlen": dlq_maxlen or 0,
+            "maxlen": str(dlq_maxlen or 0),
             "letters": [(letter.handler, len(letter.fields)) for letter in one.letters],
         }
         fields = [part for letter in one.letters for part in letter.fields]

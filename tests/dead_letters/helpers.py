@@ -21,7 +21,7 @@ WRITE = scripts.assemble(
     "write.lua",
     """-- include: lib/letters.lua
 local time = redis.call('TIME')
-return add_letter(KEYS[1], KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1]), ARGV, 2, #ARGV)
+return add_letter(KEYS[1], KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1], ARGV, 2, #ARGV)
 """,
 )
 """Writes a letter as the script does that settles its entry. Its keys: a dead-letter stream and its index."""

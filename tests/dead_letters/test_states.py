@@ -352,3 +352,12 @@ def _same_but_for_state(one: Any, other: Any) -> bool:
 
 async def _everything(redis: Redis) -> dict[bytes, Any]:
     return {key: await redis.dump(key) for key in sorted(await all_keys(redis))}
+
+
+async def test_the_largest_lengths_that_are_allowed_are_understood_by_the_scripts(redis: Redis) -> None:
+    most = 2**63 - 1  # more than a number of Lua holds
+    queue = DeadLetterQueue(redis, DLQ, dlq_maxlen=most, maxlen=most, archive_maxlen=most)
+    letter_id = await write(redis)
+    await queue.discard(letter_id)
+    await queue.restore(letter_id)
+    assert (await queue.replay(letter_id, scope="everyone")).letter_id == letter_id

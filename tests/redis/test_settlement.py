@@ -56,6 +56,13 @@ async def given_again(redis: Redis, consumer: str) -> bytes:
     return entry_id.encode()
 
 
+async def test_a_letter_is_written_with_the_largest_dlq_maxlen(redis: Redis) -> None:
+    entry_id = await given_to(redis, "me")
+    one = SettleCall(SOURCE, entry_id, "ack", Ledger().dump(), letters=[Letter("h", [b"name", b"value"])])
+    assert await settlement.settle(SharedPool(redis, STREAM), "me", [one], dlq=DLQ, dlq_maxlen=2**63 - 1) == [b"acked"]
+    assert await redis.xlen(DLQ) == 1
+
+
 async def settle(redis: Redis, entry_id: bytes, verb: Any = "ack", consumer: str = "me", **options: Any) -> str:
     ledger = options.pop("ledger", Ledger())
     one = SettleCall(SOURCE, entry_id, verb, ledger.dump(), **options)

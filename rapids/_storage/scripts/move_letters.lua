@@ -11,7 +11,7 @@
 --   archive_maxlen  how many archived letters to keep
 --   max_bytes       after how many bytes of letters to stop
 --   tag             the only hash tag that streams for replays may have, '' for any
---   maxlen          maximum length of the streams for replays, 0 for none
+--   maxlen          maximum length of the streams for replays, as text: a number of Lua has 53 bits; 0 for none
 --   scope           '' to discard, or if the event is given
 --   change          what the letters' histories record
 -- Returns 'stopped' if the operation does not run, or is another process's; else {moved, skipped since they were gone,
@@ -48,7 +48,7 @@ end
 
 -- Tables for letters are created once and filled again: the server's allocator takes much of the time of a move.
 local replay = {'XADD', ''}
-if options.maxlen > 0 then replay[3], replay[4], replay[5] = 'MAXLEN', '~', options.maxlen end
+if options.maxlen ~= '0' then replay[3], replay[4], replay[5] = 'MAXLEN', '~', options.maxlen end
 replay[#replay + 1] = '*'
 local before_event = #replay
 

@@ -6,7 +6,7 @@
 -- ARGV  options, then ids of entries of the archive or, without an operation, the id of one letter
 -- Options, as JSON:
 --   owner      the operation's owner, '' for no operation
---   maxlen     maximum length of the dead-letter stream, 0 for none
+--   maxlen     maximum length of the dead-letter stream, as text; 0 for none
 --   max_bytes  after how many bytes of letters to stop
 --   change     what the letters' histories record
 -- Returns 'stopped' if the operation does not run, or is another process's; else {restored, skipped since they were
@@ -21,7 +21,7 @@ if owner ~= '' and not runs_for(operation, owner) then return 'stopped' end
 
 local now = server_us()
 local before = last_id_of(keys.dlq)
-local room = owner ~= '' and maxlen > 0 and maxlen - redis.call('XLEN', keys.dlq)
+local room = owner ~= '' and maxlen ~= '0' and maxlen - redis.call('XLEN', keys.dlq)
 check_kinds(keys.archived, keys.restored)
 change.at = milliseconds(now)
 local done, skipped, last, blocked, bytes = 0, 0, '', '', 0

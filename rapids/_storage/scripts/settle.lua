@@ -15,7 +15,7 @@
 --   delay       in ms
 --   deliveries  the delivery count to set (release)
 --   delivery    the delivery that is settled
---   maxlen      maximum length of the dead-letter stream, 0 for none
+--   maxlen      maximum length of the dead-letter stream, as text: a number of Lua has 53 bits; 0 for none
 --   letters     for each letter {handler, number of its names and values}
 -- Returns what was done: acked, kept, parked, released, buried; or gone (it was no longer pending), lost (another
 -- consumer has it: only the finished handlers were written), stale (this consumer got it again since: it was settled

@@ -153,12 +153,12 @@ local function index_last(dlq, index, before, entry_id, letter)
 end
 
 -- Append a letter, the names and values in `letter`, and index it. `id` is '*', or an id after `before`, the last id of
--- the stream. A `maxlen` of 0 trims nothing. Letters that are trimmed for it are counted: nobody has replayed or
+-- the stream. A `maxlen` of '0' trims nothing. Letters that are trimmed for it are counted: nobody has replayed or
 -- discarded them.
 local function write_letter(dlq, index, maxlen, id, before, letter)
   local command = {'XADD', dlq}
   local length = 0
-  if maxlen > 0 then
+  if maxlen ~= '0' then
     length = redis.call('XLEN', dlq)
     command[#command + 1] = 'MAXLEN'; command[#command + 1] = '~'; command[#command + 1] = maxlen
   end
@@ -166,7 +166,7 @@ local function write_letter(dlq, index, maxlen, id, before, letter)
   for i = 1, #letter do command[#command + 1] = letter[i] end
   local entry_id = redis.call(unpack(command))
   with_index(index, function()
-    local cut = maxlen > 0 and length + 1 - redis.call('XLEN', dlq) or 0
+    local cut = maxlen ~= '0' and length + 1 - redis.call('XLEN', dlq) or 0
     if cut > 0 then
       redis.call('HINCRBY', index, 'cut', cut)
       redis.call('HSET', index, 'cut_at', string.match(entry_id, '^%d+'))
