@@ -86,7 +86,7 @@ class AuditLog:
     async def list(self, *, cursor: str | None = None, limit: int = 50) -> AuditPage:
         """A page of up to `limit` changes (1 to 500), newest first, and where the next one starts.
 
-        Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range;
+        Raises `ValueError` for a cursor that did not come from a page, or a `limit` out of range;
         `redis.exceptions.RedisError` if Redis does not answer.
         """
         _check_limit(limit)
@@ -104,8 +104,8 @@ async def merged_page(
     Changes with the same id are in the order of their streams' names. Logs on one server are in the order of time. With
     the nodes of a Cluster, the order is as good as their clocks agree.
 
-    Raises `ValueError` for a cursor that no page gave out, or a `limit` out of range; `TypeError` for one name instead
-    of several; `redis.exceptions.RedisError` if Redis does not answer.
+    Raises `ValueError` for a cursor that did not come from a page, or a `limit` out of range; `TypeError` for one name
+    instead of several; `redis.exceptions.RedisError` if Redis does not answer.
     """
     if isinstance(streams, str):
         raise TypeError(f"streams must be several names, not {streams!r}")

@@ -90,7 +90,7 @@ class GroupControl:
 
     def _log(self, what: str, actor: str, reason: str) -> None:
         extra = {"stream": self._source.stream, "group": self._source.group, "actor": actor, "reason": reason}
-        logger.info("asked to be %s by %r: %r", what, actor, reason, extra=extra)
+        logger.info("the group is to be %s, requested by %r: %r", what, actor, reason, extra=extra)
 
 
 def _pause(paused: Paused) -> Pause:

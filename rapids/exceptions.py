@@ -206,9 +206,8 @@ class MaxRetriesExceededError(RapidsError):
 class NonRetryableError(RapidsError):
     """Another run of this handler on this event would not help: the event becomes a dead letter at once.
 
-    A handler raises `NonRetryableError("why")`, alone or inside an `ExceptionGroup`. Rapids builds
-    `NonRetryableError(handler_name, cause, event_id)` around an exception that the handler's `retryable_exceptions` do
-    not list.
+    A handler raises `NonRetryableError("why")`, alone or inside an `ExceptionGroup`. The form with
+    `handler_name`, `cause` and `event_id` is that of rapids-streams.
     """
 
     @overload
@@ -240,7 +239,7 @@ class LetterNotFoundError(RapidsError, LookupError):
 
 
 class LetterStateError(RapidsError):
-    """The dead letter is not in the state that the change needs: another user was faster. `state` is its state."""
+    """The dead letter is not in the state that the change needs: somebody changed it first. `state` is its state."""
 
     def __init__(self, letter_id: str, state: str, needed: str) -> None:
         super().__init__(letter_id, state, needed)

@@ -75,7 +75,7 @@ def test_an_attempt_has_its_consumer_time_and_error() -> None:
     assert attempt == Attempt(2, 3, attempt.at, "worker-1", "ValueError", "why")
     assert attempt.recorded
     assert attempt.at is not None
-    assert abs((attempt.at - before).total_seconds()) < 5
+    assert abs((attempt.at - before).total_seconds()) < 60
 
 
 def test_huge_texts_are_cut() -> None:

@@ -55,4 +55,4 @@ class Listing:
     @staticmethod
     def bad(cursor: object) -> ValueError:
         """The error to raise for a cursor that did not come from this list."""
-        return ValueError(f"cursor must be one that a page of this listing gave out, not {repr(cursor)[:MAX_QUOTED]}")
+        return ValueError(f"cursor must be one from an earlier page of this list, not {repr(cursor)[:MAX_QUOTED]}")

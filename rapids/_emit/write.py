@@ -295,7 +295,7 @@ class Write:
         """Find out which of the unsure entries are stored. Raises `UnknownOutcomeError` if that is impossible."""
         for client in list(self._lost_clients):
             if client is None:
-                raise UnknownOutcomeError("the connection was lost before the server's number for it was known")
+                raise UnknownOutcomeError("the connection was lost before its client id was known")
             await appends.kill_client(self._commands, client)
             self._lost_clients.discard(client)
         positions = defaultdict[str, list[int]](list)
@@ -311,7 +311,9 @@ class Write:
                 self._ids[at := positions[event_id].pop()] = entry_id
                 self._unsure.discard(at)
         if not complete and self._unsure:
-            raise UnknownOutcomeError("too many entries came since, or some were trimmed, to look it up among them")
+            raise UnknownOutcomeError(
+                "it cannot be looked up: too many entries were added since then, or some of them were trimmed"
+            )
         for at in self._unsure:
             self._ids[at] = None
         self._unsure.clear()

@@ -107,7 +107,7 @@ def _own_fields(event: BaseEvent) -> bytes:
         if b"null" in data or b"NaN" in data or b"Infinity" in data or MASKED in data:
             data = _written(event, exclude=_BASE_FIELDS)
         if data[:1] != b"{":
-            raise ValueError("a model_serializer makes something else of it than an object, which no reader could take")
+            raise ValueError("its model_serializer does not return an object, so no reader could parse it")
         return data
     except (PydanticSerializationError, ValueError) as error:
         raise SerializationError(event.event_type, _culprit(event), str(error)) from error

@@ -251,7 +251,11 @@ class Settler:
             case b"gone", _:
                 logger.warning("entry %s was settled by another consumer", entry_id, extra=extra)
             case b"lost", _:
-                logger.warning("entry %s is another consumer's now: wrote only what is done", entry_id, extra=extra)
+                logger.warning(
+                    "entry %s now belongs to another consumer: recorded only the finished handlers",
+                    entry_id,
+                    extra=extra,
+                )
             case b"trimmed", _:
                 message = "entry %s was trimmed from the stream while it was handled: lost"
                 report_lost(self._context, 1, message, entry_id, **extra)

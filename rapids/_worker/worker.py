@@ -280,7 +280,9 @@ class Worker:
                 async with asyncio.timeout(FLUSH_TIME):
                     await self._settler.flushed()
             except TimeoutError:
-                logger.error("could not settle everything before the stop: it is delivered again", extra=self._context)
+                logger.error(
+                    "could not settle all entries before the stop: the others are delivered again", extra=self._context
+                )
             for name in ("settler", "loop monitor", "leases", "identity", "handler comparison", "exclusivity"):
                 await self._supervisor.end(name)
             try:

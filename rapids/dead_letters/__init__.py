@@ -1,4 +1,4 @@
-"""Dead letters: what failed and why, and putting it right."""
+"""Dead letters: what failed and why, and how to replay, discard or restore it."""
 
 from rapids._storage.keys import default_dlq
 from rapids.dead_letters.causes import Cause, Causes, QueueStats

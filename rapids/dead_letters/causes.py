@@ -49,7 +49,7 @@ class QueueStats:
     unindexed: int
     """Letters that no cause counts yet: others wrote them. Each of the next queries adds up to a thousand."""
     cut: int
-    """Letters that were ever trimmed for newer ones before anybody replayed or discarded them."""
+    """How many letters were trimmed to make room for newer ones, before anybody replayed or discarded them."""
     cut_at: datetime | None
     """When a letter was last trimmed like that."""
 

@@ -93,7 +93,7 @@ class ReplayOutcome:
     at: datetime
     scope: str
     stream: str
-    """The stream the event was appended to, as `entry_id`."""
+    """The stream to which the event was appended, as the entry `entry_id`."""
     entry_id: str
     outcome: Literal["undelivered", "pending", "failed_again", "handled", "sent", "unknown"]
     """`undelivered`: the group has not read it yet; `pending`: its handlers run, wait or are parked;
@@ -198,7 +198,7 @@ class LetterPage:
     total: int
     """How many letters match, if `total_exact`; else how many letters of the stream may match at most."""
     total_exact: bool
-    """Whether `total` is exact: so for a filter by indexed fields, without a time and without `q`."""
+    """Whether `total` is exact. It is, except with `q`, `since` or `until`, or if letters are not indexed yet."""
     scanned: int
     """Letters looked at for this page."""
 

@@ -75,7 +75,7 @@ class Selector:
 
     @property
     def as_filter(self) -> LetterFilter:
-        """The filter that selects the same; without meaning for `ids`."""
+        """The same selection as a filter. It has no meaning for `ids`."""
         return self.filter or LetterFilter(fingerprint=self.fingerprint)
 
 
@@ -102,7 +102,7 @@ class Operation:
     id: str
     kind: OperationKind
     state: OperationState
-    """`running` also while no process has it: one takes it within seconds. The last three mean that it has ended."""
+    """A `running` operation may have no process for some seconds. The last three states mean that it has ended."""
     selector: Selector
     scope: Scope
     """Which handlers a replay reaches. It has no meaning for the other kinds."""
@@ -126,7 +126,7 @@ class Operation:
     skipped: int
     """Letters that were gone when it came to them: somebody else had moved them, or they were trimmed."""
     failed: int
-    """Letters that could not be moved; the others were."""
+    """Letters that could not be moved."""
     errors: tuple[OperationError, ...]
     """Why they could not be moved: the first 100 errors."""
     owner: str
@@ -134,7 +134,7 @@ class Operation:
 
     @property
     def is_ended(self) -> bool:
-        """Whether it has ended, and so changes no more."""
+        """Whether it has ended. After that it does not change."""
         return self.state not in ("running", "paused")
 
     @property

@@ -192,11 +192,11 @@ class OperationRun:
             if has_ended := await self._retries.run(leave):  # not so if another process has it now
                 logger.info("operation %s has ended: %s", operation_id, state, extra=self._context)
         except HaltedError:
-            logger.info("operation %s is left as it is", operation_id, extra=self._context)
+            logger.info("operation %s no longer runs in this process", operation_id, extra=self._context)
         except OperationNotFoundError:
             logger.warning("operation %s is gone", operation_id, extra=self._context)
         except Exception:  # ending it failed too: another process finds it as it is
-            logger.exception("operation %s is left as it is", operation_id, extra=self._context)
+            logger.exception("operation %s no longer runs in this process", operation_id, extra=self._context)
         finally:
             await self._supervisor.end_all()
             if not has_ended:

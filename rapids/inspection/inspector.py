@@ -41,7 +41,7 @@ class EntryPlace:
 
     @classmethod
     def read(cls, listing: Listing, cursor: str | None) -> "EntryPlace":
-        """Raises `ValueError` for a cursor that no page gave out."""
+        """Raises `ValueError` for a cursor that did not come from a page."""
         return cls() if cursor is None else cls(*listing.entry_ids(cursor, 2))
 
     @staticmethod
@@ -59,7 +59,7 @@ class TimePlace:
 
     @classmethod
     def read(cls, cursor: str | None) -> "TimePlace":
-        """Raises `ValueError` for a cursor that no page gave out."""
+        """Raises `ValueError` for a cursor that did not come from a page."""
         if cursor is None:
             return cls()
         parts = WAITING_ENTRIES.text(cursor).split("_")

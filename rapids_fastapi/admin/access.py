@@ -80,7 +80,7 @@ class AdminRoute(ProblemRoute):
             raise Problem("forbidden", f"This needs the permission {names}.", permission=" or ".join(allowed))
         names = [name for name, _ in request.query_params.multi_items()]
         if len(names) != len(set(names)):  # no route has a parameter that may be repeated
-            raise Problem("invalid", "A parameter is there more than once.")
+            raise Problem("invalid", "A parameter is given more than once.")
         if request.method not in _READING:
             if needs_origin_check(request, parts.admin_auth) and is_foreign(request):
                 raise Problem("cross-origin", _why_foreign(request))

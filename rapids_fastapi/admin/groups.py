@@ -203,7 +203,7 @@ async def list_pending(
     `Link: rel="next"` and `next_cursor` lead to the next page, for the same `state`.
     """
     if state is not None and consumer is not None:
-        raise Problem("invalid", "No consumer holds what waits or is parked: give either ?state= or ?consumer=.")
+        raise Problem("invalid", "Waiting and parked entries belong to no consumer: give either ?state= or ?consumer=.")
     inspector, place = Inspector(parts.redis), cursor or None
     with refusals_as_problems():
         match state:

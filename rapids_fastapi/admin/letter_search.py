@@ -29,7 +29,7 @@ async def find(
     `DeadLetterQueue.list` would also find it in hidden values. Its results, and even the number of letters that it
     reads, would reveal them. So letters are read without the text, and searched here.
 
-    Raises `ValueError` for a cursor that no page gave out.
+    Raises `ValueError` for a cursor that did not come from a page.
     """
     if wanted.q is None or not redactor.names:
         return await queue.list(wanted, cursor=cursor, limit=limit)

@@ -1,4 +1,4 @@
-"""Cursors: a listing reads those it gave out, and refuses every other text."""
+"""Cursors: a list reads those of its pages, and refuses every other text."""
 
 import re
 
@@ -53,7 +53,7 @@ def test_a_cursor_of_another_listing_is_refused(place: bytes) -> None:
     ],
 )
 def test_no_other_text_is_a_cursor(cursor: str) -> None:
-    with pytest.raises(ValueError, match=r"^cursor must be one that a page of this listing gave out, not "):
+    with pytest.raises(ValueError, match=r"^cursor must be one from an earlier page of this list, not "):
         LETTERS.place(cursor)
 
 

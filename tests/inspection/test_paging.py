@@ -265,14 +265,14 @@ BAD_TIMES = [
 @pytest.mark.parametrize("place", [place for place in (*BAD, *BAD_TIMES) if isinstance(place, str) and place.isascii()])
 @pytest.mark.parametrize("listing", ["pending", "parked", "waiting"])
 async def test_a_position_that_no_page_returned_is_refused(redis: Redis, listing: str, place: str) -> None:
-    with pytest.raises(ValueError, match=r"^cursor must be one that a page of this listing gave out, not "):
+    with pytest.raises(ValueError, match=r"^cursor must be one from an earlier page of this list, not "):
         await LISTINGS[listing](Inspector(redis), cursor=Listing(listing).cursor(place))
 
 
 @pytest.mark.parametrize("cursor", [*BAD, *BAD_TIMES])
 @pytest.mark.parametrize("listing", LISTINGS)
 async def test_a_cursor_that_no_page_returned_is_refused(redis: Redis, listing: str, cursor: Any) -> None:
-    with pytest.raises(ValueError, match=r"^cursor must be one that a page of this listing gave out, not "):
+    with pytest.raises(ValueError, match=r"^cursor must be one from an earlier page of this list, not "):
         await LISTINGS[listing](Inspector(redis), cursor=cursor)
 
 

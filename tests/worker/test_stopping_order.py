@@ -212,7 +212,7 @@ async def test_a_stop_during_an_outage_ends_within_seconds_and_loses_nothing(
     await asyncio.wait_for(watched.router.stop(), 30)
     assert time.monotonic() - started < SOON
     await task
-    assert "could not settle everything" in caplog.text
+    assert "could not settle all entries" in caplog.text
 
     second = Watched(redis, claim_min_idle_ms=300)
     second.go_on.set()

@@ -211,7 +211,7 @@ class ClusterPlace:
             node = self._at(host, port)
         if node is None:
             self.doubt()
-            raise RedisConnectionError(f"the Cluster has no node {host}:{port}, to which it pointed")
+            raise RedisConnectionError(f"the Cluster redirected to {host}:{port}, which is not one of its known nodes")
         return node
 
     def _at(self, host: str, port: int) -> ClusterNode | None:
@@ -254,7 +254,7 @@ async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> No
             if refresh:
                 await client.nodes_manager.initialize()
     except TimeoutError as error:
-        raise RedisTimeoutError("the Cluster's nodes did not say in time which of them holds what") from error
+        raise RedisTimeoutError("the nodes of the Cluster did not report their slots in time") from error
     except RedisClusterException as error:
         raise RedisConnectionError(str(error)) from error
 
