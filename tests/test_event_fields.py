@@ -298,7 +298,7 @@ class EfLeftOut(BaseModel):
     [
         (EfAccount, r"value\.key is a SecretStr"),
         (dict[str, list[EfAccount | None]], r"value\.key is a SecretStr"),
-        (EfEncoded, r"value\.value is written as other bytes"),
+        (EfEncoded, r"value\.value is written in one encoding"),
         (EfOnce, r"value\.values can be read only once"),
         (EfLeftOut, r"value\.value is required and not written"),
     ],
