@@ -1,6 +1,8 @@
 """Access control of the admin: every route names the permission that it needs, and refuses users without it."""
 
+import asyncio
 import json
+import logging
 import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -8,7 +10,8 @@ from urllib.parse import urlsplit
 import orjson
 from fastapi import Depends
 from fastapi.security import HTTPBasic, HTTPBearer
-from starlette.requests import HTTPConnection, Request
+from redis.exceptions import RedisError
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from rapids.exceptions import DeserializationError
 from rapids_fastapi.admin.auth import (
@@ -28,9 +31,17 @@ __all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep",
 MAX_BODY = 64 * 1024
 """Bytes: a longer body of a request is refused."""
 
+BODY_TIMEOUT = 15.0
+"""Seconds within which a body must arrive."""
+
+AUTH_TIMEOUT = 15.0
+"""Seconds within which `admin_auth` must answer."""
+
 BODY_NEEDED: dict[str, Any] = {"requestBody": {"required": True}}
 """For the `openapi_extra` of a route whose fields all have defaults: a request must still have a JSON body, at least
 `{}`."""
+
+_logger = logging.getLogger("rapids")
 
 _PERMISSION = "x-rapids-permission"
 _USER = "rapids.admin_user"
@@ -66,7 +77,7 @@ class AdminRoute(ProblemRoute):
                 "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may use it.",
             )
         bounded = _BoundedRequest(request)
-        user = await authenticate(parts.admin_auth, bounded)
+        user = await _user_of(parts.admin_auth, bounded)
         if user is None:
             # With Basic, a browser asks its user for a password, which an own `admin_auth` may not accept.
             schemes = ["Bearer", "Basic"] if isinstance(parts.admin_auth, TokenAuth) else ["Bearer"]
@@ -94,6 +105,19 @@ class AdminRoute(ProblemRoute):
         if isinstance(error, DeserializationError) and user is not None and not user.may("read"):
             return Problem("letter-unreadable", "What is wrong with it is shown to users with the permission 'read'.")
         return super().problem(error, request)
+
+
+async def _user_of(auth: AdminAuth, connection: HTTPConnection) -> AdminUser | None:
+    """The user of a connection. Raises `Problem` if the application cannot find out now who it is."""
+    limit = asyncio.timeout(AUTH_TIMEOUT)
+    try:
+        async with limit:
+            return await authenticate(auth, connection)
+    except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+        why = f"no answer within {AUTH_TIMEOUT:g} s" if limit.expired() else f"{type(error).__name__}: {error}"
+        _logger.warning("admin_auth failed: %s", why)
+        detail = f"admin_auth did not answer within {AUTH_TIMEOUT:g} s." if limit.expired() else "admin_auth failed."
+        raise Problem("auth-unavailable", detail, headers=[("Retry-After", "5")]) from error
 
 
 def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:
@@ -154,10 +178,16 @@ class _BoundedRequest(Request):
             if declared.isdigit() and int(declared[:19]) > MAX_BODY:
                 raise _too_large()
             read = bytearray()
-            async for chunk in self.stream():
-                read += chunk
-                if len(read) > MAX_BODY:
-                    raise _too_large()
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT):
+                    async for chunk in self.stream():
+                        read += chunk
+                        if len(read) > MAX_BODY:
+                            raise _too_large()
+            except TimeoutError as error:
+                raise Problem("too-slow", f"The body did not arrive within {BODY_TIMEOUT:g} s.") from error
+            except ClientDisconnect as error:
+                raise Problem("invalid", "The body is not complete.") from error
             self._bounded = bytes(read)
         return self._bounded
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from starlette.concurrency import run_in_threadpool
+import anyio.to_thread
 from starlette.requests import HTTPConnection
 
 __all__ = [
@@ -122,7 +122,8 @@ async def authenticate(auth: AdminAuth, connection: HTTPConnection) -> AdminUser
     if isinstance(auth, TokenAuth) or inspect.iscoroutinefunction(auth) or inspect.iscoroutinefunction(call):
         answer = auth(connection)
     else:
-        answer = await run_in_threadpool(auth, connection)
+        # Left behind if it does not answer: a thread cannot be cancelled.
+        answer = await anyio.to_thread.run_sync(auth, connection, abandon_on_cancel=True)
     user: Any = await answer if inspect.isawaitable(answer) else answer
     if user is None or isinstance(user, AdminUser):
         return user

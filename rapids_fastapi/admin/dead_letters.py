@@ -29,9 +29,9 @@ from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
-_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
+_ACCESS = ("admin-closed", "unauthenticated", "auth-unavailable", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
-_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", "letter-not-found", "letter-state", *_OUTAGE)
+_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", "too-slow", "letter-not-found", "letter-state", *_OUTAGE)
 
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 

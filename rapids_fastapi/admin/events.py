@@ -37,7 +37,15 @@ __all__ = ["Links", "links_of", "router"]
 
 MAX_ID = 1_000
 
-_PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "invalid", "redis-unavailable", "not-running")
+_PROBLEMS = (
+    "admin-closed",
+    "unauthenticated",
+    "auth-unavailable",
+    "forbidden",
+    "invalid",
+    "redis-unavailable",
+    "not-running",
+)
 router: APIRouter = APIRouter(prefix="/api/events", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 

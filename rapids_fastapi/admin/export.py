@@ -1,6 +1,5 @@
 """Export of all dead letters that match, as lines of JSON. Only few of them are in memory at a time."""
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.pages import CursorQuery
-from rapids_fastapi.admin.problems import Problem, answers, problem_of
+from rapids_fastapi.admin.problems import Problem, answers, problem_of, redis_calls
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import whole_of
 from rapids_fastapi.admin.redaction import Redactor
@@ -32,7 +31,15 @@ PIECE_BYTES = 256 * 1024
 PAGE_TIMEOUT = 15.0
 """Seconds within which a page must be read."""
 
-_PROBLEMS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
+_PROBLEMS = (
+    "admin-closed",
+    "unauthenticated",
+    "auth-unavailable",
+    "forbidden",
+    "dlq-needed",
+    "dlq-not-found",
+    "invalid",
+)
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
@@ -122,7 +129,7 @@ class Export:
             is_large = sum(map(_size, page.items)) > MAX_PAGE_BYTES
             self.page_size = max(self.page_size // 2, 1) if is_large else min(self.page_size * 2, MAX_READ)
             try:
-                async with asyncio.timeout(PAGE_TIMEOUT):
+                async with redis_calls(PAGE_TIMEOUT):
                     page = await self.next_page()
             except Exception as error:  # the status is sent already, so that a line reports the error
                 yield self._last(problem_of(error).body(self.path))

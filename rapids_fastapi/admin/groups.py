@@ -22,10 +22,18 @@ from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
-_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "stream-not-found", "group-not-found", "invalid")
+_ACCESS = (
+    "admin-closed",
+    "unauthenticated",
+    "auth-unavailable",
+    "forbidden",
+    "stream-not-found",
+    "group-not-found",
+    "invalid",
+)
 _OUTAGE = ("redis-unavailable", "not-running")
 _READ = (*_ACCESS, "stream-needed", *_OUTAGE)
-_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", *_OUTAGE)
+_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", "too-slow", *_OUTAGE)
 
 router: APIRouter = APIRouter(prefix="/api/groups", route_class=AdminRoute, dependencies=CREDENTIALS)
 

@@ -18,7 +18,7 @@ from rapids_fastapi.admin.auth import AdminUser, Permission
 from rapids_fastapi.admin.models import Answer, Reason, example
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page, path_of
 from rapids_fastapi.admin.payload import filled
-from rapids_fastapi.admin.problems import Problem, answers, refusals_as_problems
+from rapids_fastapi.admin.problems import Problem, answers, redis_calls, refusals_as_problems
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_id, events_of
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
@@ -34,11 +34,11 @@ MAX_ITEMS = 1_000_000_000
 MAX_KEPT = 100
 """Operations that are kept for each queue; older ones are deleted."""
 
-_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
+_ACCESS = ("admin-closed", "unauthenticated", "auth-unavailable", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
 _READ = (*_ACCESS, "operation-not-found", *_OUTAGE)
-_CHANGE = (*_READ, "cross-origin", "not-json", "too-large", "operation-state")
-_START = (*_ACCESS, "cross-origin", "not-json", "too-large", "operation-running", *_OUTAGE)
+_CHANGE = (*_READ, "cross-origin", "not-json", "too-large", "too-slow", "operation-state")
+_START = (*_ACCESS, "cross-origin", "not-json", "too-large", "too-slow", "operation-running", *_OUTAGE)
 
 _PERMISSIONS: dict[str, Permission] = {"replay": "replay", "discard": "discard", "restore": "discard"}
 
@@ -178,7 +178,8 @@ def _answer(operation: CoreOperation, queue: DeadLetterQueue, parts: Running, us
 
 async def changeable_of(operation_id: OperationId, user: UserDep, queue: QueueDep) -> CoreOperation:
     """The operation, if the user may start one of its kind. Raises `Problem`."""
-    operation = await queue.operations.get(operation_id)
+    async with redis_calls():
+        operation = await queue.operations.get(operation_id)
     _check(user, operation.kind)
     return operation
 

@@ -4,10 +4,12 @@ A route class makes them. Exception handlers would apply to the whole applicatio
 """
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
@@ -44,6 +46,7 @@ __all__ = [
     "RapidsProblem",
     "answers",
     "problem_of",
+    "redis_calls",
     "refusals_as_problems",
 ]
 
@@ -52,7 +55,7 @@ _logger = logging.getLogger("rapids")
 _TYPE = "urn:rapids:problem:"
 MEDIA_TYPE = "application/problem+json"
 ANSWER_TIMEOUT = 15.0
-"""Seconds. A request that takes longer is answered with the problem `redis-unavailable`."""
+"""Seconds that a route may take for its calls to Redis. Then it answers with the problem `redis-unavailable`."""
 
 MAX_FAULTS = 20
 MAX_DETAIL = 1_000
@@ -83,10 +86,12 @@ class Kind:
 _ALL = (
     Kind("admin-closed", 403, "The admin is closed"),
     Kind("unauthenticated", 401, "Authentication is needed"),
+    Kind("auth-unavailable", 503, "Users cannot be checked"),
     Kind("forbidden", 403, "A permission is missing"),
     Kind("cross-origin", 403, "The request comes from another origin"),
     Kind("not-json", 415, "Only JSON is accepted"),
     Kind("too-large", 413, "The request is too large"),
+    Kind("too-slow", 408, "The request came too slowly"),
     Kind("invalid", 422, "The request is not valid"),
     Kind("data-invalid", 422, "The changed data make no event"),
     Kind("dlq-needed", 422, "There are several dead-letter queues"),
@@ -141,8 +146,33 @@ def refusals_as_problems() -> Generator[None]:
         raise Problem("invalid", str(error)) from error
 
 
+@asynccontextmanager
+async def redis_calls(seconds: float | None = None) -> AsyncGenerator[None]:
+    """Our own calls to Redis: only in this block, an error of a connection means that Redis is unavailable.
+
+    Raises `Problem` for that, and if the block takes longer than `seconds`, by default `ANSWER_TIMEOUT`.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT if seconds is None else seconds):
+            yield
+    except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+        _logger.warning("an admin request failed: %s: %s", type(error).__name__, error)
+        detail = "Redis could not be reached or refused the command; what was to be changed may have been."
+        raise Problem("redis-unavailable", detail, headers=[("Retry-After", "5")]) from error
+
+
 class ProblemRoute(APIRoute):
     """A route whose errors are problems, and whose answers carry `HEADERS`."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Coroutine[Any, Any, Any]], **options: Any) -> None:
+        ours = inspect.unwrap(endpoint)  # where FastAPI copies a route that is included, it is wrapped already
+
+        @wraps(ours)
+        async def calling_redis(**arguments: Any) -> Any:
+            async with redis_calls():
+                return await ours(**arguments)
+
+        super().__init__(path, calling_redis, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler of the request. Its errors are answered here."""
@@ -150,9 +180,7 @@ class ProblemRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                async with asyncio.timeout(ANSWER_TIMEOUT):
-                    request = await self.admit(request)
-                    response = await handle(request)
+                response = await handle(await self.admit(request))
             except Exception as error:
                 if isinstance(error, HTTPException) and not isinstance(error, Problem):
                     response = _plain(error, request)
@@ -218,10 +246,6 @@ def problem_of(error: Exception) -> Problem:
             return Problem("operation-state", str(error), state=error.state)
         case NotConfiguredError():
             return Problem("not-running", str(error))
-        case RedisError() | OSError():  # a TimeoutError is an OSError
-            _logger.warning("an admin request failed: %s: %s", type(error).__name__, error)
-            detail = "Redis could not be reached or refused the command; what was to be changed may have been."
-            return Problem("redis-unavailable", detail, headers=[("Retry-After", "5")])
         case _:
             _logger.error("an admin request failed", exc_info=error)
             return Problem("internal", "The log of the service says more.")

@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 
 from rapids.dead_letters import Operation, Operations
 from rapids_fastapi.admin import examples
-from rapids_fastapi.admin.problems import problem_of
+from rapids_fastapi.admin.problems import problem_of, redis_calls
 from rapids_fastapi.admin.redacted_operation import operation_of
 from rapids_fastapi.admin.redaction import Redactor
 
@@ -86,7 +86,7 @@ async def events_of(
             return
         await asyncio.sleep(min(LOOK_PAUSE, left))
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with redis_calls(ANSWER_TIMEOUT):
                 operation = await operations.get(operation.id)
         except Exception as error:
             yield f"event: problem\ndata: {json.dumps(problem_of(error).body(path))}\n\n"

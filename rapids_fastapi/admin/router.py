@@ -20,7 +20,7 @@ from rapids_fastapi.admin.query import streams_of
 
 __all__ = ["health_routes", "rapids_admin"]
 
-_ACCESS = ("admin-closed", "unauthenticated", "forbidden", "invalid")
+_ACCESS = ("admin-closed", "unauthenticated", "auth-unavailable", "forbidden", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
 
 rapids_admin: APIRouter = APIRouter(
