@@ -77,7 +77,15 @@ class AdminRoute(ProblemRoute):
                 "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may use it.",
             )
         bounded = _BoundedRequest(request)
-        user = await _user_of(parts.admin_auth, bounded)
+        limit = asyncio.timeout(AUTH_TIMEOUT)
+        try:
+            async with limit:
+                user = await authenticate(parts.admin_auth, bounded)
+        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+            late = f"did not answer within {AUTH_TIMEOUT:g} s" if limit.expired() else ""
+            _logger.warning("admin_auth %s", late or f"failed: {type(error).__name__}: {error}")
+            headers = [("Retry-After", "5")]
+            raise Problem("auth-unavailable", f"admin_auth {late or 'failed'}.", headers=headers) from error
         if user is None:
             # With Basic, a browser asks its user for a password, which an own `admin_auth` may not accept.
             schemes = ["Bearer", "Basic"] if isinstance(parts.admin_auth, TokenAuth) else ["Bearer"]
@@ -105,19 +113,6 @@ class AdminRoute(ProblemRoute):
         if isinstance(error, DeserializationError) and user is not None and not user.may("read"):
             return Problem("letter-unreadable", "What is wrong with it is shown to users with the permission 'read'.")
         return super().problem(error, request)
-
-
-async def _user_of(auth: AdminAuth, connection: HTTPConnection) -> AdminUser | None:
-    """The user of a connection. Raises `Problem` if the application cannot find out now who it is."""
-    limit = asyncio.timeout(AUTH_TIMEOUT)
-    try:
-        async with limit:
-            return await authenticate(auth, connection)
-    except (RedisError, OSError) as error:  # a TimeoutError is an OSError
-        why = f"no answer within {AUTH_TIMEOUT:g} s" if limit.expired() else f"{type(error).__name__}: {error}"
-        _logger.warning("admin_auth failed: %s", why)
-        detail = f"admin_auth did not answer within {AUTH_TIMEOUT:g} s." if limit.expired() else "admin_auth failed."
-        raise Problem("auth-unavailable", detail, headers=[("Retry-After", "5")]) from error
 
 
 def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:

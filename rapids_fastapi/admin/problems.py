@@ -5,6 +5,7 @@ A route class makes them. Exception handlers would apply to the whole applicatio
 
 import asyncio
 import inspect
+import itertools
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +14,6 @@ from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, GetJsonSchemaHandler
@@ -45,6 +45,7 @@ __all__ = [
     "ProblemRoute",
     "RapidsProblem",
     "answers",
+    "included",
     "problem_of",
     "redis_calls",
     "refusals_as_problems",
@@ -200,11 +201,11 @@ class ProblemRoute(APIRoute):
                 raise
             response = _plain(error, Request(scope))
             response.headers.update(HEADERS)
-            if isinstance(app := scope.get("app"), FastAPI):
-                # All methods of the path: Starlette names only those of its first route with this path.
-                paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
-                found = [methods for path, methods in paths.items() if path.endswith(self.path_format)]
-                response.headers["Allow"] = ", ".join(method.upper() for methods in found for method in methods)
+            # All methods of the path: Starlette names only those of its first route with this path.
+            routes = included(scope["app"])
+            path = next(route.path for route in routes if getattr(route, "original_route", route) is self)
+            methods = [route.methods for route in routes if getattr(route, "path", "") == path]
+            response.headers["Allow"] = ", ".join(sorted({*itertools.chain(*methods)}, reverse=True))
             await response(scope, receive, send)
 
     async def admit(self, request: Request) -> Request:
@@ -214,6 +215,16 @@ class ProblemRoute(APIRoute):
     def problem(self, error: Exception, request: Request) -> "Problem":
         """The problem for an error."""
         return problem_of(error)
+
+
+def included(app: Any) -> list[Any]:
+    """All routes of an application, each with what it got where its router was included."""
+    # Newer versions of FastAPI keep an included router as one route, which has the routes of that router.
+    found = [
+        route.effective_route_contexts() if hasattr(route, "effective_route_contexts") else [route]
+        for route in app.routes
+    ]
+    return list(itertools.chain(*found))
 
 
 def problem_of(error: Exception) -> Problem:

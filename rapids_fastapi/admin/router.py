@@ -162,12 +162,14 @@ class Health(Answer):
     status: Literal["ok"] = "ok"
 
 
+@health_routes.head("/live", include_in_schema=False)
 @health_routes.get("/live", summary="Whether the process answers", responses=answers(example=examples.HEALTH))
 async def live() -> Health:
     """The process answers. This does not depend on Redis, since a restart of the process does not repair Redis."""
     return Health()
 
 
+@health_routes.head("/ready", include_in_schema=False)
 @health_routes.get(
     "/ready",
     summary="Whether work gets done",

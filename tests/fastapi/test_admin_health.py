@@ -26,6 +26,17 @@ class TestHealth:
                 assert (response.status_code, response.json()) == (200, {"status": "ok"})
                 assert response.headers["cache-control"] == "no-store"
 
+    def test_head_answers_with_the_same_status_and_headers(self, redis_url: str) -> None:
+        def heads(client: TestClient, path: str) -> None:
+            responses = client.get(path), client.head(path)
+            assert len({response.status_code for response in responses}) == 1
+            assert len({tuple(response.headers.items()) for response in responses}) == 1
+
+        with client_for(redis_url) as client:
+            heads(client, "/rapids/health/live")
+            heads(client, "/rapids/health/ready")
+        heads(client_for("redis://nowhere"), "/rapids/health/ready")
+
     def test_live_but_not_ready_without_the_lifespan(self) -> None:
         client = client_for("redis://nowhere")
         assert client.get("/rapids/health/live").status_code == 200

@@ -72,12 +72,28 @@ class TestProblems:
 
     def test_a_wrong_method_is_a_problem(self, redis_url: str) -> None:
         with client_for(redis_url, headers={}) as client:
-            for path in ("/rapids/api/dead-letters", "/rapids/health/ready"):
+            for path, allowed in (
+                ("/rapids/api/dead-letters", "GET"),
+                ("/rapids/api/dead-letters/1-1", "GET, DELETE"),
+                ("/rapids/api/operations", "POST, GET"),
+                ("/rapids/health/ready", "HEAD, GET"),
+            ):
                 response = client.put(path)
                 assert response.status_code == 405
                 assert response.headers["content-type"] == "application/problem+json"
-                assert response.headers["allow"] == "GET"
+                assert response.headers["allow"] == allowed
                 assert response.headers["cache-control"] == "no-store"
+
+    def test_a_wrong_method_does_not_make_the_applications_document(self, redis_url: str) -> None:
+        app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+        app.include_router(rapids_admin, prefix="/ops")
+        app.openapi = made  # type: ignore[method-assign]
+        outer = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+        outer.mount("/shop", app)
+        for host, path in ((app, "/ops/rapids/api/operations"), (outer, "/shop/ops/rapids/api/operations")):
+            with TestClient(host) as client:
+                response = client.put(path)
+            assert (response.status_code, response.headers["allow"]) == (405, "POST, GET")
 
     def test_errors_name_the_field_and_do_not_repeat_the_value(self, redis_url: str) -> None:
         with client_for(redis_url) as client:
@@ -97,8 +113,12 @@ class TestProblems:
             assert link.status_code == 200
 
 
+def made() -> dict[str, object]:
+    raise AssertionError("the document was made")
+
+
 def test_a_wrong_method_is_a_problem_in_plain_starlette_too() -> None:
     with TestClient(Starlette(routes=list(health_routes.routes))) as client:
         response = client.post("/health/live")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "HEAD, GET")
     assert response.headers["content-type"] == "application/problem+json"
