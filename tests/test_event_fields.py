@@ -364,6 +364,38 @@ async def test_an_event_that_its_class_does_not_read_back_is_refused_when_emitte
     assert emitter.counters.total("emit_failed", outcome="unwritable") == 2
 
 
+class EfItem(BaseModel):
+    sku: str = "a"
+
+
+class EfGift(EfItem):
+    card: str = "for you"
+
+
+class EfParcel(BaseEvent):
+    items: dict[str, list[EfItem]] = {}
+    first: EfItem | None = None
+    either: EfGift | EfItem | None = None
+    anything: Any = None
+
+
+@pytest.mark.parametrize("fields", [{"first": EfGift()}, {"items": {"a": [EfItem(), EfGift()]}}])
+async def test_a_model_that_would_lose_the_fields_of_its_subclass_is_refused(
+    redis: Redis, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        SerializationError, match=r"a EfGift is read back as a EfItem, so \['card'\] would be"
+    ) as raised:
+        await EventEmitter(redis).emit(EfParcel(**fields))
+    assert raised.value.field == next(iter(fields))
+    assert await redis.xlen("events:all") == 0
+
+
+async def test_a_model_that_is_read_back_as_what_it_is_may_be_emitted(redis: Redis) -> None:
+    for fields in ({"either": EfGift()}, {"either": EfItem()}, {"first": EfItem()}, {"anything": EfGift()}):
+        await EventEmitter(redis).emit(EfParcel.model_validate(fields))
+
+
 async def test_a_validator_that_fails_on_what_is_written_is_told(redis: Redis) -> None:
     class EfMigrated(BaseEvent):
         value: int = 1

@@ -5,7 +5,7 @@ from datetime import UTC
 from math import isfinite
 from typing import cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from rapids._core.event_fields import MASKED, masking
@@ -76,9 +76,9 @@ def check_readable(event: Event, values: Sequence[bytes]) -> None:
         return
     cls = type(event)
     try:
-        if decode_regular(cls, values) is None:
+        if (back := decode_regular(cls, values)) is None:
             stored = StoredEvent(event.event_type, dict(zip(EVENT_FIELDS, values, strict=True)))
-            validated(cls, stored.document(cls))
+            back = validated(cls, stored.document(cls))
     except ValidationError as error:
         field = str(next((fault["loc"][0] for fault in faults_in(error) if fault["loc"]), "?"))
         reason = f"it is written as something that {cls.__qualname__} does not read back: {describe(error)}"
@@ -86,6 +86,34 @@ def check_readable(event: Event, values: Sequence[bytes]) -> None:
     except Exception as error:
         reason = f"a validator of {cls.__qualname__} fails on what is written: {describe(error)}"
         raise SerializationError(event.event_type, "?", reason) from error
+    for name in cls.model_fields:
+        if (lost := _lost(getattr(event, name, None), getattr(back, name))) is not None:
+            raise SerializationError(event.event_type, name, lost)
+
+
+def _lost(value: object, back: object) -> str | None:
+    """What is lost of a model in a value that is read back as another model with fewer fields, such as its base class.
+
+    Pydantic writes only the fields of the class that the field declares.
+    """
+    if isinstance(value, BaseModel) and isinstance(back, BaseModel):
+        gone = type(value).model_fields.keys() - type(back).model_fields.keys()
+        if gone and not back.model_extra:
+            return (
+                f"a {type(value).__qualname__} is read back as a {type(back).__qualname__}, so {sorted(gone)} would be "
+                f"lost: declare the field with {type(value).__qualname__}, or with a union of the classes"
+            )
+        pairs = [
+            (getattr(value, name), getattr(back, name)) for name in type(back).model_fields if hasattr(value, name)
+        ]
+    elif isinstance(value, list | tuple) and isinstance(back, list | tuple):
+        pairs = list(zip(cast("list[object]", value), cast("list[object]", back), strict=False))
+    elif isinstance(value, dict) and isinstance(back, dict):
+        others = cast("dict[object, object]", back)
+        pairs = [(inner, others[key]) for key, inner in cast("dict[object, object]", value).items() if key in others]
+    else:
+        return None
+    return next((lost for one, other in pairs if (lost := _lost(one, other)) is not None), None)
 
 
 def _body(event: Event) -> tuple[str, int, bytes]:
