@@ -152,7 +152,7 @@ def replay_stream(stream: str = STREAM, group: str = GROUP) -> str:
 EXPECTED_KEYS = (
     r"dv:events|\{dv:events\}:dlq",
     r"\{dv:events\}:rapids:replay:dv-group\w*",
-    r"\{dv:events\}:rapids:consumer:dv-group\w*:.+",  # has a TTL
+    r"\{dv:events\}:rapids:(consumer|handlers):dv-group\w*:.+",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
     r"\{dv:events\}:rapids:trimming",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:made-again:dv-group\w*",  # likewise
@@ -165,7 +165,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:dlq:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # twice the letters, 1,000 fingerprints
 )
 WITH_TTL = (
-    r"\{dv:events\}:rapids:(audit|consumer:.*|trimming|(.*:)?made-again:.*)",
+    r"\{dv:events\}:rapids:(audit|consumer:.*|handlers:.*|trimming|(.*:)?made-again:.*)",
     r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit|operat.*)",
 )
 OF_PENDING = r".*:rapids:(ledger|due|parked):.*"
