@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from rapids._core.failures import ERROR_LIMIT, POSITION_LIMIT, TRACEBACK_LIMIT, Failure, is_of_signal
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError
@@ -297,3 +298,23 @@ def test_an_interrupt_from_the_keyboard_is_of_a_signal() -> None:
     with pytest.raises(KeyboardInterrupt) as raised:
         signal.raise_signal(signal.SIGINT)
     assert is_of_signal(raised.value)
+
+
+def test_values_that_pydantic_quotes_are_not_stored() -> None:
+    class Card(BaseModel):
+        number: int
+        holder: dict[str, int]
+
+    secret = "eyJhbGciOi, input_type=x]\n" + "s3cret" * 10
+    try:
+        try:
+            Card.model_validate({"number": secret, "holder": secret})
+        except ValidationError as error:
+            raise ExceptionGroup("several", [error, ValueError("input_value='s3cret")]) from error
+    except ExceptionGroup as error:
+        failure = Failure.of(error)
+    single = Failure.of(ValueError("input_value='eyJ"))
+    for text in (failure.message, failure.traceback, single.message, single.traceback):
+        assert "eyJ" not in text
+        assert "s3cret" not in text
+    assert "input_value=…, input_type=str" in failure.traceback

@@ -1,6 +1,5 @@
 """Events over HTTP: the causation tree of a correlation id. Texts of events are untrusted input."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Literal
@@ -25,9 +24,10 @@ from rapids.inspection import (
 )
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
+from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, link_next_page, path_of
-from rapids_fastapi.admin.payload import MAX_IN_LIST, Payload, Shown, cleaned, filled, redacted_entry, show
+from rapids_fastapi.admin.payload import MAX_IN_LIST, MAX_SEARCHED, Payload, cleaned, filled, redacted_entry, show
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import Moment, streams_of
 from rapids_fastapi.admin.redaction import Redactor
@@ -257,10 +257,11 @@ def _tree(tree: CoreCausationTree, redactor: Redactor, base: str) -> CausationTr
     for event in tree.events:
         data = show(event.data, redactor, MAX_IN_LIST, size=event.data_size)
         metadata = show(event.metadata, redactor, MAX_IN_LIST, size=event.metadata_size)
-        secrets = Shown.known(data, metadata)
-        deliveries = [cleaned(_redacted(delivery, redactor, secrets)) for delivery in event.deliveries]
+        hidden = redactor.hidden(data.searched, metadata.searched)
+        deliveries = [cleaned(_redacted(delivery, redactor, hidden)) for delivery in event.deliveries]
         events.append(filled(Event, event, data=data.payload, metadata=metadata.payload, deliveries=deliveries))
-    replays = [replace(replay, delivery=_redacted(replay.delivery, redactor, None)) for replay in tree.replays]
+    unknown = redactor.hidden(None)
+    replays = [replace(replay, delivery=_redacted(replay.delivery, redactor, unknown)) for replay in tree.replays]
     return filled(
         CausationTree,
         tree,
@@ -272,17 +273,17 @@ def _tree(tree: CoreCausationTree, redactor: Redactor, base: str) -> CausationTr
 
 
 def _link(letter: TracedLetter, redactor: Redactor, base: str) -> LetterLink:
-    payloads = [show(raw, redactor, MAX_IN_LIST) for raw in (letter.data, letter.metadata)]
+    hidden = redactor.hidden(*(show(raw, redactor, MAX_IN_LIST).searched for raw in (letter.data, letter.metadata)))
     return filled(
         LetterLink,
         letter,
         href=f"{base}/dead-letters/{quote(letter.id, safe='')}?{urlencode({'dlq': letter.dlq})}",
-        error=cleaned(redactor.redacted(letter.error, Shown.known(*payloads))),
+        error=cleaned(redactor.text(letter.error, hidden, MAX_SEARCHED)),
     )
 
 
-def _redacted(delivery: TracedDelivery, redactor: Redactor, secrets: Iterable[str] | None) -> TracedDelivery:
-    """The delivery with secrets removed from errors. `secrets` is None if they are not known."""
+def _redacted(delivery: TracedDelivery, redactor: Redactor, hidden: HiddenValues) -> TracedDelivery:
+    """The delivery with hidden values removed from errors."""
     if delivery.pending is None:
         return delivery
-    return replace(delivery, pending=redacted_entry(delivery.pending, redactor, secrets))
+    return replace(delivery, pending=redacted_entry(delivery.pending, redactor, hidden))

@@ -227,7 +227,7 @@ async def list_pending(
         at=page.at,
         stream=stream,
         group=group,
-        items=[cleaned(redacted_entry(entry, parts.redactor, None)) for entry in page.items],
+        items=[cleaned(redacted_entry(entry, parts.redactor, parts.redactor.hidden(None))) for entry in page.items],
         next_cursor=page.cursor,
     )
     link_next_page(request, response, found.next_cursor)

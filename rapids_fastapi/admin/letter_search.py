@@ -1,15 +1,15 @@
 """Searching dead letters without revealing what redaction hides."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import orjson
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
-from rapids_fastapi.admin.payload import MAX_IN_PART
-from rapids_fastapi.admin.redaction import Redactor, TooDeepError
+from rapids_fastapi.admin.payload import MAX_IN_PART, MAX_SEARCHED
+from rapids_fastapi.admin.redaction import Redactor, Searched
 
 __all__ = ["find"]
 
@@ -61,24 +61,21 @@ def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> l
     found: list[int] = []
     wanted = text.casefold()
     for at, letter in enumerate(letters):
-        secrets: set[str] = set()
-        data = _searchable(letter.data, redactor, secrets)
-        _searchable(letter.metadata, redactor, secrets)
-        is_known = max(len(letter.data), len(letter.metadata)) <= MAX_IN_PART
-        error = redactor.text(letter.error, secrets, shortest=1) if is_known else ""
+        data, metadata = (_searched(raw, redactor) for raw in (letter.data, letter.metadata))
+        error = redactor.text(letter.error, redactor.hidden(data, metadata), MAX_SEARCHED)
         names = [letter.error_type, letter.id, letter.entry_id, letter.event_id, letter.correlation_id]
-        places = [data, error, *names, letter.event_type, letter.handler]
+        places = [*_as_text(data), error, *names, letter.event_type, letter.handler]
         if any(wanted in place.casefold() for place in places):
             found.append(at)
     return found
 
 
-def _searchable(raw: bytes, redactor: Redactor, secrets: set[str]) -> str:
-    if len(raw) > MAX_IN_PART:
-        return ""
-    try:
-        value = redactor.value(orjson.loads(raw), secrets)
-    except (orjson.JSONDecodeError, TooDeepError):
-        return redactor.raw(raw, secrets).decode(errors="replace")
-    # As Rapids writes JSON, and as other programs do, with spaces after separators.
-    return f"{orjson.dumps(value).decode()}\n{json.dumps(value, ensure_ascii=False)}"
+def _searched(raw: bytes, redactor: Redactor) -> Searched | None:
+    return redactor.document(raw) if len(raw) <= MAX_IN_PART else None
+
+
+def _as_text(searched: Searched | None) -> Iterator[str]:
+    """What may be shown, as Rapids writes JSON, and as other programs do, with spaces after separators."""
+    if searched is not None:
+        yield to_json(searched.shown).decode()
+        yield json.dumps(searched.shown, ensure_ascii=False)

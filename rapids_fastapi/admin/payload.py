@@ -2,20 +2,22 @@
 
 import base64
 import codecs
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
-import orjson
+from pydantic_core import to_json
 
 from rapids.inspection import PendingEntry
+from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer
-from rapids_fastapi.admin.redaction import Redactor, TooDeepError
+from rapids_fastapi.admin.redaction import Redactor, Searched
 
 __all__ = [
     "MAX_IN_DETAIL",
     "MAX_IN_LIST",
     "MAX_IN_PART",
+    "MAX_SEARCHED",
     "MAX_TEXT",
     "Payload",
     "Shown",
@@ -37,6 +39,9 @@ MAX_IN_PART = 64 * 1024
 MAX_TEXT = 1_000
 """Characters of a name, a reason or an error in an answer."""
 
+MAX_SEARCHED = 8 * MAX_TEXT
+"""Characters of an error that are searched for hidden values, before it is cut for an answer."""
+
 Value = TypeVar("Value")
 Model = TypeVar("Model", bound=Answer)
 
@@ -44,9 +49,11 @@ Model = TypeVar("Model", bound=Answer)
 class Payload(Answer):
     """An event's data or metadata, redacted."""
 
-    encoding: Literal["json", "text", "base64", "omitted"]
-    """How `value` represents the payload. `json`: the JSON value. `text`: text that is not JSON, or the beginning of a
-    cut payload. `base64`: bytes that are not UTF-8. `omitted`: null, because the payload is too large."""
+    encoding: Literal["json", "text", "base64", "omitted", "withheld"]
+    """How `value` represents the payload. `json`: the JSON value. `text`: the beginning of a cut payload, or text that
+    is not JSON. `base64`: bytes that are not UTF-8. `omitted`: null, because the payload is too large. `withheld`:
+    null, because it is not JSON, or nested deeper than 100 levels, so that it is not known what to hide in it. Without
+    redaction, such a payload is shown as `text` or `base64`."""
     value: Any
     size: int
     """Bytes as stored."""
@@ -64,16 +71,8 @@ class Shown:
     """A payload that may be shown, and what was hidden in it."""
 
     payload: Payload
-    secrets: frozenset[str] = frozenset()
-    is_searched: bool = True
-    """Whether all of it was searched. If not, it may contain secrets that are not known."""
-
-    @classmethod
-    def known(cls, *parts: "Shown") -> frozenset[str] | None:
-        """What was hidden in all parts; None if a part was not searched completely."""
-        if not all(part.is_searched for part in parts):
-            return None
-        return frozenset[str]().union(*(part.secrets for part in parts))
+    searched: Searched | None = None
+    """What was found in it; None if it was not searched, so that it may contain secrets that are not known."""
 
 
 def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0) -> Shown:
@@ -81,40 +80,37 @@ def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0) 
     size = size if raw is None else len(raw)
     if raw is None or size > max(longest, MAX_IN_PART):
         # To parse it, and then show only its first lines, would take too long.
-        return Shown(Payload.omitted(size), is_searched=False)
-    try:
-        secrets: set[str] = set()
-        value = redactor.value(orjson.loads(raw), secrets)
-    except (orjson.JSONDecodeError, TooDeepError):
-        return _other(raw, redactor, min(longest, MAX_IN_PART))
+        return Shown(Payload.omitted(size))
+    searched = redactor.document(raw) if raw else None
+    if searched is None:
+        if raw and redactor.names:
+            return Shown(Payload(encoding="withheld", value=None, size=size, truncated=True))
+        return Shown(_plain(raw, min(longest, MAX_IN_PART)), redactor.document(b""))
     if size <= longest:
-        return Shown(Payload(encoding="json", value=value, size=size, truncated=False), frozenset(secrets))
-    start = orjson.dumps(value)[:longest].decode(errors="ignore")
-    return Shown(Payload(encoding="text", value=start, size=size, truncated=True), frozenset(secrets))
+        return Shown(Payload(encoding="json", value=searched.shown, size=size, truncated=False), searched)
+    start = to_json(searched.shown)[:longest].decode(errors="ignore")
+    return Shown(Payload(encoding="text", value=start, size=size, truncated=True), searched)
 
 
-def _other(raw: bytes, redactor: Redactor, longest: int) -> Shown:
-    """A payload that is not JSON."""
+def _plain(raw: bytes, longest: int) -> Payload:
+    """A payload that is not JSON, and in which nothing is hidden."""
     size, truncated = len(raw), len(raw) > longest
     start = raw[:longest]
-    secrets: set[str] = set()
-    masked = redactor.raw(start, secrets)
-    if truncated and size <= MAX_IN_PART:  # an error may quote a part that is not shown
-        redactor.raw(raw, secrets)
     try:  # the cut may be inside of a character
         codecs.getincrementaldecoder("utf-8")().decode(start, final=not truncated)
     except UnicodeDecodeError:
-        payload = Payload(encoding="base64", value=base64.b64encode(masked).decode(), size=size, truncated=truncated)
-    else:
-        payload = Payload(encoding="text", value=masked.decode(errors="ignore"), size=size, truncated=truncated)
-    return Shown(payload, frozenset(secrets), is_searched=size <= MAX_IN_PART)
+        return Payload(encoding="base64", value=base64.b64encode(start).decode(), size=size, truncated=truncated)
+    return Payload(encoding="text", value=start.decode(errors="ignore"), size=size, truncated=truncated)
 
 
-def redacted_entry(entry: PendingEntry, redactor: Redactor, secrets: Iterable[str] | None) -> PendingEntry:
-    """A pending entry with secrets removed from its errors. `secrets` is None if they are not known."""
-    failures = [replace(one, error=redactor.redacted(one.error, secrets)) for one in entry.failures]
+def redacted_entry(entry: PendingEntry, redactor: Redactor, hidden: HiddenValues) -> PendingEntry:
+    """A pending entry with hidden values removed from its errors."""
+    failures = [replace(one, error=redactor.text(one.error, hidden, MAX_SEARCHED)) for one in entry.failures]
     attempts = [
-        replace(of, attempts=tuple(replace(one, error=redactor.redacted(one.error, secrets)) for one in of.attempts))
+        replace(
+            of,
+            attempts=tuple(replace(one, error=redactor.text(one.error, hidden, MAX_SEARCHED)) for one in of.attempts),
+        )
         for of in entry.attempts
     ]
     return replace(entry, failures=tuple(failures), attempts=tuple(attempts))

@@ -1,22 +1,33 @@
 """Dead letters made safe to show: redacted, cut, and without text that JSON cannot hold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import ConfigDict
 
 from rapids import Attempt, DeadLetter
 from rapids.dead_letters import Difference, ReplayOutcome
 from rapids.dead_letters import ParseProblem as Problem
-from rapids.dead_letters.letter import State
+from rapids.dead_letters.letter import LetterChange, State
 from rapids.dead_letters.parse_check import ELLIPSIS
 from rapids.exceptions import json_pointer, pointer_parts
 from rapids_fastapi.admin import examples
+from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer, example
-from rapids_fastapi.admin.payload import MAX_IN_DETAIL, MAX_IN_LIST, Payload, Shown, clean, cleaned, filled, show
-from rapids_fastapi.admin.redaction import MASK, Redactor, TooDeepError
+from rapids_fastapi.admin.payload import (
+    MAX_IN_DETAIL,
+    MAX_IN_LIST,
+    MAX_SEARCHED,
+    Payload,
+    Shown,
+    clean,
+    cleaned,
+    filled,
+    show,
+)
+from rapids_fastapi.admin.redaction import MASK, Location, Redactor, Searched
 
 __all__ = [
     "Change",
@@ -40,6 +51,9 @@ MAX_LONG_TEXT = 256 * 1024
 """Characters of an error and of a traceback in the details of one letter."""
 
 MAX_POINTER = 4_000
+
+MAX_ALWAYS = 100
+"""Hidden values that are always in a diff."""
 
 
 class DeadLetterSummary(Answer):
@@ -118,7 +132,7 @@ class Change(Answer):
     """For a replay with changed data: that data, redacted; else null."""
     diff: tuple[Difference, ...]
     """The differences from the letter's data, at most 100. If there are more, the value around several of them is one
-    difference. Of a hidden value, it shows only that it was changed."""
+    difference. Hidden values are always among them, whether they were changed or not, so that nobody can guess them."""
 
 
 class ParseProblem(Answer):
@@ -162,105 +176,157 @@ class DeadLetterDetail(WholeLetter):
 def summary_of(letter: DeadLetter, redactor: Redactor) -> DeadLetterSummary:
     """The letter for a list."""
     payload, metadata = (show(raw, redactor, MAX_IN_LIST) for raw in (letter.data, letter.metadata))
-    error = clean(redactor.redacted(letter.error, Shown.known(payload, metadata)))
+    error = clean(redactor.text(letter.error, redactor.hidden(payload.searched, metadata.searched), MAX_SEARCHED))
     return filled(DeadLetterSummary, letter, error=error, payload=payload.payload)
 
 
 def whole_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> WholeLetter:
     """The letter for an export."""
-    payload, metadata = (show(raw, redactor, MAX_IN_DETAIL) for raw in (letter.data, letter.metadata))
-    return filled(WholeLetter, letter, dlq=dlq, **_redacted(letter, redactor, payload, metadata))
+    return filled(WholeLetter, letter, dlq=dlq, **_redacted(letter, redactor, *_shown(letter, redactor)))
 
 
 def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> DeadLetterDetail:
     """The letter with all details."""
-    payload, metadata = (show(raw, redactor, MAX_IN_DETAIL) for raw in (letter.data, letter.metadata))
+    payload, metadata = _shown(letter, redactor)
     return filled(
         DeadLetterDetail,
         letter,
         dlq=dlq,
-        history=[
-            filled(
-                Change,
-                change,
-                reason=clean(change.reason, MAX_LONG_TEXT),
-                data=show(change.data.encode(), redactor, MAX_IN_DETAIL).payload if change.data else None,
-                diff=redacted_diff(change.diff, redactor),
-            )
-            for change in letter.history
-        ],
-        parse_check=_parse_check(letter, redactor, payload, metadata),
+        history=[_change(change, redactor, payload.searched, metadata.searched) for change in letter.history],
+        parse_check=_parse_check(letter, redactor, redactor.hidden(payload.searched, metadata.searched)),
         **_redacted(letter, redactor, payload, metadata),
     )
 
 
+def _shown(letter: DeadLetter, redactor: Redactor) -> tuple[Shown, Shown]:
+    return show(letter.data, redactor, MAX_IN_DETAIL), show(letter.metadata, redactor, MAX_IN_DETAIL)
+
+
 def _redacted(letter: DeadLetter, redactor: Redactor, payload: Shown, metadata: Shown) -> dict[str, Any]:
     """The fields of a letter that redaction changes."""
-    secrets = Shown.known(payload, metadata)
-    attempts = [
-        replace(one, error=redactor.redacted(one.error, secrets, was_cut=one.is_cut)) for one in letter.attempts
-    ]
+    hidden = redactor.hidden(payload.searched, metadata.searched)
+    attempts = [replace(one, error=redactor.text(one.error, hidden, MAX_SEARCHED)) for one in letter.attempts]
     return {
         "payload": payload.payload,
         "metadata": metadata.payload,
-        "error": clean(redactor.redacted(letter.error, secrets), MAX_LONG_TEXT),
-        "traceback": clean(redactor.redacted(letter.traceback, secrets), MAX_LONG_TEXT),
+        "error": clean(redactor.text(letter.error, hidden, MAX_LONG_TEXT), MAX_LONG_TEXT),
+        "traceback": clean(redactor.text(letter.traceback, hidden, MAX_LONG_TEXT), MAX_LONG_TEXT),
         "attempts": cleaned(tuple(attempts)),
     }
+
+
+def _change(change: LetterChange, redactor: Redactor, before: Searched | None, metadata: Searched | None) -> Change:
+    changed = show(change.data.encode(), redactor, MAX_IN_DETAIL) if change.data else None
+    after = changed.searched if changed else None
+    return filled(
+        Change,
+        change,
+        reason=clean(change.reason, MAX_LONG_TEXT),
+        data=changed.payload if changed else None,
+        diff=redacted_diff(change.diff, redactor, before, after, metadata) if change.data else (),
+    )
 
 
 # --- parse checks ---------------------------------------------------------------------------------------------------
 
 
-def _parse_check(letter: DeadLetter, redactor: Redactor, data: Shown, metadata: Shown) -> ParseCheck:
-    """Whether the letter's event would parse. Its secrets are removed from the errors."""
+def _parse_check(letter: DeadLetter, redactor: Redactor, hidden: HiddenValues) -> ParseCheck:
+    """Whether the letter's event would parse. Hidden values are removed from the errors."""
     if len(letter.data) + len(letter.metadata) > MAX_CHECKED:
         return ParseCheck(outcome="too_large", event_class=None, problems=[], problem_count=0)
     check = letter.check_parsing()
-    secrets = data.secrets | metadata.secrets
-    # Pydantic reads values that orjson does not, such as NaN. Such data was not searched for secrets, and an error may
-    # quote them.
-    searched = all(part.payload.encoding == "json" or not part.payload.size for part in (data, metadata))
-    are_known = searched or check.outcome != "invalid"
     return ParseCheck(
         outcome=check.outcome,
         event_class=check.event_class,
-        problems=[redacted_problem(problem, redactor, secrets if are_known else None) for problem in check.problems],
+        problems=[redacted_problem(problem, redactor, hidden) for problem in check.problems],
         problem_count=check.problem_count,
     )
 
 
-def redacted_problem(problem: Problem, redactor: Redactor, secrets: frozenset[str] | None) -> ParseProblem:
-    """The problem with the event's secrets removed. `secrets` is None if they are not known."""
-    location, hidden = problem.location, redactor.hidden_at(problem.location)
-    if hidden is not None:  # the keys below it are hidden too, and the message may quote a part of the value
-        location = location[: hidden + 1]
-    is_unclear = hidden is not None or secrets is None or location[-1:] == (ELLIPSIS,)
+def redacted_problem(problem: Problem, redactor: Redactor, hidden: HiddenValues) -> ParseProblem:
+    """The problem with the event's hidden values removed."""
+    location, hidden_at = problem.location, redactor.hidden_at(problem.location)
+    if hidden_at is not None:  # the keys below it are hidden too, and the message may quote a part of the value
+        location = location[: hidden_at + 1]
+    is_unclear = hidden_at is not None or location[-1:] == (ELLIPSIS,)
     message = MASK
     if not (is_unclear and redactor.names):
-        masked = redactor.text(problem.message, secrets or frozenset()).encode(errors="replace")
-        message = clean(redactor.raw(masked).decode())
-    return ParseProblem(pointer=clean(json_pointer(location), MAX_POINTER), message=message, type=clean(problem.type))
+        message = clean(redactor.text(problem.message, hidden, MAX_SEARCHED))
+    if not hidden.are_known:  # a location names keys of the data
+        location = location[:1]
+    pointer = clean(json_pointer(location), MAX_POINTER)
+    return ParseProblem(pointer=pointer, message=message, type=clean(problem.type))
 
 
 # --- differences ----------------------------------------------------------------------------------------------------
 
 
-def redacted_diff(diff: Sequence[Difference], redactor: Redactor) -> tuple[Difference, ...]:
-    """The differences. For hidden values, they show only that these were changed."""
+def redacted_diff(
+    diff: Sequence[Difference],
+    redactor: Redactor,
+    before: Searched | None,
+    after: Searched | None,
+    metadata: Searched | None,
+    *,
+    patch: Mapping[str, Any] | None = None,
+) -> tuple[Difference, ...]:
+    """The differences between two data, without hidden values.
+
+    A hidden value that is in both is always a difference, changed or not: otherwise, who guesses it would see that no
+    difference is left. If the `patch` is known, it is one if the patch names it.
+    """
+    if not redactor.names:
+        return tuple(replace(one, pointer=clean(one.pointer, MAX_POINTER)) for one in diff)
+    hidden = redactor.hidden(before, after, metadata)
+    old, new = (one.places if one else frozenset[Location]() for one in (before, after))
+    places = frozenset(
+        tuple(map(str, place)) for place in old | new
+    )  # a pointer does not distinguish an index from a name
     shown: dict[str, Difference] = {}
     for one in diff:
         location = pointer_parts(one.pointer)
-        hidden = redactor.hidden_at(location)
-        pointer = one.pointer if hidden is None else json_pointer(location[: hidden + 1])
-        op = one.op if pointer == one.pointer else "replace"
-        before, after, cut = one.before, one.after, one.cut
-        if hidden is not None:
-            before, after, cut = None if op == "add" else MASK, None if op == "remove" else MASK, False
+        at = redactor.hidden_at(tuple(location), places)
+        if at is None:
+            values = [redactor.value(value) for value in (one.before, one.after)]
+            texts = [_without(value.shown, hidden) if value else None for value in values]
+            cut = one.cut or None in values or before is None or after is None
+            first, last = (None, None) if before is None or after is None else texts
+            shown[one.pointer] = Difference(clean(one.pointer, MAX_POINTER), one.op, first, last, cut)
+        elif at + 1 == len(location) and one.op != "replace":
+            pointer = clean(one.pointer, MAX_POINTER)
+            is_added = one.op == "add"
+            shown[one.pointer] = Difference(pointer, one.op, None if is_added else MASK, MASK if is_added else None)
         else:
-            try:
-                before, after = redactor.value(before, set()), redactor.value(after, set())
-            except TooDeepError:
-                before, after, cut = None, None, True
-        shown[pointer] = Difference(clean(pointer, MAX_POINTER), op, before, after, cut)
+            pointer = json_pointer(location[: at + 1])
+            shown[pointer] = Difference(clean(pointer, MAX_POINTER), "replace", MASK, MASK)
+    for place in [one for one in sorted(old & new, key=str) if patch is None or names_place(patch, one)][:MAX_ALWAYS]:
+        pointer = json_pointer(place)
+        shown.setdefault(pointer, Difference(clean(pointer, MAX_POINTER), "replace", MASK, MASK))
     return tuple(shown.values())
+
+
+def names_place(patch: object, place: Location) -> bool:
+    """Whether a patch changes the value at a place, or anything around it or in it."""
+    for part in place:
+        if not isinstance(patch, dict):
+            return True
+        if part not in patch:
+            return False
+        patch = cast("dict[str | int, object]", patch)[part]
+    return True
+
+
+def _without(value: Any, hidden: HiddenValues) -> Any:
+    """A value without the hidden values that its texts and numbers quote."""
+    match value:
+        case str():
+            return hidden.text(value)
+        case bool() | None:
+            return value
+        case int() | float():
+            return value if hidden.text(str(value)) == str(value) else MASK
+        case dict():
+            members = cast("dict[str, Any]", value)
+            return {hidden.text(name): _without(member, hidden) for name, member in members.items()}
+        case _:
+            return [_without(item, hidden) for item in cast("list[Any]", value)]

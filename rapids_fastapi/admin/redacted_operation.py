@@ -9,8 +9,9 @@ from pydantic import ConfigDict
 from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationError, OperationKind, OperationState, Scope
 from rapids_fastapi.admin import examples
+from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer, example
-from rapids_fastapi.admin.payload import cleaned, filled
+from rapids_fastapi.admin.payload import MAX_SEARCHED, cleaned, filled
 from rapids_fastapi.admin.redaction import Redactor
 
 __all__ = ["Operation", "operation_of", "without_content"]
@@ -61,7 +62,8 @@ def operation_of(operation: CoreOperation, dlq: str, redactor: Redactor) -> Oper
     """The operation for an answer to a user with the permission `read`."""
     # The payloads of the letters, which would say what to hide in these errors, are not read. So everything that looks
     # like a secret is hidden.
-    errors = [replace(one, error=redactor.raw(one.error.encode(errors="replace")).decode()) for one in operation.errors]
+    nothing = HiddenValues(())
+    errors = [replace(one, error=redactor.text(one.error, nothing, MAX_SEARCHED)) for one in operation.errors]
     selector = asdict(
         operation.selector, dict_factory=lambda items: {name: value for name, value in items if value is not None}
     )

@@ -1,68 +1,74 @@
-"""Redaction: hides secrets in payloads, metadata and errors.
+"""Redaction: hides secrets in payloads, metadata and texts such as errors.
 
-Only what is shown is changed. A replay sends the stored bytes.
+Only what is shown is changed. A replay sends the stored bytes. What cannot be searched for secrets is not shown.
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, TypeAlias, cast
 
-__all__ = ["DEFAULT_REDACTED", "MASK", "Redactor", "TooDeepError"]
+from pydantic_core import from_json
 
-DEFAULT_REDACTED = (
-    "password",
-    "passwd",
-    "pwd",
-    "passphrase",
-    "secret",
-    "client_secret",
-    "token",
-    "access_token",
-    "refresh_token",
-    "id_token",
-    "auth_token",
-    "session_token",
-    "csrf_token",
-    "authorization",
-    "proxy_authorization",
-    "cookie",
-    "set_cookie",
-    "api_key",
-    "x_api_key",
-    "private_key",
-    "secret_key",
-    "access_key",
-    "credentials",
-    "card_number",
-    "credit_card",
-    "credit_card_number",
-    "cvv",
-    "cvc",
-    "pin",
-    "ssn",
-    "social_security_number",
+from rapids_fastapi.admin.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, phrases_of
+from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
+
+__all__ = ["DEFAULT_REDACTED", "MASK", "Location", "Redactor", "Searched"]
+
+MAX_DEPTH = 100
+"""Levels of a payload. Code that writes JSON handles so many."""
+
+MIN_KEY = 8
+"""Characters of a key within a hidden value that is itself a hidden value: an object may have tokens as its keys."""
+
+MAX_WORD = 200
+
+MIN_QUOTED = 4
+"""Characters of a hidden value that is also masked where other values of the payload quote it."""
+MAX_QUOTED = 100
+
+Location: TypeAlias = tuple[str | int, ...]
+
+_NAMING = frozenset({"name", "key", "field", "header", "k"})
+_VALUES = frozenset({"value", "values", "val", "v", "content"})
+
+_named = re.compile(
+    r"(?P<name>(?<![\w.-])[\w.-]++)"
+    r"(?P<between>(?:\\*[\"'])?\s*=\s*(?:\\*[\"'])?|\\*[\"']\s*:\s*(?:\\*[\"'])?|\s*:\s*\\*[\"']|(?P<bare>\s*:\s*))"
 )
-"""Names of fields that are always hidden, in any spelling: `api_key`, `apiKey`, `API-Key`."""
+_value = re.compile(r"[^\s\"',;&\\}\]]+")
+_token = re.compile(r"(?<![\w-])(?P<value>eyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?)")
+"""A JSON Web Token."""
+_always = (
+    _token,
+    re.compile(r"(?<=://)(?P<value>[^\s/?#@\"']*)(?=@)"),  # user and password in an address
+    re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{6,})"),
+)
+_of_parser = re.compile(
+    r"(?:cannot read an event of type '[\w.-]{1,200}': )?(?:data: )?Invalid JSON: [A-Za-z ]+ at line \d+ column \d+"
+)
+"""What the parser says of data that cannot be searched, without a part of them."""
 
-MASK = "[redacted]"
 
-_MAX_DEPTH = 100
-_MIN_IN_TEXT = 3
-_MAX_IN_TEXT = 100
-_SEPARATORS = dict.fromkeys(map(ord, " \t\r\n_-."))
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A JSON value with the mask in place of what is hidden in it."""
 
-
-class TooDeepError(ValueError):
-    """A value is nested too deep to be searched."""
+    shown: Any
+    values: frozenset[str]
+    """What is hidden."""
+    places: frozenset[Location]
+    """Where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
     """The names of the fields that are hidden, and the functions that hide their values."""
 
-    names: frozenset[str]
-    in_bytes: re.Pattern[bytes] | None
+    names: Phrases
 
     @classmethod
     def of(cls, names: Sequence[str] | None) -> "Redactor":
@@ -71,109 +77,202 @@ class Redactor:
         Raises `ValueError` or `TypeError` for anything but a list of names.
         """
         if names is None:
-            return cls(frozenset(), None)
+            return cls(frozenset())
         if isinstance(names, str):
             raise TypeError(f"redact must be a list of names of fields, or None, not {names!r}")
         for name in names:
-            if not isinstance(name, str) or not _plain(name):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
                 raise ValueError(f"redact must be a list of names of fields, not one with {name!r}")
-        plain = frozenset(_plain(name) for name in (*DEFAULT_REDACTED, *names))
-        # Between any two letters there may be a separator, since plain names have none.
-        words = b"|".join(rb"[\s_.-]?".join(re.escape(letter).encode() for letter in name) for name in sorted(plain))
-        value = rb"\"(?:[^\"\\]|\\.)*\"?|[^\s\",;&}\]]+"
-        return cls(plain, re.compile(rb"(?i)(\b(?:" + words + rb")[\"']?\s*[:=]\s*)(?:" + value + rb")"))
+        return cls(phrases_of((*DEFAULT_REDACTED, *names)))
 
-    def value(self, value: object, secrets: set[str]) -> Any:
-        """A copy of a JSON value in which the values of the names are masked, at any depth.
+    def document(self, raw: bytes) -> Searched | None:
+        """A JSON document, parsed as a worker parses it; None if that cannot be done, or if it is nested too deep."""
+        if not raw:
+            return Searched("", frozenset(), frozenset())
+        try:
+            return self.value(from_json(raw))
+        except (ValueError, RecursionError):
+            return None
 
-        The masked values are added to `secrets`. Raises `TooDeepError`.
+    def value(self, value: object) -> Searched | None:
+        """A JSON value; None if it is nested too deep to be searched."""
+        search = _Search(self)
+        shown = search.shown(value, (), 0)
+        if search.is_too_deep:
+            return None
+        if quoted := sorted((one for one in search.values if len(one) >= MIN_QUOTED), key=len, reverse=True):
+            shown = _without(shown, quoted[:MAX_QUOTED])
+        return Searched(shown, frozenset(search.values), frozenset(search.places))
+
+    def hidden(self, *searched: Searched | None) -> HiddenValues:
+        """What to hide in texts about the documents: if one of them could not be searched, all of the text."""
+        if not self.names:
+            return HiddenValues(())
+        values: set[str] = set()
+        for one in searched:
+            if one is None:
+                return HiddenValues(None)
+            values |= one.values
+        return HiddenValues(values)
+
+    def text(self, text: str, hidden: HiddenValues, longest: int) -> str:
+        """A text, such as an error, with hidden values masked, and with what looks like a secret by itself.
+
+        Only the first `longest` characters are searched and returned.
         """
-        return self._walk(value, secrets, 0)
+        text = text[:longest]
+        if not self.names or not text or _of_parser.fullmatch(text):
+            return text
+        first, *others = text.split("input_value=")  # what Pydantic quotes of its input, and may have cut
+        kept = [part[end:] if (end := part.rfind(", input_type=")) >= 0 else "" for part in others]
+        return self.named(hidden.text("input_value=…".join((first, *kept))), set())
 
-    def raw(self, data: bytes, secrets: set[str] | None = None) -> bytes:
-        """Bytes that are not JSON. What looks like the value of one of the names is masked, and added to `secrets`."""
-        if self.in_bytes is None:
-            return data
+    def named(self, text: str, values: set[str]) -> str:
+        """The text without what a name or its form shows to be a secret. That is added to `values`."""
+        if not self.names:
+            return text
 
-        def masked(match: re.Match[bytes]) -> bytes:
-            value = match[0][len(match[1]) :].strip(b"\"'").decode(errors="replace")
-            if secrets is not None and value:
-                secrets.add(value)
-            return match[1] + MASK.encode()
+        def masked(match: re.Match[str]) -> str:
+            value = match["value"]
+            values.update(filter(None, (value, value.partition(":")[2])))
+            return match[0].replace(value, MASK) if value else match[0]
 
-        return self.in_bytes.sub(masked, data)
-
-    def redacted(self, text: str, secrets: Iterable[str] | None, *, was_cut: bool = False) -> str:
-        """The text without the secrets, like `text`. If they are None, which means not known, only the mask."""
-        if secrets is None:
-            return MASK if text and self.names else text
-        return self.text(text, secrets, was_cut=was_cut)
-
-    def text(self, text: str, secrets: Iterable[str], shortest: int = _MIN_IN_TEXT, *, was_cut: bool = False) -> str:
-        """A text, such as an error, with the secrets of a payload masked.
-
-        Secrets with fewer than `shortest` characters are not masked: many words contain them. If there are more than
-        100 secrets, a search for each would take too long, so that only the mask is returned. `was_cut`: the text may
-        end with the beginning of a secret, which is masked, too.
-        """
-        secrets = set(secrets)
-        if len(secrets) > _MAX_IN_TEXT:
-            return MASK if text else ""
-        for secret in sorted(secrets, key=len, reverse=True):
-            if len(secret) >= shortest:
-                text = text.replace(secret, MASK)
-        return _without_end(text, secrets) if was_cut else text
+        if not any(sign in text for sign in ":= "):
+            return _token.sub(masked, text) if "eyJ" in text else text
+        for pattern in _always:
+            text = pattern.sub(masked, text)
+        shown: list[str] = []
+        done = 0
+        for match in _named.finditer(text):
+            if match.start() < done or not self.hides(match["name"]):
+                continue
+            if match["bare"] is not None:
+                start = _value.match(text, match.end(), match.end() + MAX_WORD)
+                if start is None or not any(map(str.isdigit, start[0])):
+                    continue  # a word after a colon, as in "password: too short"
+            value = _value.match(text, match.end())
+            if value is None or value[0].startswith(MASK[:-1]):
+                continue
+            values.add(value[0])
+            shown += [text[done : match.end()], MASK]
+            done = value.end()
+        return "".join((*shown, text[done:]))
 
     def hides(self, name: str) -> bool:
         """Whether the value of a field of this name is hidden."""
-        return _plain(name) in self.names
+        return is_hidden(name, self.names)
 
-    def hidden_at(self, location: Sequence[str | int]) -> int | None:
-        """The index of the first name in a location whose value is hidden; None if there is none."""
-        names = enumerate(location)
-        return next((at for at, name in names if isinstance(name, str) and self.hides(name)), None)
+    def hidden_at(self, location: Location, places: frozenset[Location] = frozenset()) -> int | None:
+        """The index of the first part of a location whose value is hidden; None if there is none.
 
-    def _walk(self, value: object, secrets: set[str], depth: int) -> Any:
-        if depth > _MAX_DEPTH:
-            raise TooDeepError
-        if isinstance(value, Mapping):
-            items = cast(Mapping[str, object], value).items()
-            shown: dict[str, Any] = {}
-            for key, member in items:
-                if self.hides(key):
-                    _gather(member, secrets, depth + 1)
-                    shown[key] = MASK
-                else:
-                    shown[key] = self._walk(member, secrets, depth + 1)
+        `places` are those that a search of the document has found.
+        """
+        for at, name in enumerate(location):
+            if (isinstance(name, str) and self.hides(name)) or location[: at + 1] in places:
+                return at
+        return None
+
+
+@dataclass(slots=True)
+class _Search:
+    redactor: Redactor
+    values: set[str] = field(default_factory=set[str])
+    places: set[Location] = field(default_factory=set[Location])
+    is_too_deep: bool = False
+
+    def shown(self, value: object, place: Location, depth: int) -> Any:
+        """The value as it is shown."""
+        if depth > MAX_DEPTH:
+            self.is_too_deep = True
+            return None
+        match value:
+            case str():
+                return self.redactor.named(value, self.values)
+            case float() if not isfinite(value):
+                return str(value)  # JSON has no such number
+            case dict():
+                members = cast("dict[str, object]", value)
+                hidden = self.hidden_members(members)
+                return {
+                    name: self._masked(member, (*place, name), depth)
+                    if name in hidden
+                    else self.shown(member, (*place, name), depth + 1)
+                    for name, member in members.items()
+                }
+            case list():
+                items = cast("list[object]", value)
+                hidden_items = self.hidden_items(items)
+                return [
+                    self._masked(item, (*place, at), depth)
+                    if at in hidden_items
+                    else self.shown(item, (*place, at), depth + 1)
+                    for at, item in enumerate(items)
+                ]
+            case _:
+                return value
+
+    def hidden_members(self, members: Mapping[str, object]) -> set[str]:
+        """The names whose values are hidden."""
+        hidden: set[str] = set()
+        is_naming = False
+        for name, member in members.items():
+            if self.redactor.hides(name):
+                if not (isinstance(member, int | float) and is_of_counts(name)):
+                    hidden.add(name)
+            elif isinstance(member, str) and name.casefold() in _NAMING and self.redactor.hides(member):
+                is_naming = True
+        if is_naming:  # a name and its value as two members: {"name": "authorization", "value": "Bearer ..."}
+            hidden |= {name for name in members if name.casefold() in _VALUES}
+        return hidden
+
+    def hidden_items(self, items: Sequence[object]) -> set[int]:
+        """Names and values in turn, such as a pair of a header's name and value."""
+        if len(items) % 2 or not all(isinstance(name, str) for name in items[::2]):
+            return set()
+        return {at + 1 for at in range(0, len(items), 2) if self.redactor.hides(str(items[at]))}
+
+    def _masked(self, value: object, place: Location, depth: int) -> str:
+        self.places.add(place)
+        left: list[tuple[object, int]] = [(value, depth + 1)]
+        while left:
+            one, deep = left.pop()
+            if deep > MAX_DEPTH:
+                self.is_too_deep = True
+            elif isinstance(one, dict):
+                members = cast("dict[str, object]", one)
+                self.values.update(name for name in members if len(name) >= MIN_KEY)
+                left += [(member, deep + 1) for member in members.values()]
+            elif isinstance(one, list):
+                left += [(member, deep + 1) for member in cast("list[object]", one)]
+            elif one is not None and not isinstance(one, bool) and str(one):
+                self.values.update(credentials_in(str(one)))
+        return MASK
+
+
+def _without(shown: Any, quoted: Sequence[str]) -> Any:
+    """The value, without hidden values that its texts quote as they are."""
+    match shown:
+        case str():
+            for one in quoted:
+                shown = shown.replace(one, MASK)
             return shown
-        if isinstance(value, list):
-            return [self._walk(member, secrets, depth + 1) for member in cast(list[object], value)]
-        return value
+        case dict():
+            members = cast("dict[str, object]", shown)
+            return {name: _without(member, quoted) for name, member in members.items()}
+        case list():
+            return [_without(item, quoted) for item in cast("list[object]", shown)]
+        case _:
+            return shown
 
 
-def _gather(value: object, secrets: set[str], depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise TooDeepError
-    if isinstance(value, Mapping):
-        value = list(cast(Mapping[str, object], value).values())
-    if isinstance(value, list):
-        for member in cast(list[object], value):
-            _gather(member, secrets, depth + 1)
-    elif value is not None and not isinstance(value, bool) and str(value):
-        secrets.add(str(value))
-
-
-def _without_end(text: str, secrets: Iterable[str]) -> str:
-    """The text, with the mask instead of the beginning of a secret at its end. The longest one counts."""
-    ends = (
-        length
-        for secret in secrets
-        for length in range(_MIN_IN_TEXT, min(len(secret), len(text) + 1))
-        if text.endswith(secret[:length])
-    )
-    length = max(ends, default=0)
-    return text[:-length] + MASK if length else text
-
-
-def _plain(name: str) -> str:
-    return name.casefold().translate(_SEPARATORS)
+def credentials_in(value: str) -> Iterable[str]:
+    """The value, and what a text may quote of it: the credentials of an Authorization header."""
+    yield value
+    scheme, _, rest = value.partition(" ")
+    if rest and scheme.isalpha():
+        yield rest
+        try:
+            pair = base64.b64decode(rest, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return
+        yield from filter(None, (pair, pair.partition(":")[2]))

@@ -1,6 +1,6 @@
 """Requests to replay a dead letter, also with patched or replaced data. Answers do not reveal hidden values."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -9,14 +9,15 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue
-from rapids.dead_letters import Replay, Scope
+from rapids.dead_letters import Difference, Replay, Scope
+from rapids.dead_letters.edit import merge_patch
 from rapids.exceptions import EditRefusedError, LetterStateError, json_pointer
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.models import Reason, Request, example
 from rapids_fastapi.admin.payload import clean
 from rapids_fastapi.admin.problems import Problem
 from rapids_fastapi.admin.redacted_letter import MAX_POINTER, ParseProblem, redacted_diff, redacted_problem
-from rapids_fastapi.admin.redaction import MASK, Redactor, TooDeepError
+from rapids_fastapi.admin.redaction import MASK, Redactor
 
 __all__ = ["ReplayRequest", "replayed"]
 
@@ -68,12 +69,26 @@ async def replayed(
         if not user.may("read"):  # errors may quote the letter, and their pointers name its keys
             raise _invalid([_UNSEEN], 1) from None
         raise await run_in_threadpool(_refusal, error, body, letter, redactor) from None
-    return replace(replay, diff=redacted_diff(replay.diff, redactor) if user.may("read") else ())
+    if not user.may("read"):
+        return replace(replay, diff=())
+    return replace(replay, diff=await run_in_threadpool(_diff, replay, change, body, letter, redactor))
+
+
+def _diff(
+    replay: Replay, change: dict[str, Any], body: ReplayRequest, letter: DeadLetter, redactor: Redactor
+) -> tuple[Difference, ...]:
+    """The differences without hidden values."""
+    before, metadata = redactor.document(letter.data), redactor.document(letter.metadata)
+    try:
+        after = change if body.patch is None else merge_patch(from_json(letter.data), change)
+    except ValueError:
+        after = change
+    return redacted_diff(replay.diff, redactor, before, redactor.value(after), metadata, patch=body.patch)
 
 
 def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
     """Raises `Problem` if a hidden field has the mask as its value."""
-    if _secrets(redactor, [change]) is None:
+    if redactor.value(change) is None:
         raise _invalid([ParseProblem(pointer="", message="nested too deep", type="too_deep")], 1)
     message = "this is the mask of a hidden value: leave the field out of a patch to keep it, or write the value"
     errors = [
@@ -97,25 +112,12 @@ def _masks(value: object, redactor: Redactor, location: Location) -> Iterator[Lo
             yield from _masks(member, redactor, (*location, at))
 
 
-def _secrets(redactor: Redactor, values: Iterable[object]) -> frozenset[str] | None:
-    """What must be hidden in the values; None if a value is nested too deep to be searched."""
-    found: set[str] = set()
-    try:
-        for value in values:
-            redactor.value(value, found)
-    except TooDeepError:
-        return None
-    return frozenset(found)
-
-
 def _refusal(error: EditRefusedError, body: ReplayRequest, letter: DeadLetter, redactor: Redactor) -> Problem:
     """The problem for changed data that is wrong, without the secrets of the event, which errors may quote."""
-    try:
-        kept = [] if body.patch is None else [from_json(letter.data)]
-        secrets = _secrets(redactor, [body.patch, body.data, *kept, from_json(letter.metadata or b"{}")])
-    except ValueError:  # data that is not JSON cannot be searched
-        secrets = None
-    errors = [redacted_problem(problem, redactor, secrets) for problem in error.problems]
+    kept = None if body.patch is None else letter.data
+    searched = [redactor.document(letter.metadata), redactor.value(body.data if body.patch is None else body.patch)]
+    hidden = redactor.hidden(*searched, *([] if kept is None else [redactor.document(kept)]))
+    errors = [redacted_problem(problem, redactor, hidden) for problem in error.problems]
     return _invalid(errors, error.problem_count)
 
 

@@ -40,10 +40,13 @@ def test_no_search_finds_a_secret(client: TestClient, redis_url: str, fields: di
     assert client.get(LETTERS, params={"q": SECRET[:4]}).json()["items"] == []
 
 
-def test_errors_without_secrets_are_shown_also_if_the_data_is_not_json(client: TestClient, redis_url: str) -> None:
+def test_of_data_that_is_not_json_only_what_the_parser_says_is_shown(client: TestClient, redis_url: str) -> None:
+    error = "Invalid JSON: expected value at line 1 column 1"
+    put_letter(redis_url, data="no JSON", error=error)
     put_letter(redis_url, data="no JSON", error="it is no JSON")
-    assert client.get(LETTERS).json()["items"][0]["error"] == "it is no JSON"
-    assert len(client.get(LETTERS, params={"q": "it is no"}).json()["items"]) == 1
+    assert [letter["error"] for letter in client.get(LETTERS).json()["items"]] == [MASK, error]
+    assert len(client.get(LETTERS, params={"q": "at line 1"}).json()["items"]) == 1
+    assert client.get(LETTERS, params={"q": "it is no"}).json()["items"] == []
 
 
 def test_without_redaction_errors_of_large_payloads_are_shown(redis_url: str) -> None:

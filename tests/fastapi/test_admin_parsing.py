@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from fastapi.testclient import TestClient
 from pydantic import create_model, field_validator, model_validator
 
@@ -87,10 +86,8 @@ def test_what_is_hidden_in_the_payload_is_hidden_in_the_messages(client: TestCli
     assert together["problems"] == [{"pointer": "", "message": message, "type": "RuntimeError"}]
 
 
-@pytest.mark.parametrize(
-    "odd", ['{"n": 7, "password": "hunter3", "x": NaN}', '{"n": 7, "password": "hunter3", "x": %s}']
-)
-def test_a_payload_not_searched_for_secrets_keeps_its_messages(client: TestClient, redis_url: str, odd: str) -> None:
+def test_a_payload_not_searched_for_secrets_keeps_its_messages(client: TestClient, redis_url: str) -> None:
+    odd = '{"n": 7, "password": "hunter3", "x": %s}'
     check = check_of(client, redis_url, odd.replace("%s", "[" * 150 + "]" * 150))
 
     assert (check["outcome"], check["problems"][0]["message"]) == ("invalid", MASK)

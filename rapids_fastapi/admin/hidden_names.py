@@ -1,0 +1,133 @@
+"""Hidden names: which names of fields say that their value is a secret. Names are compared by their words."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TypeAlias
+
+__all__ = ["DEFAULT_REDACTED", "Phrases", "is_hidden", "is_of_counts", "phrases_of"]
+
+DEFAULT_REDACTED = (
+    "password",
+    "passwd",
+    "pwd",
+    "pass",
+    "passphrase",
+    "passcode",
+    "secret",
+    "client_secret",
+    "token",
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "auth_token",
+    "session_token",
+    "csrf_token",
+    "jwt",
+    "bearer",
+    "otp",
+    "totp",
+    "one_time_code",
+    "verification_code",
+    "security_code",
+    "recovery_code",
+    "backup_code",
+    "auth_code",
+    "authorization",
+    "proxy_authorization",
+    "basic_auth",
+    "cookie",
+    "set_cookie",
+    "session_id",
+    "session_key",
+    "api_key",
+    "x_api_key",
+    "private_key",
+    "secret_key",
+    "access_key",
+    "signing_key",
+    "encryption_key",
+    "account_key",
+    "credential",
+    "connection_string",
+    "card_number",
+    "credit_card",
+    "credit_card_number",
+    "account_number",
+    "cvv",
+    "cvc",
+    "csc",
+    "pin",
+    "ssn",
+    "social_security_number",
+)
+"""Names that are always hidden, alone or as words of a longer name, in any spelling: `new_password`, `apiKey`."""
+
+Phrases: TypeAlias = frozenset[tuple[str, ...]]
+"""Names as their words."""
+
+_DESCRIBING = frozenset({"count", "type", "length", "limit", "size", "expiry", "expires", "at", "in", "policy"})
+"""Last words of names whose values describe a secret, and are none: `token_type`, `password_changed_at`."""
+
+_MIN_ENDING = 5
+"""Letters of a word that is also found at the end of a longer word without a boundary: `usertoken`."""
+_MIN_PART = 8
+"""Letters of a name that is also found anywhere in a word without boundaries: `dbpasswordold`."""
+_MAX_KEPT_NAME = 200
+
+_boundary = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")
+
+
+def phrases_of(names: Iterable[str]) -> Phrases:
+    """The names as words. Raises `ValueError` for a name without a letter."""
+    found: set[tuple[str, ...]] = set()
+    for name in names:
+        if not (words := _words(name)):
+            raise ValueError(f"redact must be a list of names of fields, not one with {name!r}")
+        found.add(words)
+    return frozenset(found)
+
+
+def is_hidden(name: str, phrases: Phrases) -> bool:
+    """Whether the value of a field of this name is hidden."""
+    found = _is_hidden if len(name) <= _MAX_KEPT_NAME else _is_hidden.__wrapped__
+    return found(name, phrases)
+
+
+def is_of_counts(name: str) -> bool:
+    """Whether a number in a field of this name counts things, as `max_tokens` does, and is no secret."""
+    return _words(name)[-1:] == ("tokens",)
+
+
+@lru_cache(maxsize=4_096)
+def _is_hidden(name: str, phrases: Phrases) -> bool:
+    if not phrases:
+        return False
+    words = _words(name)
+    if not words:
+        return False
+    *others, last = words
+    if others and last in _DESCRIBING:
+        return False
+    singular = tuple(word.removesuffix("s") for word in words)
+    joined = "".join(words)
+    for phrase in phrases:
+        whole = "".join(phrase)
+        size = len(phrase)
+        if joined == whole or (len(whole) >= _MIN_PART and whole in joined):
+            return True
+        if size == 1 and len(whole) >= _MIN_ENDING:
+            if any(word.endswith(whole) for word in (*words, *singular)):
+                return True
+        elif any(phrase in (words[at : at + size], singular[at : at + size]) for at in range(len(words) - size + 1)):
+            return True
+        if size > 1 and whole in words:  # written without a boundary: apikey
+            return True
+    return False
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """The words of a name, in lower case, without digits at their ends: `newPassword2` is `new`, `password`."""
+    parts = _boundary.split(unicodedata.normalize("NFKC", name))
+    return tuple(filter(None, (part.casefold().strip("0123456789") for part in parts)))

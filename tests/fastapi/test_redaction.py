@@ -1,0 +1,196 @@
+"""What the redactor hides: values by their names, however they are written in texts, and in changed data."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi.testclient import TestClient
+
+from rapids import BaseEvent
+from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
+from rapids_fastapi.admin.redaction import Redactor
+from tests.fastapi.helpers import put_letter
+
+LETTERS = "/rapids/api/dead-letters"
+SECRET = "pa\\ss'w\"o\nrdé99"
+CARD = "4111111111111111"
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.THsR8Uxyzabc"
+HIDDEN = HiddenValues([SECRET, CARD, TOKEN, "!$%&"])
+REDACTOR = Redactor.of(["iban"])
+
+
+class FaSecretive(BaseEvent):
+    n: int = 0
+    password: str = ""
+    headers: list[list[str]] = []
+
+
+def grouped(number: str, separator: str) -> str:
+    return separator.join(number[at : at + 4] for at in range(0, len(number), 4))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        SECRET,
+        repr(SECRET),
+        repr(KeyError(SECRET)),
+        repr(repr(SECRET)),
+        json.dumps(SECRET),
+        json.dumps(SECRET, ensure_ascii=False),
+        repr(json.dumps(SECRET)),
+        repr(SECRET.encode()),
+        quote(SECRET),
+        quote(quote(SECRET)),
+        base64.b64encode(f"{SECRET}".encode()).decode(),
+        base64.urlsafe_b64encode(f"a:{SECRET}".encode()).decode()[3:-4],
+        SECRET.encode().hex(),
+        SECRET.upper(),
+        SECRET.replace("\n", "\n  | "),
+        grouped(CARD, " "),
+        grouped(CARD, "-"),
+        grouped(CARD, "\n    | "),
+        TOKEN[:25] + "..." + TOKEN[-24:],
+        TOKEN[10:],
+        TOKEN[:10],
+        "!$%&",
+        quote("!$%&"),
+    ],
+)
+def test_a_hidden_value_is_found_however_it_is_written(written: str) -> None:
+    shown = HIDDEN.text(f"it is {written}")
+    assert shown.startswith(f"it is {MASK[:0]}")
+    left = shown.replace(MASK, "").removeprefix("it is ")
+    assert not any(map(str.isalnum, left.replace("KeyError", "").replace("b", "").replace("n", ""))), shown
+    assert "!$" not in left
+
+
+@pytest.mark.parametrize("at", range(3, len(CARD)))
+def test_a_value_that_is_cut_at_either_end_is_found(at: int) -> None:
+    assert HIDDEN.text(f"ends with {CARD[:at]}") == f"ends with {MASK}"
+    assert HIDDEN.text(f"{CARD[-at:]} begins") == f"{MASK} begins"
+    assert HIDDEN.text(f"a {CARD[:at]}... b") == f"a {MASK}... b"
+
+
+def test_a_value_too_short_to_be_found_hides_the_whole_text() -> None:
+    assert HiddenValues(["7"]).text("pin 7 is wrong") == MASK
+    assert HiddenValues(["7"]).text("the pin is wrong") == "the pin is wrong"
+    assert HiddenValues(None).text("anything") == MASK
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("newPassword", "db_password", "secret_access_key", "cvv2", "otp", "jwt", "api-token", "APIKey", "apikey"),
+        *("X-API-Key", "userPasswordOld", "dbpasswd", "usertoken", "tokens", "cookies", "sessionId", "IBAN", "my_iban"),
+        *("password1", "card number", "cardNumber", "\uff30\uff21\uff33\uff33\uff37\uff2f\uff32\uff24", "set-cookie"),
+    ],
+)
+def test_names_are_hidden_by_their_words(name: str) -> None:
+    assert REDACTOR.hides(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["secretary", "shipping", "opinion", "compass", "key", "token_type", "password_changed_at", "number", "", "_"],
+)
+def test_other_names_are_not_hidden(name: str) -> None:
+    assert not REDACTOR.hides(name)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"url": "postgresql://app:s3cretvalue@db/x"},
+        {"headers": [["authorization", "s3cretvalue"], ["a", "b"]]},
+        {"headers": ["host", "a", "authorization", "s3cretvalue"]},
+        {"headers": [{"name": "X-Api-Key", "value": "s3cretvalue"}]},
+        {"body": '{"password": "s3cretvalue"}'},
+        {"form": "a=b&password=s3cretvalue&c=d"},
+        {"text": "Authorization: Bearer s3cretvalue"},
+        {"x": "x=password=s3cretvalue"},
+        {"token": {"s3cretvalue": True}},
+        {"password": "s3cretvalue", "note": "it is s3cretvalue"},
+    ],
+)
+def test_values_without_a_field_of_their_own_are_hidden(client: TestClient, redis_url: str, data: Any) -> None:
+    put = put_letter(redis_url, data=json.dumps(data), error="no S3CRETVALUE", traceback="at 's3cretvalue'")
+    for path in ("", f"/{put}", "/export", "?q=s3cret"):
+        answer = client.get(LETTERS + path)
+        assert answer.status_code == 200
+        assert "s3cretvalue" not in answer.text.lower()
+
+
+ODD = [
+    b'{"amount": NaN, "credentials": {"value": "S1secret"}, "secret": ["S2secret"]}',
+    b'{"a": ' * 150 + b'{"secret": "S1secret"}' + b"}" * 150,
+    b'{"passw\\u006frd": "S1secret"}',
+    b'{"password": "S1secret", "n": 1',
+    b'{"password": "S1secret", "password": "S2secret"}',
+    b'{"n": 1} {"password": "S1secret"}',
+    b"\xff password=S1secret",
+    b'["password", "S1secret"',
+]
+
+
+@pytest.mark.parametrize("data", ODD)
+def test_what_a_worker_reads_is_hidden_and_other_data_are_withheld(
+    client: TestClient, redis_url: str, data: bytes
+) -> None:
+    read = [secret for secret in ("S1secret", "S2secret") if secret.encode() in data][-2 if b"NaN" in data else -1 :]
+    put = put_letter(redis_url, data=data, metadata=data, error=str(read), traceback=f"it is {read[-1]}")
+    paths = ("", f"/{put}", "/export", "?q=S1secret", "?q=S2secret")
+    for answer in (
+        *(client.get(LETTERS + path) for path in paths),
+        client.get("/rapids/api/events?correlation_id=corr-1"),
+    ):
+        assert answer.status_code == 200
+        assert "S1secret" not in answer.text
+        assert "S2secret" not in answer.text
+
+
+@pytest.mark.parametrize("guess", ["hunter2", "other"])
+def test_an_edit_does_not_tell_whether_a_guess_is_right(client: TestClient, redis_url: str, guess: str) -> None:
+    stored = {"n": 1, "password": "hunter2", "headers": [["authorization", "hunter2"]]}
+    shown: list[Any] = []
+    for body in (
+        {"patch": {"password": guess}},
+        {"data": {**stored, "password": guess}},
+        {"patch": {"headers": [["authorization", guess]]}},
+    ):
+        put = put_letter(redis_url, event_type="fa.secretive", data=json.dumps(stored))
+        answer = client.post(f"{LETTERS}/{put}/replay", json=body)
+        assert answer.status_code == 200, answer.text
+        [change] = client.get(f"{LETTERS}/{put}").json()["history"]
+        shown += [
+            [(one["pointer"], one["op"], one["before"]) for one in diff]
+            for diff in (answer.json()["diff"], change["diff"])
+        ]
+        assert "hunter2" not in answer.text
+    password, header = ("/password", "replace", MASK), ("/headers/0/1", "replace", MASK)
+    assert shown[0] == [password]
+    assert shown[4] == [header]
+    for one in (*shown[1:4], shown[5]):
+        assert sorted(one) == sorted([password, header])
+
+
+def test_a_hidden_value_is_masked_in_other_places_of_a_diff(client: TestClient, redis_url: str) -> None:
+    put = put_letter(
+        redis_url, event_type="fa.secretive", data=json.dumps({"password": "hunter2", "headers": [["a", "HUNTER2"]]})
+    )
+    answer = client.post(f"{LETTERS}/{put}/replay", json={"patch": {"headers": [["a", "b"]]}})
+    assert answer.json()["diff"][0]["before"] == MASK
+    assert "hunter2" not in client.get(f"{LETTERS}/{put}").text.lower().replace('"headers":[["a","hunter2"]]', "")
+
+
+@pytest.mark.parametrize(
+    "sign",
+    ["a=", "a:", "://", "eyJ-", "\\", "%41", "...", "bearer ", "input_value=", "password=", "password:", "\\x41"],
+)
+def test_hostile_texts_are_searched_in_linear_time(sign: str) -> None:
+    hidden = HiddenValues([f"secret-{n}-" + "z" * 900 for n in range(50)])
+    REDACTOR.text(sign * (100_000 // len(sign)), hidden, 100_000)
