@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from typing import Any
 
 import pytest
@@ -71,16 +72,80 @@ async def test_a_failed_attempt_and_delivery_and_a_dead_letter(redis: Redis, cap
         ids = await emit(redis)
         await until_settled(redis)
 
-    attempts, exhausted = records(caplog, "attempt 1 of 2"), records(caplog, "after 2 attempts")
-    kept, dead = records(caplog, "next one in"), records(caplog, "dead letter")
-    assert [len(each) for each in (attempts, exhausted, kept, dead)] == [2, 1, 1, 1]
-    for record in [*attempts, *exhausted, *kept, *dead]:
+    attempts, kept, dead = (records(caplog, about) for about in ("attempt 1 of 2", "next one in", "dead letter"))
+    assert [len(each) for each in (attempts, kept, dead)] == [2, 1, 1]
+    for record in [*attempts, *kept, *dead]:
         check_found(record, ids)
-    for record in [*attempts, *exhausted, *dead]:
         assert (record["handler"], record["error_type"]) == ("pay", "ValueError")
-    assert (dead[0]["levelno"], kept[0]["levelno"]) == (logging.ERROR, logging.WARNING)
-    assert len(caplog.records) == 5 + 2  # started, stopped
+        assert record["event_type"] == "ou.logged"
+        assert "ValueError: no money" in record["message"]
+    assert [record["levelno"] for record in [*attempts, *kept, *dead]] == [logging.DEBUG] * 2 + [
+        logging.WARNING,
+        logging.ERROR,
+    ]
+    for record in [*kept, *dead]:
+        assert "ou.logged" in record["message"]
+        assert "in pay\n" in "".join(traceback.format_exception(record["exc_info"][1]))
+    assert "2 attempts" in kept[0]["message"]
+    assert len(caplog.records) == 4 + 2  # started, stopped
     check_no_payload(caplog)
+
+
+async def test_one_attempt_is_one_attempt(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    router, runs = make_router(redis, consumer="w"), list[int]()
+
+    @router.on(OuLogged)
+    async def pay(event: OuLogged) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise ValueError("no money")
+
+    async with running(router):
+        await emit(redis)
+        await until_settled(redis)
+    assert "delivery 1, 1 attempt; next one in" in records(caplog, "failed")[0]["message"]
+
+
+async def test_an_input_that_pydantic_quotes_is_in_no_line(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    router, secret = make_router(redis, consumer="w", max_deliveries=2), "hidden"
+
+    @router.on(OuLogged)
+    async def pay(event: OuLogged) -> None:
+        OuLogged.model_validate({"amount": secret})
+
+    async with running(router):
+        await emit(redis)
+        await until_settled(redis)
+    assert len(records(caplog, "ValidationError: amount: Input should be a valid integer")) == 2
+    formatter = logging.Formatter("%(message)s")
+    assert secret not in "".join(map(formatter.format, caplog.records))
+
+
+@pytest.mark.parametrize("dead_letters", [True, False])
+async def test_many_failures_of_one_cause_are_summed_up(
+    redis: Redis, caplog: pytest.LogCaptureFixture, dead_letters: bool
+) -> None:
+    options = {} if dead_letters else {"dlq_stream": None}
+    router = make_router(redis, consumer="w", max_deliveries=2, **options)
+
+    @router.on(OuLogged, name="pay")
+    async def pay(event: OuLogged) -> None:
+        raise ValueError("no money") if event.amount % 2 else KeyError(event.amount)
+
+    await EventEmitter(redis, STREAM).emit([OuLogged(amount=number) for number in range(50)])
+    async with running(router):
+        await eventually(lambda: router.counters.total("failed") == 100)
+    failed = [record for record in records(caplog, "next one in") if record["error_type"] == "ValueError"]
+    assert len(failed) == 10
+    summed = {
+        (record["message"].split(" of ")[0], record["error_type"]): record for record in records(caplog, "more in")
+    }
+    of_errors = {error_type for _, error_type in summed if _ == "a failed delivery"}
+    assert of_errors == {"ValueError", "KeyError"}
+    assert summed["a failed delivery", "ValueError"]["left_out"] == 15
+    if dead_letters:
+        assert summed["a dead letter", "KeyError"]["left_out"] == 15
+    assert all(record["group"] == GROUP and record["stream"] == STREAM for record in summed.values())
 
 
 async def test_an_event_that_is_handled_is_not_a_line(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +157,10 @@ async def test_an_event_that_is_handled_is_not_a_line(redis: Redis, caplog: pyte
     async with running(router):
         await emit(redis)
         await until_settled(redis)
-    assert [record.getMessage() for record in caplog.records] == ["started", "stopped"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"started: router of group {GROUP!r} on stream {STREAM!r}, as consumer 'w'",
+        "stopped",
+    ]
 
 
 async def test_a_parked_entry_is_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:

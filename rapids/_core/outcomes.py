@@ -70,6 +70,8 @@ class Dead:
     failure: Failure
     attempts: AttemptLog = NO_ATTEMPTS
     """Its failed attempts on this delivery; in a dead letter, all its failed attempts."""
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+    """What the handler raised, for the log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from rapids._core.outages import Outages
 from rapids._core.settings import RouterSettings
 from rapids._storage.client.connections import OwnConnection
 from rapids._storage.keys import Source
+from rapids._worker.failure_log import FailureLog
 from rapids._worker.identity import Identity
 
 __all__ = ["NextLook", "WorkerContext"]
@@ -63,6 +64,7 @@ class WorkerContext:
     log: dict[str, object]
     """The fields of every log record: stream, group, consumer."""
     counts: Counts
+    failures: FailureLog
     next_look: NextLook = field(default_factory=NextLook)
 
     @property

@@ -10,8 +10,6 @@ from contextvars import Context, copy_context
 from types import CoroutineType, coroutine
 from typing import Any
 
-from pydantic import ValidationError
-
 from rapids import correlation
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.counter_state import OfType
@@ -22,10 +20,11 @@ from rapids._core.supervision import Stop, shed_cancellations
 from rapids._storage.groups import RawEntry
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadline
+from rapids._worker.failure_log import text_for_log
 from rapids._worker.runners import Runner
 from rapids.backoff import Backoff
 from rapids.delivery import UnderWay, under_way_variable
-from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, without_input
+from rapids.exceptions import HandlerTimeoutError
 from rapids.observers import Detail, HandlerFailed, HandlerSucceeded, Observers
 
 __all__ = ["HandlerRunner", "handler_runner"]
@@ -40,6 +39,7 @@ class HandlerRunner:
     """Runs handlers, one at a time, in the task of one executor."""
 
     def __init__(self, context: WorkerContext, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline) -> None:
+        self._context = context
         self._settings = context.settings
         self._runners = runners
         self._stop = stop
@@ -122,11 +122,10 @@ class HandlerRunner:
             self._failed = self._failed.then(AttemptLog.of(failed))
             ends_program, wait = is_of_signal(error), longest_wait(error)
             if not ends_program and is_hopeless(error, handler.retryable_exceptions):
-                outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed)
+                outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed, error)
                 break
-            exhausted = MaxRetriesExceededError(handler.name, attempt, under_way.event.id, error)
             if wait is not None or attempt > handler.retries or ends_program:
-                outcome = self._outcome_of_failure(handler, under_way, exhausted, failure, wait)
+                outcome = self._outcome_of_failure(handler, under_way, error, failure, wait)
                 if ends_program:  # it spends a delivery: if it was the entry that ended it, so does its next one
                     self._ended_by = outcome
                     raise error
@@ -137,7 +136,7 @@ class HandlerRunner:
                     await self._stop.asked.wait()
             if self._stop.asked.is_set():  # a stop does not wait for another attempt
                 if isinstance(error, SystemExit | KeyboardInterrupt):  # it may be what stops the program
-                    outcome = self._outcome_of_failure(handler, under_way, exhausted, failure, wait)
+                    outcome = self._outcome_of_failure(handler, under_way, error, failure, wait)
                 else:
                     outcome = Released(handler.name, self._failed)
                 break
@@ -165,7 +164,10 @@ class HandlerRunner:
         if spent >= self._settings.max_deliveries:
             return Dead(name, Reason.NON_RETRYABLE, failure, log)
         extra = {**self._log, "entry_id": entry_id, "handler": name}
-        logger.warning("entry %s waits for %r: %s", entry_id, name, failure.message, extra=extra)
+        cause = ("a wait", "", name, "no such handler")
+        self._context.failures.write(
+            logging.WARNING, cause, "entry %s waits for %r: %s", entry_id, name, failure.message, extra=extra
+        )
         return RetryAt(name, _seconds(self._settings.redelivery_delay, spent), failure, log)
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
@@ -206,7 +208,7 @@ class HandlerRunner:
         self,
         handler: Handler,
         delivery: UnderWay,
-        exhausted: MaxRetriesExceededError,
+        error: BaseException,
         failure: Failure,
         wait: float | None,
     ) -> Outcome:
@@ -214,32 +216,36 @@ class HandlerRunner:
 
         `wait`: seconds until the next delivery, if the handler asked for it. Such a delivery is not spent.
         """
-        error = exhausted.last_error
         if wait is None and delivery.spent >= self._settings.max_deliveries:
-            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed)
-        logger.warning(
-            "handler %r failed on event %s, delivery %d, after %d attempts: %s: %s",
-            handler.name,
-            exhausted.event_id,
-            delivery.deliveries,
-            exhausted.max_attempts,
-            failure.error_type,
-            _message(error, failure),
-            extra=self._extra(delivery, failure.error_type),
-        )
+            return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed, error)
         backoff = self._settings.redelivery_delay
         delay = self._attempt.run(_seconds, backoff, delivery.spent) if wait is None else wait
+        self._context.failures.write(
+            logging.WARNING,
+            ("a failed delivery", delivery.event.routing_key, handler.name, failure.error_type),
+            "handler %r failed on event %r (entry %s), delivery %d, %s; next one in %.1f s: %s: %s",
+            handler.name,
+            delivery.event.routing_key,
+            delivery.entry_id.decode(),
+            delivery.deliveries,
+            "1 attempt" if delivery.attempt == 1 else f"{delivery.attempt} attempts",
+            delay,
+            failure.error_type,
+            text_for_log(error, failure),
+            extra=self._extra(delivery, failure.error_type),
+            error=error,
+        )
         return RetryAt(handler.name, delay, failure, self._failed, spends=wait is None)
 
     def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure) -> None:
-        logger.warning(
+        logger.debug(
             "handler %r: attempt %d of %d failed on event %s: %s: %s",
             handler.name,
             delivery.attempt,
             handler.retries + 1,
             delivery.event.id,
             failure.error_type,
-            _message(error, failure),
+            text_for_log(error, failure),
             extra=self._extra(delivery, failure.error_type),
         )
 
@@ -249,6 +255,7 @@ class HandlerRunner:
             "stream": delivery.stream,
             "entry_id": delivery.entry_id.decode(),
             "event_id": delivery.event.id,
+            "event_type": delivery.event.routing_key,
             "correlation_id": delivery.event.correlation_id or delivery.event.id,
             "handler": delivery.handler,
             "deliveries": delivery.deliveries,
@@ -360,11 +367,6 @@ def handler_runner(
     if (observers := context.counts.observers) is None:
         return HandlerRunner(context, runners, stop, deadline)
     return ObservedHandlerRunner(context, runners, stop, deadline, observers)
-
-
-def _message(error: BaseException, failure: Failure) -> str:
-    """The error's text for the log: the dead letter keeps all of it, next to the payload that it may quote."""
-    return without_input(error) if isinstance(error, ValidationError) else failure.message
 
 
 def _seconds(backoff: Backoff, failures: int) -> float:

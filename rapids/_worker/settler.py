@@ -17,9 +17,11 @@ from rapids._storage import settlement
 from rapids._storage.client.connections import Reply
 from rapids._storage.groups import RawEntry, acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
+from rapids._wire.entry_format import event_type_in
 from rapids._wire.letter_format import Origin, write_letter
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
+from rapids._worker.failure_log import text_for_log
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.leases import Leases
 from rapids._worker.losses import report_lost
@@ -244,6 +246,7 @@ class Settler:
             "stream": one.entry.source.stream,
             "entry_id": entry_id,
             "event_id": one.event_id,
+            "event_type": event_type_in(one.entry.fields) or "",
             "correlation_id": one.correlation_id,
             "deliveries": one.entry.deliveries,
         }
@@ -263,35 +266,40 @@ class Settler:
                 self._log_letters(letters, extra)
             case _, Keep(delay=delay, ledger=ledger, letters=letters):
                 self._log_letters(letters, extra)
-                has_failed = any(wait.due_ms is None for wait in ledger.waits)
-                logger.log(
-                    logging.WARNING if has_failed else logging.INFO,
-                    "delivery %d of entry %s failed; next one in %.1f s"
-                    if has_failed
-                    else "delivery %d of entry %s was for some of its handlers only; next one in %.1f s",
-                    one.entry.deliveries,
-                    entry_id,
-                    delay,
-                    extra=extra,
-                )
-            case _, Park(ledger=ledger):
+                if not any(wait.due_ms is None for wait in ledger.waits):  # otherwise the failure was logged
+                    message = "delivery %d of entry %s was for some of its handlers only; next one in %.1f s"
+                    logger.info(message, one.entry.deliveries, entry_id, delay, extra=extra)
+            case _, Park(ledger=ledger, failures=failures):
                 handlers = sorted(ledger.gave_up)
-                logger.error(
-                    "entry %s parked, as there is no dead-letter stream: failed for good in %s",
+                causes = [f"{dead.failure.error_type}: {text_for_log(dead.error, dead.failure)}" for dead in failures]
+                self._context.failures.write(
+                    logging.ERROR,
+                    ("a parked entry", str(extra["event_type"]), ", ".join(handlers), ", ".join(causes)[:200]),
+                    "entry %s (event %r) parked, as there is no dead-letter stream: failed for good in %s: %s",
                     entry_id,
+                    extra["event_type"],
                     ", ".join(map(repr, handlers)),
+                    "; ".join(causes),
                     extra={**extra, "handlers": handlers},
+                    error=next((dead.error for dead in failures if dead.error is not None), None),
                 )
 
     def _log_letters(self, letters: Sequence[Dead], extra: Mapping[str, object]) -> None:
         for letter in letters:
-            logger.error(
-                "dead letter of handler %r for entry %s: %s: %s",
+            failure = letter.failure
+            self._context.failures.write(
+                logging.ERROR,
+                ("a dead letter", str(extra["event_type"]), letter.handler, failure.error_type),
+                "dead letter of handler %r for entry %s (event %r, delivery %d): %s: %s: %s",
                 letter.handler,
                 extra["entry_id"],
+                extra["event_type"],
+                extra["deliveries"],
                 letter.reason,
-                letter.failure.error_type,
-                extra={**extra, "handler": letter.handler, "error_type": letter.failure.error_type},
+                failure.error_type,
+                text_for_log(letter.error, failure),
+                extra={**extra, "handler": letter.handler, "error_type": failure.error_type},
+                error=letter.error,
             )
 
 

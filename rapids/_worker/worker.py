@@ -25,6 +25,7 @@ from rapids._worker.deadlines import Deadlines
 from rapids._worker.dlq_capacity import DlqCapacity
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.executor import Executor, ExecutorContext
+from rapids._worker.failure_log import FailureLog
 from rapids._worker.gate import Gate
 from rapids._worker.handler_comparison import HandlerComparison
 from rapids._worker.health_check import HealthCheck, LoopMonitor
@@ -92,6 +93,7 @@ class Worker:
         self._identity = Identity(self._commands, main, self._gate)
         self._stop = Stop()
         self._context: dict[str, object] = {}
+        self._failures = FailureLog(self._context)
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
@@ -150,7 +152,13 @@ class Worker:
             for name, body in tasks.items():
                 self._supervisor.start(name, body)
             self.started.set()
-            logger.info("started", extra=self._context)
+            logger.info(
+                "started: router of group %r on stream %r, as consumer %r",
+                self._settings.group,
+                self._settings.stream,
+                self._identity.name,
+                extra=self._context,
+            )
             await self._stop.asked.wait()
         finally:
             await self._closed()
@@ -195,6 +203,7 @@ class Worker:
                 outages=self._outages,
                 log=self._context,
                 counts=self._counts,
+                failures=self._failures,
             )
             self._make_parts(self._worker_context)
             for source in self._sources:
@@ -296,6 +305,7 @@ class Worker:
         await self._disconnect()
 
     async def _disconnect(self) -> None:
+        self._failures.close()
         self._counts.outage_ended()
         if self._supervisor.tasks:
             self._inflight.lose_all()

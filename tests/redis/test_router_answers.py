@@ -20,7 +20,7 @@ from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import Proxy, proxy_to
 from tests.servers.builds import Build
 from tests.support import PATIENCE, eventually
-from tests.worker.helpers import STREAM, check_keys, letters, make_router, running, until_settled
+from tests.worker.helpers import STREAM, check_keys, letters, make_idle_router, make_router, running, until_settled
 
 Outage: TypeAlias = Callable[["Site"], AbstractAsyncContextManager[None]]
 
@@ -240,7 +240,7 @@ async def test_readonly_drops_the_connection_so_that_the_name_is_asked_again(sit
 async def test_a_router_does_not_start_during_an_outage_and_says_why(site: Site, outage: Outage) -> None:
     async with outage(site):
         with pytest.raises(RedisUnavailableError):
-            await asyncio.wait_for(make_router(site.client).start(), 30)
+            await asyncio.wait_for(make_idle_router(site.client).start(), 30)
 
 
 # --- the emitter ----------------------------------------------------------------------------------------------------

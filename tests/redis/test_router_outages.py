@@ -28,6 +28,7 @@ from tests.worker.helpers import (
     everywhere,
     letters,
     make_emitter,
+    make_idle_router,
     make_router,
     running,
     until_settled,
@@ -265,7 +266,7 @@ async def test_start_fails_with_an_error_while_the_server_is_unavailable(server:
     async with Redis.from_url(server.url) as redis:
         await server.kill()
         with pytest.raises(ConnectionError):
-            await make_router(redis).start()
+            await make_idle_router(redis).start()
         with pytest.raises(RedisError):
             await redis.ping()
         await server.start()

@@ -18,6 +18,7 @@ from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
+from rapids._worker.failure_log import FailureLog
 from rapids._worker.gate import Gate
 from rapids._worker.identity import Identity
 from rapids._worker.inflight import Inflight, State
@@ -39,7 +40,7 @@ async def context_of(redis: Redis, source: Source, gate: Gate) -> WorkerContext:
     settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
     connection: Any = commands
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
-    return WorkerContext(connection, [source], settings, identity, outages, {}, counts)
+    return WorkerContext(connection, [source], settings, identity, outages, {}, counts, FailureLog({}))
 
 
 async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]:

@@ -20,6 +20,7 @@ from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
+from rapids._worker.failure_log import FailureLog
 from rapids._worker.inflight import Inflight
 from tests.support import eventually
 from tests.worker.helpers import (
@@ -168,7 +169,7 @@ def context() -> WorkerContext:
     nothing: Any = None
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
     sources = (source, source.replays())
-    return WorkerContext(nothing, sources, RouterSettings(), nothing, outages, {}, counts)
+    return WorkerContext(nothing, sources, RouterSettings(), nothing, outages, {}, counts, FailureLog({}))
 
 
 def test_an_entry_lost_before_its_acknowledgement_is_not_counted_as_acked(context: WorkerContext) -> None:

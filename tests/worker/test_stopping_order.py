@@ -261,7 +261,8 @@ async def test_starting_and_stopping_are_logged(redis: Redis, caplog: pytest.Log
     async with running(make_router(redis, consumer="w")):
         pass
     logged = [(record.getMessage(), vars(record)["consumer"]) for record in caplog.records]
-    assert logged == [("started", "w"), ("stopped", "w")]
+    started = f"started: router of group {GROUP!r} on stream {STREAM!r}, as consumer 'w'"
+    assert logged == [(started, "w"), ("stopped", "w")]
 
 
 async def test_a_stop_whose_task_is_cancelled_leaves_no_task(redis: Redis) -> None:
