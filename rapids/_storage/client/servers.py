@@ -138,6 +138,9 @@ class ClusterPlace:
         self._doubted: str | None = None
         """The name of the node that did not work: it is asked last."""
         self._lent: WeakKeyDictionary[AbstractConnection, ClusterNode] = WeakKeyDictionary()
+        # In older releases of redis-py, only the nodes manager has them, until it has found the other nodes.
+        self._given = tuple(getattr(client, "startup_nodes", client.nodes_manager.startup_nodes.values()))
+        """The nodes whose addresses the user gave. They may be names that lead to other nodes later."""
 
     @property
     def most(self) -> int:
@@ -232,7 +235,10 @@ class ClusterPlace:
 
     async def _asked_nodes(self, doubted: str) -> ClusterNode | None:
         slot = self._client.keyslot(self._key)
-        for node in sorted(self._client.get_nodes(), key=lambda one: one.name == doubted):
+        known = sorted(self._client.get_nodes(), key=lambda one: one.name == doubted)
+        names = {node.name for node in known}
+        given = [node for node in self._given if node.name not in names]
+        for node in (*known, *given):
             try:
                 async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
                     slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
@@ -242,7 +248,14 @@ class ClusterPlace:
                 named = (host or b"").decode(errors="replace") or node.host
                 if first <= slot <= last and (found := self._at(named, port)) is not None:
                     return found
-        await _known_to_client(self._client, refresh=True)
+            if node in given:  # all nodes have other addresses than before
+                self._client.nodes_manager.startup_nodes = {node.name: node}  # the client asks these for all others
+                break
+        try:
+            await _known_to_client(self._client, refresh=True)
+        finally:
+            for node in given:
+                await node.disconnect()
         return None
 
 
