@@ -3,6 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from rapids._core.log_lines import protect_loggers
+
+protect_loggers()
+
 if TYPE_CHECKING:
     from rapids._core.attempt_log import Attempt
     from rapids._core.settings import GroupStartPosition

@@ -2,6 +2,7 @@
 
 import logging
 
+from rapids._core.log_lines import escaped
 from rapids.correlation import get_causation_id, get_correlation_id
 
 __all__ = ["CorrelationLogFilter"]
@@ -21,5 +22,5 @@ class CorrelationLogFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         for name, current in (("correlation_id", get_correlation_id), ("causation_id", get_causation_id)):
             if not getattr(record, name, None):
-                setattr(record, name, current() or "-")
+                setattr(record, name, escaped(current() or "-"))
         return True

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
+from rapids._core.log_lines import EscapingLogFilter
 from rapids.correlation import CorrelationScope
 from rapids.exceptions import NonRetryableError
 from rapids.logs import CorrelationLogFilter
@@ -337,3 +340,42 @@ async def test_inside_a_handler_any_logger_s_record_gets_them(redis: Redis) -> N
     finally:
         log.removeHandler(kept)
     assert lines == [f"working {correlation_id} {event_id}"]
+
+
+# --- control characters ---------------------------------------------------------------------------------------------
+
+
+def test_every_logger_of_rapids_escapes_control_characters() -> None:
+    named = {
+        name
+        for path in (*Path("rapids").rglob("*.py"), *Path("rapids_fastapi").rglob("*.py"))
+        for name in re.findall(r'getLogger\("([^"]+)"\)', path.read_text())
+    }
+    assert len(named) > 4
+    for name in named:
+        assert any(isinstance(one, EscapingLogFilter) for one in logging.getLogger(name).filters), name
+
+
+def test_no_text_forges_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    forged = "a\nERROR forged\x1b[2J\r\x85\u2028\u202e"
+    shown = forged.encode("unicode_escape").decode()
+    try:
+        raise ValueError(forged)
+    except ValueError as error:
+        extra = {"event_id": forged}
+        logging.getLogger("rapids.worker").error(
+            "failed: %s %s %r %d", forged, error, 1, 2, exc_info=error, extra=extra
+        )
+        logging.getLogger("rapids").warning("of %(this)s", {"this": forged})
+    assert [record.getMessage() for record in caplog.records] == [f"failed: {shown} {shown} 1 2", f"of {shown}"]
+    assert vars(caplog.records[0])["event_id"] == shown
+    text = logging.Formatter("%(message)s").format(caplog.records[0])
+    assert all(line.startswith(("failed: ", "  ")) for line in text.splitlines())
+    assert not set(text) & set("\x1b\r\x85\u2028\u202e")
+
+
+def test_an_id_does_not_forge_a_line() -> None:
+    record = logging.makeLogRecord({"msg": "x"})
+    with CorrelationScope("a\nb"):
+        CorrelationLogFilter().filter(record)
+    assert vars(record)["correlation_id"] in ("a\\nb", "-")
