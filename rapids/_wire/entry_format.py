@@ -31,6 +31,7 @@ __all__ = [
     "event_type_in",
     "faults_in",
     "first_values",
+    "newer_version",
     "pairs",
     "regular_values",
     "replay_in",
@@ -81,6 +82,13 @@ def decode(event_type: str, fields: Fields) -> Event:
     if cls is not None and values is not None and (event := decode_regular(cls, values)) is not None:
         return event
     return StoredEvent.read(fields).decode()
+
+
+def newer_version(cls: type[BaseEvent], fields: Fields) -> int | None:
+    """The schema version of an entry, if it is newer than its class, which then does not know what it means."""
+    version = dict(pairs(fields)).get(b"schema_version", b"")
+    is_number = version.isdigit() and len(version) < 10
+    return int(version) if is_number and int(version) > cls.schema_version else None
 
 
 def regular_values(fields: Fields) -> Sequence[bytes] | None:

@@ -193,7 +193,7 @@ class Executor:
 
     def _key_of(self, planned: Planned) -> tuple[Hashable, Planned]:
         """The key of an entry, None if it needs no order; and the plan. `order_by` is the user's code."""
-        if not isinstance(planned, Plan) or self._order_by is None:
+        if not isinstance(planned, Plan) or self._order_by is None or planned.absent_because:
             return None, planned
         try:
             key = self._order_by(planned.event)
@@ -270,11 +270,12 @@ class Executor:
             raise
         finally:
             gate.end()
-        if ledger is NO_LEDGER and not failed:
+        if ledger is NO_LEDGER and not failed and not planned.absent:
             self._settler.acknowledge(held)
             return ACK
         for name in planned.absent:
-            outcomes.append(runner.absent(name, ledger.deliveries_of(name, deliveries), entry))
+            spent = ledger.deliveries_of(name, deliveries)
+            outcomes.append(runner.absent(name, spent, entry, planned.absent_because))
         return self._settle(held, planned, event, outcomes)
 
     def _settle_unrun(self, held: HeldEntry, planned: Unplannable | Nothing) -> Settlement:

@@ -151,13 +151,15 @@ class HandlerRunner:
         self.note(outcome, under_way, error)
         return outcome
 
-    def absent(self, name: str, spent: int, entry: RawEntry) -> Outcome:
-        """The outcome of a handler that an entry waits for, if this process does not have it, or not for this type.
+    def absent(self, name: str, spent: int, entry: RawEntry, why: str = "") -> Outcome:
+        """The outcome of a handler that an entry waits for, if this process does not have it, or not for this type, or
+        cannot read the entry (`why`).
 
         Another process of the group, with an older or newer version, may have it. So the entry is delivered again, as
         often as if the handler had run and failed.
         """
-        why = f"the handler {name!r} is not for its type any more" if name in self._runners else no_handler(name)
+        if not why:
+            why = f"the handler {name!r} is not for its type any more" if name in self._runners else no_handler(name)
         failure, entry_id = Failure("", why), entry.entry_id.decode()
         consumer = str(self._log["consumer"])
         log = AttemptLog.of(Attempt.of(failure, delivery=entry.deliveries, attempt=1, consumer=consumer))

@@ -9,7 +9,16 @@ from rapids._core.counter_state import Counts, OfType
 from rapids._core.handlers import MEMO_LIMIT, Handler, Handlers, no_handler
 from rapids._core.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
 from rapids._storage.groups import RawEntry
-from rapids._wire.entry_format import Fields, Replay, decode, decode_regular, event_type_in, regular_values
+from rapids._wire.entry_format import (
+    Fields,
+    Replay,
+    StoredEvent,
+    decode,
+    decode_regular,
+    event_type_in,
+    newer_version,
+    regular_values,
+)
 from rapids._wire.letter_format import taken_apart
 from rapids.events import BaseEvent, Event, get_event_class
 from rapids.exceptions import NonRetryableError
@@ -25,7 +34,7 @@ MOST_UNWANTED = 1_000
 class Plan:
     """The event of an entry, and the handlers to run."""
 
-    __slots__ = ("absent", "counts", "event", "fields", "handlers", "ledger", "replay")
+    __slots__ = ("absent", "absent_because", "counts", "event", "fields", "handlers", "ledger", "replay")
 
     def __init__(
         self,
@@ -36,8 +45,10 @@ class Plan:
         ledger: Ledger = NO_LEDGER,
         replay: Replay | None = None,
         absent: Sequence[str] = (),
+        absent_because: str = "",
     ) -> None:
-        """`absent`: handlers that its ledger waits for, and that this process does not have for its type."""
+        """`absent`: handlers that it needs and that this process cannot run for it, and why, if not because it does not
+        have them for its type."""
         self.event = event
         self.handlers = handlers
         self.fields = fields
@@ -45,6 +56,7 @@ class Plan:
         self.ledger = ledger
         self.replay = replay
         self.absent = absent
+        self.absent_because = absent_because
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,8 @@ class _Known:
     cls: type[BaseEvent]
     handlers: Sequence[Handler]
     counts: OfType
+    version: bytes
+    """The class's schema version, as entries have it."""
 
 
 class Planner:
@@ -98,7 +112,8 @@ class Planner:
             if known is not None:
                 if not known.handlers:
                     return NOTHING
-                if (event := decode_regular(known.cls, values)) is not None:
+                is_known = values[1] == known.version or newer_version(known.cls, entry.fields) is None
+                if is_known and (event := decode_regular(known.cls, values)) is not None:
                     return Plan(event, known.handlers, entry.fields, known.counts)
         return self._plan_with_care(entry)
 
@@ -117,7 +132,7 @@ class Planner:
         counts.expect(handler.name for handler in handlers)
         if not handlers:
             self._tell_unwanted(event_type)
-        known = self._known[raw_type] = _Known(event_type, cls, handlers, counts)
+        known = self._known[raw_type] = _Known(event_type, cls, handlers, counts, b"%d" % cls.schema_version)
         return known
 
     def _tell_unwanted(self, event_type: str) -> None:
@@ -153,7 +168,9 @@ class Planner:
                 handlers = [handler for handler in self._handlers if handler.name == replay.handler]
                 if not handlers:
                     raise NonRetryableError(no_handler(replay.handler))
-            event = decode(event_type or "", fields)
+            cls = get_event_class(event_type or "")
+            version = None if cls is None else newer_version(cls, fields)
+            event = decode(event_type or "", fields) if version is None else StoredEvent.read(fields).generic()
         except NonRetryableError as error:
             return _unplannable(Reason.NON_RETRYABLE, error, fields, counts, ledger, replay)
         except Exception as error:
@@ -168,7 +185,12 @@ class Planner:
                 if handler.name not in ledger.finished and not ledger.waits_for(handler.name, entry.taken_ms)
             ]
         counts.expect(handler.name for handler in handlers)
-        return Plan(event, handlers, fields, counts, ledger, replay, absent)
+        if cls is None or version is None:
+            return Plan(event, handlers, fields, counts, ledger, replay, absent)
+        # Read as an older version, it would be misunderstood. A process that has the newer class may take it.
+        why = f"its schema version is {version}, and the class {cls.__name__} of this process has {cls.schema_version}"
+        absent = [*absent, *(handler.name for handler in handlers)]
+        return Plan(event, (), fields, counts, ledger, replay, absent, why)
 
 
 def _unplannable(
