@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.settings import EmitterSettings
-from rapids._emit.counts import EmitCounts
+from rapids._emit.faults import timed_out
 from rapids._emit.group_commit import Appender
-from rapids._emit.write import Outgoing, Shortfall, timed_out
+from rapids._emit.write import EmitCounts, Outgoing, Shortfall
 from rapids._storage import streams
 from rapids._storage.client.connections import SharedPool
 from rapids._wire.encoding import check_readable, encode_values

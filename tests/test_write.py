@@ -11,8 +11,8 @@ import pytest
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from rapids._core.settings import EmitterSettings
-from rapids._emit.counts import EmitCounts
-from rapids._emit.write import Appended, Emit, NotReplicatedError, Outgoing, Shortfall, Write
+from rapids._emit.faults import NotReplicatedError
+from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, Write
 
 UNBLOCKED = ResponseError(
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from rapids._core.settings import EmitterSettings
-from rapids._emit.counts import EmitCounts
-from rapids._emit.write import Appended, Emit, Outgoing, Shortfall, Write, timed_out
+from rapids._emit.faults import timed_out
+from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, Write
 from rapids._storage.appends import EntryPacker, LentConnection
 from rapids._storage.client.connections import Client
 from rapids._wire.entry_format import EVENT_FIELDS

@@ -5,28 +5,31 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, TypeAlias, cast
 
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rapids._core.redis_errors import is_outage, reason
+from rapids._core.counter_state import EventTypes, labelled
+from rapids._core.redis_errors import is_outage
 from rapids._core.settings import EmitterSettings
-from rapids._emit.counts import EmitCounts, OfEmitted
+from rapids._emit.faults import NotReplicatedError, UnknownOutcomeError, timed_out
 from rapids._storage import appends, streams
 from rapids._storage.appends import LentConnection
 from rapids._storage.client.connections import AnswerLostError, Reply, ServerClient
 from rapids.backoff import exponential
+from rapids.counters import Counters, Sample
+from rapids.events import Event
+from rapids.observers import EmitFailed, Emitted, NotEmitted, Observer, Observers
 
 __all__ = [
     "Appended",
     "Emit",
-    "NotReplicatedError",
+    "EmitCounts",
+    "OfEmitted",
     "Outgoing",
     "Shortfall",
-    "UnknownOutcomeError",
     "Write",
-    "timed_out",
 ]
 
 MAX_DELAY = 30.0
@@ -40,18 +43,55 @@ CLOCK_LEAP = 5.0
 """Seconds by which the server's clock may be set forward during a write without missing an entry."""
 
 
-class UnknownOutcomeError(RedisError):
-    """An answer was lost, and it can no longer be found out whether Redis ran the command."""
+class OfEmitted:
+    """What an emitter counts for one event type."""
+
+    __slots__ = ("emitted", "event_type", "failed")
+
+    def __init__(self, event_type: str) -> None:
+        self.event_type = event_type
+        self.emitted = 0
+        self.failed = defaultdict[NotEmitted, int](int)
 
 
-class NotReplicatedError(RedisError):
-    """Redis has the entries, but fewer replicas than required confirmed them in time."""
+class EmitCounts:
+    """What an emitter has done since it was created, with all its clients."""
 
+    def __init__(self, stream: str, observers: Sequence[Observer] = ()) -> None:
+        self._stream = stream
+        self._types = EventTypes(OfEmitted)
+        self.observers = Observers(observers) if observers else None
+        """None if there are no observers: then no details are created."""
 
-def timed_out(timeout: float, latest: Exception | None = None) -> RedisTimeoutError:
-    """Why an emit ends at its deadline. `latest`: the error of the latest attempt, if one failed."""
-    before = "" if latest is None else f"; before that: {reason(latest)}"
-    return RedisTimeoutError(f"the emitter's timeout of {timeout:g} s was over{before}")
+    def of_raw_type(self, raw_type: bytes) -> OfEmitted:
+        """What is counted for an event type, given as the bytes in an entry."""
+        return self._types.by_raw_type.get(raw_type) or self._types.of(raw_type.decode())
+
+    def emitted(self, of_type: OfEmitted, event_id: str, entry_id: str, seconds: float) -> None:
+        """Count an event that is known to be stored, `seconds` after it was given to the emitter."""
+        of_type.emitted += 1
+        if self.observers is not None:
+            self.observers.tell(Emitted(self._stream, of_type.event_type, event_id, entry_id, seconds))
+
+    def failed(self, of_type: OfEmitted, event_id: str, outcome: NotEmitted, error: Exception) -> None:
+        """Count an event whose emit fails."""
+        of_type.failed[outcome] += 1
+        if self.observers is not None:
+            self.observers.tell(EmitFailed(self._stream, of_type.event_type, event_id, outcome, error))
+
+    def unsent(self, event: Event, outcome: NotEmitted, error: Exception) -> None:
+        """Count an event of which nothing was sent."""
+        self.failed(self._types.of(event.routing_key), event.id, outcome, error)
+
+    def counters(self) -> Counters:
+        """The present values."""
+        samples: list[Sample] = []
+        for of_type in self._types.all():
+            labels = self._stream, of_type.event_type
+            samples.append(Sample("emitted", labelled("emitted", *labels), of_type.emitted))
+            for outcome, value in of_type.failed.copy().items():
+                samples.append(Sample("emit_failed", labelled("emit_failed", *labels, outcome), value))
+        return Counters(tuple(sorted(samples, key=attrgetter("name"))))
 
 
 class Outgoing(NamedTuple):

@@ -8,18 +8,21 @@ machine does not refuse a connection: it does not answer. So if the master is in
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.backoff import NoBackoff
 from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._storage.client.commands import AnswerLostError, Guide, Reply, checked, pack, round_trip
-from rapids._storage.client.pools import no_retries, without_retries
 
 __all__ = [
     "BUSY_POOL_PATIENCE",
@@ -33,6 +36,7 @@ __all__ = [
 
 Client: TypeAlias = Redis | RedisCluster
 AnyConnection = TypeVar("AnyConnection", bound=AbstractConnection)
+Pool = TypeVar("Pool", bound=ConnectionPool)
 
 BUSY_POOL_PATIENCE = 1.0
 """Seconds to wait for a connection when others use all connections of the pool."""
@@ -68,6 +72,58 @@ class Place(Guide, Protocol):
     async def new_connection(self, *, timeout: float) -> AbstractConnection:
         """A connection outside the pool, not connected yet, whose answers may take `timeout` seconds."""
         ...
+
+
+def no_retries() -> Retry:
+    """The retries of a connection that only Rapids uses: none."""
+    return Retry(NoBackoff(), 0)
+
+
+class _Lent(Retry):
+    """No retries, while a connection of the user's pool is lent to Rapids."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        super().__init__(NoBackoff(), 0)
+        self.before = connection.retry, getattr(connection, "connection_pool", None)
+        """The user's retries and Sentinel pool, which the connection gets again when it is returned."""
+
+
+class _WithoutRetries(ConnectionPool):
+    """How a pool connects and takes back what it lends. All else is the user's pool, whose state this object shares.
+
+    redis-py's own retries would run inside each of Rapids': a plain `Redis()` tries to connect eleven times.
+    """
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        connection.retry = _Lent(connection)
+        if isinstance(connection, SentinelManagedConnection):
+            connection.connection_pool = self
+        await super().ensure_connection(connection)
+
+    async def release(self, connection: AbstractConnection) -> None:
+        if isinstance(lent := connection.retry, _Lent):
+            connection.retry, pool = lent.before
+            if isinstance(connection, SentinelManagedConnection):
+                connection.connection_pool = pool
+        await super().release(connection)
+
+    def __del__(self) -> None:
+        """Nothing ends with this object: the user's pool counts its connections when it ends itself."""
+
+
+def without_retries(pool: Pool) -> Pool:
+    """The same pool for Rapids: with the same connections, limits and state, and without retries of redis-py."""
+    kind = type(pool)
+    names: dict[str, object] = {}
+    if isinstance(pool, SentinelConnectionPool):
+        sentinels = copy(cast(Sentinel, pool.sentinel_manager))  # pyright: ignore[reportUnknownMemberType] - untyped there
+        sentinels.sentinels = [
+            Redis(connection_pool=without_retries(one.connection_pool)) for one in sentinels.sentinels
+        ]
+        names["sentinel_manager"] = property(lambda _: sentinels)
+    lender = cast(Pool, object.__new__(type(kind.__name__, (_WithoutRetries, kind), names)))
+    lender.__dict__ = pool.__dict__  # pyright: ignore[reportAttributeAccessIssue] - one state for both objects
+    return lender
 
 
 def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
