@@ -168,6 +168,10 @@ class Rapids:
             self._emitter.configure(redis)
         started.push_async_callback(self._emitter.drain)  # also for what handlers emit during shutdown
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        try:
+            token_auth = TokenAuth(token) if token else None
+        except ValueError as error:
+            raise ValueError(f"{TOKEN_VARIABLE}: {error}") from None
         queues = dict.fromkeys(router.dlq_stream for router in self._routers if router.dlq_stream is not None)
         if not self._routers and self._dead_letters:
             queues = {default_dlq(self._emitter.stream): None}
@@ -180,7 +184,7 @@ class Rapids:
                 name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name), maxlen=None)
                 for name in queues
             },
-            admin_auth=self._admin_auth or (TokenAuth(token) if token else None),
+            admin_auth=self._admin_auth or token_auth,
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
         )

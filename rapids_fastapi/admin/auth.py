@@ -33,6 +33,9 @@ ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 
 _MAX_NAME = 128
 
+MIN_TOKEN = 4
+"""Characters of a token. Use many more: `openssl rand -base64 32`."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdminUser:
@@ -78,14 +81,19 @@ class TokenAuth:
     The token is sent as `Authorization: Bearer`, or as the password of HTTP Basic. Histories show the user name of
     HTTP Basic. Any name is accepted, so that it proves nothing.
 
-    Raises `ValueError` for an empty token.
+    Raises `ValueError` for a token that is easily guessed, or that no request can send.
     """
 
     token: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.token, str) or not self.token.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError("token must be a string that is not empty")
+        # The token itself is not in the messages, since they are logged.
+        if not isinstance(self.token, str) or len(self.token.strip()) < MIN_TOKEN:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"token must be a string of at least {MIN_TOKEN} characters, so that it is not guessed")
+        if self.token != self.token.strip():
+            raise ValueError("token must not begin or end with white space, such as a newline: no request can send it")
+        if not self.token.isprintable():
+            raise ValueError("token must not have control characters: no request can send it")
 
     def __call__(self, connection: HTTPConnection) -> AdminUser | None:
         """The user, if the connection has the token; else None."""

@@ -11,6 +11,7 @@ from rapids import EventEmitter, EventRouter
 from rapids.clients import check_url, masked, open_client
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone
+from tests.fastapi.helpers import client_for
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,19 @@ class TestAdminUser:
     def test_names_are_checked(self, name: Any) -> None:
         with pytest.raises(ValueError, match="name must be"):
             AdminUser(name, ["read"])
+
+    @pytest.mark.parametrize("token", ["x", "abc", "abcdef\n", " abcdef", "abc\ndef", "abc\x00def", "abc\u2028def", 7])
+    def test_tokens_that_are_guessed_or_never_match_are_refused(self, token: Any) -> None:
+        with pytest.raises(ValueError, match="token must") as refused:
+            TokenAuth(token)
+        assert "abc" not in str(refused.value)
+
+    def test_a_guessed_token_in_the_environment_is_refused_at_the_start(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", "x")
+        with pytest.raises(ValueError, match="RAPIDS_ADMIN_TOKEN: token must"), client_for(redis_url):
+            pass
 
     def test_tokens_are_checked_and_not_shown(self) -> None:
         for empty in ("", "  ", None):
