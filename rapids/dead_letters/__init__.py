@@ -1,5 +1,6 @@
 """Dead letters: what failed and why, and how to replay, discard or restore it."""
 
+from rapids._core.outcomes import Reason
 from rapids._storage.keys import default_dlq
 from rapids.dead_letters.causes import Cause, Causes, QueueStats
 from rapids.dead_letters.edit import Difference
@@ -37,6 +38,7 @@ __all__ = [
     "ParseProblem",
     "Preview",
     "QueueStats",
+    "Reason",
     "Replay",
     "ReplayOutcome",
     "Scope",

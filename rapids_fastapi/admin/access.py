@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import orjson
 from fastapi import Depends
-from fastapi.security import HTTPBasic, HTTPBearer
+from fastapi.dependencies.models import Dependant
+from fastapi.security import APIKeyQuery, HTTPBasic, HTTPBearer
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
@@ -23,7 +24,9 @@ from rapids_fastapi.admin.auth import (
     authenticate,
     credentials_of,
 )
-from rapids_fastapi.admin.problems import Problem, ProblemRoute
+from rapids_fastapi.admin.models import MAX_NAME
+from rapids_fastapi.admin.payload import clean
+from rapids_fastapi.admin.problems import MAX_FAULTS, Problem, ProblemRoute, included
 from rapids_fastapi.state import Running, running
 
 __all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "needs"]
@@ -100,6 +103,14 @@ class AdminRoute(ProblemRoute):
         names = [name for name, _ in request.query_params.multi_items()]
         if len(names) != len(set(names)):  # no route has a parameter that may be repeated
             raise Problem("invalid", "A parameter is given more than once.")
+        if not set(names) <= _parameters(self.dependant):
+            # Where the application included the router, it may have added dependencies with parameters.
+            mine = [one for one in included(request.app) if getattr(one, "original_route", one) is self]
+            known = {name for one in mine for name in _parameters(one.dependant)}
+            if unknown := sorted(set(names) - known)[:MAX_FAULTS]:
+                why = f"unknown; there is {', '.join(sorted(known)) or 'none'}"
+                faults = [{"where": clean(f"query.{name}", MAX_NAME), "message": why} for name in unknown]
+                raise Problem("invalid", "There is no such parameter.", errors=faults)
         if request.method not in _READING:
             if needs_origin_check(request, parts.admin_auth) and is_foreign(request):
                 raise Problem("cross-origin", _why_foreign(request))
@@ -113,6 +124,14 @@ class AdminRoute(ProblemRoute):
         if isinstance(error, DeserializationError) and user is not None and not user.may("read"):
             return Problem("letter-unreadable", "What is wrong with it is shown to users with the permission 'read'.")
         return super().problem(error, request)
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    """The names of all parameters of the query that a route and its dependencies have."""
+    names = {field.alias for field in dependant.query_params}
+    if isinstance(dependant.call, APIKeyQuery):
+        names.add(dependant.call.model.name)
+    return names.union(*map(_parameters, dependant.dependencies))
 
 
 def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:

@@ -20,7 +20,7 @@ from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_
 from rapids_fastapi.admin.payload import filled
 from rapids_fastapi.admin.problems import Problem, answers, redis_calls, refusals_as_problems
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_id, events_of
-from rapids_fastapi.admin.query import MAX_QUERY_TEXT, Moment, QueueDep
+from rapids_fastapi.admin.query import MAX_QUERY_TEXT, LetterReason, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
 from rapids_fastapi.admin.redacted_operation import Operation, operation_of, without_content
 from rapids_fastapi.admin.redaction import Redactor
@@ -63,7 +63,7 @@ class Filter(models.Request):
     """A type, or a pattern such as order.*"""
     handler: QueryText | None = None
     group: QueryText | None = None
-    reason: QueryText | None = None
+    reason: LetterReason | None = None
     error_type: QueryText | None = None
     fingerprint: Fingerprint | None = None
     q: QueryText | None = None

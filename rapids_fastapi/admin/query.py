@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids.dead_letters import Reason
 from rapids_fastapi.admin.access import RunningDep
 from rapids_fastapi.admin.models import MAX_NAME
 from rapids_fastapi.admin.problems import Problem
@@ -18,6 +19,7 @@ __all__ = [
     "MAX_QUERY_TEXT",
     "CauseFilterDep",
     "FilterDep",
+    "LetterReason",
     "Moment",
     "QueueDep",
     "StreamDep",
@@ -41,6 +43,10 @@ def _not_a_number(value: object) -> object:
 
 Moment = Annotated[datetime, BeforeValidator(_not_a_number)]
 """A date, or a date and time, as text."""
+
+
+LetterReason = Annotated[str, Field(pattern=f"^({'|'.join(Reason)})?$")]
+"""Why a dead letter was written; empty for any reason."""
 
 
 def _moment(description: str, example: str) -> Any:
@@ -112,7 +118,10 @@ async def cause_filter_of(
         str | None, _text("The handler that failed; empty for entries that reached no handler.", "take_payment")
     ] = None,
     group: Annotated[str | None, _text("The group whose handler failed.", "payments")] = None,
-    reason: Annotated[str | None, _text("Why it is a dead letter.", "max_deliveries_exceeded")] = None,
+    reason: Annotated[
+        LetterReason | None,
+        Query(description=f"Why it is a dead letter: {', '.join(Reason)}.", examples=["non_retryable"]),
+    ] = None,
     error_type: Annotated[str | None, _text("The class of the error.", "CardDeclined")] = None,
     fingerprint: Annotated[
         str | None,

@@ -125,9 +125,9 @@ def check(answer: Any, operation: tuple[str, str], asked: object) -> None:
     assert answer.status_code < 500, (asked, answer.text[:500])
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == PROBLEM
-        described = documented[str(answer.status_code)]["content"][PROBLEM]
-        assert set(answer.json()) <= set(described["schema"]["properties"])
-        assert answer.json()["type"].removeprefix("urn:rapids:problem:") in described["examples"]
+        described = documented[str(answer.status_code)]["description"]
+        assert set(answer.json()) <= set(document()["components"]["schemas"]["RapidsProblem"]["properties"])
+        assert f"`{answer.json()['type'].removeprefix('urn:rapids:problem:')}`" in described
         assert len(answer.content) < 20_000
     assert not any("injected" in name.lower() for name in answer.headers)
     assert all(value.isascii() and value.isprintable() for value in answer.headers.values())
