@@ -210,7 +210,7 @@ class StoredEvent:
         """
         cls = get_event_class(self.event_type)
         try:
-            return self.generic() if cls is None else validated(cls, self.document(cls))
+            return self.generic() if cls is None else _validated(cls, self.document(cls), _read_rules(cls))
         except BaseException as error:  # validators and migrations are the user's code, and may raise anything
             if is_of_signal(error):
                 raise
@@ -304,9 +304,17 @@ def reserved_names(cls: type[BaseEvent]) -> frozenset[str]:
 def validated(cls: type[BaseEvent], document: bytes) -> BaseEvent:
     """The event in a document that `StoredEvent.document` made.
 
-    Raises `ValidationError`, and any error of a class's own validators.
+    Raises `ValidationError`, any error of a class's own validators, and `DeserializationError` for an exit of theirs,
+    such as by `sys.exit`, which must not end the process.
     """
-    return _validated(cls, document, _read_rules(cls))
+    try:
+        return _validated(cls, document, _read_rules(cls))
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_of_signal(error):
+            raise
+        raise DeserializationError(cls.event_type, describe(error)) from error
 
 
 def _validated(cls: type[BaseEvent], document: bytes, rules: _ReadRules) -> BaseEvent:

@@ -12,11 +12,13 @@ import pytest
 from pydantic import field_validator
 from redis.asyncio import Redis
 
-from rapids import BaseEvent
+from rapids import BaseEvent, DeadLetterQueue
 from rapids._core.failures import Failure
 from rapids.delivery import Delivery
+from rapids.exceptions import EditRefusedError
 from rapids.observers import Detail
 from tests.worker.helpers import (
+    DLQ,
     STREAM,
     DvOrder,
     emit_orders,
@@ -160,6 +162,26 @@ async def test_an_exit_of_a_validator_is_an_entry_that_cannot_be_read(
     assert letter[b"reason"] == b"deserialization_error"
     assert type(error).__name__.encode() in letter[b"error"]
     assert seen == [2]
+
+
+@pytest.mark.parametrize("error", ENDINGS, ids=repr)
+async def test_an_exit_of_a_validator_does_not_end_who_checks_or_replays_a_letter(
+    redis: Redis, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await redis.xadd(STREAM, fields_of(DvLeaving(number=1)))  # type: ignore[arg-type]
+    monkeypatch.setattr(f"{__name__}.leaves", [error])
+    router = make_router(redis)
+
+    @router.on(DvLeaving)
+    async def handle(event: DvLeaving) -> None: ...
+
+    async with running(router):
+        await until_settled(redis)
+    queue = DeadLetterQueue(redis, DLQ)
+    [letter] = (await queue.list()).items
+    assert letter.check_parsing().outcome == "invalid"
+    with pytest.raises(EditRefusedError, match=type(error).__name__):
+        await queue.replay(letter.id, data={"number": 1})
 
 
 WORKER = Path(__file__).with_name("ending_worker.py")
