@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from rapids import DeadLetterQueue, EventEmitter
 from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
-from rapids_fastapi.admin.auth import AdminAuth
+from rapids_fastapi.admin.auth import AdminAuth, FailedLogins
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import SupervisedRouter
 from rapids_fastapi.readiness import Readiness
@@ -65,6 +65,7 @@ class Running:
     redactor: Redactor
     readiness: Readiness
     emitting: Emitting = field(default_factory=Emitting)
+    failed_logins: FailedLogins = field(default_factory=FailedLogins)
 
     async def is_ready(self) -> bool:
         """Whether Redis answers and every router is healthy; the result may be one second old."""

@@ -90,6 +90,8 @@ class AdminRoute(ProblemRoute):
             headers = [("Retry-After", "5")]
             raise Problem("auth-unavailable", f"admin_auth {late or 'failed'}.", headers=headers) from error
         if user is None:
+            if credentials_of(bounded) != ("", b""):
+                parts.failed_logins.add(bounded)
             # With Basic, a browser asks its user for a password, which an own `admin_auth` may not accept.
             schemes = ["Bearer", "Basic"] if isinstance(parts.admin_auth, TokenAuth) else ["Bearer"]
             challenges = [("WWW-Authenticate", _CHALLENGES[scheme]) for scheme in schemes]

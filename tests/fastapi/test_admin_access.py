@@ -13,6 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
 
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
+from rapids_fastapi.admin import auth as auth_module
 from rapids_fastapi.admin.access import AdminRoute
 from tests.fastapi.admin_paths import filled, guarded
 from tests.fastapi.helpers import BEARER, DLQ, TOKEN, admin_app, basic, client_for, put_letter, rapids_with
@@ -307,6 +308,22 @@ def test_the_token_is_never_logged(redis_url: str, caplog: pytest.LogCaptureFixt
     ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("rapids"))
     assert TOKEN not in ours
     assert "wrong-one" not in ours
+
+
+def test_wrong_credentials_are_logged_and_summed_up(
+    redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/rapids/api/capabilities"
+    with client_for(redis_url, headers={}) as client:
+        client.get(path)  # a browser's first request has no credentials
+        assert "wrong credentials" not in caplog.text
+        for _ in range(15):
+            assert client.get(path, headers=basic("wrong-one")).status_code == 401
+        assert caplog.text.count(f"wrong credentials from testclient for {path}") == 10
+        monkeypatch.setattr(auth_module, "_LOGGED_SECONDS", 0.0)
+        client.get(path, headers={"Authorization": "Bearer wrong-one"})
+    assert "wrong credentials 5 more times" in caplog.text
+    assert "wrong-one" not in caplog.text
 
 
 def test_without_routers_the_queue_is_the_default_one(redis_url: str) -> None:
