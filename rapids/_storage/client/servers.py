@@ -294,25 +294,25 @@ class ClusterPlace:
         known = sorted(self._client.get_nodes(), key=lambda one: one.name == doubted)
         names = {node.name for node in known}
         given = [node for node in self._given if node.name not in names]
-        for node in (*known, *given):
-            try:
-                async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
-                    slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
-            except (RedisError, OSError):
-                continue
-            for first, last, (host, port, *_), *_ in slots:
-                named = (host or b"").decode(errors="replace") or node.host
-                if first <= slot <= last and (found := self._at(named, port)) is not None:
-                    return found
-            if node in given:  # all nodes have other addresses than before
-                self._client.nodes_manager.startup_nodes = {node.name: node}  # the client asks these for all others
-                break
         try:
+            for node in (*known, *given):
+                try:
+                    async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
+                        slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
+                except (RedisError, OSError):
+                    continue
+                for first, last, (host, port, *_), *_ in slots:
+                    named = (host or b"").decode(errors="replace") or node.host
+                    if first <= slot <= last and (found := self._at(named, port)) is not None:
+                        return found
+                if node in given:  # all nodes have other addresses than before
+                    self._client.nodes_manager.startup_nodes = {node.name: node}  # the client asks these for all others
+                    break
             await _known_to_client(self._client, refresh=True)
+            return None
         finally:
             for node in given:
                 await node.disconnect()
-        return None
 
 
 async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> None:
