@@ -18,6 +18,8 @@ from rapids._storage.client.commands import (
     Reply,
     ServerClient,
     call,
+    cancellations,
+    check_cancelled,
     checked,
     follow,
     pack,
@@ -77,7 +79,9 @@ class LentConnection:
         try:
             async with asyncio.timeout_at(self.deadline):
                 await self.return_connection()
+                before = cancellations()
                 connection = self._connection = await self._place.borrow()
+                check_cancelled(before)
                 if connection in self._clients:
                     return
                 connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there

@@ -35,6 +35,8 @@ __all__ = [
     "ServerClient",
     "answers",
     "call",
+    "cancellations",
+    "check_cancelled",
     "checked",
     "follow",
     "is_redirected",
@@ -42,6 +44,7 @@ __all__ = [
     "round_trip",
     "run",
     "run_id_in",
+    "send",
     "time_limit",
 ]
 
@@ -140,15 +143,38 @@ def pack(commands: Iterable[Command]) -> bytes:
     return b"".join([_packed(tuple(command)) for command in commands])
 
 
+def cancellations() -> int:
+    """How many times the current task was cancelled and has not dealt with it yet, for `check_cancelled`."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def check_cancelled(before: int) -> None:
+    """Raise `CancelledError` if the current task was cancelled since `before`, and did not notice.
+
+    redis-py limits the time to send with `asyncio.wait_for`. Before Python 3.12 it hides a cancellation that arrives
+    when the sending has just ended (https://github.com/python/cpython/issues/86296).
+    """
+    if cancellations() > before:
+        raise asyncio.CancelledError
+
+
+async def send(connection: AbstractConnection, packed: bytes) -> None:
+    """Send packed commands. No cancellation is lost."""
+    before = cancellations()
+    await connection.send_packed_command(packed)
+    check_cancelled(before)
+
+
 async def round_trip(
     connection: AbstractConnection, packed: Sequence[bytes], deadline: float | None = None
 ) -> list[Reply]:
     """The answers to packed commands. `deadline`: the event loop's time at which it gives up, if not sooner."""
     if deadline is None or connection.socket_timeout is not None:  # redis-py then limits the time to send
-        await connection.send_packed_command(b"".join(packed))
+        await send(connection, b"".join(packed))
     else:
         async with time_limit(connection, deadline):
-            await connection.send_packed_command(b"".join(packed))
+            await send(connection, b"".join(packed))
     async with time_limit(connection, deadline):
         return await answers(connection, len(packed))
 

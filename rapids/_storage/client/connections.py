@@ -22,6 +22,8 @@ from rapids._storage.client.commands import (
     ServerClient,
     answers,
     call,
+    cancellations,
+    check_cancelled,
     checked,
     follow,
     is_redirected,
@@ -29,6 +31,7 @@ from rapids._storage.client.commands import (
     round_trip,
     run,
     run_id_in,
+    send,
     time_limit,
     whole_call,
 )
@@ -80,8 +83,10 @@ class SharedPool:
             return await follow(self._place, await self._sent(packed), packed, self._sent)
 
     async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
+        before = cancellations()
         connection = await self._place.borrow()
         try:
+            check_cancelled(before)
             return await round_trip(connection, packed)
         except (RedisConnectionError, RedisTimeoutError, OSError):
             self._place.doubt()
@@ -134,7 +139,7 @@ class OwnConnection:
         async with self._turn:
             connection = await self._connected()
             try:
-                await connection.send_packed_command(pack(ahead) + last if ahead else last)
+                await send(connection, pack(ahead) + last if ahead else last)
                 async with time_limit(connection):
                     before = await answers(connection, len(ahead))
                     redirected = is_redirected(before)
@@ -185,8 +190,10 @@ class OwnConnection:
         if connection is None or not connection.is_connected:
             # Sending would also connect, but without `connect`, in which Sentinel's connections ask for the address.
             connection = self._connection = await self._place.new_connection(timeout=self._timeout)
+            before = cancellations()
             try:
                 await connection.connect()
+                check_cancelled(before)
             except (RedisError, OSError):
                 self._place.doubt()
                 raise

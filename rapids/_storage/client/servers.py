@@ -22,7 +22,16 @@ from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClu
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rapids._storage.client.commands import AnswerLostError, Guide, Reply, checked, pack, round_trip
+from rapids._storage.client.commands import (
+    AnswerLostError,
+    Guide,
+    Reply,
+    cancellations,
+    check_cancelled,
+    checked,
+    pack,
+    round_trip,
+)
 
 __all__ = [
     "BUSY_POOL_PATIENCE",
@@ -359,6 +368,7 @@ async def _when_free(get: Callable[[], Awaitable[AnyConnection]]) -> AnyConnecti
 
 async def _connect(connection: AbstractConnection) -> None:
     """Connect it. Reconnect it if the server has closed it, or if it still has unread data."""
+    before = cancellations()
     await connection.connect()
     # The name before redis-py 8, which deprecates it.
     name = "can_read" if hasattr(connection, "can_read") else "can_read_destructive"
@@ -370,6 +380,7 @@ async def _connect(connection: AbstractConnection) -> None:
     if not is_clean:
         await connection.disconnect()
         await connection.connect()
+    check_cancelled(before)
 
 
 def place_of(client: Client, key: str) -> Place:
