@@ -60,6 +60,7 @@ def needs(*permissions: Permission) -> dict[str, Any]:
     """For the `openapi_extra` of a route: the permission that it needs. Access control and the documentation use it.
 
     With several permissions, a user needs one of them, and the route itself must check which one the request needs.
+    Without any, every user may.
     """
     return {_PERMISSION: permissions[0] if len(permissions) == 1 else list(permissions)}
 
@@ -99,7 +100,7 @@ class AdminRoute(ProblemRoute):
         # A route that names no permission raises KeyError here, so that nobody can use it.
         needed: Permission | list[Permission] = (self.openapi_extra or {})[_PERMISSION]
         allowed: list[Permission] = [needed] if isinstance(needed, str) else needed
-        if not any(user.may(permission) for permission in allowed):
+        if allowed and not any(user.may(permission) for permission in allowed):
             names = " or ".join(map(repr, allowed))
             raise Problem("forbidden", f"This needs the permission {names}.", permission=" or ".join(allowed))
         names = [name for name, _ in request.query_params.multi_items()]

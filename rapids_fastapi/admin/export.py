@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.letter_search import find
-from rapids_fastapi.admin.pages import CursorQuery
+from rapids_fastapi.admin.pages import CursorQuery, path_of
 from rapids_fastapi.admin.problems import Problem, answers, problem_of, redis_calls
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import whole_of
@@ -84,7 +84,7 @@ async def export_dead_letters(
     If there are more letters than `max_items`, the last line has `next_cursor` and no `id`. If Redis becomes
     unavailable during the export, the last line is a problem that has `next_cursor`, too.
     """
-    export = Export(queue, wanted, parts.redactor, cursor or None, left=max_items, path=request.scope["path"])
+    export = Export(queue, wanted, parts.redactor, cursor or None, left=max_items, path=path_of(request))
     try:
         # Read before the answer begins, so that a wrong request gets a status of its own.
         first = await export.next_page()

@@ -305,7 +305,7 @@ async def watch_operation(
     operation = await queue.operations.get(operation_id)
     if operation.is_ended and event_id(operation) == last_event_id:
         return Response(status_code=204)
-    path: str = request.scope["path"]
+    path = path_of(request)
     events = events_of(queue.operations, operation, queue.stream, parts.redactor, seen=last_event_id, path=path)
     return EventStream(events, headers={"X-Accel-Buffering": "no"})
 

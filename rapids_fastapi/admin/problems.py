@@ -36,6 +36,7 @@ from rapids.exceptions import (
     OperationStateError,
     StreamNotFoundError,
 )
+from rapids_fastapi.admin.pages import path_of
 
 __all__ = [
     "KINDS",
@@ -132,7 +133,7 @@ class Problem(HTTPException):
 
     def response(self, request: Request) -> Response:
         """The answer."""
-        answer = JSONResponse(self.body(request.scope["path"]), self.kind.status, media_type=MEDIA_TYPE)
+        answer = JSONResponse(self.body(path_of(request)), self.kind.status, media_type=MEDIA_TYPE)
         for name, value in self.all_headers:
             answer.headers.append(name, value)
         return answer
@@ -274,7 +275,7 @@ def _plain(error: HTTPException, request: Request) -> Response:
         "title": HTTPStatus(error.status_code).phrase,
         "status": error.status_code,
         "detail": error.detail,
-        "instance": request.scope["path"],
+        "instance": path_of(request),
     }
     return JSONResponse(body, error.status_code, dict(error.headers or {}), media_type=MEDIA_TYPE)
 

@@ -129,11 +129,11 @@ class Capabilities(Answer):
 @application_routes.get(
     "/capabilities",
     summary="What this admin can do",
-    openapi_extra=needs("read"),
+    openapi_extra=needs(),  # who lacks a permission learns it here
     responses=answers(*_ACCESS, "not-running", example=examples.CAPABILITIES),
 )
 async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
-    """What this admin can do, and what you may do."""
+    """What this admin can do, and what you may do. Needs no permission; without any, it names no queues and streams."""
     routers = [running.router for running in parts.routers]
     try:
         version = importlib.metadata.version("rapids-fastapi")
@@ -144,9 +144,9 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
         user=User(name=user.name, permissions=sorted(user.permissions)),
         dead_letter_queues=[
             Queue(name=name, groups=sorted({router.group for router in routers if router.dlq_stream == name}))
-            for name in sorted(parts.queues)
+            for name in (sorted(parts.queues) if user.permissions else ())
         ],
-        streams=streams_of(parts),
+        streams=streams_of(parts) if user.permissions else [],
         replay_scopes=list(get_args(Scope)),
         max_page=MAX_PAGE,
         max_body=MAX_BODY,

@@ -101,6 +101,12 @@ class TestProblems:
         assert {fault["where"] for fault in response.json()["errors"]} == {"body.scope", "body.hunter2"}
         assert response.text.count("hunter2") == 1  # the name of the field, which says where the fault is
 
+    def test_their_instance_has_the_prefix_that_a_proxy_removed(self, redis_url: str) -> None:
+        app = admin_app(Rapids(url=redis_url))
+        with TestClient(app, root_path="/proxy") as client:
+            for method, path in (("GET", "/rapids/api/audit"), ("PUT", "/rapids/api/audit")):
+                assert client.request(method, path).json()["instance"] == f"/proxy{path}"
+
     def test_a_mounted_admin_names_its_whole_path(self, redis_url: str) -> None:
         app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
         inner = FastAPI()
