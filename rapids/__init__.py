@@ -3,9 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from rapids._core.log_lines import protect_loggers
+from rapids._core.log_lines import protect_loggers as _protect_loggers
 
-protect_loggers()
+_protect_loggers()
 
 if TYPE_CHECKING:
     from rapids._core.attempt_log import Attempt
