@@ -3,9 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from rapids._core.log_lines import protect_loggers as _protect_loggers
-
-_protect_loggers()
+importlib.import_module("rapids._core.log_lines").protect_loggers()
 
 if TYPE_CHECKING:
     from rapids._core.attempt_log import Attempt
