@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-importlib.import_module("rapids._core.log_lines").protect_loggers()
+importlib.import_module("rapids.logs").protect_loggers()
 
 if TYPE_CHECKING:
     from rapids._core.attempt_log import Attempt

@@ -1,11 +1,12 @@
 """A logging filter that adds correlation and causation ids to log records."""
 
 import logging
+import re
+from typing import Any
 
-from rapids._core.log_lines import escaped
 from rapids.correlation import get_causation_id, get_correlation_id
 
-__all__ = ["CorrelationLogFilter"]
+__all__ = ["CorrelationLogFilter", "EscapingLogFilter", "protect_loggers"]
 
 
 class CorrelationLogFilter(logging.Filter):
@@ -24,3 +25,47 @@ class CorrelationLogFilter(logging.Filter):
             if not getattr(record, name, None):
                 setattr(record, name, escaped(current() or "-"))
         return True
+
+
+class EscapingLogFilter(logging.Filter):
+    """Escapes control characters in a record: text of events and errors cannot forge a line, or control a terminal.
+
+    Every logger of Rapids has it. The lines of a traceback are indented.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Escape the record in place. It is always logged."""
+        fields = vars(record)
+        for name, value in fields.items():
+            if isinstance(value, str) and name not in ("pathname", "filename", "exc_text"):
+                fields[name] = escaped(value)
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(safe, record.args))
+        elif record.args:
+            record.args = {name: safe(value) for name, value in record.args.items()}
+        if record.exc_info and not record.exc_text:
+            lines = logging.Formatter().formatException(record.exc_info).split("\n")
+            record.exc_text = "\n".join(f"  {escaped(line)}" for line in lines)
+        return True
+
+
+_control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    """The text with control characters written as escapes."""
+    return _control.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def safe(value: Any) -> Any:
+    """The argument of a message; as text if that has control characters."""
+    if isinstance(value, int | float):
+        return value
+    text = value if isinstance(value, str) else str(value)
+    return escaped(text) if _control.search(text) else value
+
+
+def protect_loggers() -> None:
+    """Give every logger of Rapids its filter."""
+    for name in ("", ".control", ".observers", ".operations", ".server_warnings", ".worker"):
+        logging.getLogger(f"rapids{name}").addFilter(EscapingLogFilter())

@@ -13,10 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
-from rapids._core.log_lines import EscapingLogFilter
 from rapids.correlation import CorrelationScope
 from rapids.exceptions import NonRetryableError
-from rapids.logs import CorrelationLogFilter
+from rapids.logs import CorrelationLogFilter, EscapingLogFilter
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, add, consumers, make_router, pending, running, until_settled
 
