@@ -198,7 +198,8 @@ class LetterPage:
     total: int
     """How many letters match, if `total_exact`; else how many letters of the stream may match at most."""
     total_exact: bool
-    """Whether `total` is exact. It is, except with `q`, `since` or `until`, or if letters are not indexed yet."""
+    """Whether `total` is exact. It is on an only page. On others it is not with `q`, `since` or `until`, or if letters
+    are not indexed yet."""
     scanned: int
     """Letters looked at for this page."""
 

@@ -110,6 +110,8 @@ class DeadLetterQueue:
             found += [one.letter for one in batch.found if one.letter]
             scanned, size, rest = scanned + batch.looked_at, size + batch.size, batch.rest
         following = LISTING.entry_cursor(next_id(rest.until)) if rest else None
+        if cursor is None and following is None:  # the only page has all of them
+            return LetterPage(tuple(found), None, len(found), True, scanned)
         return LetterPage(tuple(found), following, estimate.total, estimate.exact, scanned)
 
     async def causes(self, filter: LetterFilter | None = None, *, cursor: str | None = None, limit: int = 50) -> Causes:

@@ -50,7 +50,7 @@ class DeadLetterPage(Answer):
     total: int
     """How many letters match. If it is not exact: how many letters match at most."""
     total_exact: bool
-    """Whether `total` is exact. It is, without `q`, `since` and `until`."""
+    """Whether `total` is exact. It is, without `q`, `since` and `until`, and on an only page."""
     scanned: int
     """How many letters were read for this page."""
 

@@ -35,6 +35,7 @@ async def find(
         return await queue.list(wanted, cursor=cursor, limit=limit)
     found: list[DeadLetter] = []
     scanned = 0
+    is_first = cursor is None
     while True:
         room = limit - len(found)
         count = max(room, MIN_READ)
@@ -49,7 +50,8 @@ async def find(
         scanned += page.scanned
         cursor = page.cursor
         if cursor is None or len(found) == limit or scanned >= MAX_SCANNED:
-            return LetterPage(tuple(found), cursor, page.total, False, scanned)
+            is_all = is_first and cursor is None
+            return LetterPage(tuple(found), cursor, len(found) if is_all else page.total, is_all, scanned)
 
 
 def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> list[int]:

@@ -189,8 +189,7 @@ async def test_each_filter_restricts(queue: DeadLetterQueue, redis: Redis, wante
     await write(redis)
     page = await queue.list(wanted)
     assert [letter.id for letter in page.items] == [the_one]
-    assert page.total_exact == (wanted.q is None)
-    assert page.total == (3 if wanted == LetterFilter(q=wanted.q) else 1)
+    assert (page.total, page.total_exact) == (len(page.items), True)
 
 
 async def test_all_parts_of_a_filter_must_hold(queue: DeadLetterQueue, redis: Redis) -> None:

@@ -43,3 +43,10 @@ def test_a_small_page_needs_fewer_round_trips_than_letters(
     page = client.get(LETTERS, params={"q": "absent", "limit": 1}).json()
     assert (page["items"], page["scanned"]) == ([], 100)
     assert looks <= 11
+
+
+def test_a_search_that_has_only_one_page_has_an_exact_total(client: TestClient, redis_url: str) -> None:
+    put_letter(redis_url)
+    for q, total in (("it broke", 1), ("nowhere", 0)):
+        page = client.get("/rapids/api/dead-letters", params={"q": q}).json()
+        assert (page["total"], page["total_exact"], len(page["items"])) == (total, True, total)
