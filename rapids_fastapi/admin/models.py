@@ -13,7 +13,7 @@ from pydantic_core.core_schema import list_schema
 
 from rapids_fastapi.admin.problems import RapidsProblem
 
-__all__ = ["MAX_NAME", "MAX_REASON", "Answer", "Reason", "Request", "example"]
+__all__ = ["MAX_NAME", "MAX_REASON", "Answer", "Model", "Reason", "Request", "example"]
 
 MAX_NAME = 512
 """Characters of the name of a stream, a group, a consumer or a dead-letter queue."""
@@ -23,12 +23,14 @@ MAX_REASON = 1_000
 Reason: TypeAlias = Annotated[str, Field(max_length=MAX_REASON)]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
     """In OpenAPI, its name begins with `Rapids`, so that the application's own models keep their names."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.__name__ = cls.__qualname__ = f"Rapids{cls.__name__}"
+        name = f"Rapids{cls.__name__}"
+        for attribute in ("__name__", "__qualname__"):
+            setattr(cls, attribute, name)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -42,13 +44,13 @@ class _Model(BaseModel):
         return schema
 
 
-class Request(_Model):
+class Request(Model):
     """The body of a request, or a part of it. Unknown fields are refused."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Answer(_Model):
+class Answer(Model):
     """The body of an answer, or a part of it. Pydantic can make it from an object with the same attributes."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
