@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rapids import Event, EventRouter
@@ -48,6 +50,16 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float =
         if time.monotonic() >= deadline:
             raise AssertionError(f"not true within {timeout:g} s; the last value seen was {seen!r}")
         await asyncio.sleep(interval)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Python handles SIGINT as it does by default. A shell's background job, and what it starts, ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def ignore(event: Event) -> None:

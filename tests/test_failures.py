@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from rapids._core.failures import ERROR_LIMIT, POSITION_LIMIT, TRACEBACK_LIMIT, Failure, is_of_signal
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError
+from tests.support import interruptible
 
 
 def line_of(text: str) -> int:
@@ -295,7 +296,7 @@ def test_an_error_of_a_signal_handler_is_of_a_signal(wrap: Callable[[Any], Any])
 
 
 def test_an_interrupt_from_the_keyboard_is_of_a_signal() -> None:
-    with pytest.raises(KeyboardInterrupt) as raised:
+    with interruptible(), pytest.raises(KeyboardInterrupt) as raised:
         signal.raise_signal(signal.SIGINT)
     assert is_of_signal(raised.value)
 

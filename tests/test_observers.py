@@ -13,6 +13,7 @@ import pytest
 from rapids import observers
 from rapids._core.counter_state import Counts
 from rapids.observers import Detail, Lost, Observers, OutageEnded
+from tests.support import interruptible
 
 DETAIL = OutageEnded("orders", "billing", 1.5)
 
@@ -53,7 +54,7 @@ def test_a_signal_ends_the_program_in_an_observer_too() -> None:
     def leave(detail: Detail) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    with interruptible(), pytest.raises(KeyboardInterrupt):
         Observers([leave]).tell(DETAIL)
 
 

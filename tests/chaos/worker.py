@@ -112,7 +112,7 @@ class Notes(logging.Handler):
             self._record("outage", now)
         elif hasattr(record, "outage_seconds"):
             self._record("back", now)
-        elif record.exc_info:  # the router logs a traceback only where it has a bug
+        elif record.exc_info and not record.__dict__.keys() & {"handler", "handlers"}:  # those of handlers are meant
             self._record("bug", now, self.format(record))
 
 

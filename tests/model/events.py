@@ -59,5 +59,7 @@ scripts = st.fixed_dictionaries({name: st.tuples(deeds, deeds).map(list) for nam
 
 
 def deed_of(script: Script, handler: str, delivery: int) -> Deed:
+    """The last deed of a script is repeated, but a postponement, which could go on forever, ends in a failure."""
     deeds = script[handler]
-    return deeds[min(delivery, len(deeds)) - 1]
+    deed = deeds[min(delivery, len(deeds)) - 1]
+    return "fail" if deed == "retry_after" and delivery > len(deeds) else deed
