@@ -203,9 +203,6 @@ class ClusterPlace:
         self._doubted: str | None = None
         """The name of the node that did not work: it is asked last."""
         self._lent: WeakKeyDictionary[AbstractConnection, ClusterNode] = WeakKeyDictionary()
-        # In older releases of redis-py, only the nodes manager has them, until it has found the other nodes.
-        self._given = tuple(getattr(client, "startup_nodes", client.nodes_manager.startup_nodes.values()))
-        """The nodes whose addresses the user gave. They may be names that lead to other nodes later."""
 
     @property
     def most(self) -> int:
@@ -300,28 +297,18 @@ class ClusterPlace:
 
     async def _asked_nodes(self, doubted: str) -> ClusterNode | None:
         slot = self._client.keyslot(self._key)
-        known = sorted(self._client.get_nodes(), key=lambda one: one.name == doubted)
-        names = {node.name for node in known}
-        given = [node for node in self._given if node.name not in names]
-        try:
-            for node in (*known, *given):
-                try:
-                    async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
-                        slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
-                except (RedisError, OSError):
-                    continue
-                for first, last, (host, port, *_), *_ in slots:
-                    named = (host or b"").decode(errors="replace") or node.host
-                    if first <= slot <= last and (found := self._at(named, port)) is not None:
-                        return found
-                if node in given:  # all nodes have other addresses than before
-                    self._client.nodes_manager.startup_nodes = {node.name: node}  # the client asks these for all others
-                    break
-            await _known_to_client(self._client, refresh=True)
-            return None
-        finally:
-            for node in given:
-                await node.disconnect()
+        for node in sorted(self._client.get_nodes(), key=lambda one: one.name == doubted):
+            try:
+                async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
+                    slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
+            except (RedisError, OSError):
+                continue
+            for first, last, (host, port, *_), *_ in slots:
+                named = (host or b"").decode(errors="replace") or node.host
+                if first <= slot <= last and (found := self._at(named, port)) is not None:
+                    return found
+        await _known_to_client(self._client, refresh=True)
+        return None
 
 
 async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> None:
