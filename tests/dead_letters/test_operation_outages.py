@@ -18,7 +18,7 @@ from rapids.dead_letters import OperationKind, Selector
 from tests.dead_letters.operation_runs import ALL, check_replayed_once, ended, has_done, replayed, run, write_many
 from tests.dead_letters.recorded_moves import make_operations, moved
 from tests.redis.own_server import own_server
-from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes, refused_writes
+from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes, refused_commands
 from tests.servers.builds import Build
 from tests.support import eventually
 from tests.worker.helpers import DLQ, everywhere
@@ -114,7 +114,7 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
             await eventually(lambda: has_done(queue, begun, 400))
             await redis.config_set("maxmemory", "1", **everywhere(redis))
             await eventually(lambda: "unavailable, retrying" in caplog.text)
-            refused = await refused_writes(redis)
+            refused = await refused_commands(redis)
             await eventually(lambda: _are_refused(redis, refused + 4))
             await redis.config_set("maxmemory", "0", **everywhere(redis))
             await ended(queue.operations, begun.id)
@@ -124,7 +124,7 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
 
 
 async def _are_refused(redis: Redis, at_least: int) -> bool:
-    return await refused_writes(redis) >= at_least
+    return await refused_commands(redis) >= at_least
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a mistake"), NoPermissionError("no right to XADD")])
