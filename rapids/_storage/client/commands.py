@@ -163,7 +163,9 @@ async def send(connection: AbstractConnection, packed: bytes) -> None:
     """Send packed commands. No cancellation is lost."""
     before = cancellations()
     await connection.send_packed_command(packed)
-    check_cancelled(before)
+    if cancellations() > before:
+        await connection.disconnect(nowait=True)  # or the next command would get this command's answer
+        check_cancelled(before)
 
 
 async def round_trip(
