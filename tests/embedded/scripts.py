@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,9 @@ def private_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("TMPDIR", str(folder))
     try:
         yield folder
-        deadline = time.monotonic() + 10
-        while left := sorted(str(path) for path in folder.rglob("*")):
+        deadline = time.monotonic() + 60
+        # Unlike `rglob`, `walk` does not mind a folder that somebody removes at that moment.
+        while left := sorted(os.path.join(at, name) for at, *names in os.walk(folder) for name in chain(*names)):
             assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.01)
     finally:
