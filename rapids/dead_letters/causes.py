@@ -8,7 +8,7 @@ from rapids._core.json_schema import with_json_schema
 from rapids._core.paging import Listing
 from rapids._storage import letter_index
 from rapids._storage.client.connections import Commands
-from rapids._storage.letter_index import IndexedFingerprint, IndexState
+from rapids._storage.letter_index import OTHERS, IndexedFingerprint, IndexState
 from rapids._wire.fingerprints import Fingerprint
 from rapids.dead_letters.selection import LetterFilter, choose
 
@@ -23,7 +23,8 @@ class Cause:
     """The dead letters that have one fingerprint. Texts are hostile input: show them as data only."""
 
     fingerprint: str
-    """16 hexadecimal digits; `others` for those beyond the first 1,000 fingerprints, whose texts are empty here."""
+    """16 hexadecimal digits; empty, like the texts here, for all letters beyond the first 1,000 causes, which are
+    counted together. Each of them has a fingerprint of its own."""
     group: str
     handler: str
     event_type: str
@@ -89,9 +90,10 @@ async def causes_of(
     chosen = set(choice.names)
     rows = sorted((row for row in state.fingerprints if row.name in chosen), key=_order)
     left = [row for row in rows if after is None or _order(row) > after]
+    page = left[:limit]
     items = [
         Cause(
-            fingerprint=row.name,
+            fingerprint="" if row.name == OTHERS else row.name,
             group=described.group,
             handler=described.handler,
             event_type=described.event_type,
@@ -102,10 +104,10 @@ async def causes_of(
             first_at=moment_or_last(order(row.first)[0]),
             last_at=moment_or_last(order(row.last)[0]),
         )
-        for row in left[:limit]
+        for row in page
         for described in (Fingerprint.read(row.description),)
     ]
-    following = LISTING.cursor(f"{items[-1].count}:{items[-1].fingerprint}") if len(left) > limit else None
+    following = LISTING.cursor(f"{page[-1].count}:{page[-1].name}") if len(left) > limit else None
     return Causes(tuple(items), following, len(rows), choice.count, _stats(state, maxlen))
 
 

@@ -1,7 +1,6 @@
 """An operation: which letters are replayed, discarded or restored, and its progress, which outlives the process."""
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -68,10 +67,7 @@ class Selector:
                     raise ValueError(f"ids must be ids of letters, such as 1763932000000-0, not {one[:50]!r}")
         instance("filter", self.filter, LetterFilter, "a LetterFilter")
         instance("fingerprint", self.fingerprint, str, "a string")
-        if self.fingerprint is not None and re.fullmatch(r"[0-9a-f]{16}", self.fingerprint) is None:
-            raise ValueError(
-                f"fingerprint must be 16 hexadecimal digits, as causes have it, not {self.fingerprint[:50]!r}"
-            )
+        LetterFilter(fingerprint=self.fingerprint)  # checks it
 
     @property
     def as_filter(self) -> LetterFilter:

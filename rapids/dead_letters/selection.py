@@ -1,5 +1,6 @@
 """The selection of dead letters: filters, and the search for matching letters in the stream or in the archive."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,7 @@ __all__ = ["ArchiveSearch", "Batch", "Choice", "Count", "Found", "LetterFilter",
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
     """Which letters. A field that is None does not restrict; all others must match. Raises `TypeError` for a value of
-    another type."""
+    another type, and `ValueError` for a fingerprint that no letter can have."""
 
     event_type: str | None = None
     """A pattern, as handlers have them: `order.*`."""
@@ -44,6 +45,10 @@ class LetterFilter:
             instance(name, getattr(self, name), str, "a string or None")
         for name in ("since", "until"):
             instance(name, getattr(self, name), datetime, "a datetime or None")
+        if self.fingerprint is not None and re.fullmatch(r"[0-9a-f]{16}", self.fingerprint) is None:
+            raise ValueError(
+                f"fingerprint must be 16 hexadecimal digits, as causes have it, not {self.fingerprint[:50]!r}"
+            )
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether the letter matches, apart from its time: only ids of that time are searched."""

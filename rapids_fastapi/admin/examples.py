@@ -186,8 +186,9 @@ _CHANGE: Example = {
 }
 DEAD_LETTER: Example = {
     **_WHOLE_LETTER,
-    "history": [_CHANGE],
-    "replays": [_OUTCOME],
+    "attempts": [],
+    "history": [],
+    "replays": [],
     "parse_check": {
         "outcome": "invalid",
         "event_class": "shop.events.OrderPlaced",
@@ -351,6 +352,9 @@ CAUSATION_TREE: Example = {
 }
 LINKED_DEAD_LETTER: Example = {
     **DEAD_LETTER,
+    "attempts": _WHOLE_LETTER["attempts"],
+    "history": [_CHANGE],
+    "replays": [_OUTCOME],
     "links": {
         "causation_tree": "/rapids/api/events?correlation_id=web-1",
         "letters": [_LETTER_LINK],

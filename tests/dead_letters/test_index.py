@@ -16,6 +16,7 @@ from rapids._core.outcomes import Reason
 from rapids._storage.keys import letter_index
 from rapids._wire.fingerprints import fingerprint_name
 from rapids._wire.letter_format import LetterRead
+from rapids.dead_letters import Selector
 from tests.dead_letters.helpers import REFERENCE_FIELDS, all_ids, letter_fields, write, write_through_script
 from tests.support import eventually
 from tests.worker.helpers import DLQ, GROUP, as_text, check_keys
@@ -254,7 +255,7 @@ async def test_more_than_a_thousand_fingerprints_are_counted_together_and_still_
     await queue.causes()
     groups = await queue.causes(limit=500)
     assert (groups.total, groups.letters) == (1_001, 1_010)
-    assert (groups.items[0].fingerprint, groups.items[0].count, groups.items[0].event_type) == ("others", 10, "")
+    assert (groups.items[0].fingerprint, groups.items[0].count, groups.items[0].event_type) == ("", 10, "")
     for number in (3, 999, 1_000, 1_009):
         assert await all_ids(queue, filter=LetterFilter(event_type=f"dv.type-{number}")) == [ids[number]]
     assert await redis.hlen(f"{INDEX}:fingerprints") == 1_000
@@ -263,6 +264,30 @@ async def test_more_than_a_thousand_fingerprints_are_counted_together_and_still_
     assert (page.total, page.total_exact) == (1 + 10 + 100 + 10, False), "those counted together may match as well"
     page = await queue.list(LetterFilter(event_type="dv.type-3"))
     assert (page.total, page.total_exact) == (1, True), "the only page shows them all"
+
+
+async def test_every_fingerprint_that_is_handed_out_selects_letters(queue: DeadLetterQueue, redis: Redis) -> None:
+    async with redis.pipeline(transaction=False) as pipeline:
+        for number in range(1_003):
+            pipeline.xadd(DLQ, REFERENCE_FIELDS | {"event_type": f"dv.type-{number}"})
+        await pipeline.execute()
+    await queue.causes()
+    handed_out: list[str] = []
+    cursor: str | None = None
+    while True:  # the cause without a fingerprint ends the first page
+        page = await queue.causes(limit=1 if cursor is None else 500, cursor=cursor)
+        handed_out += [cause.fingerprint for cause in page.items]
+        if (cursor := page.cursor) is None:
+            break
+    assert (len(handed_out), handed_out[0]) == (1_001, ""), "those beyond the limit are one, and come first"
+    letters = await queue.list(LetterFilter(event_type="dv.type-1002"))
+    for fingerprint in (handed_out[1], handed_out[-1], letters.items[0].fingerprint):
+        assert len((await queue.list(LetterFilter(fingerprint=fingerprint))).items) == 1
+        assert (await queue.operations.preview("replay", Selector(fingerprint=fingerprint))).total == 1
+    for junk in ("", "others", "0" * 17, "ABCDEF0123456789"):
+        for refuses in (LetterFilter, Selector):
+            with pytest.raises(ValueError, match=r"^fingerprint must be 16 hexadecimal digits, as causes have it"):
+                refuses(fingerprint=junk)
 
 
 async def test_names_with_a_long_common_beginning_are_distinguished(queue: DeadLetterQueue, redis: Redis) -> None:

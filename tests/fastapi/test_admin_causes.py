@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
+from tests.fastapi.helpers import DLQ, STREAM, client_for, letter_fields, put_letter
 from tests.support import idle_router
 
 LETTERS = "/rapids/api/dead-letters"
@@ -69,6 +70,21 @@ class TestCauses:
             assert causes(client, fingerprint=cause["fingerprint"])["total"] == 1
         for junk in ("", "x", "others", "0" * 17, "ABCDEF0123456789"):
             assert client.get(LETTERS, params={"fingerprint": junk}).status_code == 422
+
+    def test_causes_beyond_the_limit_have_no_fingerprint(self, client: TestClient, raw: redis_sync.Redis) -> None:
+        with raw.pipeline(transaction=False) as pipeline:
+            for number in range(1_001):
+                pipeline.xadd(DLQ, letter_fields(handler=f"handler-{number}"))  # type: ignore[arg-type]
+            pipeline.execute()
+        causes(client)
+        fingerprints: list[str] = []
+        url: str | None = f"{CAUSES}?limit=200"
+        while url:
+            response = client.get(url)
+            fingerprints += [cause["fingerprint"] for cause in response.json()["items"]]
+            url = response.links.get("next", {}).get("url")
+        assert (len(fingerprints), fingerprints.count("")) == (1_001, 1)
+        assert all(re.fullmatch("[0-9a-f]{16}", one) for one in fingerprints if one)
 
     def test_names_of_any_kind_are_shown_and_cut(self, client: TestClient, redis_url: str) -> None:
         put_letter(redis_url, handler=HOSTILE, event_type=HOSTILE, original_group=HOSTILE, error_type=HOSTILE)
