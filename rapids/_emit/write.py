@@ -191,7 +191,7 @@ class Write:
         """The positions of entries that are being sent now."""
         self._latest: Exception | None = None
         """The error of the latest attempt."""
-        self._deadline = max(emit.deadline for emit in emits)
+        self._deadline = max([emit.deadline for emit in emits])
         """When the last of the emits gets its result in any case, by the event loop's time."""
         self._unsure: set[int] = set()
         self._lost_clients: set[ServerClient | None] = set()
@@ -208,7 +208,6 @@ class Write:
     async def run(self) -> None:
         """Do the write. Raises nothing: each emit gets its result."""
         self._commands.deadline = self._deadline
-        now = asyncio.get_running_loop().time
         while True:
             self._attempts += 1
             error = self._latest = await self._attempt()
@@ -218,7 +217,7 @@ class Write:
             if self._confirmed:
                 self._settle(None, finished_only=True)
             pause = exponential(max_delay=MAX_DELAY)(self._attempts - 1) * self._settings.retry_delay
-            if now() + pause >= self._deadline:
+            if asyncio.get_running_loop().time() + pause >= self._deadline:
                 self._settle(error)
                 return
             await asyncio.sleep(pause)
@@ -256,6 +255,8 @@ class Write:
             if not self._commands.is_ready:
                 await self._commands.connect()  # an emit that expires before it is sent is known to be not stored
             if open_ := self._open_positions():
+                if large := {at for at in open_ if len(self._outgoing[at].packed) >= LARGE}:
+                    return await self._send_apart(open_, large)
                 return await self._send(open_)
             if not (replicas := self._settings.replicas):
                 return None
@@ -267,11 +268,8 @@ class Write:
         except (RedisError, OSError) as error:
             return error
 
-    async def _send(self, open_: Sequence[int]) -> Exception | None:
-        """Send entries. What a large one meets in its own round trip does not fail the entries of other emits."""
-        large = {at for at in open_ if len(self._outgoing[at].packed) >= LARGE}
-        if not large:
-            return await self._send_together(open_)
+    async def _send_apart(self, open_: Sequence[int], large: Set[int]) -> Exception | None:
+        """Send each large entry in its own round trip, so that what it meets does not fail those of other emits."""
         emit_of = [emit for emit in self.emits for _ in emit.outgoing]
         failed: set[Emit] = set()
         latest: Exception | None = None
@@ -292,7 +290,7 @@ class Write:
                 return error
             # An emit's entries are stored in order, so the rest of an emit that failed is left for the next attempt.
             rest = [at for at in together if at not in self._refused and emit_of[at] not in failed]
-            error = await self._send_together(rest) if rest else None
+            error = await self._send(rest) if rest else None
             if error is not None:
                 latest = error
                 failed.update([emit_of[at] for at in rest])
@@ -302,7 +300,7 @@ class Write:
                 self._settle(None, finished_only=True)
         return latest
 
-    async def _send_together(self, open_: Sequence[int]) -> Exception | None:
+    async def _send(self, open_: Sequence[int]) -> Exception | None:
         self._under_way = open_
         try:
             replies = await appends.append(

@@ -11,8 +11,7 @@ https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redir
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -26,6 +25,7 @@ from rapids._core.redis_errors import is_no_script
 from rapids._storage.scripts import Script
 
 __all__ = [
+    "TOO_LATE",
     "AnswerLostError",
     "Command",
     "Commands",
@@ -47,6 +47,8 @@ __all__ = [
     "send",
     "time_limit",
 ]
+
+TOO_LATE = "Redis did not answer in time"
 
 Command: TypeAlias = Sequence[bytes | str | int | float]
 Reply: TypeAlias = Any
@@ -171,28 +173,29 @@ async def send(connection: AbstractConnection, packed: bytes) -> None:
 async def round_trip(
     connection: AbstractConnection, packed: Sequence[bytes], deadline: float | None = None
 ) -> list[Reply]:
-    """The answers to packed commands. `deadline`: the event loop's time at which it gives up, if not sooner."""
-    if deadline is None or connection.socket_timeout is not None:  # redis-py then limits the time to send
-        await send(connection, b"".join(packed))
-    else:
+    """The answers to packed commands. `deadline`: the event loop's time at which it gives up, if not sooner.
+
+    Raises `RedisError` or `OSError` if they did not come.
+    """
+    try:
         async with time_limit(connection, deadline):
             await send(connection, b"".join(packed))
-    async with time_limit(connection, deadline):
-        return await answers(connection, len(packed))
-
-
-@asynccontextmanager
-async def time_limit(connection: AbstractConnection, deadline: float | None = None) -> AsyncGenerator[None]:
-    """One time limit for all answers: redis-py's own limit for each answer costs more than reading an answer."""
-    limit = connection.socket_timeout
-    if deadline is not None:
-        left = max(deadline - asyncio.get_running_loop().time(), 0)
-        limit = left if limit is None else min(limit, left)
-    try:
-        async with asyncio.timeout(limit):
-            yield
+            return await answers(connection, len(packed))
     except TimeoutError as error:
-        raise RedisTimeoutError("Redis did not answer in time") from error
+        raise RedisTimeoutError(TOO_LATE) from error
+
+
+def time_limit(connection: AbstractConnection, deadline: float | None = None) -> asyncio.Timeout:
+    """One time limit for all answers: redis-py's own limit for each answer costs more than reading an answer.
+
+    The block raises `TimeoutError` then.
+    """
+    limit = connection.socket_timeout
+    if limit is not None:
+        limit += asyncio.get_running_loop().time()
+        if deadline is None or limit < deadline:
+            deadline = limit
+    return asyncio.timeout_at(deadline)
 
 
 async def answers(connection: AbstractConnection, count: int) -> list[Reply]:

@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._storage.client.commands import (
+    TOO_LATE,
     AnswerLostError,
     Command,
     Commands,
@@ -146,6 +147,9 @@ class OwnConnection:
                     if ahead and not redirected:
                         on_ahead(before)
                     reply = (await answers(connection, 1))[0]  # it does not block if it is redirected
+            except TimeoutError as error:
+                self._place.doubt()
+                raise RedisTimeoutError(TOO_LATE) from error
             except (RedisConnectionError, RedisTimeoutError, OSError):
                 self._place.doubt()
                 raise
