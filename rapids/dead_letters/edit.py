@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from rapids._core.json_schema import with_json_schema
 from rapids._wire.entry_format import Fields, StoredEvent, data_in, describe, event_type_in, reserved_names, validated
 from rapids._wire.letter_format import original_fields, with_data
-from rapids.dead_letters.parse_check import problems_in
+from rapids.dead_letters.parse_check import newer_problem, problems_in
 from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError, EditRefusedError, ParseProblem, json_pointer
 
@@ -197,8 +197,8 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
 
     `data` replace all the event's own fields. `patch`, a JSON Merge Patch, changes some of them. The result is
     validated by the class registered now for the event's type, in its present schema version, so no migration runs on
-    it; what it holds beyond the fields of that class is for the class to accept. The common fields, such as the
-    event's id, cannot be changed.
+    it; what it holds beyond the fields of that class is for the class to accept. So a letter of a newer schema version
+    cannot be patched. The common fields, such as the event's id, cannot be changed.
 
     Raises `EditRefusedError`; `DeserializationError` where the event could not be read whatever its data; `TypeError`
     for what is no mapping; `ValueError` for both or neither.
@@ -225,6 +225,8 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
         if not isinstance(target, dict):
             message = "the letter's own data are no JSON object, which a patch could change: send whole data"
             raise _refused(event_type, [ParseProblem((), message, "not_an_object")])
+        if (newer := newer_problem(cls, before)) is not None:  # unpatched parts would be read as older data
+            raise _refused(event_type, [newer])
         raw = _written(event_type, cast("Mapping[str, object]", merge_patch(cast("object", target), from_json(raw))))
     own = from_json(raw)
     if locked := list(_locked(cls, own, stored)):

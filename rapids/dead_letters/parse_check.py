@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from rapids._wire.entry_format import MAX_FAULTS, Fields, StoredEvent, describe, faults_in, validated
+from rapids._wire.entry_format import MAX_FAULTS, Fields, StoredEvent, describe, faults_in, newer_version, validated
 from rapids._wire.letter_format import original_fields
-from rapids.events import get_event_class
+from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError, ParseProblem
 
-__all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "problems_in"]
+__all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "newer_problem", "problems_in"]
 
 MAX_PROBLEMS = 20
 MAX_MESSAGE = 500
@@ -25,7 +25,7 @@ ELLIPSIS = "…"
 _quoted_input = re.compile(r"input_value=.*?(?=, input_type=|\Z)", re.DOTALL)
 
 Location: TypeAlias = tuple[str | int, ...]
-ParseOutcome: TypeAlias = Literal["parses", "invalid", "unknown_type", "unreadable"]
+ParseOutcome: TypeAlias = Literal["parses", "invalid", "newer_version", "unknown_type", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,9 @@ class ParseCheck:
     """The result of parsing a dead letter's event by the class that is registered now."""
 
     outcome: ParseOutcome
-    """`parses`; `invalid`: its class refuses it; `unknown_type`: this process has no class for it, and handlers of
-    patterns would get it as a `GenericEvent`; `unreadable`: no class can read it as an event."""
+    """`parses`; `invalid`: its class refuses it; `newer_version`: its schema version is newer than its class here, so
+    that only another process can read it; `unknown_type`: this process has no class for it, and handlers of patterns
+    would get it as a `GenericEvent`; `unreadable`: no class can read it as an event."""
     event_class: str | None
     """Module and name of the class registered for its type in this process; None if there is none."""
     problems: tuple[ParseProblem, ...] = ()
@@ -47,12 +48,16 @@ def check_parsing(letter: Fields) -> ParseCheck:
     """Whether the event of a letter, given as stored, would parse by the class registered now."""
     name: str | None = None
     try:
-        event = StoredEvent.read(original_fields(letter))
+        fields = original_fields(letter)
+        event = StoredEvent.read(fields)
         cls = get_event_class(event.event_type)
         if cls is None:
             event.generic()
             return ParseCheck("unknown_type", None)
         name = f"{cls.__module__}.{cls.__qualname__}"
+        if (problem := newer_problem(cls, fields)) is not None:
+            event.generic()
+            return ParseCheck("newer_version", name, (problem,), 1)
         document = event.document(cls)
     except Exception as error:  # the bytes may be any, and migrations are the user's code
         return _refused("unreadable", name, error)
@@ -61,6 +66,15 @@ def check_parsing(letter: Fields) -> ParseCheck:
     except Exception as error:  # validators and migrations are the user's code, and may raise anything
         return _refused("unreadable" if _is_no_json(error) else "invalid", name, error)
     return ParseCheck("parses", name)
+
+
+def newer_problem(cls: type[BaseEvent], event: Fields) -> ParseProblem | None:
+    """The problem that an event has a newer schema version than its class in this process, if it has."""
+    version = newer_version(cls, event)
+    if version is None:
+        return None
+    message = f"its schema version is {version}, and the class of this process has {cls.schema_version}"
+    return ParseProblem((), message, "newer_version")
 
 
 def _is_no_json(error: Exception) -> bool:

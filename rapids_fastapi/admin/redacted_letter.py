@@ -149,9 +149,9 @@ class ParseProblem(Answer):
 class ParseCheck(Answer):
     """Whether the stored event would parse now, with the event classes of this process."""
 
-    outcome: Literal["parses", "invalid", "unknown_type", "unreadable", "too_large"]
-    """`invalid`: its class refuses it. `unknown_type`: this process has no class for it. `unreadable`: no class could
-    read it. `too_large`: it has more than 1 MiB, and was not parsed."""
+    outcome: Literal["parses", "invalid", "newer_version", "unknown_type", "unreadable", "too_large"]
+    """`invalid`: its class refuses it. `newer_version`: its class here is older. `unknown_type`: this process has no
+    class for it. `unreadable`: no class could read it. `too_large`: it has more than 1 MiB, and was not parsed."""
     event_class: str | None
     """The class that is registered for its type; null if there is none."""
     problems: list[ParseProblem]

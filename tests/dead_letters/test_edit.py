@@ -159,6 +159,15 @@ def test_today_s_schema_version_and_no_migration() -> None:
     assert refused(old, {"price": 1.6}) == [("/cents", "missing")]
 
 
+def test_a_patch_does_not_make_newer_data_older_ones() -> None:
+    newer = letter_of(EdVersioned(cents=1), schema_version=b"4")
+    with pytest.raises(EditRefusedError, match="schema version is 4, and the class of this process has 3") as raised:
+        edited(newer, patch={"cents": 2})
+    assert [(problem.pointer, problem.type) for problem in raised.value.problems] == [("", "newer_version")]
+    sent = edited(newer, data={"cents": 2}).fields  # all of the data are of this version
+    assert sent[sent.index(b"schema_version") + 1] == b"3"
+
+
 @pytest.mark.parametrize("without", [b"schema_version", b"causation_id"])
 def test_entries_that_are_not_as_we_write_them_keep_their_other_fields(without: bytes) -> None:
     fields = entry_of(EdCart(total=1))

@@ -75,6 +75,13 @@ def test_other_outcomes(client: TestClient, redis_url: str) -> None:
     assert unreadable["problems"][0]["message"].startswith("Invalid JSON: ")
 
 
+def test_a_newer_schema_version_is_said(client: TestClient, redis_url: str) -> None:
+    newer = check_of(client, redis_url, {"n": 1}, schema_version="2")
+    assert (newer["outcome"], newer["event_class"]) == ("newer_version", f"{__name__}.FaParsed")
+    why = "its schema version is 2, and the class of this process has 1"
+    assert newer["problems"] == [{"pointer": "", "message": why, "type": "newer_version"}]
+
+
 def test_what_is_hidden_in_the_payload_is_hidden_in_the_messages(client: TestClient, redis_url: str) -> None:
     weak = check_of(client, redis_url, {"n": 1, "password": "hunter2"})
     assert weak["problems"] == [{"pointer": "/password", "message": MASK, "type": "value_error"}]
