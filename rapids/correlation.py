@@ -1,7 +1,7 @@
 """The correlation and causation ids of the running code: which request or event it works for.
 
 Every event carries two ids. The *correlation id* is shared by everything that one request or job caused. The
-*causation id* is the id of the event that led to this one. Both are kept in context variables, so tasks that are
+*causation id* is the id of the event that led to this one. Both are kept in a context variable, so tasks that are
 started inside a scope inherit them.
 """
 
@@ -14,18 +14,18 @@ from rapids._core.checks import text
 
 __all__ = ["CorrelationScope", "correlation_scope", "get_causation_id", "get_correlation_id"]
 
-_correlation_id: ContextVar[str | None] = ContextVar("rapids_correlation_id", default=None)
-_causation_id: ContextVar[str | None] = ContextVar("rapids_causation_id", default=None)
+_ids: ContextVar[tuple[str | None, str | None]] = ContextVar("rapids_correlation", default=(None, None))
+"""The correlation id and the causation id."""
 
 
 def get_correlation_id() -> str | None:
     """The correlation id of the scope or of the event being handled, or None outside both."""
-    return _correlation_id.get()
+    return _ids.get()[0]
 
 
 def get_causation_id() -> str | None:
     """The id of the event being handled, or None outside a handler."""
-    return _causation_id.get()
+    return _ids.get()[1]
 
 
 def handle(correlation_id: str | None, event_id: str) -> None:
@@ -34,8 +34,7 @@ def handle(correlation_id: str | None, event_id: str) -> None:
     Only in a context of its own, since nothing is restored. An event without a correlation id starts a new
     correlation, and the event's id is the correlation id.
     """
-    _correlation_id.set(correlation_id or event_id)
-    _causation_id.set(event_id)
+    _ids.set((correlation_id or event_id, event_id))
 
 
 class CorrelationScope:
@@ -46,19 +45,17 @@ class CorrelationScope:
     def __init__(self, correlation_id: str, causation_id: str | None = None) -> None:
         self.correlation_id: str = correlation_id
         self.causation_id: str | None = causation_id
-        self._tokens: list[tuple[Token[str | None], Token[str | None]]] = []
+        self._tokens: list[Token[tuple[str | None, str | None]]] = []
 
     def __enter__(self) -> str:
-        causation = _causation_id.get() if self.causation_id is None else self.causation_id
-        self._tokens.append((_correlation_id.set(self.correlation_id), _causation_id.set(causation)))
+        causation_id = get_causation_id() if self.causation_id is None else self.causation_id
+        self._tokens.append(_ids.set((self.correlation_id, causation_id)))
         return self.correlation_id
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        correlation, causation = self._tokens.pop()
-        _correlation_id.reset(correlation)
-        _causation_id.reset(causation)
+        _ids.reset(self._tokens.pop())
 
     async def __aenter__(self) -> str:
         return self.__enter__()

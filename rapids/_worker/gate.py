@@ -123,7 +123,7 @@ class Gate:
     def end(self) -> None:
         """An entry has ended."""
         self.running -= 1
-        if not self.running:
+        if not (self.is_free or self.running):
             self._empty.set()
 
     async def free(self) -> None:

@@ -82,7 +82,8 @@ class HandlerRunner:
             raise asyncio.CancelledError
         # The fast path: one attempt, without another coroutine around it.
         error: BaseException | None = None
-        self._begin(handler, under_way)
+        self._under_way = under_way
+        self._deadline.begin(handler.timeout)
         try:
             attempt = self._attempt = self._clean.copy()
             begun = attempt.run(_begun, self._runners[handler.name], under_way)
@@ -91,7 +92,8 @@ class HandlerRunner:
         except BaseException as raised:
             error = self._seen(handler, under_way, raised)
         finally:
-            self._end()
+            self._deadline.end()
+            self._under_way = None
         if error is not None:
             try:  # not inside `except`: errors of later attempts would be shown as raised while this one was handled
                 return await self._after_failure(error, handler, under_way, counts)
@@ -177,7 +179,8 @@ class HandlerRunner:
 
     async def _error_of(self, handler: Handler, under_way: UnderWay) -> BaseException | None:
         """The error of another attempt, if it had one."""
-        self._begin(handler, under_way)
+        self._under_way = under_way
+        self._deadline.begin(handler.timeout)
         try:
             attempt = self._attempt = self._clean.copy()
             if (begun := attempt.run(_begun, self._runners[handler.name], under_way)) is not None:
@@ -185,22 +188,13 @@ class HandlerRunner:
         except BaseException as error:
             return self._seen(handler, under_way, error)
         finally:
-            self._end()
+            self._deadline.end()
+            self._under_way = None
         return None
-
-    def _begin(self, handler: Handler, under_way: UnderWay) -> None:
-        self._under_way = under_way
-        self._deadline.begin(handler.timeout)
-
-    def _end(self) -> None:
-        self._deadline.end()
-        self._under_way = None
 
     def _seen(self, handler: Handler, under_way: UnderWay, error: BaseException) -> BaseException:
         """The error of an attempt; after a time limit, a `HandlerTimeoutError`."""
-        timed_out = self._deadline.end()
-        self._under_way = None
-        if timed_out and isinstance(error, asyncio.CancelledError):
+        if self._deadline.end() and isinstance(error, asyncio.CancelledError):
             expired = HandlerTimeoutError(handler.name, handler.timeout, under_way.event.id)
             expired.__cause__ = error  # its traceback shows where the handler was
             return expired
