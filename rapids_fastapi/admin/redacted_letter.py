@@ -10,9 +10,10 @@ from pydantic import ConfigDict
 from rapids import Attempt, DeadLetter
 from rapids.dead_letters import Difference, ReplayOutcome
 from rapids.dead_letters import ParseProblem as Problem
+from rapids.dead_letters.edit import differences
 from rapids.dead_letters.letter import LetterChange, State
 from rapids.dead_letters.parse_check import ELLIPSIS
-from rapids.exceptions import json_pointer, pointer_parts
+from rapids.exceptions import json_pointer
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer, example
@@ -38,6 +39,7 @@ __all__ = [
     "ParseProblem",
     "WholeLetter",
     "detail_of",
+    "names_place",
     "redacted_diff",
     "redacted_problem",
     "summary_of",
@@ -272,37 +274,27 @@ def redacted_diff(
 ) -> tuple[Difference, ...]:
     """The differences between two data, without hidden values.
 
-    A hidden value that is in both is always a difference, changed or not: otherwise, who guesses it would see that no
-    difference is left. If the `patch` is known, it is one if the patch names it.
+    Compared is what is shown of the data, so that nothing in the result depends on whether hidden values are equal: who
+    guesses one would see it. A hidden value that is in both is always a difference, the last ones. If the `patch` is
+    known, it is one if the patch names it.
     """
     if not redactor.names:
         return tuple(replace(one, pointer=clean(one.pointer, MAX_POINTER)) for one in diff)
+    if before is None or after is None:  # which of its places differ could say what is in them
+        return (Difference("", "replace", None, None, cut=True),)
     hidden = redactor.hidden(before, after, metadata)
-    old, new = (one.places if one else frozenset[Location]() for one in (before, after))
-    places = frozenset(
-        tuple(map(str, place)) for place in old | new
-    )  # a pointer does not distinguish an index from a name
-    shown: dict[str, Difference] = {}
-    for one in diff:
-        location = pointer_parts(one.pointer)
-        at = redactor.hidden_at(tuple(location), places)
-        if at is None:
-            values = [redactor.value(value) for value in (one.before, one.after)]
-            texts = [_without(value.shown, hidden) if value else None for value in values]
-            cut = one.cut or None in values or before is None or after is None
-            first, last = (None, None) if before is None or after is None else texts
-            shown[one.pointer] = Difference(clean(one.pointer, MAX_POINTER), one.op, first, last, cut)
-        elif at + 1 == len(location) and one.op != "replace":
-            pointer = clean(one.pointer, MAX_POINTER)
-            is_added = one.op == "add"
-            shown[one.pointer] = Difference(pointer, one.op, None if is_added else MASK, MASK if is_added else None)
-        else:
-            pointer = json_pointer(location[: at + 1])
-            shown[pointer] = Difference(clean(pointer, MAX_POINTER), "replace", MASK, MASK)
-    for place in [one for one in sorted(old & new, key=str) if patch is None or names_place(patch, one)][:MAX_ALWAYS]:
-        pointer = json_pointer(place)
-        shown.setdefault(pointer, Difference(clean(pointer, MAX_POINTER), "replace", MASK, MASK))
-    return tuple(shown.values())
+    shown = [
+        replace(
+            one,
+            pointer=clean(one.pointer, MAX_POINTER),
+            **{name: _without(getattr(one, name), hidden) for name in ("before", "after")},
+        )
+        for one in differences(before.shown, after.shown)
+    ]
+    both = sorted(before.places & after.places, key=str)
+    always = [one for one in both if patch is None or names_place(patch, one)][:MAX_ALWAYS]
+    pointers = [clean(json_pointer(place), MAX_POINTER) for place in always]
+    return (*shown, *(Difference(pointer, "replace", MASK, MASK) for pointer in pointers))
 
 
 def names_place(patch: object, place: Location) -> bool:

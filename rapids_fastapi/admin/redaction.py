@@ -8,7 +8,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, isnan
 from typing import Any, TypeAlias, cast
 
 from pydantic_core import from_json
@@ -189,7 +189,7 @@ class _Search:
             case str():
                 return self.redactor.named(value, self.values)
             case float() if not isfinite(value):
-                return str(value)  # JSON has no such number
+                return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"  # JSON has no such number
             case dict():
                 members = cast("dict[str, object]", value)
                 hidden = self.hidden_members(members)

@@ -16,7 +16,13 @@ from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.models import Reason, Request, example
 from rapids_fastapi.admin.payload import clean
 from rapids_fastapi.admin.problems import Problem
-from rapids_fastapi.admin.redacted_letter import MAX_POINTER, ParseProblem, redacted_diff, redacted_problem
+from rapids_fastapi.admin.redacted_letter import (
+    MAX_POINTER,
+    ParseProblem,
+    names_place,
+    redacted_diff,
+    redacted_problem,
+)
 from rapids_fastapi.admin.redaction import MASK, Redactor
 
 __all__ = ["ReplayRequest", "replayed"]
@@ -61,6 +67,8 @@ async def replayed(
     if letter.state != "dead":
         raise LetterStateError(letter_id, letter.state, "dead")
     await run_in_threadpool(_check_masks, change, redactor)
+    if body.patch is not None:
+        await run_in_threadpool(_check_names, body.patch, letter, redactor)
     try:
         replay = await queue.replay(
             letter_id, scope=body.scope, data=body.data, patch=body.patch, actor=user.name, reason=body.reason
@@ -94,6 +102,24 @@ def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
     errors = [
         ParseProblem(pointer=clean(json_pointer(location), MAX_POINTER), message=message, type="hidden_value")
         for location in _masks(change, redactor, ())
+    ]
+    if errors:
+        raise _invalid(errors[:MAX_ERRORS], len(errors))
+
+
+def _check_names(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> None:
+    """Raises `Problem` if a stored value that is hidden would no longer be: a patch changes the name next to it."""
+    before = redactor.document(letter.data)
+    if before is None or not before.places:
+        return
+    after = redactor.value(merge_patch(from_json(letter.data), patch))
+    if after is None:
+        return
+    message = "this hidden value would be shown if the name next to it is changed: write the value, too, or remove it"
+    errors = [
+        ParseProblem(pointer=clean(json_pointer(place), MAX_POINTER), message=message, type="hidden_value")
+        for place in sorted(before.places, key=str)
+        if not names_place(patch, place) and not any(place[:size] in after.places for size in range(1, len(place) + 1))
     ]
     if errors:
         raise _invalid(errors[:MAX_ERRORS], len(errors))

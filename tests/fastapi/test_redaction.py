@@ -27,6 +27,7 @@ class FaSecretive(BaseEvent):
     n: int = 0
     password: str = ""
     headers: list[list[str]] = []
+    header: dict[str, Any] = {}
 
 
 def grouped(number: str, separator: str) -> str:
@@ -194,3 +195,54 @@ def test_a_hidden_value_is_masked_in_other_places_of_a_diff(client: TestClient, 
 def test_hostile_texts_are_searched_in_linear_time(sign: str) -> None:
     hidden = HiddenValues([f"secret-{n}-" + "z" * 900 for n in range(50)])
     REDACTOR.text(sign * (100_000 // len(sign)), hidden, 100_000)
+
+
+SIX = ["1", "2", "3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "changed"),
+    [
+        ({"n": 1, "password": "{}"}, {"password": "{}", "n": 2}),
+        ({"n": 1, "headers": [["h", "1"], ["authorization", "{}"]]}, {"n": 2, "headers": [["authorization", "{}"]]}),
+        ({"headers": [["authorization", "{}"]]}, {"headers": [["authorization", "{}"], ["authorization", "{}"]]}),
+        (
+            {"headers": [["token", "{}"], *([one] for one in SIX)]},
+            {"headers": [["token", "{}"], *([one] for one in SIX[1:])]},
+        ),
+        (
+            {"headers": [["token", "{}"], *([f"a{n}"] for n in range(100))]},
+            {"headers": [["token", "{}"], *([f"b{n}"] for n in range(100))]},
+        ),
+        ({"headers": [["password", "{}"], ["note", "it is {}"]]}, {"headers": [["password", "{}"], ["note", "other"]]}),
+    ],
+)
+@pytest.mark.parametrize("how", ["data", "patch"])
+def test_no_part_of_a_diff_depends_on_a_hidden_value(
+    client: TestClient, redis_url: str, stored: Any, changed: Any, how: str
+) -> None:
+    answers: list[str] = []
+    for guess in ("hunter2", "swordfish"):
+        put = put_letter(redis_url, event_type="fa.secretive", data=json.dumps(stored).replace("{}", "hunter2"))
+        body = json.loads(json.dumps({how: changed}).replace("{}", guess))
+        answer = client.post(f"{LETTERS}/{put}/replay", json=body)
+        [change] = client.get(f"{LETTERS}/{put}").json()["history"]
+        answers.append(json.dumps([answer.json()["diff"], change["diff"], change["data"]["value"]]))
+        assert MASK in answers[-1]
+        assert "hunter2" not in answers[-1]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("patch", [{"header": {"name": "x"}}, {"header": {"name": None}}, {"header": {"name": 1}}])
+def test_a_patch_that_would_show_a_hidden_value_is_refused(client: TestClient, redis_url: str, patch: Any) -> None:
+    stored = {"header": {"name": "authorization", "value": "hunter2"}}
+    put = put_letter(redis_url, event_type="fa.secretive", data=json.dumps(stored))
+    answer = client.post(f"{LETTERS}/{put}/replay", json={"patch": patch})
+    assert answer.status_code == 422
+    assert [(one["pointer"], one["type"]) for one in answer.json()["errors"]] == [("/header/value", "hidden_value")]
+    assert client.get(f"{LETTERS}/{put}").json()["state"] == "dead"
+    for more in ({"value": None}, {"value": "other"}):
+        put = put_letter(redis_url, event_type="fa.secretive", data=json.dumps(stored))
+        changed = {"header": patch["header"] | more}
+        assert client.post(f"{LETTERS}/{put}/replay", json={"patch": changed}).status_code == 200
+        assert "hunter2" not in client.get(f"{LETTERS}/{put}").text
