@@ -6,9 +6,10 @@ import asyncio
 import inspect
 import signal
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from rapids import Event, EventRouter
@@ -50,6 +51,20 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float =
         if time.monotonic() >= deadline:
             raise AssertionError(f"not true within {timeout:g} s; the last value seen was {seen!r}")
         await asyncio.sleep(interval)
+
+
+@asynccontextmanager
+async def full_thread_pool() -> AsyncIterator[None]:
+    """All threads of the event loop's default executor are in use until the end of the block."""
+    over = threading.Event()
+    loop = asyncio.get_running_loop()
+    tasks = [loop.run_in_executor(None, over.wait) for _ in range(64)]  # it has 32 threads at most
+    try:
+        yield
+        assert not any(task.done() for task in tasks)
+    finally:
+        over.set()
+        await asyncio.wait(tasks)
 
 
 @contextmanager

@@ -143,11 +143,10 @@ class LentConnection:
         return await self._sent(packed)
 
     async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
-        if (connection := self._connection) is None or connection not in self._clients:
+        if not self.is_ready:
             await self.connect()
-            connection = cast(AbstractConnection, self._connection)
         try:
-            return await self._answers(connection, packed)
+            return await self._answers(cast(AbstractConnection, self._connection), packed)
         except BaseException:
             self._place.doubt()
             await self.return_connection()  # the pool reconnects it

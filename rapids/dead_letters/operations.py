@@ -9,6 +9,7 @@ from uuid import uuid4
 from rapids._core.checks import actor_and_reason, at_least, one_of, positive_seconds
 from rapids._core.outages import Outages, Retries
 from rapids._core.paging import Listing
+from rapids._core.threads import in_own_thread
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
 from rapids.dead_letters.letter import DeadLetter, Scope
@@ -123,7 +124,9 @@ class Operations:
                 break
             rest = batch.rest
         small = [one for one in letters if len(one.data) + len(one.metadata) <= MAX_CHECKED_BYTES]
-        unparseable = await asyncio.to_thread(lambda: sum(one.check_parsing().outcome != "parses" for one in small))
+        unparseable = await asyncio.wrap_future(
+            in_own_thread(lambda: sum(one.check_parsing().outcome != "parses" for one in small))
+        )
         return Preview(count.total, count.exact, tuple(letters[:SAMPLE]), len(small), unparseable)
 
     async def get(self, operation_id: str) -> Operation:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from rapids._core.checks import actor_and_reason, at_least, instance, positive_seconds, stream_name
 from rapids._core.entry_id import next_id, parsed_id, previous_id
 from rapids._core.paging import Listing
+from rapids._core.threads import in_own_thread
 from rapids._storage import archive, letter_index, letters
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.letter_moves import Append, Bounds
@@ -189,7 +190,7 @@ class DeadLetterQueue:
         fields = await self._moves.completed(letter, fields)
         edit = None
         if data is not None or patch is not None:
-            edit = await asyncio.to_thread(edited, fields, data=data, patch=patch)
+            edit = await asyncio.wrap_future(in_own_thread(lambda: edited(fields, data=data, patch=patch)))
         append = self._moves.append_of(letter, edit.fields if edit else fields, scope)
         change |= {"scope": scope, "stream": append.stream} | (edit.change if edit else {})
         appended = await self._move(entry_id, letter, change, append)

@@ -16,7 +16,7 @@ from rapids.exceptions import OperationNotFoundError, OperationRunningError, Ope
 from tests.dead_letters.helpers import write
 from tests.dead_letters.operation_runs import ALL, ended, run, write_many
 from tests.dead_letters.recorded_moves import make_operations, moved
-from tests.support import eventually
+from tests.support import eventually, full_thread_pool
 from tests.worker.helpers import DLQ, all_keys, letters
 
 
@@ -320,6 +320,13 @@ async def test_a_preview_changes_nothing(redis: Redis) -> None:
     assert (await operations.preview("replay", ALL, max_items=3)).total == 3
     assert await letters(redis) == before
     assert (await operations.list()).items == ()
+
+
+async def test_a_preview_does_not_wait_for_handlers_that_fill_the_threads(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    await write_many(redis, 1)
+    async with full_thread_pool():
+        assert (await operations.preview("replay", ALL)).checked == 1
 
 
 async def test_each_key_expires(redis: Redis) -> None:

@@ -13,6 +13,7 @@ from rapids.dead_letters.edit import edited, merge_patch
 from rapids.exceptions import EditRefusedError
 from tests.dead_letters.helpers import write
 from tests.dead_letters.test_edit import EdClosed, EdGift, event_in, letter_of
+from tests.support import full_thread_pool
 from tests.worker.helpers import (
     DLQ,
     replay_stream,
@@ -95,6 +96,12 @@ async def test_a_patched_replay_reaches_the_handler_and_the_history_has_the_whol
     assert [(one.pointer, one.before, one.after) for one in replay.diff] == [("/number", 1, 7)]
     (change,) = (await queue.get(letter_id)).history
     assert json.loads(change.data) == {"number": 7, "text": "kept"}
+
+
+async def test_a_patched_replay_does_not_wait_for_handlers_that_fill_the_threads(redis: Redis) -> None:
+    letter_id, queue = await write(redis, number=1), DeadLetterQueue(redis, DLQ)
+    async with full_thread_pool():
+        assert (await queue.replay(letter_id, patch={"number": 7})).diff
 
 
 async def test_data_and_a_patch_together_are_refused(redis: Redis) -> None:

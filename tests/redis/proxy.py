@@ -14,7 +14,7 @@ class Proxy:
     def __init__(self, url: str) -> None:
         self._target = urlparse(url)
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self.port = 0
         self._links: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._lose_reply_to: bytes | None = None
@@ -35,12 +35,12 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._port}"
+        return f"redis://127.0.0.1:{self.port}"
 
     async def accept(self) -> None:
         """Take connections (again), always at the same address."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
         """Take no more connections, and cut those there are."""

@@ -36,6 +36,7 @@ from rapids._storage.client.commands import (
     time_limit,
     whole_call,
 )
+from rapids._storage.client.lookups import looked_up_apart
 from rapids._storage.client.servers import Client, place_of
 
 __all__ = [
@@ -196,7 +197,7 @@ class OwnConnection:
             connection = self._connection = await self._place.new_connection(timeout=self._timeout)
             before = cancellations()
             try:
-                await connection.connect()
+                await looked_up_apart(connection.connect())
                 check_cancelled(before)
             except (RedisError, OSError):
                 self._place.doubt()

@@ -32,6 +32,7 @@ from rapids._storage.client.commands import (
     pack,
     round_trip,
 )
+from rapids._storage.client.lookups import looked_up_apart
 
 __all__ = [
     "BUSY_POOL_PATIENCE",
@@ -107,7 +108,7 @@ class _WithoutRetries(ConnectionPool):
         connection.retry = _Lent(connection)
         if isinstance(connection, SentinelManagedConnection):
             connection.connection_pool = self
-        await super().ensure_connection(connection)
+        await _connect(connection)
 
     async def release(self, connection: AbstractConnection) -> None:
         if isinstance(lent := connection.retry, _Lent):
@@ -315,9 +316,9 @@ async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> No
     """Let the user's client find the nodes. Raises `RedisError`, since `RedisClusterException` is no `RedisError`."""
     try:
         async with asyncio.timeout(TOPOLOGY_TIME):
-            await client.initialize()
+            await looked_up_apart(client.initialize())
             if refresh:
-                await client.nodes_manager.initialize()
+                await looked_up_apart(client.nodes_manager.initialize())
     except TimeoutError as error:
         raise RedisTimeoutError("the nodes of the Cluster did not report their slots in time") from error
     except RedisClusterException as error:
@@ -356,7 +357,8 @@ async def _when_free(get: Callable[[], Awaitable[AnyConnection]]) -> AnyConnecti
 async def _connect(connection: AbstractConnection) -> None:
     """Connect it. Reconnect it if the server has closed it, or if it still has unread data."""
     before = cancellations()
-    await connection.connect()
+    if not connection.is_connected:
+        await looked_up_apart(connection.connect())
     # The name before redis-py 8, which deprecates it.
     name = "can_read" if hasattr(connection, "can_read") else "can_read_destructive"
     can_read = cast("Callable[[], Awaitable[bool]]", getattr(connection, name))
@@ -366,7 +368,7 @@ async def _connect(connection: AbstractConnection) -> None:
         is_clean = False
     if not is_clean:
         await connection.disconnect()
-        await connection.connect()
+        await looked_up_apart(connection.connect())
     check_cancelled(before)
 
 
