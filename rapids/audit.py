@@ -42,7 +42,8 @@ class AuditEntry:
     target: str
     """The id of the letter or operation, or the group."""
     details: Mapping[str, str]
-    """What else the entry says, by name: for example the `scope` of a replay."""
+    """What else the entry says, by name: the `scope` of a replay; of an operation `kind`, `selector` (its first 1,000
+    characters) and `total` at its start, then how many letters are `done`, `skipped` and `failed`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,13 +191,9 @@ MAX_ERROR = 500
 
 
 def write_selector(selector: Selector) -> str:
-    """As JSON."""
-    parts = {
-        "ids": selector.ids,
-        "filter": selector.filter and asdict(selector.filter),
-        "fingerprint": selector.fingerprint,
-    }
-    return json.dumps({name: value for name, value in parts.items() if value is not None}, default=datetime.isoformat)
+    """As JSON, in ASCII, without what is None."""
+    given = asdict(selector, dict_factory=lambda items: {name: value for name, value in items if value is not None})
+    return json.dumps(given, default=datetime.isoformat)
 
 
 def read_selector(text: str) -> Selector:

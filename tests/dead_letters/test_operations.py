@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from redis.asyncio import Redis
@@ -10,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from rapids import DeadLetterQueue, LetterFilter
 from rapids._storage import keys
+from rapids.audit import AuditLog
 from rapids.dead_letters import runner
 from rapids.dead_letters.operation import Operation, Selector
 from rapids.exceptions import OperationNotFoundError, OperationRunningError, OperationStateError
@@ -44,6 +46,44 @@ async def test_an_operation_starts_runs_and_ends(redis: Redis) -> None:
     assert result.owner != ""
     assert await moved(redis) == ids
     assert await audited(redis) == [(b"operation_started", b"ann"), (b"operation_completed", b"ann")]
+
+
+async def test_the_audit_log_says_what_was_selected_and_what_became_of_it(redis: Redis) -> None:
+    operations, given = make_operations(redis)
+    ids = await write_many(redis, 4, handler="ship")
+    given.blocked, given.broken = {ids[1]}, {ids[1]: ValueError("no")}
+    wanted = Selector(filter=LetterFilter(handler="ship", event_type="dv.*"))
+    begun = await operations.start("replay", wanted, scope="group", rate=1_000.0, max_items=100, actor="ann")
+    await operations.pause(begun.id)
+    await operations.resume(begun.id)
+    await operations.run_until_ended(begun.id)
+    ended, resumed, paused, started = (await AuditLog(redis, DLQ).list()).items
+    selector = json.loads(started.details["selector"])
+    assert selector == {"filter": {"handler": "ship", "event_type": "dv.*"}}
+    more = {name: value for name, value in started.details.items() if name != "selector"}
+    assert more == {
+        "kind": "replay",
+        "scope": "group",
+        "rate": "1000.0",
+        "max_items": "100",
+        "total": "4",
+        "total_exact": "1",
+    }
+    assert (ended.action, ended.actor, ended.target) == ("operation_completed", "ann", begun.id)
+    assert ended.details == {"kind": "replay", "done": "3", "skipped": "0", "failed": "1"}
+    for entry in (paused, resumed):
+        assert entry.details == {"kind": "replay", "done": "0", "skipped": "0", "failed": "0"}
+
+
+async def test_the_audit_log_has_the_beginning_of_a_long_selector(redis: Redis) -> None:
+    operations, _ = make_operations(redis)
+    ids = tuple(f"{n}-0" for n in range(1, 1_001))
+    await operations.cancel((await operations.start("discard", Selector(ids=ids))).id)
+    cancelled, started = (await AuditLog(redis, DLQ).list()).items
+    assert len(started.details["selector"]) == 1_000
+    assert started.details["selector"].startswith('{"ids": ["1-0", "2-0", ')
+    assert (started.details["total"], started.details.get("scope")) == ("0", None), "none of these exists"
+    assert (cancelled.action, cancelled.details["kind"]) == ("operation_cancelled", "discard")
 
 
 async def test_letters_written_after_the_start_are_not_selected(redis: Redis) -> None:

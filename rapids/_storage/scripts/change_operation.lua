@@ -21,5 +21,6 @@ else
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
 if wanted == 'running' then redis.call('HSET', KEYS[1], 'owner', '', 'lease_ms', 0) end
-audit(KEYS[3], {'action', options.action, 'actor', options.actor, 'reason', options.reason, 'operation', id})
+local entry = {'action', options.action, 'actor', options.actor, 'reason', options.reason, 'operation', id}
+audit(KEYS[3], add_progress(entry, redis.call('HMGET', KEYS[1], 'kind', 'done', 'skipped', 'failed')))
 return state

@@ -13,7 +13,7 @@
 -- include: lib/time.lua
 local options = cjson.decode(ARGV[1])
 local id, ended, ttl = options.id, options.state, options.ttl
-local held = redis.call('HMGET', KEYS[1], 'state', 'owner', 'actor', 'done', 'skipped', 'failed')
+local held = redis.call('HMGET', KEYS[1], 'state', 'owner', 'actor', 'kind', 'done', 'skipped', 'failed')
 if held[2] ~= options.token then return 0 end
 if held[1] == ended then return 1 end -- the call was repeated, since the answer was lost
 if ended == '' then
@@ -29,6 +29,6 @@ if options.error ~= '' then
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
 if redis.call('GET', KEYS[3]) == id then redis.call('DEL', KEYS[3]) end
-local counts = 'done ' .. held[4] .. ', skipped ' .. held[5] .. ', failed ' .. held[6]
-audit(KEYS[4], {'action', options.action, 'actor', held[3] or '', 'reason', '', 'operation', id, 'details', counts})
+local entry = {'action', options.action, 'actor', held[3] or '', 'reason', '', 'operation', id}
+audit(KEYS[4], add_progress(entry, {held[4], held[5], held[6], held[7]}))
 return 1

@@ -33,5 +33,12 @@ for _, old in ipairs(over > 0 and redis.call('ZRANGE', KEYS[3], 0, options.max_k
     over = over - 1
   end
 end
-audit(KEYS[4], {'action', 'operation_started', 'actor', fields.actor, 'reason', fields.reason, 'operation', id})
+local entry = {'action', 'operation_started', 'actor', fields.actor, 'reason', fields.reason, 'operation', id}
+for _, name in ipairs({'kind', 'scope', 'rate', 'max_items', 'total', 'total_exact', 'selector'}) do
+  local value = fields[name] or ''
+  if name == 'scope' and fields.kind ~= 'replay' then value = '' end
+  if #value > 1000 then value = string.sub(value, 1, 997) .. '...' end -- it may have a thousand ids, and is ASCII
+  entry[#entry + 1] = name; entry[#entry + 1] = value
+end
+audit(KEYS[4], entry)
 return false
