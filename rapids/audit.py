@@ -6,11 +6,12 @@ from datetime import datetime
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.checks import at_least, stream_name
+from rapids._core.checks import actor_and_reason, at_least, note, stream_name, text
 from rapids._core.entry_id import moment_or_last, order, parsed_id
 from rapids._core.json_schema import with_json_schema
 from rapids._core.paging import Listing
-from rapids._storage.client.connections import SharedPool, call
+from rapids._storage import scripts
+from rapids._storage.client.connections import SharedPool, call, checked, run
 from rapids._storage.keys import audit_log
 from rapids._wire.entry_format import Fields, pairs
 
@@ -19,6 +20,9 @@ __all__ = ["AuditEntry", "AuditLog", "AuditPage", "LoggedChange", "MergedAuditPa
 LISTING = Listing("audit")
 
 MAX_PAGE = 500
+
+MAX_VALUE = 1_000
+"""Characters of a detail that `AuditLog.add` takes."""
 
 TARGETS = ("letter", "operation", "group")
 """The kinds of changes. A letter that an operation moved has no entry of its own."""
@@ -35,7 +39,8 @@ class AuditEntry:
     actor: str
     action: str
     """`letter_replayed`, `letter_discarded`, `letter_restored`, `letters_reindexed`, `group_paused`, `group_resumed`,
-    or `operation_` followed by what was done with the operation or by its new state."""
+    `export_started`, `export_ended`, what `AuditLog.add` was given, or `operation_` followed by what was done with the
+    operation or by its new state."""
     reason: str
     operation: str
     """The operation's id; empty if there is none."""
@@ -95,6 +100,25 @@ class AuditLog:
         entries = await _entries(self._commands, self.stream, newest, limit + 1)
         following = LISTING.entry_cursor(entries[limit - 1].id) if len(entries) > limit else None
         return AuditPage(tuple(entries[:limit]), following)
+
+    async def add(
+        self, action: str, *, actor: str = "", reason: str = "", details: Mapping[str, str] | None = None
+    ) -> None:
+        """Add what the log cannot know by itself, since it changed nothing in Redis: for example an export.
+
+        `details` are texts of at most 1,000 characters by name; empty ones are left out.
+
+        Raises `ValueError` or `TypeError` for anything else; `redis.exceptions.RedisError` if Redis does not answer.
+        """
+        text("action", action)
+        actor_and_reason(actor, reason)
+        entry = {"action": action, "actor": actor, "reason": reason}
+        for name, value in (details or {}).items():
+            if text("a name in details", name) in (*entry, *TARGETS):
+                raise ValueError(f"details must not name {', '.join((*entry, *TARGETS))}, as {name!r} does")
+            entry[name] = note(f"details[{name!r}]", value, MAX_VALUE)
+        pairs_ = [part for pair in entry.items() for part in pair]
+        checked((await run(self._commands, scripts.load("add_to_audit"), [((audit_log(self.stream),), pairs_)]))[0])
 
 
 async def merged_page(

@@ -91,6 +91,27 @@ async def test_a_manual_pause_without_details_is_resumed_and_recorded(redis: Red
     assert (entry.action, entry.details) == ("group_resumed", {})
 
 
+async def test_what_changed_nothing_is_added(redis: Redis) -> None:
+    log = AuditLog(redis, DLQ)
+    await log.add("export_started", actor="ada", reason="for the bank", details={"filter": "é" * 1_000, "none": ""})
+    [entry] = (await log.list()).items
+    assert described(entry) == ("export_started", "", "ada", "for the bank", "")
+    assert entry.details == {"filter": "é" * 1_000}
+    await check_keys(redis)
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("action must be a non-empty string", {"action": ""}),
+        ("actor must be a string of at most 200", {"actor": "x" * 201}),
+        (r"details must not name .*, as 'letter' does", {"details": {"letter": "1-1"}}),
+        (r"details must not name .*, as 'actor' does", {"details": {"actor": "eve"}}),
+        (r"details\['x'\] must be a string of at most 1000", {"details": {"x": "x" * 1_001}}),
+    ]
+    for message, options in wrong:
+        with pytest.raises(ValueError, match=message):
+            await log.add(**{"action": "x"} | options)
+    with pytest.raises(TypeError, match=r"details\['n'\] must be a string"):
+        await log.add("x", details={"n": 1})  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 9, 10, 500])
 async def test_cursors_lead_to_every_entry_once_while_others_come(redis: Redis, limit: int) -> None:
     for number in range(9):

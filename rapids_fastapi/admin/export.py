@@ -1,18 +1,26 @@
 """Export of all dead letters that match, as lines of JSON. Only few of them are in memory at a time."""
 
 import json
+import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Query, Request
+from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
-from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
+from rapids.audit import AuditLog
+from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.pages import CursorQuery, path_of
+from rapids_fastapi.admin.payload import MAX_TEXT, clean
 from rapids_fastapi.admin.problems import Problem, answers, problem_of, redis_calls
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import whole_of
@@ -30,6 +38,10 @@ PIECE_BYTES = 256 * 1024
 """Bytes of letters that are sent at once."""
 PAGE_TIMEOUT = 15.0
 """Seconds within which a page must be read."""
+AUDIT_TIMEOUT = 5.0
+"""Seconds within which the end of an export must be in the audit log."""
+
+_logger = logging.getLogger("rapids")
 
 _PROBLEMS = (
     "admin-closed",
@@ -47,6 +59,23 @@ class JsonLines(StreamingResponse):
     """A response of many JSON documents, one in each line."""
 
     media_type = "application/x-ndjson"
+
+
+class ExportedLines(JsonLines):
+    """The response of one export."""
+
+    def __init__(self, export: "Export", first: LetterPage) -> None:
+        named = {"Content-Disposition": 'attachment; filename="dead-letters.ndjson"'}
+        super().__init__(export.lines(first), headers=named)
+        self._export = export
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines, and then record the end of the export, however it came."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.move_on_after(AUDIT_TIMEOUT, shield=True):  # the client may have gone, which cancels this
+                await self._export.record_end()
 
 
 _LINES: dict[str, Any] = {
@@ -72,6 +101,7 @@ _LINES: dict[str, Any] = {
 async def export_dead_letters(
     request: Request,
     parts: RunningDep,
+    user: UserDep,
     queue: QueueDep,
     wanted: FilterDep,
     cursor: CursorQuery = None,
@@ -82,16 +112,18 @@ async def export_dead_letters(
     """Dead letters, newest first, as lines of JSON, with the fields of one letter except history, replays, parse check.
 
     If there are more letters than `max_items`, the last line has `next_cursor` and no `id`. If Redis becomes
-    unavailable during the export, the last line is a problem that has `next_cursor`, too.
+    unavailable during the export, the last line is a problem that has `next_cursor`, too. The audit log has who
+    exported what, and how many letters.
     """
-    export = Export(queue, wanted, parts.redactor, cursor or None, left=max_items, path=path_of(request))
+    log, path = AuditLog(parts.redis, queue.stream), path_of(request)
+    export = Export(queue, wanted, parts.redactor, log, user.name, cursor or None, left=max_items, path=path)
     try:
         # Read before the answer begins, so that a wrong request gets a status of its own.
         first = await export.next_page()
     except ValueError as error:
         raise Problem("invalid", str(error)) from error
-    named = {"Content-Disposition": 'attachment; filename="dead-letters.ndjson"'}
-    return JsonLines(export.lines(first), headers=named)
+    await export.record_start()  # before anything is shown
+    return ExportedLines(export, first)
 
 
 @dataclass(slots=True)
@@ -101,6 +133,8 @@ class Export:
     queue: DeadLetterQueue
     wanted: LetterFilter
     redactor: Redactor
+    log: AuditLog
+    actor: str
     cursor: str | None
     """Where to continue."""
     left: int
@@ -108,6 +142,10 @@ class Export:
     path: str
     """The path of the request."""
     page_size: int = FIRST_PAGE
+    sent: int = 0
+    """Letters whose lines were sent."""
+    end: str = "interrupted"
+    """How it ended: `complete`; `max_items` if there are more letters; `failed`; `interrupted` by the client."""
 
     async def next_page(self) -> LetterPage:
         """The next letters. Raises what `DeadLetterQueue.list` raises."""
@@ -119,11 +157,14 @@ class Export:
         while True:
             for some in _in_pieces(page.items):
                 yield await run_in_threadpool(self._written, some)
+                self.sent += len(some)
             self.left -= len(page.items)
             self.cursor = page.cursor
             if self.cursor is None:
+                self.end = "complete"
                 return
             if self.left <= 0:
+                self.end = "max_items"
                 yield self._last({})
                 return
             is_large = sum(map(_size, page.items)) > MAX_PAGE_BYTES
@@ -132,8 +173,26 @@ class Export:
                 async with redis_calls(PAGE_TIMEOUT):
                     page = await self.next_page()
             except Exception as error:  # the status is sent already, so that a line reports the error
+                self.end = "failed"
                 yield self._last(problem_of(error).body(self.path))
                 return
+
+    async def record_start(self) -> None:
+        """Record in the audit log who exports what."""
+        wanted = {name: value for name, value in asdict(self.wanted).items() if value is not None}
+        if self.wanted.q:  # somebody may search for a secret that is hidden here
+            wanted["q"] = self.redactor.text(self.wanted.q, HiddenValues(()), MAX_TEXT)
+        text = json.dumps(wanted, default=datetime.isoformat)
+        details = {"filter": clean(text), "max_items": str(self.left)}
+        await self.log.add("export_started", actor=self.actor, details=details)
+
+    async def record_end(self) -> None:
+        """Record in the audit log how many letters were sent. Without Redis, the log of the service has it."""
+        details = {"letters": str(self.sent), "end": self.end}
+        try:
+            await self.log.add("export_ended", actor=self.actor, details=details)
+        except (RedisError, OSError) as error:
+            _logger.warning("the end of an export by %s is not in the audit log: %s; %s", self.actor, error, details)
 
     def _written(self, letters: Sequence[DeadLetter]) -> bytes:
         exported = (whole_of(letter, self.queue.stream, self.redactor) for letter in letters)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -12,10 +14,12 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 from redis.exceptions import ConnectionError
+from starlette.requests import ClientDisconnect
 
 from rapids import DeadLetterQueue
+from rapids.audit import AuditLog
 from rapids_fastapi.admin.redaction import MASK
-from tests.fastapi.helpers import client_for, put_letter, until
+from tests.fastapi.helpers import BEARER, DLQ, TOKEN, admin_app, basic, client_for, put_letter, rapids_with, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, app_on, letter_fields, serving
 
@@ -124,6 +128,83 @@ class TestOutages:
             response = client.get(EXPORT)
         assert response.status_code == 503
         assert response.json()["type"] == "urn:rapids:problem:redis-unavailable"
+
+
+class TestAudit:
+    @staticmethod
+    def trace(client: TestClient) -> list[tuple[str, str, dict[str, str]]]:
+        entries = client.get("/rapids/api/audit").json()["items"][::-1]
+        assert {entry["stream"] for entry in entries} == {DLQ}
+        return [(entry["actor"], entry["action"], entry["details"]) for entry in entries]
+
+    def test_who_exported_what_and_how_much(self, redis_url: str) -> None:
+        for n in range(30):
+            put_letter(redis_url, handler="ab"[n % 2])
+        with client_for(redis_url, headers=basic(TOKEN, name="ann")) as client:
+            client.get(EXPORT, params={"handler": "a", "since": "2026-01-01", "max_items": 20})
+            client.get(EXPORT, params={"max_items": 7})
+            assert client.get(EXPORT, params={"max_items": 0}).status_code == 422
+            wanted = {"handler": "a", "since": "2026-01-01T00:00:00+00:00"}
+            assert self.trace(client) == [
+                ("ann", "export_started", {"filter": json.dumps(wanted), "max_items": "20"}),
+                ("ann", "export_ended", {"letters": "15", "end": "complete"}),
+                ("ann", "export_started", {"filter": "{}", "max_items": "7"}),
+                ("ann", "export_ended", {"letters": "7", "end": "max_items"}),
+            ]
+
+    def test_what_was_searched_is_redacted(self, client: TestClient) -> None:
+        client.get(EXPORT, params={"q": "A-17 password=hunter2"})
+        details = self.trace(client)[0][2]
+        assert json.loads(details["filter"]) == {"q": f"A-17 password={MASK}"}
+
+    def test_nothing_is_sent_that_is_not_in_the_log(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def gone(*args: Any, **options: Any) -> None:
+            raise ConnectionError("gone")
+
+        put_letter(redis_url)
+        with client_for(redis_url) as client:
+            monkeypatch.setattr(AuditLog, "add", gone)
+            response = client.get(EXPORT)
+        assert (response.status_code, response.json()["type"]) == (503, "urn:rapids:problem:redis-unavailable")
+
+    @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+    async def test_an_export_whose_client_left_is_recorded_with_what_was_sent(
+        self, redis_url: str, spec_version: str
+    ) -> None:
+        """With 2.4, a server raises an error in `send`; before, it says so in `receive`."""
+        for _ in range(60):
+            put_letter(redis_url)
+        app, gone, bodies = admin_app(rapids_with(redis_url)), asyncio.Event(), 0
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"spec_version": spec_version},
+            "method": "GET",
+            "path": EXPORT,
+            "raw_path": EXPORT.encode(),
+            "query_string": b"",
+            "headers": [(name.lower().encode(), value) for name, value in BEARER.items()],
+            "http_version": "1.1",
+            "scheme": "http",
+        }
+
+        async def receive() -> dict[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            nonlocal bodies
+            if message["type"] == "http.response.body" and (bodies := bodies + 1) > 1:
+                gone.set()
+                if spec_version == "2.4":
+                    raise OSError("the client has left")
+                await asyncio.sleep(60)  # it is cancelled
+
+        async with app.router.lifespan_context(app) as state:
+            with suppress(ClientDisconnect):
+                await app({**scope, "state": dict(state)}, receive, send)
+            ended, started = (await AuditLog(state["rapids"].redis, DLQ).list()).items
+        assert (started.action, ended.action) == ("export_started", "export_ended")
+        assert ended.details == {"letters": "5", "end": "interrupted"}
 
 
 LARGE, MANY = 1_000_000, 60
