@@ -19,6 +19,7 @@ from rapids._storage.streams import mapping
 
 __all__ = [
     "Claimed",
+    "PendingEntry",
     "RawEntry",
     "ReadCommand",
     "acknowledgement",
@@ -188,10 +189,20 @@ def consumers(source: Source) -> Command:
     return ("XINFO", "CONSUMERS", source.stream, source.group)
 
 
+class PendingEntry(NamedTuple):
+    """A row of the group's pending list."""
+
+    entry_id: bytes
+    consumer: bytes
+    idle_ms: int
+    """Milliseconds since it was given to the consumer, or its lease was renewed."""
+    deliveries: int
+
+
 async def idle_entries(
     commands: Commands, source: Source, consumers: Reply, *, min_idle_ms: int, most: int = 1_000
-) -> list[tuple[bytes, int]]:
-    """The ids and delivery counts of up to `most` entries whose lease was not renewed for `min_idle_ms` milliseconds.
+) -> list[PendingEntry]:
+    """Up to `most` pending entries whose lease was not renewed for `min_idle_ms` milliseconds.
 
     It reads the list of each consumer in pages. It leaves out waiting and parked entries, whose lists may be long.
     """
@@ -200,22 +211,22 @@ async def idle_entries(
     if not names:
         return []
     first = [_idle_page(source, name, b"-", min_idle_ms) for name in names]
-    found: list[tuple[bytes, int]] = []
+    found: list[PendingEntry] = []
     for name, reply in zip(names, await commands.send(first), strict=True):
         page: list[Reply] = checked(reply)
-        found += [(row[0], row[3]) for row in page]
+        found += [PendingEntry(*row) for row in page]
         while len(page) == PAGE and len(found) < most:
             page = await call(commands, *_idle_page(source, name, b"(" + page[-1][0], min_idle_ms))
-            found += [(row[0], row[3]) for row in page]
+            found += [PendingEntry(*row) for row in page]
     return found
 
 
-async def entries_of(commands: Commands, source: Source, consumer: bytes) -> list[tuple[bytes, int]]:
-    """The ids and delivery counts of all entries pending for a consumer."""
-    name, found, after = consumer, list[tuple[bytes, int]](), b"-"
+async def entries_of(commands: Commands, source: Source, consumer: bytes) -> list[PendingEntry]:
+    """All entries pending for a consumer."""
+    name, found, after = consumer, list[PendingEntry](), b"-"
     while True:
         page = await call(commands, *_idle_page(source, name, after, 0))
-        found += [(row[0], row[3]) for row in page]
+        found += [PendingEntry(*row) for row in page]
         if len(page) < PAGE:
             return found
         after = b"(" + page[-1][0]
@@ -243,17 +254,23 @@ async def claim(
     min_idle_ms: int,
     due: int,
     names_of: Source | None = None,
+    again: bool = False,
 ) -> Claimed:
     """Take the named entries if they are still abandoned for `min_idle_ms`, and up to `due` waiting ones that are due.
 
     With a `min_idle_ms` of 0, only this consumer's own entries are taken, the oldest of them.
 
     `names_of`: the source whose keys hold the consumers' names. If it is given, a trimmed entry that a living process
-    holds is left to that process.
+    holds is left to that process. `again`: named entries that are this consumer's already, since an earlier answer was
+    lost, are taken as they are: not as another delivery, and without their fields.
     """
     keys = (source.stream, source.ledger, source.due, source.parked, source.restoring)
     options = scripts.options(
-        min_idle=min_idle_ms, due=due, look=due + TIES, names="" if names_of is None else names_of.consumer("")
+        min_idle=min_idle_ms,
+        due=due,
+        look=due + TIES,
+        names="" if names_of is None else names_of.consumer(""),
+        again=again,
     )
     arguments = (source.group, consumer, options, *ids)
     taken, ghosts, wait, now = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])

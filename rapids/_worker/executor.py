@@ -101,6 +101,8 @@ class Executor:
                         return
                     await intake.filled()
                 elif isinstance(next_, HeldEntry):
+                    if not (next_.entry.fields or await self._fetch(next_)):
+                        continue
                     if gate.ask(next_) is BEGIN or await self._may_begin(next_):
                         key, planned = None, self._planner.plan(next_.entry)
                         if self._order_by is not None:
@@ -161,10 +163,18 @@ class Executor:
         if self._gate.is_shut:
             return None
         held = await self._context.reclaimer.claim(abandoned)
-        if held is None or not await self._may_begin(held):
+        if held is None or not (held.entry.fields or await self._fetch(held)) or not await self._may_begin(held):
             return None
         _, planned = self._key_of(self._planner.plan(held.entry))
         return await self._run(held, planned)
+
+    async def _fetch(self, held: HeldEntry, *, again: bool = False) -> bool:
+        """Fetch the fields of an entry that is held without them. False if it was trimmed from the stream."""
+        try:
+            return await self._context.reclaimer.fetch(held, again=again)
+        except BaseException:
+            self._intake.put((held,))
+            raise
 
     async def _may_begin(self, held: HeldEntry) -> bool:
         """Whether an entry begins, once that is known. If it does not, it is released, unless another consumer has it.
@@ -215,7 +225,7 @@ class Executor:
                 elif planned is not None:
                     settlement = await self._run(following, planned)
                 elif await self._may_begin(following) and (
-                    following.entry.fields or await self._context.reclaimer.fetch(following)
+                    following.entry.fields or await self._fetch(following, again=True)
                 ):
                     settlement = await self._run(following, self._planner.plan(following.entry))
                 else:

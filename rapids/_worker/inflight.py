@@ -70,6 +70,8 @@ class Inflight:
         """When the leases were last to be renewed, once in `tick_interval` seconds (`time.monotonic()`)."""
         self.stood_still_at = -math.inf
         """When it was last noticed that this process had stood still (`time.monotonic()`, seconds)."""
+        self.lost_all_at = -math.inf
+        """When other consumers last took over everything (`time.monotonic()`, seconds)."""
 
     def __len__(self) -> int:
         return sum(map(len, self._held.values()))
@@ -104,6 +106,13 @@ class Inflight:
                 before.state = State.LOST
             held[entry_id] = one
         self._counts.delivered(entries)
+        return new
+
+    def add_without_fields(self, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
+        """Hold entries whose fields are still to be fetched. They are counted as delivered when those have arrived."""
+        new = [HeldEntry(entry, since) for entry in entries]
+        for one in new:
+            self._held[one.entry.source][one.entry.entry_id] = one
         return new
 
     def get(self, source: Source, entry_id: bytes) -> HeldEntry | None:
@@ -162,6 +171,7 @@ class Inflight:
 
     def lose_all(self) -> None:
         """Note that other consumers have all entries, or will have them."""
+        self.lost_all_at = time.monotonic()
         for held in self._held.values():
             for one in list(held.values()):
                 self.lose(one)

@@ -18,10 +18,12 @@ from rapids._core.redis_errors import is_no_script
 from rapids._storage import read_positions
 from rapids._storage.client.connections import Command, Reply
 from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
 from rapids._storage.read_positions import Sample
 from rapids._worker.context import WorkerContext
+from rapids.observers import Trimmed
 
-__all__ = ["Gap", "Gaps", "report_lost"]
+__all__ = ["Gap", "Gaps", "report_ghosts", "report_lost"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -47,6 +49,14 @@ def report_lost(context: WorkerContext, count: int | None, message: str, *args: 
     `extra`: more fields of the record.
     """
     logger.error(message, *args, extra={**context.log, "lost_count": count, **extra})
+
+
+def report_ghosts(context: WorkerContext, source: Source, ghosts: Sequence[str], when: Trimmed) -> None:
+    """Log and count entries that were trimmed from the stream before they were handled."""
+    if ghosts:
+        message = "entries were trimmed from the stream before they were handled: %d lost"
+        report_lost(context, len(ghosts), message, len(ghosts), stream=source.stream, lost=ghosts)
+        context.counts.lost(len(ghosts), when, entry_ids=ghosts, stream=source.stream)
 
 
 @dataclass(frozen=True, slots=True)

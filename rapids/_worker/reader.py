@@ -18,6 +18,7 @@ from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
 from rapids._worker.leases import Leases
 from rapids._worker.losses import Gaps
+from rapids._worker.unarrived import Unarrived
 
 __all__ = ["Reader"]
 
@@ -39,6 +40,7 @@ class Reader:
         leases: Leases,
         acks: Acks,
         exclusivity: Exclusivity,
+        unarrived: Unarrived,
     ) -> None:
         self._connection = connection
         self._context = context
@@ -50,11 +52,12 @@ class Reader:
         self._leases = leases
         self._acks = acks
         self._exclusivity = exclusivity
+        self._unarrived = unarrived
         self._gaps = Gaps(context)
         self._stopping = asyncio.Event()
         self._client_id: int | None = None
+        self._lost_answer = False
         self._turned_at = time.monotonic()
-        self._asked_at: float | None = None
         self._last_reading: groups.ReadCommand | None = None
         self.is_waiting = False
         """Whether it may not read now: the intake has no room, or older entries come first."""
@@ -92,12 +95,23 @@ class Reader:
             self._client_id = await groups.client_id(self._connection)
         if self._stopping.is_set():
             return
+        unarrived = self._unarrived
+        if self._lost_answer and self._gate.is_active and not self._gate.is_shut:
+            taken = await unarrived.take()  # they are older than what is read next
+            if self._settings.order_by is not None:  # otherwise executors fetch the fields when they get to them
+                await unarrived.fetch(taken)
+            self._intake.put(taken)
+            self._lost_answer = False
         asked_at, name = time.monotonic(), self._identity.name
-        self._asked_at, self.reads_as = asked_at, name
+        unarrived.reading_since, self.reads_as = asked_at, name
         try:
             read = await self._read(name)
+        except BaseException:
+            self._lost_answer = True
+            unarrived.expect()
+            raise
         finally:
-            self._asked_at = None
+            unarrived.reading_since = None
         new = read.get(self._context.sources[0], ())
         if self._gaps.open is not None or len(new) >= self._settings.batch_size:
             self._gaps.read(new)
@@ -150,7 +164,8 @@ class Reader:
         now = time.monotonic()
         if not self._gate.may_read.is_set():
             return now  # on standby, or older entries come first
-        is_waiting = self._asked_at is not None and now - self._asked_at <= self._settings.block_ms / 1000
+        since = self._unarrived.reading_since
+        is_waiting = since is not None and now - since <= self._settings.block_ms / 1000
         return now if is_waiting else self._turned_at
 
     def stop(self) -> None:
@@ -161,7 +176,7 @@ class Reader:
     async def unblock(self) -> None:
         """Let a blocked read return at once. A cancellation could lose entries that the server has just delivered."""
         commands = self._context.commands
-        blocked = self._client_id if self._asked_at is not None else None
+        blocked = self._client_id if self._unarrived.reading_since is not None else None
         # On another node of a Cluster, this number is the id of another connection.
         if blocked is not None and commands.server == self._connection.server:
             await groups.unblock(commands, blocked)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
 
 from rapids._core.entry_id import order
 from rapids._storage import groups, streams
@@ -16,9 +15,9 @@ from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight
 from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
-from rapids._worker.losses import report_lost
+from rapids._worker.losses import report_ghosts
 from rapids._worker.pause_state import PauseState
-from rapids.observers import Trimmed
+from rapids._worker.unarrived import Unarrived
 
 __all__ = ["Reclaimer"]
 
@@ -44,6 +43,7 @@ class Reclaimer:
         intake: Intake,
         leases: Leases,
         pause_state: PauseState,
+        unarrived: Unarrived,
     ) -> None:
         self._context = context
         self._settings = context.settings
@@ -52,6 +52,7 @@ class Reclaimer:
         self._intake = intake
         self._leases = leases
         self._pause_state = pause_state
+        self._unarrived = unarrived
         self._orphaned_ledgers = OrphanedLedgers(context)
         self._prune_at = 0.0
         self.turned_at = time.monotonic()
@@ -61,31 +62,41 @@ class Reclaimer:
         """Find the entries that an earlier process with this consumer name left. Call before the first read."""
         for source in self._context.sources:
             left = await groups.entries_of(self._context.commands, source, self._context.name.encode())
-            self._intake.announce(Abandoned(source, entry_id, 0, count) for entry_id, count in left)
+            self._intake.announce(Abandoned(source, found.entry_id, 0, found.deliveries) for found in left)
 
     async def claim(self, abandoned: Abandoned) -> HeldEntry | None:
         """Claim an abandoned entry, unless another consumer was faster."""
-        source = abandoned.source
-        if self._inflight.get(source, abandoned.entry_id) is not None:
+        source, entry_id = abandoned.source, abandoned.entry_id
+        if self._inflight.get(source, entry_id) is not None:
             return None
         # If one consumer is active at a time, the others work on nothing.
         names_of = None if self._settings.exclusive else self._context.sources[0]
+        attempts = 0
 
         async def claim() -> tuple[float, Claimed]:
+            nonlocal attempts
+            attempts += 1
             asked_at = time.monotonic()  # the lease counts from here: the answer may be read after a standstill
             return asked_at, await groups.claim(
                 self._context.commands,
                 source,
                 self._context.name,
-                ids=[abandoned.entry_id],
+                ids=[entry_id],
                 min_idle_ms=abandoned.min_idle_ms,
                 due=0,
                 names_of=names_of,
+                again=attempts > 1,  # the first claim may have worked, and its answer was lost
             )
 
-        asked_at, claimed = await self._context.outages.retry("claiming", claim, repair=self._leases.repair)
-        held = self._inflight.add_claimed(claimed.entries, since=asked_at)
-        self._report_ghosts(source, claimed.ghosts, "pending")
+        self._unarrived.claiming.add((source, entry_id))
+        try:
+            asked_at, claimed = await self._context.outages.retry("claiming", claim, repair=self._leases.repair)
+        finally:
+            self._unarrived.claiming.discard((source, entry_id))
+        report_ghosts(self._context, source, claimed.ghosts, "pending")
+        has_arrived = bool(claimed.entries and claimed.entries[0].fields)
+        hold = self._inflight.add_claimed if has_arrived else self._inflight.add_without_fields
+        held = hold(claimed.entries, since=asked_at)
         return held[0] if held else None
 
     async def run(self) -> None:
@@ -122,6 +133,8 @@ class Reclaimer:
         if self._gate.is_paused:
             return MAX_PAUSE
         looks = zip(self._context.sources, consumers, strict=True)
+        if self._unarrived.is_expected:
+            self._intake.put(await self._unarrived.take())
         waits = [await self._look(source, rows) for source, rows in looks]
         wait = min([MAX_PAUSE, *waits])
         nothing_is_due = all(0 < wait < NO_ROOM for wait in waits)
@@ -137,25 +150,31 @@ class Reclaimer:
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = await groups.idle_entries(self._context.commands, source, consumers, min_idle_ms=least)
         if self._settings.exclusive:  # they are from several consumers, each list in its own order
-            idle.sort(key=lambda found: order(found[0]))
+            idle.sort(key=lambda found: order(found.entry_id))
+        if any(self._unarrived.includes(source, found) for found in idle):
+            self._unarrived.expect()
         self._intake.announce(
-            Abandoned(source, entry_id, least, count)
-            for entry_id, count in idle
-            if self._inflight.get(source, entry_id) is None
+            Abandoned(source, found.entry_id, least, found.deliveries)
+            for found in idle
+            if self._inflight.get(source, found.entry_id) is None and not self._unarrived.was_given_here(found)
         )
         if (room := self._intake.room_for_due) == 0:
             return NO_ROOM
         asked_at = time.monotonic()
-        due = await groups.claim(
-            self._context.commands,
-            source,
-            self._context.name,
-            ids=(),
-            min_idle_ms=0,
-            due=room,
-        )
+        try:
+            due = await groups.claim(
+                self._context.commands,
+                source,
+                self._context.name,
+                ids=(),
+                min_idle_ms=0,
+                due=room,
+            )
+        except BaseException:
+            self._unarrived.expect()
+            raise
         self._intake.put_due(self._inflight.add_claimed(due.entries, since=asked_at))
-        self._report_ghosts(source, due.ghosts, "pending")
+        report_ghosts(self._context, source, due.ghosts, "pending")
         return MAX_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000
 
     async def peek(self, abandoned: Abandoned) -> RawEntry | None:
@@ -166,8 +185,11 @@ class Reclaimer:
         )
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
 
-    async def fetch(self, held: HeldEntry) -> bool:
-        """Fetch the payload of a held entry again. False if it was trimmed: then it is lost."""
+    async def fetch(self, held: HeldEntry, *, again: bool = False) -> bool:
+        """Fetch the fields of a held entry. False if it was trimmed: then it is lost.
+
+        `again`: whether they had arrived, and were dropped.
+        """
         entry, context = held.entry, self._context
         source = entry.source
         fields = await context.outages.retry(
@@ -179,16 +201,12 @@ class Reclaimer:
             )
         if fields is not None:
             held.entry = entry._replace(fields=fields)
+            if not again:
+                context.counts.delivered([held.entry])
             return True
         self._inflight.drop(held)
-        self._report_ghosts(source, [entry.entry_id.decode()], "held")
+        report_ghosts(context, source, [entry.entry_id.decode()], "held")
         return False
-
-    def _report_ghosts(self, source: Source, ghosts: Sequence[str], when: Trimmed) -> None:
-        if ghosts:
-            message = "entries were trimmed from the stream before they were handled: %d lost"
-            report_lost(self._context, len(ghosts), message, len(ghosts), stream=source.stream, lost=ghosts)
-            self._context.counts.lost(len(ghosts), when, entry_ids=ghosts, stream=source.stream)
 
 
 class OrphanedLedgers:

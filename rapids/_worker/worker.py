@@ -40,6 +40,7 @@ from rapids._worker.reclaimer import Reclaimer
 from rapids._worker.runners import runners_of
 from rapids._worker.settler import Settler
 from rapids._worker.trimmer import Trimmer
+from rapids._worker.unarrived import Unarrived
 from rapids.delivery import HandlerMiddleware, UnderWay
 from rapids.exceptions import RedisUnavailableError
 from rapids.health import RouterHealth, Trimming
@@ -237,9 +238,10 @@ class Worker:
         self._exclusivity = exclusivity = Exclusivity(context, gate, inflight, intake)
         acks = Acks(context, inflight)
         self._settler = Settler(context, inflight, leases, acks)
-        self._reader = Reader(self._reading, context, gate, inflight, intake, leases, acks, exclusivity)
+        unarrived = Unarrived(context, inflight)
+        self._reader = Reader(self._reading, context, gate, inflight, intake, leases, acks, exclusivity, unarrived)
         self._pause_state = PauseState(context, intake, self._settler, self._reader)
-        self._reclaimer = Reclaimer(context, gate, inflight, intake, leases, self._pause_state)
+        self._reclaimer = Reclaimer(context, gate, inflight, intake, leases, self._pause_state, unarrived)
         self._handler_comparison = HandlerComparison(context, self._handlers)
         self._trimmer = Trimmer(context, leases)
         dlq, most = settings.dlq_stream, settings.dlq_maxlen

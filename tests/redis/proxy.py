@@ -23,6 +23,8 @@ class Proxy:
         """Seconds each chunk of a reply is held up."""
         self._hold_up: bytes | None = None
         self._let_through = asyncio.Event()
+        self.lost_words: list[bytes] = []
+        """For each of these, the next reply that contains it is lost with its connection."""
         self.swallows = False
         """Whether replies get lost on the way, while the connections stay as they are."""
         self.requests = 0
@@ -119,6 +121,13 @@ class Proxy:
         self._lose_reply_to = None
         return True
 
+    def loses(self, reply: bytes) -> bool:
+        """Whether this reply gets lost, as it has one of the `lost_words`."""
+        word = next((word for word in self.lost_words if word in reply), None)
+        if word is not None:
+            self.lost_words.remove(word)
+        return word is not None
+
     def rewriter_of(self, chunk: bytes) -> Callable[[bytes], bytes] | None:
         """How the reply to this request is to be changed, if it is."""
         if self._rewrite is None or self._rewrite[0] not in chunk:
@@ -157,7 +166,7 @@ class _Link:
     async def replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while chunk := await reader.read(65_536):
-                if self._loses_reply:
+                if self._loses_reply or self._proxy.loses(chunk):
                     break
                 if self._proxy.swallows:
                     continue

@@ -82,7 +82,7 @@ async def test_the_search_for_abandoned_entries_reads_every_page(redis: Redis) -
     commands = SharedPool(redis, STREAM)
     consumers = await call(commands, *groups.consumers(SOURCE))
     found = await groups.idle_entries(commands, SOURCE, consumers, min_idle_ms=0)
-    assert [entry_id.decode() for entry_id, _ in found] == ids
+    assert [one.entry_id.decode() for one in found] == ids
 
 
 async def test_a_parked_entry_is_never_claimed_however_long_it_is_parked(redis: Redis) -> None:

@@ -26,6 +26,7 @@ from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
 from rapids._worker.pause_state import PauseState
 from rapids._worker.reclaimer import Reclaimer
+from rapids._worker.unarrived import Unarrived
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_router, pending, running
@@ -77,7 +78,8 @@ async def test_an_entry_that_is_held_is_not_claimed_as_abandoned(redis: Redis) -
     context = await context_of(redis, source, gate)
     inflight = Inflight([source], context.counts, lease_seconds=60)
     intake, leases = Intake(gate, 10), Leases(context, gate, inflight)
-    reclaimer = Reclaimer(context, gate, inflight, intake, leases, PauseState(context, intake, nothing, nothing))
+    paused = PauseState(context, intake, nothing, nothing)
+    reclaimer = Reclaimer(context, gate, inflight, intake, leases, paused, Unarrived(context, inflight))
     abandoned = Abandoned(source, entry.entry_id, 0, 1)
     [held] = inflight.add_new(source, [entry], since=time.monotonic())
 

@@ -5,6 +5,8 @@
 -- KEYS  stream, ledger, due, parked, how far the waiting and parked entries of a lost group are restored
 -- ARGV  group, consumer, options as JSON, then ids of the named entries. The options:
 --       `min_idle`: least idle time in ms of a named entry (0: it must still be this consumer's own);
+--       `again`: whether named entries that this consumer has already are taken as they are: not as another delivery,
+--       and without their fields, since an earlier answer with them was lost;
 --       `due`: how many due entries to take at most; `look`: from how many of them to choose the oldest;
 --       `names`: the prefix of the keys by which living processes hold consumer names ('': ignore them)
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
@@ -23,26 +25,29 @@ local function is_alive(owner)
   return names ~= '' and owner ~= consumer and redis.call('EXISTS', names .. owner) == 1
 end
 
-local function take(id, count, owner)
-  local found = redis.call('XRANGE', stream, id, id)
-  if #found == 0 then
+local function take(id, deliveries, owner, is_bare)
+  local found = not is_bare and redis.call('XRANGE', stream, id, id)[1]
+  if not found and not (is_bare and is_in(stream, id)) then
     if owner and is_alive(owner) then return end
     redis.call('XACK', stream, group, id)
     forget(ledger_key, due_key, parked_key, id)
     ghosts[#ghosts + 1] = id
     return
   end
-  redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', count + 1, 'FORCE', 'JUSTID')
+  redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', deliveries, 'FORCE', 'JUSTID')
   redis.call('ZREM', due_key, id)
-  taken[#taken + 1] = {id, found[1][2], count + 1, redis.call('HGET', ledger_key, id)}
+  taken[#taken + 1] = {id, is_bare and {} or found[2], deliveries, redis.call('HGET', ledger_key, id)}
 end
 
 for i = 4, #ARGV do
   local id = ARGV[i]
   local entry = pending_of(stream, group, id)
-  if entry and entry[3] >= min_idle and (min_idle > 0 or entry[2] == consumer) and entry[2] ~= PARKED
+  local is_own = entry and entry[2] == consumer
+  if options.again and is_own then
+    take(id, entry[4], nil, true)
+  elseif entry and entry[3] >= min_idle and (min_idle > 0 or is_own) and entry[2] ~= PARKED
     and not (entry[2] == WAITING and redis.call('ZSCORE', due_key, id)) then
-    take(id, entry[4], entry[2])
+    take(id, entry[4] + 1, entry[2])
   end
 end
 
@@ -72,9 +77,9 @@ if options.due > 0 then
     elseif not entry then
       -- Its group was lost and recreated without it.
       local stored = redis.call('HGET', ledger_key, id)
-      take(id, stored and cjson.decode(stored).n or 0)
+      take(id, (stored and cjson.decode(stored).n or 0) + 1)
     elseif entry[2] == WAITING then
-      take(id, entry[4])
+      take(id, entry[4] + 1)
     else
       redis.call('ZREM', due_key, id)
     end
