@@ -11,7 +11,8 @@ from starlette.requests import HTTPConnection
 from rapids import DeadLetterQueue, EventEmitter
 from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
-from rapids_fastapi.admin.auth import AdminAuth, FailedLogins
+from rapids_fastapi.admin.auth import AdminAuth
+from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import SupervisedRouter
 from rapids_fastapi.readiness import Readiness

@@ -81,6 +81,7 @@ class AdminRoute(ProblemRoute):
                 "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may use it.",
             )
         bounded = _BoundedRequest(request)
+        await parts.failed_logins.wait(bounded)
         limit = asyncio.timeout(AUTH_TIMEOUT)
         try:
             async with limit:

@@ -4,8 +4,6 @@ import base64
 import binascii
 import hmac
 import inspect
-import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -18,15 +16,12 @@ __all__ = [
     "TOKEN_VARIABLE",
     "AdminAuth",
     "AdminUser",
-    "FailedLogins",
     "Permission",
     "TokenAuth",
     "allow_anyone",
     "authenticate",
     "credentials_of",
 ]
-
-_logger = logging.getLogger("rapids")
 
 TOKEN_VARIABLE = "RAPIDS_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -37,10 +32,6 @@ groups, and rebuild an index. `discard`: discard and restore dead letters."""
 ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 
 _MAX_NAME = 128
-
-_LOGGED_SECONDS = 60.0
-MAX_LOGGED = 10
-"""Wrong credentials in a minute that are logged one by one."""
 
 MIN_TOKEN = 4
 """Characters of a token. Use many more: `openssl rand -base64 32`."""
@@ -120,26 +111,6 @@ class TokenAuth:
 
     def _is_token(self, given: bytes) -> bool:
         return hmac.compare_digest(given, self.token.encode())
-
-
-class FailedLogins:
-    """Logs wrong credentials: ten of them in a minute each, then how many more there were."""
-
-    def __init__(self) -> None:
-        self._began = -_LOGGED_SECONDS
-        self._count = 0
-
-    def add(self, connection: HTTPConnection) -> None:
-        """Log that the credentials of a connection were wrong, without them."""
-        now = time.monotonic()
-        if now - self._began >= _LOGGED_SECONDS:
-            if (more := self._count - MAX_LOGGED) > 0:
-                _logger.warning("admin: wrong credentials %d more times", more)
-            self._began, self._count = now, 0
-        self._count += 1
-        if self._count <= MAX_LOGGED:
-            client = connection.client.host if connection.client else "an unknown address"
-            _logger.warning("admin: wrong credentials from %s for %s", client, connection.scope["path"])
 
 
 def credentials_of(connection: HTTPConnection) -> tuple[str, bytes]:

@@ -9,6 +9,7 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
+from rapids_fastapi.admin import failed_logins
 from tests.fastapi.helpers import TOKEN, client_for
 
 MAKES_REQUESTS_WHEN_COLLECTED = "test_admin_schemathesis.py"
@@ -24,6 +25,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opens the admin for requests with `TOKEN`."""
     monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+
+
+@pytest.fixture(autouse=True)
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong credentials do not slow down the requests after them."""
+    monkeypatch.setattr(failed_logins, "DELAY", 0.0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
 
 from rapids_fastapi import AdminUser, Rapids, TokenAuth, allow_anyone, rapids_admin
-from rapids_fastapi.admin import auth as auth_module
+from rapids_fastapi.admin import failed_logins
 from rapids_fastapi.admin.access import AdminRoute
 from tests.fastapi.admin_paths import filled, guarded
 from tests.fastapi.helpers import BEARER, DLQ, TOKEN, admin_app, basic, client_for, put_letter, rapids_with
@@ -320,7 +320,7 @@ def test_wrong_credentials_are_logged_and_summed_up(
         for _ in range(15):
             assert client.get(path, headers=basic("wrong-one")).status_code == 401
         assert caplog.text.count(f"wrong credentials from testclient for {path}") == 10
-        monkeypatch.setattr(auth_module, "_LOGGED_SECONDS", 0.0)
+        monkeypatch.setattr(failed_logins, "SECONDS", 0.0)
         client.get(path, headers={"Authorization": "Bearer wrong-one"})
     assert "wrong credentials 5 more times" in caplog.text
     assert "wrong-one" not in caplog.text
