@@ -130,7 +130,7 @@ def dangers(facts: ServerFacts, *, knows_a_cluster: bool = False) -> Iterator[Da
             "clock",
             f"Redis' clock is {how} this machine's: time stamps of events and failed_at of letters are by this "
             "machine's clock, entry ids, due times and pauses by Redis' clock (a failover to another clock moves due "
-            "times; leases measure only time that has passed); synchronise both by NTP",
+            "times and leases); synchronise both by NTP",
         )
 
 

@@ -19,6 +19,7 @@ from rapids._storage.streams import mapping
 
 __all__ = [
     "Claimed",
+    "Hold",
     "PendingEntry",
     "RawEntry",
     "ReadCommand",
@@ -238,11 +239,13 @@ def _idle_page(source: Source, consumer: bytes, after: bytes, min_idle_ms: int) 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The result of a claim: entries taken, ids that were pending but trimmed, and when the next entry is due."""
+    """The result of a claim: entries taken, ids that were pending but trimmed, when the next entry is due, and the
+    server's time (milliseconds)."""
 
     entries: list[RawEntry]
     ghosts: list[str]
     next_due_ms: int | None
+    now_ms: int
 
 
 async def claim(
@@ -255,10 +258,12 @@ async def claim(
     due: int,
     names_of: Source | None = None,
     again: bool = False,
+    latest_ms: int = 2**53,
 ) -> Claimed:
     """Take the named entries if they are still abandoned for `min_idle_ms`, and up to `due` waiting ones that are due.
 
-    With a `min_idle_ms` of 0, only this consumer's own entries are taken, the oldest of them.
+    With a `min_idle_ms` of 0, only this consumer's own entries are taken, the oldest of them. Named entries of others
+    are taken only until `latest_ms` by the server's clock: if it is later, the clock stepped.
 
     `names_of`: the source whose keys hold the consumers' names. If it is given, a trimmed entry that a living process
     holds is left to that process. `again`: named entries that are this consumer's already, since an earlier answer was
@@ -269,13 +274,14 @@ async def claim(
         min_idle=min_idle_ms,
         due=due,
         look=due + TIES,
+        latest=latest_ms,
         names="" if names_of is None else names_of.consumer(""),
         again=again,
     )
     arguments = (source.group, consumer, options, *ids)
     taken, ghosts, wait, now = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
     entries = [RawEntry(source, entry_id, fields, count, ledger, now) for entry_id, fields, count, ledger in taken]
-    return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait))
+    return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait), now)
 
 
 async def drop_ghost(commands: Commands, source: Source, entry_id: bytes) -> Sequence[bytes] | None:
@@ -319,9 +325,17 @@ async def register(
     return ours, others
 
 
-async def hold(commands: Commands, key: str, token: str, *, ttl_ms: int) -> bool:
-    """Hold a key of the group for `ttl_ms` milliseconds from now. False if another process holds it."""
-    return checked((await run(commands, scripts.load("hold"), [((key,), (token, ttl_ms))]))[0]) == 1
+class Hold(NamedTuple):
+    """Whether a key is held by this process, and the server's time (milliseconds)."""
+
+    is_ours: bool
+    now_ms: int
+
+
+async def hold(commands: Commands, key: str, token: str, *, ttl_ms: int) -> Hold:
+    """Hold a key of the group for `ttl_ms` milliseconds from now, unless another process holds it."""
+    held, now_ms = checked((await run(commands, scripts.load("hold"), [((key,), (token, ttl_ms))]))[0])
+    return Hold(held == 1, now_ms)
 
 
 async def release(commands: Commands, key: str, token: str) -> None:

@@ -13,6 +13,7 @@ from rapids._storage.client.connections import OwnConnection
 from rapids._storage.keys import Source
 from rapids._worker.failure_log import FailureLog
 from rapids._worker.identity import Identity
+from rapids._worker.server_clock import ServerClock
 
 __all__ = ["NextLook", "WorkerContext"]
 
@@ -65,6 +66,7 @@ class WorkerContext:
     """The fields of every log record: stream, group, consumer."""
     counts: Counts
     failures: FailureLog
+    clock: ServerClock
     next_look: NextLook = field(default_factory=NextLook)
 
     @property

@@ -73,6 +73,7 @@ class Exclusivity:
     async def _hold(self) -> bool:
         asked_at = time.monotonic()
         held = await groups.hold(self._context.commands, self._key, self._token, ttl_ms=TTL_MS)
-        if held:
+        self._context.clock.see(held.now_ms, asked_at)
+        if held.is_ours:
             self._gate.be_active(asked_at + TTL_MS / 1000)
-        return held
+        return held.is_ours

@@ -13,6 +13,7 @@ from rapids._storage import groups
 from rapids._storage.client.connections import Commands
 from rapids._storage.keys import Source
 from rapids._worker.gate import Gate
+from rapids._worker.server_clock import ServerClock
 
 __all__ = ["Identity"]
 
@@ -29,9 +30,10 @@ class Identity:
     Then this process drops all entries and takes another name.
     """
 
-    def __init__(self, commands: Commands, source: Source, gate: Gate) -> None:
+    def __init__(self, commands: Commands, source: Source, gate: Gate, clock: ServerClock) -> None:
         self._commands = commands
         self._gate = gate
+        self._clock = clock
         self._source = source
         self._token = groups.new_token()
         self._base = ""
@@ -75,6 +77,7 @@ class Identity:
     async def _hold(self, name: str) -> bool:
         asked_at = time.monotonic()
         held = await groups.hold(self._commands, self._source.consumer(name), self._token, ttl_ms=TTL_MS)
-        if held:
+        self._clock.see(held.now_ms, asked_at)
+        if held.is_ours:
             self._gate.keep_name(asked_at + TTL_MS / 1000)
-        return held
+        return held.is_ours

@@ -138,6 +138,12 @@ class Inflight:
         """When this consumer last certainly had any lease (`time.monotonic()`, seconds); -infinity without any."""
         return max((one.lease_at for held in self._held.values() for one in held.values()), default=-math.inf)
 
+    def doubt(self) -> None:
+        """Note that any lease may have ended, so that Redis is asked before an entry begins."""
+        for held in self._held.values():
+            for one in held.values():
+                one.lease_at = -math.inf
+
     def renewed(self, source: Source, ids: Iterable[bytes], at: float) -> None:
         """Note that this consumer had the leases at that time (`time.monotonic()`, seconds)."""
         held = self._held[source]

@@ -1,7 +1,7 @@
 """Leases: while this process lives, the group does not count its entries as abandoned."""
 
-import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -124,11 +124,20 @@ class Leases:
         )
 
     async def run(self) -> None:
-        """Renew the leases until cancelled, three times in the time after which an entry counts as abandoned."""
+        """Renew the leases until cancelled, three times in the time after which an entry counts as abandoned.
+
+        They are also renewed as soon as a step of the server's clock is noticed.
+        """
         self._inflight.tick_interval, self._inflight.ticked_at = self._interval, time.monotonic()
+        clock = self._context.clock
+        steps = clock.steps
         while True:
             before = time.monotonic()
-            await asyncio.sleep(self._interval)
+            await clock.step(steps, within=self._interval)
+            if clock.steps != steps:  # they look as if they had ended: a process that has just started may take them
+                steps = clock.steps
+                self._inflight.doubt()
+                await self._context.outages.retry("keeping the consumer name", self.keep_name)
             now = time.monotonic()
             self._inflight.ticked_at = now
             late = now - before - self._interval
@@ -179,6 +188,8 @@ class Leases:
         if len(lasting) == len(lost):
             return [held.entry.entry_id for held in lost]
         made_at = time.monotonic() - await groups.since_recreated(self._context.commands, source)
+        if self._context.clock.steps and made_at > -math.inf:
+            made_at = math.inf  # nobody can tell when that was
         return [
             held.entry.entry_id
             for held in lost

@@ -6,12 +6,15 @@ import math
 import time
 
 from rapids._core.entry_id import order
-from rapids._storage import groups, streams
+from rapids._storage import future_times, groups, streams
 from rapids._storage.client.connections import Reply
 from rapids._storage.groups import Claimed, RawEntry, forget_settled
 from rapids._storage.keys import Source
 from rapids._worker.context import WorkerContext
+from rapids._worker.exclusivity import TTL_MS as EXCLUSIVE_TTL_MS
 from rapids._worker.gate import Gate
+from rapids._worker.handler_comparison import TTL_MS as HANDLERS_TTL_MS
+from rapids._worker.identity import TTL_MS as NAME_TTL_MS
 from rapids._worker.inflight import HeldEntry, Inflight
 from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
@@ -55,6 +58,8 @@ class Reclaimer:
         self._unarrived = unarrived
         self._orphaned_ledgers = OrphanedLedgers(context)
         self._prune_at = 0.0
+        self._corrected_after: int | None = None
+        """How many steps of the server's clock had been noticed when times were last corrected."""
         self.turned_at = time.monotonic()
         """When it last took a turn (`time.monotonic()`, seconds)."""
 
@@ -69,6 +74,10 @@ class Reclaimer:
         source, entry_id = abandoned.source, abandoned.entry_id
         if self._inflight.get(source, entry_id) is not None:
             return None
+        clock = self._context.clock
+        takes_over = abandoned.min_idle_ms > 0 and not self._settings.exclusive
+        if takes_over and not clock.may_take_over:
+            return None  # it is found again
         # If one consumer is active at a time, the others work on nothing.
         names_of = None if self._settings.exclusive else self._context.sources[0]
         attempts = 0
@@ -86,6 +95,7 @@ class Reclaimer:
                 due=0,
                 names_of=names_of,
                 again=attempts > 1,  # the first claim may have worked, and its answer was lost
+                **({"latest_ms": clock.latest_ms} if takes_over else {}),
             )
 
         self._unarrived.claiming.add((source, entry_id))
@@ -93,6 +103,7 @@ class Reclaimer:
             asked_at, claimed = await self._context.outages.retry("claiming", claim, repair=self._leases.repair)
         finally:
             self._unarrived.claiming.discard((source, entry_id))
+        clock.see(claimed.now_ms, asked_at)
         report_ghosts(self._context, source, claimed.ghosts, "pending")
         has_arrived = bool(claimed.entries and claimed.entries[0].fields)
         hold = self._inflight.add_claimed if has_arrived else self._inflight.add_without_fields
@@ -125,6 +136,9 @@ class Reclaimer:
                         ", ".join(removed),
                         extra={**self._context.log, "stream": source.stream, "removed": removed},
                     )
+        if self._corrected_after != (steps := self._context.clock.steps):
+            await self._correct_times()
+            self._corrected_after = steps
         await self._orphaned_ledgers.turn()
         self._intake.free_overdue_lanes()
         if not self._gate.is_active:
@@ -145,10 +159,29 @@ class Reclaimer:
             return MIN_PAUSE
         return wait
 
+    async def _correct_times(self) -> None:
+        """Correct what lies in the future, since the server's clock was set back: at the start nobody knows whether."""
+        context = self._context
+        corrected = await future_times.correct(
+            context.commands,
+            context.sources,
+            name_ms=NAME_TTL_MS,
+            handlers_ms=HANDLERS_TTL_MS,
+            exclusive_ms=EXCLUSIVE_TTL_MS,
+        )
+        if corrected:
+            logger.warning(
+                "corrected the times of %d pending entries that the server's clock had in the future",
+                corrected,
+                extra={**context.log, "corrected": corrected},
+            )
+
     async def _look(self, source: Source, consumers: Reply) -> float:
         # If one consumer is active at a time, all pending entries of others are abandoned, even for a short time.
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
-        idle = await groups.idle_entries(self._context.commands, source, consumers, min_idle_ms=least)
+        idle = list[groups.PendingEntry]()
+        if self._settings.exclusive or self._context.clock.may_take_over:
+            idle = await groups.idle_entries(self._context.commands, source, consumers, min_idle_ms=least)
         if self._settings.exclusive:  # they are from several consumers, each list in its own order
             idle.sort(key=lambda found: order(found.entry_id))
         if any(self._unarrived.includes(source, found) for found in idle):
@@ -173,6 +206,7 @@ class Reclaimer:
         except BaseException:
             self._unarrived.expect()
             raise
+        self._context.clock.see(due.now_ms, asked_at)
         self._intake.put_due(self._inflight.add_claimed(due.entries, since=asked_at))
         report_ghosts(self._context, source, due.ghosts, "pending")
         return MAX_PAUSE if due.next_due_ms is None else due.next_due_ms / 1000

@@ -38,6 +38,7 @@ from rapids._worker.plan import Planner
 from rapids._worker.reader import Reader
 from rapids._worker.reclaimer import Reclaimer
 from rapids._worker.runners import runners_of
+from rapids._worker.server_clock import ServerClock
 from rapids._worker.settler import Settler
 from rapids._worker.trimmer import Trimmer
 from rapids._worker.unarrived import Unarrived
@@ -91,9 +92,10 @@ class Worker:
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
         self._gate = Gate(lease_seconds=settings.claim_min_idle_ms / 1000, exclusive=settings.exclusive)
-        self._identity = Identity(self._commands, main, self._gate)
         self._stop = Stop()
         self._context: dict[str, object] = {}
+        self._clock = ServerClock(self._context, lease_seconds=settings.claim_min_idle_ms / 1000)
+        self._identity = Identity(self._commands, main, self._gate, self._clock)
         self._failures = FailureLog(self._context)
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
@@ -205,6 +207,7 @@ class Worker:
                 log=self._context,
                 counts=self._counts,
                 failures=self._failures,
+                clock=self._clock,
             )
             self._make_parts(self._worker_context)
             for source in self._sources:

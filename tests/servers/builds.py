@@ -9,6 +9,8 @@ from rapids.embedded.server import find_server_binary
 
 FOLDER = Path(__file__).parents[2] / ".servers"
 EXECUTABLE = "redis-server"
+FAKETIME = FOLDER / "faketime" / "libfaketimeMT.so.1"
+"""A library that sets the clock of one process."""
 
 
 class MissingBuildError(Exception):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers.builds import BUILDS, DEBIAN, EMBEDDED, EXECUTABLE, FOLDER, Build, MissingBuildError
+from tests.servers.builds import BUILDS, DEBIAN, EMBEDDED, EXECUTABLE, FAKETIME, FOLDER, Build, MissingBuildError
 from tests.servers.debian import DebianPackages, run
 
 STAMP = "unpacked-from"
@@ -38,6 +38,10 @@ LD_LIBRARY_PATH="$here/lib" exec "$here/{EXECUTABLE}.real" "$@"
 def main() -> int:
     """Unpack what is missing; the exit code."""
     failures = [failure for build in BUILDS.values() if (failure := _try(build))]
+    try:
+        take_faketime()
+    except (MissingBuildError, OSError) as error:
+        failures.append(f"{FAKETIME.parent.name}: {error}")
     for failure in failures:
         print(f"make servers: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -145,6 +149,17 @@ def take_debian(build: Build, folder: Path) -> None:
                 shutil.copy(library, folder / "lib" / library.name)  # a link is copied as the file it leads to
     (folder / EXECUTABLE).write_text(WRAPPER)
     (folder / EXECUTABLE).chmod(0o755)
+
+
+def take_faketime() -> None:
+    """The library with which a test sets a server's clock."""
+    if FAKETIME.exists():
+        return
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER, prefix=".unpacking-") as scratch:
+        (library,) = DebianPackages(Path(scratch)).unpack("libfaketime").rglob(FAKETIME.name)
+        FAKETIME.parent.mkdir(exist_ok=True)
+        library.rename(FAKETIME)
 
 
 def missing_libraries(executable: Path) -> set[str]:

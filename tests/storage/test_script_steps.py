@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from rapids._core.outcomes import Ledger
 from rapids._storage import (
     appends,
+    future_times,
     group_control,
     groups,
     inspection_queries,
@@ -137,6 +138,11 @@ async def forget_settled(commands: Counted, redis: Redis) -> None:
     assert len((await groups.forget_settled(commands, SOURCE, 0))[1]) >= 1
 
 
+async def correct_times(commands: Counted, redis: Redis) -> None:
+    await groups.recreate(SharedPool(redis, STREAM), SOURCE, "0-0", delivered=False)
+    assert await future_times.correct_entries(commands, SOURCE, WAITING) == 0
+
+
 SCRIPTS: list[Callable[[Counted, Redis], Awaitable[None]]] = [
     recreate,
     keep,
@@ -147,6 +153,7 @@ SCRIPTS: list[Callable[[Counted, Redis], Awaitable[None]]] = [
     inspect,
     index,
     forget_settled,
+    correct_times,
 ]
 
 

@@ -26,6 +26,7 @@ from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
 from rapids._worker.pause_state import PauseState
 from rapids._worker.reclaimer import Reclaimer
+from rapids._worker.server_clock import ServerClock
 from rapids._worker.unarrived import Unarrived
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
@@ -35,13 +36,14 @@ from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_rout
 async def context_of(redis: Redis, source: Source, gate: Gate) -> WorkerContext:
     """This process as the consumer `me`, without a worker around it."""
     commands, counts = SharedPool(redis, STREAM), Counts(STREAM, GROUP, ())
-    identity = Identity(commands, source, gate)
+    clock = ServerClock({}, lease_seconds=60)
+    identity = Identity(commands, source, gate, clock)
     await identity.acquire("me")
 
     settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
     connection: Any = commands
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
-    return WorkerContext(connection, [source], settings, identity, outages, {}, counts, FailureLog({}))
+    return WorkerContext(connection, [source], settings, identity, outages, {}, counts, FailureLog({}), clock)
 
 
 async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]:

@@ -22,6 +22,7 @@ from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
 from rapids._worker.failure_log import FailureLog
 from rapids._worker.inflight import Inflight
+from rapids._worker.server_clock import ServerClock
 from tests.support import eventually
 from tests.worker.helpers import (
     GROUP,
@@ -169,7 +170,8 @@ def context() -> WorkerContext:
     nothing: Any = None
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
     sources = (source, source.replays())
-    return WorkerContext(nothing, sources, RouterSettings(), nothing, outages, {}, counts, FailureLog({}))
+    clock = ServerClock({}, lease_seconds=60)
+    return WorkerContext(nothing, sources, RouterSettings(), nothing, outages, {}, counts, FailureLog({}), clock)
 
 
 def test_an_entry_lost_before_its_acknowledgement_is_not_counted_as_acked(context: WorkerContext) -> None:

@@ -7,6 +7,7 @@
 --       `min_idle`: least idle time in ms of a named entry (0: it must still be this consumer's own);
 --       `again`: whether named entries that this consumer has already are taken as they are: not as another delivery,
 --       and without their fields, since an earlier answer with them was lost;
+--       `latest`: named entries of others are not taken if it is later, by the server's clock in ms;
 --       `due`: how many due entries to take at most; `look`: from how many of them to choose the oldest;
 --       `names`: the prefix of the keys by which living processes hold consumer names ('': ignore them)
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
@@ -43,9 +44,10 @@ for i = 4, #ARGV do
   local id = ARGV[i]
   local entry = pending_of(stream, group, id)
   local is_own = entry and entry[2] == consumer
+  local is_abandoned = min_idle > 0 and now <= options.latest
   if options.again and is_own then
     take(id, entry[4], nil, true)
-  elseif entry and entry[3] >= min_idle and (min_idle > 0 or is_own) and entry[2] ~= PARKED
+  elseif entry and entry[3] >= min_idle and (is_abandoned or is_own) and entry[2] ~= PARKED
     and not (entry[2] == WAITING and redis.call('ZSCORE', due_key, id)) then
     take(id, entry[4] + 1, entry[2])
   end
