@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from math import isfinite, isnan
 from typing import Any, TypeAlias, cast
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from rapids_fastapi.admin.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, phrases_of
 from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
+from rapids_fastapi.admin.named_values import without_named_values
 
 __all__ = ["DEFAULT_REDACTED", "MASK", "Location", "Redactor", "Searched"]
 
@@ -24,7 +25,8 @@ MAX_DEPTH = 100
 MIN_KEY = 8
 """Characters of a key within a hidden value that is itself a hidden value: an object may have tokens as its keys."""
 
-MAX_WORD = 200
+MAX_SPACE = 100
+"""Characters of white space before a JSON document in a text."""
 
 MIN_QUOTED = 4
 """Characters of a hidden value that is also masked where other values of the payload quote it."""
@@ -35,18 +37,6 @@ Location: TypeAlias = tuple[str | int, ...]
 _NAMING = frozenset({"name", "key", "field", "header", "k"})
 _VALUES = frozenset({"value", "values", "val", "v", "content"})
 
-_named = re.compile(
-    r"(?P<name>(?<![\w.-])[\w.-]++)"
-    r"(?P<between>(?:\\*[\"'])?\s*=\s*(?:\\*[\"'])?|\\*[\"']\s*:\s*(?:\\*[\"'])?|\s*:\s*\\*[\"']|(?P<bare>\s*:\s*))"
-)
-_value = re.compile(r"[^\s\"',;&\\}\]]+")
-_token = re.compile(r"(?<![\w-])(?P<value>eyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?)")
-"""A JSON Web Token."""
-_always = (
-    _token,
-    re.compile(r"(?<=://)(?P<value>[^\s/?#@\"']*)(?=@)"),  # user and password in an address
-    re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{6,})"),
-)
 _of_parser = re.compile(
     r"(?:cannot read an event of type '[\w.-]{1,200}': )?(?:data: )?Invalid JSON: [A-Za-z ]+ at line \d+ column \d+"
 )
@@ -129,34 +119,7 @@ class Redactor:
 
     def named(self, text: str, values: set[str]) -> str:
         """The text without what a name or its form shows to be a secret. That is added to `values`."""
-        if not self.names:
-            return text
-
-        def masked(match: re.Match[str]) -> str:
-            value = match["value"]
-            values.update(filter(None, (value, value.partition(":")[2])))
-            return match[0].replace(value, MASK) if value else match[0]
-
-        if not any(sign in text for sign in ":= "):
-            return _token.sub(masked, text) if "eyJ" in text else text
-        for pattern in _always:
-            text = pattern.sub(masked, text)
-        shown: list[str] = []
-        done = 0
-        for match in _named.finditer(text):
-            if match.start() < done or not self.hides(match["name"]):
-                continue
-            if match["bare"] is not None:
-                start = _value.match(text, match.end(), match.end() + MAX_WORD)
-                if start is None or not any(map(str.isdigit, start[0])):
-                    continue  # a word after a colon, as in "password: too short"
-            value = _value.match(text, match.end())
-            if value is None or value[0].startswith(MASK[:-1]):
-                continue
-            values.add(value[0])
-            shown += [text[done : match.end()], MASK]
-            done = value.end()
-        return "".join((*shown, text[done:]))
+        return without_named_values(text, self.names, values) if self.names else text
 
     def hides(self, name: str) -> bool:
         """Whether the value of a field of this name is hidden."""
@@ -187,14 +150,14 @@ class _Search:
             return None
         match value:
             case str():
-                return self.redactor.named(value, self.values)
+                return self._shown_text(value, depth)
             case float() if not isfinite(value):
                 return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"  # JSON has no such number
             case dict():
                 members = cast("dict[str, object]", value)
                 hidden = self.hidden_members(members)
                 return {
-                    name: self._masked(member, (*place, name), depth)
+                    self._shown_text(name, depth): self._masked(member, (*place, name), depth)
                     if name in hidden
                     else self.shown(member, (*place, name), depth + 1)
                     for name, member in members.items()
@@ -210,6 +173,21 @@ class _Search:
                 ]
             case _:
                 return value
+
+    def _shown_text(self, text: str, depth: int) -> str:
+        """The text; if it is a JSON document itself, with what is hidden in that."""
+        start = text[:MAX_SPACE].lstrip()[:1]
+        if start in ("{", "[", '"') and self.redactor.names:
+            try:
+                inner = from_json(text)
+            except (ValueError, RecursionError):
+                pass
+            else:
+                search = _Search(self.redactor, self.values)  # its places are no places of the whole document
+                shown = search.shown(inner, (), depth + 1)
+                self.is_too_deep |= search.is_too_deep
+                return text if shown == inner else to_json(shown).decode()
+        return self.redactor.named(text, self.values)
 
     def hidden_members(self, members: Mapping[str, object]) -> set[str]:
         """The names whose values are hidden."""

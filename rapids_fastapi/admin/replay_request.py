@@ -68,7 +68,7 @@ async def replayed(
         raise LetterStateError(letter_id, letter.state, "dead")
     await run_in_threadpool(_check_masks, change, redactor)
     if body.patch is not None:
-        await run_in_threadpool(_check_names, body.patch, letter, redactor)
+        await run_in_threadpool(check_names, body.patch, letter, redactor)
     try:
         replay = await queue.replay(
             letter_id, scope=body.scope, data=body.data, patch=body.patch, actor=user.name, reason=body.reason
@@ -107,7 +107,7 @@ def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
         raise _invalid(errors[:MAX_ERRORS], len(errors))
 
 
-def _check_names(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> None:
+def check_names(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> None:
     """Raises `Problem` if a stored value that is hidden would no longer be: a patch changes the name next to it."""
     before = redactor.document(letter.data)
     if before is None or not before.places:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from typing import Any
 from urllib.parse import quote
@@ -190,7 +191,11 @@ def test_a_hidden_value_is_masked_in_other_places_of_a_diff(client: TestClient, 
 
 @pytest.mark.parametrize(
     "sign",
-    ["a=", "a:", "://", "eyJ-", "\\", "%41", "...", "bearer ", "input_value=", "password=", "password:", "\\x41"],
+    [
+        *("a=", "a:", "://", "eyJ-", "\\", "%41", "...", "bearer ", "input_value=", "password=", "password:", "\\x41"),
+        *("password='", "password=[", "pin=a(", "<pin>", "<a ", "&quot;pin&quot;:", "pin%5D=", "('pin','x", "://a:"),
+        *("a:b@://", "--pin ", "-----BEGIN PRIVATE KEY-----", "cookie: a=", "authorization: a ", "pin=\\'", "pin=(('"),
+    ],
 )
 def test_hostile_texts_are_searched_in_linear_time(sign: str) -> None:
     hidden = HiddenValues([f"secret-{n}-" + "z" * 900 for n in range(50)])
@@ -246,3 +251,75 @@ def test_a_patch_that_would_show_a_hidden_value_is_refused(client: TestClient, r
         changed = {"header": patch["header"] | more}
         assert client.post(f"{LETTERS}/{put}/replay", json={"patch": changed}).status_code == 200
         assert "hunter2" not in client.get(f"{LETTERS}/{put}").text
+
+
+WRITTEN = [
+    json.dumps({"password": "correct horse, s3cret}"}),
+    json.dumps(json.dumps({"password": "correct horse s3cret"})),
+    json.dumps({"credentials": {"value": "s3cret"}}),
+    json.dumps({"secret": ["x", "s3cret"]}),
+    json.dumps([["authorization", "s3cret"]]),
+    f"got {json.dumps({'password': 'correct horse s3cret'})}",
+    f"got {json.dumps({'credentials': {'v': 's3cret'}})} here",
+    f"got {json.dumps(json.dumps({'password': 'correct horse s3cret'}))}",
+    f"got {html.escape(json.dumps({'password': 'correct horse s3cret'}))}",
+    f"got {quote(json.dumps({'password': 'correct horse s3cret'}))}",
+    "Credentials(user='a', password='correct horse s3cret')",
+    "Credentials(user='a', password=\"it's s3cret\")",
+    "{'password': b's3cret'} {b'pin': b's3cret'}",
+    "{'passwords': ['x y', 's3cret']}",
+    "{'credentials': {'v': 's3cr",
+    "password='correct hor s3cr",
+    "Login(secret=Secret(value='x s3cret'), n=1)",
+    "[(b'x-api-key', b's3cret')]",
+    "password => 's3cret', password := s3cret",
+    "user[password]=s3cret&user%5Bpin%5D=s3cret",
+    "mysql --password s3cret",
+    "<a><password type='x'>correct s3cret</password></a>",
+    "<credentials><user>a</user><value>s3cret</value></credentials>",
+    "Authorization: ApiKey x1s3cret",
+    "Cookie: theme=dark; sid=s3cret",
+    "Set-Cookie: sid=s3cret; Path=/",
+    "postgres://app:p@s3cret@db/x and redis://:p/s3cret@db/0",
+    "-----BEGIN RSA PRIVATE KEY-----\ns3cret\n-----END RSA PRIVATE KEY-----",
+    "ghp_s3cret0123456789abcdef",
+]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_named_value_is_hidden_however_the_text_is_written(written: str) -> None:
+    payload = REDACTOR.document(json.dumps({"text": written, written: 1}).encode())
+    assert payload is not None
+    for shown in (json.dumps(payload.shown), REDACTOR.text(written, HiddenValues(()), 10_000)):
+        assert "s3cr" not in shown, shown
+        assert MASK in shown
+
+
+def test_json_in_a_text_is_searched_like_the_rest() -> None:
+    for written in ({"name": "password", "value": "s3cret"}, [["authorization", "s3cret"], {"a": {"pin": 17}}]):
+        text = json.dumps(written)
+        payload = REDACTOR.document(json.dumps({"a": text, "b": [json.dumps({"c": text})], text: 1}).encode())
+        assert payload is not None
+        assert "s3cret" not in str(payload.shown)
+        assert payload.values & {"s3cret", "17"}
+    deep = "[" * 120 + '{"pin": "s3cret"}' + "]" * 120
+    assert REDACTOR.document(json.dumps({"a": deep}).encode()) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("password: too short", "Authorization: header is missing", "the cookie is stale: ignored"),
+        *("missing columns ('password', 'email', 'x')", "at ('body', 'password')", "password=None, token=null"),
+        *("KeyError: 'password'", "f() missing 1 required argument: 'pin'", "if token == expected: ok"),
+        *("https://example.com:8080/v1?page=2#top", "https://example.com/@bob", "mail to bob@example.com failed"),
+        *("redis://localhost:6379/0 refused", "<b>token</b> is bad", "max_tokens=400", "def f(token: str = 'x'):"),
+        *('FATAL: password authentication failed for user "app"', "/app/password.py, line 12, in check_password"),
+        json.dumps({"name": "colour", "value": "red", "list": [1, 2]}),
+    ],
+)
+def test_texts_without_secrets_stay_readable(text: str) -> None:
+    payload = REDACTOR.document(json.dumps({"text": text}).encode())
+    assert payload is not None
+    assert payload.shown == {"text": text}
+    assert REDACTOR.text(text, HiddenValues(()), 10_000) == text

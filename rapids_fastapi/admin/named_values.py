@@ -1,0 +1,177 @@
+"""Named values: finds in texts what a name before it, or its own form, shows to be a secret, and masks it.
+
+A text may be anything: a log line, the `repr` of an object, a form, XML, or JSON that was quoted, escaped or cut. A
+value ends where its quote or its bracket does. If that is not there, the text was cut, and nothing after it is shown.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+
+from rapids_fastapi.admin.hidden_names import Phrases, is_hidden, is_of_counts
+from rapids_fastapi.admin.hidden_values import MASK
+
+__all__ = ["without_named_values"]
+
+MAX_WORD = 200
+
+MAX_QUOTED = 4_096
+"""Characters in which the end of a quoted value is looked for, before the line's end counts as such."""
+
+MAX_CALL = 200
+"""Characters in which the end of `Name(...)` is looked for."""
+
+MIN_INNER = 8
+"""Characters of a quoted text inside a hidden value that is itself a hidden value."""
+
+_QUOTE = r"(?:\\*[\"'`]|&(?:quot|apos|#34|#39|#x27);|%(?:25)*2[27])"
+_EQUALS = r"(?::?=(?:>|(?!=)|=+\s*(?=[\"'`]))|%(?:25)*3[Dd])"
+"""Also a comparison, but only with a quoted text."""
+_COLON = r"(?::|%(?:25)*3[Aa])"
+_SPACE = r"(?:\s|%(?:25)*20)*+"
+_PREFIX = r"(?:[bBuUrR]{1,2}(?=\\*[\"']))?"
+"""Of a quoted text in Python."""
+
+_named = re.compile(
+    r"(?:(?<![\w.%\\-])|(?<=\\[nrt])|(?<=\\)(?![nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=%)(?![0-9A-Fa-f]{2}))"
+    r"(?P<name>[\w.-]++)(?:\]|%(?:25)*5[Dd])*"
+    rf"(?:{_QUOTE}?{_SPACE}{_EQUALS}{_SPACE}|{_QUOTE}{_SPACE}{_COLON}{_SPACE}|\s*:\s*(?={_PREFIX}{_QUOTE})"
+    rf"|(?P<pair>{_QUOTE}\s*,\s*(?={_PREFIX}{_QUOTE}))|(?P<bare>\s*:\s*)|(?P<flag>\s+))"
+)
+_prefix = re.compile(_PREFIX)
+_quote = re.compile(_QUOTE)
+_opening = re.compile(r"[(\[]\s*[bBuU]?\\*[\"'`]\Z")
+_closing = re.compile(r"\s*[)\]]")
+_word = re.compile(r"[^\s\"',;&\\}\]<(]+")
+_digit = re.compile(r"\d")
+_nesting = re.compile(rf"(?P<quote>{_QUOTE})|(?P<open>[(\[{{])|(?P<close>[)\]}}])")
+_inner = re.compile(rf"[\"']([^\"']{{{MIN_INNER},}})[\"']")
+_element = re.compile(r"<(?P<name>[\w:.-]+)(?:\s[^<>]*)?(?<!/)>")
+
+_token = re.compile(
+    r"(?<![\w-])(?P<value>eyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?|(?:gh[opsur]_|github_pat_|glpat-|xox[abeprs]-|[rs]k_live_)[\w-]{10,})"
+)
+"""A JSON Web Token, and tokens of services that begin with a name of their own."""
+_always = (
+    re.compile(r"(?<=://)(?P<value>[^\s/?#\"'<>]*)(?=@)"),  # user and password in an address
+    re.compile(r"(?<=://)[^\s/?#@:\"'<>]*:(?P<value>(?!\d+[/?#])[^\s@\"'<>]{0,200})(?=@)"),  # with a slash in it
+    re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{6,})"),
+    re.compile(r"(?i)\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?[a-z][\w-]*\s+(?P<value>(?=\S*\d)[^\s\"',;\\]+)"),
+    re.compile(r"(?i)\bcookie2?\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<value>[^\s=;\"'\\]+=[^\"'\r\n\\]*)"),
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>.*?)(?=-----END|\Z)", re.DOTALL),
+)
+_no_secrets = frozenset({"none", "null", "true", "false", "nil", "undefined"})
+
+
+def without_named_values(text: str, names: Phrases, values: set[str]) -> str:
+    """The text with the mask in place of what a name or its form shows to be a secret. That is added to `values`."""
+    text = _token.sub(partial(_masked, values), text)
+    if not any(sign in text for sign in ":= ,>%"):
+        return text
+    for pattern in _always:
+        text = pattern.sub(partial(_masked, values), text)
+    if "</" in text:
+        text = _without(text, elements_in(text, names), values)
+    return _without(text, pairs_in(text, names), values)
+
+
+def _masked(values: set[str], match: re.Match[str]) -> str:
+    value = match["value"]
+    values.update(filter(None, (value, value.partition(":")[2])))
+    start = match.start("value") - match.start()
+    return f"{match[0][:start]}{MASK}{match[0][start + len(value) :]}" if value else match[0]
+
+
+def _without(text: str, spans: Iterator[tuple[int, int]], values: set[str]) -> str:
+    shown: list[str] = []
+    done = 0
+    for start, end in spans:
+        value = text[start:end]
+        if start < done or not value or value.startswith(MASK[:-1]) or value.casefold() in _no_secrets:
+            continue
+        values.add(value)
+        values.update(match[1] for match in _inner.finditer(value))
+        shown += [text[done:start], MASK]
+        done = end
+    return "".join((*shown, text[done:]))
+
+
+def elements_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
+    """The contents of elements of XML with hidden names."""
+    done = 0
+    for match in _element.finditer(text):
+        if match.start() >= done and is_hidden(match["name"], names):
+            end = text.find(f"</{match['name']}", match.end())
+            done = end if end >= 0 else len(text)
+            yield match.end(), done
+
+
+def pairs_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
+    """The values after hidden names."""
+    done = 0
+    for match in _named.finditer(text):
+        if match.start() < done or not is_hidden(match["name"], names):
+            continue
+        if match["flag"] is not None and not match["name"].startswith("--"):
+            continue
+        if match["bare"] is not None:
+            word = _word.match(text, match.end(), match.end() + MAX_WORD)
+            if word is None or not _digit.search(word[0]):
+                continue  # a word after a colon, as in "password: too short"
+        start, end, done = value_at(text, match.end())
+        if is_of_counts(match["name"]) and text[start:end].isdigit():
+            continue
+        if match["pair"] is not None:  # of a tuple or a list with nothing else in it
+            before = match.start("name")
+            if not (_opening.search(text, max(before - 10, 0), before) and _closing.match(text, done)):
+                done = 0
+                continue
+        yield start, end
+
+
+def value_at(text: str, at: int) -> tuple[int, int, int]:
+    """Where a value begins and ends, and where the text after it does."""
+    at = prefix.end() if (prefix := _prefix.match(text, at)) else at
+    if quote := _quote.match(text, at):
+        end, after = _end_of_quoted(text, quote.end(), quote[0])
+        return quote.end(), end, after
+    if text[at : at + 1] in ("[", "{", "("):
+        end = _end_of_nested(text, at, len(text))
+        end = len(text) if end is None else end
+        return at, end, end
+    word = _word.match(text, at)
+    end = word.end() if word else at
+    if text[end : end + 1] == "(":
+        inside = _end_of_nested(text, end, end + MAX_CALL)
+        rest = _word.match(text, end + 1)
+        end = inside if inside is not None else rest.end() if rest else end + 1
+    return at, end, end
+
+
+def _end_of_quoted(text: str, at: int, quote: str) -> tuple[int, int]:
+    """Where a quoted text ends, and where its closing quote does."""
+    place = text.find(quote, at, at + MAX_QUOTED)
+    while place >= 0:
+        slashes = place - len(text[at:place].rstrip("\\")) - at
+        if slashes == 0 or (not quote.startswith("\\") and slashes % 2 == 0):
+            return place, place + len(quote)
+        place = text.find(quote, place + 1, at + MAX_QUOTED)
+    if len(text) <= at + MAX_QUOTED:  # cut
+        return len(text), len(text)
+    end = text.find("\n", at)
+    end = len(text) if end < 0 else end
+    return end, end
+
+
+def _end_of_nested(text: str, at: int, limit: int) -> int | None:
+    """Where a bracket is closed; None if it is not."""
+    depth = 0
+    while match := _nesting.search(text, at, limit):
+        at = match.end()
+        if match["quote"]:
+            _, at = _end_of_quoted(text, at, match["quote"])
+            continue
+        depth += 1 if match["open"] else -1
+        if depth == 0:
+            return at
+    return None
