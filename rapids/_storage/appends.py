@@ -28,7 +28,7 @@ from rapids._storage.client.commands import (
     run_id_in,
     whole_call,
 )
-from rapids._storage.client.servers import Client, place_of
+from rapids._storage.client.connections import Client, place_of
 
 __all__ = ["EntryPacker", "LentConnection", "append", "find_events", "kill_client", "replicated"]
 

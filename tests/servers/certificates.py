@@ -21,11 +21,12 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Write them into the folder; they name 127.0.0.1 and localhost."""
+    """Write them into the folder, in place of those that are there; they name 127.0.0.1 and localhost."""
     made = Certificates(*(folder / name for name in ("ca.pem", "server.pem", "server.key", "client.pem")))
     authority = trustme.CA()
     server = authority.issue_cert("127.0.0.1", "localhost")
     authority.cert_pem.write_to_path(made.authority)
+    made.server.unlink(missing_ok=True)
     server.private_key_pem.write_to_path(made.key)
     for part in server.cert_chain_pems:
         part.write_to_path(made.server, append=True)

@@ -6,9 +6,9 @@ node of a Cluster.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -36,8 +36,8 @@ from rapids._storage.client.commands import (
     time_limit,
     whole_call,
 )
-from rapids._storage.client.lookups import looked_up_apart
-from rapids._storage.client.servers import Client, place_of
+from rapids._storage.client.nodes import ClusterPlace
+from rapids._storage.client.pools import Place, PoolPlace, connect
 
 __all__ = [
     "AnswerLostError",
@@ -51,11 +51,19 @@ __all__ = [
     "call",
     "check_client",
     "checked",
+    "place_of",
     "run",
     "run_id_in",
     "share_a_slot",
     "whole_call",
 ]
+
+Client: TypeAlias = Redis | RedisCluster
+
+
+def place_of(client: Client, key: str) -> Place:
+    """The place of a key. Raises `TypeError` for a client that cannot be used."""
+    return ClusterPlace(client, key) if isinstance(client, RedisCluster) else PoolPlace(client)
 
 
 def check_client(client: object) -> None:
@@ -197,7 +205,7 @@ class OwnConnection:
             connection = self._connection = await self._place.new_connection(timeout=self._timeout)
             before = cancellations()
             try:
-                await looked_up_apart(connection.connect())
+                await connect(connection)
                 check_cancelled(before)
             except (RedisError, OSError):
                 self._place.doubt()
