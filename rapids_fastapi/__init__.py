@@ -4,6 +4,7 @@ from rapids_fastapi.admin.auth import AdminUser as AdminUser
 from rapids_fastapi.admin.auth import Permission as Permission
 from rapids_fastapi.admin.auth import TokenAuth as TokenAuth
 from rapids_fastapi.admin.auth import allow_anyone as allow_anyone
+from rapids_fastapi.admin.limits import AdminLimits as AdminLimits
 from rapids_fastapi.admin.router import rapids_admin as rapids_admin
 from rapids_fastapi.correlation_middleware import CorrelationMiddleware as CorrelationMiddleware
 from rapids_fastapi.dependencies import EmitterDep as EmitterDep

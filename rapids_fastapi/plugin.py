@@ -18,6 +18,7 @@ from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
+from rapids_fastapi.admin.limits import AdminLimits, InProgress
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import operations_running, routers_running
 from rapids_fastapi.readiness import Readiness
@@ -54,6 +55,8 @@ class Rapids:
     connection. Without it, everybody who has the token in `RAPIDS_ADMIN_TOKEN`. Without such a token, nobody.
     `redact`: names of fields that the admin hides, in addition to the usual ones (`DEFAULT_REDACTED`), at any depth, in
     upper and lower case. None hides nothing.
+    `admin_limits`: how many searches, exports and live streams the admin runs at a time in this process. By default,
+    `AdminLimits()`.
     `connect_timeout`: seconds within which Redis must answer at start-up.
 
     Raises `ValueError` or `TypeError` for a wrong option, with its name, its value and what is allowed.
@@ -70,6 +73,7 @@ class Rapids:
         dead_letters: bool = True,
         admin_auth: AdminAuth | None = None,
         redact: Sequence[str] | None = (),
+        admin_limits: AdminLimits | None = None,
         connect_timeout: float = 5.0,
     ) -> None:
         self._routers = _check_routers(routers)
@@ -91,6 +95,11 @@ class Rapids:
             )
         self._admin_auth = admin_auth
         self._redactor = Redactor.of(redact)
+        if admin_limits is not None and not isinstance(admin_limits, AdminLimits):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"admin_limits must be an AdminLimits, such as AdminLimits(exports=1), not {admin_limits!r}"
+            )
+        self._admin_limits = admin_limits or AdminLimits()
         self._connect_timeout = _check_timeout(connect_timeout)
         self._server_warnings = ServerWarnings()
         for router in self._routers:
@@ -187,6 +196,7 @@ class Rapids:
             admin_auth=self._admin_auth or token_auth,
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
+            in_progress=InProgress(self._admin_limits),
         )
         await started.enter_async_context(operations_running(running.queues.values()))
         started.push_async_callback(running.emitting.finished)

@@ -13,6 +13,7 @@ from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
 from rapids_fastapi.admin.auth import AdminAuth
 from rapids_fastapi.admin.failed_logins import FailedLogins
+from rapids_fastapi.admin.limits import InProgress
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import SupervisedRouter
 from rapids_fastapi.readiness import Readiness
@@ -65,6 +66,7 @@ class Running:
     """Who may use the admin. None: nobody."""
     redactor: Redactor
     readiness: Readiness
+    in_progress: InProgress
     emitting: Emitting = field(default_factory=Emitting)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
 

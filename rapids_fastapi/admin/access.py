@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+from contextlib import ExitStack
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.security import APIKeyQuery, HTTPBasic, HTTPBearer
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.types import Receive, Scope, Send
 
 from rapids.exceptions import DeserializationError
 from rapids_fastapi.admin.auth import (
@@ -24,6 +26,7 @@ from rapids_fastapi.admin.auth import (
     authenticate,
     credentials_of,
 )
+from rapids_fastapi.admin.limits import Limited
 from rapids_fastapi.admin.models import MAX_NAME
 from rapids_fastapi.admin.payload import clean
 from rapids_fastapi.admin.problems import MAX_FAULTS, Problem, ProblemRoute, included
@@ -47,7 +50,9 @@ BODY_NEEDED: dict[str, Any] = {"requestBody": {"required": True}}
 _logger = logging.getLogger("rapids")
 
 _PERMISSION = "x-rapids-permission"
+_LIMITED = "x-rapids-limited"
 _USER = "rapids.admin_user"
+_PLACE = "rapids.place"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CHALLENGES = {"Bearer": 'Bearer realm="rapids"', "Basic": 'Basic realm="rapids", charset="UTF-8"'}
 MAX_SHOWN = 200
@@ -56,20 +61,27 @@ MAX_SHOWN = 200
 _READING = {"GET", "HEAD", "OPTIONS"}
 
 
-def needs(*permissions: Permission) -> dict[str, Any]:
+def needs(*permissions: Permission, limited: Limited | None = None) -> dict[str, Any]:
     """For the `openapi_extra` of a route: the permission that it needs. Access control and the documentation use it.
 
     With several permissions, a user needs one of them, and the route itself must check which one the request needs.
-    Without any, every user may.
+    Without any, every user may. `limited` is the kind of requests of which a limited number is answered at a time.
     """
-    return {_PERMISSION: permissions[0] if len(permissions) == 1 else list(permissions)}
+    needed = {_PERMISSION: permissions[0] if len(permissions) == 1 else list(permissions)}
+    return needed if limited is None else {**needed, _LIMITED: limited}
 
 
 class AdminRoute(ProblemRoute):
     """A route for users with the permission that it `needs`."""
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the route. What it has taken is given back when its answer is sent, or its client has left."""
+        with ExitStack() as scope[_PLACE]:
+            await super().handle(scope, receive, send)
+
     async def admit(self, request: Request) -> Request:
-        """Check the user, the permission, the parameters, the origin and the body, in this order.
+        """Check the user, the permission, the parameters, the origin, the body, and whether too many such
+        requests are answered now, in this order.
 
         Raises `Problem` for the first check that fails.
         """
@@ -119,6 +131,8 @@ class AdminRoute(ProblemRoute):
             if needs_origin_check(request, parts.admin_auth) and is_foreign(request):
                 raise Problem("cross-origin", _why_foreign(request))
             await bounded.check_json()
+        if (kind := (self.openapi_extra or {}).get(_LIMITED)) is not None:
+            request.scope[_PLACE].enter_context(parts.in_progress.place(kind))
         request.scope[_USER] = user
         return bounded
 

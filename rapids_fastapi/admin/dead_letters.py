@@ -83,8 +83,8 @@ class RestoreRequest(_LetterRequest):
 @router.get(
     "",
     summary="List dead letters",
-    openapi_extra=needs("read"),
-    responses=answers(*_ACCESS, *_OUTAGE, example=examples.DEAD_LETTER_PAGE, headers=NEXT_LINK),
+    openapi_extra=needs("read", limited="searches"),
+    responses=answers(*_ACCESS, "too-busy", *_OUTAGE, example=examples.DEAD_LETTER_PAGE, headers=NEXT_LINK),
 )
 async def list_dead_letters(
     request: Request,
@@ -114,8 +114,8 @@ async def list_dead_letters(
 @router.get(
     "/{letter_id}",
     summary="Read a dead letter",
-    openapi_extra=needs("read"),
-    responses=answers(*_ACCESS, "letter-not-found", *_OUTAGE),
+    openapi_extra=needs("read", limited="searches"),
+    responses=answers(*_ACCESS, "letter-not-found", "too-busy", *_OUTAGE),
 )
 async def get_dead_letter(
     request: Request, letter_id: LetterId, parts: RunningDep, queue: QueueDep

@@ -196,8 +196,8 @@ class Links(Answer):
 @router.get(
     "",
     summary="Trace a correlation id",
-    openapi_extra=needs("read"),
-    responses=answers(*_PROBLEMS, example=examples.CAUSATION_TREE, headers=NEXT_LINK),
+    openapi_extra=needs("read", limited="searches"),
+    responses=answers(*_PROBLEMS, "too-busy", example=examples.CAUSATION_TREE, headers=NEXT_LINK),
 )
 async def trace_events(
     request: Request,

@@ -94,9 +94,9 @@ _LINES: dict[str, Any] = {
 @router.get(
     "/export",
     summary="Export dead letters",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", limited="exports"),
     response_class=JsonLines,
-    responses={**answers(*_PROBLEMS, "redis-unavailable", "not-running"), 200: _LINES},
+    responses={**answers(*_PROBLEMS, "too-busy", "redis-unavailable", "not-running"), 200: _LINES},
 )
 async def export_dead_letters(
     request: Request,

@@ -38,7 +38,7 @@ _ACCESS = ("admin-closed", "unauthenticated", "auth-unavailable", "forbidden", "
 _OUTAGE = ("redis-unavailable", "not-running")
 _READ = (*_ACCESS, "operation-not-found", *_OUTAGE)
 _CHANGE = (*_READ, "cross-origin", "not-json", "too-large", "too-slow", "operation-state")
-_START = (*_ACCESS, "cross-origin", "not-json", "too-large", "too-slow", "operation-running", *_OUTAGE)
+_START = (*_ACCESS, "cross-origin", "not-json", "too-large", "too-slow", "operation-running", "too-busy", *_OUTAGE)
 
 _PERMISSIONS: dict[str, Permission] = {"replay": "replay", "discard": "discard", "restore": "discard"}
 
@@ -193,7 +193,7 @@ ChangeableDep = Annotated[CoreOperation, Depends(changeable_of)]
     summary="Start an operation, or preview it",
     status_code=202,
     response_model=Operation,
-    openapi_extra=needs("replay", "discard"),
+    openapi_extra=needs("replay", "discard", limited="searches"),
     responses={
         **answers(
             *_START,
@@ -286,9 +286,9 @@ async def get_operation(operation_id: OperationId, parts: RunningDep, queue: Que
 @router.get(
     "/{operation_id}/events",
     summary="Watch an operation",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", limited="live"),
     response_class=EventStream,
-    responses={**answers(*_READ), 200: EventStream.DOCUMENTED, 204: SEEN},
+    responses={**answers(*_READ, "too-busy"), 200: EventStream.DOCUMENTED, 204: SEEN},
 )
 async def watch_operation(
     operation_id: OperationId,

@@ -107,6 +107,7 @@ _ALL = (
     Kind("operation-not-found", 404, "There is no such operation"),
     Kind("operation-running", 409, "Another operation of this kind has not ended"),
     Kind("operation-state", 409, "The operation has ended"),
+    Kind("too-busy", 503, "Too many requests of this kind at a time"),
     Kind("redis-unavailable", 503, "Redis is unavailable"),
     Kind("not-running", 503, "Rapids is not running"),
     Kind("not-ready", 503, "Not ready"),

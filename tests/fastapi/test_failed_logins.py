@@ -134,7 +134,7 @@ async def test_a_bounded_number_of_addresses_is_remembered(logins: FailedLogins,
 
 
 async def test_right_credentials_wait_as_wrong_ones_do(redis_url: str, logins: FailedLogins, time: Time) -> None:
-    """Otherwise, a quick answer tells that a guess is right, and nobody waits for the others."""
+    """Otherwise, a quick answer would say that a guess is right, and nobody waits for the others."""
     app = admin_app(rapids_with(redis_url))
     async with app.router.lifespan_context(app) as state:
         parts = {"rapids": replace(state["rapids"], failed_logins=logins)}
