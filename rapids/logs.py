@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+from rapids._core.quoted_inputs import without_inputs
 from rapids.correlation import get_causation_id, get_correlation_id
 
 __all__ = ["CorrelationLogFilter", "EscapingLogFilter", "protect_loggers"]
@@ -30,7 +31,9 @@ class CorrelationLogFilter(logging.Filter):
 class EscapingLogFilter(logging.Filter):
     """Escapes control characters in a record: text of events and errors cannot forge a line, or control a terminal.
 
-    Every logger of Rapids has it. The lines of a traceback are indented.
+    It also removes what Pydantic quotes of its input (`input_value=`), which is part of a payload, from the message and
+    from the traceback with all errors in it: causes, contexts, and members of groups. Every logger of Rapids has it.
+    The lines of a traceback are indented.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -44,7 +47,7 @@ class EscapingLogFilter(logging.Filter):
         elif record.args:
             record.args = {name: safe(value) for name, value in record.args.items()}
         if record.exc_info and not record.exc_text:
-            lines = logging.Formatter().formatException(record.exc_info).split("\n")
+            lines = without_inputs(logging.Formatter().formatException(record.exc_info)).split("\n")
             record.exc_text = "\n".join(f"  {escaped(line)}" for line in lines)
         return True
 
@@ -58,11 +61,11 @@ def escaped(text: str) -> str:
 
 
 def safe(value: Any) -> Any:
-    """The argument of a message; as text if that has control characters."""
+    """The argument of a message; as text if that has control characters or quotes an input."""
     if isinstance(value, int | float):
         return value
     text = value if isinstance(value, str) else str(value)
-    return escaped(text) if _control.search(text) else value
+    return escaped(without_inputs(text)) if _control.search(text) or "input_value=" in text else value
 
 
 def protect_loggers() -> None:

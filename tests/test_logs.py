@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
@@ -378,3 +379,45 @@ def test_an_id_does_not_forge_a_line() -> None:
     with CorrelationScope("a\nb"):
         CorrelationLogFilter().filter(record)
     assert vars(record)["correlation_id"] in ("a\\nb", "-")
+
+
+class OuInner(BaseModel):
+    amount: int
+
+
+def raised(how: str, text: str) -> None:
+    try:
+        OuInner.model_validate({"amount": text})
+    except ValidationError as error:
+        match how:
+            case "cause":
+                raise RuntimeError("bad") from error
+            case "context":
+                raise RuntimeError("bad")  # noqa: B904 - the context is the point
+            case "group":
+                raise ExceptionGroup("several", [error, ValueError("other")]) from error
+            case "permanent":
+                raise NonRetryableError("bad") from error
+            case "quoted":
+                raise ValueError(f"bad: {error}") from None
+            case _:
+                error.add_note(f"also {error}")
+                raise
+
+
+@pytest.mark.parametrize("how", ["", "cause", "context", "group", "permanent", "quoted"])
+async def test_no_line_has_what_pydantic_quotes(redis: Redis, caplog: pytest.LogCaptureFixture, how: str) -> None:
+    router = make_router(redis, consumer="w", max_deliveries=1)
+
+    @router.on(OuLogged)
+    async def pay(event: OuLogged) -> None:
+        raised(how, event.text)
+
+    async with running(router):
+        await emit(redis)
+        await until_settled(redis)
+
+    assert records(caplog, "dead letter")
+    check_no_payload(caplog)
+    assert "unable to parse" in caplog.text  # what is wrong, and where, is there
+    assert "in raised" in caplog.text

@@ -10,6 +10,7 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, cast
 
+from rapids._core.quoted_inputs import without_inputs
 from rapids.exceptions import NonRetryableError, RetryAfter
 
 __all__ = ["MAX_DELAY", "Failure", "is_hopeless", "is_of_signal", "longest_wait", "storable"]
@@ -51,21 +52,10 @@ class Failure:
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         return cls(
             storable(name)[:ERROR_LIMIT],
-            _without_inputs(storable(_text_of(error)))[:ERROR_LIMIT],
-            _without_inputs(storable(_traceback_of(error)))[-TRACEBACK_LIMIT:],
+            without_inputs(storable(_text_of(error)))[:ERROR_LIMIT],
+            without_inputs(storable(_traceback_of(error)))[-TRACEBACK_LIMIT:],
             storable(_position_of(error, home))[:POSITION_LIMIT],
         )
-
-
-def _without_inputs(text: str) -> str:
-    """The text without the values that Pydantic quotes, which may be secret, and which it may cut in the middle."""
-    first, *others = text.split("input_value=")
-    shown = [first]
-    for part in others:
-        # A value may itself have this, so that the last one counts.
-        end = part.rfind(", input_type=")
-        shown.append("input_value=…" + (part[end:] if end >= 0 else ""))
-    return "".join(shown)
 
 
 def storable(text: str) -> str:
