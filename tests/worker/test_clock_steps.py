@@ -22,6 +22,8 @@ from tests.servers.builds import Build
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, emit_orders, make_router, pending, running, until_settled
 
+pytestmark = pytest.mark.slow  # a server is started with a library that `make servers` unpacks from Debian
+
 LEASE_MS = 5_000
 SOURCE = Source(STREAM, GROUP)
 
