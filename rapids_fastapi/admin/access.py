@@ -23,6 +23,7 @@ from rapids_fastapi.admin.auth import (
     AdminUser,
     Permission,
     TokenAuth,
+    allow_anyone,
     authenticate,
     credentials_of,
 )
@@ -154,7 +155,7 @@ def _parameters(dependant: Dependant) -> set[str]:
 
 def needs_origin_check(connection: HTTPConnection, auth: AdminAuth) -> bool:
     """Whether a browser may have added the credentials by itself. It does so for Basic and cookies, not for Bearer."""
-    if credentials_of(connection)[0] != "bearer":
+    if credentials_of(connection)[0] != "bearer" or auth is allow_anyone:  # who needs no credentials can make some up
         return True
     # The application's own callable may accept cookies.
     return not isinstance(auth, TokenAuth) and "cookie" in connection.headers
