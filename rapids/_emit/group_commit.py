@@ -1,6 +1,7 @@
 """Group commit: emits that arrive during a write are sent together in the next write."""
 
 import asyncio
+import os
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from rapids._core.settings import EmitterSettings
 from rapids._emit.faults import timed_out
 from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, Write
 from rapids._storage.appends import EntryPacker, LentConnection
-from rapids._storage.client.connections import Client
+from rapids._storage.client.connections import Client, check_process
 from rapids._wire.entry_format import EVENT_FIELDS
 from rapids.exceptions import NotConfiguredError
 
@@ -56,18 +57,22 @@ class Appender:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:  # it belongs to the loop of the first emit
             self._loop = None
+        self._process = os.getpid()
         self._begin_on(self._loop)
 
     def _begin_on(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Start with an empty state for this event loop: work of an earlier event loop is lost with that loop.
 
-        Raises `NotConfiguredError` while the earlier one runs, in another thread.
+        Raises `NotConfiguredError` while the earlier one runs in another thread, or if the process that forked this one
+        may still use it.
         """
+        if self._loop is not None:
+            check_process(self._process, self._loop)
         if loop is not self._loop and self._loop is not None and self._loop.is_running():
             raise NotConfiguredError(OTHER_LOOP)
         self._left_loop = loop is not self._loop and self._loop is not None
         """Whether the client may have connections of an earlier event loop."""
-        self._loop = loop
+        self._loop, self._process = loop, os.getpid()
         self._queue: deque[Emit] = deque()
         self._queued = 0
         self._waiting_for_room: deque[asyncio.Future[None]] = deque()
@@ -86,7 +91,7 @@ class Appender:
         out.
         """
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        if loop is not self._loop or os.getpid() != self._process:
             self._begin_on(loop)
         done: asyncio.Future[Appended] = loop.create_future()
         self._queue.append(Emit(outgoing, done, self._counts, deadline))

@@ -5,6 +5,7 @@ node of a Cluster.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
@@ -38,6 +39,7 @@ from rapids._storage.client.commands import (
 )
 from rapids._storage.client.nodes import ClusterPlace
 from rapids._storage.client.pools import Place, PoolPlace, connect
+from rapids.exceptions import NotConfiguredError
 
 __all__ = [
     "AnswerLostError",
@@ -50,6 +52,7 @@ __all__ = [
     "SharedPool",
     "call",
     "check_client",
+    "check_process",
     "checked",
     "place_of",
     "run",
@@ -60,10 +63,21 @@ __all__ = [
 
 Client: TypeAlias = Redis | RedisCluster
 
+FORKED = (
+    "this process was forked from one whose event loop has connections to Redis, and would share them: make a client, "
+    "and an emitter with it, in the new process; or start that with multiprocessing's 'spawn', or before the first use"
+)
+
 
 def place_of(client: Client, key: str) -> Place:
     """The place of a key. Raises `TypeError` for a client that cannot be used."""
     return ClusterPlace(client, key) if isinstance(client, RedisCluster) else PoolPlace(client)
+
+
+def check_process(process: int, loop: asyncio.AbstractEventLoop) -> None:
+    """Raises `NotConfiguredError` if the connections of this event loop belong to the process that forked this one."""
+    if process != os.getpid() and not loop.is_closed():
+        raise NotConfiguredError(FORKED)
 
 
 def check_client(client: object) -> None:
@@ -86,6 +100,7 @@ class SharedPool:
         self._place = place_of(client, key)
         self._turns: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
         async with self._turn():
@@ -107,8 +122,10 @@ class SharedPool:
 
     def _turn(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
-        if self._turns is None or self._loop is not loop:
-            self._turns, self._loop = asyncio.Semaphore(self._place.most), loop
+        if self._turns is None or self._loop is not loop or os.getpid() != self._process:
+            if self._loop is not None:
+                check_process(self._process, self._loop)
+            self._turns, self._loop, self._process = asyncio.Semaphore(self._place.most), loop, os.getpid()
         return self._turns
 
 
