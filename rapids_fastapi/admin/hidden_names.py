@@ -4,9 +4,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-__all__ = ["DEFAULT_REDACTED", "Phrases", "is_hidden", "is_of_counts", "phrases_of"]
+__all__ = ["DEFAULT_REDACTED", "Phrases", "is_hidden", "is_of_counts", "part_of", "phrases_of"]
 
 DEFAULT_REDACTED = (
     "password",
@@ -15,6 +15,15 @@ DEFAULT_REDACTED = (
     "pass",
     "passphrase",
     "passcode",
+    "passkey",
+    "pw",
+    "passwort",
+    "kennwort",
+    "wachtwoord",
+    "mot_de_passe",
+    "contraseña",
+    "contrasena",
+    "senha",
     "secret",
     "client_secret",
     "token",
@@ -28,7 +37,15 @@ DEFAULT_REDACTED = (
     "bearer",
     "otp",
     "totp",
+    "otpcode",
+    "pincode",
     "one_time_code",
+    "2fa_code",
+    "mfa_code",
+    "sms_code",
+    "login_code",
+    "access_code",
+    "reset_code",
     "verification_code",
     "security_code",
     "recovery_code",
@@ -49,9 +66,24 @@ DEFAULT_REDACTED = (
     "signing_key",
     "encryption_key",
     "account_key",
+    "master_key",
+    "shared_key",
+    "service_key",
+    "webhook_key",
+    "hmac_key",
+    "ssh_key",
+    "license_key",
+    "seed_phrase",
+    "recovery_phrase",
+    "mnemonic",
+    "cred",
     "credential",
     "connection_string",
     "card_number",
+    "card_no",
+    "card_num",
+    "cc_number",
+    "cc_num",
     "credit_card",
     "credit_card_number",
     "account_number",
@@ -69,6 +101,13 @@ Phrases: TypeAlias = frozenset[tuple[str, ...]]
 
 _DESCRIBING = frozenset({"count", "type", "length", "limit", "size", "expiry", "expires", "at", "in", "policy"})
 """Last words of names whose values describe a secret, and are none: `token_type`, `password_changed_at`."""
+
+_NAMES = frozenset({"name", "key", "field", "header", "k", "label", "loc", "path", "pointer"}) | {
+    *("param", "parameter", "property", "attribute", "variable", "column")
+}
+_VALUES = frozenset({"value", "values", "val", "v", "content", "data", "text", "input", "answer", "default"}) | {
+    *("old", "new", "before", "after", "previous", "current", "from", "to")
+}
 
 _MIN_ENDING = 5
 """Letters of a word that is also found at the end of a longer word without a boundary: `usertoken`."""
@@ -101,6 +140,13 @@ def is_of_counts(name: str) -> bool:
 
 
 @lru_cache(maxsize=4_096)
+def part_of(name: str) -> Literal["name", "value", ""]:
+    """What a member of this name has, if two members are a name and its value: `field_name`, `new_value`."""
+    words = _words(name[:_MAX_KEPT_NAME])
+    return "name" if words[-1:] and words[-1] in _NAMES else "value" if _VALUES & {*words} else ""
+
+
+@lru_cache(maxsize=4_096)
 def _is_hidden(name: str, phrases: Phrases) -> bool:
     if not phrases:
         return False
@@ -122,7 +168,7 @@ def _is_hidden(name: str, phrases: Phrases) -> bool:
                 return True
         elif any(phrase in (words[at : at + size], singular[at : at + size]) for at in range(len(words) - size + 1)):
             return True
-        if size > 1 and whole in words:  # written without a boundary: apikey
+        if size > 1 and any(word.endswith(whole) for word in (*words, *singular)):  # without a boundary: myapikeys
             return True
     return False
 

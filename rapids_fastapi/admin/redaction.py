@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 
 from pydantic_core import from_json, to_json
 
-from rapids_fastapi.admin.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, phrases_of
+from rapids_fastapi.admin.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, part_of, phrases_of
 from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
 from rapids_fastapi.admin.named_values import without_named_values
 
@@ -28,14 +28,14 @@ MIN_KEY = 8
 MAX_SPACE = 100
 """Characters of white space before a JSON document in a text."""
 
+MAX_PARTS = 10
+"""Parts of a location that are compared with hidden names, from its end."""
+
 MIN_QUOTED = 4
 """Characters of a hidden value that is also masked where other values of the payload quote it."""
 MAX_QUOTED = 100
 
 Location: TypeAlias = tuple[str | int, ...]
-
-_NAMING = frozenset({"name", "key", "field", "header", "k"})
-_VALUES = frozenset({"value", "values", "val", "v", "content"})
 
 _of_parser = re.compile(
     r"(?:cannot read an event of type '[\w.-]{1,200}': )?(?:data: )?Invalid JSON: [A-Za-z ]+ at line \d+ column \d+"
@@ -197,10 +197,11 @@ class _Search:
             if self.redactor.hides(name):
                 if not (isinstance(member, int | float) and is_of_counts(name)):
                     hidden.add(name)
-            elif isinstance(member, str) and name.casefold() in _NAMING and self.redactor.hides(member):
-                is_naming = True
+            elif isinstance(member, str | list) and part_of(name) == "name":
+                texts = [member] if isinstance(member, str) else cast("list[object]", member)[-MAX_PARTS:]
+                is_naming |= any(isinstance(one, str) and self.redactor.hides(one) for one in texts)
         if is_naming:  # a name and its value as two members: {"name": "authorization", "value": "Bearer ..."}
-            hidden |= {name for name in members if name.casefold() in _VALUES}
+            hidden |= {name for name in members if part_of(name) == "value"}
         return hidden
 
     def hidden_items(self, items: Sequence[object]) -> set[int]:

@@ -89,6 +89,8 @@ def test_a_value_too_short_to_be_found_hides_the_whole_text() -> None:
     [
         *("newPassword", "db_password", "secret_access_key", "cvv2", "otp", "jwt", "api-token", "APIKey", "apikey"),
         *("X-API-Key", "userPasswordOld", "dbpasswd", "usertoken", "tokens", "cookies", "sessionId", "IBAN", "my_iban"),
+        *("apikeys", "myApikey", "stripeapikey", "pincode", "otpcode", "creds", "root_pw", "Kennwort", "motDePasse"),
+        *("contraseña", "smsCode", "2fa_code", "seed_phrase", "cardNo", "cc_num", "ssh-key", "user[password]"),
         *("password1", "card number", "cardNumber", "\uff30\uff21\uff33\uff33\uff37\uff2f\uff32\uff24", "set-cookie"),
     ],
 )
@@ -98,7 +100,20 @@ def test_names_are_hidden_by_their_words(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["secretary", "shipping", "opinion", "compass", "key", "token_type", "password_changed_at", "number", "", "_"],
+    [
+        "secretary",
+        "shipping",
+        "opinion",
+        "compass",
+        "power",
+        "sacred",
+        "key",
+        "token_type",
+        "password_changed_at",
+        "number",
+        "",
+        "_",
+    ],
 )
 def test_other_names_are_not_hidden(name: str) -> None:
     assert not REDACTOR.hides(name)
@@ -111,6 +126,10 @@ def test_other_names_are_not_hidden(name: str) -> None:
         {"headers": [["authorization", "s3cretvalue"], ["a", "b"]]},
         {"headers": ["host", "a", "authorization", "s3cretvalue"]},
         {"headers": [{"name": "X-Api-Key", "value": "s3cretvalue"}]},
+        {"field": "password", "old_value": "x", "newValue": "s3cretvalue"},
+        {"field_name": "pin", "before": 1, "after": "s3cretvalue"},
+        {"op": "replace", "path": "/user/password", "value": "s3cretvalue"},
+        {"type": "string_type", "loc": ["body", "password"], "msg": "no", "input": {"x": "s3cretvalue"}},
         {"body": '{"password": "s3cretvalue"}'},
         {"form": "a=b&password=s3cretvalue&c=d"},
         {"text": "Authorization: Bearer s3cretvalue"},
