@@ -1,28 +1,26 @@
 """Consumer groups: creating a group, reading, claiming abandoned entries, leases and consumer names."""
 
-import asyncio
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import uuid4
 
-from redis.exceptions import AskError, ResponseError
+from redis.exceptions import ResponseError
 
 from rapids._storage import scripts
-from rapids._storage.client.commands import pack
-from rapids._storage.client.connections import Command, Commands, OwnConnection, Reply, call, checked, run, whole_call
+from rapids._storage.client.connections import Command, Commands, Reply, call, checked, run, whole_call
 from rapids._storage.keys import PARKED, WAITING, Source
 from rapids._storage.streams import mapping
+from rapids._storage.terms import Term, keys_of, option_of
 
 __all__ = [
     "Claimed",
     "Hold",
     "PendingEntry",
     "RawEntry",
-    "ReadCommand",
     "acknowledgement",
     "claim",
     "consumers",
@@ -46,10 +44,6 @@ PAGE = 100
 
 LEDGER_PAGE = 500
 """About how many ledgers are checked in one step: a small hash is returned as a whole."""
-
-MOVING_PAUSE = 0.1
-"""Seconds between reads of a stream that moves from one node of a Cluster to another: such reads do not block."""
-
 
 MOST_COMPARED = 200
 """With how many consumers one consumer compares its handlers."""
@@ -121,58 +115,12 @@ async def misses_parked(commands: Commands, source: Source) -> bool:
     return bool(checked(recorded)) and PARKED not in names
 
 
-class ReadCommand:
-    """The read command of one consumer: new entries of all sources, at most `count` of each (entries).
-
-    It waits up to `block_ms` milliseconds for the first entry. It is packed once, since it is always the same.
-    """
-
-    def __init__(self, sources: Sequence[Source], consumer: str, *, count: int, block_ms: int) -> None:
-        streams = [source.stream for source in sources]
-        self.consumer = consumer
-        self._by_name = {source.stream.encode(): source for source in sources}
-        reading = ("XREADGROUP", "GROUP", sources[0].group, consumer, "COUNT", count)
-        what = ("STREAMS", *streams, *(">" for _ in streams))
-        self._command = pack([(*reading, "BLOCK", block_ms, *what)])
-        self._at_once = pack([(*reading, *what)])
-
-    async def read(
-        self,
-        connection: OwnConnection,
-        acks: Mapping[Source, Sequence[bytes]],
-        on_acked: Callable[[Sequence[Reply]], None],
-        more: Sequence[Command] = (),
-    ) -> dict[Source, list[RawEntry]]:
-        """New entries. Acknowledgements are sent in the same round trip, followed by the `more` commands.
-
-        `on_acked` is called with the answers to all of these before the read waits.
-        """
-        ahead = [*(command for source, ids in acks.items() for command in acknowledgement(source, ids)), *more]
-        reply = await connection.send_ahead(ahead, self._command, on_acked)
-        if isinstance(reply, AskError):  # from a Cluster node: the streams are moving to another node, or have moved
-            reply = await connection.read_elsewhere(reply, self._at_once)
-            if not reply:
-                await asyncio.sleep(MOVING_PAUSE)
-        if isinstance(reply, Exception):
-            raise reply
-        return {
-            source: [RawEntry(source, entry_id, fields or ()) for entry_id, fields in entries]
-            for name, entries in _answered(reply)
-            for source in (self._by_name[name],)
-        }
-
-
 def acknowledgement(source: Source, ids: Sequence[bytes]) -> list[Command]:
     """The commands that only acknowledge entries. An entry of a replay stream is also deleted."""
     wanted: list[Command] = [("XACK", source.stream, source.group, *ids)]
     if source.is_replay:
         wanted.append(("XDEL", source.stream, *ids))
     return wanted
-
-
-def _answered(reply: Reply) -> Iterable[tuple[bytes, Reply]]:
-    """Streams and their entries: a map in RESP3, pairs in RESP2, nothing after a time-out."""
-    return reply.items() if isinstance(reply, dict) else (reply or ())  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped wire data
 
 
 async def client_id(commands: Commands) -> int:
@@ -259,7 +207,8 @@ async def claim(
     names_of: Source | None = None,
     again: bool = False,
     latest_ms: int = 2**53,
-) -> Claimed:
+    term: Term | None = None,
+) -> Claimed | None:
     """Take the named entries if they are still abandoned for `min_idle_ms`, and up to `due` waiting ones that are due.
 
     With a `min_idle_ms` of 0, only this consumer's own entries are taken, the oldest of them. Named entries of others
@@ -267,9 +216,10 @@ async def claim(
 
     `names_of`: the source whose keys hold the consumers' names. If it is given, a trimmed entry that a living process
     holds is left to that process. `again`: named entries that are this consumer's already, since an earlier answer was
-    lost, are taken as they are: not as another delivery, and without their fields.
+    lost, are taken as they are: not as another delivery, and without their fields. `term`: take them only in this term;
+    None if it has ended.
     """
-    keys = (source.stream, source.ledger, source.due, source.parked, source.restoring)
+    keys = (source.stream, source.ledger, source.due, source.parked, source.restoring, *keys_of(term))
     options = scripts.options(
         min_idle=min_idle_ms,
         due=due,
@@ -277,9 +227,13 @@ async def claim(
         latest=latest_ms,
         names="" if names_of is None else names_of.consumer(""),
         again=again,
+        **option_of(term),
     )
     arguments = (source.group, consumer, options, *ids)
-    taken, ghosts, wait, now = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
+    reply = checked((await run(commands, scripts.load("claim"), [(keys, arguments)]))[0])
+    if reply is None:
+        return None
+    taken, ghosts, wait, now = reply
     entries = [RawEntry(source, entry_id, fields, count, ledger, now) for entry_id, fields, count, ledger in taken]
     return Claimed(entries, [ghost.decode() for ghost in ghosts], None if wait < 0 else int(wait), now)
 

@@ -161,8 +161,13 @@ class Source:
 
     @property
     def exclusive(self) -> str:
-        """String with a TTL: the process that is the group's only active consumer."""
+        """String with a TTL: the token of the active consumer's term, while that consumer lives."""
         return _key(self.stream, f"exclusive:{self.group}")
+
+    @property
+    def term(self) -> str:
+        """String with a TTL: the token of the latest term, also after its consumer died."""
+        return _key(self.stream, f"term:{self.group}")
 
     @property
     def paused(self) -> str:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from rapids._storage import scripts
 from rapids._storage.client.connections import Command, Commands, Reply, run
 from rapids._storage.keys import Source, letter_index
+from rapids._storage.terms import Term, keys_of, option_of
 
 __all__ = ["Letter", "SettleCall", "Verb", "settle"]
 
@@ -39,6 +40,8 @@ class SettleCall:
     taken_with: bytes = b""
     """The ledger from when the entry was taken, empty for none: a failover may have lost what it records."""
     letters: Sequence[Letter] = ()
+    term: Term | None = None
+    """In a group with one active consumer, the term in which the entry was taken."""
 
 
 async def settle(
@@ -61,8 +64,17 @@ async def settle(
             "delivery": one.delivery,
             "maxlen": str(dlq_maxlen or 0),
             "letters": [(letter.handler, len(letter.fields)) for letter in one.letters],
+            **option_of(one.term),
         }
         fields = [part for letter in one.letters for part in letter.fields]
-        keys = (source.stream, source.ledger, source.due, source.parked, *letter_keys, source.restoring)
+        keys = (
+            source.stream,
+            source.ledger,
+            source.due,
+            source.parked,
+            *letter_keys,
+            source.restoring,
+            *keys_of(one.term),
+        )
         requests.append((keys, (json.dumps(options), one.ledger, one.taken_with, one.why, *fields)))
     return await run(commands, scripts.load("settle"), requests)

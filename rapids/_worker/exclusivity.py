@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from uuid import uuid4
 
-from rapids._storage import groups
+from rapids._storage import groups, terms
+from rapids._storage.terms import Term
 from rapids._worker.context import WorkerContext
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import Inflight
@@ -23,10 +23,11 @@ STANDBY_PAUSE = 0.5
 
 
 class Exclusivity:
-    """Holds the group's key while this consumer is active, and waits for it otherwise.
+    """Holds the group while this consumer is the active one, and waits for it otherwise.
 
-    If an active consumer stood still for longer than the key lasts, it asks for the key before it begins an entry. If
-    another consumer has the key, that one has also taken the entries, so this one drops all of them.
+    A consumer that stood still asks for the group before it begins an entry. If another consumer was active since, that
+    one has also taken the entries. Then this one drops all of them, and its term has ended: whatever it sends
+    nevertheless is refused, except that a handler is done.
     """
 
     def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight, intake: Intake) -> None:
@@ -34,46 +35,53 @@ class Exclusivity:
         self._gate = gate
         self._inflight = inflight
         self._intake = intake
-        self._key = context.sources[0].exclusive
-        self._token = uuid4().hex
+        self._on_standby = Term(context.sources[0])
+        if context.settings.exclusive:
+            gate.term = self._on_standby
+        self._next_token = groups.new_token()
+        self._asking = asyncio.Lock()
         self.looked_at = time.monotonic()
         """When it last knew who is active (`time.monotonic()`, seconds)."""
         self.gained_at = 0.0
         """When this consumer became active."""
 
     async def run(self) -> None:
-        """Hold the key, or wait for it, until cancelled."""
+        """Hold the group, or wait for it, until cancelled."""
         while True:
             pause = TTL_MS / 3000 if await self.confirm() else STANDBY_PAUSE
             await asyncio.sleep(pause)
 
     async def confirm(self) -> bool:
         """Whether this consumer is active, or has just become active. Retries while Redis is unavailable."""
-        was_active = self._gate.is_active
-        held = await self._context.outages.retry("holding the group", self._hold)
-        self.looked_at = time.monotonic()
-        if held and not was_active:
-            logger.info("this consumer is now the active one of its group", extra=self._context.log)
-            self.gained_at = time.monotonic()
-            self._context.next_look.now()
-        elif was_active and not held:
-            logger.error(
-                "another consumer became active while this one stood still; on standby", extra=self._context.log
-            )
-            self._gate.stand_by()
-            self._intake.drain()
-            self._inflight.lose_all()
-        return held
+        async with self._asking:
+            await self._context.outages.retry("holding the group", self._hold)
+        return self._gate.is_active
 
     async def release(self) -> None:
-        """Release the key, so that another consumer becomes active at once. Raises `RedisError`."""
-        if self._context.settings.exclusive and self._gate.is_active:
-            await groups.release(self._context.commands, self._key, self._token)
+        """Release the group, so that another consumer becomes active at once. Raises `RedisError`."""
+        if self._gate.term is not None and self._gate.is_active:
+            await terms.end(self._context.commands, self._gate.term)
 
-    async def _hold(self) -> bool:
-        asked_at = time.monotonic()
-        held = await groups.hold(self._context.commands, self._key, self._token, ttl_ms=TTL_MS)
-        self._context.clock.see(held.now_ms, asked_at)
-        if held.is_ours:
-            self._gate.be_active(asked_at + TTL_MS / 1000)
-        return held.is_ours
+    async def _hold(self) -> None:
+        gate, term, asked_at = self._gate, self._gate.term or self._on_standby, time.monotonic()
+        token, now_ms = await terms.hold(self._context.commands, term, self._next_token, ttl_ms=TTL_MS)
+        self._context.clock.see(now_ms, asked_at)
+        self.looked_at = time.monotonic()
+        is_next = token == self._next_token
+        if gate.is_active and token != term.token:
+            logger.error(
+                "another consumer became active while this one stood still; %s",
+                "now this one is active again, in a new term" if is_next else "on standby",
+                extra=self._context.log,
+            )
+            gate.stand_by()
+            gate.term = self._on_standby
+            self._intake.forget()
+            self._inflight.lose_all()
+        if is_next:
+            logger.info("this consumer is now the active one of its group", extra=self._context.log)
+            gate.term, self._next_token = Term(term.source, token), groups.new_token()
+            self.gained_at = time.monotonic()
+            self._context.next_look.now()
+        if gate.term is not self._on_standby:
+            gate.be_active(asked_at + TTL_MS / 1000)

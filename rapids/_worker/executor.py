@@ -7,15 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from rapids._core.attempt_log import Attempt, AttemptLog
-from rapids._core.failures import is_of_signal
 from rapids._core.outcomes import (
     ACK,
     NO_LEDGER,
-    Dead,
-    Failure,
     Keep,
     Outcome,
-    Reason,
     RetryAt,
     Settlement,
     settle,
@@ -106,7 +102,7 @@ class Executor:
                     if gate.ask(next_) is BEGIN or await self._may_begin(next_):
                         key, planned = None, self._planner.plan(next_.entry)
                         if self._order_by is not None:
-                            key, planned = self._key_of(planned)
+                            key, planned = self._planner.key_of(planned)
                         if key is None:
                             await self._run(next_, planned)
                         elif intake.enter_lane(key, next_):
@@ -128,7 +124,7 @@ class Executor:
         if self._intake.is_in_lane(abandoned):
             return  # found again, since it is not claimed yet
         seen = await self._context.reclaimer.peek(abandoned)
-        key = None if seen is None else self._key_of(self._planner.plan(seen))[0]
+        key = None if seen is None else self._planner.key_of(self._planner.plan(seen))[0]
         if key is None:
             await self._run_abandoned(abandoned)
         elif self._intake.enter_lane_abandoned(key, abandoned):
@@ -165,7 +161,7 @@ class Executor:
         held = await self._context.reclaimer.claim(abandoned)
         if held is None or not (held.entry.fields or await self._fetch(held)) or not await self._may_begin(held):
             return None
-        _, planned = self._key_of(self._planner.plan(held.entry))
+        _, planned = self._planner.key_of(self._planner.plan(held.entry))
         return await self._run(held, planned)
 
     async def _fetch(self, held: HeldEntry, *, again: bool = False) -> bool:
@@ -200,20 +196,6 @@ class Executor:
         if answer is Answer.RELEASE and held.state is not State.LOST:
             self._intake.put((held,))
         return answer is BEGIN
-
-    def _key_of(self, planned: Planned) -> tuple[Hashable, Planned]:
-        """The key of an entry, None if it needs no order; and the plan. `order_by` is the user's code."""
-        if not isinstance(planned, Plan) or self._order_by is None or planned.absent_because:
-            return None, planned
-        try:
-            key = self._order_by(planned.event)
-            hash(key)
-        except BaseException as error:
-            if is_of_signal(error):
-                raise
-            dead = Dead("", Reason.NON_RETRYABLE, Failure.of(error))
-            return None, Unplannable(dead, planned.fields, planned.counts, planned.ledger, planned.replay)
-        return key, planned
 
     async def _run_lane(self, key: Hashable, first: HeldEntry | Abandoned, planned: Planned | None = None) -> None:
         """Run an entry of a lane, and then those that wait for it there."""

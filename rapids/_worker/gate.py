@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from enum import Enum
 
+from rapids._storage.terms import Term
 from rapids._worker.inflight import HeldEntry, State
 
 __all__ = ["Answer", "Gate"]
@@ -45,6 +46,8 @@ class Gate:
         """Whether this consumer is the active one, as far as it knows: see `active_until`."""
         self.active_until = -math.inf if exclusive else math.inf
         """Until when no other consumer can be active."""
+        self.term: Term | None = None
+        """The term of this consumer as the active one, a new object for each; None if the group is not exclusive."""
         self.name_until = 0.0
         """Until when no other process can have taken this consumer's name."""
         self._sure_until = 0.0

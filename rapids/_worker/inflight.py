@@ -85,6 +85,15 @@ class Inflight:
         is_late = now - self.ticked_at > 1.5 * self.tick_interval
         return asked_at if is_late or self.stood_still_at >= asked_at else now
 
+    @property
+    def rests(self) -> bool:
+        """Whether every entry waits for an earlier one with its key."""
+        return all(one.state is State.IN_LANE for held in self._held.values() for one in held.values())
+
+    def is_held(self, entry_id: bytes) -> bool:
+        """Whether an entry of any source is held."""
+        return any(entry_id in held for held in self._held.values())
+
     def add_new(self, source: Source, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
         """Hold entries that were read from one source, except those that are held already.
 

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from rapids._core.entry_id import order
 from rapids._storage.keys import Source
+from rapids._storage.terms import Term
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, State
 from rapids._worker.lanes import Lanes
@@ -32,6 +33,8 @@ class Abandoned:
     min_idle_ms: int
     deliveries: int
     """How many deliveries it had when it was found."""
+    term: Term | None = None
+    """In which term of this consumer it was found, if the group has one active consumer at a time."""
 
 
 class Turn(NamedTuple):
@@ -82,9 +85,10 @@ class Intake:
         self._wake(len(self._due) - before)
 
     def announce(self, found: Iterable[Abandoned]) -> None:
-        """Queue abandoned entries, to be claimed in turn. Entries that are queued already keep their place."""
+        """Queue abandoned entries, to be claimed in turn. Entries that are queued already keep their place, also those
+        in lanes."""
         before = len(self._abandoned)
-        self._abandoned.update(dict.fromkeys(found))
+        self._abandoned.update((one, None) for one in found if not self.is_in_lane(one))
         self._wake(len(self._abandoned) - before)
 
     @property
@@ -197,6 +201,12 @@ class Intake:
         left = [item for item in items if isinstance(item, HeldEntry)]
         return sorted(left, key=lambda held: order(held.entry.entry_id))
 
+    def forget(self) -> None:
+        """Remove all entries that have not begun, and what is known of abandoned and awaited ones."""
+        self.drain()
+        self._abandoned.clear()
+        self._lanes.forget()
+
     # --- lanes ---
 
     def enter_lane(self, key: Hashable, held: HeldEntry) -> bool:
@@ -243,10 +253,17 @@ class Intake:
         """Let no entry of the key begin before the one that is delivered again in `delay` seconds."""
         self._lanes.hold(key, entry_id, time.monotonic() + delay + OVERDUE_GRACE)
 
-    def free_overdue_lanes(self) -> None:
-        """Let lanes continue that waited too long for an entry."""
-        if not self._gate.is_paused:
-            self._put_turns(Turn(key, item) for key, item in self._lanes.overdue(time.monotonic()))
+    def foresee(self, key: Hashable, entry_id: bytes, delay: float) -> None:
+        """Let no later entry of the key begin before one of another consumer, which is due in `delay` seconds."""
+        self._lanes.foresee(key, entry_id, time.monotonic() + delay + OVERDUE_GRACE)
+
+    def free_overdue_lanes(self, is_held: Callable[[bytes], bool]) -> None:
+        """Let lanes continue that waited too long for an entry. Call it when entries that are due were just claimed.
+
+        `is_held`: whether an entry was: then it is about to begin.
+        """
+        if not self._gate.is_paused and self._lanes.next_overdue <= time.monotonic():
+            self._put_turns(Turn(key, item) for key, item in self._lanes.overdue(time.monotonic(), is_held))
             self._update_room()
 
     def _put_turns(self, turns: Iterable[Turn]) -> None:

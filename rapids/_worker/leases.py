@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from redis.exceptions import RedisError
 
 from rapids._core.entry_id import order
-from rapids._core.redis_errors import is_no_group
+from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._storage import groups, streams
 from rapids._storage.keys import Source
 from rapids._worker.context import WorkerContext
@@ -56,7 +56,7 @@ class Leases:
 
         Any process may be the first to recreate them. Each process registers its own entries. Raises `RedisError`.
         """
-        if not is_no_group(error):
+        if not (is_no_group(error) or is_no_stream(error)):
             return
         for source in self._context.sources:
             own = self._inflight.last_read.get(source)

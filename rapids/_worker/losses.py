@@ -93,6 +93,11 @@ class Gaps:
         self._place: tuple[str, int] | None = None
         """An id this consumer has read, and how many entries were ever added up to it."""
 
+    @property
+    def delivered(self) -> str | None:
+        """The id last delivered to the group in the latest sample; None if it is not known."""
+        return None if self._last is None else self._last.delivered
+
     def ahead(self) -> Sequence[Command]:
         """The commands to send before a read: usually none."""
         if time.monotonic() < self.next_at:

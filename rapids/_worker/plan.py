@@ -1,11 +1,12 @@
 """Plans: the event of an entry and the handlers to run, or the reason why none can run."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rapids._core.counter_state import Counts, OfType
+from rapids._core.failures import is_of_signal
 from rapids._core.handlers import MEMO_LIMIT, Handler, Handlers, no_handler
 from rapids._core.outcomes import NO_LEDGER, Dead, Failure, Ledger, Reason
 from rapids._storage.groups import RawEntry
@@ -94,11 +95,18 @@ class _Known:
 class Planner:
     """Makes plans for the entries of one group."""
 
-    def __init__(self, handlers: Handlers, counts: Counts, log: Mapping[str, object]) -> None:
-        """`log`: the fields of every log record."""
+    def __init__(
+        self,
+        handlers: Handlers,
+        counts: Counts,
+        log: Mapping[str, object],
+        order_by: Callable[[Event], Hashable] | None = None,
+    ) -> None:
+        """`log`: the fields of every log record. `order_by`: from an event to its key."""
         self._handlers = handlers
         self._counts = counts
         self._log = log
+        self._order_by = order_by
         self._unwanted: set[str] = set()
         """The types without a handler that the log has named."""
         self._known: dict[bytes, _Known] = {}
@@ -116,6 +124,20 @@ class Planner:
                 if is_known and (event := decode_regular(known.cls, values)) is not None:
                     return Plan(event, known.handlers, entry.fields, known.counts)
         return self._plan_with_care(entry)
+
+    def key_of(self, planned: Planned) -> tuple[Hashable, Planned]:
+        """The key of an entry, None if it needs no order; and the plan. `order_by` is the user's code."""
+        if not isinstance(planned, Plan) or self._order_by is None or planned.absent_because:
+            return None, planned
+        try:
+            key = self._order_by(planned.event)
+            hash(key)
+        except BaseException as error:
+            if is_of_signal(error):
+                raise
+            dead = Dead("", Reason.NON_RETRYABLE, Failure.of(error))
+            return None, Unplannable(dead, planned.fields, planned.counts, planned.ledger, planned.replay)
+        return key, planned
 
     def _learn(self, raw_type: bytes) -> "_Known | None":
         """What is known of a type that has a class. If too many types are known, all are forgotten."""

@@ -10,6 +10,7 @@ from rapids._storage import groups
 from rapids._storage.client.connections import OwnConnection, Reply
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
+from rapids._storage.reads import ReadCommand, TermRead
 from rapids._worker.acks import Acks, Batch
 from rapids._worker.context import WorkerContext
 from rapids._worker.exclusivity import Exclusivity
@@ -58,7 +59,8 @@ class Reader:
         self._client_id: int | None = None
         self._lost_answer = False
         self._turned_at = time.monotonic()
-        self._last_reading: groups.ReadCommand | None = None
+        self._last_reading: ReadCommand | TermRead | None = None
+        self._last_reading_for: object = None
         self.is_waiting = False
         """Whether it may not read now: the intake has no room, or older entries come first."""
         self.reads_as: str | None = None
@@ -95,14 +97,16 @@ class Reader:
             self._client_id = await groups.client_id(self._connection)
         if self._stopping.is_set():
             return
-        unarrived = self._unarrived
-        if self._lost_answer and self._gate.is_active and not self._gate.is_shut:
+        unarrived, may_read = self._unarrived, self._gate.may_read
+        if self._lost_answer and self._gate.is_active and not self._gate.is_shut and may_read.is_set():
             taken = await unarrived.take()  # they are older than what is read next
             if self._settings.order_by is not None:  # otherwise executors fetch the fields when they get to them
                 await unarrived.fetch(taken)
             self._intake.put(taken)
             self._lost_answer = False
-        asked_at, name = time.monotonic(), self._identity.name
+        if not may_read.is_set():
+            return  # another consumer became active since the last attempt, or the group was paused
+        asked_at, name, term = time.monotonic(), self._identity.name, self._gate.term
         unarrived.reading_since, self.reads_as = asked_at, name
         try:
             read = await self._read(name)
@@ -112,26 +116,33 @@ class Reader:
             raise
         finally:
             unarrived.reading_since = None
+        if read is None:
+            await self._exclusivity.confirm()
+            return
         new = read.get(self._context.sources[0], ())
         if self._gaps.open is not None or len(new) >= self._settings.batch_size:
             self._gaps.read(new)
         given_out = self._inflight.given_out(asked_at)
         for source, entries in read.items():
             self._inflight.last_read[source] = entries[-1].entry_id.decode()
-            if name != self._identity.name or not self._gate.is_active:
+            if name != self._identity.name or term is not self._gate.term:
                 continue  # another process has this one's place, and finds these entries as abandoned
             # An id that is held already was delivered again by a stream that lost its data: its handler runs now.
             self._intake.put(self._inflight.add_new(source, entries, since=given_out))
         if read and self._gate.is_paused:
             self._context.next_look.now()  # to release them
 
-    async def _read(self, name: str) -> dict[Source, list[RawEntry]]:
-        """The new entries. Acknowledgements are sent before the read, and answered before it waits for new entries."""
-        block_ms, reading = self._settings.block_ms, self._last_reading
+    async def _read(self, name: str) -> dict[Source, list[RawEntry]] | None:
+        """The new entries; None if this consumer is no longer the active one of its group.
+
+        Acknowledgements are sent before the read, and answered before it waits for new entries.
+        """
+        block_ms, reading, for_ = self._settings.block_ms, self._last_reading, (name, self._gate.term)
         if block_ms > BLOCK_AFTER_ERROR and "reading" in self._context.outages.failing:
             reading = self._new_reading(name, BLOCK_AFTER_ERROR)
-        elif reading is None or reading.consumer != name:
-            reading = self._last_reading = self._new_reading(name, block_ms)
+        elif reading is None or self._last_reading_for != for_:
+            reading, self._last_reading_for = self._new_reading(name, block_ms), for_
+            self._last_reading = reading
         acks: Batch = {} if self._inflight.registering else self._acks.take()
         open_, sampling = bool(acks), self._gaps.ahead() if time.monotonic() >= self._gaps.next_at else ()
 
@@ -143,6 +154,8 @@ class Reader:
                 self._acks.answered(acks, replies[:acked])
             if sampling or self._gaps.open is not None:
                 self._gaps.sampled(replies[acked:])
+            if sampling and isinstance(reading, TermRead):
+                reading.check(self._context.sources[0], self._gaps.delivered)
 
         try:
             return await reading.read(self._connection, acks, on_ahead, sampling)
@@ -155,8 +168,15 @@ class Reader:
             if open_:  # interrupted
                 self._acks.requeue(acks)
 
-    def _new_reading(self, name: str, block_ms: int) -> groups.ReadCommand:
-        return groups.ReadCommand(self._context.sources, name, count=self._settings.batch_size, block_ms=block_ms)
+    def _new_reading(self, name: str, block_ms: int) -> ReadCommand | TermRead:
+        sources, count, gate = self._context.sources, self._settings.batch_size, self._gate
+        if gate.term is None:
+            return ReadCommand(sources, name, count=count, block_ms=block_ms)
+
+        def may_take() -> bool:
+            return gate.may_read.is_set() and not self._stopping.is_set()
+
+        return TermRead(sources, name, gate.term, count=count, block_ms=block_ms, may_take=may_take)
 
     @property
     def turned_at(self) -> float:

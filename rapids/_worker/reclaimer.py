@@ -6,12 +6,14 @@ import math
 import time
 
 from rapids._core.entry_id import order
-from rapids._storage import future_times, groups, streams
-from rapids._storage.client.connections import Reply
+from rapids._storage import future_times, groups, inspection_queries, streams
+from rapids._storage.client.connections import Reply, checked
 from rapids._storage.groups import Claimed, RawEntry, forget_settled
 from rapids._storage.keys import Source
+from rapids._storage.terms import Term
 from rapids._worker.context import WorkerContext
 from rapids._worker.exclusivity import TTL_MS as EXCLUSIVE_TTL_MS
+from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.gate import Gate
 from rapids._worker.handler_comparison import TTL_MS as HANDLERS_TTL_MS
 from rapids._worker.identity import TTL_MS as NAME_TTL_MS
@@ -20,6 +22,7 @@ from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
 from rapids._worker.losses import report_ghosts
 from rapids._worker.pause_state import PauseState
+from rapids._worker.plan import Planner
 from rapids._worker.unarrived import Unarrived
 
 __all__ = ["Reclaimer"]
@@ -30,6 +33,12 @@ MAX_PAUSE = 1.0
 PRUNES_PER_TTL = 4
 LEDGER_LOOKS_PER_TTL = 4
 MIN_PAUSE = 0.02
+
+MOST_FOUND = 1_000
+"""How many abandoned entries of a source are looked for in one turn."""
+
+FORESEEN = 20
+"""How many waiting entries are fetched in one round trip: only their keys are kept."""
 
 NO_ROOM = math.inf
 """In place of a wait: it is not known whether an entry is due."""
@@ -47,6 +56,8 @@ class Reclaimer:
         leases: Leases,
         pause_state: PauseState,
         unarrived: Unarrived,
+        exclusivity: Exclusivity,
+        planner: Planner,
     ) -> None:
         self._context = context
         self._settings = context.settings
@@ -56,6 +67,11 @@ class Reclaimer:
         self._leases = leases
         self._pause_state = pause_state
         self._unarrived = unarrived
+        self._exclusivity = exclusivity
+        self._planner = planner
+        self._foreseen_in = gate.term
+        self._found_all = True
+        """Whether there are no more abandoned entries than the present turn has found."""
         self._orphaned_ledgers = OrphanedLedgers(context)
         self._prune_at = 0.0
         self._corrected_after: int | None = None
@@ -82,7 +98,7 @@ class Reclaimer:
         names_of = None if self._settings.exclusive else self._context.sources[0]
         attempts = 0
 
-        async def claim() -> tuple[float, Claimed]:
+        async def claim() -> tuple[float, Claimed | None]:
             nonlocal attempts
             attempts += 1
             asked_at = time.monotonic()  # the lease counts from here: the answer may be read after a standstill
@@ -95,14 +111,17 @@ class Reclaimer:
                 due=0,
                 names_of=names_of,
                 again=attempts > 1,  # the first claim may have worked, and its answer was lost
+                term=abandoned.term,
                 **({"latest_ms": clock.latest_ms} if takes_over else {}),
             )
 
         self._unarrived.claiming.add((source, entry_id))
         try:
-            asked_at, claimed = await self._context.outages.retry("claiming", claim, repair=self._leases.repair)
+            asked_at, answer = await self._context.outages.retry("claiming", claim, repair=self._leases.repair)
         finally:
             self._unarrived.claiming.discard((source, entry_id))
+        if (claimed := await self._in_term(abandoned.term, answer)) is None:
+            return None
         clock.see(claimed.now_ms, asked_at)
         report_ghosts(self._context, source, claimed.ghosts, "pending")
         has_arrived = bool(claimed.entries and claimed.entries[0].fields)
@@ -140,22 +159,30 @@ class Reclaimer:
             await self._correct_times()
             self._corrected_after = steps
         await self._orphaned_ledgers.turn()
-        self._intake.free_overdue_lanes()
         if not self._gate.is_active:
             return MAX_PAUSE
+        term = self._gate.term
         consumers = await self._pause_state.look()
         if self._gate.is_paused:
             return MAX_PAUSE
+        if self._foreseen_in is not term:
+            await self._foresee()
+            self._foreseen_in = term
         looks = zip(self._context.sources, consumers, strict=True)
         if self._unarrived.is_expected:
             self._intake.put(await self._unarrived.take())
-        waits = [await self._look(source, rows) for source, rows in looks]
+        self._found_all = True
+        waits = [await self._look(source, rows, term) for source, rows in looks]
+        if self._gate.term is not term:
+            return MIN_PAUSE
         wait = min([MAX_PAUSE, *waits])
+        if NO_ROOM not in waits:
+            self._intake.free_overdue_lanes(self._inflight.is_held)
         nothing_is_due = all(0 < wait < NO_ROOM for wait in waits)
         self._pause_state.looked(nothing_is_due=nothing_is_due)
         if not self._gate.may_read.is_set():
-            if nothing_is_due and self._intake.is_empty and not len(self._inflight):
-                self._gate.may_read.set()  # everything that other consumers left is processed
+            if nothing_is_due and self._found_all and self._intake.is_empty and self._inflight.rests:
+                self._gate.may_read.set()  # everything that other consumers left is processed, or waits in its lane
             return MIN_PAUSE
         return wait
 
@@ -176,18 +203,47 @@ class Reclaimer:
                 extra={**context.log, "corrected": corrected},
             )
 
-    async def _look(self, source: Source, consumers: Reply) -> float:
+    async def _foresee(self) -> None:
+        """Find out which keys must wait for an entry of another consumer that is to be delivered again."""
+        if self._settings.order_by is None or not self._settings.retry_blocks_key:
+            return
+        commands = self._context.commands
+        for source in self._context.sources:
+            page = await inspection_queries.waiting(commands, source, most=FORESEEN)
+            while rows := page.rows:
+                asked = [("XRANGE", source.stream, row.entry_id, row.entry_id) for row in rows]
+                for row, reply in zip(rows, await commands.send(asked), strict=True):
+                    for entry_id, fields in checked(reply):
+                        key, _ = self._planner.key_of(self._planner.plan(RawEntry(source, entry_id, fields)))
+                        if key is not None:
+                            self._intake.foresee(key, entry_id, (float(row.due) - page.now_ms) / 1000)
+                if not page.more:
+                    break
+                after, until = (rows[-1].due.decode(), rows[-1].entry_id.decode()), page.until.decode()
+                page = await inspection_queries.waiting(commands, source, after=after, until=until, most=FORESEEN)
+
+    async def _in_term(self, term: Term | None, claimed: Claimed | None) -> Claimed | None:
+        """What was claimed in a term, unless it has ended. Then the active consumer finds it again."""
+        if claimed is None:
+            await self._exclusivity.confirm()
+        return claimed if self._gate.term is term else None
+
+    async def _look(self, source: Source, consumers: Reply, term: Term | None) -> float:
         # If one consumer is active at a time, all pending entries of others are abandoned, even for a short time.
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = list[groups.PendingEntry]()
         if self._settings.exclusive or self._context.clock.may_take_over:
-            idle = await groups.idle_entries(self._context.commands, source, consumers, min_idle_ms=least)
+            commands = self._context.commands
+            idle = await groups.idle_entries(commands, source, consumers, min_idle_ms=least, most=MOST_FOUND)
+        self._found_all = self._found_all and len(idle) < MOST_FOUND
         if self._settings.exclusive:  # they are from several consumers, each list in its own order
             idle.sort(key=lambda found: order(found.entry_id))
+        if self._gate.term is not term:
+            return NO_ROOM
         if any(self._unarrived.includes(source, found) for found in idle):
             self._unarrived.expect()
         self._intake.announce(
-            Abandoned(source, found.entry_id, least, found.deliveries)
+            Abandoned(source, found.entry_id, least, found.deliveries, term)
             for found in idle
             if self._inflight.get(source, found.entry_id) is None and not self._unarrived.was_given_here(found)
         )
@@ -195,17 +251,20 @@ class Reclaimer:
             return NO_ROOM
         asked_at = time.monotonic()
         try:
-            due = await groups.claim(
+            answer = await groups.claim(
                 self._context.commands,
                 source,
                 self._context.name,
                 ids=(),
                 min_idle_ms=0,
                 due=room,
+                term=term,
             )
         except BaseException:
             self._unarrived.expect()
             raise
+        if (due := await self._in_term(term, answer)) is None:
+            return NO_ROOM
         self._context.clock.see(due.now_ms, asked_at)
         self._intake.put_due(self._inflight.add_claimed(due.entries, since=asked_at))
         report_ghosts(self._context, source, due.ghosts, "pending")

@@ -17,11 +17,13 @@ from rapids._storage import settlement
 from rapids._storage.client.connections import Reply
 from rapids._storage.groups import RawEntry, acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
+from rapids._storage.terms import Term
 from rapids._wire.entry_format import event_type_in
 from rapids._wire.letter_format import Origin, write_letter
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
 from rapids._worker.failure_log import text_for_log
+from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.leases import Leases
 from rapids._worker.losses import report_lost
@@ -68,8 +70,9 @@ class Settler:
     Plain acknowledgements wait a moment for the reader, which sends them with its next read.
     """
 
-    def __init__(self, context: WorkerContext, inflight: Inflight, leases: Leases, acks: Acks) -> None:
+    def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight, leases: Leases, acks: Acks) -> None:
         self._context = context
+        self._gate = gate
         self._inflight = inflight
         self._leases = leases
         self._acks = acks
@@ -166,14 +169,9 @@ class Settler:
         replies: list[Reply]
         context = self._context
         try:
-            calls = [_call_for(one) for one in batch]
-            replies = await settlement.settle(
-                context.commands,
-                context.name,
-                calls,
-                dlq=context.settings.dlq_stream,
-                dlq_maxlen=context.settings.dlq_maxlen,
-            )
+            calls = [_call_for(one, self._gate.term) for one in batch]
+            dlq, most = context.settings.dlq_stream, context.settings.dlq_maxlen
+            replies = await settlement.settle(context.commands, context.name, calls, dlq=dlq, dlq_maxlen=most)
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
             self._note_unsure(batch)
@@ -307,9 +305,11 @@ def _delivery_of(one: Settled) -> tuple[bytes, int]:
     return one.entry.entry_id, one.entry.deliveries
 
 
-def _call_for(one: Settled) -> SettleCall:
-    """The script's call for a settlement."""
+def _call_for(one: Settled, term: Term | None) -> SettleCall:
+    """The script's call for a settlement. A lost entry was taken in an earlier term, if there are terms."""
     entry, settlement_ = one.entry, one.settlement
+    if term is not None and one.held.state is State.LOST:
+        term = replace(term, token="")
     call = SettleCall(
         source=entry.source,
         entry_id=entry.entry_id,
@@ -317,6 +317,7 @@ def _call_for(one: Settled) -> SettleCall:
         ledger=settlement_.ledger.dump(),
         delivery=entry.deliveries,
         taken_with=entry.ledger or b"",
+        term=term,
     )
     match settlement_:
         case Ack(letters, _):

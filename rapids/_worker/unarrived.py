@@ -13,6 +13,7 @@ from rapids._storage import groups, streams
 from rapids._storage.groups import PendingEntry
 from rapids._storage.keys import Source
 from rapids._worker.context import WorkerContext
+from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight
 from rapids._worker.losses import report_ghosts
 
@@ -26,8 +27,9 @@ class Unarrived:
     """Finds them among the entries that are pending for this consumer: this process does not hold them, and no read is
     under way whose answer has them. No handler of theirs has begun, so they are taken as the same delivery."""
 
-    def __init__(self, context: WorkerContext, inflight: Inflight) -> None:
+    def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight) -> None:
         self._context = context
+        self._gate = gate
         self._inflight = inflight
         self._since = time.monotonic()
         self._until = -math.inf
@@ -67,13 +69,17 @@ class Unarrived:
         """Hold all that are found now, without their fields, in the order of each stream. Raises `RedisError`."""
         async with self._turn:
             began_at, taken = time.monotonic(), list[HeldEntry]()
-            commands, name = self._context.commands, self._context.name
+            commands, name, term = self._context.commands, self._context.name, self._gate.term
             for source in self._context.sources:
                 pending = await groups.entries_of(commands, source, name.encode())
                 ids = [found.entry_id for found in pending if self.includes(source, found)]
                 if ids:
                     asked_at = time.monotonic()
-                    claimed = await groups.claim(commands, source, name, ids=ids, min_idle_ms=0, due=0, again=True)
+                    claimed = await groups.claim(
+                        commands, source, name, ids=ids, min_idle_ms=0, due=0, again=True, term=term
+                    )
+                    if claimed is None or self._gate.term is not term:
+                        break  # another consumer is or was the active one: what is still here is found as abandoned
                     taken += self._inflight.add_without_fields(claimed.entries, since=asked_at)
                     report_ghosts(self._context, source, claimed.ghosts, "pending")
             self.is_expected = began_at < self._until

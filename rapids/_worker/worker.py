@@ -240,11 +240,14 @@ class Worker:
         )
         self._exclusivity = exclusivity = Exclusivity(context, gate, inflight, intake)
         acks = Acks(context, inflight)
-        self._settler = Settler(context, inflight, leases, acks)
-        unarrived = Unarrived(context, inflight)
+        self._settler = Settler(context, gate, inflight, leases, acks)
+        unarrived = Unarrived(context, gate, inflight)
         self._reader = Reader(self._reading, context, gate, inflight, intake, leases, acks, exclusivity, unarrived)
         self._pause_state = PauseState(context, intake, self._settler, self._reader)
-        self._reclaimer = Reclaimer(context, gate, inflight, intake, leases, self._pause_state, unarrived)
+        planner = Planner(self._handlers, self._counts, context.log, settings.order_by)
+        self._reclaimer = Reclaimer(
+            context, gate, inflight, intake, leases, self._pause_state, unarrived, exclusivity, planner
+        )
         self._handler_comparison = HandlerComparison(context, self._handlers)
         self._trimmer = Trimmer(context, leases)
         dlq, most = settings.dlq_stream, settings.dlq_maxlen
@@ -259,7 +262,7 @@ class Worker:
             exclusivity=exclusivity,
             reclaimer=self._reclaimer,
             settler=self._settler,
-            planner=Planner(self._handlers, self._counts, context.log),
+            planner=planner,
             runners=runners_of(self._handlers, self._middleware),
             stop=self._stop,
             deadlines=self._deadlines,

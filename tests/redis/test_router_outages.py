@@ -14,6 +14,8 @@ from redis.exceptions import RedisError
 
 from rapids import EventRouter
 from rapids._core.outages import Outages
+from rapids._storage.keys import Source
+from rapids.backoff import constant
 from tests.redis.own_server import OwnServer, own_server
 from tests.redis.proxy import proxy_to
 from tests.server_faults import flush_scripts, kill_all, pause, refuse_writes
@@ -274,3 +276,30 @@ async def test_start_fails_with_an_error_while_the_server_is_unavailable(server:
         async with running(collecting(redis, seen)):
             await make_emitter(redis).emit(DvOrder(number=1))
             await eventually(lambda: seen == [1])
+
+
+async def test_a_key_waits_through_an_outage_for_its_entry_that_became_due(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could take it in that time, so that it is not another consumer's now."""
+    monkeypatch.setattr("rapids._worker.intake.OVERDUE_GRACE", 0.2)
+    seen = list[int]()
+    async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
+        options = {"concurrency": 4, "order_by": lambda event: "one key", "redelivery_backoff": constant(0.3)}
+        router = make_router(through, claim_min_idle_ms=60_000, **options)
+
+        @router.on(DvOrder)
+        async def handle(event: DvOrder) -> None:
+            seen.append(event.number)
+            if seen == [1]:
+                raise ValueError
+
+        async with running(router):
+            await make_emitter(redis).emit([DvOrder(number=1), DvOrder(number=2)])
+            await eventually(lambda: redis.zcard(Source(STREAM, GROUP).due))
+            await proxy.refuse()
+            overdue = time.monotonic() + 1.5
+            await eventually(lambda: time.monotonic() > overdue)
+            await proxy.accept()
+            await until_settled(redis)
+    assert seen == [1, 1, 2]

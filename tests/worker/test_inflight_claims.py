@@ -81,7 +81,8 @@ async def test_an_entry_that_is_held_is_not_claimed_as_abandoned(redis: Redis) -
     inflight = Inflight([source], context.counts, lease_seconds=60)
     intake, leases = Intake(gate, 10), Leases(context, gate, inflight)
     paused = PauseState(context, intake, nothing, nothing)
-    reclaimer = Reclaimer(context, gate, inflight, intake, leases, paused, Unarrived(context, inflight))
+    unarrived = Unarrived(context, gate, inflight)
+    reclaimer = Reclaimer(context, gate, inflight, intake, leases, paused, unarrived, nothing, nothing)
     abandoned = Abandoned(source, entry.entry_id, 0, 1)
     [held] = inflight.add_new(source, [entry], since=time.monotonic())
 

@@ -121,6 +121,47 @@ class LanesModel(RuleBasedStateMachine):
 TestLanes = LanesModel.TestCase
 
 
+def test_no_later_entry_begins_before_those_that_another_consumer_had() -> None:
+    lanes = Lanes[str]()
+    lanes.foresee("ann", b"2-0", 10.0)
+    lanes.foresee("ann", b"10-0", 5.0)
+    assert lanes.next_overdue == 5.0
+    assert not lanes.enter("ann", b"11-0", "eleven"), "new"
+    assert lanes.enter("ann", b"1-0", "one"), "abandoned, and earlier"
+    assert not lanes.enter("ann", b"10-0", "ten"), "due, but not the first"
+    assert not lanes.enter("ann", b"2-0", "two"), "the one before it still runs"
+    assert [lanes.leave("ann") for _ in range(4)] == ["two", "ten", "eleven", None]
+    assert (len(lanes), lanes.queued) == (0, 0)
+
+
+def test_a_lane_waits_for_the_other_entries_that_another_consumer_had() -> None:
+    lanes = Lanes[str]()
+    lanes.foresee("ann", b"2-0", 10.0)
+    lanes.foresee("ann", b"3-0", 20.0)
+    assert not lanes.enter("ann", b"4-0", "four")
+    assert lanes.enter("ann", b"2-0", "two")
+    lanes.hold("ann", b"2-0", 15.0)  # it failed again
+    assert not lanes.enter("ann", b"1-0", "one")
+    assert lanes.overdue(16.0, is_held=lambda entry_id: entry_id == b"2-0") == []
+    assert lanes.enter("ann", b"2-0", "two")
+    assert lanes.leave("ann") == "one"
+    assert lanes.leave("ann") is None, "three is to come"
+    assert lanes.overdue(25.0) == [("ann", "four")]
+    assert lanes.leave("ann") is None
+    assert (len(lanes), lanes.queued) == (0, 0)
+
+
+def test_what_is_forgotten_leaves_only_what_runs() -> None:
+    lanes = Lanes[str]()
+    assert lanes.enter("ann", b"1-0", "one")
+    assert not lanes.enter("ann", b"2-0", "two")
+    lanes.foresee("bob", b"3-0", 10.0)
+    lanes.forget()
+    assert (len(lanes), lanes.queued, lanes.next_overdue) == (1, 0, float("inf"))
+    assert not lanes.enter("ann", b"2-0", "again"), "the first one still runs"
+    assert lanes.enter("bob", b"4-0", "four")
+
+
 async def test_an_entry_that_the_old_master_does_not_know_is_not_lost(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

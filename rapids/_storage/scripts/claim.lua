@@ -2,25 +2,30 @@
 -- A pending entry that was trimmed from the stream (a ghost) is acknowledged and reported, not taken, unless a living
 -- process has it: that process may hold the only copy of its fields, and releases it itself.
 --
--- KEYS  stream, ledger, due, parked, how far the waiting and parked entries of a lost group are restored
+-- KEYS  stream, ledger, due, parked, how far the waiting and parked entries of a lost group are restored; in a group with
+--       one active consumer, who is active and the latest term
 -- ARGV  group, consumer, options as JSON, then ids of the named entries. The options:
 --       `min_idle`: least idle time in ms of a named entry (0: it must still be this consumer's own);
 --       `again`: whether named entries that this consumer has already are taken as they are: not as another delivery,
 --       and without their fields, since an earlier answer with them was lost;
 --       `latest`: named entries of others are not taken if it is later, by the server's clock in ms;
 --       `due`: how many due entries to take at most; `look`: from how many of them to choose the oldest;
---       `names`: the prefix of the keys by which living processes hold consumer names ('': ignore them)
+--       `names`: the prefix of the keys by which living processes hold consumer names ('': ignore them);
+--       `term`: in a group with one active consumer, the token of its term
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
--- milliseconds until the next waiting entry is due, or -1, and now the time in ms.
+-- milliseconds until the next waiting entry is due, or -1, and now the time in ms. Or false if the term has ended.
 -- include: lib/time.lua
 -- include: lib/names.lua
 -- include: lib/entry.lua
 -- include: lib/holding_consumers.lua
+-- include: lib/term.lua
 local stream, ledger_key, due_key, parked_key, restoring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local min_idle, names = options.min_idle, options.names
 local now = server_ms()
 local taken, ghosts = {}, {}
+
+if options.term and has_ended(options.term, KEYS[6], KEYS[7]) then return false end
 
 local function is_alive(owner)
   return names ~= '' and owner ~= consumer and redis.call('EXISTS', names .. owner) == 1

@@ -1,6 +1,6 @@
--- Hold a name or a group for one process, or renew the hold.
+-- Hold a name for one process, or renew the hold.
 --
--- KEYS  the key of the name or group
+-- KEYS  the key of the name
 -- ARGV  the process's token, time to live in ms
 -- Returns {1 if it is this process's, 0 if another holds it, now in ms}.
 -- include: lib/time.lua

@@ -1,6 +1,7 @@
--- Release what `hold` holds, if this process still holds it.
+-- Release what this process still holds.
 --
--- KEYS  the key of the name or group
+-- KEYS  the key of a name, or those of a term
 -- ARGV  the process's token
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end

@@ -3,7 +3,8 @@
 -- last step the entry is pending, and the ledger prevents a second run from writing a letter twice.
 --
 -- KEYS  stream, ledger, due, parked, dead-letter stream, its index (any keys if there are no letters), how far the
---       waiting and parked entries of a lost group are restored
+--       waiting and parked entries of a lost group are restored; in a group with one active consumer, who is active
+--       and the latest term
 -- ARGV  options, the ledger to write (in it, a handler that waits has a delay in ms, or its due time if it waited
 --       before), the ledger from when the entry was taken ('' for none), why it is parked, then the names and values
 --       of all letters
@@ -17,8 +18,9 @@
 --   delivery    the delivery that is settled
 --   maxlen      maximum length of the dead-letter stream, as text: a number of Lua has 53 bits; 0 for none
 --   letters     for each letter {handler, number of its names and values}
+--   term        in a group with one active consumer, the token of the term in which the entry was taken
 -- Returns what was done: acked, kept, parked, released, buried; or gone (it was no longer pending), lost (another
--- consumer has it: only the finished handlers were written), stale (this consumer got it again since: it was settled
+-- consumer has it, or is active: only the finished handlers were written), stale (this consumer got it again since: it was settled
 -- before), trimmed (it is no longer in the stream and cannot be delivered again: only letters were written).
 -- include: lib/letters.lua
 -- include: lib/fields.lua
@@ -26,6 +28,7 @@
 -- include: lib/time.lua
 -- include: lib/names.lua
 -- include: lib/entry.lua
+-- include: lib/term.lua
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local options, ledger = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local group, consumer, id, verb = options.group, options.consumer, options.id, options.verb
@@ -93,8 +96,10 @@ local function is_undone()
   return false
 end
 
+local has_lost = options.term and has_ended(options.term, KEYS[8], KEYS[9])
+if buries and has_lost then return 'lost' end
 local undone = not buries and is_undone()
-if not buries and (undone or pending[2] ~= consumer) then
+if not buries and (undone or has_lost or pending[2] ~= consumer) then
   -- The lease was lost: another consumer runs this entry now, or will. It need not repeat what this one finished.
   if verb == 'ack' and #options.letters == 0 and not undone then
     acknowledge()
