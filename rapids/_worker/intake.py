@@ -191,8 +191,9 @@ class Intake:
 
     def drain(self) -> list[HeldEntry]:
         """Remove and return all entries that were taken and have not begun, in the order of the stream."""
-        turns = [turn.item for turn in self._turns]
-        items = [*self._due, *turns, *self._new, *self._lanes.drain()]
+        items = [*self._due, *(turn.item for turn in self._turns), *self._new, *self._lanes.drain()]
+        for turn in self._turns:  # nobody runs it, so that its lane must not wait for its end
+            self._lanes.leave(turn.key)
         self._due.clear()
         self._turns.clear()
         self._new.clear()

@@ -12,6 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from redis.asyncio import Redis
 
 from rapids._storage import streams
+from rapids._storage.groups import RawEntry
+from rapids._storage.keys import Source
+from rapids._worker.gate import Gate
+from rapids._worker.inflight import HeldEntry
+from rapids._worker.intake import Intake
 from rapids._worker.lanes import Lanes
 from tests.support import eventually
 from tests.worker.helpers import (
@@ -160,6 +165,17 @@ def test_what_is_forgotten_leaves_only_what_runs() -> None:
     assert (len(lanes), lanes.queued, lanes.next_overdue) == (1, 0, float("inf"))
     assert not lanes.enter("ann", b"2-0", "again"), "the first one still runs"
     assert lanes.enter("bob", b"4-0", "four")
+
+
+def test_a_key_goes_on_after_an_entry_was_released_that_had_its_turn() -> None:
+    """The group was paused when the entry before it had ended, and no handler was free yet."""
+    source, intake = Source("events", "group"), Intake(Gate(lease_seconds=60), 10)
+    first, second, third = (HeldEntry(RawEntry(source, b"%d-0" % number, ()), 0.0) for number in range(3))
+    assert intake.enter_lane("ann", first)
+    assert not intake.enter_lane("ann", second)
+    intake.pass_lane_on("ann")
+    assert intake.drain() == [second]
+    assert intake.enter_lane("ann", third), "it waited for ever"
 
 
 async def test_an_entry_that_the_old_master_does_not_know_is_not_lost(
