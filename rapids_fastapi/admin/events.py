@@ -27,7 +27,16 @@ from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, nee
 from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, link_next_page, path_of
-from rapids_fastapi.admin.payload import MAX_IN_LIST, MAX_SEARCHED, Payload, cleaned, filled, redacted_entry, show
+from rapids_fastapi.admin.payload import (
+    MAX_IN_LIST,
+    MAX_SEARCHED,
+    Payload,
+    cleaned,
+    filled,
+    redacted_entry,
+    show,
+    show_event,
+)
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import Moment, streams_of
 from rapids_fastapi.admin.redaction import Redactor
@@ -255,8 +264,8 @@ def _tree(tree: CoreCausationTree, redactor: Redactor, base: str) -> CausationTr
     """The tree; `base` is the path of the API."""
     events: list[Event] = []
     for event in tree.events:
-        data = show(event.data, redactor, MAX_IN_LIST, size=event.data_size)
-        metadata = show(event.metadata, redactor, MAX_IN_LIST, size=event.metadata_size)
+        sizes = event.data_size, event.metadata_size
+        data, metadata = show_event(event.data, event.metadata, redactor, MAX_IN_LIST, sizes=sizes)
         hidden = redactor.hidden(data.searched, metadata.searched)
         deliveries = [cleaned(_redacted(delivery, redactor, hidden)) for delivery in event.deliveries]
         events.append(filled(Event, event, data=data.payload, metadata=metadata.payload, deliveries=deliveries))

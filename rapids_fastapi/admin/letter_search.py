@@ -1,7 +1,7 @@
 """Searching dead letters without revealing what redaction hides."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from pydantic_core import to_json
@@ -63,7 +63,8 @@ def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> l
     found: list[int] = []
     wanted = text.casefold()
     for at, letter in enumerate(letters):
-        data, metadata = (_searched(raw, redactor) for raw in (letter.data, letter.metadata))
+        metadata = _searched(letter.metadata, redactor)
+        data = _searched(letter.data, redactor, metadata.values if metadata else ())
         error = redactor.text(letter.error, redactor.hidden(data, metadata), MAX_SEARCHED)
         names = [letter.error_type, letter.id, letter.entry_id, letter.event_id, letter.correlation_id]
         places = [*_as_text(data), error, *names, letter.event_type, letter.handler]
@@ -72,8 +73,8 @@ def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> l
     return found
 
 
-def _searched(raw: bytes, redactor: Redactor) -> Searched | None:
-    return redactor.document(raw) if len(raw) <= MAX_IN_PART else None
+def _searched(raw: bytes, redactor: Redactor, also: Collection[str] = ()) -> Searched | None:
+    return redactor.document(raw, also) if len(raw) <= MAX_IN_PART else None
 
 
 def _as_text(searched: Searched | None) -> Iterator[str]:

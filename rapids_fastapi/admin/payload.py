@@ -2,7 +2,7 @@
 
 import base64
 import codecs
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
@@ -26,6 +26,7 @@ __all__ = [
     "filled",
     "redacted_entry",
     "show",
+    "show_event",
 ]
 
 MAX_IN_LIST = 4 * 1024
@@ -74,14 +75,33 @@ class Shown:
     searched: Searched | None = None
     """What was found in it; None if it was not searched, so that it may contain secrets that are not known."""
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The hidden values that are known."""
+        return self.searched.values if self.searched else frozenset()
 
-def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0) -> Shown:
-    """The payload, redacted, and cut after `longest` bytes. `raw` is None if it was not read; it has `size` bytes."""
+
+def show_event(
+    data: bytes | None, metadata: bytes | None, redactor: Redactor, longest: int, *, sizes: tuple[int, int] = (0, 0)
+) -> tuple[Shown, Shown]:
+    """The data and the metadata of an event, as `show` has each. What is hidden in one is hidden in the other, too."""
+    beside = show(metadata, redactor, longest, size=sizes[1])
+    shown = show(data, redactor, longest, size=sizes[0], also=beside.hidden)
+    if shown.hidden and beside.searched is not None:
+        beside = show(metadata, redactor, longest, size=sizes[1], also=shown.hidden)
+    return shown, beside
+
+
+def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0, also: Collection[str] = ()) -> Shown:
+    """The payload, redacted, and cut after `longest` bytes. `raw` is None if it was not read; it has `size` bytes.
+
+    `also`: as in `Redactor.document`.
+    """
     size = size if raw is None else len(raw)
     if raw is None or size > max(longest, MAX_IN_PART):
         # To parse it, and then show only its first lines, would take too long.
         return Shown(Payload.omitted(size))
-    searched = redactor.document(raw) if raw else None
+    searched = redactor.document(raw, also) if raw else None
     if searched is None:
         if raw and redactor.names:
             return Shown(Payload(encoding="withheld", value=None, size=size, truncated=True))

@@ -27,6 +27,7 @@ from rapids_fastapi.admin.payload import (
     cleaned,
     filled,
     show,
+    show_event,
 )
 from rapids_fastapi.admin.redaction import MASK, Location, Redactor, Searched
 
@@ -177,7 +178,7 @@ class DeadLetterDetail(WholeLetter):
 
 def summary_of(letter: DeadLetter, redactor: Redactor) -> DeadLetterSummary:
     """The letter for a list."""
-    payload, metadata = (show(raw, redactor, MAX_IN_LIST) for raw in (letter.data, letter.metadata))
+    payload, metadata = show_event(letter.data, letter.metadata, redactor, MAX_IN_LIST)
     error = clean(redactor.text(letter.error, redactor.hidden(payload.searched, metadata.searched), MAX_SEARCHED))
     return filled(DeadLetterSummary, letter, error=error, payload=payload.payload)
 
@@ -201,7 +202,7 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> DeadLetterDet
 
 
 def _shown(letter: DeadLetter, redactor: Redactor) -> tuple[Shown, Shown]:
-    return show(letter.data, redactor, MAX_IN_DETAIL), show(letter.metadata, redactor, MAX_IN_DETAIL)
+    return show_event(letter.data, letter.metadata, redactor, MAX_IN_DETAIL)
 
 
 def _redacted(letter: DeadLetter, redactor: Redactor, payload: Shown, metadata: Shown) -> dict[str, Any]:
@@ -218,7 +219,8 @@ def _redacted(letter: DeadLetter, redactor: Redactor, payload: Shown, metadata: 
 
 
 def _change(change: LetterChange, redactor: Redactor, before: Searched | None, metadata: Searched | None) -> Change:
-    changed = show(change.data.encode(), redactor, MAX_IN_DETAIL) if change.data else None
+    also = [value for one in (before, metadata) if one is not None for value in one.values]
+    changed = show(change.data.encode(), redactor, MAX_IN_DETAIL, also=also) if change.data else None
     after = changed.searched if changed else None
     return filled(
         Change,

@@ -6,7 +6,7 @@ Only what is shown is changed. A replay sends the stored bytes. What cannot be s
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan
 from typing import Any, TypeAlias, cast
@@ -75,22 +75,26 @@ class Redactor:
                 raise ValueError(f"redact must be a list of names of fields, not one with {name!r}")
         return cls(phrases_of((*DEFAULT_REDACTED, *names)))
 
-    def document(self, raw: bytes) -> Searched | None:
-        """A JSON document, parsed as a worker parses it; None if that cannot be done, or if it is nested too deep."""
+    def document(self, raw: bytes, also: Collection[str] = ()) -> Searched | None:
+        """A JSON document, parsed as a worker parses it; None if that cannot be done, or if it is nested too deep.
+
+        `also`: what is hidden in documents beside it, and is hidden where this one quotes it.
+        """
         if not raw:
             return Searched("", frozenset(), frozenset())
         try:
-            return self.value(from_json(raw))
+            return self.value(from_json(raw), also)
         except (ValueError, RecursionError):
             return None
 
-    def value(self, value: object) -> Searched | None:
-        """A JSON value; None if it is nested too deep to be searched."""
+    def value(self, value: object, also: Collection[str] = ()) -> Searched | None:
+        """A JSON value, as in `document`; None if it is nested too deep to be searched."""
         search = _Search(self)
         shown = search.shown(value, (), 0)
         if search.is_too_deep:
             return None
-        if quoted := sorted((one for one in search.values if len(one) >= MIN_QUOTED), key=len, reverse=True):
+        values = {*search.values, *also} if self.names else ()
+        if quoted := sorted((one for one in values if len(one) >= MIN_QUOTED), key=len, reverse=True):
             shown = _without(shown, quoted[:MAX_QUOTED])
         return Searched(shown, frozenset(search.values), frozenset(search.places))
 
@@ -229,7 +233,7 @@ class _Search:
 
 
 def _without(shown: Any, quoted: Sequence[str]) -> Any:
-    """The value, without hidden values that its texts quote as they are."""
+    """The value, without hidden values that its texts, names and numbers quote as they are."""
     match shown:
         case str():
             for one in quoted:
@@ -237,11 +241,13 @@ def _without(shown: Any, quoted: Sequence[str]) -> Any:
             return shown
         case dict():
             members = cast("dict[str, object]", shown)
-            return {name: _without(member, quoted) for name, member in members.items()}
+            return {_without(name, quoted): _without(member, quoted) for name, member in members.items()}
         case list():
             return [_without(item, quoted) for item in cast("list[object]", shown)]
-        case _:
+        case bool() | None:
             return shown
+        case _:
+            return MASK if str(shown) in quoted else shown
 
 
 def credentials_in(value: str) -> Iterable[str]:

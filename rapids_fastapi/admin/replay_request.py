@@ -86,12 +86,14 @@ def _diff(
     replay: Replay, change: dict[str, Any], body: ReplayRequest, letter: DeadLetter, redactor: Redactor
 ) -> tuple[Difference, ...]:
     """The differences without hidden values."""
-    before, metadata = redactor.document(letter.data), redactor.document(letter.metadata)
+    metadata = redactor.document(letter.metadata)
+    before = redactor.document(letter.data, metadata.values if metadata else ())
     try:
         after = change if body.patch is None else merge_patch(from_json(letter.data), change)
     except ValueError:
         after = change
-    return redacted_diff(replay.diff, redactor, before, redactor.value(after), metadata, patch=body.patch)
+    also = [value for one in (before, metadata) if one is not None for value in one.values]
+    return redacted_diff(replay.diff, redactor, before, redactor.value(after, also), metadata, patch=body.patch)
 
 
 def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:

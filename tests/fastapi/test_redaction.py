@@ -9,14 +9,16 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import redis as redis_sync
 from fastapi.testclient import TestClient
 
 from rapids import BaseEvent
 from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
 from rapids_fastapi.admin.redaction import Redactor
-from tests.fastapi.helpers import put_letter
+from tests.fastapi.helpers import STREAM, letter_fields, put_letter
 
 LETTERS = "/rapids/api/dead-letters"
+EVENT = ("event_type", "schema_version", "data", "id", "timestamp", "correlation_id", "causation_id", "metadata")
 SECRET = "pa\\ss'w\"o\nrdé99"
 CARD = "4111111111111111"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.THsR8Uxyzabc"
@@ -342,3 +344,30 @@ def test_texts_without_secrets_stay_readable(text: str) -> None:
     assert payload is not None
     assert payload.shown == {"text": text}
     assert REDACTOR.text(text, HiddenValues(()), 10_000) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "metadata"),
+    [
+        ({"password": "s3cretvalue"}, {"note": "it is s3cretvalue"}),
+        ({"note": "it is s3cretvalue", "s3cretvalue": 1}, {"token": "s3cretvalue"}),
+        ({"password": "s3cretvalue", "last": {"s3cretvalue": 1}, "all": [{"of s3cretvalue": 1}]}, {}),
+        ({"pin": 73217321, "n": 73217321, "also": ["73217321"]}, {"n": 73217321}),
+    ],
+)
+def test_what_is_hidden_in_one_place_is_hidden_in_the_others(
+    client: TestClient, redis_url: str, raw: redis_sync.Redis, data: Any, metadata: Any
+) -> None:
+    fields = {"event_type": "fa.secretive", "data": json.dumps(data), "metadata": json.dumps(metadata)}
+    put = put_letter(redis_url, **fields)
+    raw.xadd(STREAM, {name: value for name, value in letter_fields(**fields).items() if name in EVENT})
+    assert client.post(f"{LETTERS}/{put}/replay", json={"patch": {"password": "other", "n": 1}}).status_code == 200
+    put_letter(redis_url, **fields)
+    for path in (LETTERS, f"{LETTERS}/{put}", f"{LETTERS}/export", "/rapids/api/events?correlation_id=corr-1"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert MASK in answer.text
+        assert "s3cretvalue" not in answer.text
+        assert "73217321" not in answer.text
+    for q in ("s3cret", "732173"):
+        assert client.get(LETTERS, params={"q": q}).json()["items"] == []
