@@ -42,6 +42,9 @@ TIES = 200
 PAGE = 100
 """The page size when looking for abandoned entries."""
 
+CLAIMED_BYTES = 256 * 1024
+"""How many bytes of fields a claim returns. Other commands wait for its answer, so larger entries are fetched apart."""
+
 LEDGER_PAGE = 500
 """About how many ledgers are checked in one step: a small hash is returned as a whole."""
 
@@ -216,8 +219,9 @@ async def claim(
 
     `names_of`: the source whose keys hold the consumers' names. If it is given, a trimmed entry that a living process
     holds is left to that process. `again`: named entries that are this consumer's already, since an earlier answer was
-    lost, are taken as they are: not as another delivery, and without their fields. `term`: take them only in this term;
-    None if it has ended.
+    lost, are taken as they are: not as another delivery, and without their fields. Large entries, too, are taken
+    without their fields, which are to be fetched on another connection. `term`: take them only in this term; None if it
+    has ended.
     """
     keys = (source.stream, source.ledger, source.due, source.parked, source.restoring, *keys_of(term))
     options = scripts.options(
@@ -227,6 +231,7 @@ async def claim(
         latest=latest_ms,
         names="" if names_of is None else names_of.consumer(""),
         again=again,
+        most=CLAIMED_BYTES,
         **option_of(term),
     )
     arguments = (source.group, consumer, options, *ids)

@@ -56,7 +56,9 @@ class WorkerContext:
     """How this process reaches its group, and its name in the group."""
 
     commands: OwnConnection
-    """The connection for everything except blocking reads."""
+    """The connection for everything except blocking reads and large answers."""
+    fetching: OwnConnection
+    """The connection on which single entries are fetched, which may take long. It is made when it is first used."""
     sources: Sequence[Source]
     """The stream, and the group's replay stream."""
     settings: RouterSettings

@@ -64,9 +64,9 @@ class Limits:
     failing: float
 
     @classmethod
-    def of(cls, settings: RouterSettings) -> "Limits":
-        """The limits of a router with these settings."""
-        answer = ANSWER_TIME + MAX_PAUSE
+    def of(cls, settings: RouterSettings, answer_time: float = ANSWER_TIME) -> "Limits":
+        """The limits of a router with these settings. `answer_time`: how long an answer may take (seconds)."""
+        answer = answer_time + MAX_PAUSE
         return cls(
             reader=settings.block_ms / 1000 + answer,
             lease=max(settings.claim_min_idle_ms / 1000, 2 * answer),
@@ -137,6 +137,8 @@ class HealthCheck:
     reclaimer: Reclaimer
     exclusivity: Exclusivity
     pause_state: PauseState
+    answer_time: float
+    """Seconds that an answer may take."""
 
     async def run(self, commands: Commands) -> RouterHealth:
         """The router's health. One round trip."""
@@ -149,7 +151,7 @@ class HealthCheck:
             progress = error if str(error) else TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
         except (RedisError, OSError) as error:
             progress = error
-        limits = Limits.of(settings)
+        limits = Limits.of(settings, self.answer_time)
         judged = self._fault(progress, limits)
         known = progress if isinstance(progress, GroupProgress) else None
         if judged is None:

@@ -106,7 +106,10 @@ class Inflight:
         return list(new.values())
 
     def add_claimed(self, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
-        """Hold claimed entries. Each replaces an earlier delivery, which is lost unless it is being settled."""
+        """Hold claimed entries. Each replaces an earlier delivery, which is lost unless it is being settled.
+
+        Those without fields are counted as delivered when their fields have arrived.
+        """
         new = [HeldEntry(entry, since) for entry in entries]
         for one in new:
             held, entry_id = self._held[one.entry.source], one.entry.entry_id
@@ -114,14 +117,7 @@ class Inflight:
             if before is not None and before.state not in CLOSING:
                 before.state = State.LOST
             held[entry_id] = one
-        self._counts.delivered(entries)
-        return new
-
-    def add_without_fields(self, entries: Sequence[RawEntry], *, since: float) -> list[HeldEntry]:
-        """Hold entries whose fields are still to be fetched. They are counted as delivered when those have arrived."""
-        new = [HeldEntry(entry, since) for entry in entries]
-        for one in new:
-            self._held[one.entry.source][one.entry.entry_id] = one
+        self._counts.delivered([entry for entry in entries if entry.fields])
         return new
 
     def get(self, source: Source, entry_id: bytes) -> HeldEntry | None:

@@ -16,6 +16,7 @@ from rapids._storage.keys import Source
 from rapids._worker.context import WorkerContext
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight, State
+from rapids._worker.unarrived import Unarrived
 
 __all__ = ["Leases", "Registered"]
 
@@ -32,10 +33,11 @@ Registered: TypeAlias = Literal["ours", "another's", "trimmed"]
 class Leases:
     """Renews the leases of all held entries, and registers them with a group that was recreated."""
 
-    def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight) -> None:
+    def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight, unarrived: Unarrived) -> None:
         self._context = context
         self._gate = gate
         self._inflight = inflight
+        self._unarrived = unarrived
         self._duration = context.settings.claim_min_idle_ms / 1000
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
         self.losses = 0
@@ -152,6 +154,8 @@ class Leases:
                 )
             for source in self._context.sources:
                 ids = self._inflight.ids(source)
+                with suppress(RedisError, OSError):
+                    ids += await self._unarrived.on_its_way(source)
                 for first in range(0, len(ids), CHUNK):
                     await self._renew_chunk(source, ids[first : first + CHUNK])
 

@@ -123,6 +123,8 @@ class Reader:
         if self._gaps.open is not None or len(new) >= self._settings.batch_size:
             self._gaps.read(new)
         given_out = self._inflight.given_out(asked_at)
+        if (first_at := self._connection.arrivals.first_at) is not None:
+            given_out = min(given_out, max(first_at, self._leases.renewed_at))
         for source, entries in read.items():
             self._inflight.last_read[source] = entries[-1].entry_id.decode()
             if name != self._identity.name or term is not self._gate.term:
@@ -180,13 +182,14 @@ class Reader:
 
     @property
     def turned_at(self) -> float:
-        """When it last took a turn (`time.monotonic()`, seconds): now, while a read waits no longer than `block_ms`."""
+        """When it last took a turn or got a part of an answer (`time.monotonic()`, seconds): now, while a read waits no
+        longer than `block_ms`."""
         now = time.monotonic()
         if not self._gate.may_read.is_set():
             return now  # on standby, or older entries come first
         since = self._unarrived.reading_since
         is_waiting = since is not None and now - since <= self._settings.block_ms / 1000
-        return now if is_waiting else self._turned_at
+        return now if is_waiting else max(self._turned_at, self._connection.arrivals.last_at)
 
     def stop(self) -> None:
         """Read no more. A blocked read continues until `unblock`."""

@@ -124,9 +124,7 @@ class Reclaimer:
             return None
         clock.see(claimed.now_ms, asked_at)
         report_ghosts(self._context, source, claimed.ghosts, "pending")
-        has_arrived = bool(claimed.entries and claimed.entries[0].fields)
-        hold = self._inflight.add_claimed if has_arrived else self._inflight.add_without_fields
-        held = hold(claimed.entries, since=asked_at)
+        held = self._inflight.add_claimed(claimed.entries, since=asked_at)
         return held[0] if held else None
 
     async def run(self) -> None:
@@ -274,7 +272,7 @@ class Reclaimer:
         """An abandoned entry, without claiming it; None if it is no longer in the stream."""
         source, entry_id, context = abandoned.source, abandoned.entry_id, self._context
         fields = await context.outages.retry(
-            "looking at an entry", lambda: streams.entry(context.commands, source.stream, entry_id)
+            "looking at an entry", lambda: streams.entry(context.fetching, source.stream, entry_id)
         )
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
 
@@ -286,7 +284,7 @@ class Reclaimer:
         entry, context = held.entry, self._context
         source = entry.source
         fields = await context.outages.retry(
-            "fetching", lambda: streams.entry(context.commands, source.stream, entry.entry_id)
+            "fetching", lambda: streams.entry(context.fetching, source.stream, entry.entry_id)
         )
         if fields is None:  # not there, or not on this server: an old master may have answered after a failover
             fields = await context.outages.retry(

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from rapids._core.entry_id import order
 from rapids._storage import groups, streams
+from rapids._storage.client.arrivals import Arrivals
 from rapids._storage.groups import PendingEntry
 from rapids._storage.keys import Source
 from rapids._worker.context import WorkerContext
@@ -27,10 +28,12 @@ class Unarrived:
     """Finds them among the entries that are pending for this consumer: this process does not hold them, and no read is
     under way whose answer has them. No handler of theirs has begun, so they are taken as the same delivery."""
 
-    def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight) -> None:
+    def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight, arrivals: Arrivals) -> None:
+        """`arrivals`: those on the connection that reads."""
         self._context = context
         self._gate = gate
         self._inflight = inflight
+        self.arrivals = arrivals
         self._since = time.monotonic()
         self._until = -math.inf
         self._turn = asyncio.Lock()
@@ -65,6 +68,18 @@ class Unarrived:
             return False
         return found.idle_ms / 1000 <= time.monotonic() - since
 
+    async def on_its_way(self, source: Source) -> list[bytes]:
+        """The ids of entries that may be on their way now, if an answer takes long to arrive: their leases are to be
+        renewed, or others would take them over. Raises `RedisError`."""
+        if self.reading_since is None or self.arrivals.first_at is None:
+            return []
+        pending = await groups.entries_of(self._context.commands, source, self._context.name.encode())
+        return [
+            found.entry_id
+            for found in pending
+            if self._inflight.get(source, found.entry_id) is None and self._is_on_its_way(source, found)
+        ]
+
     async def take(self) -> list[HeldEntry]:
         """Hold all that are found now, without their fields, in the order of each stream. Raises `RedisError`."""
         async with self._turn:
@@ -80,14 +95,14 @@ class Unarrived:
                     )
                     if claimed is None or self._gate.term is not term:
                         break  # another consumer is or was the active one: what is still here is found as abandoned
-                    taken += self._inflight.add_without_fields(claimed.entries, since=asked_at)
+                    taken += self._inflight.add_claimed(claimed.entries, since=asked_at)
                     report_ghosts(self._context, source, claimed.ghosts, "pending")
             self.is_expected = began_at < self._until
             return taken
 
     async def fetch(self, taken: Iterable[HeldEntry]) -> None:
         """Fetch their fields, as far as that works now: later entries of their keys must not come before them."""
-        commands, counts = self._context.commands, self._context.counts
+        commands, counts = self._context.fetching, self._context.counts
         with suppress(RedisError, OSError):
             for held in taken:
                 entry = held.entry

@@ -10,6 +10,7 @@ from rapids._core.counter_state import Counts
 from rapids._core.handlers import Handlers
 from rapids._core.outages import Outages
 from rapids._core.redis_errors import is_outage, reason
+from rapids._core.server_warnings import USUAL_TIMEOUT
 from rapids._core.settings import RouterSettings
 from rapids._core.supervision import Stop, TaskSupervisor, raise_if_cancelled
 from rapids._storage import groups, streams
@@ -19,6 +20,7 @@ from rapids._storage.client.connections import (
     OwnConnection,
 )
 from rapids._storage.keys import Source
+from rapids._storage.server_info import socket_timeout_of
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
@@ -51,7 +53,8 @@ __all__ = ["Worker"]
 logger = logging.getLogger("rapids.worker")
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds that a command may take, except blocking reads."""
+"""Seconds for which no part of an answer may arrive, if the client's own `socket_timeout` is not longer. Reads also
+block."""
 
 CANCEL_GRACE = 2.0
 """Seconds that a cancelled handler has to end until the stop continues without it."""
@@ -87,8 +90,11 @@ class Worker:
         self._handlers = handlers
         self._middleware = middleware
         self._look_around = look_around
-        self._reading = OwnConnection(client, settings.stream, timeout=settings.block_ms / 1000 + ANSWER_TIMEOUT)
-        self._commands = OwnConnection(client, settings.stream, timeout=ANSWER_TIMEOUT)
+        longer = socket_timeout_of(client) or 0.0
+        self._answer_time = timeout = longer if longer > USUAL_TIMEOUT else ANSWER_TIMEOUT
+        self._reading = OwnConnection(client, settings.stream, timeout=timeout, block=settings.block_ms / 1000)
+        self._commands = OwnConnection(client, settings.stream, timeout=timeout)
+        self._fetching = OwnConnection(client, settings.stream, timeout=timeout)
         main = Source(settings.stream, settings.group)
         self._sources = (main, main.replays())
         self._gate = Gate(lease_seconds=settings.claim_min_idle_ms / 1000, exclusive=settings.exclusive)
@@ -200,6 +206,7 @@ class Worker:
             self._outages = Outages(logger, self._context, self._counts)
             self._worker_context = WorkerContext(
                 commands=self._commands,
+                fetching=self._fetching,
                 sources=self._sources,
                 settings=settings,
                 identity=self._identity,
@@ -231,7 +238,8 @@ class Worker:
         self._inflight = inflight = Inflight(
             self._sources, self._counts, lease_seconds=settings.claim_min_idle_ms / 1000
         )
-        self._leases = leases = Leases(context, gate, inflight)
+        unarrived = Unarrived(context, gate, inflight, self._reading.arrivals)
+        self._leases = leases = Leases(context, gate, inflight, unarrived)
         self._intake = intake = Intake(
             gate,
             settings.batch_size,
@@ -241,7 +249,6 @@ class Worker:
         self._exclusivity = exclusivity = Exclusivity(context, gate, inflight, intake)
         acks = Acks(context, inflight)
         self._settler = Settler(context, gate, inflight, leases, acks)
-        unarrived = Unarrived(context, gate, inflight)
         self._reader = Reader(self._reading, context, gate, inflight, intake, leases, acks, exclusivity, unarrived)
         self._pause_state = PauseState(context, intake, self._settler, self._reader)
         planner = Planner(self._handlers, self._counts, context.log, settings.order_by)
@@ -283,6 +290,7 @@ class Worker:
             reclaimer=self._reclaimer,
             exclusivity=exclusivity,
             pause_state=self._pause_state,
+            answer_time=self._answer_time,
         )
 
     async def _close(self) -> None:
@@ -317,7 +325,7 @@ class Worker:
         self._counts.outage_ended()
         if self._supervisor.tasks:
             self._inflight.lose_all()
-        for connection in (self._reading, self._commands):
+        for connection in (self._reading, self._commands, self._fetching):
             await connection.close()
         self.stopped.set()
 

@@ -45,7 +45,7 @@ class TestHealth:
     def test_a_router_whose_reader_is_stuck_is_not_ready(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with client_for(redis_url, routers=[idle_router(stream=STREAM)]) as client:
             assert client.get("/rapids/health/ready").status_code == 200
-            monkeypatch.setattr(Limits, "of", lambda settings: Limits(-1, -1, 60, 60, 60))
+            monkeypatch.setattr(Limits, "of", lambda *_: Limits(-1, -1, 60, 60, 60))
             response = until(lambda: _refused(client))
         assert response.status_code == 503
         assert response.json()["type"] == "urn:rapids:problem:not-ready"

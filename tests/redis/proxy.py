@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import unquote, urlparse
@@ -21,6 +22,8 @@ class Proxy:
         self._rewrite: tuple[bytes, Callable[[bytes], bytes]] | None = None
         self.delay = 0.0
         """Seconds each chunk of a reply is held up."""
+        self.rate = math.inf
+        """Bytes per second that a connection brings of its replies."""
         self._hold_up: bytes | None = None
         self._let_through = asyncio.Event()
         self.lost_words: list[bytes] = []
@@ -172,8 +175,8 @@ class _Link:
                     continue
                 if self._rewriter is not None:
                     chunk, self._rewriter = self._rewriter(chunk), None
-                if self._proxy.delay:
-                    await asyncio.sleep(self._proxy.delay)
+                if wait := self._proxy.delay + len(chunk) / self._proxy.rate:
+                    await asyncio.sleep(wait)
                 writer.write(chunk)
                 await writer.drain()
         self._end(writer)

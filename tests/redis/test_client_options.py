@@ -71,7 +71,7 @@ async def test_an_own_connection_has_the_name_and_the_database_of_the_client(red
         await own.close()
 
 
-CHANGED = {"decode_responses", "socket_timeout", "retry", "health_check_interval"}
+CHANGED = {"decode_responses", "socket_timeout", "parser_class", "retry", "health_check_interval"}
 """Options with a value of our own."""
 
 LEFT_OUT = ("maint_notifications", "orig_", "retry_on", "oss_cluster")

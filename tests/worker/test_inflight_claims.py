@@ -13,6 +13,7 @@ from rapids._core.counter_state import Counts
 from rapids._core.outages import Outages
 from rapids._core.settings import RouterSettings
 from rapids._storage import scripts
+from rapids._storage.client.arrivals import Arrivals
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
@@ -43,7 +44,9 @@ async def context_of(redis: Redis, source: Source, gate: Gate) -> WorkerContext:
     settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
     connection: Any = commands
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
-    return WorkerContext(connection, [source], settings, identity, outages, {}, counts, FailureLog({}), clock)
+    return WorkerContext(
+        connection, connection, [source], settings, identity, outages, {}, counts, FailureLog({}), clock
+    )
 
 
 async def held_by_me(redis: Redis, source: Source, count: int) -> list[RawEntry]:
@@ -60,7 +63,7 @@ async def test_entries_that_are_being_settled_are_not_registered_with_a_recreate
     gate = Gate(lease_seconds=60)
     context = await context_of(redis, source, gate)
     inflight = Inflight([source], context.counts, lease_seconds=60)
-    leases = Leases(context, gate, inflight)
+    leases = Leases(context, gate, inflight, Unarrived(context, gate, inflight, Arrivals(5.0)))
     _, settling, acknowledged = inflight.add_new(source, entries, since=time.monotonic())
     settling.enter(State.SETTLING)
     Acks(context, inflight).put(acknowledged)
@@ -79,9 +82,9 @@ async def test_an_entry_that_is_held_is_not_claimed_as_abandoned(redis: Redis) -
     gate, nothing = Gate(lease_seconds=60), cast(Any, None)
     context = await context_of(redis, source, gate)
     inflight = Inflight([source], context.counts, lease_seconds=60)
-    intake, leases = Intake(gate, 10), Leases(context, gate, inflight)
+    unarrived = Unarrived(context, gate, inflight, Arrivals(5.0))
+    intake, leases = Intake(gate, 10), Leases(context, gate, inflight, unarrived)
     paused = PauseState(context, intake, nothing, nothing)
-    unarrived = Unarrived(context, gate, inflight)
     reclaimer = Reclaimer(context, gate, inflight, intake, leases, paused, unarrived, nothing, nothing)
     abandoned = Abandoned(source, entry.entry_id, 0, 1)
     [held] = inflight.add_new(source, [entry], since=time.monotonic())

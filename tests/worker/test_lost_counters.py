@@ -171,7 +171,9 @@ def context() -> WorkerContext:
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
     sources = (source, source.replays())
     clock = ServerClock({}, lease_seconds=60)
-    return WorkerContext(nothing, sources, RouterSettings(), nothing, outages, {}, counts, FailureLog({}), clock)
+    return WorkerContext(
+        nothing, nothing, sources, RouterSettings(), nothing, outages, {}, counts, FailureLog({}), clock
+    )
 
 
 def test_an_entry_lost_before_its_acknowledgement_is_not_counted_as_acked(context: WorkerContext) -> None:

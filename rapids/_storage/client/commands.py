@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rapids._core.redis_errors import is_no_script
+from rapids._storage.client.arrivals import Arrivals
 from rapids._storage.scripts import Script
 
 __all__ = [
@@ -171,21 +172,27 @@ async def send(connection: AbstractConnection, packed: bytes) -> None:
 
 
 async def round_trip(
-    connection: AbstractConnection, packed: Sequence[bytes], deadline: float | None = None
+    connection: AbstractConnection,
+    packed: Sequence[bytes],
+    deadline: float | None = None,
+    arrivals: Arrivals | None = None,
 ) -> list[Reply]:
     """The answers to packed commands. `deadline`: the event loop's time at which it gives up, if not sooner.
+    `arrivals`: those of the connection, if they extend its time limit.
 
     Raises `RedisError` or `OSError` if they did not come.
     """
     try:
-        async with time_limit(connection, deadline):
+        async with time_limit(connection, deadline, arrivals):
             await send(connection, b"".join(packed))
             return await answers(connection, len(packed))
     except TimeoutError as error:
         raise RedisTimeoutError(TOO_LATE) from error
 
 
-def time_limit(connection: AbstractConnection, deadline: float | None = None) -> asyncio.Timeout:
+def time_limit(
+    connection: AbstractConnection, deadline: float | None = None, arrivals: Arrivals | None = None
+) -> asyncio.Timeout:
     """One time limit for all answers: redis-py's own limit for each answer costs more than reading an answer.
 
     The block raises `TimeoutError` then.
@@ -195,7 +202,10 @@ def time_limit(connection: AbstractConnection, deadline: float | None = None) ->
         limit += asyncio.get_running_loop().time()
         if deadline is None or limit < deadline:
             deadline = limit
-    return asyncio.timeout_at(deadline)
+    time_limit = asyncio.timeout_at(deadline)
+    if arrivals is not None:
+        arrivals.limit, arrivals.first_at = time_limit, None
+    return time_limit
 
 
 async def answers(connection: AbstractConnection, count: int) -> list[Reply]:

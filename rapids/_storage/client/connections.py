@@ -15,6 +15,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from rapids._storage.client.arrivals import Arrivals
 from rapids._storage.client.commands import (
     TOO_LATE,
     AnswerLostError,
@@ -132,12 +133,14 @@ class SharedPool:
 class OwnConnection:
     """One connection to the server that has a key, outside the client's pool. It reconnects after a loss.
 
-    `timeout` (seconds) is how long an answer may take. It must be longer than the `BLOCK` of a command sent here.
+    `timeout` (seconds) is how long no part of an answer may arrive. `block` (seconds) is how much longer the answer may
+    take to begin, for a command that blocks.
     """
 
-    def __init__(self, client: Client, key: str, *, timeout: float) -> None:
+    def __init__(self, client: Client, key: str, *, timeout: float, block: float = 0.0) -> None:
         self._place = place_of(client, key)
-        self._timeout = timeout
+        self._timeout = timeout + block
+        self.arrivals = Arrivals(timeout)
         self._connection: AbstractConnection | None = None
         self._turn = asyncio.Lock()
 
@@ -167,11 +170,12 @@ class OwnConnection:
             connection = await self._connected()
             try:
                 await send(connection, pack(ahead) + last if ahead else last)
-                async with time_limit(connection):
+                async with time_limit(connection, arrivals=self.arrivals):
                     before = await answers(connection, len(ahead))
                     redirected = is_redirected(before)
                     if ahead and not redirected:
                         on_ahead(before)
+                    self.arrivals.first_at = None  # the last answer only begins to arrive
                     reply = (await answers(connection, 1))[0]  # it does not block if it is redirected
             except TimeoutError as error:
                 self._place.doubt()
@@ -210,7 +214,7 @@ class OwnConnection:
     async def _sent(self, packed: Sequence[bytes]) -> list[Reply]:
         connection = await self._connected()
         try:
-            return await round_trip(connection, packed)
+            return await round_trip(connection, packed, arrivals=self.arrivals)
         except (RedisConnectionError, RedisTimeoutError, OSError):
             self._place.doubt()
             raise
@@ -219,7 +223,7 @@ class OwnConnection:
         connection = self._connection
         if connection is None or not connection.is_connected:
             # Sending would also connect, but without `connect`, in which Sentinel's connections ask for the address.
-            connection = self._connection = await self._place.new_connection(timeout=self._timeout)
+            connection = self._connection = await self._place.new_connection(self._timeout, self.arrivals)
             before = cancellations()
             try:
                 await connect(connection)

@@ -18,6 +18,7 @@ from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClu
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from rapids._storage.client.arrivals import Arrivals
 from rapids._storage.client.commands import AnswerLostError, Reply, checked, pack, round_trip
 from rapids._storage.client.pools import forget_certificates, looked_up_apart, own_options, ready, when_free
 
@@ -76,9 +77,9 @@ class ClusterPlace:
             with suppress(RuntimeError):
                 await node.disconnect()
 
-    async def new_connection(self, *, timeout: float) -> AbstractConnection:
+    async def new_connection(self, timeout: float, arrivals: Arrivals) -> AbstractConnection:
         node = await self._master()
-        options: dict[str, Any] = own_options(node.connection_kwargs, timeout)
+        options: dict[str, Any] = own_options(node.connection_kwargs, timeout, arrivals)
         options.pop("redis_connect_func", None)  # the client's own, which would let a replica answer
         return node.connection_class(**options)
 

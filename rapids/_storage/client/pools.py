@@ -24,6 +24,7 @@ from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisErr
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rapids._core.threads import in_own_thread
+from rapids._storage.client.arrivals import Arrivals
 from rapids._storage.client.commands import Guide, Reply, cancellations, check_cancelled
 
 __all__ = [
@@ -143,12 +144,13 @@ def without_retries(pool: Pool) -> Pool:
     return lender
 
 
-def own_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
+def own_options(options: dict[str, Any], timeout: float, arrivals: Arrivals) -> dict[str, Any]:
     """A user's connection options, changed for a connection that does not decode answers and does not retry."""
     excluded = ("maint_notifications", "orig_", "retry_on", "oss_cluster")
     return {name: value for name, value in options.items() if not name.startswith(excluded)} | {
         "decode_responses": False,
         "socket_timeout": timeout,
+        "parser_class": arrivals.parser_class(options.get("parser_class")),
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
     }
@@ -178,8 +180,8 @@ class Place(Guide, Protocol):
         """Give up the pool's free connections, which belong to an event loop that has ended."""
         ...
 
-    async def new_connection(self, *, timeout: float) -> AbstractConnection:
-        """A connection outside the pool, not connected yet, whose answers may take `timeout` seconds."""
+    async def new_connection(self, timeout: float, arrivals: Arrivals) -> AbstractConnection:
+        """A connection outside the pool, not connected yet, whose answers may take `timeout` seconds to begin."""
         ...
 
 
@@ -207,8 +209,8 @@ class PoolPlace:
         with suppress(RuntimeError):  # "Event loop is closed": they are given up all the same
             await self._pool.disconnect(inuse_connections=False)
 
-    async def new_connection(self, *, timeout: float) -> AbstractConnection:
-        options = own_options(self._pool.connection_kwargs, timeout)
+    async def new_connection(self, timeout: float, arrivals: Arrivals) -> AbstractConnection:
+        options = own_options(self._pool.connection_kwargs, timeout, arrivals)
         if "connection_pool" in options:  # Sentinel's connections ask their pool for the address
             options["connection_pool"] = self._pool
         return self._pool.connection_class(**options)

@@ -9,6 +9,7 @@
 --       `again`: whether named entries that this consumer has already are taken as they are: not as another delivery,
 --       and without their fields, since an earlier answer with them was lost;
 --       `latest`: named entries of others are not taken if it is later, by the server's clock in ms;
+--       `most`: how many bytes of fields are returned: further entries are taken without their fields;
 --       `due`: how many due entries to take at most; `look`: from how many of them to choose the oldest;
 --       `names`: the prefix of the keys by which living processes hold consumer names ('': ignore them);
 --       `term`: in a group with one active consumer, the token of its term
@@ -23,7 +24,7 @@ local stream, ledger_key, due_key, parked_key, restoring = KEYS[1], KEYS[2], KEY
 local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local min_idle, names = options.min_idle, options.names
 local now = server_ms()
-local taken, ghosts = {}, {}
+local taken, ghosts, bytes = {}, {}, 0
 
 if options.term and has_ended(options.term, KEYS[6], KEYS[7]) then return false end
 
@@ -42,7 +43,11 @@ local function take(id, deliveries, owner, is_bare)
   end
   redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', deliveries, 'FORCE', 'JUSTID')
   redis.call('ZREM', due_key, id)
-  taken[#taken + 1] = {id, is_bare and {} or found[2], deliveries, redis.call('HGET', ledger_key, id)}
+  local fields = found and found[2] or {}
+  local size = 0
+  for _, part in ipairs(fields) do size = size + #part end
+  if bytes + size > options.most then fields = {} else bytes = bytes + size end
+  taken[#taken + 1] = {id, fields, deliveries, redis.call('HGET', ledger_key, id)}
 end
 
 for i = 4, #ARGV do
