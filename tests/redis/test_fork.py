@@ -26,15 +26,15 @@ FORKS = """
             await one
 
     def tell(use):
-        told = []
+        answers = []
         for one in calls():
             try:
                 use(one)
-                told.append("works")
+                answers.append("works")
             except Exception as error:
-                told.append(f"{type(error).__name__}: {error}")
+                answers.append(f"{type(error).__name__}: {error}")
                 one.close()
-        print(json.dumps(told), flush=True)
+        print(json.dumps(answers), flush=True)
 
     def child(use):
         if (pid := os.fork()) == 0:
@@ -74,8 +74,8 @@ async def test_a_child_that_would_share_connections_is_refused_and_the_parent_go
     run_script: ScriptRunner, redis_url: str, how: str
 ) -> None:
     script = run_script(FORKS, redis_url, how)
-    told = await script.hear()
-    assert [one.partition(",")[0] for one in told] == [REFUSED, REFUSED]
+    answers = await script.hear()
+    assert [one.partition(",")[0] for one in answers] == [REFUSED, REFUSED]
     assert await script.hear() == ["works", "works"]
     script.end()
 
