@@ -64,8 +64,13 @@ class Exclusivity:
 
     async def _hold(self) -> None:
         gate, term, asked_at = self._gate, self._gate.term or self._on_standby, time.monotonic()
-        token, now_ms = await terms.hold(self._context.commands, term, self._next_token, ttl_ms=TTL_MS)
-        self._context.clock.see(now_ms, asked_at)
+        clock, ttl = self._context.clock, TTL_MS / 1000
+        # The clock may have stepped, also just before the start: then the active consumer holds the group again first.
+        latest_ms = clock.latest_ms(ttl) if clock.is_steady(ttl) else 0
+        token, now_ms = await terms.hold(
+            self._context.commands, term, self._next_token, ttl_ms=TTL_MS, latest_ms=latest_ms
+        )
+        clock.see(now_ms, asked_at)
         self.looked_at = time.monotonic()
         is_next = token == self._next_token
         if gate.is_active and token != term.token:

@@ -112,7 +112,7 @@ class Reclaimer:
                 names_of=names_of,
                 again=attempts > 1,  # the first claim may have worked, and its answer was lost
                 term=abandoned.term,
-                **({"latest_ms": clock.latest_ms} if takes_over else {}),
+                **({"latest_ms": clock.latest_ms(abandoned.min_idle_ms / 1000)} if takes_over else {}),
             )
 
         self._unarrived.claiming.add((source, entry_id))

@@ -21,6 +21,7 @@ START_WAIT = 4.0
 """Seconds after the start in which nothing is taken over: living consumers notice a step within two."""
 
 NEVER_MS = 2**53
+"""Later than any time of a server (milliseconds)."""
 
 
 class ServerClock:
@@ -40,6 +41,8 @@ class ServerClock:
         self._low, self._high = -math.inf, math.inf
         """By how many seconds the server's clock is at least and at most ahead of this process's."""
         self._take_over_at = math.inf
+        self._steady_since = math.inf
+        """When the last step was noticed, or the clock was first seen (`time.monotonic()`, seconds)."""
         self._stepped = asyncio.Event()
         self.steps = 0
         """How many steps were noticed."""
@@ -49,7 +52,7 @@ class ServerClock:
         now = time.monotonic()
         low, high = server_ms / 1000 - now, (server_ms + 1) / 1000 - asked_at
         if self._seen_at == -math.inf:
-            self._take_over_at = now + min(self._lease_seconds, START_WAIT)
+            self._take_over_at, self._steady_since = now + min(self._lease_seconds, START_WAIT), now
             self._low, self._high, self._seen_at = low, high, now
             return
         least, most = self._expected(now)
@@ -67,12 +70,15 @@ class ServerClock:
         """Whether every living consumer had the time to renew its leases since the last step, and since the start."""
         return time.monotonic() >= self._take_over_at
 
-    @property
-    def latest_ms(self) -> int:
-        """The latest time of the server (ms) at which a consumer that renews its leases still has them all, unless the
-        clock stepped: leases are renewed three times while they last."""
+    def is_steady(self, seconds: float) -> bool:
+        """Whether it was seen for so many seconds without a step."""
+        return time.monotonic() - self._steady_since >= seconds
+
+    def latest_ms(self, lease_seconds: float) -> int:
+        """Until which time (ms) of the server a lease that looks as if it had ended did end, or else the clock stepped:
+        a lease is renewed three times while it lasts, so a step by half of it does no harm."""
         now = time.monotonic()
-        latest = now + self._expected(now)[1] + self._lease_seconds / 2
+        latest = now + self._expected(now)[1] + lease_seconds / 2
         return NEVER_MS if latest == math.inf else round(latest * 1000)
 
     async def step(self, after: int, *, within: float) -> None:
@@ -87,7 +93,8 @@ class ServerClock:
         return self._low - drift, self._high + drift
 
     def _step(self, seconds: float, server_ms: int) -> None:
-        self._take_over_at = time.monotonic() + self._lease_seconds
+        self._steady_since = time.monotonic()
+        self._take_over_at = self._steady_since + self._lease_seconds
         self.steps += 1
         self._stepped.set()  # for those that wait now
         self._stepped.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -11,18 +10,12 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids import EventRouter
-from rapids._storage import future_times, groups
-from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import Source
-from rapids._worker.identity import TTL_MS
-from rapids._worker.server_clock import ServerClock
 from rapids.backoff import constant
 from tests.redis.own_server import OwnServer, own_server
 from tests.servers.builds import Build
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, emit_orders, make_router, pending, running, until_settled
-
-pytestmark = pytest.mark.slow  # a server is started with a library that `make servers` unpacks from Debian
 
 LEASE_MS = 5_000
 SOURCE = Source(STREAM, GROUP)
@@ -76,9 +69,13 @@ async def test_after_a_step_forward_the_work_of_living_consumers_does_not_run_tw
         go_on.set()
         await until_settled(here)
     assert set(runs.values()) == {1}
-    steps = [record for record in caplog.records if hasattr(record, "step_seconds")]
-    assert len(steps) == 2
-    assert all("the server's clock stepped forward by 120.0 s, to " in record.getMessage() for record in steps)
+    assert len(steps(caplog)) == 2
+    assert all("the server's clock stepped forward by 120.0 s, to " in step for step in steps(caplog))
+
+
+def steps(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged of steps, once by each process."""
+    return [record.getMessage() for record in caplog.records if hasattr(record, "step_seconds")]
 
 
 async def test_a_process_that_starts_after_a_step_leaves_living_consumers_the_time_to_renew_their_leases(
@@ -181,95 +178,58 @@ async def _left(redis: Redis, key: str, *, more_than: int = -3, less_than: int =
     return more_than < await redis.pttl(key) < less_than
 
 
-async def test_only_what_lies_in_the_future_is_corrected(redis: Redis) -> None:
-    await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
-    await emit_orders(redis, *range(3))
-    await redis.xreadgroup(GROUP, "living", {STREAM: ">"})
-    commands = SharedPool(redis, STREAM)
-    assert await future_times.correct_entries(commands, SOURCE, b"living") == 0
-    assert TTL_MS < 10_000
-    await redis.set(SOURCE.consumer("living"), "token", px=10_000)
-    await redis.set(SOURCE.handlers("living"), "{}", px=80_000)
-    await future_times.shorten(commands, {SOURCE.consumer("living"): TTL_MS, SOURCE.handlers("living"): 90_000})
-    assert 0 < await redis.pttl(SOURCE.consumer("living")) <= TTL_MS
-    assert TTL_MS < await redis.pttl(SOURCE.handlers("living")) <= 80_000
+# --- one active consumer ----------------------------------------------------------------------------------------------
 
 
-async def test_a_claim_takes_no_entry_of_others_later_than_the_clock_can_be(redis: Redis) -> None:
-    await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
-    ids = [entry_id.encode() for entry_id in await emit_orders(redis, 1)]
-    await redis.xreadgroup(GROUP, "gone", {STREAM: ">"})
-    commands = SharedPool(redis, STREAM)
+def exclusive_router(redis: Redis, name: str, seen: list[tuple[str, int]]) -> EventRouter:
+    router = make_router(redis, consumer=name, exclusive=True)
 
-    async def claim(latest_ms: int) -> groups.Claimed:
-        return await groups.claim(commands, SOURCE, "me", ids=ids, min_idle_ms=1, due=0, latest_ms=latest_ms)
+    @router.on(DvOrder)
+    async def handle(event: DvOrder) -> None:
+        seen.append((name, event.number))
 
-    await eventually(lambda: _idle(redis))
-    refused = await claim(1)
-    assert refused.entries == []
-    assert len((await claim(refused.now_ms + 60_000)).entries) == 1
+    return router
 
 
-async def _idle(redis: Redis) -> bool:
-    return (await pending(redis))[0]["time_since_delivered"] > 1
+async def test_after_a_step_forward_the_active_consumer_stays_the_active_one(
+    server: OwnServer, here: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[tuple[str, int]] = []
+    caplog.set_level("INFO", logger="rapids.worker")
+    async with running(exclusive_router(here, "first", seen), exclusive_router(here, "second", seen), redis=here):
+        await emit_orders(here, 0)
+        await eventually(lambda: len(seen) == 1)
+        server.set_clock(10)
+        await eventually(lambda: len(steps(caplog)) == 2)
+        await eventually(lambda: here.exists(SOURCE.exclusive))
+        await emit_orders(here, 1)
+        await eventually(lambda: len(seen) == 2)
+        assert seen == [(seen[0][0], 0), (seen[0][0], 1)]
+        assert caplog.text.count("is now the active one") == 1
 
 
-class Clocks:
-    """A server's clock and this process's, which the test sets."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lease_seconds: float) -> None:
-        self.own, self.ahead = 1_000.0, 1_700_000_000.0
-        monkeypatch.setattr(time, "monotonic", lambda: self.own)
-        self.clock = ServerClock({}, lease_seconds=lease_seconds)
-
-    def see(self, *, asked_before: float = 0.001) -> int:
-        """How many steps were noticed after an answer, which came so many seconds after the question."""
-        asked_at = self.own
-        self.own += asked_before
-        self.clock.see(int((self.own + self.ahead) * 1000), asked_at)
-        return self.clock.steps
-
-
-@pytest.mark.parametrize("seconds", [120.0, 10.0, 1.5, -1.5, -3_600.0])
-def test_a_step_is_noticed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    clocks = Clocks(monkeypatch, lease_seconds=60)
-    assert not clocks.clock.may_take_over
-    clocks.see()
-    clocks.own += 4.1
-    assert clocks.clock.may_take_over
-    assert clocks.see() == 0
-    clocks.ahead += seconds
-    clocks.own += 2
-    assert clocks.see() == 1
-    assert not clocks.clock.may_take_over
-    clocks.own += 59
-    assert clocks.see() == 1
-    assert not clocks.clock.may_take_over
-    clocks.own += 2
-    assert clocks.clock.may_take_over
+async def test_a_consumer_that_starts_after_a_step_forward_leaves_the_active_one_its_place(
+    server: OwnServer, here: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[tuple[str, int]] = []
+    caplog.set_level("INFO", logger="rapids.worker")
+    async with running(exclusive_router(here, "first", seen), redis=here):
+        await emit_orders(here, 0)
+        await eventually(lambda: len(seen) == 1)
+        server.set_clock(10)
+        async with running(exclusive_router(here, "second", seen), redis=here):
+            await eventually(lambda: len(steps(caplog)) == 1)
+            await eventually(lambda: here.exists(SOURCE.exclusive))
+            await emit_orders(here, 1)
+            await eventually(lambda: len(seen) == 2)
+            assert seen == [("first", 0), ("first", 1)]
+            assert caplog.text.count("is now the active one") == 1
 
 
-def test_a_drift_a_standstill_and_a_late_answer_are_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    clocks = Clocks(monkeypatch, lease_seconds=60)
-    for turn in range(1_000):
-        clocks.own += 2
-        clocks.ahead += 0.001
-        clocks.see(asked_before=90 if turn % 100 == 99 else 0.001)
-    assert clocks.clock.steps == 0
-
-
-def test_a_step_behind_a_late_answer_is_noticed_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    clocks = Clocks(monkeypatch, lease_seconds=60)
-    clocks.see()
-    clocks.see(asked_before=150)
-    clocks.ahead += 120
-    assert clocks.see() == 1
-
-
-def test_the_latest_believable_time_is_within_half_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    clocks = Clocks(monkeypatch, lease_seconds=60)
-    assert clocks.clock.latest_ms == 2**53
-    clocks.see()
-    clocks.own += 10
-    now_ms = (clocks.own + clocks.ahead) * 1000
-    assert now_ms + 30_000 <= clocks.clock.latest_ms < now_ms + 31_000
+async def test_the_place_of_a_consumer_that_died_is_free_soon_after_a_step_back(server: OwnServer, here: Redis) -> None:
+    seen: list[tuple[str, int]] = []
+    await here.set(SOURCE.exclusive, "of a process that died", px=600_000)
+    server.set_clock(-3_600)
+    async with running(exclusive_router(here, "next", seen), redis=here):
+        await emit_orders(here, 0)
+        await eventually(lambda: seen == [("next", 0)])
