@@ -251,8 +251,11 @@ def _without(shown: Any, quoted: Sequence[str]) -> Any:
 
 
 def credentials_in(value: str) -> Iterable[str]:
-    """The value, and what a text may quote of it: the credentials of an Authorization header."""
+    """The value, and what a text may quote of it: a number without zeros, credentials of a header."""
     yield value
+    number = value.removesuffix(".0")
+    if number.isdigit() and len(number.lstrip("0")) >= MIN_QUOTED:
+        yield number.lstrip("0")
     scheme, _, rest = value.partition(" ")
     if rest and scheme.isalpha():
         yield rest

@@ -371,3 +371,19 @@ def test_what_is_hidden_in_one_place_is_hidden_in_the_others(
         assert "73217321" not in answer.text
     for q in ("s3cret", "732173"):
         assert client.get(LETTERS, params={"q": q}).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("hidden", "text"),
+    [
+        ("0073217321", "no account 73217321 there"),
+        (73217321.0, "pin 73217321 of 3"),
+        (73217321, "pin 73217321.00 or 73,217,321 of 3"),
+        (7321.5, "pin 7,321.50 of 3"),
+    ],
+)
+def test_a_hidden_number_is_found_in_other_formats(hidden: Any, text: str) -> None:
+    payload = REDACTOR.document(json.dumps({"pin": hidden}).encode())
+    shown = REDACTOR.text(text, REDACTOR.hidden(payload), 1_000)
+    assert MASK in shown
+    assert "321" not in shown
