@@ -40,6 +40,8 @@ _named = re.compile(
 )
 _prefix = re.compile(_PREFIX)
 _quote = re.compile(_QUOTE)
+_escaping = re.compile(r"(?:\\|%(?:25)?5[Cc])\Z")
+"""Before a quote that is inside a text. With two of them, it may be the end, or a quote that was escaped twice."""
 _opening = re.compile(r"[(\[]\s*[bBuU]?\\*[\"'`]\Z")
 _closing = re.compile(r"\s*[)\]]")
 _word = re.compile(r"[^\s\"',;&\\}\]<(]+")
@@ -70,7 +72,7 @@ def without_named_values(text: str, names: Phrases, values: set[str]) -> str:
         return text
     for pattern in _always:
         text = pattern.sub(partial(_masked, values), text)
-    if "</" in text:
+    if "</" in text or text[:MAX_WORD].lstrip()[:1] == "<":
         text = _without(text, elements_in(text, names), values)
     return _without(text, pairs_in(text, names), values)
 
@@ -123,7 +125,9 @@ def pairs_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
             continue
         if match["pair"] is not None:  # of a tuple or a list with nothing else in it
             before = match.start("name")
-            if not (_opening.search(text, max(before - 10, 0), before) and _closing.match(text, done)):
+            if not (
+                _opening.search(text, max(before - 10, 0), before) and (_closing.match(text, done) or done == len(text))
+            ):
                 done = 0
                 continue
         yield start, end
@@ -152,8 +156,7 @@ def _end_of_quoted(text: str, at: int, quote: str) -> tuple[int, int]:
     """Where a quoted text ends, and where its closing quote does."""
     place = text.find(quote, at, at + MAX_QUOTED)
     while place >= 0:
-        slashes = place - len(text[at:place].rstrip("\\")) - at
-        if slashes == 0 or (not quote.startswith("\\") and slashes % 2 == 0):
+        if not _escaping.search(text, max(place - 5, at), place):
             return place, place + len(quote)
         place = text.find(quote, place + 1, at + MAX_QUOTED)
     if len(text) <= at + MAX_QUOTED:  # cut

@@ -274,6 +274,7 @@ def test_a_patch_that_would_show_a_hidden_value_is_refused(client: TestClient, r
         assert "hunter2" not in client.get(f"{LETTERS}/{put}").text
 
 
+QUOTING = "a\"b'c s3cret"
 WRITTEN = [
     json.dumps({"password": "correct horse, s3cret}"}),
     json.dumps(json.dumps({"password": "correct horse s3cret"})),
@@ -304,6 +305,13 @@ WRITTEN = [
     "postgres://app:p@s3cret@db/x and redis://:p/s3cret@db/0",
     "-----BEGIN RSA PRIVATE KEY-----\ns3cret\n-----END RSA PRIVATE KEY-----",
     "ghp_s3cret0123456789abcdef",
+    f"got {json.dumps({'password': QUOTING})!r}",
+    f"got {json.dumps({'password': QUOTING}).encode()!r}",
+    f"got {json.dumps(json.dumps({'password': QUOTING}))!r}",
+    f"got {html.escape(json.dumps({'password': QUOTING}))}",
+    quote(json.dumps({"password": QUOTING})),
+    "got [('authorization', 's3cr",
+    "<a><password>correct s3cr",
 ]
 
 
