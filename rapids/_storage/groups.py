@@ -21,7 +21,6 @@ __all__ = [
     "Hold",
     "PendingEntry",
     "RawEntry",
-    "acknowledgement",
     "claim",
     "consumers",
     "create",
@@ -116,14 +115,6 @@ async def misses_parked(commands: Commands, source: Source) -> bool:
     )
     names = {mapping(row)[b"name"] for row in checked(consumers)}
     return bool(checked(recorded)) and PARKED not in names
-
-
-def acknowledgement(source: Source, ids: Sequence[bytes]) -> list[Command]:
-    """The commands that only acknowledge entries. An entry of a replay stream is also deleted."""
-    wanted: list[Command] = [("XACK", source.stream, source.group, *ids)]
-    if source.is_replay:
-        wanted.append(("XDEL", source.stream, *ids))
-    return wanted
 
 
 async def client_id(commands: Commands) -> int:

@@ -1,4 +1,4 @@
-"""Reads of new entries: by any consumer of a group, or only by the active one."""
+"""Reads of new entries, by any consumer or only by the active one, and the acknowledgements sent with them."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,11 +8,11 @@ from redis.exceptions import AskError
 from rapids._storage import scripts
 from rapids._storage.client.commands import pack
 from rapids._storage.client.connections import Command, OwnConnection, Reply, checked, whole_call
-from rapids._storage.groups import RawEntry, acknowledgement
+from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._storage.terms import Term, keys_of
 
-__all__ = ["ReadCommand", "TermRead"]
+__all__ = ["ReadCommand", "TermRead", "acknowledgement"]
 
 MOVING_PAUSE = 0.1
 """Seconds between reads of a stream that moves from one node of a Cluster to another: such reads do not block."""
@@ -117,6 +117,14 @@ class TermRead:
 
 def _by_name(sources: Sequence[Source]) -> dict[bytes, Source]:
     return {source.stream.encode(): source for source in sources}
+
+
+def acknowledgement(source: Source, ids: Sequence[bytes]) -> list[Command]:
+    """The commands that only acknowledge entries. An entry of a replay stream is also deleted."""
+    wanted: list[Command] = [("XACK", source.stream, source.group, *ids)]
+    if source.is_replay:
+        wanted.append(("XDEL", source.stream, *ids))
+    return wanted
 
 
 def _ahead(acks: Mapping[Source, Sequence[bytes]], more: Sequence[Command]) -> list[Command]:

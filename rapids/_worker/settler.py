@@ -15,7 +15,8 @@ from rapids._core.counter_state import Counts, OfType
 from rapids._core.outcomes import ACK, Ack, Dead, Keep, Ledger, Park, Release, Settlement, without_entry
 from rapids._storage import settlement
 from rapids._storage.client.connections import Reply
-from rapids._storage.groups import RawEntry, acknowledgement
+from rapids._storage.groups import RawEntry
+from rapids._storage.reads import acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
 from rapids._storage.terms import Term
 from rapids._wire.entry_format import event_type_in

@@ -47,7 +47,7 @@ class InProgress:
 
     def __init__(self, limits: AdminLimits) -> None:
         self.limits = limits
-        self.counts = Counter[Limited]()
+        self.counts: Counter[Limited] = Counter()
 
     @contextmanager
     def place(self, kind: Limited) -> Generator[None]:

@@ -18,6 +18,7 @@ from rapids._core.outcomes import Ledger
 from rapids._storage import groups, settlement
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import Source, default_dlq
+from rapids._storage.reads import acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
 from rapids._worker import settler
 from rapids.exceptions import NonRetryableError
@@ -282,7 +283,7 @@ async def test_an_acknowledged_replay_is_deleted(redis: Redis) -> None:
     entry_id = await redis.xadd(replays.stream, {"a": "b"})
     await redis.xgroup_create(replays.stream, GROUP, "0")
     await redis.xreadgroup(GROUP, "me", {replays.stream: ">"})
-    await SharedPool(redis, replays.stream).send(groups.acknowledgement(replays, [entry_id]))
+    await SharedPool(redis, replays.stream).send(acknowledgement(replays, [entry_id]))
     assert await redis.xlen(replays.stream) == 0
 
 
