@@ -9,9 +9,10 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import unescape
+from itertools import compress
 from urllib.parse import quote
 
 __all__ = ["MASK", "HiddenValues"]
@@ -28,52 +29,88 @@ MIN_LETTERS = 3
 MIN_ENCODED = 6
 PART = 8
 """So many letters of a value of at least twice as many are masked also without the rest of it."""
+SAMPLE = 4
+"""Letters in a row of a text that are looked up, so that not each part of it has to be."""
 MIN_CUT = 3
 """Letters of the beginning or the end of a value that are masked where the text may be cut."""
 
 _run = re.compile(r"[^\W_]+")
-_encoded_run = re.compile(
+_escape = re.compile(
     r"(?P<bytes>(?<!\\)(?:\\++x[0-9a-fA-F]{2})+)|(?P<units>(?<!\\)(?:\\++u[0-9a-fA-F]{4})+)"
     r"|(?P<point>(?<!\\)\\++U[0-9a-fA-F]{8})|(?P<control>(?<!\\)\\++[nrtbfav])"
-    r"|(?P<percent>(?:%(?:25)*+[0-9a-fA-F]{2})+)|(?P<entity>&#?\w{1,8};)|(?P<plain>[^\W_]++)"
+    r"|(?P<percent>(?:%(?:25)*+[0-9a-fA-F]{2})+)|(?P<entity>&#?\w{1,8};)"
 )
+_are_letters = bytes(chr(code).isalnum() and code < 128 for code in range(256))
+"""For each byte of ASCII whether it is a letter or a digit."""
 _byte = re.compile(r"(?:%(?:25)*|x)([0-9a-fA-F]{2})")
 _cut_mark = re.compile(r"\.\.\.|…")
 
 
-@dataclass(frozen=True, slots=True)
 class _Letters:
-    """The letters and digits of a text, and where each is in it."""
+    """The letters and digits of a text, in lower case, and where each is in it."""
 
-    text: str
-    starts: list[int]
-    ends: list[int]
+    def __init__(self, text: str, *, is_decoded: bool) -> None:
+        """`is_decoded`: with what escapes in the text stand for in place of them."""
+        self._whole = text
+        self.escapes = list(_escape.finditer(text)) if is_decoded else []
+        self.text: str = "".join(_run.findall(text)).casefold() if self._is_plain else self._places.text
 
-    @classmethod
-    def of(cls, text: str, *, is_decoded: bool) -> "_Letters":
-        parts: list[str] = []
-        starts: list[int] = []
-        ends: list[int] = []
-        for match in (_encoded_run if is_decoded else _run).finditer(text):
-            kind = match.lastgroup
-            start, end = match.span()
-            if kind in (None, "plain"):
-                plain = match[0]
-                folded = plain.casefold()
-                if len(folded) == len(plain):
-                    parts.append(folded)
-                    starts.extend(range(start, end))
-                    ends.extend(range(start + 1, end + 1))
-                    continue
-                pieces = [(one.casefold(), start + at, start + at + 1) for at, one in enumerate(plain)]
+    def start(self, at: int) -> int:
+        """Where a letter begins in the text, or the escape that stands for it."""
+        return self._places.starts[at]
+
+    def end(self, at: int) -> int:
+        """Where it ends."""
+        return self._places.starts[at] + 1 if self._is_plain else self._places.ends[at]
+
+    def after(self, place: int) -> int:
+        """Which letter is the first at a place of the text or after it."""
+        return bisect_left(self._places.starts, place)
+
+    @property
+    def _is_plain(self) -> bool:
+        return not self.escapes and self._whole.isascii()
+
+    @cached_property
+    def _places(self) -> "_Places":
+        """All of it. Of plain text, it is only needed if something was found in it."""
+        text, parts = self._whole, _Places()
+        if self._is_plain:
+            return _Places(starts=list(compress(range(len(text)), text.encode().translate(_are_letters))))
+        done = 0
+        for match in self.escapes:
+            parts.add_plain(text, done, match.start())
+            done = match.end()
+            letters = "".join(_run.findall(decoded(match.lastgroup or "", match[0]))).casefold()
+            parts.add(letters, match.start(), done)
+        parts.add_plain(text, done, len(text))
+        return parts
+
+
+@dataclass(slots=True)
+class _Places:
+    text: str = ""
+    starts: list[int] = field(default_factory=list[int])
+    ends: list[int] = field(default_factory=list[int])
+
+    def add(self, letters: str, start: int, end: int) -> None:
+        """Add letters that one part of the text stands for."""
+        self.text += letters
+        self.starts += [start] * len(letters)
+        self.ends += [end] * len(letters)
+
+    def add_plain(self, text: str, start: int, end: int) -> None:
+        """Add the letters of a part of the text that has no escapes."""
+        for match in _run.finditer(text, start, end):
+            plain, first = match[0], match.start()
+            folded = plain.casefold()
+            if len(folded) == len(plain):
+                self.text += folded
+                self.starts += range(first, match.end())
+                self.ends += range(first + 1, match.end() + 1)
             else:
-                pieces = [(decoded(kind or "", match[0]), start, end)]
-            for piece, first, last in pieces:
-                letters = "".join(_run.findall(piece)).casefold()
-                parts.append(letters)
-                starts.extend([first] * len(letters))
-                ends.extend([last] * len(letters))
-        return cls("".join(parts), starts, ends)
+                for at, letter in enumerate(plain, first):
+                    self.add("".join(_run.findall(letter.casefold())), at, at + 1)
 
 
 def decoded(kind: str, written: str) -> str:
@@ -107,9 +144,12 @@ class _Forms:
     """Forms of values that have too few letters."""
     whole: frozenset[str]
     """The letters and digits of all forms of the other values."""
-    parts: frozenset[str]
+    long: frozenset[str]
+    """Those of which parts are searched for, too."""
+    samples: frozenset[str]
+    """All `SAMPLE` letters in a row of those."""
     beginnings: frozenset[str]
-    """Without those that `parts` has."""
+    """Of less than two parts."""
     endings: frozenset[str]
 
     @classmethod
@@ -118,7 +158,7 @@ class _Forms:
         whole: set[str] = set()
         short = frozenset(value for value in values if len(value) < MIN_LENGTH)
         for value in values - short:
-            plain = _Letters.of(value, is_decoded=False).text
+            plain = _Letters(value, is_decoded=False).text
             if len(plain) < MIN_LETTERS:
                 exact |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="", errors="replace")}
             else:
@@ -130,16 +170,16 @@ class _Forms:
                 unclear = (0, 3, 2)[(before + len(raw)) % 3]  # characters that depend on what follows
                 encoded.append(text[(0, 2, 3)[before] : len(text) - unclear])
             letters = ["".join(_run.findall(form)).casefold() for form in encoded]
-            letters.append(_Letters.of(value, is_decoded=True).text)
+            letters.append(_Letters(value, is_decoded=True).text)
             whole |= {form for form in letters if len(form) >= MIN_ENCODED}
         sizes = [(form, range(MIN_CUT, min(len(form), 2 * PART))) for form in whole]
+        long = frozenset(form for form in whole if len(form) >= 2 * PART)
         return cls(
             short,
             frozenset(exact),
             frozenset(whole),
-            frozenset(
-                form[at : at + PART] for form in whole if len(form) >= 2 * PART for at in range(len(form) - PART + 1)
-            ),
+            long,
+            frozenset(form[at : at + SAMPLE] for form in long for at in range(len(form) - SAMPLE + 1)),
             frozenset(form[:size] for form, allowed in sizes for size in allowed),
             frozenset(form[-size:] for form, allowed in sizes for size in allowed),
         )
@@ -153,10 +193,8 @@ class _Forms:
         """Where they are among the letters of a text, which may be cut at some places."""
         for form in self.whole:
             yield from places(letters, form)
-        if self.parts:
-            for at in range(len(letters) - PART + 1):
-                if letters[at : at + PART] in self.parts:
-                    yield at, at + PART
+        if self.long:
+            yield from self._parts(letters)
         for cut in cuts:
             for size in range(2 * PART - 1, MIN_CUT - 1, -1):
                 if cut >= size and letters[cut - size : cut] in self.beginnings:
@@ -166,6 +204,17 @@ class _Forms:
                 if cut + size <= len(letters) and letters[cut : cut + size] in self.endings:
                     yield cut, cut + size
                     break
+
+    def _parts(self, letters: str) -> Iterator[tuple[int, int]]:
+        """Where parts of long forms are. Any part has one of the samples of the text whole in it."""
+        done = 0
+        for sampled in range(0, len(letters) - SAMPLE + 1, PART - SAMPLE + 1):
+            if letters[sampled : sampled + SAMPLE] in self.samples:
+                for at in range(max(done, sampled + SAMPLE - PART), min(sampled, len(letters) - PART) + 1):
+                    part = letters[at : at + PART]
+                    if any(part in form for form in self.long):
+                        yield at, at + PART
+                done = sampled + 1
 
 
 class HiddenValues:
@@ -195,18 +244,18 @@ class HiddenValues:
         if forms is None or forms.may_quote_short(text):
             return MASK
         marks = [mark for form in forms.exact for mark in places(text, form)]
-        readings = [_Letters.of(text, is_decoded=False)]
-        if any(sign in text for sign in "\\%&"):
-            readings.append(_Letters.of(text, is_decoded=True))
+        readings = [_Letters(text, is_decoded=False)]
+        if any(sign in text for sign in "\\%&") and (unescaped := _Letters(text, is_decoded=True)).escapes:
+            readings.append(unescaped)
         for letters in readings:
             cuts = {0, len(letters.text)}
-            for mark in _cut_mark.finditer(text):
-                cuts.add(bisect_left(letters.starts, mark.start()))
+            for mark in _cut_mark.finditer(text) if "..." in text or "…" in text else ():
+                cuts.add(letters.after(mark.start()))
             for first, last in forms.found(letters.text, cuts):
                 # A part at an end of the text: the signs beyond its letters may be of the value, too.
                 is_part = letters.text[first:last] not in forms.whole
-                start = 0 if is_part and first == 0 else letters.starts[first]
-                end = len(text) if is_part and last == len(letters.text) else letters.ends[last - 1]
+                start = 0 if is_part and first == 0 else letters.start(first)
+                end = len(text) if is_part and last == len(letters.text) else letters.end(last - 1)
                 marks.append((start, end))
         shown: list[str] = []
         done = 0

@@ -54,24 +54,37 @@ _token = re.compile(
     r"(?<![\w-])(?P<value>eyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?|(?:gh[opsur]_|github_pat_|glpat-|xox[abeprs]-|[rs]k_live_)[\w-]{10,})"
 )
 """A JSON Web Token, and tokens of services that begin with a name of their own."""
-_always = (
+_token_signs = ("eyJ", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox", "k_live_")
+"""One of them is in every such token."""
+_address = (
     re.compile(r"(?<=://)(?P<value>[^\s/?#\"'<>]*)(?=@)"),  # user and password in an address
     re.compile(r"(?<=://)[^\s/?#@:\"'<>]*:(?P<value>(?!\d+[/?#])[^\s@\"'<>]{0,200})(?=@)"),  # with a slash in it
-    re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{6,})"),
-    re.compile(r"(?i)\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?[a-z][\w-]*\s+(?P<value>(?=\S*\d)[^\s\"',;\\]+)"),
-    re.compile(r"(?i)\bcookie2?\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<value>[^\s=;\"'\\]+=[^\"'\r\n\\]*)"),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>.*?)(?=-----END|\Z)", re.DOTALL),
 )
+_always = (
+    ("://", *_address),
+    ("bearer", _scheme := re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{6,})")),
+    ("basic", _scheme),
+    (
+        "authorization",
+        re.compile(r"(?i)\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?[a-z][\w-]*\s+(?P<value>(?=\S*\d)[^\s\"',;\\]+)"),
+    ),
+    ("cookie", re.compile(r"(?i)\bcookie2?\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<value>[^\s=;\"'\\]+=[^\"'\r\n\\]*)")),
+    ("private key-", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>.*?)(?=-----END|\Z)", re.DOTALL)),
+)
+"""What is always hidden, after a sign in lower case that every text has in which it is."""
 _no_secrets = frozenset({"none", "null", "true", "false", "nil", "undefined"})
 
 
 def without_named_values(text: str, names: Phrases, values: set[str]) -> str:
     """The text with the mask in place of what a name or its form shows to be a secret. That is added to `values`."""
-    text = _token.sub(partial(_masked, values), text)
+    if any(sign in text for sign in _token_signs):
+        text = _token.sub(partial(_masked, values), text)
     if not any(sign in text for sign in ":= ,>%"):
         return text
-    for pattern in _always:
-        text = pattern.sub(partial(_masked, values), text)
+    small = text.lower() if text.isascii() else None  # in other texts, a sign may be written with other letters
+    for sign, *patterns in _always:
+        for pattern in patterns if small is None or sign in small else ():
+            text = pattern.sub(partial(_masked, values), text)
     if "</" in text or text[:MAX_WORD].lstrip()[:1] == "<":
         text = _without(text, elements_in(text, names), values)
     return _without(text, pairs_in(text, names), values)
@@ -112,9 +125,9 @@ def pairs_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
     """The values after hidden names."""
     done = 0
     for match in _named.finditer(text):
-        if match.start() < done or not is_hidden(match["name"], names):
-            continue
         if match["flag"] is not None and not match["name"].startswith("--"):
+            continue
+        if match.start() < done or not is_hidden(match["name"], names):
             continue
         if match["bare"] is not None:
             word = _word.match(text, match.end(), match.end() + MAX_WORD)
