@@ -198,7 +198,8 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
     `data` replace all the event's own fields. `patch`, a JSON Merge Patch, changes some of them. The result is
     validated by the class registered now for the event's type, in its present schema version, so no migration runs on
     it; what it holds beyond the fields of that class is for the class to accept. So a letter of a newer schema version
-    cannot be patched. The common fields, such as the event's id, cannot be changed.
+    cannot be patched. The common fields, such as the event's id, cannot be changed. Data of other writers may have them
+    among their own: a patch may remove them there, and whole data that name them keep the stored values.
 
     Raises `EditRefusedError`; `DeserializationError` where the event could not be read whatever its data; `TypeError`
     for what is no mapping; `ValueError` for both or neither.
@@ -229,8 +230,14 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
             raise _refused(event_type, [newer])
         raw = _written(event_type, cast("Mapping[str, object]", merge_patch(cast("object", target), from_json(raw))))
     own = from_json(raw)
-    if locked := list(_locked(cls, own, stored)):
-        raise _refused(event_type, locked)
+    # Names of common fields. Their values are not compared: that would say of a hidden value whether a guess is right.
+    named = [name for name, value in change.items() if name in reserved_names(cls) and value is not None]
+    if locked := [name for name in named if patch is not None or _member(stored, name) is _ABSENT]:
+        message = "this is a common field of every event, kept as it is, and none of the event's own: leave it out"
+        raise _refused(event_type, [ParseProblem((name,), message, "locked") for name in locked])
+    if named:
+        own |= {name: _member(stored, name) for name in named}
+        raw = to_json(own)
     fields = with_data(letter, raw, cls.schema_version)
     _validate(cls, StoredEvent.read(original_fields(fields)))
     return Edit(fields, raw.decode(), differences(stored, own))
@@ -297,14 +304,6 @@ def _is_broken(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _locked(cls: type[BaseEvent], own: Mapping[str, object], stored: object) -> Iterator[ParseProblem]:
-    """Names in the data that belong to common fields. Data of other writers that already have them may keep them."""
-    for name, value in own.items():
-        if name in reserved_names(cls) and _member(stored, name) != value:
-            message = "this is a common field of every event, kept as it is, and none of the event's own: leave it out"
-            yield ParseProblem((name,), message, "locked")
 
 
 def _validate(cls: type[BaseEvent], event: StoredEvent) -> None:

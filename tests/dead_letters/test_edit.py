@@ -242,6 +242,21 @@ def test_common_fields_are_locked(name: str) -> None:
     assert (event_in(edit).total, event_in(edit).id) == (5, dict_of(edit.fields)[b"id"].decode())
 
 
+@pytest.mark.parametrize("guess", ["right", "wrong", ["right"], {"x": 1}])
+def test_no_guess_of_a_value_under_the_name_of_a_common_field_is_confirmed(guess: Any) -> None:
+    """A value there may be hidden, in the data of other writers: `metadata` has any keys."""
+    letter = letter_of(data=b'{"metadata": {"password": "right"}, "total": 1}')
+    given = {"metadata": {"password": guess}, "total": 2}
+    with pytest.raises(EditRefusedError) as caught:
+        edited(letter, patch=given)
+    assert [(one.pointer, one.type) for one in caught.value.problems] == [("/metadata", "locked")]
+    edit = edited(letter, data=given)
+    assert json.loads(edit.data) == {"metadata": {"password": "right"}, "total": 2}
+    assert [one.pointer for one in edit.diff] == ["/total"]
+    assert json.loads(edited(letter, patch={"total": 3}).data)["metadata"] == {"password": "right"}
+    assert json.loads(edited(letter, patch={"metadata": None}).data) == {"total": 1}
+
+
 def dict_of(fields: Any) -> dict[bytes, bytes]:
     return dict(zip(fields[::2], fields[1::2], strict=True))
 
