@@ -5,6 +5,7 @@ Only what is shown is changed. A replay sends the stored bytes. What cannot be s
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,14 +84,19 @@ class Redactor:
         if not raw:
             return Searched("", frozenset(), frozenset())
         try:
-            return self.value(from_json(raw), also)
+            return self._searched(from_json(raw), also, _replaced(raw.decode()) if self.names else ())
         except (ValueError, RecursionError):
             return None
 
     def value(self, value: object, also: Collection[str] = ()) -> Searched | None:
         """A JSON value, as in `document`; None if it is nested too deep to be searched."""
+        return self._searched(value, also, ())
+
+    def _searched(self, value: object, also: Collection[str], replaced: Iterable[object]) -> Searched | None:
         search = _Search(self)
         shown = search.shown(value, (), 0)
+        for one in replaced:
+            search.hide(one, 0)
         if search.is_too_deep:
             return None
         values = {*search.values, *also} if self.names else ()
@@ -183,14 +189,16 @@ class _Search:
         start = text[:MAX_SPACE].lstrip()[:1]
         if start in ("{", "[", '"') and self.redactor.names:
             try:
-                inner = from_json(text)
+                inner, replaced = from_json(text), _replaced(text)
             except (ValueError, RecursionError):
                 pass
             else:
                 search = _Search(self.redactor, self.values)  # its places are no places of the whole document
                 shown = search.shown(inner, (), depth + 1)
+                for one in replaced:
+                    search.hide(one, depth + 1)
                 self.is_too_deep |= search.is_too_deep
-                return text if shown == inner else to_json(shown).decode()
+                return text if shown == inner and not replaced else to_json(shown).decode()
         return self.redactor.named(text, self.values)
 
     def hidden_members(self, members: Mapping[str, object]) -> set[str]:
@@ -216,6 +224,11 @@ class _Search:
 
     def _masked(self, value: object, place: Location, depth: int) -> str:
         self.places.add(place)
+        self.hide(value, depth)
+        return MASK
+
+    def hide(self, value: object, depth: int) -> None:
+        """Add everything in the value to what is hidden."""
         left: list[tuple[object, int]] = [(value, depth + 1)]
         while left:
             one, deep = left.pop()
@@ -229,7 +242,26 @@ class _Search:
                 left += [(member, deep + 1) for member in cast("list[object]", one)]
             elif one is not None and not isinstance(one, bool) and str(one):
                 self.values.update(credentials_in(str(one)))
-        return MASK
+
+
+def _replaced(text: str) -> list[object]:
+    """The values of a JSON document after which another one with the same name follows in their object.
+
+    Workers read the last one, and it is shown. But validators of a class may get, and quote, the others, too. They
+    count as hidden, whatever their name: a hidden name may be around them.
+
+    Raises `ValueError` or `RecursionError` for what cannot be searched.
+    """
+    found: list[object] = []
+
+    def members_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            found.extend(value for name, value in pairs if members[name] is not value)
+        return members
+
+    json.loads(text, object_pairs_hook=members_of, parse_int=str, parse_float=str)
+    return found
 
 
 def _without(shown: Any, quoted: Sequence[str]) -> Any:

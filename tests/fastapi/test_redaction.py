@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 
 from rapids import BaseEvent
 from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
@@ -395,3 +396,40 @@ def test_a_hidden_number_is_found_in_other_formats(hidden: Any, text: str) -> No
     shown = REDACTOR.text(text, REDACTOR.hidden(payload), 1_000)
     assert MASK in shown
     assert "321" not in shown
+
+
+class TestRepeatedNames:
+    """Of values with one name, the last one counts, for workers and here. What the others quote is hidden, too."""
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b'{"token": "S1-first", "token": "S2-last"}',
+            b'{"token": "S1-first", "token": null}',
+            b'{"credentials": {"x": "S1-first", "x": "S2-last"}}',
+            b'{"x": {"password": "S1-first"}, "x": 1}',
+            b'{"x": [{"password": ["S1-first"]}], "x": "another", "x": 2}',
+            b'{"quoted": "{\\"x\\": {\\"password\\": \\"S1-first\\"}, \\"x\\": 1}"}',
+        ],
+    )
+    def test_a_value_that_another_one_replaces_is_hidden(self, raw: bytes) -> None:
+        redactor = Redactor.of(())
+        found = redactor.document(raw)
+        assert found is not None
+        assert "S1-first" not in json.dumps(found.shown)
+        error = redactor.text("ValueError: S1-first is weak", redactor.hidden(found), 1_000)
+        assert error == f"ValueError: {MASK} is weak"
+
+    def test_what_is_shown_is_what_a_worker_reads(self) -> None:
+        class Part(BaseModel):
+            n: int
+
+        class Whole(BaseModel):
+            n: int
+            part: Part
+            parts: dict[str, Part]
+
+        raw = b'{"n": 1, "part": {"n": 1}, "n": 2, "part": {"n": 2, "n": 3}, "parts": {"a": {"n": 4}, "a": {"n": 5}}}'
+        found = Redactor.of(()).document(raw)
+        assert found is not None
+        assert found.shown == Whole.model_validate_json(raw).model_dump()
