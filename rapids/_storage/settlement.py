@@ -7,12 +7,28 @@ from typing import Literal, TypeAlias
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import Command, Commands, Reply, run
+from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source, letter_index
 from rapids._storage.terms import Term, keys_of, option_of
+from rapids._wire.entry_format import EVENT_FIELDS
 
-__all__ = ["Letter", "SettleCall", "Verb", "settle"]
+__all__ = ["Letter", "SettleCall", "Verb", "is_filled", "settle"]
 
 Verb: TypeAlias = Literal["ack", "keep", "park", "release", "bury"]
+
+
+SENT_BYTES = 256 * 1024
+"""How many bytes of an event are sent with its dead letter: other commands wait for that."""
+
+
+def is_filled(entry: RawEntry) -> bool:
+    """Whether the script adds the fields of an entry to its letters, as they are large or could not be fetched.
+
+    Those of a replay are sent if they are here: they differ from what its entry has.
+    """
+    if not entry.fields or entry.source.is_replay:
+        return not entry.fields
+    return sum(map(len, entry.fields)) > SENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +37,8 @@ class Letter:
 
     handler: str
     fields: Sequence[bytes]
+    is_filled: bool = False
+    """Whether the script adds the fields of the entry to it. They are not sent, then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +71,7 @@ async def settle(
     for one in calls:
         source = one.source
         letter_keys = (source.ledger, source.ledger) if dlq is None else (dlq, letter_index(dlq))
-        options = {
+        options: dict[str, object] = {
             "group": source.group,
             "consumer": consumer,
             "id": one.entry_id.decode(),
@@ -63,9 +81,11 @@ async def settle(
             "deliveries": one.deliveries,
             "delivery": one.delivery,
             "maxlen": str(dlq_maxlen or 0),
-            "letters": [(letter.handler, len(letter.fields)) for letter in one.letters],
+            "letters": [(letter.handler, len(letter.fields), letter.is_filled) for letter in one.letters],
             **option_of(one.term),
         }
+        if any(letter.is_filled for letter in one.letters):
+            options["fields"] = [name.decode() for name in EVENT_FIELDS]
         fields = [part for letter in one.letters for part in letter.fields]
         keys = (
             source.stream,

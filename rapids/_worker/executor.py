@@ -10,8 +10,12 @@ from rapids._core.attempt_log import Attempt, AttemptLog
 from rapids._core.outcomes import (
     ACK,
     NO_LEDGER,
+    Dead,
+    Failure,
     Keep,
+    Ledger,
     Outcome,
+    Reason,
     RetryAt,
     Settlement,
     settle,
@@ -21,6 +25,7 @@ from rapids._wire.letter_format import Origin
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
 from rapids._worker.exclusivity import Exclusivity
+from rapids._worker.fetcher import Fetcher, UnfetchableError
 from rapids._worker.gate import Answer, Gate
 from rapids._worker.handler_run import HandlerRunner, handler_runner
 from rapids._worker.inflight import HeldEntry, Inflight, State
@@ -53,6 +58,7 @@ class ExecutorContext:
     leases: Leases
     exclusivity: Exclusivity
     reclaimer: Reclaimer
+    fetcher: Fetcher
     settler: Settler
     planner: Planner
     runners: Mapping[str, Runner]
@@ -165,9 +171,14 @@ class Executor:
         return await self._run(held, planned)
 
     async def _fetch(self, held: HeldEntry, *, again: bool = False) -> bool:
-        """Fetch the fields of an entry that is held without them. False if it was trimmed from the stream."""
+        """Fetch the fields of an entry that is held without them. False if it is not to run now."""
         try:
-            return await self._context.reclaimer.fetch(held, again=again)
+            return await self._context.fetcher.fetch(held, again=again)
+        except UnfetchableError as error:
+            dead = Dead("", Reason.NON_RETRYABLE, Failure("", str(error)))
+            counts, ledger = self._context.worker.counts.of_type(None), Ledger.load(held.entry.ledger)
+            self._settle_unrun(held, Unplannable(dead, (), counts, ledger, None))
+            return False
         except BaseException:
             self._intake.put((held,))
             raise

@@ -16,6 +16,7 @@ from rapids._storage.group_control import GroupProgress
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
 from rapids._worker.exclusivity import Exclusivity
+from rapids._worker.fetcher import Fetcher
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
@@ -34,6 +35,9 @@ ANSWER_TIME = 5.0
 
 MAX_PAUSE = 2.0
 """The longest pause between two attempts during an outage, in seconds."""
+
+NAMED = 5
+"""How many entries a message names."""
 
 INTERVAL = 0.5
 """Seconds between two beats of the loop monitor."""
@@ -135,6 +139,7 @@ class HealthCheck:
     loop_monitor: LoopMonitor
     reader: Reader
     reclaimer: Reclaimer
+    fetcher: Fetcher
     exclusivity: Exclusivity
     pause_state: PauseState
     answer_time: float
@@ -158,6 +163,8 @@ class HealthCheck:
             assert known is not None  # noqa: S101 - otherwise it is a fault
             judged = self._work(known, limits)
         why, message = judged
+        if unfetched := self.fetcher.unfetched:
+            message += f"; {len(unfetched)} entries cannot be fetched: {', '.join(unfetched[:NAMED])}"
         since_progress = min(self._since_settled, self._since_begin)
         return RouterHealth(
             why in READY,

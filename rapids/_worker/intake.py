@@ -65,6 +65,7 @@ class Intake:
         self._abandoned: dict[Abandoned, None] = {}
         self._lanes: Lanes[HeldEntry | Abandoned] = Lanes()
         self._abandoned_in_lanes: set[tuple[Source, bytes]] = set()
+        self._later: list[tuple[float, HeldEntry]] = []
         self._turn = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._waits_for_due = False
@@ -83,6 +84,16 @@ class Intake:
         before = len(self._due)
         self._due.extend(entries)
         self._wake(len(self._due) - before)
+
+    def put_later(self, held: HeldEntry, seconds: float) -> None:
+        """Queue an entry after that time, with the next `put_back`."""
+        self._later.append((time.monotonic() + seconds, held))
+
+    def put_back(self) -> None:
+        """Queue the entries whose time has come."""
+        now, later = time.monotonic(), self._later
+        self._later = [one for one in later if one[0] > now]
+        self.put([held for at, held in later if at <= now])
 
     def announce(self, found: Iterable[Abandoned]) -> None:
         """Queue abandoned entries, to be claimed in turn. Entries that are queued already keep their place, also those
@@ -191,9 +202,12 @@ class Intake:
 
     def drain(self) -> list[HeldEntry]:
         """Remove and return all entries that were taken and have not begun, in the order of the stream."""
-        items = [*self._due, *(turn.item for turn in self._turns), *self._new, *self._lanes.drain()]
+        turns = [turn.item for turn in self._turns]
+        later = [held for _, held in self._later]
+        items = [*self._due, *turns, *self._new, *self._lanes.drain(), *later]
         for turn in self._turns:  # nobody runs it, so that its lane must not wait for its end
             self._lanes.leave(turn.key)
+        self._later.clear()
         self._due.clear()
         self._turns.clear()
         self._new.clear()

@@ -157,6 +157,7 @@ class Reclaimer:
             await self._correct_times()
             self._corrected_after = steps
         await self._orphaned_ledgers.turn()
+        self._intake.put_back()
         if not self._gate.is_active:
             return MAX_PAUSE
         term = self._gate.term
@@ -275,29 +276,6 @@ class Reclaimer:
             "looking at an entry", lambda: streams.entry(context.fetching, source.stream, entry_id)
         )
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
-
-    async def fetch(self, held: HeldEntry, *, again: bool = False) -> bool:
-        """Fetch the fields of a held entry. False if it was trimmed: then it is lost.
-
-        `again`: whether they had arrived, and were dropped.
-        """
-        entry, context = held.entry, self._context
-        source = entry.source
-        fields = await context.outages.retry(
-            "fetching", lambda: streams.entry(context.fetching, source.stream, entry.entry_id)
-        )
-        if fields is None:  # not there, or not on this server: an old master may have answered after a failover
-            fields = await context.outages.retry(
-                "fetching", lambda: groups.drop_ghost(context.commands, source, entry.entry_id)
-            )
-        if fields is not None:
-            held.entry = entry._replace(fields=fields)
-            if not again:
-                context.counts.delivered([held.entry])
-            return True
-        self._inflight.drop(held)
-        report_ghosts(context, source, [entry.entry_id.decode()], "held")
-        return False
 
 
 class OrphanedLedgers:

@@ -61,6 +61,8 @@ class Settled:
     """The handlers that failed and are to run again."""
     is_buried: bool = False
     """Whether the entry is neither pending nor in the stream any more: only its letters are written."""
+    is_trimmed: bool = False
+    """Whether the entry was trimmed from the stream while it was held."""
     is_lost: bool = False
     """Whether it was trimmed from the stream, and no letter can be written for it."""
 
@@ -167,20 +169,19 @@ class Settler:
     async def _settle(self, batch: Sequence[Settled]) -> list[Settled]:
         if not batch:
             return []
-        replies: list[Reply]
         context = self._context
         try:
             calls = [_call_for(one, self._gate.term) for one in batch]
             dlq, most = context.settings.dlq_stream, context.settings.dlq_maxlen
-            replies = await settlement.settle(context.commands, context.name, calls, dlq=dlq, dlq_maxlen=most)
+            writing = settlement.settle(context.commands, context.name, calls, dlq=dlq, dlq_maxlen=most)
+            replies: list[Reply] = await writing
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
             self._note_unsure(batch)
         except BaseException:  # interrupted: it is not known whether it was written
             self._note_unsure(batch)
             raise
-        failed: list[Settled] = []
-        trimmed: list[Settled] = []
+        failed, trimmed = list[Settled](), list[Settled]()
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
                 context.outages.failed("settling", reply)
@@ -213,7 +214,7 @@ class Settler:
         """The settlement of an entry that was trimmed from the stream: dead letters of the handlers that were to run
         again, if its payload is held and there is a dead-letter stream. Otherwise the entry is lost."""
         if self._context.settings.dlq_stream is not None and one.entry.fields and one.origin.entry_id:
-            return replace(one, settlement=without_entry(one.settlement), retried=())
+            return replace(one, settlement=without_entry(one.settlement), retried=(), is_trimmed=True)
         self._log(one, b"trimmed")
         return replace(one, settlement=ACK, retried=(), is_lost=True)
 
@@ -336,7 +337,9 @@ def _call_for(one: Settled, term: Term | None) -> SettleCall:
 
 
 def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:
-    return [Letter(letter.handler, write_letter(one.entry.fields, one.origin, letter)) for letter in letters]
+    is_filled = not (one.is_trimmed or one.is_buried) and settlement.is_filled(one.entry)
+    stored = () if is_filled else one.entry.fields
+    return [Letter(letter.handler, write_letter(stored, one.origin, letter), is_filled) for letter in letters]
 
 
 def _count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:

@@ -28,6 +28,7 @@ from rapids._worker.dlq_capacity import DlqCapacity
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.executor import Executor, ExecutorContext
 from rapids._worker.failure_log import FailureLog
+from rapids._worker.fetcher import Fetcher
 from rapids._worker.gate import Gate
 from rapids._worker.handler_comparison import HandlerComparison
 from rapids._worker.health_check import HealthCheck, LoopMonitor
@@ -246,6 +247,7 @@ class Worker:
             few=settings.batch_size + settings.concurrency,
             in_order=settings.exclusive,
         )
+        fetcher = Fetcher(context, inflight, intake)
         self._exclusivity = exclusivity = Exclusivity(context, gate, inflight, intake)
         acks = Acks(context, inflight)
         self._settler = Settler(context, gate, inflight, leases, acks)
@@ -268,6 +270,7 @@ class Worker:
             leases=leases,
             exclusivity=exclusivity,
             reclaimer=self._reclaimer,
+            fetcher=fetcher,
             settler=self._settler,
             planner=planner,
             runners=runners_of(self._handlers, self._middleware),
@@ -288,6 +291,7 @@ class Worker:
             loop_monitor=self._loop_monitor,
             reader=self._reader,
             reclaimer=self._reclaimer,
+            fetcher=fetcher,
             exclusivity=exclusivity,
             pause_state=self._pause_state,
             answer_time=self._answer_time,

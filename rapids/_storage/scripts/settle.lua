@@ -17,7 +17,8 @@
 --   deliveries  the delivery count to set (release)
 --   delivery    the delivery that is settled
 --   maxlen      maximum length of the dead-letter stream, as text: a number of Lua has 53 bits; 0 for none
---   letters     for each letter {handler, number of its names and values}
+--   letters     for each letter {handler, number of its names and values, whether it gets the entry's fields here}
+--   fields      the names of a regular entry's fields, for such a letter
 --   term        in a group with one active consumer, the token of the term in which the entry was taken
 -- Returns what was done: acked, kept, parked, released, buried; or gone (it was no longer pending), lost (another
 -- consumer has it, or is active: only the finished handlers were written), stale (this consumer got it again since: it was settled
@@ -29,6 +30,7 @@
 -- include: lib/names.lua
 -- include: lib/entry.lua
 -- include: lib/term.lua
+-- include: lib/entry_copy.lua
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local options, ledger = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local group, consumer, id, verb = options.group, options.consumer, options.id, options.verb
@@ -112,13 +114,26 @@ end
 
 if not buries and pending[4] > options.delivery then return 'stale' end
 
+local entry
+for _, one in ipairs(options.letters) do
+  entry = entry or (one[3] and redis.call('XRANGE', stream, id, id)[1])
+  if one[3] and not entry then return 'trimmed' end
+end
+
 local at, dead = 5, known.dead
 for _, one in ipairs(options.letters) do
   local handler, values = one[1], one[2]
   local written = buries and has_letter(handler)
   for _, name in ipairs(known.dead) do written = written or name == handler end
   if not written then
-    add_letter(dlq, index, now, options.maxlen, ARGV, at, at + values - 1)
+    local letter, first, last = ARGV, at, at + values - 1
+    if one[3] then
+      letter = {}
+      for i = first, last do letter[#letter + 1] = ARGV[i] end
+      letter = with_entry(letter, options.fields, entry[2], options.is_replay)
+      first, last = 1, #letter
+    end
+    add_letter(dlq, index, now, options.maxlen, letter, first, last)
     if not buries then
       dead = merged(dead, {handler})
       write_ledger(known.done, dead, known.gave_up, known)
