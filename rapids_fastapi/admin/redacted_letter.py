@@ -258,8 +258,16 @@ def redacted_problem(problem: Problem, redactor: Redactor, hidden: HiddenValues)
         message = clean(redactor.text(problem.message, hidden, MAX_SEARCHED))
     if not hidden.are_known:  # a location names keys of the data
         location = location[:1]
+    else:
+        location = tuple(MASK if isinstance(part, str) and quotes(part, hidden) else part for part in location)
     pointer = clean(json_pointer(location), MAX_POINTER)
     return ParseProblem(pointer=pointer, message=message, type=clean(problem.type))
+
+
+def quotes(name: str, hidden: HiddenValues) -> bool:
+    """Whether a name has a whole hidden value in it. The beginning of one, or one of two characters, is no sign."""
+    inside = f"x{name}x"
+    return hidden.text(inside) not in (inside, MASK)
 
 
 # --- differences ----------------------------------------------------------------------------------------------------

@@ -34,6 +34,12 @@ class FaSecretive(BaseEvent):
     header: dict[str, Any] = {}
 
 
+class FaStrict(BaseEvent):
+    model_config = {"extra": "forbid"}
+    password: str = ""
+    passes: dict[str, int] = {}
+
+
 def grouped(number: str, separator: str) -> str:
     return separator.join(number[at : at + 4] for at in range(0, len(number), 4))
 
@@ -433,3 +439,19 @@ class TestRepeatedNames:
         found = Redactor.of(()).document(raw)
         assert found is not None
         assert found.shown == Whole.model_validate_json(raw).model_dump()
+
+
+def test_a_location_in_an_event_quotes_no_hidden_value(client: TestClient, redis_url: str) -> None:
+    stored = {
+        "password": "passes-s3cret",
+        "s3cret": 1,
+        "passes": {"passes-s3cret": "x", "other": "x"},
+        "x passes-s3cret": 1,
+    }
+    put = put_letter(redis_url, event_type="fa.strict", data=json.dumps(stored))
+    problems = client.get(f"{LETTERS}/{put}").json()["parse_check"]["problems"]
+    refused = client.post(f"{LETTERS}/{put}/replay", json={"patch": {"new": 1}}).json()["errors"]
+    for found in (problems, refused):
+        pointers = {one["pointer"] for one in found}
+        assert pointers >= {f"/passes/{MASK}", "/passes/other", f"/{MASK}", "/s3cret"}
+        assert "passes-s3cret" not in str(found)
