@@ -61,8 +61,7 @@ class Settled:
     """The handlers that failed and are to run again."""
     is_buried: bool = False
     """Whether the entry is neither pending nor in the stream any more: only its letters are written."""
-    is_trimmed: bool = False
-    """Whether the entry was trimmed from the stream while it was held."""
+    is_trimmed: bool = False  # from the stream, while it was held
     is_lost: bool = False
     """Whether it was trimmed from the stream, and no letter can be written for it."""
 
