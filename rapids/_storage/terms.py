@@ -36,15 +36,22 @@ def option_of(term: Term | None) -> Mapping[str, str]:
 
 
 async def hold(
-    commands: Commands, term: Term, next_token: str, *, ttl_ms: int, latest_ms: int = 2**53
+    commands: Commands,
+    term: Term,
+    next_token: str,
+    *,
+    ttl_ms: int,
+    latest_ms: int = 2**53,
+    remember: bool = True,
 ) -> tuple[str, int]:
     """Stay the active consumer for `ttl_ms` milliseconds from now, or become it if there is none.
 
     After another consumer's term, a new one begins only until `latest_ms` by the server's clock.
     Returns the token of the group's term (the given one's, or `next_token` if a new one begins, or another consumer's),
-    and the server's time (milliseconds).
+    and the server's time (milliseconds). `remember`: whether a renewal begins the time again for which the term is
+    remembered.
     """
-    call_ = (keys_of(term), (term.token, next_token, ttl_ms, REMEMBERED_MS, latest_ms))
+    call_ = (keys_of(term), (term.token, next_token, ttl_ms, REMEMBERED_MS, latest_ms, int(remember)))
     token, now_ms = checked((await run(commands, scripts.load("hold_term"), [call_]))[0])
     return token.decode() if isinstance(token, bytes) else token, now_ms
 

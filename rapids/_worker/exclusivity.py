@@ -40,6 +40,7 @@ class Exclusivity:
             gate.term = self._on_standby
         self._next_token = groups.new_token()
         self._asking = asyncio.Lock()
+        self._remember_at = 0.0
         self.looked_at = time.monotonic()
         """When it last knew who is active (`time.monotonic()`, seconds)."""
         self.gained_at = 0.0
@@ -64,11 +65,16 @@ class Exclusivity:
 
     async def _hold(self) -> None:
         gate, term, asked_at = self._gate, self._gate.term or self._on_standby, time.monotonic()
-        clock, ttl = self._context.clock, TTL_MS / 1000
+        clock, ttl, remember = self._context.clock, TTL_MS / 1000, asked_at >= self._remember_at
         # The clock may have stepped, also just before the start: then the active consumer holds the group again first.
         latest_ms = clock.latest_ms(ttl) if clock.is_steady(ttl) else 0
         token, now_ms = await terms.hold(
-            self._context.commands, term, self._next_token, ttl_ms=TTL_MS, latest_ms=latest_ms
+            self._context.commands,
+            term,
+            self._next_token,
+            ttl_ms=TTL_MS,
+            latest_ms=latest_ms,
+            remember=remember,
         )
         clock.see(now_ms, asked_at)
         self.looked_at = time.monotonic()
@@ -89,4 +95,6 @@ class Exclusivity:
             self.gained_at = time.monotonic()
             self._context.next_look.now()
         if gate.term is not self._on_standby:
+            if remember or is_next:
+                self._remember_at = asked_at + terms.REMEMBERED_MS / 4000
             gate.be_active(asked_at + TTL_MS / 1000)

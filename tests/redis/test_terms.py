@@ -14,7 +14,7 @@ from rapids._storage.client.connections import SharedPool, checked, run
 from rapids._storage.keys import Source
 from rapids._storage.settlement import Letter, SettleCall, Verb
 from rapids._storage.terms import Term
-from tests.worker.helpers import DLQ, GROUP, STREAM, consumers, emit_orders, pending
+from tests.worker.helpers import DLQ, GROUP, STREAM, calls, consumers, emit_orders, pending
 
 SOURCE = Source(STREAM, GROUP)
 REPLAYS = SOURCE.replays()
@@ -30,7 +30,7 @@ async def group(redis: Redis) -> SharedPool:
 
 
 async def hold(commands: SharedPool, token: str, next_token: str) -> str:
-    holder, _ = await terms.hold(commands, Term(SOURCE, token), next_token, ttl_ms=MINUTE)
+    holder, _ = await terms.hold(commands, Term(SOURCE, token), next_token, ttl_ms=MINUTE, remember=True)
     return holder
 
 
@@ -162,3 +162,15 @@ async def test_entries_are_settled_in_the_term(group: SharedPool, redis: Redis, 
     await redis.delete(SOURCE.exclusive)  # it expired, and nobody else is there
     done = {"ack": b"acked", "keep": b"kept", "park": b"parked", "release": b"released"}
     assert await _settle(group, row["message_id"], verb, "me", "a1") == done[verb]
+
+
+async def test_an_idle_consumer_asks_for_nothing_more_in_a_term(group: SharedPool, redis: Redis) -> None:
+    """Its term is looked at only if there is something to take, and is seldom remembered for longer."""
+    await hold(group, "", "a1")
+    for _ in range(2):  # the scripts are known at the second time
+        before = await calls(redis)
+        options: dict[str, Any] = {"ids": [], "min_idle_ms": 0, "due": 10}
+        assert await groups.claim(group, SOURCE, "me", **options, term=Term(SOURCE, "a1")) is not None
+        await terms.hold(group, Term(SOURCE, "a1"), "a2", ttl_ms=MINUTE, remember=False)
+        spent = await calls(redis) - before
+    assert (spent["get"], spent["pexpire"]) == (1, 1)

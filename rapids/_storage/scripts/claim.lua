@@ -14,7 +14,8 @@
 --       `names`: the prefix of the keys by which living processes hold consumer names ('': ignore them);
 --       `term`: in a group with one active consumer, the token of its term
 -- Returns {taken, ghosts, wait, now}: taken is a list of {id, fields, delivery count, ledger or false}, wait the
--- milliseconds until the next waiting entry is due, or -1, and now the time in ms. Or false if the term has ended.
+-- milliseconds until the next waiting entry is due, or -1, and now the time in ms. Or false if the term has ended
+-- and there is anything to take.
 -- include: lib/time.lua
 -- include: lib/names.lua
 -- include: lib/entry.lua
@@ -26,7 +27,9 @@ local min_idle, names = options.min_idle, options.names
 local now = server_ms()
 local taken, ghosts, bytes = {}, {}, 0
 
-if options.term and has_ended(options.term, KEYS[6], KEYS[7]) then return false end
+local function is_refused() return options.term and has_ended(options.term, KEYS[6], KEYS[7]) end
+
+if #ARGV > 3 and is_refused() then return false end
 
 local function is_alive(owner)
   return names ~= '' and owner ~= consumer and redis.call('EXISTS', names .. owner) == 1
@@ -81,6 +84,7 @@ if options.due > 0 then
   local due = redis.call('ZRANGEBYSCORE', due_key, '-inf', now, 'LIMIT', 0, options.look)
   -- Entries due in the same millisecond are in text order, in which 1-10 comes before 1-9.
   table.sort(due, is_before)
+  if #due > 0 and is_refused() then return false end
   for i = 1, math.min(options.due, #due) do
     local id = due[i]
     local entry = pending_of(stream, group, id)
