@@ -72,6 +72,9 @@ class Reclaimer:
         self._foreseen_in = gate.term
         self._found_all = True
         """Whether there are no more abandoned entries than the present turn has found."""
+        self._all_placed = True
+        """Whether each of these is held, or waits in its lane."""
+        self._peeking = asyncio.Lock()
         self._orphaned_ledgers = OrphanedLedgers(context)
         self._prune_at = 0.0
         self._corrected_after: int | None = None
@@ -167,11 +170,12 @@ class Reclaimer:
         if self._foreseen_in is not term:
             await self._foresee()
             self._foreseen_in = term
-        looks = zip(self._context.sources, consumers, strict=True)
         if self._unarrived.is_expected:
             self._intake.put(await self._unarrived.take())
-        self._found_all = True
-        waits = [await self._look(source, rows, term) for source, rows in looks]
+        self._found_all = self._all_placed = True
+        for source, rows in zip(self._context.sources, consumers, strict=True):
+            await self._find_abandoned(source, rows, term)
+        waits = [await self._take_due(source, term) for source in self._context.sources]
         if self._gate.term is not term:
             return MIN_PAUSE
         wait = min([MAX_PAUSE, *waits])
@@ -227,7 +231,7 @@ class Reclaimer:
             await self._exclusivity.confirm()
         return claimed if self._gate.term is term else None
 
-    async def _look(self, source: Source, consumers: Reply, term: Term | None) -> float:
+    async def _find_abandoned(self, source: Source, consumers: Reply, term: Term | None) -> None:
         # If one consumer is active at a time, all pending entries of others are abandoned, even for a short time.
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = list[groups.PendingEntry]()
@@ -238,15 +242,21 @@ class Reclaimer:
         if self._settings.exclusive:  # they are from several consumers, each list in its own order
             idle.sort(key=lambda found: order(found.entry_id))
         if self._gate.term is not term:
-            return NO_ROOM
+            return
         if any(self._unarrived.includes(source, found) for found in idle):
             self._unarrived.expect()
-        self._intake.announce(
+        abandoned = [
             Abandoned(source, found.entry_id, least, found.deliveries, term)
             for found in idle
             if self._inflight.get(source, found.entry_id) is None and not self._unarrived.was_given_here(found)
-        )
-        if (room := self._intake.room_for_due) == 0:
+        ]
+        self._all_placed = self._all_placed and all(map(self._intake.is_in_lane, abandoned))
+        self._intake.announce(abandoned)
+
+    async def _take_due(self, source: Source, term: Term | None) -> float:
+        """Take what is due. Returns the seconds until the next entry is."""
+        may_take = self._all_placed or self._gate.may_read.is_set()  # else an earlier one could come after a due one
+        if (room := self._intake.room_for_due) == 0 or not may_take or self._gate.term is not term:
             return NO_ROOM
         asked_at = time.monotonic()
         try:
@@ -272,9 +282,10 @@ class Reclaimer:
     async def peek(self, abandoned: Abandoned) -> RawEntry | None:
         """An abandoned entry, without claiming it; None if it is no longer in the stream."""
         source, entry_id, context = abandoned.source, abandoned.entry_id, self._context
-        fields = await context.outages.retry(
-            "looking at an entry", lambda: streams.entry(context.fetching, source.stream, entry_id)
-        )
+        async with self._peeking:  # even if a look must be repeated, entries enter their lanes in order
+            fields = await context.outages.retry(
+                "looking at an entry", lambda: streams.entry(context.fetching, source.stream, entry_id)
+            )
         return None if fields is None else RawEntry(source, entry_id, fields, abandoned.deliveries)
 
 
