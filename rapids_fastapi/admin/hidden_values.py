@@ -43,6 +43,7 @@ _escape = re.compile(
 _are_letters = bytes(chr(code).isalnum() and code < 128 for code in range(256))
 """For each byte of ASCII whether it is a letter or a digit."""
 _byte = re.compile(r"(?:%(?:25)*|x)([0-9a-fA-F]{2})")
+_base64 = re.compile(r"[A-Za-z0-9+/_-]")
 _cut_mark = re.compile(r"\.\.\.|…")
 
 
@@ -144,6 +145,8 @@ class _Forms:
     """Forms of values that have too few letters."""
     whole: frozenset[str]
     """The letters and digits of all forms of the other values."""
+    base64: frozenset[str]
+    """Those of base64 in longer data. The letters beside them may have some bits of the value."""
     long: frozenset[str]
     """Those of which parts are searched for, too."""
     samples: frozenset[str]
@@ -156,6 +159,7 @@ class _Forms:
     def of(cls, values: frozenset[str]) -> "_Forms":
         exact: set[str] = set()
         whole: set[str] = set()
+        inside: set[str] = set()
         short = frozenset(value for value in values if len(value) < MIN_LENGTH)
         for value in values - short:
             plain = _Letters(value, is_decoded=False).text
@@ -164,12 +168,14 @@ class _Forms:
             else:
                 whole.add(plain)
             raw = value.encode(errors="replace")
-            encoded = [raw.hex(), base64.b64encode(raw).decode()]
+            encoded = list[str]()
             for before in range(3):  # base64 at each place that the value can have in longer data
                 text = base64.b64encode(b"\0" * before + raw).decode()
                 unclear = (0, 3, 2)[(before + len(raw)) % 3]  # characters that depend on what follows
                 encoded.append(text[(0, 2, 3)[before] : len(text) - unclear])
             letters = ["".join(_run.findall(form)).casefold() for form in encoded]
+            inside.update(letters)
+            letters += [raw.hex(), "".join(_run.findall(base64.b64encode(raw).decode())).casefold()]
             letters.append(_Letters(value, is_decoded=True).text)
             whole |= {form for form in letters if len(form) >= MIN_ENCODED}
         sizes = [(form, range(MIN_CUT, min(len(form), 2 * PART))) for form in whole]
@@ -178,6 +184,7 @@ class _Forms:
             short,
             frozenset(exact),
             frozenset(whole),
+            frozenset(inside),
             long,
             frozenset(form[at : at + SAMPLE] for form in long for at in range(len(form) - SAMPLE + 1)),
             frozenset(form[:size] for form, allowed in sizes for size in allowed),
@@ -253,9 +260,13 @@ class HiddenValues:
                 cuts.add(letters.after(mark.start()))
             for first, last in forms.found(letters.text, cuts):
                 # A part at an end of the text: the signs beyond its letters may be of the value, too.
-                is_part = letters.text[first:last] not in forms.whole
+                form = letters.text[first:last]
+                is_part = form not in forms.whole
                 start = 0 if is_part and first == 0 else letters.start(first)
                 end = len(text) if is_part and last == len(letters.text) else letters.end(last - 1)
+                if form in forms.base64:
+                    start -= bool(_base64.match(text, start - 1)) if start else 0
+                    end += bool(_base64.match(text, end))
                 marks.append((start, end))
         shown: list[str] = []
         done = 0

@@ -455,3 +455,16 @@ def test_a_location_in_an_event_quotes_no_hidden_value(client: TestClient, redis
         pointers = {one["pointer"] for one in found}
         assert pointers >= {f"/passes/{MASK}", "/passes/other", f"/{MASK}", "/s3cret"}
         assert "passes-s3cret" not in str(found)
+
+
+@pytest.mark.parametrize("size", [14, 15, 16])
+def test_no_letter_of_base64_that_has_bits_of_a_value_is_left(size: int) -> None:
+    """Of values that differ in the last bits of one of their ends only, the same is shown."""
+    value = "hunter2-and-more"[:size]
+    for before in (b"", b"u", b"us", b"use"):
+        for after in (b"", b"x", b"xy", b"xyz"):
+            shown: set[str] = set()
+            for one in {value, chr(ord(value[0]) ^ 0x43) + value[1:], value[:-1] + chr(ord(value[-1]) ^ 0x03)}:
+                quoted = base64.b64encode(before + one.encode() + after).decode()
+                shown.add(HiddenValues({one}).text(f"E: {quoted} !"))
+            assert len(shown) == 1, (before, after)
