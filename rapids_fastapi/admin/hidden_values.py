@@ -11,8 +11,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import unescape
+from html import escape, unescape
 from itertools import compress
+from unicodedata import is_normalized, normalize
 from urllib.parse import quote
 
 __all__ = ["MASK", "HiddenValues"]
@@ -38,7 +39,7 @@ _run = re.compile(r"[^\W_]+")
 _escape = re.compile(
     r"(?P<bytes>(?<!\\)(?:\\++x[0-9a-fA-F]{2})+)|(?P<units>(?<!\\)(?:\\++u[0-9a-fA-F]{4})+)"
     r"|(?P<point>(?<!\\)\\++U[0-9a-fA-F]{8})|(?P<control>(?<!\\)\\++[nrtbfav])"
-    r"|(?P<percent>(?:%(?:25)*+[0-9a-fA-F]{2})+)|(?P<entity>&#?\w{1,8};)"
+    r"|(?P<percent>(?:%(?:25)*+[0-9a-fA-F]{2})+)|(?P<entity>&(?:amp;)*#?\w{1,8};)"
 )
 _are_letters = bytes(chr(code).isalnum() and code < 128 for code in range(256))
 """For each byte of ASCII whether it is a letter or a digit."""
@@ -82,7 +83,7 @@ class _Letters:
         for match in self.escapes:
             parts.add_plain(text, done, match.start())
             done = match.end()
-            letters = "".join(_run.findall(decoded(match.lastgroup or "", match[0]))).casefold()
+            letters = folded(decoded(match.lastgroup or "", match[0]))
             parts.add(letters, match.start(), done)
         parts.add_plain(text, done, len(text))
         return parts
@@ -104,14 +105,19 @@ class _Places:
         """Add the letters of a part of the text that has no escapes."""
         for match in _run.finditer(text, start, end):
             plain, first = match[0], match.start()
-            folded = plain.casefold()
-            if len(folded) == len(plain):
-                self.text += folded
+            small = plain.casefold()
+            if len(small) == len(plain) and (small.isascii() or is_normalized("NFKD", small)):
+                self.text += small
                 self.starts += range(first, match.end())
                 self.ends += range(first + 1, match.end() + 1)
             else:
                 for at, letter in enumerate(plain, first):
-                    self.add("".join(_run.findall(letter.casefold())), at, at + 1)
+                    self.add(folded(letter), at, at + 1)
+
+
+def folded(text: str) -> str:
+    """The letters and digits of a text, in lower case, without accents, and each in its usual width."""
+    return "".join(_run.findall(normalize("NFKD", text.casefold())))
 
 
 def decoded(kind: str, written: str) -> str:
@@ -130,7 +136,7 @@ def decoded(kind: str, written: str) -> str:
             number = int(written[-8:], 16)
             return chr(number) if number < 0x110000 else ""
         case "entity":
-            return unescape(written)
+            return unescape(f"&{written[1:-1].rpartition(';')[2]};")  # the last one: it may be escaped twice
         case _:
             return ""
 
@@ -164,7 +170,13 @@ class _Forms:
         for value in values - short:
             plain = _Letters(value, is_decoded=False).text
             if len(plain) < MIN_LETTERS:
-                exact |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="", errors="replace")}
+                exact |= {
+                    value,
+                    repr(value)[1:-1],
+                    json.dumps(value)[1:-1],
+                    quote(value, safe="", errors="replace"),
+                    escape(value),
+                }
             else:
                 whole.add(plain)
             raw = value.encode(errors="replace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import unicodedata
 from typing import Any
 from urllib.parse import quote
 
@@ -68,8 +69,13 @@ def grouped(number: str, separator: str) -> str:
         TOKEN[:25] + "..." + TOKEN[-24:],
         TOKEN[10:],
         TOKEN[:10],
+        unicodedata.normalize("NFD", SECRET),
+        html.escape(SECRET),
+        html.escape(html.escape(html.escape(SECRET))),
+        "".join(chr(ord(digit) + 0xFEE0) for digit in CARD),
         "!$%&",
         quote("!$%&"),
+        html.escape("!$%&"),
     ],
 )
 def test_a_hidden_value_is_found_however_it_is_written(written: str) -> None:
