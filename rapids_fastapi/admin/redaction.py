@@ -267,7 +267,7 @@ def _replaced(text: str) -> list[object]:
 def _without(shown: Any, quoted: Sequence[str]) -> Any:
     """The value, without hidden values that its texts, names and numbers quote as they are."""
     match shown:
-        case str():
+        case str() if shown != MASK and len(shown) >= len(quoted[-1]):  # of which the last is the shortest
             for one in quoted:
                 shown = shown.replace(one, MASK)
             return shown
