@@ -195,7 +195,7 @@ async def pending(
     most: int,
     consumer: bytes | str = "",
 ) -> PendingRows:
-    """At most `most` pending entries from the id `start` to the id `until`, by default the stream's last id."""
+    """At most `most` pending entries from the id `start` to the id `until`, by default the last pending one."""
     keys = (source.stream, source.ledger, source.due, source.parked)
     options = scripts.options(start=start, end_=until, most=most, names=names_of.consumer(""))
     now, end, rows = await _run(commands, "inspect_pending", keys, (source.group, consumer, options))

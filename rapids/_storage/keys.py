@@ -35,6 +35,7 @@ PARKED = b"rapids:parked"
 IN_SCRIPTS = {
     "WAITING": WAITING.decode(),
     "PARKED": PARKED.decode(),
+    "IDS": "rapids:ids",
     "REPLAY_STREAM": ":rapids:replay:",
     "FINGERPRINTS": ":fingerprints",
     "ERRORS": ":errors",

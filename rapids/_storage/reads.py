@@ -147,6 +147,7 @@ def _entries(by_name: Mapping[bytes, Source], reply: Reply) -> dict[Source, list
         source: [RawEntry(source, entry_id, fields or ()) for entry_id, fields in entries]
         for name, entries in _answered(reply)
         for source in (by_name[name],)
+        if entries  # before Redis 7.2, if the last entry was deleted, the end of any group ends a read with none
     }
 
 

@@ -1,9 +1,7 @@
 """Streams: reading single entries, trimming, and the state of their groups."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from redis.exceptions import ResponseError
+from dataclasses import dataclass, field
 
 from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._storage import scripts
@@ -24,13 +22,8 @@ async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[by
 
 async def last_id(commands: Commands, stream: str) -> str | None:
     """The last id that the stream ever assigned, or None if there is no such stream."""
-    try:
-        info = mapping(await call(commands, "XINFO", "STREAM", stream))
-    except ResponseError as error:
-        if is_no_stream(error):
-            return None
-        raise
-    return info[b"last-generated-id"].decode()
+    found = checked((await run(commands, scripts.load("last_id"), [((stream,), ())]))[0])
+    return None if found is None else found.decode()
 
 
 async def ping(commands: Commands) -> None:
@@ -101,19 +94,38 @@ class Trim:
     removed: int
     left: int
     unsettled: Unsettled | None
+    now_ms: int = field(default=0, compare=False)
+    """When it was done, by the server's clock (milliseconds)."""
+    last_id: str = field(default="", compare=False)
+    """The last id that the stream had assigned by then."""
+    settled_until: str = field(default="", compare=False)
+    """The last id up to which every group has settled all entries."""
 
 
-async def trim(commands: Commands, source: Source, *, least_age_ms: int, most: int) -> Trim:
+async def trim(
+    commands: Commands,
+    source: Source,
+    *,
+    least_age_ms: int,
+    most: int,
+    old_id: str = "",
+    before: Trim | None = None,
+) -> Trim:
     """Remove entries that every group of the stream has settled, in whole nodes, at most `most` entries.
 
     Entries younger than `least_age_ms` milliseconds stay. All entries stay while the group itself does not exist.
+
+    `old_id`, an id that was the last one so long ago, and the trim `before` this one spare the server reading entries
+    only for their ids.
     """
-    arguments = (source.group, least_age_ms, most, MARK_MS)
-    removed, left, held = checked(
+    unread = before.unsettled if before is not None and before.unsettled and not before.unsettled.consumer else None
+    known = ("", "") if before is None or unread is None else (before.settled_until, unread.entry_id)
+    arguments = (source.group, least_age_ms, most, MARK_MS, old_id, *known)
+    removed, left, held, now, last, until = checked(
         (await run(commands, scripts.load("trim"), [((source.stream, source.trimming), arguments)]))[0]
     )
     if held is None:
-        return Trim(removed, left, None)
+        return Trim(removed, left, None, now, last.decode(), until.decode())
     group, entry_id, age_ms, consumer = held
     unsettled = Unsettled(
         group=group.decode(errors="replace"),
@@ -121,4 +133,4 @@ async def trim(commands: Commands, source: Source, *, least_age_ms: int, most: i
         age=int(age_ms) / 1000,
         consumer=consumer.decode(errors="replace") if consumer else None,
     )
-    return Trim(removed, left, unsettled)
+    return Trim(removed, left, unsettled, now, last.decode(), until.decode())

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis.exceptions import ResponseError
 
@@ -88,6 +88,8 @@ class Gaps:
         self._last: Sample | None = None
         self.open: Gap | None = None
         """The gap that the current read passes, unless another consumer is faster."""
+        self._found: Gap | None = None
+        """The gap that the last sample showed."""
         self._uncounted = 0
         """How much the group's count of read entries is too low: Redis 7.0 does not count entries that were lost."""
         self._place: tuple[str, int] | None = None
@@ -102,7 +104,12 @@ class Gaps:
         """The commands to send before a read: usually none."""
         if time.monotonic() < self.next_at:
             return ()
-        return read_positions.commands(self._source, batch_size=self._batch_size, with_script=not self._knows_script)
+        return read_positions.commands(
+            self._source,
+            batch_size=self._batch_size,
+            with_script=not self._knows_script,
+            known_first=(self._last and self._last.first) or "",
+        )
 
     def sampled(self, replies: Sequence[Reply]) -> None:
         """Process the replies to these commands. The read itself comes next."""
@@ -157,14 +164,18 @@ class Gaps:
             self._uncounted = max(sample.added - sample.read, 0)
         elif self._place is not None and self._place[0] == sample.delivered:
             self._uncounted = max(self._place[1] - sample.read, 0)
-        self.open = gap_in(sample, before, self._uncounted)
+        gap = gap_in(sample, before, self._uncounted)
+        if gap is None and self._found is not None and self._found.after == sample.delivered:
+            gap = replace(self._found, before=sample.first)  # the read after that sample brought nothing
+        self.open = self._found = gap
         share = unread_share(sample)
         if sample.added is not None:
             self._was_cut = sample.added > sample.length
         elif before is not None and before.first != sample.first:
             self._was_cut = before.first is not None
         self._is_small = sample.length <= SMALL
-        if (self._is_small and (share > 0 or self._was_cut)) or (share >= RISK and self._was_cut):
+        at_risk = (self._is_small and (share > 0 or self._was_cut)) or (share >= RISK and self._was_cut)
+        if at_risk and not is_end_deleted(sample):
             self.next_at = -math.inf
         if share < FAR:
             self._is_near = False
@@ -186,6 +197,8 @@ def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | N
     `before`: an earlier sample. `uncounted` (entries): how much `sample.read` is too low.
     """
     delivered = order(sample.delivered)
+    if sample.is_whole:
+        return None
     if sample.first is not None and order(sample.first) <= delivered:
         return None  # nothing was removed after it
     removed = None if sample.added is None else sample.added - sample.length
@@ -197,21 +210,29 @@ def gap_in(sample: Sample, before: Sample | None, uncounted: int = 0) -> Gap | N
     known = [order(entry_id) for entry_id in (before.next, before.later, before.last) if entry_id is not None]
     if not any(delivered < witness < first for witness in known):
         return None
-    if removed is None or before.added is None or before.next != before.first:
+    if removed is None or before.added is None or before.next is None or before.next != before.first:
         return Gap(sample.delivered, sample.first, None)
     return Gap(sample.delivered, sample.first, removed - (before.added - before.length))
 
 
 def unread_share(sample: Sample) -> float:
     """The share of the stream that the group has not read, 0 to 1. By time if the server does not count."""
+    if not sample.length or sample.delivered == sample.last_assigned:
+        return 0.0
+    if sample.lag is not None:
+        return min(sample.lag / sample.length, 1.0)
     if sample.next is None or sample.first is None or sample.last is None:
         return 0.0
     if sample.next == sample.first:
         return 1.0
-    if sample.lag is not None:
-        return min(sample.lag / sample.length, 1.0)
     begin, end = order(sample.first)[0], order(sample.last)[0]
     return (end - order(sample.delivered)[0]) / (end - begin) if end > begin else 0.0
+
+
+def is_end_deleted(sample: Sample) -> bool:
+    """Whether the last entry was deleted before the group read it. Until there is another one, each sample ends the
+    blocked reads of all consumers on a server before Redis 7.2, so these must not sample at once."""
+    return sample.length > 0 and sample.last_assigned not in (sample.delivered, sample.last)
 
 
 def is_being_cut(sample: Sample, before: Sample) -> bool:
@@ -219,6 +240,10 @@ def is_being_cut(sample: Sample, before: Sample) -> bool:
 
     False if that may have been a router's trimming of settled entries, by which no group loses anything.
     """
-    if sample.is_trimmed or sample.first is None or before.first is None:
+    if sample.is_trimmed or not sample.length or sample.length < before.length - NODE:
         return False
-    return order(sample.first) > order(before.first) and sample.length >= before.length - NODE
+    if sample.first is not None and before.first is not None:
+        return order(sample.first) > order(before.first)
+    if sample.added is None or before.added is None:
+        return False
+    return sample.added - sample.length > before.added - before.length

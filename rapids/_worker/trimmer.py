@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import random
+from collections import deque
 
 from redis.exceptions import ResponseError
 
 from rapids._core.redis_errors import is_no_group, is_outage
 from rapids._storage import streams
+from rapids._storage.streams import Trim
 from rapids._worker.context import WorkerContext
 from rapids._worker.leases import Leases
 from rapids.health import HeldBack, Trimming
@@ -21,6 +23,9 @@ PAUSE = 5.0
 
 MIN_AGE_MS = 60_000
 """Younger entries stay: an emitter whose answer was lost searches them for what it wrote."""
+
+NOTED_MS = 1_000
+"""Turns so far apart are remembered, each with the stream's last id (milliseconds): at most a minute's."""
 
 MAX_REMOVED = 10_000
 """Entries removed by one call of the script, which blocks the server while it runs."""
@@ -45,6 +50,9 @@ class Trimmer:
         self._reported: str | None = None
         """The group that the last warning named."""
         self._is_refused = False
+        self._last: Trim | None = None
+        self._earlier = deque[Trim](maxlen=100)
+        """Earlier trims about a second apart, the newest last: of those that are old enough only the newest."""
         self.seen: Trimming | None = None
         """The state after the last turn; None before the first."""
 
@@ -63,7 +71,15 @@ class Trimmer:
         source = self._context.sources[0]
         try:
             while True:
-                trim = await streams.trim(self._context.commands, source, least_age_ms=MIN_AGE_MS, most=MAX_REMOVED)
+                trim = await streams.trim(
+                    self._context.commands,
+                    source,
+                    least_age_ms=MIN_AGE_MS,
+                    most=MAX_REMOVED,
+                    old_id=self._old_id(),
+                    before=self._last,
+                )
+                self._last = trim
                 self._removed += trim.removed
                 oldest = trim.unsettled
                 held = None if oldest is None else HeldBack(oldest.group, oldest.entry_id, oldest.age, oldest.consumer)
@@ -79,6 +95,17 @@ class Trimmer:
         else:
             self._is_refused = False
             self._report(self.seen)
+
+    def _old_id(self) -> str:
+        """An id that was the stream's last one at least `MIN_AGE_MS` ago; empty if none is known yet."""
+        if self._last is None:
+            return ""
+        if not self._earlier or abs(self._last.now_ms - self._earlier[-1].now_ms) >= NOTED_MS:
+            self._earlier.append(self._last)
+        oldest_ms = self._last.now_ms - MIN_AGE_MS
+        while len(self._earlier) > 1 and self._earlier[1].now_ms <= oldest_ms:
+            self._earlier.popleft()
+        return self._earlier[0].last_id if self._earlier[0].now_ms <= oldest_ms else ""
 
     def _report(self, seen: Trimming) -> None:
         """Log when a group begins to prevent trimming for long, and when that is over."""

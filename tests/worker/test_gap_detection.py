@@ -37,6 +37,7 @@ EVEN = Sample(
     lag=90,
     next="11-0",
     later=None,
+    is_whole=False,
     is_trimmed=False,
 )
 """A hundred entries, ten of them read."""
@@ -50,6 +51,9 @@ def uncounted(sample: Sample, later: str | None = None) -> Sample:
     return replace(sample, added=None, read=None, lag=None, later=later)
 
 
+WHOLE = replace(EVEN, first=None, next=None, is_whole=True)
+"""The same as a server that counts reports it while the entry read last is there: it reads no entry for an id."""
+
 NOTHING_READ = replace(EVEN, delivered="0-0", next="1-0", read=None, lag=None)
 EMPTY = replace(CUT, length=0, first=None, last=None, next=None)
 
@@ -58,6 +62,11 @@ EMPTY = replace(CUT, length=0, first=None, last=None, next=None)
     ("sample", "before", "gap"),
     [
         (EVEN, None, None),
+        (WHOLE, None, None),
+        (replace(WHOLE, length=20), EVEN, None),
+        (CUT, WHOLE, Gap("10-0", "41-0", 30)),
+        (replace(CUT, read=None), WHOLE, None),  # where it began before is not known
+        (replace(CUT, read=None, first="150-0"), WHOLE, Gap("10-0", "150-0", None)),
         (CUT, None, Gap("10-0", "41-0", 30)),
         (CUT, EVEN, Gap("10-0", "41-0", 30)),
         (replace(CUT, read=40), None, None),  # deleted long before it was there
@@ -101,6 +110,7 @@ def test_a_gap_that_an_old_server_does_not_count_is_not_reported_again() -> None
     ("sample", "share"),
     [
         (EVEN, 0.9),
+        (WHOLE, 0.9),
         (CUT, 1.0),
         (EMPTY, 0.0),
         (replace(EVEN, delivered="100-0", next=None, lag=0), 0.0),
@@ -132,6 +142,20 @@ def test_a_stream_that_is_much_shorter_than_before_was_cut_once_only() -> None:
     assert not is_being_cut(replace(long, first="2-0", length=9_000), long)
     assert is_being_cut(replace(long, first="2-0", length=9_900), long)
     assert not is_being_cut(long, replace(long, first=None))
+
+
+@pytest.mark.parametrize(
+    ("sample", "is_cut"),
+    [
+        (WHOLE, False),
+        (replace(WHOLE, added=101), True),
+        (replace(WHOLE, added=101, is_trimmed=True), False),
+        (replace(WHOLE, length=0), False),
+        (replace(WHOLE, added=None), False),
+    ],
+)
+def test_a_stream_that_is_kept_to_a_length_is_recognized_by_counts(sample: Sample, is_cut: bool) -> None:
+    assert is_being_cut(sample, WHOLE) is is_cut
 
 
 # --- when it is sampled, and who reports ----------------------------------------------------------------------------
@@ -192,6 +216,30 @@ def test_a_stream_at_risk_is_sampled_before_every_read(watch: Gaps, sample: Samp
     watch.sampled([sample])
     watch.read(())  # between an empty read and the next one, no consumer sees new entries
     assert bool(watch.ahead()) is is_at_risk
+
+
+def test_a_stream_whose_last_entry_was_deleted_is_not_sampled_before_every_read(watch: Gaps) -> None:
+    """A sample would end the reads of the other consumers, and their samples this one's."""
+    short = replace(LONG, length=1_000)
+    watch.sampled([replace(short, last_assigned="101-0")])
+    assert not watch.ahead()
+    watch.sampled([replace(short, last_assigned="101-0", delivered="101-0")])
+    assert watch.ahead()
+
+
+def test_a_gap_stays_open_until_a_read_passes_it(watch: Gaps) -> None:
+    empty = uncounted(EMPTY)
+    watch.sampled([uncounted(EVEN)])
+    for _ in range(2):
+        watch.sampled([empty])
+        assert watch.open == Gap("10-0", None, None)
+        watch.read(())
+        assert watch.open is None
+    watch.sampled([replace(empty, length=1, first="101-0", last="101-0", last_assigned="101-0", next="101-0")])
+    assert watch.open == Gap("10-0", "101-0", None)
+    watch.read(entries("101-0"))
+    watch.sampled([replace(empty, length=1, first="101-0", last="101-0", last_assigned="101-0", delivered="101-0")])
+    assert watch.open is None
 
 
 def test_without_a_count_a_stream_is_cut_if_its_first_entry_changed(watch: Gaps) -> None:

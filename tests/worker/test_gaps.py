@@ -139,6 +139,26 @@ async def test_a_stream_that_was_emptied(redis: Redis, reported: Any) -> None:
     assert slow.seen == [*range(4), 20]
 
 
+async def test_reads_that_end_without_entries_since_another_group_was_destroyed(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As they do before Redis 7.2, if the last entry was deleted before the group read it."""
+    router = make_router(redis, batch_size=1)
+    slow = Slow(router)
+    await emit(redis, range(4))
+    async with running(router):
+        await eventually(lambda: slow.seen)
+        await redis.xtrim(STREAM, maxlen=0, approximate=False)
+        slow.let_go()
+        await eventually(lambda: _has_read(redis, 0))
+        for _ in range(5):
+            await redis.xgroup_create(STREAM, "another", "$")
+            await redis.xgroup_destroy(STREAM, "another")
+        await emit(redis, range(4, 5))
+        await eventually(lambda: slow.seen[-1] == 4)
+    assert "restarted" not in caplog.text
+
+
 async def test_only_one_of_several_consumers_reports_a_gap(redis: Redis, reported: Any) -> None:
     routers = [make_router(redis, batch_size=1) for _ in range(3)]
     slows = [Slow(router) for router in routers]

@@ -19,6 +19,7 @@
 -- include: lib/time.lua
 -- include: lib/names.lua
 -- include: lib/entry.lua
+-- include: lib/ids.lua
 -- include: lib/holding_consumers.lua
 -- include: lib/term.lua
 local stream, ledger_key, due_key, parked_key, restoring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -72,9 +73,9 @@ local function was_settled(id)
   -- By a consumer that ignores due times: one on rapids-streams, or one that had lost its lease. A group that was
   -- recreated without its waiting entries has no consumer for them. The consumer is created when they are restored.
   -- While that lasts, nobody can tell: the entry may run twice rather than never.
-  if redis.call('HEXISTS', restoring, WAITING) == 1 or not is_in(stream, id) then return false end
+  if redis.call('HEXISTS', restoring, WAITING) == 1 then return false end
   for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-    if row[2] == WAITING then return true end
+    if row[2] == WAITING then return is_in(stream, id) end
   end
   return false
 end

@@ -6,6 +6,7 @@
 -- ARGV  group, consumer, where to begin ('-', or '(' and an entry id), how many entries to look at, then ids to correct
 -- Returns {where to continue, or '' at the end, the ids found or corrected}.
 -- include: lib/entry.lua
+-- include: lib/ids.lua
 -- include: lib/names.lua
 -- include: lib/time.lua
 local stream, ledger_key, due_key = KEYS[1], KEYS[2], KEYS[3]

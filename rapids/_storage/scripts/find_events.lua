@@ -8,15 +8,13 @@
 local stream, after, most, age = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, found, looked = {}, {}, 0
 
--- include: lib/fields.lua
+-- include: lib/ids.lua
 
 -- Trimming removes the oldest entries first: while the entry to start after exists, all later entries exist too.
 local function has_all()
-  if #redis.call('XRANGE', stream, after, after) > 0 or redis.call('EXISTS', stream) == 0 then return true end
-  local is = fields(redis.call('XINFO', 'STREAM', stream))
-  if is['last-generated-id'] == after then return true end
+  if redis.call('EXISTS', stream) == 0 or is_in(stream, after) or last_id_of(stream) == after then return true end
   -- Redis 6.2 does not count added entries, so it cannot be known there.
-  if after == '0-0' and is['entries-added'] == is.length then return true end
+  if after == '0-0' and added_to(stream) == redis.call('XLEN', stream) then return true end
   -- While an entry older than the search exists, all entries added since its start exist too.
   local first, began = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1], server_ms() - age
   return first and tonumber(string.match(first[1], '^%d+')) < began

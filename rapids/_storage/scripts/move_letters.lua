@@ -121,7 +121,8 @@ local places = {'ZADD', archived}
 local ahead, window = {}, 1
 local function read(i)
   if not ahead[ARGV[i]] then
-    local rows = redis.call('XRANGE', dlq, ARGV[i], '+', 'COUNT', window)
+    window = math.min(window, #ARGV - i + 1)
+    local rows = redis.call('XRANGE', dlq, ARGV[i], window == 1 and ARGV[i] or '+', 'COUNT', window)
     ahead = {}
     for _, row in ipairs(rows) do ahead[row[1]] = row[2] end
     local are_wanted = #rows == window and rows[#rows][1] == ARGV[i + #rows - 1]

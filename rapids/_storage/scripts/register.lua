@@ -11,8 +11,7 @@ for i = 3, #ARGV do
     others[#others + 1] = ARGV[i]
   elseif pending then
     ours[#ours + 1] = ARGV[i]
-  elseif is_in(KEYS[1], ARGV[i]) then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'FORCE', 'JUSTID')
+  elseif #redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'FORCE', 'JUSTID') > 0 then
     ours[#ours + 1] = ARGV[i]
   end
 end

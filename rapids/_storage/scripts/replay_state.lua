@@ -5,11 +5,11 @@
 -- Returns 'undelivered', 'pending', 'gone' (it is deleted when it is settled), or 'unknown' if the stream or the group
 -- no longer exists.
 -- include: lib/entry_id.lua
--- include: lib/last_id.lua
+-- include: lib/ids.lua
 local stream, group, id = KEYS[1], ARGV[1], ARGV[2]
-local rows = redis.pcall('XRANGE', stream, id, id)
-if rows.err then return 'unknown' end
-if #rows > 0 then
+local ok, is_there = pcall(is_in, stream, id)
+if not ok then return 'unknown' end
+if is_there then
   local pending = redis.pcall('XPENDING', stream, group, id, id, 1)
   return not pending.err and #pending > 0 and 'pending' or 'undelivered'
 end

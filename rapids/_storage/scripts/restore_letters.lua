@@ -25,23 +25,20 @@ local room = owner ~= '' and maxlen ~= '0' and maxlen - redis.call('XLEN', keys.
 check_kinds(keys.archived, keys.restored)
 change.at = milliseconds(now)
 local done, skipped, last, blocked, bytes = 0, 0, '', '', 0
-local function archived_at(one)
-  local place = one
-  if owner == '' then
-    local score = redis.call('ZSCORE', keys.archived, one)
-    if not score then return nil end
-    place = string.format('%.0f-0', score)
-  end
-  return redis.call('XRANGE', keys.archive, place, place)[1]
+local function place_of(one)
+  if owner ~= '' then return one end
+  local score = redis.call('ZSCORE', keys.archived, one)
+  return score and string.format('%.0f-0', score)
 end
 
 for i = 2, #ARGV do
   if bytes >= options.max_bytes then break end
-  local row = archived_at(ARGV[i])
-  if row and room and done >= room then
+  local place = place_of(ARGV[i])
+  if room and done >= room and is_in(keys.archive, place) then
     blocked = ARGV[i]
     break
   end
+  local row = place and redis.call('XRANGE', keys.archive, place, place)[1]
   -- Few have the same millisecond: a restored letter is searched among those of its own millisecond.
   local entry_id = row and restore_letter(keys, row, maxlen, change, before, math.floor(now / 1000) + math.floor(done / 20))
   if entry_id then

@@ -31,6 +31,7 @@
 -- include: lib/entry.lua
 -- include: lib/term.lua
 -- include: lib/entry_copy.lua
+-- include: lib/ids.lua
 local stream, ledger_key, due_key, parked_key, dlq, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local options, ledger = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local group, consumer, id, verb = options.group, options.consumer, options.id, options.verb
@@ -66,10 +67,15 @@ end
 
 local function has_letter(handler)
   -- An entry that is not pending has no ledger. If it was settled, that was just now: so its letter is a late one.
-  for _, row in ipairs(redis.call('XREVRANGE', dlq, '+', '-', 'COUNT', 1000)) do
+  local from, looked, bytes = '+', 0, 0
+  while looked < 1000 and bytes < 16000000 do
+    local row = redis.call('XREVRANGE', dlq, from, '-', 'COUNT', 1)[1]
+    if not row then return false end
     local letter = fields(row[2])
     local is_of_entry = letter.original_msg_id == id and letter.original_group == group
     if is_of_entry and letter.handler == handler then return true end
+    for _, value in ipairs(row[2]) do bytes = bytes + #value end
+    from, looked = '(' .. row[1], looked + 1
   end
   return false
 end

@@ -20,7 +20,7 @@ local function restore_some(stream, group, ledger, restoring, holder, command, k
   local page = redis.call(command, key, cursor, 'COUNT', RESTORED_AT_ONCE)
   for i = 1, #page[2], 2 do
     local id = page[2][i]
-    if not pending_of(stream, group, id) and is_in(stream, id) then
+    if not pending_of(stream, group, id) then -- and only if it is still in the stream, which XCLAIM finds out
       local stored = redis.call('HGET', ledger, id)
       local count = stored and cjson.decode(stored).n or 1
       redis.call('XCLAIM', stream, group, holder, 0, id, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')

@@ -5,7 +5,7 @@
 -- at the next write or read. Ids of trimmed letters stay until they are more than the existing letters, or until they
 -- are read. Nothing here may prevent a letter from being written or moved: an index with errors is rebuilt.
 -- include: lib/entry_id.lua
--- include: lib/last_id.lua
+-- include: lib/ids.lua
 -- include: lib/names.lua
 
 local MAX_PART, MAX_FINGERPRINTS = 200, 1000

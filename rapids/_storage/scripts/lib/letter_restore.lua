@@ -27,8 +27,9 @@ local function restore_letter(keys, row, maxlen, change, before, now)
   return entry_id
 end
 
--- Letters that were restored and trimmed since then are removed.
-local function bound_restored(dlq, restored) -- at most as many as the stream has
+-- Letters that were restored and trimmed since then are removed, as soon as there are more than the stream has letters.
+local function bound_restored(dlq, restored)
+  if redis.call('ZCARD', restored) <= redis.call('XLEN', dlq) then return end
   local oldest = redis.call('XRANGE', dlq, '-', '+', 'COUNT', 1)[1]
   if oldest then redis.call('ZREMRANGEBYSCORE', restored, '-inf', '(' .. string.match(oldest[1], '^%d+')) end
 end

@@ -1,3 +1,5 @@
--- Names from `keys.py`: the consumers that hold waiting and parked entries, and parts of key names.
+-- Names from `keys.py`: the consumers that hold waiting and parked entries, the group that scripts ask for ids, and parts
+-- of key names.
 local WAITING, PARKED = '$WAITING', '$PARKED'
+local IDS = '$IDS'
 local REPLAY_STREAM, FINGERPRINTS, ERRORS = '$REPLAY_STREAM', '$FINGERPRINTS', '$ERRORS'
