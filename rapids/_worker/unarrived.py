@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from rapids._core.entry_id import order
 from rapids._storage import groups, streams
-from rapids._storage.client.arrivals import Arrivals
+from rapids._storage.client.commands import Arrivals
 from rapids._storage.groups import PendingEntry
 from rapids._storage.keys import Source
 from rapids._worker.context import WorkerContext

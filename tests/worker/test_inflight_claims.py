@@ -13,7 +13,7 @@ from rapids._core.counter_state import Counts
 from rapids._core.outages import Outages
 from rapids._core.settings import RouterSettings
 from rapids._storage import scripts
-from rapids._storage.client.arrivals import Arrivals
+from rapids._storage.client.commands import Arrivals
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source

@@ -15,10 +15,10 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rapids._storage.client.arrivals import Arrivals
 from rapids._storage.client.commands import (
     TOO_LATE,
     AnswerLostError,
+    Arrivals,
     Command,
     Commands,
     Reply,

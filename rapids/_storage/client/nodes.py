@@ -18,8 +18,7 @@ from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClu
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rapids._storage.client.arrivals import Arrivals
-from rapids._storage.client.commands import AnswerLostError, Reply, checked, pack, round_trip
+from rapids._storage.client.commands import AnswerLostError, Arrivals, Reply, checked, pack, round_trip
 from rapids._storage.client.pools import forget_certificates, looked_up_apart, own_options, ready, when_free
 
 __all__ = ["ClusterPlace"]

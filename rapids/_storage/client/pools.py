@@ -24,8 +24,7 @@ from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisErr
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rapids._core.threads import in_own_thread
-from rapids._storage.client.arrivals import Arrivals
-from rapids._storage.client.commands import Guide, Reply, cancellations, check_cancelled
+from rapids._storage.client.commands import Arrivals, Guide, Reply, cancellations, check_cancelled
 
 __all__ = [
     "BUSY_POOL_PATIENCE",
