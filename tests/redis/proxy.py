@@ -42,6 +42,10 @@ class Proxy:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    def lead_to(self, url: str) -> None:
+        """Forward later connections to another server, as a name that leads to another address."""
+        self._target = urlparse(url)
+
     async def accept(self) -> None:
         """Take connections (again), always at the same address."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from rapids._storage.client.connections import Client, SharedPool, call
 from tests.servers.builds import WITH_TLS
@@ -90,6 +90,18 @@ async def test_everything_trusts_an_authority_that_was_replaced_while_it_runs(ki
             await emitter.emit(DvOrder(number=2))
             await eventually(lambda: seen == [1, 2])
             await ping(client)
+
+
+async def test_a_cluster_that_the_users_own_command_lost_is_found_with_the_new_authority() -> None:
+    async with a_cluster() as (server, client):
+        emitter = make_emitter(client, max_retries=1_000, retry_delay=0.01, timeout=PATIENCE)
+        await ping(client)
+        make_certificates(folder_of(server))
+        await server.node.restart()
+        with pytest.raises((RedisError, RedisClusterException)):
+            await client.get("a key")  # redis-py begins again, with the certificates that it knows
+        await emitter.emit(DvOrder())
+        await ping(client)
 
 
 @pytest.mark.parametrize("kind", KINDS)

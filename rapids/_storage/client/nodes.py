@@ -6,7 +6,7 @@ not answer. So if the master is in doubt, this module asks the nodes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -40,6 +40,10 @@ class ClusterPlace:
         self._doubted: str | None = None
         """The name of the node that did not work: it is asked last."""
         self._lent: WeakKeyDictionary[AbstractConnection, ClusterNode] = WeakKeyDictionary()
+        # In older releases of redis-py, only the nodes manager has them, until it has found the other nodes.
+        given = getattr(client, "startup_nodes", client.nodes_manager.startup_nodes.values())
+        self._given = tuple((node.host, node.port) for node in given)
+        """The addresses that the user gave. They may be names that lead to other nodes later."""
 
     @property
     def most(self) -> int:
@@ -121,7 +125,11 @@ class ClusterPlace:
 
     async def _master(self) -> ClusterNode:
         if self._node is None:
-            await _known_to_client(self._client)
+            try:
+                await _known_to_client(self._client)
+            except RedisError:
+                self._ask_given()
+                raise
             found = None if self._doubted is None else await self._asked_nodes(self._doubted)
             try:
                 found = found or self._client.get_node_from_key(self._key)
@@ -134,18 +142,41 @@ class ClusterPlace:
 
     async def _asked_nodes(self, doubted: str) -> ClusterNode | None:
         slot = self._client.keyslot(self._key)
+        has_answer = False
         for node in sorted(self._client.get_nodes(), key=lambda one: one.name == doubted):
             try:
                 async with asyncio.timeout(NODE_TIME), _borrowed(node) as connection:
                     slots: list[Any] = checked((await round_trip(connection, [pack([("CLUSTER", "SLOTS")])]))[0])
             except (RedisError, OSError):
                 continue
+            has_answer = True
             for first, last, (host, port, *_), *_ in slots:
                 named = (host or b"").decode(errors="replace") or node.host
                 if first <= slot <= last and (found := self._at(named, port)) is not None:
                     return found
-        await _known_to_client(self._client, refresh=True)
+        before = self._client.nodes_manager.startup_nodes
+        try:
+            if not has_answer:  # they may have other addresses now
+                self._ask_given(instead_of=self._client.get_nodes())
+            await _known_to_client(self._client, refresh=True)
+        except BaseException:
+            self._ask(before.values())
+            raise
         return None
+
+    def _ask_given(self, instead_of: Sequence[ClusterNode] = ()) -> None:
+        """Let redis-py ask the given addresses as well when it looks for the nodes: it forgets them when it has found
+        these."""
+        options: dict[str, Any] = self._client.get_connection_kwargs()
+        self._ask([ClusterNode(host, port, **options) for host, port in self._given], instead_of)
+
+    def _ask(self, nodes: Iterable[ClusterNode], instead_of: Sequence[ClusterNode] = ()) -> None:
+        """Let redis-py ask these nodes as well. One that has connections must stay known to it, so that it closes them:
+        those left out are known to it elsewhere."""
+        left_out = {id(node) for node in instead_of}
+        manager = self._client.nodes_manager
+        kept = {name: node for name, node in manager.startup_nodes.items() if id(node) not in left_out}
+        manager.startup_nodes = {node.name: node for node in nodes} | kept
 
 
 async def _known_to_client(client: RedisCluster, *, refresh: bool = False) -> None:
