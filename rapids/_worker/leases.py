@@ -1,5 +1,6 @@
 """Leases: while this process lives, the group does not count its entries as abandoned."""
 
+import asyncio
 import logging
 import math
 import time
@@ -42,6 +43,7 @@ class Leases:
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
         self.losses = 0
         """How many times the group was lost."""
+        self._keeping_name = asyncio.Lock()
         self.renewed_at = 0.0
         """When a lease was last renewed (`time.monotonic()`, seconds)."""
 
@@ -112,11 +114,12 @@ class Leases:
         Raises `RedisError`.
         """
         identity = self._context.identity
-        if await identity.keep():
-            return
-        taken, lost = identity.name, len(self._inflight)
-        self._inflight.lose_all()
-        self._context.log["consumer"] = await identity.change()
+        async with self._keeping_name:  # several ask at once after a standstill: one of them takes another name
+            if await identity.keep():
+                return
+            taken, lost = identity.name, len(self._inflight)
+            self._inflight.lose_all()
+            self._context.log["consumer"] = await identity.change()
         logger.error(
             "another process took the consumer name %r while this one stood still, and %d entries with it; new name %r",
             taken,

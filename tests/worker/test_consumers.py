@@ -210,6 +210,33 @@ async def test_a_suspended_process_checks_its_name_before_it_begins_anything(
         assert seen == [0]
 
 
+@pytest.mark.standalone("the process is blocked by a client that blocks the event loop")
+async def test_a_taken_name_is_reported_once_though_several_executors_ask(
+    redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapids._worker.identity.TTL_MS", 400)
+    router = make_router(redis, consumer="mine", concurrency=4)
+
+    @router.on(OuConsumed)
+    async def handle(event: OuConsumed) -> None:
+        if event.number == 0:
+            with redis_sync.Redis(**sync_options(redis)) as taker:
+                taker.set(SOURCE.consumer("mine"), "another's token", px=60_000)
+            time.sleep(0.5)  # the process is blocked
+
+    await emit(redis, 8)
+    async with running(router):
+        await eventually(lambda: redis.exists(SOURCE.consumer("mine-2")))
+        await EventEmitter(redis, STREAM).emit(OuConsumed(number=9))
+        await eventually(lambda: _is_consumer(redis, "mine-2"))
+    assert caplog.text.count("took the consumer name") == 1
+    assert not await redis.exists(SOURCE.consumer("mine-3"))
+
+
+async def _is_consumer(redis: Redis, name: str) -> bool:
+    return name in await consumers(redis)
+
+
 async def _pend_count(redis: Redis, count: int) -> bool:
     return len(await pending(redis)) == count
 
