@@ -194,7 +194,8 @@ class Leases:
         lasting = {held.entry.entry_id for held in lost if self._inflight.lease_lasts(held, now)}
         if len(lasting) == len(lost):
             return [held.entry.entry_id for held in lost]
-        made_at = time.monotonic() - await groups.since_recreated(self._context.commands, source)
+        age = await groups.since_recreated(self._context.commands, source)
+        made_at = time.monotonic() - age  # not earlier than it was: then an entry would never run
         if self._context.clock.steps and made_at > -math.inf:
             made_at = math.inf  # nobody can tell when that was
         return [
