@@ -13,6 +13,7 @@ from pydantic import model_serializer
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
+from rapids.dead_letters import DeadLetterQueue
 from rapids.exceptions import EmitError, NotConfiguredError
 from tests.redis.proxy import Proxy, proxy_to
 from tests.support import eventually
@@ -214,6 +215,21 @@ def test_an_emitter_keeps_its_client_on_one_event_loop_after_another(redis_url: 
 
     for number in range(1, 4):
         asyncio.run(serve(number))
+    gc.collect()  # nobody closed the connections of the loops that have ended
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_dead_letter_queue_keeps_its_client_on_one_event_loop_after_another(redis_url: str) -> None:
+    client = Redis.from_url(redis_url)
+    queue = DeadLetterQueue(client, f"{STREAM}:dlq")
+
+    async def count(*, is_last: bool) -> int:
+        found = await asyncio.gather(*(queue.stats() for _ in range(5)))
+        if is_last:
+            await client.aclose()
+        return sum(one.length for one in found)
+
+    assert [asyncio.run(count(is_last=number == 3)) for number in range(1, 4)] == [0, 0, 0]
     gc.collect()  # nobody closed the connections of the loops that have ended
 
 

@@ -104,7 +104,7 @@ class SharedPool:
         self._process = 0
 
     async def send(self, commands: Sequence[Command]) -> list[Reply]:
-        async with self._turn():
+        async with await self._turn():
             packed = [pack([command]) for command in commands]
             return await follow(self._place, await self._sent(packed), packed, self._sent)
 
@@ -121,11 +121,13 @@ class SharedPool:
             # A connection must also return to the pool if the caller is cancelled.
             await asyncio.shield(self._place.return_connection(connection))
 
-    def _turn(self) -> asyncio.Semaphore:
+    async def _turn(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
         if self._turns is None or self._loop is not loop or os.getpid() != self._process:
             if self._loop is not None:
                 check_process(self._process, self._loop)
+                if self._loop.is_closed():
+                    await self._place.leave_loop()
             self._turns, self._loop, self._process = asyncio.Semaphore(self._place.most), loop, os.getpid()
         return self._turns
 
