@@ -151,6 +151,8 @@ def value_at(text: str, at: int) -> tuple[int, int, int]:
     at = prefix.end() if (prefix := _prefix.match(text, at)) else at
     if quote := _quote.match(text, at):
         end, after = _end_of_quoted(text, quote.end(), quote[0])
+        if text[at - 1 : at] == "=" and quote[0][0] == "%" and (rest := _word.match(text, after)):
+            return at, rest.end(), rest.end()  # in a form, such quotes are part of the value
         return quote.end(), end, after
     if text[at : at + 1] in ("[", "{", "("):
         end = _end_of_nested(text, at, len(text))

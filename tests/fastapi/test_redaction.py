@@ -325,6 +325,8 @@ WRITTEN = [
     quote(json.dumps({"password": QUOTING})),
     "got [('authorization', 's3cr",
     "<a><password>correct s3cr",
+    "a=1&password=%27abc%27%0As3cret&b=2",
+    "password=%22abc%22s3cret",
 ]
 
 
