@@ -89,7 +89,8 @@ async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluste
             assert (await http.post("/dead-letters/reindex", json={})).json()["length"] == 0
             await http.post("/groups/pause", json={"stream": "cl:events", "group": "cl"})
             audited = [entry["action"] for entry in (await http.get("/audit")).json()["items"]]
-            wanted = ["group_paused", "letters_reindexed", "operation_completed", "operation_started"]
+            wanted = ["export_ended", "export_started", "group_paused"]
+            wanted += ["letters_reindexed", "operation_completed", "operation_started"]
             assert sorted(audited) == wanted
 
 
