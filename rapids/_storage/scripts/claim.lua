@@ -47,11 +47,10 @@ local function take(id, deliveries, owner, is_bare)
   end
   redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', deliveries, 'FORCE', 'JUSTID')
   redis.call('ZREM', due_key, id)
-  local fields = found and found[2] or {}
-  local size = 0
-  for _, part in ipairs(fields) do size = size + #part end
-  if bytes + size > options.most then fields = {} else bytes = bytes + size end
-  taken[#taken + 1] = {id, fields, deliveries, redis.call('HGET', ledger_key, id)}
+  local content, size = found and found[2] or {}, 0
+  for _, part in ipairs(content) do size = size + #part end
+  if bytes + size > options.most then content = {} else bytes = bytes + size end
+  taken[#taken + 1] = {id, content, deliveries, redis.call('HGET', ledger_key, id)}
 end
 
 for i = 4, #ARGV do

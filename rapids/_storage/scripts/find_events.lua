@@ -5,10 +5,9 @@
 -- Returns {event id, entry id, ...} of those found, then as the last element 1 if every entry was read, else 0: there
 -- were more, or some may have been trimmed.
 -- include: lib/time.lua
+-- include: lib/ids.lua
 local stream, after, most, age = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, found, looked = {}, {}, 0
-
--- include: lib/ids.lua
 
 -- Trimming removes the oldest entries first: while the entry to start after exists, all later entries exist too.
 local function has_all()
