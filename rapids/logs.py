@@ -1,9 +1,9 @@
 """A logging filter that adds correlation and causation ids to log records."""
 
 import logging
-import re
 from typing import Any
 
+from rapids._core.control_characters import are_in, escaped, indented
 from rapids._core.quoted_inputs import without_inputs
 from rapids.correlation import get_causation_id, get_correlation_id
 
@@ -47,17 +47,8 @@ class EscapingLogFilter(logging.Filter):
         elif record.args:
             record.args = {name: safe(value) for name, value in record.args.items()}
         if record.exc_info and not record.exc_text:
-            lines = without_inputs(logging.Formatter().formatException(record.exc_info)).split("\n")
-            record.exc_text = "\n".join(f"  {escaped(line)}" for line in lines)
+            record.exc_text = indented(without_inputs(logging.Formatter().formatException(record.exc_info)))
         return True
-
-
-_control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def escaped(text: str) -> str:
-    """The text with control characters written as escapes."""
-    return _control.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def safe(value: Any) -> Any:
@@ -65,7 +56,7 @@ def safe(value: Any) -> Any:
     if isinstance(value, int | float):
         return value
     text = value if isinstance(value, str) else str(value)
-    return escaped(without_inputs(text)) if _control.search(text) or "input_value=" in text else value
+    return escaped(without_inputs(text)) if are_in(text) or "input_value=" in text else value
 
 
 def protect_loggers() -> None:

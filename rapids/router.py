@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import middleware as check_middleware
+from rapids._core.checks import plain_function
 from rapids._core.counter_state import Counts
 from rapids._core.handlers import HandlerRegistry, Handlers
 from rapids._core.server_warnings import ServerWarnings, check_server, check_timeout
-from rapids._core.settings import GroupStartPosition, OrderBy, RouterSettings, Trim
+from rapids._core.settings import GroupStartPosition, LogRedaction, OrderBy, RouterSettings, Trim
 from rapids._core.settings import order_by as as_order_by
 from rapids._storage import streams
 from rapids._storage.client.connections import Commands, SharedPool, check_client, share_a_slot
@@ -29,7 +30,7 @@ from rapids.observers import Observer
 if TYPE_CHECKING:  # imported when a router starts: a process that only emits does not need it
     from rapids._worker.worker import Worker
 
-__all__ = ["ConsumerLag", "EventRouter", "ServerWarnings"]
+__all__ = ["ConsumerLag", "EventRouter", "LogRedaction", "ServerWarnings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ class EventRouter(HandlerRegistry):
         self._middleware = tuple(check_middleware("middleware", middleware))
         self._key_field = order_by if isinstance(order_by, str) else None
         self._server_warnings = ServerWarnings()
+        self._log_redaction: LogRedaction | None = None
         self._worker: Worker | None = None
         self._counts = Counts(settings.stream, settings.group, settings.observers)
 
@@ -216,6 +218,17 @@ class EventRouter(HandlerRegistry):
         self._only_before_start("use_server_warnings()")
         self._server_warnings = warnings
 
+    def use_log_redaction(self, redaction: LogRedaction) -> None:
+        """Hide what is secret in the errors of handlers, wherever the router logs them. Call it before `start`.
+
+        `Rapids` gives its routers what its admin hides. It is called only for what is logged. If it fails, the text is
+        withheld. It blocks the event loop. Raises `RapidsError` while the router runs, `TypeError` for anything but a
+        plain function.
+        """
+        plain_function("redaction", redaction, "a plain function (data, metadata, text)", arguments=3)
+        self._only_before_start("use_log_redaction()")
+        self._log_redaction = redaction
+
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this method also stops the router gracefully.
 
@@ -247,7 +260,9 @@ class EventRouter(HandlerRegistry):
 
         handlers = Handlers(self._registered)
         look_around = partial(self._look_around, client)
-        worker = self._worker = Worker(client, self._settings, handlers, self._middleware, self._counts, look_around)
+        worker = self._worker = Worker(
+            client, self._settings, handlers, self._middleware, self._counts, look_around, self._log_redaction
+        )
         self._started_with = client
         try:
             await worker.run()

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from redis import __version__ as REDIS_PY
@@ -19,6 +20,7 @@ from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
+from rapids_fastapi.admin.payload import redacted_error
 from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import operations_running, routers_running
 from rapids_fastapi.readiness import Readiness
@@ -53,8 +55,8 @@ class Rapids:
     `dead_letters`: whether a router without a dead-letter stream gets the default one, `{<stream>}:dlq`.
     `admin_auth`: who may use the admin: a callable, plain or async, that returns an `AdminUser` or None for a
     connection. Without it, everybody who has the token in `RAPIDS_ADMIN_TOKEN`. Without such a token, nobody.
-    `redact`: names of fields that the admin hides, in addition to the usual ones (`DEFAULT_REDACTED`), at any depth, in
-    upper and lower case. None hides nothing.
+    `redact`: names of fields that the admin and the routers' logs hide, in addition to the usual ones
+    (`DEFAULT_REDACTED`), at any depth, in upper and lower case. None hides nothing.
     `admin_limits`: how many searches, exports and live streams the admin runs at a time in this process. By default,
     `AdminLimits()`.
     `connect_timeout`: seconds within which Redis must answer at start-up.
@@ -104,6 +106,8 @@ class Rapids:
         self._server_warnings = ServerWarnings()
         for router in self._routers:
             router.use_server_warnings(self._server_warnings)
+            if redact is not None:
+                router.use_log_redaction(partial(redacted_error, self._redactor))
         self._is_running = False
         self._first_loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the first start with a client of the user's."""

@@ -118,12 +118,12 @@ def observers(option: str, value: Sequence[Callable[[Any], None]]) -> Sequence[C
     return value
 
 
-def plain_function(option: str, value: object, allowed: str, *, shown: object = None) -> None:
-    """A function of one argument whose result is used at once: nothing would await that of an async function.
+def plain_function(option: str, value: object, allowed: str, *, arguments: int = 1, shown: object = None) -> None:
+    """A function of so many arguments whose result is used at once: nothing would await that of an async function.
 
     `shown`: what the message shows instead of the function, such as the list that it is in.
     """
-    if not callable(value) or _is_async(value) or not _takes(value, 1):
+    if not callable(value) or _is_async(value) or not _takes(value, arguments):
         raise TypeError(f"{option} must be {allowed}, not {value if shown is None else shown!r}")
 
 

@@ -13,7 +13,16 @@ from typing import Any, cast
 from rapids._core.quoted_inputs import without_inputs
 from rapids.exceptions import NonRetryableError, RetryAfter
 
-__all__ = ["MAX_DELAY", "Failure", "is_hopeless", "is_of_signal", "longest_wait", "storable"]
+__all__ = [
+    "MAX_DELAY",
+    "TRACEBACK_LIMIT",
+    "Failure",
+    "is_hopeless",
+    "is_of_signal",
+    "longest_wait",
+    "storable",
+    "traceback_of",
+]
 
 ERROR_LIMIT = 4_096
 """The longest error text in a dead letter, in characters."""
@@ -53,7 +62,7 @@ class Failure:
         return cls(
             storable(name)[:ERROR_LIMIT],
             without_inputs(storable(_text_of(error)))[:ERROR_LIMIT],
-            without_inputs(storable(_traceback_of(error)))[-TRACEBACK_LIMIT:],
+            without_inputs(traceback_of(error))[-TRACEBACK_LIMIT:],
             storable(_position_of(error, home))[:POSITION_LIMIT],
         )
 
@@ -132,18 +141,19 @@ def _text_of(error: BaseException) -> str:
         return f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
 
 
-def _traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
+    """The whole traceback, with all errors that it shows, in characters that UTF-8 can hold."""
     at = _attribute(error, "__traceback__")
     try:
         shown = at
         while shown is not None and _package_of(shown.tb_frame) == "rapids":  # its frames do not help a reader
             shown = shown.tb_next
-        return "".join(traceback.format_exception(type(error), error, shown))
+        return storable("".join(traceback.format_exception(type(error), error, shown)))
     except BaseException as broken:
         if is_of_signal(broken):
             raise
         frames = "".join(traceback.format_tb(at))
-        return f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n"
+        return storable(f"{frames}{type(error).__name__} whose traceback could not be made: {type(broken).__name__}\n")
 
 
 def _attribute(error: BaseException, name: str) -> Any:

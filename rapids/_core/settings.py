@@ -22,10 +22,14 @@ from rapids.backoff import Backoff, exponential
 from rapids.events import Event, GenericEvent
 from rapids.observers import Observer
 
-__all__ = ["EmitterSettings", "GroupStartPosition", "OrderBy", "RouterSettings", "Trim"]
+__all__ = ["EmitterSettings", "GroupStartPosition", "LogRedaction", "OrderBy", "RouterSettings", "Trim"]
 
 OrderBy: TypeAlias = Callable[[Event], Hashable]
 """A function from an event to its key. Events of one key are handled one after another; None means no order."""
+
+LogRedaction: TypeAlias = Callable[[bytes, bytes, str], str]
+"""A function (data, metadata, text): the text, such as an error, without what is secret in it. `data` and `metadata`
+are the JSON documents of the event that it is about, as they are stored; empty if there are none."""
 
 Trim: TypeAlias = Literal["acknowledged"]
 """What a router removes from its stream: the entries that every group has settled."""

@@ -24,10 +24,10 @@ __all__ = [
     "Fields",
     "Replay",
     "StoredEvent",
-    "data_in",
     "decode",
     "decode_regular",
     "describe",
+    "documents_in",
     "event_type_in",
     "faults_in",
     "first_values",
@@ -160,9 +160,10 @@ def replay_in(values: Mapping[bytes, bytes]) -> Replay:
     )
 
 
-def data_in(fields: Fields) -> bytes:
-    """The event's own data in an entry; empty if it has none."""
-    return dict(pairs(fields)).get(b"data", b"")
+def documents_in(fields: Fields) -> tuple[bytes, bytes]:
+    """The JSON documents in an entry: the event's own data, and its metadata. Empty if it has none."""
+    values = dict(pairs(fields))
+    return values.get(b"data", b""), values.get(b"metadata", b"")
 
 
 def event_type_in(fields: Fields) -> str | None:

@@ -263,7 +263,7 @@ class Executor:
                     planned.replay.letter_id if planned.replay else None,
                     deliveries if ledger is NO_LEDGER else ledger.deliveries_of(handler.name, deliveries),
                 )
-                outcome = await runner.run(handler, under_way, planned.counts)
+                outcome = await runner.run(handler, under_way, planned.counts, planned.fields)
                 outcomes.append(outcome)
                 failed = failed or outcome is not handler.done
         except BaseException:  # the handlers that had finished by then are settled as finished

@@ -18,9 +18,9 @@ from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids._core.supervision import Stop, shed_cancellations
 from rapids._storage.groups import RawEntry
+from rapids._wire.entry_format import Fields
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadline
-from rapids._worker.failure_log import text_for_log
 from rapids._worker.runners import Runner
 from rapids.backoff import Backoff
 from rapids.delivery import UnderWay, under_way_variable
@@ -65,8 +65,10 @@ class HandlerRunner:
         """Whether this very delivery is in its handler now."""
         return under_way is self._under_way
 
-    async def run(self, handler: Handler, under_way: UnderWay, counts: OfType) -> Outcome:
+    async def run(self, handler: Handler, under_way: UnderWay, counts: OfType, fields: Fields) -> Outcome:
         """Run the handler, with its quick attempts, and return its outcome, counted in `counts`.
+
+        `fields`: those of the entry, for the log.
 
         Raises `CancelledError` only if the router interrupts its handlers, and `KeyboardInterrupt` or `SystemExit` only
         if a signal ends the program. If a handler cancels its own task, or calls `sys.exit`, that ends only this
@@ -96,7 +98,7 @@ class HandlerRunner:
             self._under_way = None
         if error is not None:
             try:  # not inside `except`: errors of later attempts would be shown as raised while this one was handled
-                return await self._after_failure(error, handler, under_way, counts)
+                return await self._after_failure(error, handler, under_way, counts, fields)
             finally:
                 del error  # its traceback refers to this frame
         if self._deadline.task.cancelling():
@@ -105,7 +107,7 @@ class HandlerRunner:
         return handler.done
 
     async def _after_failure(
-        self, error: BaseException | None, handler: Handler, under_way: UnderWay, counts: OfType
+        self, error: BaseException | None, handler: Handler, under_way: UnderWay, counts: OfType, fields: Fields
     ) -> Outcome:
         """The handler's outcome after its first attempt failed: its other quick attempts, if it has any."""
         attempt = 1
@@ -127,18 +129,18 @@ class HandlerRunner:
                 outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed, error)
                 break
             if wait is not None or attempt > handler.retries or ends_program:
-                outcome = self._outcome_of_failure(handler, under_way, error, failure, wait)
+                outcome = self._outcome_of_failure(handler, under_way, error, failure, wait, fields)
                 if ends_program:  # it spends a delivery: if it was the entry that ended it, so does its next one
                     self._ended_by = outcome
                     raise error
                 break
-            self._log_attempt(handler, under_way, error, failure)
+            self._log_attempt(handler, under_way, error, failure, fields)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._attempt.run(_seconds, handler.backoff, attempt)):
                     await self._stop.asked.wait()
             if self._stop.asked.is_set():  # a stop does not wait for another attempt
                 if isinstance(error, SystemExit | KeyboardInterrupt):  # it may be what stops the program
-                    outcome = self._outcome_of_failure(handler, under_way, error, failure, wait)
+                    outcome = self._outcome_of_failure(handler, under_way, error, failure, wait, fields)
                 else:
                     outcome = Released(handler.name, self._failed)
                 break
@@ -207,6 +209,7 @@ class HandlerRunner:
         error: BaseException,
         failure: Failure,
         wait: float | None,
+        fields: Fields,
     ) -> Outcome:
         """The outcome of a failed delivery: another delivery, or a dead letter after the last one.
 
@@ -219,29 +222,31 @@ class HandlerRunner:
         self._context.failures.write(
             logging.WARNING,
             ("a failed delivery", delivery.event.routing_key, handler.name, failure.error_type),
-            "handler %r failed on event %r (entry %s), delivery %d, %s; next one in %.1f s: %s: %s",
+            "handler %r failed on event %r (entry %s), delivery %d, %s; next one in %.1f s: %s",
             handler.name,
             delivery.event.routing_key,
             delivery.entry_id.decode(),
             delivery.deliveries,
             "1 attempt" if delivery.attempt == 1 else f"{delivery.attempt} attempts",
             delay,
-            failure.error_type,
-            text_for_log(error, failure),
             extra=self._extra(delivery, failure.error_type),
-            error=error,
+            raised=[(failure, error)],
+            fields=fields,
         )
         return RetryAt(handler.name, delay, failure, self._failed, spends=wait is None)
 
-    def _log_attempt(self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure) -> None:
+    def _log_attempt(
+        self, handler: Handler, delivery: UnderWay, error: BaseException, failure: Failure, fields: Fields
+    ) -> None:
+        if not logger.isEnabledFor(logging.DEBUG):
+            return
         logger.debug(
-            "handler %r: attempt %d of %d failed on event %s: %s: %s",
+            "handler %r: attempt %d of %d failed on event %s: %s",
             handler.name,
             delivery.attempt,
             handler.retries + 1,
             delivery.event.id,
-            failure.error_type,
-            text_for_log(error, failure),
+            self._context.failures.text_of((failure, error), fields),
             extra=self._extra(delivery, failure.error_type),
         )
 
@@ -276,11 +281,11 @@ class ObservedHandlerRunner(HandlerRunner):
         self._began = 0.0
         self._is_reported = False
 
-    async def run(self, handler: Handler, under_way: UnderWay, counts: OfType) -> Outcome:
+    async def run(self, handler: Handler, under_way: UnderWay, counts: OfType, fields: Fields) -> Outcome:
         """As without observers, and reported."""
         self._is_reported = False
         self._began = time.monotonic()
-        outcome = await super().run(handler, under_way, counts)
+        outcome = await super().run(handler, under_way, counts, fields)
         if outcome is handler.done and not self._is_reported:
             self._tell(HandlerSucceeded(under_way.delivery(), self._seconds))
         return outcome

@@ -19,11 +19,10 @@ from rapids._storage.groups import RawEntry
 from rapids._storage.reads import acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
 from rapids._storage.terms import Term
-from rapids._wire.entry_format import event_type_in
+from rapids._wire.entry_format import Fields, event_type_in
 from rapids._wire.letter_format import Origin, write_letter
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
-from rapids._worker.failure_log import text_for_log
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.leases import Leases
@@ -262,43 +261,42 @@ class Settler:
                 message = "entry %s was trimmed from the stream while it was handled: lost"
                 report_lost(self._context, 1, message, entry_id, **extra)
             case _, Ack(letters=letters) | Release(letters=letters):
-                self._log_letters(letters, extra)
+                self._log_letters(letters, extra, one.entry.fields)
             case _, Keep(delay=delay, ledger=ledger, letters=letters):
-                self._log_letters(letters, extra)
+                self._log_letters(letters, extra, one.entry.fields)
                 if not any(wait.due_ms is None for wait in ledger.waits):  # otherwise the failure was logged
                     message = "delivery %d of entry %s was for some of its handlers only; next one in %.1f s"
                     logger.info(message, one.entry.deliveries, entry_id, delay, extra=extra)
             case _, Park(ledger=ledger, failures=failures):
                 handlers = sorted(ledger.gave_up)
-                causes = [f"{dead.failure.error_type}: {text_for_log(dead.error, dead.failure)}" for dead in failures]
+                types = ", ".join(dead.failure.error_type for dead in failures)
                 self._context.failures.write(
                     logging.ERROR,
-                    ("a parked entry", str(extra["event_type"]), ", ".join(handlers), ", ".join(causes)[:200]),
+                    ("a parked entry", str(extra["event_type"]), ", ".join(handlers), types[:200]),
                     "entry %s (event %r) parked, as there is no dead-letter stream: failed for good in %s: %s",
                     entry_id,
                     extra["event_type"],
                     ", ".join(map(repr, handlers)),
-                    "; ".join(causes),
                     extra={**extra, "handlers": handlers},
-                    error=next((dead.error for dead in failures if dead.error is not None), None),
+                    raised=[(dead.failure, dead.error) for dead in failures],
+                    fields=one.entry.fields,
                 )
 
-    def _log_letters(self, letters: Sequence[Dead], extra: Mapping[str, object]) -> None:
+    def _log_letters(self, letters: Sequence[Dead], extra: Mapping[str, object], fields: Fields) -> None:
         for letter in letters:
             failure = letter.failure
             self._context.failures.write(
                 logging.ERROR,
                 ("a dead letter", str(extra["event_type"]), letter.handler, failure.error_type),
-                "dead letter of handler %r for entry %s (event %r, delivery %d): %s: %s: %s",
+                "dead letter of handler %r for entry %s (event %r, delivery %d): %s: %s",
                 letter.handler,
                 extra["entry_id"],
                 extra["event_type"],
                 extra["deliveries"],
                 letter.reason,
-                failure.error_type,
-                text_for_log(letter.error, failure),
                 extra={**extra, "handler": letter.handler, "error_type": failure.error_type},
-                error=letter.error,
+                raised=[(failure, letter.error)],
+                fields=fields,
             )
 
 

@@ -11,7 +11,7 @@ from rapids._core.handlers import Handlers
 from rapids._core.outages import Outages
 from rapids._core.redis_errors import is_outage, reason
 from rapids._core.server_warnings import USUAL_TIMEOUT
-from rapids._core.settings import RouterSettings
+from rapids._core.settings import LogRedaction, RouterSettings
 from rapids._core.supervision import Stop, TaskSupervisor, raise_if_cancelled
 from rapids._storage import groups, streams
 from rapids._storage.client.connections import (
@@ -84,6 +84,7 @@ class Worker:
         middleware: Sequence[HandlerMiddleware],
         counts: Counts,
         look_around: Callable[[Commands], Awaitable[None]],
+        log_redaction: LogRedaction | None,
     ) -> None:
         self._settings = settings
         self._counts = counts
@@ -103,7 +104,7 @@ class Worker:
         self._context: dict[str, object] = {}
         self._clock = ServerClock(self._context, lease_seconds=settings.claim_min_idle_ms / 1000)
         self._identity = Identity(self._commands, main, self._gate, self._clock)
-        self._failures = FailureLog(self._context)
+        self._failures = FailureLog(self._context, log_redaction)
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()

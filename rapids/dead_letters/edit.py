@@ -10,7 +10,15 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from rapids._core.json_schema import with_json_schema
-from rapids._wire.entry_format import Fields, StoredEvent, data_in, describe, event_type_in, reserved_names, validated
+from rapids._wire.entry_format import (
+    Fields,
+    StoredEvent,
+    describe,
+    documents_in,
+    event_type_in,
+    reserved_names,
+    validated,
+)
 from rapids._wire.letter_format import original_fields, with_data
 from rapids.dead_letters.parse_check import newer_problem, problems_in
 from rapids.events import BaseEvent, get_event_class
@@ -219,7 +227,7 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
         raise _refused(event_type, [ParseProblem((), message, "unknown_type")])
     stored: object = NO_JSON
     with suppress(ValueError):
-        stored = from_json(data_in(before))
+        stored = from_json(documents_in(before)[0])
     raw = _written(event_type, change)
     if patch is not None:
         target = stored
