@@ -4,10 +4,15 @@
 -- include: lib/names.lua
 
 -- What `ask` returns while there is such a group at the stream's last id. Nothing if the server refuses it: it has no
--- free memory, is a replica, or its user may not create and destroy groups. Then the entries are read.
+-- free memory, is a replica, or its user may not create groups. Then the entries are read.
 local function with_ids(stream, ask)
-  local left = redis.pcall('XGROUP', 'DESTROY', stream, IDS) -- by a script that a crash cut off
-  if type(left) == 'table' or redis.pcall('XGROUP', 'CREATE', stream, IDS, '$').err then return nil end
+  -- Not DESTROY first: after any write, a full server lets a script write more.
+  local made = redis.pcall('XGROUP', 'CREATE', stream, IDS, '$')
+  if made.err and string.find(made.err, 'BUSYGROUP', 1, true) then -- a crash cut a script off
+    redis.call('XGROUP', 'DESTROY', stream, IDS)
+    made = redis.pcall('XGROUP', 'CREATE', stream, IDS, '$')
+  end
+  if made.err then return nil end
   local ok, found = pcall(ask)
   redis.call('XGROUP', 'DESTROY', stream, IDS)
   return ok and found or nil
