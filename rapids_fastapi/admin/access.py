@@ -14,7 +14,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.security import APIKeyQuery, HTTPBasic, HTTPBearer
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from rapids.exceptions import DeserializationError
 from rapids_fastapi.admin.auth import (
@@ -43,6 +43,9 @@ BODY_TIMEOUT = 15.0
 
 AUTH_TIMEOUT = 15.0
 """Seconds within which `admin_auth` must answer."""
+
+SEND_TIMEOUT = 60.0
+"""Seconds within which a client must take the part of an answer that is sent. Otherwise, the answer ends there."""
 
 BODY_NEEDED: dict[str, Any] = {"requestBody": {"required": True}}
 """For the `openapi_extra` of a route whose fields all have defaults: a request must still have a JSON body, at least
@@ -76,9 +79,29 @@ class AdminRoute(ProblemRoute):
     """A route for users with the permission that it `needs`."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the route. What it has taken is given back when its answer is sent, or its client has left."""
-        with ExitStack() as scope[_PLACE]:
-            await super().handle(scope, receive, send)
+        """Run the route. What it has taken is given back when its answer is sent, or its client has left or takes
+        nothing for `SEND_TIMEOUT` seconds."""
+        limit = asyncio.timeout(None)
+
+        def end_at(moment: float | None) -> None:
+            if not limit.expired():
+                limit.reschedule(moment)
+
+        async def sent(message: Message) -> None:
+            end_at(asyncio.get_running_loop().time() + SEND_TIMEOUT)
+            await send(message)
+            end_at(None)
+
+        try:
+            async with limit:
+                with ExitStack() as scope[_PLACE]:
+                    await super().handle(scope, receive, sent)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            _logger.warning(
+                "admin: an answer to %s was ended: its client took nothing for %g s", scope["path"], SEND_TIMEOUT
+            )
 
     async def admit(self, request: Request) -> Request:
         """Check the user, the permission, the parameters, the origin, the body, and whether too many such

@@ -35,7 +35,7 @@ MAX_READ = 200
 MAX_PAGE_BYTES = 1024 * 1024
 """Bytes of a page's letters. After a larger page, the next one has half as many letters, else twice as many."""
 PIECE_BYTES = 256 * 1024
-"""Bytes of letters that are sent at once."""
+"""Bytes that are sent at once. The client must take them within the time limit for a part of an answer."""
 PAGE_TIMEOUT = 15.0
 """Seconds within which a page must be read."""
 AUDIT_TIMEOUT = 5.0
@@ -156,7 +156,9 @@ class Export:
         """A line for each letter. If there are more, then a line with the cursor for them, and perhaps a problem."""
         while True:
             for some in _in_pieces(page.items):
-                yield await run_in_threadpool(self._written, some)
+                written = await run_in_threadpool(self._written, some)
+                for at in range(0, len(written), PIECE_BYTES):  # a letter may be large, and the client slow
+                    yield written[at : at + PIECE_BYTES]
                 self.sent += len(some)
             self.left -= len(page.items)
             self.cursor = page.cursor

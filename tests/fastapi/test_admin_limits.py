@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from rapids import DeadLetterQueue
 from rapids_fastapi import AdminLimits, Rapids
+from rapids_fastapi.admin import access, progress
 from tests.fastapi.admin_paths import guarded
 from tests.fastapi.helpers import BEARER, admin_app, put_letter, rapids_with
 from tests.support import eventually
@@ -90,6 +91,37 @@ async def test_a_stream_keeps_its_place_until_its_client_has_left(served: Served
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await eventually(lambda: served.in_progress() == 0)
+
+
+@pytest.mark.parametrize("kind", ["exports", "live"])
+async def test_who_takes_nothing_of_an_answer_loses_the_place(
+    served: Served, redis_url: str, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(access, "SEND_TIMEOUT", 0.2)
+    put_letter(redis_url)
+    started = await served.client.post(f"{API}/operations", json={"kind": "restore", "selector": {"filter": {}}})
+    paths = {"exports": f"{API}/dead-letters/export", "live": f"{API}/operations/{started.json()['id']}/events"}
+    await served.read_a_part(paths[kind])
+    assert served.in_progress() == 0
+    [line] = [record.getMessage() for record in caplog.records if "took nothing" in record.getMessage()]
+    assert line == f"admin: an answer to {paths[kind]} was ended: its client took nothing for 0.2 s"
+    if kind == "exports":
+        [ended, *_] = (await served.client.get(f"{API}/audit")).json()["items"]
+        assert (ended["action"], ended["details"]) == ("export_ended", {"letters": "0", "end": "interrupted"})
+
+
+async def test_who_takes_each_part_may_take_longer_in_all(
+    served: Served, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(progress, "LOOK_PAUSE", 0.1)
+    monkeypatch.setattr(progress, "MAX_SECONDS", 0.5)
+    put = put_letter(redis_url)
+    body = {"kind": "replay", "selector": {"ids": [put, "1-1"]}, "rate": 0.001}
+    started = await served.client.post(f"{API}/operations", json=body)
+    events = await served.client.get(f"{API}/operations/{started.json()['id']}/events")
+    assert (events.status_code, served.in_progress()) == (200, 0)
+    assert "event: progress" in events.text
 
 
 async def test_searches_wait_for_no_place(served: Served, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
