@@ -255,7 +255,7 @@ class HiddenValues:
             return None
         return _Forms.of(values)
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, *, may_be_cut: bool = True) -> str:
         """The text with the mask in place of each value, and of a part of it where the text may be cut."""
         if not text or self._values == frozenset():
             return text
@@ -267,8 +267,8 @@ class HiddenValues:
         if any(sign in text for sign in "\\%&") and (unescaped := _Letters(text, is_decoded=True)).escapes:
             readings.append(unescaped)
         for letters in readings:
-            cuts = {0, len(letters.text)}
-            for mark in _cut_mark.finditer(text) if "..." in text or "…" in text else ():
+            cuts = {0, len(letters.text)} if may_be_cut else set[int]()
+            for mark in _cut_mark.finditer(text) if may_be_cut and ("..." in text or "…" in text) else ():
                 cuts.add(letters.after(mark.start()))
             for first, last in forms.found(letters.text, cuts):
                 # A part at an end of the text: the signs beyond its letters may be of the value, too.

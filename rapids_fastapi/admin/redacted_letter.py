@@ -319,16 +319,19 @@ def names_place(patch: object, place: Location) -> bool:
 
 
 def _without(value: Any, hidden: HiddenValues) -> Any:
-    """A value without the hidden values that its texts and numbers quote."""
+    """A value without the hidden values that its texts and numbers quote as a whole.
+
+    Not parts of them: somebody who edits a letter could guess a value letter by letter.
+    """
     match value:
         case str():
-            return hidden.text(value)
+            return hidden.text(value, may_be_cut=False)
         case bool() | None:
             return value
         case int() | float():
-            return value if hidden.text(str(value)) == str(value) else MASK
+            return value if hidden.text(str(value), may_be_cut=False) == str(value) else MASK
         case dict():
             members = cast("dict[str, Any]", value)
-            return {hidden.text(name): _without(member, hidden) for name, member in members.items()}
+            return {hidden.text(name, may_be_cut=False): _without(member, hidden) for name, member in members.items()}
         case _:
             return [_without(item, hidden) for item in cast("list[Any]", value)]

@@ -223,6 +223,16 @@ def test_a_hidden_value_is_masked_in_other_places_of_a_diff(client: TestClient, 
     assert "hunter2" not in client.get(f"{LETTERS}/{put}").text.lower().replace('"headers":[["a","hunter2"]]', "")
 
 
+def test_a_diff_does_not_tell_whether_a_part_of_a_hidden_value_is_right(client: TestClient, redis_url: str) -> None:
+    secret = "sk9fQ2mZ7pLw3xTn8VbYc4Kd6"
+    put = put_letter(redis_url, event_type="fa.secretive", data=json.dumps({"password": secret}))
+    guesses = [secret[:3], secret[:7], secret[-3:], secret[-7:], f"{secret[:5]}...", f"…{secret[-5:]}"]
+    answer = client.post(f"{LETTERS}/{put}/replay", json={"patch": {"headers": [guesses]}})
+    [change] = client.get(f"{LETTERS}/{put}").json()["history"]
+    for diff in (answer.json()["diff"], change["diff"]):
+        assert diff[0]["after"] == [guesses]
+
+
 @pytest.mark.parametrize(
     "sign",
     [
