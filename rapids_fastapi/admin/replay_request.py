@@ -67,8 +67,8 @@ async def replayed(
     if letter.state != "dead":
         raise LetterStateError(letter_id, letter.state, "dead")
     await run_in_threadpool(_check_masks, change, redactor)
-    if body.patch is not None:
-        await run_in_threadpool(check_names, body.patch, letter, redactor)
+    if body.patch is not None and (shown := await run_in_threadpool(shown_by, body.patch, letter, redactor)):
+        raise _invalid(shown[:MAX_ERRORS], len(shown)) if user.may("read") else _invalid([_UNSEEN], 1)
     try:
         replay = await queue.replay(
             letter_id, scope=body.scope, data=body.data, patch=body.patch, actor=user.name, reason=body.reason
@@ -109,22 +109,20 @@ def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
         raise _invalid(errors[:MAX_ERRORS], len(errors))
 
 
-def check_names(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> None:
-    """Raises `Problem` if a stored value that is hidden would no longer be: a patch changes the name next to it."""
+def shown_by(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> list[ParseProblem]:
+    """The stored values that are hidden and would no longer be: a patch changes the name next to them."""
     before = redactor.document(letter.data)
     if before is None or not before.places:
-        return
+        return []
     after = redactor.value(merge_patch(from_json(letter.data), patch))
     if after is None:
-        return
+        return []
     message = "this hidden value would be shown if the name next to it is changed: write the value, too, or remove it"
-    errors = [
+    return [
         ParseProblem(pointer=clean(json_pointer(place), MAX_POINTER), message=message, type="hidden_value")
         for place in sorted(before.places, key=str)
         if not names_place(patch, place) and not any(place[:size] in after.places for size in range(1, len(place) + 1))
     ]
-    if errors:
-        raise _invalid(errors[:MAX_ERRORS], len(errors))
 
 
 def _masks(value: object, redactor: Redactor, location: Location) -> Iterator[Location]:

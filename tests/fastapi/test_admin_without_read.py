@@ -32,6 +32,7 @@ class FaWalked(BaseEvent):
     n: int = 0
     text: str = ""
     texts: dict[str, int] = {}
+    header: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> FaWalked:
@@ -42,7 +43,7 @@ class FaWalked(BaseEvent):
 
 CONTENT = {
     "event_type": "fa.walked",
-    "data": json.dumps({"n": 1, "text": MARK}),
+    "data": json.dumps({"n": 1, "text": MARK, "header": {"name": "authorization", f"{MARK}_value": "hunter2"}}),
     "metadata": json.dumps({"from": MARK}),
     "error": f"no {MARK}",
     "traceback": f"at {MARK}",
@@ -113,6 +114,7 @@ def changes(walk: Walk, may: tuple[str, ...]) -> Iterator[Any]:
             {"data": {"n": 3}},
             {"patch": {"n": 7}},
             {"patch": {"texts": {MARK[:3]: "x"}}},
+            {"patch": {"header": {"name": "x"}}},
             {"data": {"n": "no", "password": "[redacted]"}},
         ):
             put = put_letter(walk.url, **fields)
