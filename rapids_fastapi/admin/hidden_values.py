@@ -141,7 +141,7 @@ def decoded(kind: str, written: str) -> str:
             return ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Forms:
     """Everything that is searched for."""
 
@@ -203,6 +203,11 @@ class _Forms:
             frozenset(form[-size:] for form, allowed in sizes for size in allowed),
         )
 
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """All `PART` letters in a row of the long ones. To search each of those for each part would take minutes."""
+        return frozenset(form[at : at + PART] for form in self.long for at in range(len(form) - PART + 1))
+
     def may_quote_short(self, text: str) -> bool:
         """Whether a value that is too short to be found may be in the text."""
         letters = "".join(_run.findall(text)).casefold() if self.short else ""
@@ -230,8 +235,7 @@ class _Forms:
         for sampled in range(0, len(letters) - SAMPLE + 1, PART - SAMPLE + 1):
             if letters[sampled : sampled + SAMPLE] in self.samples:
                 for at in range(max(done, sampled + SAMPLE - PART), min(sampled, len(letters) - PART) + 1):
-                    part = letters[at : at + PART]
-                    if any(part in form for form in self.long):
+                    if letters[at : at + PART] in self.parts:
                         yield at, at + PART
                 done = sampled + 1
 
