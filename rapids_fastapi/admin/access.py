@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from contextlib import ExitStack
+from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from fastapi import Depends
 from fastapi.dependencies.models import Dependant
 from fastapi.security import APIKeyQuery, HTTPBasic, HTTPBearer
 from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Message, Receive, Scope, Send
 
@@ -118,17 +120,22 @@ class AdminRoute(ProblemRoute):
             )
         bounded = _BoundedRequest(request)
         await parts.failed_logins.wait(bounded)
+        has_credentials = credentials_of(bounded) != ("", b"")
         limit = asyncio.timeout(AUTH_TIMEOUT)
         try:
             async with limit:
                 user = await authenticate(parts.admin_auth, bounded)
+        except HTTPException as error:
+            if has_credentials and error.status_code == HTTPStatus.UNAUTHORIZED:
+                parts.failed_logins.add(bounded)
+            raise
         except (RedisError, OSError) as error:  # a TimeoutError is an OSError
             late = f"did not answer within {AUTH_TIMEOUT:g} s" if limit.expired() else ""
             _logger.warning("admin_auth %s", late or f"failed: {type(error).__name__}: {error}")
             headers = [("Retry-After", "5")]
             raise Problem("auth-unavailable", f"admin_auth {late or 'failed'}.", headers=headers) from error
         if user is None:
-            if credentials_of(bounded) != ("", b""):
+            if has_credentials:
                 parts.failed_logins.add(bounded)
             # With Basic, a browser asks its user for a password, which an own `admin_auth` may not accept.
             schemes = ["Bearer", "Basic"] if isinstance(parts.admin_auth, TokenAuth) else ["Bearer"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from rapids_fastapi.admin import failed_logins
@@ -158,3 +159,27 @@ async def test_right_credentials_wait_as_wrong_ones_do(redis_url: str, logins: F
             assert (await other.get(PATH, headers=BEARER)).status_code == 200
             time.over.set()
             assert [(await task).status_code for task in asked] == [200, 401, 401]
+
+
+@pytest.mark.parametrize(("status", "waits"), [(401, True), (403, False)])
+async def test_admin_auth_may_refuse_by_raising(
+    redis_url: str, logins: FailedLogins, time: Time, status: int, waits: bool
+) -> None:
+    def refuse(_: HTTPConnection) -> None:
+        raise HTTPException(status, "no")
+
+    app = admin_app(rapids_with(redis_url, admin_auth=refuse))
+    time.over.set()
+    async with app.router.lifespan_context(app) as state:
+        parts = {"rapids": replace(state["rapids"], failed_logins=logins)}
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": parts}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://here") as client:
+            for _ in range(FREE + 1):
+                assert (await client.get(PATH)).status_code == status
+            assert time.slept == [], "without credentials, nothing is tried"
+            for _ in range(FREE + 1):
+                assert (await client.get(PATH, headers=BEARER)).status_code == status
+            assert bool(time.slept) is waits
