@@ -21,7 +21,7 @@ __all__ = ["MASK", "HiddenValues"]
 MASK = "[redacted]"
 
 MAX_VALUES = 100
-MAX_LETTERS = 100_000
+MAX_LETTERS = 20_000
 """Characters of all values. With more values or longer ones, a search for them would take too long."""
 
 MIN_LENGTH = 3

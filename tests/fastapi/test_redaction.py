@@ -223,6 +223,12 @@ def test_a_hidden_value_is_masked_in_other_places_of_a_diff(client: TestClient, 
     assert "hunter2" not in client.get(f"{LETTERS}/{put}").text.lower().replace('"headers":[["a","hunter2"]]', "")
 
 
+@pytest.mark.parametrize(("count", "shown"), [(20, "plain words"), (21, MASK)])
+def test_no_text_about_more_hidden_letters_than_can_be_searched_is_shown(count: int, shown: str) -> None:
+    """To search a text for more takes tenths of a second, in the admin and for each line of the log."""
+    assert HiddenValues(f"{n:02}" + "z" * 998 for n in range(count)).text("plain words") == shown
+
+
 def test_a_diff_does_not_tell_whether_a_part_of_a_hidden_value_is_right(client: TestClient, redis_url: str) -> None:
     secret = "sk9fQ2mZ7pLw3xTn8VbYc4Kd6"
     put = put_letter(redis_url, event_type="fa.secretive", data=json.dumps({"password": secret}))

@@ -46,9 +46,9 @@ def least(work: Callable[[], object]) -> float:
 
 
 def test_a_text_of_beginnings_of_parts_of_hidden_values_is_no_dearer_than_others() -> None:
-    """Whoever writes events has both the values and the text: this took 4 s of the processor, 590 times as long."""
+    """Whoever writes events has both the values and the text: this took 0.6 s of the processor, 400 times as long."""
     some = random.Random(1)
-    hidden = HiddenValues("aaaa" + "".join(some.choices("bcdefghijklm", k=900)) for _ in range(100))
+    hidden = HiddenValues("aaaa" + "".join(some.choices("bcdefghijklm", k=900)) for _ in range(20))
     plain, hostile = (letter * 10_000 + "z" for letter in "za")
     assert hidden.text(plain) == plain  # what is searched for is made before the measurement
     assert hidden.text(hostile) == hostile
