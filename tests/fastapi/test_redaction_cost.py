@@ -46,7 +46,7 @@ def least(work: Callable[[], object]) -> float:
 
 
 def test_a_text_of_beginnings_of_parts_of_hidden_values_is_no_dearer_than_others() -> None:
-    """Whoever writes events has both the values and the text: this took 0.6 s of the processor, 400 times as long."""
+    """Who writes events has both the values and the text: this took 0.6 s of the processor, 400 times as long."""
     some = random.Random(1)
     hidden = HiddenValues("aaaa" + "".join(some.choices("bcdefghijklm", k=900)) for _ in range(20))
     plain, hostile = (letter * 10_000 + "z" for letter in "za")
