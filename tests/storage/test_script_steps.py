@@ -27,6 +27,8 @@ from rapids._storage.client.connections import Command, Reply, SharedPool, run
 from rapids._storage.keys import PARKED, WAITING, Source
 from rapids._storage.settlement import SettleCall
 
+pytestmark = pytest.mark.slow  # each script gets 100,000 of what it works on
+
 MANY = 100_000
 MOST_STEPS = 5_000
 

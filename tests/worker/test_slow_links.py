@@ -23,6 +23,8 @@ from tests.worker.helpers import (
     until_settled,
 )
 
+pytestmark = pytest.mark.slow  # a slow network is the subject
+
 RATE, LARGE = 400_000, "x" * 2_400_000
 """Bytes per second, and text that takes six seconds."""
 

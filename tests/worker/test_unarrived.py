@@ -60,6 +60,7 @@ async def test_entries_of_lost_reads_run_once_in_order_as_their_first_delivery(
         assert await letters(redis) == []
 
 
+@pytest.mark.slow
 async def test_an_entry_is_no_dead_letter_before_its_handler_has_begun_that_often(redis: Redis, redis_url: str) -> None:
     """The answer with it is lost again and again: that of the read, those that fetch it, those that claim it."""
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
