@@ -1,6 +1,6 @@
 """`python -m benchmarks.large_entry`: what a large entry at the head of a stream costs the server.
 
-34 small events a second, behind an entry of 10 kB and then of 10 MB.
+34 small events a second, after an entry of 10 kB and then of 10 MB.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def used_cpu(redis: Redis) -> float:
 
 
 async def percent(redis: Redis, size: int) -> float:
-    """The server's processor time behind an entry of so many bytes, in percent of one processor."""
+    """The server's processor time after an entry of so many bytes, in percent of one processor."""
     await redis.flushall()
     await EventEmitter(redis, STREAM, maxlen=None).emit([HeadThing(), HeadThing(text="x" * size)])
     await redis.xtrim(STREAM, maxlen=1, approximate=False)

@@ -78,7 +78,7 @@ class TermRead:
         self._delivered: dict[Source, str] = {}
         """The ids last delivered to the group, as far as they are known."""
         self._waits = False
-        """Whether nothing was left behind these ids."""
+        """Whether nothing was left after these ids."""
 
     async def read(
         self,

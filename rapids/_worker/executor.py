@@ -179,7 +179,7 @@ class Executor:
             counts, ledger = self._context.worker.counts.of_type(None), Ledger.load(held.entry.ledger)
             self._settle_unrun(held, Unplannable(dead, (), counts, ledger, None))
             return False
-        except BaseException:
+        except BaseException:  # also if cancelled: another executor takes the entry
             self._intake.put((held,))
             raise
 
@@ -201,7 +201,7 @@ class Executor:
                 else:
                     await self._context.leases.confirm(held)
                 is_confirmed = True
-            except BaseException:
+            except BaseException:  # also if cancelled: another executor takes the entry
                 self._intake.put((held,))
                 raise
         if answer is Answer.RELEASE and held.state is not State.LOST:

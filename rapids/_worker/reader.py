@@ -110,7 +110,7 @@ class Reader:
         unarrived.reading_since, self.reads_as = asked_at, name
         try:
             read = await self._read(name)
-        except BaseException:
+        except BaseException:  # also if cancelled: the server may have given entries
             self._lost_answer = True
             unarrived.expect()
             raise

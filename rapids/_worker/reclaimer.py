@@ -269,7 +269,7 @@ class Reclaimer:
                 due=room,
                 term=term,
             )
-        except BaseException:
+        except BaseException:  # also if cancelled: the server may have given entries
             self._unarrived.expect()
             raise
         if (due := await self._in_term(term, answer)) is None:

@@ -63,7 +63,7 @@ class ClusterPlace:
         self._lent[connection] = node
         try:
             await ready(connection)
-        except BaseException:
+        except BaseException:  # also if cancelled: the pool must not lose it
             await self.return_connection(connection)
             raise
         return connection
@@ -159,7 +159,7 @@ class ClusterPlace:
             if not has_answer:  # they may have other addresses now
                 self._ask_given(instead_of=self._client.get_nodes())
             await _known_to_client(self._client, refresh=True)
-        except BaseException:
+        except BaseException:  # also if cancelled: the nodes known before stay known
             self._ask(before.values())
             raise
         return None
