@@ -166,7 +166,8 @@ class Appender:
                 write = self._write = Write(self._commands, self._settings, emits, self._last_seen)
                 await write.run()
                 self._write, self._last_seen = None, write.last_id
-                await self._commands.share()
+                if self._commands.is_wanted:
+                    await self._commands.return_connection()
         except BaseException as error:  # cancelled with its event loop, or a bug of Rapids: no caller may wait forever
             why = RedisError(f"the write was interrupted: {type(error).__name__}: {error}")
             if self._write is not None:

@@ -65,14 +65,15 @@ class LentConnection:
         self._place = place_of(client, key)
         self._connection: AbstractConnection | None = None
         self._clients: WeakKeyDictionary[AbstractConnection, ServerClient] = WeakKeyDictionary()
+        self._client: ServerClient | None = None
+        """The present connection as its server knows it; None if it must be connected first."""
         self.deadline: float | None = None
         """The event loop's time at which connecting, and waiting for answers, fails; None for the client's limits."""
 
     @property
     def is_ready(self) -> bool:
         """Whether it is connected and knows its client id, so that commands are sent at once."""
-        connection = self._connection
-        return connection is not None and connection in self._clients and connection.is_connected
+        return self._client is not None and cast(AbstractConnection, self._connection).is_connected
 
     async def connect(self) -> None:
         """Borrow a connection, and ask for its client id. Raises `RedisError`."""
@@ -82,11 +83,12 @@ class LentConnection:
                 before = cancellations()
                 connection = self._connection = await self._place.borrow()
                 check_cancelled(before)
-                if connection in self._clients:
+                if (client := self._clients.get(connection)) is not None:
+                    self._client = client
                     return
                 connection.register_connect_callback(self._forget)  # pyright: ignore[reportUnknownMemberType] - untyped there
                 number, info = await round_trip(connection, [pack([("CLIENT", "ID")]), pack([("INFO", "server")])])
-                self._clients[connection] = ServerClient(checked(number), run_id_in(info))
+                self._client = self._clients[connection] = ServerClient(checked(number), run_id_in(info))
         except BaseException as error:
             self._place.doubt()
             await self.return_connection()  # the pool reconnects it
@@ -118,7 +120,7 @@ class LentConnection:
 
     async def return_connection(self) -> None:
         """Return the connection to the pool."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._client = self._connection, None, None
         if connection is not None:
             await self._place.return_connection(connection)
 
@@ -130,13 +132,13 @@ class LentConnection:
 
     async def leave_loop(self) -> None:
         """Use no connection of an event loop that has ended."""
-        self._connection = None
+        self._connection = self._client = None
         await self._place.leave_loop()
 
-    async def share(self) -> None:
-        """Return the connection to the pool if the pool has no other free connection."""
-        if not self._place.can_lend():
-            await self.return_connection()
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the pool has no other free connection, so that this one should be returned."""
+        return not self._place.can_lend()
 
     async def _sent_again(self, packed: Sequence[bytes]) -> list[Reply]:
         await self.return_connection()  # the next connection goes to the key's present place
@@ -163,6 +165,8 @@ class LentConnection:
 
     def _forget(self, connection: AbstractConnection) -> None:
         self._clients.pop(connection, None)  # it was reconnected and has another client id
+        if connection is self._connection:
+            self._client = None
 
 
 async def append(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any, cast
+from contextlib import nullcontext
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -20,43 +21,21 @@ TURNS = 60
 """The most turns of the event loop before a call is cancelled: more than a call takes."""
 
 
-async def test_a_cancellation_that_sending_hides_is_raised() -> None:
-    """As `asyncio.wait_for` hides one before Python 3.12. The answer may come later, so the connection is closed."""
-
-    class Hiding:
-        is_connected = True
-
-        async def send_packed_command(self, packed: bytes) -> None:
-            cast("asyncio.Task[Any]", asyncio.current_task()).cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.sleep(0)
-
-        async def disconnect(self, nowait: bool = False) -> None:
-            self.is_connected = False
-
-    connection = Hiding()
-    task = asyncio.create_task(send(cast(AbstractConnection, connection), b""))
-    await asyncio.wait([task])
-    assert (task.cancelled(), connection.is_connected) == (True, False)
-
-
-async def test_sending_while_a_cancelled_task_cleans_up_is_not_cancelled_again() -> None:
+@pytest.mark.parametrize("fails", [False, True])
+async def test_sending_is_without_redis_pys_own_limit_which_hides_cancellations_before_python_3_12(fails: bool) -> None:
     class Sending:
+        socket_timeout: float | None = 5.0
+
         async def send_packed_command(self, packed: bytes) -> None:
-            sent.append(packed)
+            limits.append(self.socket_timeout)
+            if fails:
+                raise ConnectionError
 
-    async def clean_up() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await send(cast(AbstractConnection, Sending()), b"x")
-
-    sent: list[bytes] = []
-    task = asyncio.create_task(clean_up())
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    assert sent == [b"x"]
+    limits: list[float | None] = []
+    connection = Sending()
+    with pytest.raises(ConnectionError) if fails else nullcontext():
+        await send(cast(AbstractConnection, connection), b"x")
+    assert (limits, connection.socket_timeout) == ([None], 5.0)
 
 
 async def test_every_cancelled_reader_of_letters_ends(redis: Redis) -> None:

@@ -204,20 +204,20 @@ def cancellations() -> int:
 def check_cancelled(before: int) -> None:
     """Raise `CancelledError` if the current task was cancelled since `before`, and did not notice.
 
-    redis-py limits the time to send with `asyncio.wait_for`. Before Python 3.12 it hides a cancellation that arrives
-    when the sending has just ended (https://github.com/python/cpython/issues/86296).
+    redis-py limits the time to send with `asyncio.wait_for`, also what it sends when it connects. Before Python 3.12 it
+    hides a cancellation that arrives when the sending has just ended (https://github.com/python/cpython/issues/86296).
     """
     if cancellations() > before:
         raise asyncio.CancelledError
 
 
 async def send(connection: AbstractConnection, packed: bytes) -> None:
-    """Send packed commands. No cancellation is lost."""
-    before = cancellations()
-    await connection.send_packed_command(packed)
-    if cancellations() > before:
-        await connection.disconnect(nowait=True)  # or the next command would get this command's answer
-        check_cancelled(before)
+    """Send packed commands inside a `time_limit`. redis-py's own limit costs a timer, and before Python 3.12 a task."""
+    limit, connection.socket_timeout = connection.socket_timeout, None
+    try:
+        await connection.send_packed_command(packed)
+    finally:
+        connection.socket_timeout = limit
 
 
 async def round_trip(
@@ -260,12 +260,14 @@ def time_limit(
 async def answers(connection: AbstractConnection, count: int) -> list[Reply]:
     """The next `count` answers, including error answers."""
     replies: list[Reply] = []
+    is_over = False
     for _ in range(count):
         try:
             replies.append(await connection.read_response(disable_decoding=True, timeout=math.inf))
         except ResponseError as error:
             replies.append(error)
-    if any(isinstance(reply, ResponseError) and _ends_connection(reply) for reply in replies):
+            is_over = is_over or _ends_connection(error)
+    if is_over:
         await connection.disconnect(nowait=True)
     return replies
 

@@ -171,8 +171,8 @@ class OwnConnection:
         async with self._turn:
             connection = await self._connected()
             try:
-                await send(connection, pack(ahead) + last if ahead else last)
                 async with time_limit(connection, arrivals=self.arrivals):
+                    await send(connection, pack(ahead) + last if ahead else last)
                     before = await answers(connection, len(ahead))
                     redirected = is_redirected(before)
                     if ahead and not redirected:
