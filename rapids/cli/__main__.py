@@ -1,0 +1,5 @@
+"""`python -m rapids.cli` is the command `rapids`."""
+
+from rapids.cli import main
+
+main()
