@@ -11,8 +11,8 @@ import sys
 import time
 
 from rapids import DeadLetter
+from rapids.redaction import MASK, Redactor
 from rapids_fastapi.admin.redacted_letter import summary_of
-from rapids_fastapi.admin.redaction import MASK, Redactor
 
 LINE = '  File "/srv/shop/payments.py", line 87, in charge\n    raise Declined(f"card of {order_id!r}: {reason}")\n'
 LETTERS, ROUNDS = 50, 7

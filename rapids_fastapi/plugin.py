@@ -17,11 +17,11 @@ from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.clients import RedisClient, check_client, check_url, disconnect, masked, open_client
 from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
+from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
 from rapids_fastapi.admin.payload import redacted_error
-from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import operations_running, routers_running
 from rapids_fastapi.readiness import Readiness
 from rapids_fastapi.state import APP_STATE, STATE_KEY, Running

@@ -11,10 +11,10 @@ from starlette.requests import HTTPConnection
 from rapids import DeadLetterQueue, EventEmitter
 from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
+from rapids.redaction import Redactor
 from rapids_fastapi.admin.auth import AdminAuth
 from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.limits import InProgress
-from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.background import SupervisedRouter
 from rapids_fastapi.readiness import Readiness
 

@@ -22,9 +22,9 @@ from rapids.inspection import (
     TracedHandler,
     TracedLetter,
 )
+from rapids.redaction import HiddenValues, Redactor
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, link_next_page, path_of
 from rapids_fastapi.admin.payload import (
@@ -39,7 +39,6 @@ from rapids_fastapi.admin.payload import (
 )
 from rapids_fastapi.admin.problems import Problem, answers
 from rapids_fastapi.admin.query import Moment, streams_of
-from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.state import Running
 
 __all__ = ["Links", "links_of", "router"]

@@ -16,15 +16,14 @@ from starlette.types import Receive, Scope, Send
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids.audit import AuditLog
+from rapids.redaction import HiddenValues, Redactor
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
-from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.pages import CursorQuery, path_of
 from rapids_fastapi.admin.payload import MAX_TEXT, clean
 from rapids_fastapi.admin.problems import Problem, answers, problem_of, redis_calls
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import whole_of
-from rapids_fastapi.admin.redaction import Redactor
 
 __all__ = ["router"]
 

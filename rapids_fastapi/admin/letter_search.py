@@ -8,8 +8,8 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
+from rapids.redaction import Redactor, Searched
 from rapids_fastapi.admin.payload import MAX_IN_PART, MAX_SEARCHED
-from rapids_fastapi.admin.redaction import Redactor, Searched
 
 __all__ = ["find"]
 

@@ -12,6 +12,7 @@ from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationKind, Scope
 from rapids.dead_letters import Selector as CoreSelector
+from rapids.redaction import Redactor
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import AdminUser, Permission
@@ -23,7 +24,6 @@ from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, LetterReason, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
 from rapids_fastapi.admin.redacted_operation import Operation, operation_of, without_content
-from rapids_fastapi.admin.redaction import Redactor
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]

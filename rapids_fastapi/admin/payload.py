@@ -9,9 +9,8 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic_core import to_json
 
 from rapids.inspection import PendingEntry
-from rapids_fastapi.admin.hidden_values import HiddenValues
+from rapids.redaction import HiddenValues, Redactor, Searched
 from rapids_fastapi.admin.models import Answer
-from rapids_fastapi.admin.redaction import Redactor, Searched
 
 __all__ = [
     "MAX_IN_DETAIL",

@@ -15,10 +15,10 @@ from fastapi import Header
 from starlette.responses import StreamingResponse
 
 from rapids.dead_letters import Operation, Operations
+from rapids.redaction import Redactor
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.problems import problem_of, redis_calls
 from rapids_fastapi.admin.redacted_operation import operation_of
-from rapids_fastapi.admin.redaction import Redactor
 
 __all__ = ["SEEN", "EventStream", "LastEventId", "event_id", "events_of"]
 

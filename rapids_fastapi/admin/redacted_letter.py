@@ -14,8 +14,8 @@ from rapids.dead_letters.edit import differences
 from rapids.dead_letters.letter import LetterChange, State
 from rapids.dead_letters.parse_check import ELLIPSIS
 from rapids.exceptions import json_pointer
+from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
 from rapids_fastapi.admin import examples
-from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer, example
 from rapids_fastapi.admin.payload import (
     MAX_IN_DETAIL,
@@ -29,7 +29,6 @@ from rapids_fastapi.admin.payload import (
     show,
     show_event,
 )
-from rapids_fastapi.admin.redaction import MASK, Location, Redactor, Searched
 
 __all__ = [
     "Change",

@@ -8,11 +8,10 @@ from pydantic import ConfigDict
 
 from rapids.dead_letters import Operation as CoreOperation
 from rapids.dead_letters import OperationError, OperationKind, OperationState, Scope
+from rapids.redaction import HiddenValues, Redactor
 from rapids_fastapi.admin import examples
-from rapids_fastapi.admin.hidden_values import HiddenValues
 from rapids_fastapi.admin.models import Answer, example
 from rapids_fastapi.admin.payload import MAX_SEARCHED, cleaned, filled
-from rapids_fastapi.admin.redaction import Redactor
 
 __all__ = ["Operation", "operation_of", "without_content"]
 

@@ -12,6 +12,7 @@ from rapids import DeadLetter, DeadLetterQueue
 from rapids.dead_letters import Difference, Replay, Scope
 from rapids.dead_letters.edit import merge_patch
 from rapids.exceptions import EditRefusedError, LetterStateError, json_pointer
+from rapids.redaction import MASK, Redactor
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.models import Reason, Request, example
 from rapids_fastapi.admin.payload import clean
@@ -23,7 +24,6 @@ from rapids_fastapi.admin.redacted_letter import (
     redacted_diff,
     redacted_problem,
 )
-from rapids_fastapi.admin.redaction import MASK, Redactor
 
 __all__ = ["ReplayRequest", "replayed"]
 

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from rapids._core.attempt_log import MESSAGE_LIMIT, Attempt, AttemptLog
 from rapids._core.outcomes import Ledger, Wait
 from rapids._storage.keys import WAITING, Source
-from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
+from rapids.redaction import MASK, HiddenValues
 from tests.fastapi.helpers import STREAM, client_for, put_letter
 
 LETTERS = "/rapids/api/dead-letters"

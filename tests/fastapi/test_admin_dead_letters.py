@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rapids import BaseEvent, EventRouter
+from rapids.redaction import MASK
 from rapids_fastapi import EmitterDep, Rapids, rapids_admin
-from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import BEARER, DLQ, STREAM, client_for, put_letter, until
 from tests.support import idle_router
 

@@ -10,7 +10,7 @@ import redis as redis_sync
 from fastapi.testclient import TestClient
 
 from rapids._storage.keys import PARKED, Source
-from rapids_fastapi.admin.redaction import MASK
+from rapids.redaction import MASK
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
 from tests.support import idle_router
 

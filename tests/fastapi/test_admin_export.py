@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from rapids import DeadLetterQueue
 from rapids.audit import AuditLog
-from rapids_fastapi.admin.redaction import MASK
+from rapids.redaction import MASK
 from tests.fastapi.helpers import BEARER, DLQ, TOKEN, admin_app, basic, client_for, put_letter, rapids_with, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, app_on, letter_fields, serving

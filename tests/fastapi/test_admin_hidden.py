@@ -7,7 +7,7 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
-from rapids_fastapi.admin.redaction import MASK
+from rapids.redaction import MASK
 from tests.fastapi.helpers import client_for, put_letter
 
 LETTERS = "/rapids/api/dead-letters"

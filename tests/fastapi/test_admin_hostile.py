@@ -11,8 +11,8 @@ import redis as redis_sync
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
+from rapids.redaction import DEFAULT_REDACTED, MASK
 from rapids_fastapi.admin import problems
-from rapids_fastapi.admin.redaction import DEFAULT_REDACTED, MASK
 from tests.fastapi.helpers import DLQ, STREAM, client_for, entries, put_letter
 from tests.support import PATIENCE
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from pydantic import create_model, field_validator, model_validator
 
 from rapids import BaseEvent
-from rapids_fastapi.admin.redaction import MASK
+from rapids.redaction import MASK
 from tests.fastapi.helpers import put_letter
 
 LETTERS = "/rapids/api/dead-letters"

@@ -13,8 +13,8 @@ from pydantic import BaseModel, field_validator, model_validator
 from starlette.requests import HTTPConnection
 
 from rapids import BaseEvent
+from rapids.redaction import MASK
 from rapids_fastapi.admin.auth import AdminUser
-from rapids_fastapi.admin.redaction import MASK
 from tests.fastapi.helpers import DLQ, STREAM, client_for, entries, put_letter
 
 LETTERS = "/rapids/api/dead-letters"

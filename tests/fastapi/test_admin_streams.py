@@ -11,7 +11,7 @@ import redis as redis_sync
 from fastapi.testclient import TestClient
 
 from rapids._storage.keys import PARKED, WAITING, Source
-from rapids_fastapi.admin.redaction import MASK
+from rapids.redaction import MASK
 from tests.fastapi.helpers import STREAM, client_for
 from tests.support import idle_router
 

@@ -15,8 +15,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from rapids import BaseEvent
-from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
-from rapids_fastapi.admin.redaction import Redactor
+from rapids.redaction import MASK, HiddenValues, Redactor
 from tests.fastapi.helpers import STREAM, letter_fields, put_letter
 
 LETTERS = "/rapids/api/dead-letters"

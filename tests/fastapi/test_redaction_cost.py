@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable
 
-from rapids_fastapi.admin.hidden_values import HiddenValues
+from rapids.redaction import HiddenValues
 
 
 def least(work: Callable[[], object]) -> float:

@@ -43,6 +43,7 @@ MODULES = (
     "rapids.inspection",
     "rapids.logs",
     "rapids.observers",
+    "rapids.redaction",
     "rapids.router",
     "rapids_fastapi",
 )

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
-from rapids_fastapi.admin.hidden_names import Phrases, is_hidden, is_of_counts
-from rapids_fastapi.admin.hidden_values import MASK
+from rapids.redaction.hidden_names import Phrases, is_hidden, is_of_counts
+from rapids.redaction.hidden_values import MASK
 
 __all__ = ["without_named_values"]
 

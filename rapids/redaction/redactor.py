@@ -1,4 +1,4 @@
-"""Redaction: hides secrets in payloads, metadata and texts such as errors.
+"""The redactor: hides secrets in payloads, metadata and texts such as errors.
 
 Only what is shown is changed. A replay sends the stored bytes. What cannot be searched for secrets is not shown.
 """
@@ -14,11 +14,11 @@ from typing import Any, TypeAlias, cast
 
 from pydantic_core import from_json, to_json
 
-from rapids_fastapi.admin.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, part_of, phrases_of
-from rapids_fastapi.admin.hidden_values import MASK, HiddenValues
-from rapids_fastapi.admin.named_values import without_named_values
+from rapids.redaction import MASK, HiddenValues
+from rapids.redaction.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, part_of, phrases_of
+from rapids.redaction.named_values import without_named_values
 
-__all__ = ["DEFAULT_REDACTED", "MASK", "Location", "Redactor", "Searched"]
+__all__ = ["Location", "Redactor", "Searched"]
 
 MAX_DEPTH = 100
 """Levels of a payload. Code that writes JSON handles so many."""
