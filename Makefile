@@ -103,10 +103,12 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright -p tests/typing
 
 ci: export CI = 1
-ci: lint typecheck servers ## Run everything that CI runs: lint, types, the demo once, chaos, all tests with coverage
-	$(BIN)/python -m example_app --once
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target ci-chaos ci-matrix # both wait most of the time
+ci: install luacheck servers ## Run everything that CI runs: lint, types, the demo once, chaos, all tests with coverage
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target ci-chaos ci-matrix lint typecheck ci-demo # chaos waits
 	$(PYTEST) --cov
+
+ci-demo: $(INSTALLED)
+	$(BIN)/python -m example_app --once
 
 ci-chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos --seconds 120 --seed $(or $(CHAOS_SEED),11)
