@@ -14,16 +14,16 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
+from rapids.background import check_routers, dead_letter_queues, operations_running, routers_running
 from rapids.clients import RedisClient, check_client, check_url, disconnect, masked, open_client
 from rapids.dead_letters import default_dlq
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
+from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
 from rapids_fastapi.admin.payload import redacted_error
-from rapids_fastapi.background import operations_running, routers_running
-from rapids_fastapi.readiness import Readiness
 from rapids_fastapi.state import APP_STATE, STATE_KEY, Running
 
 __all__ = ["URL_VARIABLE", "Rapids"]
@@ -78,7 +78,7 @@ class Rapids:
         admin_limits: AdminLimits | None = None,
         connect_timeout: float = 5.0,
     ) -> None:
-        self._routers = _check_routers(routers)
+        self._routers = check_routers(routers)
         if url is not None and redis is not None:
             raise ValueError("url and redis both say which Redis to use: give one of them")
         self._url = None if url is None else check_url("url", url)
@@ -185,18 +185,15 @@ class Rapids:
             token_auth = TokenAuth(token) if token else None
         except ValueError as error:
             raise ValueError(f"{TOKEN_VARIABLE}: {error}") from None
-        queues = dict.fromkeys(router.dlq_stream for router in self._routers if router.dlq_stream is not None)
+        queues = dead_letter_queues(redis, self._routers)
         if not self._routers and self._dead_letters:
-            queues = {default_dlq(self._emitter.stream): None}
+            name = default_dlq(self._emitter.stream)
+            queues = {name: DeadLetterQueue(redis, name, dlq_maxlen=10_000, maxlen=None)}
         running = Running(
             emitter=self._emitter,
             redis=redis,
             routers=await started.enter_async_context(routers_running(self._routers, redis)),
-            queues={
-                # A replay to everyone does not trim the event stream: only its emitters decide how long it is.
-                name: DeadLetterQueue(redis, name, dlq_maxlen=self._dlq_maxlen(name), maxlen=None)
-                for name in queues
-            },
+            queues=queues,
             admin_auth=self._admin_auth or token_auth,
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
@@ -259,15 +256,6 @@ class Rapids:
         # Without the cause, so that servers print one short line and no internals of redis-py.
         raise RedisUnavailableError(message) from None
 
-    def _dlq_maxlen(self, name: str) -> int | None:
-        """The limit of the routers that write to the queue, of several the largest: a restored letter must not trim
-        letters that a router keeps."""
-        given = [router.dlq_maxlen for router in self._routers if router.dlq_stream == name]
-        bounds = [bound for bound in given if bound is not None]
-        if not given:
-            return 10_000
-        return None if len(bounds) < len(given) else max(bounds)
-
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
@@ -280,31 +268,6 @@ def _check_timeout(connect_timeout: float) -> float:
     if not 0 < connect_timeout <= sys.float_info.max:
         raise ValueError(f"connect_timeout must be {allowed}, not {connect_timeout!r}")
     return connect_timeout
-
-
-def _check_routers(routers: Sequence[EventRouter]) -> tuple[EventRouter, ...]:
-    if isinstance(routers, EventRouter) or not isinstance(routers, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
-        raise TypeError(f"routers must be a list of EventRouters, not {routers!r}")
-    for router in routers:
-        if not isinstance(router, EventRouter):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"routers must be a list of EventRouters, not one with {router!r}")
-    if len({id(router) for router in routers}) != len(routers):
-        raise ValueError("routers must name each router once; one is in the list twice")
-    for at, router in enumerate(routers):
-        for before, other in enumerate(routers[:at]):
-            is_same = (router.stream, router.group) == (other.stream, other.group)
-            if is_same and not (router.configured and other.configured):  # with clients, they may be of two servers
-                raise ValueError(
-                    f"routers[{before}] and routers[{at}] both read stream {router.stream!r} as group "
-                    f"{router.group!r}, so each would acknowledge events that only the other has handlers for: "
-                    f"register all handlers on one of them, or give each a group of its own. "
-                    f"routers[{before}] has {_handlers_of(other)}, routers[{at}] has {_handlers_of(router)}"
-                )
-    return tuple(routers)
-
-
-def _handlers_of(router: EventRouter) -> str:
-    return ", ".join(router.handler_names) or "no handlers yet"
 
 
 def _check_emitter(emitter: EventEmitter | None, routers: Sequence[EventRouter]) -> EventEmitter:

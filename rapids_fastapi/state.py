@@ -9,14 +9,14 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from rapids import DeadLetterQueue, EventEmitter
+from rapids.background import SupervisedRouter
 from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
+from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids_fastapi.admin.auth import AdminAuth
 from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.limits import InProgress
-from rapids_fastapi.background import SupervisedRouter
-from rapids_fastapi.readiness import Readiness
 
 __all__ = ["APP_STATE", "STATE_KEY", "Emitting", "Running", "running"]
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from rapids import EventRouter
-from rapids_fastapi import Rapids, background
+from rapids import EventRouter, background
+from rapids_fastapi import Rapids
 from tests.support import eventually, idle_router, ignore
 
 

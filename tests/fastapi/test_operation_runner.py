@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from rapids import DeadLetterQueue, LetterFilter
+from rapids import DeadLetterQueue, LetterFilter, background
 from rapids.dead_letters import Selector
-from rapids_fastapi import Rapids, background
+from rapids_fastapi import Rapids
 from rapids_fastapi.state import Running
 from tests.dead_letters.helpers import write
 from tests.support import eventually, idle_router

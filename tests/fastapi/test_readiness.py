@@ -13,9 +13,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from rapids import EventEmitter, EventRouter, RouterHealth
+from rapids import EventEmitter, EventRouter, RouterHealth, readiness
 from rapids.exceptions import NotConfiguredError
-from rapids_fastapi import Rapids, readiness
+from rapids_fastapi import Rapids
 from tests.embedded.scripts import private_temp
 from tests.fastapi.helpers import STREAM, admin_app, async_client_of, until
 from tests.fastapi.test_uvicorn import served

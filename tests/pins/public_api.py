@@ -28,6 +28,7 @@ OWN = ("rapids", "rapids_fastapi")
 MODULES = (
     "rapids",
     "rapids.audit",
+    "rapids.background",
     "rapids.backoff",
     "rapids.clients",
     "rapids.control",
@@ -43,6 +44,7 @@ MODULES = (
     "rapids.inspection",
     "rapids.logs",
     "rapids.observers",
+    "rapids.readiness",
     "rapids.redaction",
     "rapids.router",
     "rapids_fastapi",

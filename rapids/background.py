@@ -1,4 +1,9 @@
-"""The background tasks of the application: its routers and operations, each restarted after a failure."""
+"""The background tasks of a process: its routers and operations, each restarted after a failure.
+
+routers = check_routers([orders, payments])
+async with open_client(url) as redis, routers_running(routers, redis):
+    await stop.wait()
+"""
 
 import asyncio
 import logging
@@ -6,11 +11,13 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from rapids import DeadLetterQueue, EventRouter, RapidsError
 from rapids.backoff import Backoff, exponential
 from rapids.clients import RedisClient
+from rapids.dead_letters import DeadLetterQueue
+from rapids.exceptions import RapidsError
+from rapids.router import EventRouter
 
-__all__ = ["SupervisedRouter", "operations_running", "routers_running"]
+__all__ = ["SupervisedRouter", "check_routers", "dead_letter_queues", "operations_running", "routers_running"]
 
 RESTART_DELAY: Backoff = exponential(max_delay=30.0)
 
@@ -22,6 +29,49 @@ STOP_TIMEOUT = 5.0
 continues them."""
 
 _logger = logging.getLogger("rapids")
+
+
+def check_routers(routers: Sequence[EventRouter], names: Sequence[str] = ()) -> tuple[EventRouter, ...]:
+    """The routers, if they can run in one process. `names`: what to call them in errors, by default `routers[0]` etc.
+
+    Raises `TypeError` for anything but a list of routers, `ValueError` if one is in it twice, or if two read one stream
+    as one group.
+    """
+    if isinstance(routers, EventRouter) or not isinstance(routers, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"routers must be a list of EventRouters, not {routers!r}")
+    for router in routers:
+        if not isinstance(router, EventRouter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"routers must be a list of EventRouters, not one with {router!r}")
+    if len({id(router) for router in routers}) != len(routers):
+        raise ValueError("routers must name each router once; one is in the list twice")
+    called = names or [f"routers[{at}]" for at in range(len(routers))]
+    for at, router in enumerate(routers):
+        for before, other in enumerate(routers[:at]):
+            is_same = (router.stream, router.group) == (other.stream, other.group)
+            if is_same and not (router.configured and other.configured):  # with clients, they may be of two servers
+                handlers, others = (", ".join(one.handler_names) or "no handlers yet" for one in (router, other))
+                raise ValueError(
+                    f"{called[before]} and {called[at]} both read stream {router.stream!r} as group "
+                    f"{router.group!r}, so each would acknowledge events that only the other has handlers for: "
+                    f"register all handlers on one of them, or give each a group of its own. "
+                    f"{called[before]} has {others}, {called[at]} has {handlers}"
+                )
+    return tuple(routers)
+
+
+def dead_letter_queues(redis: RedisClient, routers: Iterable[EventRouter]) -> dict[str, DeadLetterQueue]:
+    """The queues of the routers' dead-letter streams, by the name of the stream.
+
+    A queue has the limit of the routers that write to it, of several the largest: a restored letter must not trim
+    letters that a router keeps. A replay to everyone does not trim the event stream: only its emitters decide how long
+    it is.
+    """
+    limits: dict[str, int | None] = {}
+    for router in routers:
+        if (name := router.dlq_stream) is not None:
+            given, before = router.dlq_maxlen, limits.get(name, 0)
+            limits[name] = None if given is None or before is None else max(given, before)
+    return {name: DeadLetterQueue(redis, name, dlq_maxlen=limit, maxlen=None) for name, limit in limits.items()}
 
 
 async def _restart_on_failure(
@@ -81,19 +131,25 @@ class SupervisedRouter:
         if self._task.done():
             await self._task
 
-    async def stop(self) -> None:
-        """Stop the router gracefully, and wait for its task. If this call is cancelled, the task is cancelled too."""
+    async def stop(self, timeout: float | None = None) -> None:
+        """Stop the router gracefully, and wait for its task.
+
+        After `timeout` seconds, or if this call is cancelled, its running handlers are cancelled and their entries
+        released.
+        """
         self._stopping.set()
         if self._task is None:
             return
-        try:
-            await self.router.stop()
-            await asyncio.wait({self._task})
-        finally:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            if not self._task.cancelled() and self._task.exception() is not None and self._has_started:
-                _logger.error("the %s did not stop cleanly", self._label, exc_info=self._task.exception())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                try:
+                    await self.router.stop()
+                    await asyncio.wait({self._task})
+                finally:
+                    self._task.cancel()
+                    await asyncio.wait({self._task})
+        if not self._task.cancelled() and self._task.exception() is not None and self._has_started:
+            _logger.error("the %s did not stop cleanly", self._label, exc_info=self._task.exception())
 
     async def _run(self) -> None:
         await self.router.start(None if self.router.configured else self._redis)
@@ -103,10 +159,12 @@ class SupervisedRouter:
 
 @asynccontextmanager
 async def routers_running(
-    routers: Sequence[EventRouter], redis: RedisClient
+    routers: Sequence[EventRouter], redis: RedisClient, *, stop_timeout: float | None = None
 ) -> AsyncGenerator[tuple[SupervisedRouter, ...]]:
     """Run the routers during the block. They start at the same time, and stop at the same time.
 
+    `stop_timeout`: seconds that running handlers have at the end, where that is less than the `shutdown_timeout` of
+    their router. Then they are cancelled, and their entries are released.
     If a router does not start, raises its error (of several, the first one), and stops the other routers.
     """
     running = tuple(SupervisedRouter(router, redis) for router in routers)
@@ -120,7 +178,8 @@ async def routers_running(
             raise failures.exceptions[0] from None
         yield running
     finally:
-        for outcome in await asyncio.gather(*(router.stop() for router in running), return_exceptions=True):
+        stops = (router.stop(timeout=stop_timeout) for router in running)
+        for outcome in await asyncio.gather(*stops, return_exceptions=True):
             if isinstance(outcome, Exception):
                 _logger.error("a router could not be stopped", exc_info=outcome)
 

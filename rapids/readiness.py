@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from rapids import EventEmitter, EventRouter
+from rapids.emitter import EventEmitter
 from rapids.exceptions import reason
+from rapids.router import EventRouter
 
 __all__ = ["Readiness"]
 
