@@ -1,6 +1,7 @@
 """The names of all keys that Rapids keeps for a stream.
 
-All of them are in the stream's own slot, since Redis Cluster requires it of the keys of one script.
+All of them are in the stream's own slot, since Redis Cluster requires it of the keys of one script. One key belongs to
+no stream: `announced_routers`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ __all__ = [
     "PARKED",
     "WAITING",
     "Source",
+    "announced_routers",
     "audit_log",
     "default_dlq",
     "letter_index",
@@ -49,6 +51,12 @@ def _tagged(stream: str) -> str:
 
 def _key(stream: str, part: str) -> str:
     return f"{_tagged(stream)}:rapids:{part}"
+
+
+def announced_routers() -> str:
+    """Sorted set with a TTL, one for all streams: the routers that run or ran lately, by when they last said so
+    (milliseconds, the server's clock)."""
+    return "rapids:routers"
 
 
 def default_dlq(stream: str) -> str:

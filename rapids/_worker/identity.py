@@ -1,26 +1,34 @@
-"""The consumer's name, which no other live process has."""
+"""The consumer's name, which no other live process has, and the announcement of its router to other processes."""
 
 import asyncio
 import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 
+from redis.exceptions import RedisError
+
 from rapids._core.outages import Outages
+from rapids._core.redis_errors import is_outage, reason
+from rapids._core.settings import RouterSettings
 from rapids._storage import groups
+from rapids._storage.announcements import announce
 from rapids._storage.client.connections import Commands
 from rapids._storage.keys import Source
 from rapids._worker.gate import Gate
 from rapids._worker.server_clock import ServerClock
 
-__all__ = ["Identity"]
+__all__ = ["Announcement", "Identity"]
 
 logger = logging.getLogger("rapids.worker")
 
 TTL_MS = 6_000
 """For how many milliseconds a name stays taken after its process died."""
+
+ANNOUNCE_PAUSE = 60.0
+"""Seconds between two announcements of a router."""
 
 
 class Identity:
@@ -81,3 +89,35 @@ class Identity:
         if held.is_ours:
             self._gate.keep_name(asked_at + TTL_MS / 1000)
         return held.is_ours
+
+
+class Announcement:
+    """Announces the router to the other processes of this Redis, so that their admin shows its stream."""
+
+    def __init__(self, commands: Commands, settings: RouterSettings, log: Mapping[str, object]) -> None:
+        self._commands = commands
+        self._settings = settings
+        self._log = log
+
+    async def run(self) -> None:
+        """Announce the router from time to time, until cancelled. Nothing else depends on it, so it never fails."""
+        settings, is_refused = self._settings, False
+        while True:
+            try:
+                await announce(
+                    self._commands,
+                    stream=settings.stream,
+                    group=settings.group,
+                    dlq_stream=settings.dlq_stream,
+                    dlq_maxlen=settings.dlq_maxlen,
+                )
+            except (RedisError, OSError) as error:
+                if not is_outage(error) and not is_refused:  # the log says once what stays so
+                    is_refused = True
+                    logger.info(
+                        "the router cannot announce its stream to other processes, so their admin shows it only if "
+                        "Rapids(watch=...) names it: %s",
+                        reason(error),
+                        extra=self._log,
+                    )
+            await asyncio.sleep(ANNOUNCE_PAUSE)

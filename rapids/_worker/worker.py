@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
 from rapids._core.counter_state import Counts
@@ -14,12 +15,8 @@ from rapids._core.server_warnings import USUAL_TIMEOUT
 from rapids._core.settings import LogRedaction, RouterSettings
 from rapids._core.supervision import Stop, TaskSupervisor, raise_if_cancelled
 from rapids._storage import groups, streams
-from rapids._storage.client.connections import (
-    Client,
-    Commands,
-    OwnConnection,
-)
-from rapids._storage.keys import Source
+from rapids._storage.client.connections import Client, Commands, OwnConnection, SharedPool
+from rapids._storage.keys import Source, announced_routers
 from rapids._storage.server_info import socket_timeout_of
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
@@ -32,7 +29,7 @@ from rapids._worker.fetcher import Fetcher
 from rapids._worker.gate import Gate
 from rapids._worker.handler_comparison import HandlerComparison
 from rapids._worker.health_check import HealthCheck, LoopMonitor
-from rapids._worker.identity import Identity
+from rapids._worker.identity import Announcement, Identity
 from rapids._worker.inflight import Inflight
 from rapids._worker.intake import Intake
 from rapids._worker.leases import Leases
@@ -104,6 +101,9 @@ class Worker:
         self._context: dict[str, object] = {}
         self._clock = ServerClock(self._context, lease_seconds=settings.claim_min_idle_ms / 1000)
         self._identity = Identity(self._commands, main, self._gate, self._clock)
+        # On a Cluster, another node may have the announcements. Elsewhere, they need no further connection.
+        elsewhere = SharedPool(client, announced_routers()) if isinstance(client, RedisCluster) else self._commands
+        self._announcement = Announcement(elsewhere, settings, self._context)
         self._failures = FailureLog(self._context, log_redaction)
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
@@ -155,6 +155,7 @@ class Worker:
                 **{name: executor.run for name, executor in self._executors.items()},
                 **({"exclusivity": self._exclusivity.run} if self._settings.exclusive else {}),
                 "handler comparison": self._handler_comparison.run,
+                "announcement": self._announcement.run,
                 **({"trimmer": self._trimmer.run} if self._settings.trim else {}),
                 **({} if self._dlq_capacity is None else {"dlq capacity": self._dlq_capacity.run}),
                 "reclaimer": self._reclaimer.run,
@@ -313,8 +314,9 @@ class Worker:
                 logger.error(
                     "could not settle all entries before the stop: the others are delivered again", extra=self._context
                 )
-            for name in ("settler", "loop monitor", "leases", "identity", "handler comparison", "exclusivity"):
+            for name in ("settler", "loop monitor", "leases", "identity", "handler comparison", "announcement"):
                 await self._supervisor.end(name)
+            await self._supervisor.end("exclusivity")
             try:
                 async with asyncio.timeout(RELEASE_TIME):
                     await self._exclusivity.release()

@@ -14,6 +14,7 @@ from rapids.inspection.causation_tree import (
 )
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
+    AnnouncedRouter,
     ConsumerSnapshot,
     GroupSnapshot,
     HandlerAttempts,
@@ -25,6 +26,7 @@ from rapids.inspection.snapshots import (
 )
 
 __all__ = [
+    "AnnouncedRouter",
     "CausationTree",
     "ConsumerSnapshot",
     "DeliveryState",

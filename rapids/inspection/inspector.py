@@ -13,13 +13,20 @@ from rapids._core.checks import at_least, flag, note, stream_name, text
 from rapids._core.entry_id import milliseconds, next_id, parsed_id
 from rapids._core.paging import Listing
 from rapids._core.redis_errors import is_no_group, is_no_stream
-from rapids._storage import inspection_queries
+from rapids._storage import announcements, inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client
-from rapids._storage.keys import PARKED, Source
+from rapids._storage.keys import PARKED, Source, announced_routers
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import snapshots
 from rapids.inspection.causation_tree import CausationTree, LettersFound
-from rapids.inspection.snapshots import ConsumerSnapshot, GroupSnapshot, Page, PendingEntry, StreamSnapshot
+from rapids.inspection.snapshots import (
+    AnnouncedRouter,
+    ConsumerSnapshot,
+    GroupSnapshot,
+    Page,
+    PendingEntry,
+    StreamSnapshot,
+)
 from rapids.inspection.trace import MAX_WINDOW, WINDOW, Tracer
 
 __all__ = [
@@ -120,6 +127,15 @@ class Inspector:
         name = stream_name("stream", stream)
         with _named(name):
             return snapshots.stream(name, await inspection_queries.stream(self._commands(name), name))
+
+    async def routers(self) -> tuple[AnnouncedRouter, ...]:
+        """The routers that run in any process of this Redis, or ran in the last three days, the latest first.
+
+        Each announces itself when it starts and then once a minute. The last 1,000 are known: of several processes with
+        the same router, one.
+        """
+        rows = await announcements.announced(self._commands(announced_routers()))
+        return tuple(map(snapshots.announced, rows))
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
         """A page of a stream's groups, by name. It is shorter if the groups have thousands of consumers."""

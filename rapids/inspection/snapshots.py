@@ -15,6 +15,7 @@ from rapids._core.entry_id import FIRST_ID, moment, order, time_of
 from rapids._core.json_schema import with_json_schema
 from rapids._core.outcomes import Ledger
 from rapids._storage import groups
+from rapids._storage.announcements import AnnouncedRow
 from rapids._storage.inspection_queries import (
     COUNTED,
     ConsumerRow,
@@ -27,6 +28,7 @@ from rapids._storage.inspection_queries import (
 from rapids._storage.keys import PARKED, WAITING
 
 __all__ = [
+    "AnnouncedRouter",
     "ConsumerSnapshot",
     "GroupSnapshot",
     "HandlerAttempts",
@@ -35,6 +37,7 @@ __all__ = [
     "PendingEntry",
     "PendingState",
     "StreamSnapshot",
+    "announced",
     "consumer",
     "group",
     "lag",
@@ -49,6 +52,20 @@ PendingState: TypeAlias = Literal["held", "waiting", "parked"]
 `parked`: it failed for good, there is no dead-letter stream, and it is not run again."""
 
 Item = TypeVar("Item", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedRouter:
+    """A router in some process, as it announced itself to the others."""
+
+    stream: str
+    group: str
+    dlq_stream: str | None
+    """Its dead-letter stream; None if it parks what failed for good."""
+    dlq_maxlen: int | None
+    """Letters that its dead-letter stream is trimmed to; None for no limit."""
+    at: datetime
+    """When it last announced itself, by the server's clock: about a minute ago at most while it runs."""
 
 
 @with_json_schema
@@ -198,6 +215,11 @@ class Page(Generic[Item]):
     items: tuple[Item, ...]
     cursor: str | None
     """Where the next page starts; None after the last one. A page may be short, even empty, and have a next one."""
+
+
+def announced(row: AnnouncedRow) -> AnnouncedRouter:
+    """The router of an announcement."""
+    return AnnouncedRouter(row.stream, row.group, row.dlq_stream, row.dlq_maxlen, server_time(row.at_ms))
 
 
 def stream(name: str, row: StreamRow) -> StreamSnapshot:

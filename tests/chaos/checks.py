@@ -18,6 +18,7 @@ KEYS = (
     r"\{chaos:events\}:dlq:rapids:index(:.+)?",  # belongs to the letters, and is bounded by them
     r"\{chaos:events\}:rapids:replay:chaos-group",  # its group is made with the router; it has no entries here
     r"\{chaos:events\}:rapids:(consumer|handlers):chaos-group:.+",  # has a TTL
+    r"rapids:routers",  # likewise
 )
 """What may be left once everything is settled."""
 

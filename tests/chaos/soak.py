@@ -38,6 +38,7 @@ _OWN = r"\{soak:events\}:rapids:"
 _REPLAY = _OWN + "replay:soak-group"
 BOUNDS = (
     Bound(STREAM, 1, MAXLEN + NODE),
+    Bound("rapids:routers", 1, 1, expires=True),
     Bound(DLQ, 1, DLQ_MAXLEN + NODE),
     Bound(_REPLAY, 1, DLQ_MAXLEN),
     *(

@@ -150,6 +150,7 @@ def replay_stream(stream: str = STREAM, group: str = GROUP) -> str:
 
 
 EXPECTED_KEYS = (
+    r"rapids:routers",  # a thousand of them, with a TTL
     r"dv:events|\{dv:events\}:dlq",
     r"\{dv:events\}:rapids:replay:dv-group\w*",
     r"\{dv:events\}:rapids:(consumer|handlers):dv-group\w*:.+",  # has a TTL
@@ -165,6 +166,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:dlq:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # twice the letters, 1,000 fingerprints
 )
 WITH_TTL = (
+    r"rapids:routers",
     r"\{dv:events\}:rapids:(audit|consumer:.*|handlers:.*|trimming|(.*:)?made-again:.*)",
     r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit|operat.*)",
 )
