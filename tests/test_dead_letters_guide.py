@@ -76,7 +76,7 @@ def example(url: str, folder: Path) -> Iterator[str]:
 
 def is_live(base: str) -> bool:
     try:
-        return httpx.get(f"{base}/rapids/health/live").status_code == 200
+        return httpx.get(f"{base}/rapids/health/live", timeout=60).status_code == 200
     except httpx.TransportError:
         return False
 

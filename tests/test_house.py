@@ -364,3 +364,19 @@ def test_a_dependency_says_from_which_version_on(requirement: str) -> None:
 def test_the_map_of_the_code_names_every_module_as_it_describes_itself() -> None:
     page = code_map.PAGE.read_text()
     assert code_map.with_tree(page) == page, "run `make format`, which writes the tree in docs/architecture.md again"
+
+
+def test_no_test_waits_only_five_seconds_for_an_answer() -> None:
+    """httpx gives up after 5 s unless a call says otherwise, which a busy machine needs for a request now and then."""
+    calls = {"get", "post", "put", "patch", "delete", "head", "options", "request", "stream", "Client", "AsyncClient"}
+    found = [
+        f"{named(path)}:{call.lineno}"
+        for path in modules("tests", "example_app")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and ast.unparse(call.func.value) == "httpx"
+        and call.func.attr in calls
+        and not {"timeout", "transport"}.intersection(keyword.arg for keyword in call.keywords)
+    ]
+    assert not found

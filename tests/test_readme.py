@@ -141,7 +141,7 @@ async def test_the_twenty_lines_take_an_order_and_charge_it(tmp_path: Path) -> N
     with (tmp_path / "output").open("w+") as output:
         server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 await eventually(lambda: _answers(client))
                 placed = await client.post("/orders/A-1", params={"total": 12.5})
             assert placed.status_code == 202

@@ -68,7 +68,7 @@ class Show:
             narrated = CorrelationMiddleware(RequestNarration(app, self.narrator))
             async with (
                 serving(narrated, listening(self.port)) as address,
-                httpx.AsyncClient(base_url=address, trust_env=False) as http,
+                httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http,
             ):
                 self._introduce(address)
                 yield Story(http, self.token, self.narrator), redis

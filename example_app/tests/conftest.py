@@ -32,6 +32,6 @@ async def http(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service, which runs as it does in production: in uvicorn, with its router."""
     async with (
         serving(create_app(settings), listening(0)) as address,
-        httpx.AsyncClient(base_url=address, trust_env=False) as client,
+        httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as client,
     ):
         yield client

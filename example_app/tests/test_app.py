@@ -106,7 +106,7 @@ async def test_nonsense_is_refused_and_nothing_is_emitted(
 async def test_the_admin_is_closed_without_a_token(settings: Settings) -> None:
     async with (
         serving(create_app(replace(settings, admin_token=None)), listening(0)) as address,
-        httpx.AsyncClient(base_url=address, trust_env=False) as http,
+        httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http,
     ):
         assert (await http.get("/rapids/api/dead-letters", headers=OPERATOR)).status_code == 403
 
@@ -115,8 +115,8 @@ async def test_two_processes_of_the_service_see_the_same_orders(settings: Settin
     async with (
         serving(create_app(settings), listening(0)) as here,
         serving(create_app(settings), listening(0)) as there,
-        httpx.AsyncClient(base_url=here, trust_env=False) as http,
-        httpx.AsyncClient(base_url=there, trust_env=False) as other,
+        httpx.AsyncClient(base_url=here, trust_env=False, timeout=60) as http,
+        httpx.AsyncClient(base_url=there, trust_env=False, timeout=60) as other,
     ):
         order_id = (await place(http)).json()["order_id"]
         await settled(other, order_id, "shipped")
@@ -127,7 +127,7 @@ async def test_the_app_starts_and_stops_several_times(settings: Settings) -> Non
     for _ in range(3):
         async with (
             serving(app, listening(0)) as address,
-            httpx.AsyncClient(base_url=address, trust_env=False) as http,
+            httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http,
         ):
             await settled(http, (await place(http)).json()["order_id"], "shipped")
 

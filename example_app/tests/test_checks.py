@@ -50,7 +50,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def evidence(redis: Redis) -> Evidence:
     """A story that went well."""
-    story = ScriptedStory(httpx.AsyncClient(), "", Narrator(StringIO(), colour=False))
+    story = ScriptedStory(httpx.AsyncClient(timeout=60), "", Narrator(StringIO(), colour=False))
     story.orders = [PLACED]
     story.replayed = [{"letter_id": "7-0", "stream": "replays", "entry_id": "8-0"}]
     story.says = {"order": SHIPPED, "dead": [], "letter": {"state": "replayed"}}

@@ -157,7 +157,7 @@ async def test_the_printed_admin_command_works(running: Demo, private_temp: Path
     [line] = [line for line in running.printed.splitlines() if "dead letters  curl" in line]
     _, _, _, _, header, url = shlex.split(line)
     name, _, value = header.partition(": ")
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         answer = await http.get(url, headers={name: value})
     assert (answer.status_code, answer.json()["items"]) == (200, [])
 

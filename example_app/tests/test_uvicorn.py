@@ -37,7 +37,7 @@ async def uvicorn(*arguments: str) -> AsyncIterator[str]:
 
 async def ask(address: str, method: str, path: str, **more: Any) -> httpx.Response:
     # A connection for each request, so that every worker gets some.
-    async with httpx.AsyncClient(base_url=address, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http:
         return await http.request(method, path, **more)
 
 

@@ -246,6 +246,6 @@ def test_the_export_stops_when_the_client_disconnects(large: str, monkeypatch: p
         next(response.iter_raw())
     before = asked
     # The next request is answered, and the export does not read the queue any more.
-    until(lambda: httpx.get(f"{large}{LETTERS}/stats", headers=OPERATOR).status_code == 200)
+    until(lambda: httpx.get(f"{large}{LETTERS}/stats", headers=OPERATOR, timeout=60).status_code == 200)
     assert asked <= before + 1
     assert asked < MANY // 5

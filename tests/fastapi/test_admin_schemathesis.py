@@ -64,8 +64,8 @@ def server(servers: Servers) -> str:
     with serving(app_on(servers.url)) as base:
         url = f"{base}/rapids/api/operations"
         body = {"kind": "discard", "selector": {"ids": [letter_id(0)]}}
-        OPERATION[:] = [httpx.post(url, json=body, headers=OPERATOR).json()["id"]]
-        until(lambda: httpx.get(f"{url}/{OPERATION[0]}", headers=OPERATOR).json()["state"] == "completed")
+        OPERATION[:] = [httpx.post(url, json=body, headers=OPERATOR, timeout=60).json()["id"]]
+        until(lambda: httpx.get(f"{url}/{OPERATION[0]}", headers=OPERATOR, timeout=60).json()["state"] == "completed")
     return servers.url
 
 
