@@ -4,6 +4,7 @@ async with open_client("redis+sentinel://s1:26379,s2:26379/mymaster") as redis:
     emitter = EventEmitter(redis)
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,11 +17,13 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from rapids._storage.client.connections import check_client
 from rapids.embedded import is_embedded_url, open_embedded
+from rapids.exceptions import RedisUnavailableError, reason
 
-__all__ = ["RedisClient", "check_client", "check_url", "disconnect", "masked", "open_client"]
+__all__ = ["RedisClient", "check_client", "check_url", "disconnect", "masked", "open_client", "reach"]
 
 Made = TypeVar("Made")
 
@@ -104,6 +107,28 @@ async def open_client(url: str) -> AsyncGenerator[RedisClient]:
         is_cluster = scheme.startswith(_CLUSTER)
         async with _closing(_cluster(*_cluster_parts("url", url)) if is_cluster else _from_url(url)) as client:
             yield client
+
+
+async def reach(client: RedisClient, where: str, *, timeout: float = 5.0) -> None:
+    """Return when the client's server, or a node of its Cluster, has answered.
+
+    Raises `RedisUnavailableError` with one line that names `where`, an address, after `timeout` seconds, or if the
+    server answers with an error.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            if isinstance(client, RedisCluster):
+                await client.initialize()
+            else:
+                await client.ping()  # pyright: ignore[reportUnknownMemberType] - redis-py leaves its options untyped
+    except TimeoutError as error:
+        why = str(error) or f"no answer within {timeout:g} s"
+    except (RedisError, RedisClusterException, OSError) as error:
+        why = reason(error)
+    else:
+        return
+    # Without the cause, so that servers print one short line and no internals of redis-py.
+    raise RedisUnavailableError(f"cannot reach Redis at {masked(where)}: {why}") from None
 
 
 async def disconnect(client: RedisClient) -> None:

@@ -157,9 +157,9 @@ class EventRouter(HandlerRegistry):
         return self._settings.group
 
     @property
-    def handler_names(self) -> tuple[str, ...]:
-        """The names of its handlers, in the order of their registration."""
-        return tuple(handler.name for handler in self._registered)
+    def shutdown_timeout(self) -> float:
+        """Seconds that running handlers have when it stops."""
+        return self._settings.shutdown_timeout
 
     @property
     def dlq_stream(self) -> str | None:

@@ -6,24 +6,20 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any
 
 from redis import __version__ as REDIS_PY
-from redis.asyncio import RedisCluster
-from redis.exceptions import RedisClusterException, RedisError
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.background import check_routers, dead_letter_queues, operations_running, routers_running
-from rapids.clients import RedisClient, check_client, check_url, disconnect, masked, open_client
+from rapids.clients import RedisClient, check_client, check_url, disconnect, open_client, reach
 from rapids.dead_letters import default_dlq
-from rapids.exceptions import NotConfiguredError, RedisUnavailableError, reason
+from rapids.exceptions import NotConfiguredError, RedisUnavailableError
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
-from rapids_fastapi.admin.payload import redacted_error
 from rapids_fastapi.state import APP_STATE, STATE_KEY, Running
 
 __all__ = ["URL_VARIABLE", "Rapids"]
@@ -107,7 +103,7 @@ class Rapids:
         for router in self._routers:
             router.use_server_warnings(self._server_warnings)
             if redact is not None:
-                router.use_log_redaction(partial(redacted_error, self._redactor))
+                router.use_log_redaction(self._redactor.error)
         self._is_running = False
         self._first_loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the first start with a client of the user's."""
@@ -238,23 +234,12 @@ class Rapids:
         Raises `RedisUnavailableError`, which is also logged, if there is no answer within `connect_timeout` seconds, or
         an error.
         """
-        timeout = self._connect_timeout
         try:
-            async with asyncio.timeout(timeout):
-                if isinstance(client, RedisCluster):
-                    await client.initialize()
-                else:
-                    await client.ping()  # pyright: ignore[reportUnknownMemberType] - redis-py leaves its options untyped
-        except TimeoutError as error:
-            why = str(error) or f"no answer within {timeout:g} s"
-        except (RedisError, RedisClusterException, OSError) as error:
-            why = reason(error)
-        else:
-            return client
-        message = f"cannot reach Redis at {masked(where)}: {why}"
-        _logger.critical("%s", message)
-        # Without the cause, so that servers print one short line and no internals of redis-py.
-        raise RedisUnavailableError(message) from None
+            await reach(client, where, timeout=self._connect_timeout)
+        except RedisUnavailableError as error:
+            _logger.critical("%s", error)
+            raise
+        return client
 
 
 def _version(text: str) -> tuple[int, ...]:

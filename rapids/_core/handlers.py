@@ -186,6 +186,16 @@ class HandlerRegistry:
         """From aliases to the names of their handlers."""
         self._defaults = (timeout, retries, backoff)
 
+    @property
+    def handler_names(self) -> tuple[str, ...]:
+        """The names of its handlers, in the order of their registration."""
+        return tuple(handler.name for handler in self._registered)
+
+    @property
+    def handler_targets(self) -> dict[str, list[str]]:
+        """What each handler is for, by its name: patterns, and the event types of its classes and their subclasses."""
+        return Handlers(self._registered).described()
+
     @overload
     def on(
         self,

@@ -36,6 +36,9 @@ MIN_QUOTED = 4
 """Characters of a hidden value that is also masked where other values of the payload quote it."""
 MAX_QUOTED = 100
 
+MAX_SEARCHED = 64 * 1024
+"""Bytes: longer data are not searched for the log, as that would block the event loop."""
+
 Location: TypeAlias = tuple[str | int, ...]
 
 _of_parser = re.compile(
@@ -134,6 +137,14 @@ class Redactor:
     def hides(self, name: str) -> bool:
         """Whether the value of a field of this name is hidden."""
         return is_hidden(name, self.names)
+
+    def error(self, data: bytes, metadata: bytes, text: str) -> str:
+        """An error about an event, for the log: give it to `EventRouter.use_log_redaction`.
+
+        Of data of more than 64 KiB it is not known what to hide in the text, so that it is masked as a whole.
+        """
+        searched = [self.document(raw) if len(raw) <= MAX_SEARCHED else None for raw in (data, metadata)]
+        return self.text(text, self.hidden(*searched), len(text))
 
     def hidden_at(self, location: Location, places: frozenset[Location] = frozenset()) -> int | None:
         """The index of the first part of a location whose value is hidden; None if there is none.

@@ -24,7 +24,6 @@ __all__ = [
     "cleaned",
     "filled",
     "redacted_entry",
-    "redacted_error",
     "show",
     "show_event",
 ]
@@ -110,13 +109,6 @@ def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0, 
         return Shown(Payload(encoding="json", value=searched.shown, size=size, truncated=False), searched)
     start = to_json(searched.shown)[:longest].decode(errors="ignore")
     return Shown(Payload(encoding="text", value=start, size=size, truncated=True), searched)
-
-
-def redacted_error(redactor: Redactor, data: bytes, metadata: bytes, text: str) -> str:
-    """A text, such as an error, about an event, for the log. Data of more than `MAX_IN_PART` bytes are not searched, as
-    that would block the event loop; then it is not known what to hide in the text."""
-    searched = [redactor.document(raw) if len(raw) <= MAX_IN_PART else None for raw in (data, metadata)]
-    return redactor.text(text, redactor.hidden(*searched), len(text))
 
 
 def _plain(raw: bytes, longest: int) -> Payload:
