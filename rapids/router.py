@@ -13,7 +13,7 @@ from rapids._core.checks import plain_function
 from rapids._core.counter_state import Counts
 from rapids._core.handlers import HandlerRegistry, Handlers
 from rapids._core.server_warnings import ServerWarnings, check_server, check_timeout
-from rapids._core.settings import GroupStartPosition, LogRedaction, OrderBy, RouterSettings, Trim
+from rapids._core.settings import GroupStartPosition, LogRedaction, OrderBy, RouterSettings, Trim, check_key_field
 from rapids._core.settings import order_by as as_order_by
 from rapids._storage import streams
 from rapids._storage.client.connections import Commands, SharedPool, check_client, share_a_slot
@@ -22,13 +22,13 @@ from rapids.backoff import Backoff, exponential
 from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
 from rapids.delivery import HandlerMiddleware, under_way_variable
-from rapids.events import BaseEvent, get_event_class, types_below
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import RouterHealth, Trimming
 from rapids.observers import Observer
 
 if TYPE_CHECKING:  # imported when a router starts: a process that only emits does not need it
     from rapids._worker.worker import Worker
+    from rapids.rehearsal import Rehearsal
 
 __all__ = ["ConsumerLag", "EventRouter", "LogRedaction", "ServerWarnings"]
 
@@ -248,7 +248,10 @@ class EventRouter(HandlerRegistry):
                 "acknowledge all events without handling them: was the module imported that registers handlers, with "
                 "@router.on(...)?"
             )
-        self._check_key_field()
+        if self._key_field is not None:
+            check_key_field(
+                self._key_field, lambda event_type: any(one.handles(event_type) for one in self._registered)
+            )
         dlq = self.dlq_stream  # one script writes a dead letter and settles its entry
         if dlq is not None and not share_a_slot(client, self.stream, dlq):
             raise ValueError(
@@ -268,6 +271,14 @@ class EventRouter(HandlerRegistry):
             await worker.run()
         finally:
             self._worker = None
+
+    def rehearsal(self) -> "Rehearsal":
+        """Its handlers as they are now, to be run on single events without Redis: for tests, see `rapids.testing`."""
+        from rapids._worker.runners import runners_of
+        from rapids.rehearsal import Rehearsal
+
+        runners = runners_of(self._registered, self._middleware)
+        return Rehearsal(self._settings, self._registered, runners, self._log_redaction)
 
     async def wait_started(self) -> None:
         """Wait until the router consumes. Raises `RapidsError` if it is not starting, or if the start failed."""
@@ -354,30 +365,6 @@ class EventRouter(HandlerRegistry):
         where = {"stream": self.stream, "group": self.group}
         run_id = await check_server(self._server_warnings, commands, client, where)
         check_timeout(self._server_warnings, run_id, client, self._settings.block_ms, where)
-
-    def _check_key_field(self) -> None:
-        """Raise if none of the event classes that the router handles has the field that `order_by` names.
-
-        Not earlier: a class may be defined after the router. Types without a class may have any field.
-        """
-        if (name := self._key_field) is None:
-            return
-        handled = [
-            cls
-            for event_type in types_below(BaseEvent)
-            if (cls := get_event_class(event_type)) and any(one.handles(event_type) for one in self._registered)
-        ]
-        # A property is as good as a field. A class that keeps undeclared fields may have any.
-        may_have_it = any(
-            name in cls.model_fields or hasattr(cls, name) or cls.model_config.get("extra") == "allow"
-            for cls in handled
-        )
-        if handled and not may_have_it:
-            names = sorted({cls.__name__ for cls in handled})
-            raise ValueError(
-                "order_by must be a field of an event class that the router has a handler for (here "
-                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}), or a function, not {name!r}"
-            )
 
     def _control(self, what: str) -> GroupControl:
         return GroupControl(self._client(what), self.stream, self.group)

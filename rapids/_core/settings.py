@@ -19,10 +19,18 @@ from rapids._core.checks import (
 )
 from rapids._core.entry_id import numbers
 from rapids.backoff import Backoff, exponential
-from rapids.events import Event, GenericEvent
+from rapids.events import BaseEvent, Event, GenericEvent, get_event_class, types_below
 from rapids.observers import Observer
 
-__all__ = ["EmitterSettings", "GroupStartPosition", "LogRedaction", "OrderBy", "RouterSettings", "Trim"]
+__all__ = [
+    "EmitterSettings",
+    "GroupStartPosition",
+    "LogRedaction",
+    "OrderBy",
+    "RouterSettings",
+    "Trim",
+    "check_key_field",
+]
 
 OrderBy: TypeAlias = Callable[[Event], Hashable]
 """A function from an event to its key. Events of one key are handled one after another; None means no order."""
@@ -169,6 +177,28 @@ def order_by(value: "str | OrderBy | None") -> "OrderBy | None":
         return event.data.get(name) if isinstance(event, GenericEvent) else getattr(event, name, None)
 
     return field_of
+
+
+def check_key_field(name: str, is_handled: Callable[[str], bool]) -> None:
+    """Raise `ValueError` if none of the event classes that a router handles has the field that `order_by` names.
+
+    Not where it is given: a class may be defined later. Types without a class may have any field.
+    """
+    handled = [
+        cls
+        for event_type in types_below(BaseEvent)
+        if (cls := get_event_class(event_type)) is not None and is_handled(event_type)
+    ]
+    # A property is as good as a field. A class that keeps undeclared fields may have any.
+    may_have_it = any(
+        name in cls.model_fields or hasattr(cls, name) or cls.model_config.get("extra") == "allow" for cls in handled
+    )
+    if handled and not may_have_it:
+        names = sorted({cls.__name__ for cls in handled})
+        raise ValueError(
+            "order_by must be a field of an event class that the router has a handler for (here "
+            f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}), or a function, not {name!r}"
+        )
 
 
 def start_position(option: str, value: str) -> str:
