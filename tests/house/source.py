@@ -94,7 +94,7 @@ def is_resource(module: Module) -> bool:
     ) and module.name.startswith("rapids_fastapi.admin.")
 
 
-NOUNS_IN_ING = {"encoding", "listing", "paging"}
+NOUNS_IN_ING = {"encoding", "listing", "paging", "testing"}
 """Nouns of the field itself."""
 
 

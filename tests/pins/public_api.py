@@ -46,7 +46,9 @@ MODULES = (
     "rapids.observers",
     "rapids.readiness",
     "rapids.redaction",
+    "rapids.rehearsal",
     "rapids.router",
+    "rapids.testing",
     "rapids_fastapi",
 )
 """The import paths that the documentation prints, and those a user sees in the package."""

@@ -1,0 +1,16 @@
+"""Testing of services on Rapids: emitters that record, handlers without a server, and everything an event sets off."""
+
+from rapids.rehearsal import HandlerOutcome, HandlerState, RehearsedAttempt
+from rapids.testing.deliveries import Outcomes, deliver
+from rapids.testing.recording_emitter import RecordingEmitter
+from rapids.testing.records import EventRecord
+
+__all__ = [
+    "EventRecord",
+    "HandlerOutcome",
+    "HandlerState",
+    "Outcomes",
+    "RecordingEmitter",
+    "RehearsedAttempt",
+    "deliver",
+]
