@@ -1,0 +1,70 @@
+"""The pytest plug-in, in runs of pytest as users have them: nothing happens unless it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.testing.pytest_run import run_pytest
+
+UNRELATED = """
+import sys
+
+def test_nothing_of_rapids_is_imported(pytestconfig):
+    assert pytestconfig.pluginmanager.has_plugin("rapids_pytest")
+    assert not {"rapids", "redis", "pydantic", "fastapi"} & set(sys.modules)
+"""
+
+PLAIN = "[pytest]\nfilterwarnings = error\n"
+
+FIXTURES = """
+import os
+from redis import Redis
+from rapids import BaseEvent
+from rapids.clients import open_client
+
+class BellRung(BaseEvent):
+    pass
+
+SERVERS = set()
+
+def the_server_is_empty(url):
+    SERVERS.add(url)
+    with Redis.from_url(url) as redis:
+        assert redis.keys() == []
+        redis.set("left by", "a test")
+
+def test_the_first_test_has_an_empty_server(rapids_url):
+    the_server_is_empty(rapids_url)
+    assert "RAPIDS_REDIS_URL" not in os.environ
+
+def test_so_has_the_next_one(rapids_environment):
+    the_server_is_empty(rapids_environment)
+    assert os.environ["RAPIDS_REDIS_URL"] == rapids_environment
+    assert len(SERVERS) == 1
+
+async def test_async_tests_use_it_too(rapids_url):
+    async with open_client(rapids_url) as redis:
+        assert await redis.ping()
+
+async def test_the_emitter_is_new(rapids_emitter):
+    rapids_emitter.nothing()
+    await rapids_emitter.emit(BellRung())
+
+async def test_for_each_test(rapids_emitter):
+    rapids_emitter.nothing()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+def test_a_project_without_rapids_notices_nothing(tmp_path: Path) -> None:
+    plain = run_pytest(tmp_path, {"test_unrelated.py": UNRELATED}, "-p", "no:asyncio", ini=PLAIN)
+    assert plain.outcomes == {"passed": 1}, plain.output
+
+
+@pytest.mark.slow
+def test_fixtures_give_each_test_an_empty_server_and_a_new_emitter(tmp_path: Path) -> None:
+    ran = run_pytest(tmp_path, {"test_fixtures.py": FIXTURES})
+    assert ran.outcomes == {"passed": 5}, ran.output
