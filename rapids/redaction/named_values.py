@@ -68,7 +68,7 @@ _always = (
         "authorization",
         re.compile(r"(?i)\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?[a-z][\w-]*\s+(?P<value>(?=\S*\d)[^\s\"',;\\]+)"),
     ),
-    ("cookie", re.compile(r"(?i)\bcookie2?\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<value>[^\s=;\"'\\]+=[^\"'\r\n\\]*)")),
+    ("cookie", re.compile(r"(?i)\bcookie2?\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<value>[^\s=;\"'\\]{1,200}+=[^\"'\r\n\\]*)")),
     ("private key-", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>.*?)(?=-----END|\Z)", re.DOTALL)),
 )
 """What is always hidden, after a sign in lower case that every text has in which it is."""

@@ -9,7 +9,8 @@ import random
 import time
 from collections.abc import Callable
 
-from rapids.redaction import HiddenValues
+from rapids.redaction import HiddenValues, Redactor
+from rapids.redaction.named_values import without_named_values
 
 
 def least(work: Callable[[], object]) -> float:
@@ -30,3 +31,13 @@ def test_a_text_of_beginnings_of_parts_of_hidden_values_is_no_dearer_than_others
     assert hidden.text(plain) == plain  # what is searched for is made before the measurement
     assert hidden.text(hostile) == hostile
     assert least(lambda: hidden.text(hostile)) < 30 * least(lambda: hidden.text(plain))
+
+
+def test_a_text_of_beginnings_of_cookies_is_no_dearer_than_others() -> None:
+    """Each of them was read to the end of the text: 16 kB took 0.2 s, 64 kB 2.5 s, 15 MB days, with the GIL held."""
+    names = Redactor.of(()).names
+    plain, hostile = (sign * 5_000 for sign in ("cooxie:", "cookie:"))
+    assert without_named_values(hostile, names, set()) == hostile
+    assert least(lambda: without_named_values(hostile, names, set())) < 30 * least(
+        lambda: without_named_values(plain, names, set())
+    )
