@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from rapids.backoff import Backoff, exponential
 from rapids.clients import RedisClient
@@ -17,7 +18,14 @@ from rapids.dead_letters import DeadLetterQueue
 from rapids.exceptions import RapidsError
 from rapids.router import EventRouter
 
-__all__ = ["SupervisedRouter", "check_routers", "dead_letter_queues", "operations_running", "routers_running"]
+__all__ = [
+    "OperationRunners",
+    "SupervisedRouter",
+    "check_routers",
+    "dead_letter_queues",
+    "operations_running",
+    "routers_running",
+]
 
 RESTART_DELAY: Backoff = exponential(max_delay=30.0)
 
@@ -184,28 +192,43 @@ async def routers_running(
                 _logger.error("a router could not be stopped", exc_info=outcome)
 
 
-@asynccontextmanager
-async def operations_running(queues: Iterable[DeadLetterQueue]) -> AsyncGenerator[None]:
-    """Run the operations of these queues during the block. After it, other processes may continue them."""
-    stopping = asyncio.Event()
-    tasks = {
-        asyncio.create_task(
-            _restart_on_failure(
+class OperationRunners:
+    """Runs the operations of dead-letter queues, each queue's in a task of its own."""
+
+    def __init__(self) -> None:
+        self._runners: dict[DeadLetterQueue, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+
+    async def follow(self, queues: Iterable[DeadLetterQueue]) -> None:
+        """Run the operations of these queues from now on, and no longer those of others."""
+        wanted = dict.fromkeys(queues)
+        for queue in wanted.keys() - self._runners.keys():
+            stopping = asyncio.Event()
+            body = _restart_on_failure(
                 f"runner of operations on {queue.stream!r}",
-                lambda queue=queue: queue.operations.run(stopping),
+                partial(queue.operations.run, stopping),
                 stopping,
                 lambda: False,
-            ),
-            name=f"rapids-operations:{queue.stream}",
-        )
-        for queue in queues
-    }
-    try:
-        yield
-    finally:
-        stopping.set()
-        if tasks:
+            )
+            task = asyncio.create_task(body, name=f"rapids-operations:{queue.stream}")
+            self._runners[queue] = stopping, task
+        gone = {queue: runner for queue, runner in self._runners.items() if queue not in wanted}
+        for stopping, _ in gone.values():
+            stopping.set()
+        if tasks := {task for _, task in gone.values()}:
             _, late = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
             for task in late:
                 task.cancel()
             await asyncio.wait(tasks)
+        for queue in gone:
+            del self._runners[queue]
+
+
+@asynccontextmanager
+async def operations_running(queues: Iterable[DeadLetterQueue]) -> AsyncGenerator[OperationRunners]:
+    """Run the operations of these queues during the block. After it, other processes may continue them."""
+    runners = OperationRunners()
+    await runners.follow(queues)
+    try:
+        yield runners
+    finally:
+        await runners.follow(())

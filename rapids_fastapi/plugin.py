@@ -20,6 +20,7 @@ from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
+from rapids_fastapi.directory import Directory
 from rapids_fastapi.state import APP_STATE, STATE_KEY, Running
 
 __all__ = ["URL_VARIABLE", "Rapids"]
@@ -48,6 +49,8 @@ class Rapids:
     embedded: or embedded:path (see `rapids.clients.open_client`).
     `redis`: your own client, instead of `url`. It is never closed. Without both, the address in `RAPIDS_REDIS_URL` is
     used.
+    `watch`: names of streams whose routers run in other processes: the admin shows them, too. By default, it shows all
+    streams whose routers announce themselves in this Redis, at most 100; with a list, only its own and these.
     `dead_letters`: whether a router without a dead-letter stream gets the default one, `{<stream>}:dlq`.
     `admin_auth`: who may use the admin: a callable, plain or async, that returns an `AdminUser` or None for a
     connection. Without it, everybody who has the token in `RAPIDS_ADMIN_TOKEN`. Without such a token, nobody.
@@ -68,6 +71,7 @@ class Rapids:
         routers: Sequence[EventRouter] = (),
         url: str | None = None,
         redis: RedisClient | None = None,
+        watch: Sequence[str] | None = None,
         dead_letters: bool = True,
         admin_auth: AdminAuth | None = None,
         redact: Sequence[str] | None = (),
@@ -83,6 +87,7 @@ class Rapids:
         self._redis = redis
         self._emitter = _check_emitter(emitter, self._routers)
         self._emitter_has_client = self._emitter.configured
+        self._watch = None if watch is None else _check_watch(watch)
         if not isinstance(dead_letters, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
             raise TypeError(f"dead_letters must be True or False, not {dead_letters!r}")
         self._dead_letters = dead_letters
@@ -185,17 +190,27 @@ class Rapids:
         if not self._routers and self._dead_letters:
             name = default_dlq(self._emitter.stream)
             queues = {name: DeadLetterQueue(redis, name, dlq_maxlen=10_000, maxlen=None)}
+        admin_auth = self._admin_auth or token_auth
+        directory = Directory(
+            redis,
+            streams=(self._emitter.stream, *(router.stream for router in self._routers)),
+            queues=queues,
+            watch=self._watch or (),
+            dead_letters=self._dead_letters,
+            finds=self._watch is None and admin_auth is not None,  # without a user of the admin, nobody would see them
+        )
         running = Running(
             emitter=self._emitter,
             redis=redis,
             routers=await started.enter_async_context(routers_running(self._routers, redis)),
-            queues=queues,
-            admin_auth=self._admin_auth or token_auth,
+            directory=directory,
+            admin_auth=admin_auth,
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
             in_progress=InProgress(self._admin_limits),
         )
-        await started.enter_async_context(operations_running(running.queues.values()))
+        runners = await started.enter_async_context(operations_running(directory.queues.values()))
+        await started.enter_async_context(directory.followed(runners))
         started.push_async_callback(running.emitting.finished)
         return running
 
@@ -253,6 +268,17 @@ def _check_timeout(connect_timeout: float) -> float:
     if not 0 < connect_timeout <= sys.float_info.max:
         raise ValueError(f"connect_timeout must be {allowed}, not {connect_timeout!r}")
     return connect_timeout
+
+
+def _check_watch(watch: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(watch, str) or not isinstance(watch, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+        raise TypeError(f"watch must be a list of names of streams, or None, not {watch!r}")
+    for at, name in enumerate(watch):
+        try:
+            EventEmitter(stream=name)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"watch[{at}]: {error}") from None
+    return tuple(dict.fromkeys(watch))
 
 
 def _check_emitter(emitter: EventEmitter | None, routers: Sequence[EventRouter]) -> EventEmitter:

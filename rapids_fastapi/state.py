@@ -17,6 +17,7 @@ from rapids.redaction import Redactor
 from rapids_fastapi.admin.auth import AdminAuth
 from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.limits import InProgress
+from rapids_fastapi.directory import Directory
 
 __all__ = ["APP_STATE", "STATE_KEY", "Emitting", "Running", "running"]
 
@@ -60,8 +61,8 @@ class Running:
     emitter: EventEmitter
     redis: RedisClient
     routers: tuple[SupervisedRouter, ...]
-    queues: Mapping[str, DeadLetterQueue]
-    """The dead-letter queues by the name of their stream."""
+    directory: Directory
+    """The streams and dead-letter queues that the admin shows."""
     admin_auth: AdminAuth | None
     """Who may use the admin. None: nobody."""
     redactor: Redactor
@@ -69,6 +70,11 @@ class Running:
     in_progress: InProgress
     emitting: Emitting = field(default_factory=Emitting)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
+
+    @property
+    def queues(self) -> Mapping[str, DeadLetterQueue]:
+        """The dead-letter queues by the name of their stream."""
+        return self.directory.queues
 
     async def is_ready(self) -> bool:
         """Whether Redis answers and every router is healthy; the result may be one second old."""

@@ -38,7 +38,7 @@ from rapids_fastapi.admin.payload import (
     show_event,
 )
 from rapids_fastapi.admin.problems import Problem, answers
-from rapids_fastapi.admin.query import Moment, streams_of
+from rapids_fastapi.admin.query import Moment
 from rapids_fastapi.state import Running
 
 __all__ = ["Links", "links_of", "router"]
@@ -224,14 +224,14 @@ async def trace_events(
 ) -> CausationTree:
     """The causation tree: the events with a correlation id, and the state of each in every group.
 
-    Reads the newest 10,000 entries of the application's streams, replay streams, dead-letter queues and archives, for
+    Reads the newest 10,000 entries of all streams here, replay streams, dead-letter queues and archives, for
     2 seconds at most. `windows` shows which parts were read. `next_cursor` leads to older ones. Success is not
     recorded: that an event was handled is concluded from its acknowledgement.
     """
     try:
         tree = await Inspector(parts.redis).trace(
             correlation_id,
-            streams=streams_of(parts),
+            streams=parts.directory.streams,
             dlqs=sorted(parts.queues),
             since=since,
             until=until,

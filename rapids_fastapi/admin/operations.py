@@ -242,8 +242,8 @@ async def start_operation(
             reason=body.reason,
         )
     path = f"{quote(path_of(request))}/{quote(started.id, safe='')}"
-    is_only = len(parts.queues) == 1
-    response.headers["Location"] = path if is_only else f"{path}?{urlencode({'dlq': queue.stream})}"
+    is_default = parts.directory.named_queues == [queue.stream]
+    response.headers["Location"] = path if is_default else f"{path}?{urlencode({'dlq': queue.stream})}"
     return _answer(started, queue, parts, user)
 
 

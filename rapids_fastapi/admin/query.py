@@ -1,4 +1,4 @@
-"""The stream, the dead-letter queue and the letters that a request names: only those of this application."""
+"""The stream, the dead-letter queue and the letters that a request names: only those that the admin shows."""
 
 import re
 from dataclasses import replace
@@ -24,7 +24,6 @@ __all__ = [
     "QueueDep",
     "StreamDep",
     "check_stream",
-    "streams_of",
 ]
 
 MAX_QUERY_TEXT = 200
@@ -53,15 +52,14 @@ def _moment(description: str, example: str) -> Any:
     return Query(description=f"{description} ISO 8601; without a time zone it is UTC.", examples=[example])
 
 
-def streams_of(parts: Running) -> list[str]:
-    """The application's streams, by name."""
-    return sorted({parts.emitter.stream, *(running.router.stream for running in parts.routers)})
+UNKNOWN = "and no router of another process that this one watches has announced it"
 
 
 def check_stream(parts: Running, stream: str) -> str:
-    """The name, if it is a stream of the application. Raises `Problem` for any other, whether that exists or not."""
-    if stream not in (names := streams_of(parts)):
-        raise Problem("stream-not-found", "No emitter or router of this application uses this stream.", allowed=names)
+    """The name, if it is a stream that the admin shows. Raises `Problem` for any other, whether that exists or not."""
+    if stream not in (names := parts.directory.streams):
+        why = f"No emitter or router of this application uses this stream, {UNKNOWN}."
+        raise Problem("stream-not-found", why, allowed=names)
     return stream
 
 
@@ -71,16 +69,17 @@ async def stream_of(
         str | None,
         Query(
             max_length=MAX_NAME,
-            description="The stream; needed if there are several.",
+            description="Needed if there are several.",
             examples=["orders"],
         ),
     ] = None,
 ) -> str:
-    """The stream that a request names, or the only one. Raises `Problem`."""
-    names = streams_of(parts)
-    if stream is None and len(names) > 1:
-        raise Problem("stream-needed", "Name the stream: ?stream=", allowed=names)
-    return check_stream(parts, stream if stream is not None else names[0])
+    """The stream that a request names, or the only one that is the application's own. Raises `Problem`."""
+    if stream is None and len(named := parts.directory.named_streams) == 1:
+        return named[0]
+    if stream is None:
+        raise Problem("stream-needed", "Name the stream: ?stream=", allowed=parts.directory.streams)
+    return check_stream(parts, stream)
 
 
 StreamDep = Annotated[str, Depends(stream_of)]
@@ -93,18 +92,20 @@ async def queue_of(
         str | None,
         Query(
             max_length=MAX_NAME,
-            description="The dead-letter queue; needed if there are several.",
+            description="Dead-letter queue; needed if there are several.",
             examples=["{orders}:dlq"],
         ),
     ] = None,
 ) -> DeadLetterQueue:
-    """The dead-letter queue that a request names, or the only one. Raises `Problem`."""
-    names = sorted(parts.queues)
-    if dlq is None and len(names) > 1:
+    """The dead-letter queue that a request names, or the only one that is the application's own. Raises `Problem`."""
+    names, named = sorted(parts.queues), parts.directory.named_queues
+    if dlq is None and len(named) == 1:
+        return parts.queues[named[0]]
+    if dlq is None and names:
         raise Problem("dlq-needed", "Name the queue: ?dlq=", allowed=names)
-    found = parts.queues.get(dlq if dlq is not None else next(iter(names), ""))
-    if found is None:
-        raise Problem("dlq-not-found", "No router of this application writes dead letters there.", allowed=names)
+    if (found := parts.queues.get(dlq or "")) is None:
+        why = f"No router of this application writes dead letters there, {UNKNOWN}."
+        raise Problem("dlq-not-found", why, allowed=names)
     return found
 
 

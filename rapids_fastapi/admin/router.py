@@ -16,7 +16,6 @@ from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned
 from rapids_fastapi.admin.problems import Problem, ProblemRoute, answers, refusals_as_problems
-from rapids_fastapi.admin.query import streams_of
 
 __all__ = ["health_routes", "rapids_admin"]
 
@@ -37,7 +36,7 @@ health_routes: APIRouter = APIRouter(prefix="/health", route_class=ProblemRoute)
 
 
 class Streams(Answer):
-    """The streams of this application's emitter and routers."""
+    """Streams of this application, and those that it watches."""
 
     items: list[StreamSnapshot]
     missing: list[str]
@@ -51,11 +50,11 @@ class Streams(Answer):
     responses=answers(*_ACCESS, *_OUTAGE, example=examples.STREAMS),
 )
 async def list_streams(parts: RunningDep) -> Streams:
-    """The streams of this application's emitter and routers, with their length, age and size."""
+    """The streams of this application, and those that it watches, with their length, age and size."""
     inspector = Inspector(parts.redis)
     items: list[StreamSnapshot] = []
     missing: list[str] = []
-    for name in streams_of(parts):  # one after another, so that a request needs only one connection
+    for name in parts.directory.streams:  # one after another, so that a request needs only one connection
         try:
             items.append(cleaned(await inspector.stream(name)))
         except StreamNotFoundError:
@@ -67,7 +66,7 @@ async def list_streams(parts: RunningDep) -> Streams:
 
 
 class AuditPage(Answer):
-    """Changes of the application's dead letters, operations and groups, newest first."""
+    """Changes, newest first."""
 
     items: tuple[LoggedChange, ...]
     next_cursor: str | None
@@ -89,7 +88,7 @@ async def list_audit(
     server, they are in the order of time. On several, the order is as good as their clocks agree. `Link: rel="next"`
     and `next_cursor` lead to the next page.
     """
-    streams = {*parts.queues, *streams_of(parts)}
+    streams = {*parts.queues, *parts.directory.streams}
     with refusals_as_problems():
         page = await merged_page(parts.redis, streams, cursor=cursor or None, limit=limit)
     link_next_page(request, response, page.cursor)
@@ -107,7 +106,7 @@ class User(Answer):
 
 
 class Queue(Answer):
-    """A dead-letter queue, and the groups of this process that write to it."""
+    """A dead-letter queue, and the groups that write to it."""
 
     name: str
     groups: list[str]
@@ -143,10 +142,17 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
         version=version,
         user=User(name=user.name, permissions=sorted(user.permissions)),
         dead_letter_queues=[
-            Queue(name=name, groups=sorted({router.group for router in routers if router.dlq_stream == name}))
+            Queue(
+                name=name,
+                groups=cleaned(
+                    sorted(
+                        parts.directory.groups(name) | {router.group for router in routers if router.dlq_stream == name}
+                    )
+                ),
+            )
             for name in (sorted(parts.queues) if user.permissions else ())
         ],
-        streams=streams_of(parts) if user.permissions else [],
+        streams=list(parts.directory.streams) if user.permissions else [],
         replay_scopes=list(get_args(Scope)),
         max_page=MAX_PAGE,
         max_body=MAX_BODY,
