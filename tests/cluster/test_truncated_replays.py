@@ -16,6 +16,7 @@ from tests.cluster.replay_processes import apart
 from tests.cluster.replay_service import ReplayService
 from tests.servers.builds import Build
 from tests.servers.cluster import Cluster
+from tests.support import PATIENCE
 from tests.worker.helpers import DLQ
 
 SYNCED = {"appendfsync": "always"}
@@ -79,7 +80,7 @@ async def test_a_letter_is_replayed_once_wherever_the_append_only_file_ends(
 
 async def in_copy(copy: Copy, letter_id: str) -> str:
     """The letter's state once a server has come up with what is in the file. What is promised of it is looked at."""
-    async with copy, copy.client() as redis:
+    async with copy, copy.client(socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE) as redis:
         service = ReplayService(redis, DLQ)
         state, times = (await service.queue.get(letter_id)).state, await service.times_replayed()
         assert await service.listed() == ({letter_id} if state == "dead" else set())
