@@ -1,15 +1,17 @@
 """Read-only queries about streams, their groups and pending entries.
 
-Each function is one script in the stream's own slot. It takes one round trip, or two if the server did not know the
-script yet. A missing stream or group is an error answer: see `_core.redis_errors`.
+Each function, but for `search`, is one script in the stream's own slot. It takes one round trip, or two if the server
+did not know the script yet. A missing stream or group is an error answer: see `_core.redis_errors`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 from rapids._storage import scripts
-from rapids._storage.client.connections import Command, Commands, Reply, checked, run
-from rapids._storage.keys import Source, consumers_by_group, replay_stream
+from rapids._storage.client.connections import Client, Command, Commands, Reply, checked, run
+from rapids._storage.keys import BESIDE, Source, consumers_by_group, replay_stream
 from rapids._wire.trace_fields import READ, Found, TraceKind
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Looked",
     "PendingRow",
     "PendingRows",
+    "Searched",
     "StreamRow",
     "WaitingRow",
     "WaitingRows",
@@ -29,6 +32,7 @@ __all__ = [
     "groups",
     "look",
     "pending",
+    "search",
     "stream",
     "waiting",
 ]
@@ -306,3 +310,35 @@ async def group_traces(
 
 def _id_text(entry_id: bytes | None) -> str | None:
     return None if entry_id is None else entry_id.decode()
+
+
+# --- keys of the whole server -----------------------------------------------------------------------------------------
+
+STEP = 1_000
+"""Keys that the server looks at in one step, which takes it less than a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """The names of keys, as text; bytes that are not UTF-8 are written as escapes."""
+
+    names: list[str] = field(default_factory=list[str])
+    complete: bool = True
+    """Whether all keys were looked at: no limit ended the search."""
+
+
+async def search(client: Client, what: Literal["streams", "beside"], *, most: int, seconds: float) -> Searched:
+    """Up to `most` names of streams (with what Rapids keeps as streams), or of everything that Rapids keeps beside
+    streams. Looks at all keys of the server, on a Cluster of all its masters, for at most `seconds`.
+
+    Raises `RedisError`.
+    """
+    wanted = {"_type": "STREAM"} if what == "streams" else {"match": f"*{BESIDE}*"}
+    found: set[str] = set()
+    deadline = time.monotonic() + seconds
+    keys = cast(AsyncIterator[Any], client.scan_iter(count=STEP, **wanted))  # pyright: ignore[reportUnknownMemberType, reportArgumentType] - typed loosely there
+    async for key in keys:
+        found.add(key if isinstance(key, str) else bytes(key).decode(errors="backslashreplace"))
+        if len(found) >= most or time.monotonic() > deadline:
+            return Searched(sorted(found), False)
+    return Searched(sorted(found))

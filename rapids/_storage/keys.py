@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from rapids._core.checks import hash_tag
 
 __all__ = [
+    "BESIDE",
     "IN_SCRIPTS",
     "PARKED",
     "WAITING",
     "Source",
     "announced_routers",
     "audit_log",
+    "beside",
     "default_dlq",
+    "is_default_dlq",
     "letter_index",
     "letters_archive",
     "letters_archived",
@@ -34,6 +37,11 @@ WAITING = b"rapids:waiting"
 PARKED = b"rapids:parked"
 """The consumer that holds entries that are not run again."""
 
+BESIDE = ":rapids:"
+"""What is in the names of all keys that are kept for a stream, after the stream's own name."""
+
+DLQ = ":dlq"
+
 IN_SCRIPTS = {
     "WAITING": WAITING.decode(),
     "PARKED": PARKED.decode(),
@@ -50,7 +58,15 @@ def _tagged(stream: str) -> str:
 
 
 def _key(stream: str, part: str) -> str:
-    return f"{_tagged(stream)}:rapids:{part}"
+    return f"{_tagged(stream)}{BESIDE}{part}"
+
+
+def beside(key: str) -> tuple[str, str]:
+    """The two halves of a key's name: that of the stream for which it is kept, and what it is; ("", "") for others."""
+    tagged, found, part = key.partition(BESIDE)
+    if not found:
+        return "", ""
+    return (tagged[1:-1] if tagged.startswith("{") and tagged.endswith("}") else tagged), part
 
 
 def announced_routers() -> str:
@@ -61,7 +77,12 @@ def announced_routers() -> str:
 
 def default_dlq(stream: str) -> str:
     """The default dead-letter stream of a stream."""
-    return f"{_tagged(stream)}:dlq"
+    return f"{_tagged(stream)}{DLQ}"
+
+
+def is_default_dlq(stream: str) -> bool:
+    """Whether the name is one that `default_dlq` gives."""
+    return stream.endswith(DLQ)
 
 
 def replay_stream(stream: str, group: str) -> str:

@@ -1,16 +1,33 @@
 """The command `rapids`, of the extra `cli`: runs routers as worker processes, and shows and repairs what failed."""
 
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from typer import Typer
+
+__all__ = ["command", "main"]
+
+PARTS = ("letter_commands", "letter_changes", "letter_export", "group_commands", "pending_entries")
+"""The modules that have commands, in the order of the help."""
 
 MISSING = "the command rapids needs the extra 'cli': pip install 'rapids-fastapi[cli]' ({})"
+
+
+def command() -> "Typer":
+    """The command with all its parts, each of which adds itself. Raises `ImportError` without the extra."""
+    from rapids.cli.root import app
+
+    for name in PARTS:
+        import_module(f"rapids.cli.{name}")
+    return app
 
 
 def main() -> None:
     """Run the command with the arguments of this process, and exit with its code."""
     try:
-        from rapids.cli.root import app
+        app = command()
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise

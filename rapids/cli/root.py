@@ -1,23 +1,43 @@
-"""The root of the command `rapids`: what all its commands share, and the commands put together."""
+"""The root of the command `rapids`: what all its commands share."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
-from typing import Annotated, NoReturn, TypeAlias
+from typing import Annotated, NoReturn, TypeAlias, TypeVar
 
 import typer
 from redis.exceptions import RedisError
 
 from rapids.clients import RedisClient, masked, open_client
+from rapids.exceptions import RapidsError
+from rapids.redaction import escaped
 
-__all__ = ["Url", "app", "connected", "fail"]
+__all__ = ["FAILED", "INTERRUPTED", "USAGE", "Url", "app", "connected", "execute", "fail"]
+
+Result = TypeVar("Result")
+
+FAILED = 1
+"""The exit code when something was done, and not all of it succeeded; or when `doctor` found a danger."""
 
 USAGE = 2
-"""The exit code when nothing was done: a wrong option, or no Redis. 1 is for what was done and failed."""
+"""The exit code when nothing was done: a wrong option, nothing with that name, no consent, or no Redis."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as of other programs."""
+
+MAX_LINE = 1_000
+"""Characters of an error."""
 
 ENVIRONMENT = "RAPIDS_REDIS_URL"
 
-app: typer.Typer = typer.Typer(name="rapids", no_args_is_help=True, pretty_exceptions_enable=False)
+app: typer.Typer = typer.Typer(
+    name="rapids",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 Url: TypeAlias = Annotated[
     str | None,
@@ -28,14 +48,15 @@ Url: TypeAlias = Annotated[
 
 def fail(message: str, code: int = USAGE) -> NoReturn:
     """Print one line to standard error, and exit."""
-    typer.echo(f"rapids: {message}", err=True)
+    line = " ".join(message.split())
+    typer.echo(f"rapids: {escaped(line[:MAX_LINE])}", err=True)
     raise typer.Exit(code)
 
 
 @asynccontextmanager
 async def connected(url: str | None) -> AsyncGenerator[RedisClient]:
     """A client that has had an answer. Without one, the command ends with one line that says why."""
-    if url is None:
+    if not url:
         fail(f"no address of Redis: give --url, or set {ENVIRONMENT}")
     try:
         async with open_client(url) as client:
@@ -46,6 +67,27 @@ async def connected(url: str | None) -> AsyncGenerator[RedisClient]:
             yield client
     except ValueError as error:
         fail(str(error))
+
+
+def execute(url: str | None, work: Callable[[RedisClient], Awaitable[Result]]) -> Result:
+    """Run a command's work with a client. What Redis or Rapids refuses ends the command with one line that says why."""
+
+    async def session() -> Result:
+        async with connected(url) as client:
+            return await work(client)
+
+    with _errors_in_a_line():
+        return asyncio.run(session())
+
+
+@contextmanager
+def _errors_in_a_line() -> Generator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except (RapidsError, RedisError) as error:
+        fail(str(error) or type(error).__name__)
 
 
 def _show_version(wanted: bool) -> None:

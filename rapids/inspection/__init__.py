@@ -16,6 +16,7 @@ from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
     ConsumerSnapshot,
+    FoundStreams,
     GroupSnapshot,
     HandlerAttempts,
     Page,
@@ -30,6 +31,7 @@ __all__ = [
     "CausationTree",
     "ConsumerSnapshot",
     "DeliveryState",
+    "FoundStreams",
     "GroupSnapshot",
     "HandlerAttempts",
     "Inspector",

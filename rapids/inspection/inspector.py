@@ -9,19 +9,20 @@ from datetime import datetime
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from rapids._core.checks import at_least, flag, note, stream_name, text
+from rapids._core.checks import at_least, flag, note, positive_seconds, stream_name, text
 from rapids._core.entry_id import milliseconds, next_id, parsed_id
 from rapids._core.paging import Listing
 from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._storage import announcements, inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client
-from rapids._storage.keys import PARKED, Source, announced_routers
+from rapids._storage.keys import PARKED, Source, announced_routers, beside, is_default_dlq, letter_index
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import snapshots
 from rapids.inspection.causation_tree import CausationTree, LettersFound
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
     ConsumerSnapshot,
+    FoundStreams,
     GroupSnapshot,
     Page,
     PendingEntry,
@@ -101,6 +102,7 @@ PENDING, PARKED_ENTRIES = Listing("pending"), Listing("parked")
 
 MAX_PAGE = 500
 MAX_ID = 1_000
+MAX_STREAMS = 10_000
 
 
 class Inspector:
@@ -121,6 +123,21 @@ class Inspector:
     def __init__(self, redis: Redis | RedisCluster) -> None:
         check_client(redis)
         self._redis = redis
+
+    async def find_streams(self, *, seconds: float = 5.0) -> FoundStreams:
+        """The streams on the server, up to ten thousand; on a Cluster, those of all its masters.
+
+        It looks at all keys, a thousand in a round trip, for at most `seconds`.
+
+        Raises `ValueError` or `TypeError` for a time that is not positive.
+        """
+        limit = positive_seconds("seconds", seconds)
+        found = await inspection_queries.search(self._redis, "streams", most=MAX_STREAMS, seconds=limit)
+        kept = [beside(name) for name in found.names]
+        indexed = {stream for stream, part in kept if part and letter_index(stream).endswith(part.partition(":")[0])}
+        names = [name for name, (stream, _) in zip(found.names, kept, strict=True) if not stream]
+        dlqs = tuple(name for name in names if name in indexed or is_default_dlq(name))
+        return FoundStreams(tuple(name for name in names if name not in dlqs), dlqs, found.complete)
 
     async def stream(self, stream: str) -> StreamSnapshot:
         """A stream: its length, its first and last entry, its memory."""

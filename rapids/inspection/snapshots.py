@@ -30,6 +30,7 @@ from rapids._storage.keys import PARKED, WAITING
 __all__ = [
     "AnnouncedRouter",
     "ConsumerSnapshot",
+    "FoundStreams",
     "GroupSnapshot",
     "HandlerAttempts",
     "Page",
@@ -66,6 +67,17 @@ class AnnouncedRouter:
     """Letters that its dead-letter stream is trimmed to; None for no limit."""
     at: datetime
     """When it last announced itself, by the server's clock: about a minute ago at most while it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStreams:
+    """The streams on a server, by name, without those that Rapids keeps beside them."""
+
+    streams: tuple[str, ...]
+    dlqs: tuple[str, ...]
+    """Dead-letter streams: those with an index, and those whose name ends with `:dlq`."""
+    complete: bool
+    """Whether all keys of the server were looked at."""
 
 
 @with_json_schema

@@ -1,0 +1,203 @@
+"""The commands `dlq replay`, `discard` and `restore`, on one letter or on many."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import typer
+
+from rapids import DeadLetterQueue, LetterFilter
+from rapids.cli.bulk_change import Request, report, run
+from rapids.cli.consent import DryRun, Reason, Yes, agree
+from rapids.cli.display import Json, note, print_json
+from rapids.cli.group_commands import events_stream
+from rapids.cli.letter_commands import print_letters
+from rapids.cli.letter_options import (
+    ErrorType,
+    EventStream,
+    EventType,
+    Fingerprint,
+    Group,
+    Handler,
+    LetterReason,
+    Query,
+    QueueName,
+    Since,
+    Until,
+    chosen,
+    dlq_app,
+    name_of_queue,
+)
+from rapids.cli.root import Url, execute, fail
+from rapids.clients import RedisClient
+from rapids.dead_letters import OperationKind, Preview, Selector
+
+__all__ = ["Scope"]
+
+SAMPLE = 5
+"""Letters that are shown before the question."""
+
+
+class Scope(StrEnum):
+    """Which handlers a replay reaches."""
+
+    HANDLER = "handler"
+    GROUP = "group"
+    EVERYONE = "everyone"
+
+
+Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of letters.")]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="All letters, without a filter.")]
+Rate: TypeAlias = Annotated[float | None, typer.Option("--rate", help="Letters a second at most.")]
+MaxItems: TypeAlias = Annotated[int | None, typer.Option("--max-items", min=1, help="Letters at most.")]
+
+
+def _selector(ids: list[str] | None, wanted: LetterFilter, *, is_all: bool) -> Selector:
+    """The letters that are meant. Without any choice, the command ends: all letters are named by `--all`."""
+    is_filter = wanted != LetterFilter()
+    if sum((bool(ids), is_filter, is_all)) != 1:
+        fail("say which letters: ids, or options that choose (--fingerprint, --handler, ...), or --all; one of these")
+    try:
+        return Selector(ids=tuple(ids)) if ids else Selector(filter=wanted)
+    except ValueError as error:
+        fail(str(error))
+
+
+@dlq_app.command()
+def replay(
+    ids: Ids = None,
+    dlq: QueueName = None,
+    stream: EventStream = events_stream,
+    event_type: EventType = None,
+    handler: Handler = None,
+    group: Group = None,
+    letter_reason: LetterReason = None,
+    error_type: ErrorType = None,
+    fingerprint: Fingerprint = None,
+    text: Query = None,
+    since: Since = None,
+    until: Until = None,
+    is_all: All = False,
+    scope: Annotated[
+        Scope, typer.Option(help="The handler that failed, all handlers of its group, or all groups.")
+    ] = Scope.HANDLER,
+    rate: Rate = None,
+    max_items: MaxItems = None,
+    reason: Reason = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters back to the handler that failed.
+
+    Letters that fail again are not taken again. An operation on many letters survives this command: other processes
+    with Rapids continue it.
+    """
+    wanted = chosen(
+        event_type=event_type,
+        handler=handler,
+        group=group,
+        letter_reason=letter_reason,
+        error_type=error_type,
+        fingerprint=fingerprint,
+        text=text,
+        since=since,
+        until=until,
+    )
+    request = Request(
+        kind="replay",
+        dlq=name_of_queue(dlq, stream),
+        selector=_selector(ids, wanted, is_all=is_all),
+        scope=scope.value,
+        rate=rate,
+        max_items=max_items,
+        reason=reason,
+        url=url,
+    )
+    _change(request, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+def _command_for(kind: OperationKind) -> Callable[..., None]:
+    """The command that discards or restores letters, which have the same options."""
+
+    def change(
+        ids: Ids = None,
+        dlq: QueueName = None,
+        stream: EventStream = events_stream,
+        event_type: EventType = None,
+        handler: Handler = None,
+        group: Group = None,
+        letter_reason: LetterReason = None,
+        error_type: ErrorType = None,
+        fingerprint: Fingerprint = None,
+        text: Query = None,
+        since: Since = None,
+        until: Until = None,
+        is_all: All = False,
+        rate: Rate = None,
+        max_items: MaxItems = None,
+        reason: Reason = "",
+        yes: Yes = False,
+        dry_run: DryRun = False,
+        url: Url = None,
+        as_json: Json = False,
+    ) -> None:
+        wanted = chosen(
+            event_type=event_type,
+            handler=handler,
+            group=group,
+            letter_reason=letter_reason,
+            error_type=error_type,
+            fingerprint=fingerprint,
+            text=text,
+            since=since,
+            until=until,
+        )
+        request = Request(
+            kind=kind,
+            dlq=name_of_queue(dlq, stream),
+            selector=_selector(ids, wanted, is_all=is_all),
+            scope="handler",
+            rate=rate,
+            max_items=max_items,
+            reason=reason,
+            url=url,
+        )
+        _change(request, yes=yes, dry_run=dry_run, as_json=as_json)
+
+    return change
+
+
+dlq_app.command("discard", help="Put dead letters aside. They can be restored for 14 days.")(_command_for("discard"))
+dlq_app.command("restore", help="Bring discarded dead letters back.")(_command_for("restore"))
+
+
+def _change(request: Request, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    preview = execute(request.url, lambda redis: _preview(redis, request))
+    exact = "" if preview.total_exact else "about "
+    count = f"{exact}{preview.total:,} letter{'' if preview.total == 1 else 's'} of {request.dlq}"
+    scope = f", to {request.scope}" if request.kind == "replay" and request.scope != "handler" else ""
+    note(f"{request.kind}: {count}{scope}")
+    sample = list(preview.sample[:SAMPLE])
+    print_letters(sample, request.dlq, is_error=True)
+    if preview.total > len(sample):
+        note(f"shown are {len(sample)} of them")
+    if request.selector.ids is not None and not sample:
+        fail(f"none of these letters is {'discarded' if request.kind == 'restore' else 'dead'} in {request.dlq}")
+    if preview.total == 0:
+        note("nothing to change")
+    elif not dry_run:
+        agree(f"{request.kind} {count}?", yes=yes)
+        ended = execute(request.url, lambda redis: run(redis, request))
+        report(ended, request.dlq, as_json=as_json)
+        return
+    if as_json:
+        print_json(
+            {"kind": request.kind, "dlq": request.dlq, "total": preview.total, "total_exact": preview.total_exact}
+        )
+
+
+async def _preview(redis: RedisClient, request: Request) -> Preview:
+    operations = DeadLetterQueue(redis, request.dlq).operations
+    return await operations.preview(request.kind, request.selector, scope=request.scope, max_items=request.max_items)

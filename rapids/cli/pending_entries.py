@@ -1,0 +1,135 @@
+"""The command `pending`: the entries that a group was given and has not settled."""
+
+from dataclasses import replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from rapids.cli.display import Column, Json, Limit, lasted, note, print_json, print_table, printed
+from rapids.cli.group_commands import GroupName, StreamName, events_stream
+from rapids.cli.root import Url, app, execute, fail
+from rapids.clients import RedisClient
+from rapids.inspection import Inspector, PendingEntry
+from rapids.redaction import HiddenValues, Redactor
+
+__all__ = ["pending"]
+
+PAGE = 500
+MAX_ERROR = 8_000
+"""Characters of an error that are searched for hidden values."""
+
+
+class State(StrEnum):
+    """A state of pending entries."""
+
+    HELD = "held"
+    WAITING = "waiting"
+    PARKED = "parked"
+
+
+@app.command()
+def pending(
+    group: GroupName,
+    stream: StreamName = events_stream,
+    state: Annotated[
+        State | None, typer.Option(help="Only these: `waiting` ones are sorted by when they are due.")
+    ] = None,
+    consumer: Annotated[str | None, typer.Option(help="Only entries that this consumer holds.")] = None,
+    replays: Annotated[bool, typer.Option("--replays", help="Replays of the group's dead letters instead.")] = False,
+    limit: Limit = 50,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a group was given and has not settled.
+
+    Errors of parked and waiting entries are hidden, since their payload, which they may quote, is not read.
+    """
+    if consumer is not None and state not in (None, State.HELD):
+        fail(f"--consumer is for entries that are held, not for {state} ones")
+
+    async def look(redis: RedisClient) -> tuple[datetime, list[PendingEntry], bool]:
+        inspector = Inspector(redis)
+        found: list[PendingEntry] = []
+        cursor: str | None = None
+        while True:
+            size = min(PAGE, limit)
+            match state:
+                case State.WAITING:
+                    page = await inspector.waiting(stream, group, replays=replays, cursor=cursor, limit=size)
+                case State.PARKED:
+                    page = await inspector.parked(stream, group, replays=replays, cursor=cursor, limit=size)
+                case _:
+                    page = await inspector.pending(
+                        stream, group, consumer=consumer, replays=replays, cursor=cursor, limit=size
+                    )
+            found += [one for one in page.items if state is None or one.state == state]
+            cursor = page.cursor
+            if cursor is None or len(found) >= limit:
+                return page.at, found[:limit], cursor is not None or len(found) > limit
+
+    now, entries, are_more = execute(url, look)
+    redacted = [_redacted(one) for one in entries]
+    if as_json:
+        for one in redacted:
+            print_json(one)
+        return
+    if not redacted:
+        note(f"nothing is pending in group {group}" + (f" ({state})" if state else ""))
+        return
+    columns = [
+        Column("ENTRY", is_id=True),
+        Column("AGE", is_number=True),
+        Column("STATE"),
+        Column("CONSUMER"),
+        Column("IDLE", is_number=True),
+        Column("DELIVERIES", is_number=True),
+        Column("NEXT"),
+        Column("HANDLERS"),
+    ]
+    print_table(
+        columns,
+        [
+            (
+                one.entry_id,
+                "-" if one.appended_at is None else lasted((now - one.appended_at).total_seconds() * 1000),
+                Text(one.state, {"parked": "red", "waiting": "yellow"}.get(one.state, "")),
+                _consumer(one),
+                lasted(one.idle_ms),
+                one.deliveries,
+                _next(one, now),
+                ", ".join(one.handlers or [failure.handler for failure in one.failures]),
+            )
+            for one in redacted
+        ],
+    )
+    if are_more:
+        note(f"there are more: --limit {limit * 2}")
+
+
+def _redacted(entry: PendingEntry) -> PendingEntry:
+    """The entry, with its errors hidden: what they quote of its payload is not known."""
+    redactor, hidden = Redactor.of([]), HiddenValues(None)
+    failures = [replace(one, error=redactor.text(one.error, hidden, MAX_ERROR)) for one in entry.failures]
+    attempts = [
+        replace(
+            of, attempts=tuple(replace(one, error=redactor.text(one.error, hidden, MAX_ERROR)) for one in of.attempts)
+        )
+        for of in entry.attempts
+    ]
+    return replace(entry, failures=tuple(failures), attempts=tuple(attempts))
+
+
+def _consumer(entry: PendingEntry) -> Text | None:
+    if entry.consumer is None:
+        return None
+    return printed(entry.consumer) if entry.consumer_alive else printed(f"{entry.consumer} (gone)", "yellow")
+
+
+def _next(entry: PendingEntry, now: datetime) -> str:
+    if entry.due_at is None:
+        return "never" if entry.state == "parked" else "-"
+    wait = (entry.due_at - now).total_seconds() * 1000
+    return f"in {lasted(wait)}" if wait > 0 else "due"

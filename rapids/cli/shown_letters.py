@@ -1,0 +1,173 @@
+"""Dead letters as commands show them: with hidden values masked, by the names of fields that the admin uses."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from rapids import Attempt, DeadLetter
+from rapids.dead_letters import ParseCheck, ParseProblem, ReplayOutcome
+from rapids.exceptions import json_pointer
+from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
+
+__all__ = ["ShownLetter", "ShownLetterDetail", "ShownPayload", "detail_of", "shown_of"]
+
+MAX_PAYLOAD = 1024 * 1024
+"""Bytes of a payload that is searched for hidden values; a larger one is not shown."""
+
+MAX_TEXT = 256 * 1024
+"""Characters of an error or a traceback."""
+
+MAX_SHORT = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPayload:
+    """The data or the metadata of an event."""
+
+    encoding: Literal["json", "omitted", "withheld"]
+    """`omitted`: larger than 1 MiB. `withheld`: it is not JSON, so that it is not known what to hide."""
+    value: Any
+    size: int
+    """Bytes as stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownLetter:
+    """A letter with what was written when it failed."""
+
+    dlq: str
+    id: str
+    state: str
+    event_type: str
+    event_id: str
+    handler: str
+    group: str
+    stream: str
+    entry_id: str
+    reason: str
+    error_type: str
+    error: str
+    traceback: str
+    position: str
+    deliveries: int
+    consumer: str
+    failed_at: datetime | None
+    timestamp: str
+    correlation_id: str
+    causation_id: str
+    schema_version: str
+    fingerprint: str
+    replay_of: str | None
+    replay_count: int
+    attempts: tuple[Attempt, ...]
+    attempts_left_out: int
+    payload: ShownPayload
+    metadata: ShownPayload
+
+
+@dataclass(frozen=True, slots=True)
+class ShownChange:
+    """What somebody did to a letter."""
+
+    action: str
+    at: datetime
+    actor: str
+    reason: str
+    scope: str
+    stream: str
+    entry_id: str
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownProblem:
+    """Why an event would not parse."""
+
+    pointer: str
+    message: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCheck:
+    """Whether the event would parse with the classes of this process."""
+
+    outcome: str
+    event_class: str | None
+    problems: tuple[ShownProblem, ...]
+    problem_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownLetterDetail(ShownLetter):
+    """A letter with everything."""
+
+    history: tuple[ShownChange, ...]
+    replays: tuple[ReplayOutcome, ...]
+    parse_check: ShownCheck | None
+    """None without `--app`: this process knows no class then."""
+
+
+def shown_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> ShownLetter:
+    """The letter for a list or an export."""
+    return ShownLetter(**_fields(letter, dlq, redactor)[0])
+
+
+def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor, *, check: bool) -> ShownLetterDetail:
+    """The letter with everything. `check`: whether to parse its event."""
+    fields, hidden = _fields(letter, dlq, redactor)
+    return ShownLetterDetail(
+        **fields,
+        history=tuple(
+            ShownChange(**{name: getattr(change, name) for name in ShownChange.__dataclass_fields__})
+            for change in letter.history
+        ),
+        replays=letter.replays,
+        parse_check=_check(letter.check_parsing(), redactor, hidden) if check else None,
+    )
+
+
+def _fields(letter: DeadLetter, dlq: str, redactor: Redactor) -> tuple[dict[str, Any], HiddenValues]:
+    """The fields of `ShownLetter`, and what is hidden in texts about the letter."""
+    beside = _searched(letter.metadata, redactor, ())
+    data = _searched(letter.data, redactor, beside.values if beside else ())
+    if data is not None and beside is not None:
+        beside = _searched(letter.metadata, redactor, data.values)
+    hidden = redactor.hidden(data, beside)
+    redacted = {
+        "dlq": dlq,
+        "error": redactor.text(letter.error, hidden, MAX_TEXT),
+        "traceback": redactor.text(letter.traceback, hidden, MAX_TEXT),
+        "attempts": tuple(replace(one, error=redactor.text(one.error, hidden, MAX_SHORT)) for one in letter.attempts),
+        "payload": _payload(letter.data, data),
+        "metadata": _payload(letter.metadata, beside),
+    }
+    same = {name: getattr(letter, name) for name in ShownLetter.__dataclass_fields__ if name not in redacted}
+    return {**same, **redacted}, hidden
+
+
+def _searched(raw: bytes, redactor: Redactor, also: Collection[str]) -> Searched | None:
+    return redactor.document(raw, also) if len(raw) <= MAX_PAYLOAD else None
+
+
+def _payload(raw: bytes, searched: Searched | None) -> ShownPayload:
+    if len(raw) > MAX_PAYLOAD:
+        return ShownPayload("omitted", None, len(raw))
+    if searched is None:
+        return ShownPayload("withheld", None, len(raw))
+    return ShownPayload("json", searched.shown, len(raw))
+
+
+def _check(check: ParseCheck, redactor: Redactor, hidden: HiddenValues) -> ShownCheck:
+    problems = tuple(_problem(one, redactor, hidden) for one in check.problems)
+    return ShownCheck(check.outcome, check.event_class, problems, check.problem_count)
+
+
+def _problem(problem: ParseProblem, redactor: Redactor, hidden: HiddenValues) -> ShownProblem:
+    location: Location = tuple(problem.location)
+    at = redactor.hidden_at(location)
+    if at is not None or not hidden.are_known:  # what is below it, and the message, may quote a hidden value
+        location = location[: (at or 0) + 1]
+    message = MASK if at is not None else redactor.text(problem.message, hidden, MAX_SHORT)
+    return ShownProblem(redactor.text(json_pointer(location), hidden, MAX_SHORT), message, problem.type)

@@ -1,0 +1,120 @@
+"""`rapids streams`, `groups`, `pending`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rapids import BaseEvent, EventEmitter, GroupControl
+from rapids.audit import AuditLog
+from tests.cli.helpers import Command
+
+STREAM = "cli:{orders}"
+HOSTILE = "a\x1b[31mgroup [bold]x[/]"
+
+
+class CliOrderPlaced(BaseEvent):
+    order_id: str
+
+
+async def seed(redis: Any) -> None:
+    """A stream with two groups, of which one holds an entry; a stream that nobody reads; a dead-letter stream."""
+    await EventEmitter(redis, STREAM).emit([CliOrderPlaced(order_id=str(number)) for number in range(3)])
+    await EventEmitter(redis, "cli:unread").emit(CliOrderPlaced(order_id="1"))
+    await redis.xadd(f"{STREAM}:dlq", {"any": "letter"})
+    await redis.xadd(f"{STREAM}:rapids:replay:billing", {"not": "shown"})
+    await redis.xgroup_create(STREAM, "billing", id="0")
+    await redis.xgroup_create(STREAM, HOSTILE, id="$")
+    await redis.xreadgroup("billing", "worker-1", {STREAM: ">"}, count=1)
+
+
+def test_streams_are_found_on_the_server(rapids: Command) -> None:
+    rapids.redis(seed)
+
+    found = {one["stream"]: one for one in rapids.json("streams")}
+    named = rapids.json("streams", STREAM)
+    table = rapids("streams").stdout
+
+    assert set(found) == {STREAM, "cli:unread", f"{STREAM}:dlq"}
+    assert (found[STREAM]["length"], found[STREAM]["groups"]) == (3, 2)
+    assert [one["stream"] for one in named] == [STREAM]
+    assert len(table.splitlines()) == 4, "a header, and a line for each stream"
+    assert "no stream 'nothing'" in rapids("streams", "nothing", code=2).stderr
+
+
+def test_groups_are_shown_with_what_they_have_to_do(rapids: Command) -> None:
+    rapids.redis(seed)
+
+    groups = {one["group"]: one for one in rapids.json("groups")}
+    table = rapids("groups").stdout
+    [one] = rapids.json("groups", "billing", "--stream", STREAM)
+    shown = rapids("groups", "billing", "-s", STREAM).stdout
+
+    assert (groups["billing"]["lag"], groups["billing"]["held"], groups["billing"]["consumers_alive"]) == (2, 1, 0)
+    assert "nobody works" in table
+    assert r"a\x1b[31mgroup [bold]x[/]" in table, "control characters are escaped, and markup is no markup"
+    assert [consumer["consumer"] for consumer in one["consumer_list"]] == ["worker-1"]
+    assert "1 held" in shown
+    assert "has no group 'x'" in rapids("groups", "x", "-s", STREAM, code=2).stderr
+
+
+def test_pending_entries_are_shown(rapids: Command) -> None:
+    rapids.redis(seed)
+
+    [entry] = rapids.json("pending", "billing", "-s", STREAM)
+
+    assert (entry["state"], entry["consumer"], entry["deliveries"]) == ("held", "worker-1", 1)
+    assert "worker-1 (gone)" in rapids("pending", "billing", "-s", STREAM).stdout
+    assert rapids.json("pending", "billing", "-s", STREAM, "--state", "parked") == []
+    assert "nothing is pending" in rapids("pending", "billing", "-s", STREAM, "--state", "waiting").stderr
+    refused = rapids("pending", "billing", "-s", STREAM, "--state", "parked", "--consumer", "x", code=2)
+    assert "--consumer is for entries that are held" in refused.stderr
+
+
+def test_a_pause_is_previewed_and_asked_for_and_in_the_audit(rapids: Command, somebody: None) -> None:
+    rapids.redis(seed)
+    pause = ("pause", "billing", "-s", STREAM)
+
+    assert "2 entries to come, 1 held" in rapids(*pause, "--dry-run").stderr
+    assert "nothing was changed" in rapids(*pause, answer="n\n", code=2).stderr
+    assert rapids.redis(lambda redis: GroupControl(redis, STREAM, "billing").paused()) is None
+
+    rapids(*pause, "--reason", "the bank is down", answer="y\n")
+    [paused] = rapids.json(*pause, "--yes")
+    assert (paused["pause"]["reason"], paused["pause"]["actor"][:4]) == ("the bank is down", "cli:")
+    assert "paused by cli:" in rapids("groups").stdout
+
+    [resumed] = rapids.json("resume", "billing", "-s", STREAM, "--yes", "--reason", "it is back")
+    assert resumed["pause"] is None
+    log = rapids.redis(lambda redis: AuditLog(redis, STREAM).list())
+    assert [(one.action, one.reason) for one in log.items] == [
+        ("group_resumed", "it is back"),
+        ("group_paused", "the bank is down"),
+    ]
+
+
+def test_nothing_is_changed_where_nobody_can_be_asked(rapids: Command) -> None:
+    rapids.redis(seed)
+
+    assert "give --yes" in rapids("pause", "billing", "-s", STREAM, code=2).stderr
+
+    assert rapids.redis(lambda redis: GroupControl(redis, STREAM, "billing").paused()) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://127.0.0.1:1/0", "cannot be used"),
+        ("ftp://nowhere", "must be one of"),
+        ("redis://:wrong@127.0.0.1:1/0?socket_timeout=x", "cannot be used"),
+        ("", "no address of Redis: give --url, or set RAPIDS_REDIS_URL"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_one_line(url: str, reason: str) -> None:
+    error = Command(url)("streams", code=2).stderr
+
+    assert len(error.splitlines()) == 1
+    assert error.startswith("rapids: ")
+    assert reason in error
+    assert "wrong" not in error, "no password is printed"

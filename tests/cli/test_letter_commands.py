@@ -1,0 +1,169 @@
+"""`rapids dlq`: what failed is shown, replayed, discarded, restored and exported."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rapids import DeadLetterQueue
+from rapids.audit import AuditLog
+from rapids.cli import bulk_change
+from tests.cli.helpers import Command
+from tests.dead_letters.helpers import write_through_script
+from tests.support import eventually
+from tests.worker.helpers import DLQ, STREAM
+
+HOSTILE = "no\x1b]0;owned\x07 [bold]markup[/] \u202e\nfor hunter2-secret"
+METADATA = {b"metadata": b'{"password": "hunter2-secret"}'}
+
+
+async def seed(redis: Any) -> list[str]:
+    """Three letters with a hostile error that quotes a secret, and two others; the ids of the first."""
+    first = await write_through_script(redis, 3, handler="pay", error=HOSTILE, fields=METADATA)
+    await write_through_script(redis, 2, handler="ship", error="no courier", error_type="shop.CourierError")
+    return first
+
+
+def audit(rapids: Command) -> list[tuple[str, str, str]]:
+    log = rapids.redis(lambda redis: AuditLog(redis, DLQ).list())
+    return [(one.action, one.actor.partition(":")[0], one.reason) for one in log.items[::-1]]
+
+
+def states(rapids: Command, ids: list[str]) -> list[str]:
+    async def look(redis: Any) -> list[str]:
+        return [(await DeadLetterQueue(redis, DLQ).get(one)).state for one in ids]
+
+    return rapids.redis(look)
+
+
+def test_letters_are_shown_without_secrets_and_without_control(rapids: Command) -> None:
+    ids = rapids.redis(seed)
+
+    causes = rapids.json("dlq", "causes", "--dlq", DLQ)
+    listed = rapids.json("dlq", "list", "--stream", STREAM, "--fingerprint", causes[0]["fingerprint"])
+    [one] = rapids.json("dlq", "show", ids[0], "-s", STREAM)
+    tables = [
+        rapids("dlq", "causes", "-s", STREAM).stdout,
+        rapids("dlq", "list", "-s", STREAM).stdout,
+        rapids("dlq", "show", ids[0], "-s", STREAM).stdout,
+    ]
+
+    assert [(cause["handler"], cause["count"]) for cause in causes] == [("pay", 3), ("ship", 2)]
+    assert [letter["id"] for letter in listed] == ids[::-1]
+    assert one["metadata"]["value"] == {"password": "[redacted]"}
+    assert one["error"].endswith("for [redacted]")
+    assert (one["state"], one["history"], one["parse_check"]) == ("dead", [], None)
+    assert "CourierError" in tables[0]
+    for table in tables[1:]:
+        assert r"no\x1b]0;owned\x07 [bold]markup[/] \u202e" in table
+    for text in (*tables, json.dumps([listed, one])):
+        assert "hunter2" not in text
+    assert len(tables[1].splitlines()) == 6, "a header, and a line for each letter"
+
+
+def test_a_page_says_that_there_is_more_and_an_empty_queue_where_others_are(rapids: Command) -> None:
+    rapids.redis(seed)
+
+    assert len(rapids.json("dlq", "list", "-s", STREAM, "--limit", "2")) == 2
+    assert "shown are the 2 newest; more: --limit 4" in rapids("dlq", "list", "-s", STREAM, "-n", "2").stderr
+    assert rapids.json("dlq", "list", "-s", STREAM, "--since", "2h", "--type", "nothing.*") == []
+    assert f"other dead-letter streams of this server: {DLQ}" in rapids("dlq", "causes").stderr
+    assert "there is no dead letter '1-1'" in rapids("dlq", "show", "1-1", "-s", STREAM, code=2).stderr
+    assert "--since must be an age" in rapids("dlq", "list", "--since", "yesterday", code=2).stderr
+    assert "fingerprint must be" in rapids("dlq", "list", "--fingerprint", "x", code=2).stderr
+
+
+def test_letters_are_replayed_discarded_and_restored_by_somebody_who_was_asked(rapids: Command, somebody: None) -> None:
+    ids = rapids.redis(seed)
+    pay = ("-s", STREAM, "--handler", "pay")
+
+    previewed = rapids("dlq", "replay", *pay, "--dry-run")
+    assert f"replay: 3 letters of {DLQ}" in previewed.stderr
+    assert rapids("dlq", "discard", *pay, answer="n\n", code=2).stderr.count("hunter2") == 0
+    assert states(rapids, ids) == ["dead"] * 3
+
+    assert "completed: 3 discarded" in rapids("dlq", "discard", *pay, "--reason", "old", answer="y\n").stderr
+    assert states(rapids, ids) == ["discarded"] * 3
+    [restored] = rapids.json("dlq", "restore", *ids[:2], "-s", STREAM, "--yes")
+    assert (restored["state"], restored["done"], restored["selector"]) == ("completed", 2, {"ids": ids[:2]})
+    [replayed] = rapids.json("dlq", "replay", ids[0], "-s", STREAM, "-y", "--scope", "group")
+    assert (replayed["done"], replayed["scope"]) == (1, "group")
+    assert states(rapids, ids) == ["replayed", "dead", "discarded"]
+    shown = rapids("dlq", "show", ids[0], "-s", STREAM).stdout
+    assert "undelivered" in shown or "unknown" in shown, "what became of the replay"
+
+    assert {one for one in audit(rapids) if one[0].endswith("started")} == {
+        ("operation_started", "cli", "old"),
+        ("operation_started", "cli", ""),
+    }
+
+
+def test_what_is_not_meant_is_refused(rapids: Command) -> None:
+    ids = rapids.redis(seed)
+
+    assert "say which letters" in rapids("dlq", "replay", "-s", STREAM, code=2).stderr
+    assert "say which letters" in rapids("dlq", "replay", ids[0], "--all", "-s", STREAM, code=2).stderr
+    assert "give --yes" in rapids("dlq", "replay", "--all", "-s", STREAM, code=2).stderr
+    assert "ids must be ids" in rapids("dlq", "replay", "abc", "-s", STREAM, code=2).stderr
+    assert "none of these letters" in rapids("dlq", "replay", "1-1", "-s", STREAM, "-y", code=2).stderr
+    assert states(rapids, ids) == ["dead"] * 3
+    rapids("dlq", "discard", ids[0], "1-1", "-s", STREAM, "-y", code=1)
+    assert states(rapids, ids) == ["discarded", "dead", "dead"]
+
+
+@pytest.mark.parametrize(("decided", "state"), [("cancel", "cancelled"), ("detach", "running")])
+def test_ctrl_c_asks_what_to_do(rapids: Command, monkeypatch: pytest.MonkeyPatch, decided: str, state: str) -> None:
+    ids = rapids.redis(seed)
+    decisions = iter(["continue", decided])
+    monkeypatch.setattr(bulk_change, "decision", lambda: next(decisions))
+    run_until_ended = bulk_change.Interruption.wait
+
+    async def interrupted(self: bulk_change.Interruption) -> None:
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        await run_until_ended(self)
+
+    monkeypatch.setattr(bulk_change.Interruption, "wait", interrupted)
+
+    [left] = rapids.json("dlq", "discard", "--all", "-s", STREAM, "-y", "--rate", "0.001", code=130)
+
+    assert left["state"] == state
+    assert left["done"] < 5
+    assert set(states(rapids, ids)) <= {"dead", "discarded"}
+    if state == "running":  # and another process continues it at once
+
+        async def taken_over(redis: Any) -> bool:
+            operations = DeadLetterQueue(redis, DLQ).operations
+            stop = asyncio.Event()
+            other = asyncio.create_task(operations.run(stop))
+            await eventually(lambda: _has_owner(operations, left["id"]))
+            stop.set()
+            await other
+            return True
+
+        assert rapids.redis(taken_over)
+
+
+async def _has_owner(operations: Any, operation_id: str) -> bool:
+    return bool((await operations.get(operation_id)).owner)
+
+
+def test_letters_are_exported_and_the_audit_says_so(rapids: Command, tmp_path: Path) -> None:
+    ids = rapids.redis(seed)
+    file = tmp_path / "letters.ndjson"
+
+    rapids("dlq", "export", "-s", STREAM, "--handler", "pay", "--output", str(file))
+    few = rapids("dlq", "export", "-s", STREAM, "--max-items", "1")
+
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ids[::-1]
+    assert "hunter2" not in file.read_text()
+    assert len(few.stdout.splitlines()) == 1
+    assert "there are more" in few.stderr
+    assert "cannot be written" in rapids("dlq", "export", "-s", STREAM, "-o", str(file), code=2).stderr
+    assert [one[:2] for one in audit(rapids)] == [("export_started", "cli"), ("export_ended", "cli")] * 2
