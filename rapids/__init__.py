@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
     from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
     from rapids.health import HealthReason, HeldBack, RouterHealth, Trimming
+    from rapids.providers import Depends
     from rapids.router import ConsumerLag, EventRouter
 
 __all__ = [  # noqa: RUF022 - grouped by concept
@@ -35,6 +36,7 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "CallNext",
     "ConsumerLag",
     "Delivery",
+    "Depends",
     "EventRouter",
     "GroupStartPosition",
     "HandlerMiddleware",
@@ -76,6 +78,7 @@ _NAMES = {
         "Selector",
     ),
     "rapids.delivery": ("CallNext", "Delivery", "HandlerMiddleware", "current_delivery"),
+    "rapids.providers": ("Depends",),
     "rapids.emitter": ("EventEmitter",),
     "rapids.events": ("BaseEvent", "Event", "GenericEvent", "get_event_class"),
     "rapids.exceptions": ("EmitError", "NonRetryableError", "RapidsError", "RetryAfter"),

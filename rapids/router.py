@@ -18,6 +18,7 @@ from rapids._core.settings import order_by as as_order_by
 from rapids._storage import streams
 from rapids._storage.client.connections import Commands, SharedPool, check_client, share_a_slot
 from rapids._storage.keys import Source, default_dlq
+from rapids._worker.dependency_run import Supplies
 from rapids.backoff import Backoff, exponential
 from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
@@ -25,6 +26,7 @@ from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import RouterHealth, Trimming
 from rapids.observers import Observer
+from rapids.providers import Emits
 
 if TYPE_CHECKING:  # imported when a router starts: a process that only emits does not need it
     from rapids._worker.worker import Worker
@@ -261,23 +263,36 @@ class EventRouter(HandlerRegistry):
             )
         from rapids._worker.worker import Worker
 
+        own_emitter = None
+        if self._emitter is None and any(handler.dependencies for handler in self._registered):
+            from rapids.emitter import EventEmitter
+
+            own_emitter = EventEmitter(client, stream=self.stream)
+        supplies = Supplies(self._overrides_in_force, self._emitter or own_emitter)
         handlers = Handlers(self._registered)
         look_around = partial(self._look_around, client)
         worker = self._worker = Worker(
-            client, self._settings, handlers, self._middleware, self._counts, look_around, self._log_redaction
+            client, self._settings, handlers, self._middleware, self._counts, look_around, self._log_redaction, supplies
         )
         self._started_with = client
         try:
             await worker.run()
         finally:
             self._worker = None
+            if own_emitter is not None:
+                await own_emitter.drain()
 
-    def rehearsal(self) -> "Rehearsal":
-        """Its handlers as they are now, to be run on single events without Redis: for tests, see `rapids.testing`."""
+    def rehearsal(self, emitter: Emits | None = None) -> "Rehearsal":
+        """Its handlers as they are now, to be run on single events without Redis: for tests, see `rapids.testing`.
+
+        `emitter`: for handlers that ask for one, instead of the emitter of `use_dependencies`.
+        """
         from rapids._worker.runners import runners_of
+        from rapids.emitter import EventEmitter
         from rapids.rehearsal import Rehearsal
 
-        runners = runners_of(self._registered, self._middleware)
+        given = emitter or self._emitter or EventEmitter(stream=self.stream)  # which, without a client, cannot emit
+        runners = runners_of(self._registered, self._middleware, Supplies(self._overrides_in_force, given))
         return Rehearsal(self._settings, self._registered, runners, self._log_redaction)
 
     async def wait_started(self) -> None:

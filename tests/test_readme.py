@@ -12,6 +12,7 @@ import pytest
 from tests.support import eventually, free_port
 
 README = Path(__file__).parent.parent / "README.md"
+DEPENDENCIES = README.parent / "docs" / "dependencies.md"
 
 CALLS = {
     "Emitting": "send_invoices(redis)",
@@ -60,9 +61,9 @@ asyncio.run(_run())
 """
 
 
-def blocks() -> list[tuple[str, str]]:
+def blocks(page: Path = README) -> list[tuple[str, str]]:
     """Each Python block with the heading it stands under."""
-    parts = re.split(r"^###? (.+)$", README.read_text(), flags=re.MULTILINE)[1:]
+    parts = re.split(r"^##?#? (.+)$", page.read_text(), flags=re.MULTILINE)[1:]
     return [
         (heading, block)
         for heading, text in zip(parts[::2], parts[1::2], strict=True)
@@ -114,6 +115,58 @@ with TestClient(app, raise_server_exceptions=False) as client:
 redis.close()
 engine.dispose()
 """
+
+
+@pytest.mark.slow
+def test_the_blocks_about_dependencies_run_as_printed(tmp_path: Path) -> None:
+    page = blocks(DEPENDENCIES)
+    assert len(page) == 3
+    script = tmp_path / "reader.py"
+    script.write_text("\n".join(f"exec({block!r}, {{'__name__': 'page'}})" for _, block in page))
+    done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+WITH_DEPENDENCIES = """
+import asyncio
+from redis.asyncio import Redis
+from rapids.exceptions import NonRetryableError
+
+Base.metadata.create_all(engine)
+
+@router.on(OrderPlaced)
+async def fails(event: OrderPlaced, session: SessionDep) -> None:
+    session.add(Invoice(order_id="rolled back"))
+    session.flush()
+    raise NonRetryableError("the bank said no")
+
+@router.on(OrderBilled)
+async def notes(event: OrderBilled) -> None:
+    assert event.causation_id == placed.id
+    assert event.correlation_id == "web-1"
+    await router.stop()
+
+placed = OrderPlaced(order_id="o-1", correlation_id="web-1")
+
+async def main() -> None:
+    async with Redis.from_url({url!r}) as redis:
+        await EventEmitter(redis).emit(placed)
+        await router.start(redis)
+
+asyncio.run(main())
+with Session(engine) as session:
+    assert [invoice.order_id for invoice in session.query(Invoice)] == ["o-1"]
+engine.dispose()
+"""
+
+
+@pytest.mark.slow
+def test_a_session_of_a_handler_commits_or_rolls_back(redis_url: str, tmp_path: Path) -> None:
+    (block,) = [block for heading, block in OTHERS if heading == "Dependencies"]
+    script = tmp_path / "reader.py"
+    script.write_text(block + WITH_DEPENDENCIES.format(url=redis_url))
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

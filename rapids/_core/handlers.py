@@ -5,10 +5,24 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from inspect import iscoroutinefunction
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union, cast, get_args, get_origin, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from rapids._core.checks import async_function, at_least, positive_seconds, text
 from rapids._core.checks import backoff as check_backoff
+from rapids._core.dependency_plan import DependencyPlan, DependencyUser, dependency_plan
 from rapids._core.outcomes import Done, Ledger
 from rapids.backoff import Backoff
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class, same_class, types_below
@@ -23,6 +37,7 @@ __all__ = [
     "Handlers",
     "Pattern",
     "Target",
+    "classes_in",
     "matches",
     "matches_pattern",
     "no_handler",
@@ -32,12 +47,14 @@ __all__ = [
 E = TypeVar("E", bound=Event)
 HandlerFunction: TypeAlias = Callable[[E], Awaitable[object]]
 A = TypeVar("A", bound=Awaitable[object])
+P = ParamSpec("P")
 
 
 class Decorator(Protocol[E]):
-    """Takes a handler of these events, or of more general ones, and returns it unchanged."""
+    """Takes a handler of these events, or of more general ones, and returns it unchanged. Its other parameters are
+    dependencies."""
 
-    def __call__(self, function: Callable[[E], A], /) -> Callable[[E], A]: ...
+    def __call__(self, function: Callable[Concatenate[E, P], A], /) -> Callable[Concatenate[E, P], A]: ...
 
 
 MEMO_LIMIT = 4_096
@@ -94,6 +111,11 @@ def targets_of(target: object) -> tuple[Target, ...]:
     raise TypeError(f"on() takes an event class, a union of event classes, or a pattern, not {target!r}")
 
 
+def classes_in(targets: Sequence[Target]) -> Sequence[type[Event] | None]:
+    """The classes of the events that targets match; None for a pattern, which matches events of any class."""
+    return [None if isinstance(target, Pattern) else target for target in targets]
+
+
 def matches(target: Target, event_type: str) -> bool:
     """Whether the target includes events of this type. Events of a type without a class are `GenericEvent`s."""
     if isinstance(target, Pattern):
@@ -113,7 +135,7 @@ class Handler:
     """One registered coroutine function with its policy and a stable name."""
 
     name: str
-    function: Callable[[Any], Awaitable[object]]
+    function: Callable[..., Awaitable[object]]
     targets: tuple[Target, ...]
     timeout: float
     """Seconds."""
@@ -124,6 +146,8 @@ class Handler:
     """The errors after which it is tried again; empty for all errors."""
     aliases: tuple[str, ...] = ()
     """Its earlier names: what is stored under one of them counts for this handler."""
+    dependencies: DependencyPlan | None = field(default=None, repr=False, compare=False)
+    """What fills its parameters other than the event; None if it has no others."""
     done: Done = field(init=False, repr=False, compare=False)
     """The outcome of a successful run, created once."""
 
@@ -176,10 +200,11 @@ class Handlers:
         return found
 
 
-class HandlerRegistry:
+class HandlerRegistry(DependencyUser):
     """The part of a router that takes registrations."""
 
     def __init__(self, *, timeout: float, retries: int, backoff: Backoff) -> None:
+        super().__init__()
         self._registered: list[Handler] = []
         self._names: set[str] = set()
         self._aliases: dict[str, str] = {}
@@ -243,7 +268,8 @@ class HandlerRegistry:
         name: str | None = None,
         aliases: Sequence[str] = (),
     ) -> Decorator[Any]:
-        """Run the decorated coroutine function for matching events.
+        """Run the decorated coroutine function for matching events. Its first parameter is the event. Others are
+        dependencies: `Annotated[T, Depends(provider)]`, or a `Delivery` or an `EventEmitter`.
 
         `target` is an event class (its subclasses match too), a union of classes, or a pattern for event types.
         `timeout` (seconds), `retries` (quick attempts after the first) and `backoff` override the router's defaults.
@@ -252,8 +278,9 @@ class HandlerRegistry:
         own name. `aliases` are earlier names of the handler: what is stored under one of them, such as a dead letter or
         the ledger of a pending entry, counts for this handler.
 
-        Raises `TypeError` or `ValueError` for options that make no sense, `ValueError` for a `name` or an alias that
-        another handler of the router has as its name or alias.
+        Raises `TypeError` or `ValueError` for options that make no sense, `TypeError` if a parameter of the handler or
+        of a provider cannot be filled, `ValueError` for a `name` or an alias that another handler of the router has as
+        its name or alias.
         """
         default_timeout, default_retries, default_backoff = self._defaults
         targets = targets_of(target)
@@ -269,20 +296,20 @@ class HandlerRegistry:
             text("name", name)
         former = _names("aliases", aliases)
 
-        def register(function: Callable[[Any], A]) -> Callable[[Any], A]:
+        def register(function: Callable[Concatenate[Any, P], A]) -> Callable[Concatenate[Any, P], A]:
             self._only_before_start("on()")
             _check_is_async(function)
             named = self._name_for(function, name)
             self._check_aliases(named, former)
-            self._registered.append(Handler(named, function, targets, limit, attempts, pause, retryable, former))
+            plan = dependency_plan(named, function, classes_in(targets))
+            if plan is None:
+                async_function("a handler", function, 1, "an async function of one argument, the event")
+            self._registered.append(Handler(named, function, targets, limit, attempts, pause, retryable, former, plan))
             self._names.add(named)
             self._aliases.update(dict.fromkeys(former, named))
             return function
 
         return register
-
-    def _only_before_start(self, what: str) -> None:
-        """Raise if it is too late for `what`."""
 
     def _check_aliases(self, name: str, aliases: Sequence[str]) -> None:
         for alias in aliases:
@@ -291,7 +318,7 @@ class HandlerRegistry:
                 whose = "the name of a handler" if owner == alias else f"an alias of {owner!r}"
                 raise ValueError(f"aliases must be names that no handler of the router has, not {alias!r}, {whose}")
 
-    def _name_for(self, function: HandlerFunction[Any], name: str | None) -> str:
+    def _name_for(self, function: Callable[..., Any], name: str | None) -> str:
         taken = self._names
         if (owner := self._aliases.get(name or _name_of(function))) is not None:
             raise ValueError(
@@ -335,4 +362,3 @@ def _check_is_async(function: object) -> None:
         raise TypeError(f"a handler must be an async function, not {function!r}")
     if not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))):  # noqa: B004
         raise TypeError(f"a handler must be an async function; {function!r} is not: write `async def`")
-    async_function("a handler", function, 1, "an async function of one argument, the event")

@@ -1,12 +1,16 @@
 """Threads of our own, for what must not wait until handlers leave a thread of the default executor free."""
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from contextvars import copy_context
+from functools import partial
 from threading import Thread
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
-__all__ = ["in_own_thread"]
+__all__ = ["ContextInThreads", "call_in_thread", "in_own_thread"]
 
 Result = TypeVar("Result")
 
@@ -28,3 +32,62 @@ def in_own_thread(function: Callable[[], Result]) -> "Future[Result]":
 
     Thread(target=run, name="rapids", daemon=True).start()
     return result
+
+
+async def call_in_thread(function: Callable[..., Result], /, *arguments: Any, **named: Any) -> Result:
+    """Call the function in a thread of the default executor, with the caller's context variables.
+
+    A thread cannot be interrupted: a cancellation waits until a call that has begun has ended, so that nothing that the
+    function uses is taken away from it.
+    """
+    turn = {"free": True}  # who takes it decides: the thread that begins the call, or a cancellation before that
+
+    def begin() -> Any:
+        return function(*arguments, **named) if turn.pop("free", False) else None
+
+    running = asyncio.get_running_loop().run_in_executor(None, copy_context().run, begin)
+    return await _result_of(running, lambda: turn.pop("free", False))
+
+
+async def _result_of(running: asyncio.Future[Result], withdraw: Callable[[], bool]) -> Result:
+    """The result of a call in a thread. A cancellation waits for its end, unless `withdraw` prevents the call."""
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            if withdraw():
+                raise
+            cancelled = error
+    if cancelled is not None:
+        running.exception()  # otherwise asyncio would log that nobody asked for it
+        raise cancelled
+    return running.result()
+
+
+class ContextInThreads:
+    """A plain context manager as an async one. It is entered in a thread of the default executor, and left in a thread
+    of its own: it must not wait for a thread that is only free when it has given back what it holds."""
+
+    def __init__(self, context: AbstractContextManager[Any]) -> None:
+        self._context = context
+        self._is_entered = False
+
+    async def __aenter__(self) -> Any:
+        try:
+            return await call_in_thread(self._enter)
+        except asyncio.CancelledError as error:
+            if self._is_entered:  # in spite of the cancellation, which came while the thread ran
+                await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        leave = partial(self._context.__exit__, kind, error, trace)
+        return await _result_of(asyncio.wrap_future(in_own_thread(leave)), bool)
+
+    def _enter(self) -> Any:
+        value = self._context.__enter__()
+        self._is_entered = True
+        return value

@@ -21,6 +21,7 @@ from rapids._storage.server_info import socket_timeout_of
 from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
+from rapids._worker.dependency_run import Supplies
 from rapids._worker.dlq_capacity import DlqCapacity
 from rapids._worker.exclusivity import Exclusivity
 from rapids._worker.executor import Executor, ExecutorContext
@@ -82,12 +83,14 @@ class Worker:
         counts: Counts,
         look_around: Callable[[Commands], Awaitable[None]],
         log_redaction: LogRedaction | None,
+        supplies: Supplies,
     ) -> None:
         self._settings = settings
         self._counts = counts
         counts.know_handlers([handler.name for handler in handlers])
         self._handlers = handlers
         self._middleware = middleware
+        self._supplies = supplies
         self._look_around = look_around
         longer = socket_timeout_of(client) or 0.0
         self._answer_time = timeout = longer if longer > USUAL_TIMEOUT else ANSWER_TIMEOUT
@@ -275,7 +278,7 @@ class Worker:
             fetcher=fetcher,
             settler=self._settler,
             planner=planner,
-            runners=runners_of(self._handlers, self._middleware),
+            runners=runners_of(self._handlers, self._middleware, self._supplies),
             stop=self._stop,
             deadlines=self._deadlines,
         )

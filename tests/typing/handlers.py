@@ -4,9 +4,9 @@ A line with `# pyright: ignore[...]` must be an error: an ignore that nothing ne
 """
 
 from collections.abc import Awaitable
-from typing import Any, Union, assert_type
+from typing import Annotated, Any, Union, assert_type
 
-from rapids import BaseEvent, Delivery, Event, EventRouter, GenericEvent
+from rapids import BaseEvent, Delivery, Depends, Event, EventEmitter, EventRouter, GenericEvent
 from rapids.backoff import Backoff, constant, exponential, linear
 
 
@@ -69,10 +69,6 @@ async def takes_only_some_of_them(event: DocumentCreated) -> None: ...
 
 
 @router.on(OrderPlaced)  # pyright: ignore[reportArgumentType]
-async def takes_two(event: OrderPlaced, more: str) -> None: ...
-
-
-@router.on(OrderPlaced)  # pyright: ignore[reportArgumentType]
 async def takes_none() -> None: ...
 
 
@@ -132,8 +128,38 @@ async def takes_everything(event: Event) -> None: ...
 def is_not_async_either(event: Event) -> None: ...
 
 
-@router.on("*")  # pyright: ignore[reportArgumentType]
-async def takes_two_of_whatever(event: Event, more: str) -> None: ...
+# --- dependencies: whether something can fill them is known only when the handler is registered ---------------------
+
+
+async def number() -> int:
+    return 1
+
+
+@router.on(OrderPlaced)
+async def takes_dependencies(
+    event: OrderPlaced, number: Annotated[int, Depends(number)], *, delivery: Delivery, emitter: EventEmitter
+) -> str:
+    return event.order_id
+
+
+@router.on("*")
+async def takes_an_old_style_one(event: Event, number: int = Depends(number)) -> None: ...
+
+
+@router.on(OrderPlaced)  # pyright: ignore[reportArgumentType]
+async def takes_another_and_dependencies(event: DocumentCreated, number: Annotated[int, Depends(number)]) -> None: ...
+
+
+async def its_dependencies_keep_their_types(a_delivery: Delivery) -> None:
+    outcome = await takes_dependencies(OrderPlaced(order_id="a"), 1, delivery=a_delivery, emitter=EventEmitter())
+    assert_type(outcome, str)
+    await takes_dependencies(OrderPlaced(order_id="a"), "1", delivery=a_delivery, emitter=EventEmitter())  # pyright: ignore[reportArgumentType]
+
+
+router.use_dependencies(emitter=EventEmitter(), overrides=lambda: {number: lambda: 2})
+router.use_dependencies(emitter=3)  # pyright: ignore[reportArgumentType]
+router.dependency_overrides[number] = lambda: 2
+Depends("number")  # pyright: ignore[reportArgumentType]
 
 
 # --- what stays and what is refused ---------------------------------------------------------------------------------
