@@ -33,6 +33,10 @@ class _GetEmitter:
     async def __call__(self, connection: HTTPConnection) -> EventEmitter:
         return get_emitter(connection)
 
+    async def in_handlers(self, emitter: EventEmitter) -> EventEmitter:
+        """What is called in handlers, which have no connection."""
+        return emitter
+
     def __eq__(self, other: object) -> bool:
         return other is get_emitter or isinstance(other, _GetEmitter)
 
@@ -43,7 +47,7 @@ class _GetEmitter:
 EmitterDep = Annotated[EventEmitter, Depends(_GetEmitter())]
 """The application's emitter: `await emitter.emit(event)` returns when Redis has stored the event.
 
-For endpoints, WebSockets and background tasks. A `def` endpoint runs in a thread: there, call
+For endpoints, WebSockets, background tasks and handlers. A `def` endpoint runs in a thread: there, call
 `anyio.from_thread.run(emitter.emit, event)`, or use `OnSuccessEmitterDep`, whose `emit` needs no `await`.
 """
 

@@ -107,6 +107,7 @@ class Rapids:
         self._server_warnings = ServerWarnings()
         for router in self._routers:
             router.use_server_warnings(self._server_warnings)
+            router.use_dependencies(emitter=self._emitter)
             if redact is not None:
                 router.use_log_redaction(self._redactor.error)
         self._is_running = False
@@ -160,6 +161,8 @@ class Rapids:
                 if state is not None:
                     setattr(state, APP_STATE, self)
                     started.callback(delattr, state, APP_STATE)
+                for router in self._routers:  # an application's overrides may be another dict at any time
+                    router.use_dependencies(overrides=lambda: getattr(app, "dependency_overrides", {}))
                 try:
                     running = await self._start(started)
                 except RedisUnavailableError as error:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
 
 import anyio.from_thread
 import pytest
-from fastapi import BackgroundTasks, FastAPI, HTTPException, Response, WebSocket
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.routing import Route
 from starlette.websockets import WebSocketDisconnect
 
-from rapids import BaseEvent, EventEmitter, correlation_scope
+from rapids import BaseEvent, EventEmitter, EventRouter, correlation_scope
 from rapids.exceptions import RapidsError
 from rapids_fastapi import CorrelationMiddleware, EmitterDep, OnSuccessEmitterDep, Rapids, emit_on_success, get_emitter
 from tests.fastapi.helpers import entries, until
@@ -386,3 +386,67 @@ class TestOverrides:
         with TestClient(app) as client:
             assert client.post("/?token=1").status_code == 200
         assert noted(redis_url) == [1]
+
+
+opened: list[str] = []
+
+
+async def get_session() -> AsyncIterator[str]:
+    yield "session"
+    opened.append("committed")
+
+
+async def get_repository(session: Annotated[str, Depends(get_session, scope="function")]) -> str:
+    return f"repository of {session}"
+
+
+RepositoryDep = Annotated[str, Depends(get_repository)]
+
+
+class TestHandlers:
+    def test_one_dependency_serves_an_endpoint_and_a_handler(self, redis_url: str) -> None:
+        """With the same overrides, which are looked up at each attempt."""
+        opened.clear()
+        router = EventRouter(stream=STREAM)
+
+        @router.on(FaDepsNoted)
+        async def handle(event: FaDepsNoted, repository: RepositoryDep, emitter: EmitterDep) -> None:
+            opened.append(f"{repository} in the handler for {event.n}")
+            if event.n < 10:
+                await emitter.emit(FaDepsNoted(n=event.n + 10))
+
+        app = FastAPI(lifespan=Rapids(url=redis_url, routers=[router]).lifespan)
+        app.add_middleware(CorrelationMiddleware)
+
+        @app.post("/")
+        async def note(n: int, repository: RepositoryDep, emitter: EmitterDep) -> None:
+            opened.append(repository)
+            await emitter.emit(FaDepsNoted(n=n))
+
+        with TestClient(app, headers={"X-Correlation-ID": "req-1"}) as client:
+            assert client.post("/?n=1").status_code == 200
+            until(lambda: opened.count("committed") == 3)
+            first, second = entries(redis_url, STREAM)
+            assert second["correlation_id"] == "req-1"
+            assert second["causation_id"] == first["id"]
+
+            async def other_session() -> str:
+                return "another session"
+
+            recorder = Recorder()
+            app.dependency_overrides = {get_session: other_session, get_emitter: lambda: recorder}
+            client.portal.call(router._emitter.emit, FaDepsNoted(n=2))  # type: ignore[union-attr]
+            until(lambda: recorder.got)
+
+        shared = "repository of session"
+        in_handlers = [f"{shared} in the handler for {n}" for n in (1, 11)]
+        last = "repository of another session in the handler for 2"
+        assert sorted(line for line in opened if line != "committed") == sorted([shared, *in_handlers, last])
+        assert recorder.got == [12]
+
+    def test_what_collects_events_for_a_response_is_refused_in_a_handler(self) -> None:
+        async def handle(event: FaDepsNoted, events: OnSuccessEmitterDep) -> None: ...
+
+        refused = "on_success_emitter_of: nothing can fill its parameter 'connection': .* there is no starlette"
+        with pytest.raises(TypeError, match=refused):
+            EventRouter().on(FaDepsNoted)(handle)
