@@ -8,7 +8,18 @@ from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
 from rapids._storage.keys import PARKED, WAITING, Source
 
-__all__ = ["GroupState", "Trim", "Unsettled", "entry", "group_state", "last_id", "ping", "trim"]
+__all__ = [
+    "GroupState",
+    "Trim",
+    "Unsettled",
+    "entries_after",
+    "entry",
+    "group_state",
+    "last_id",
+    "newest_entries",
+    "ping",
+    "trim",
+]
 
 MARK_MS = 60_000
 """How long it is remembered that a stream was trimmed (milliseconds)."""
@@ -18,6 +29,18 @@ async def entry(commands: Commands, stream: str, entry_id: bytes) -> Sequence[by
     """The fields of an entry, or None if it is no longer in the stream."""
     found = await call(commands, "XRANGE", stream, entry_id, entry_id)
     return found[0][1] if found else None
+
+
+async def entries_after(
+    commands: Commands, stream: str, after: str, count: int
+) -> Sequence[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` entries after an id, in the order of the stream. A missing stream is an empty one."""
+    return await call(commands, "XRANGE", stream, f"({after}", "+", "COUNT", count)
+
+
+async def newest_entries(commands: Commands, stream: str, count: int) -> Sequence[tuple[bytes, Sequence[bytes]]]:
+    """The last `count` entries, in the order of the stream."""
+    return list(reversed(await call(commands, "XREVRANGE", stream, "+", "-", "COUNT", count)))
 
 
 async def last_id(commands: Commands, stream: str) -> str | None:

@@ -1,6 +1,5 @@
 """The command `pending`: the entries that a group was given and has not settled."""
 
-from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 from rich.text import Text
 
 from rapids.cli.display import Column, Json, Limit, lasted, note, print_json, print_table, printed
+from rapids.cli.event_feed import redacted_pending
 from rapids.cli.group_commands import GroupName, StreamName, events_stream
 from rapids.cli.root import Url, app, execute, fail
 from rapids.clients import RedisClient
@@ -18,8 +18,6 @@ from rapids.redaction import HiddenValues, Redactor
 __all__ = ["pending"]
 
 PAGE = 500
-MAX_ERROR = 8_000
-"""Characters of an error that are searched for hidden values."""
 
 
 class State(StrEnum):
@@ -71,7 +69,8 @@ def pending(
                 return page.at, found[:limit], cursor is not None or len(found) > limit
 
     now, entries, are_more = execute(url, look)
-    redacted = [_redacted(one) for one in entries]
+    redactor, hidden = Redactor.of([]), HiddenValues(None)  # what errors quote of the payload is not known
+    redacted = [redacted_pending(one, redactor, hidden) for one in entries]
     if as_json:
         for one in redacted:
             print_json(one)
@@ -107,19 +106,6 @@ def pending(
     )
     if are_more:
         note(f"there are more: --limit {limit * 2}")
-
-
-def _redacted(entry: PendingEntry) -> PendingEntry:
-    """The entry, with its errors hidden: what they quote of its payload is not known."""
-    redactor, hidden = Redactor.of([]), HiddenValues(None)
-    failures = [replace(one, error=redactor.text(one.error, hidden, MAX_ERROR)) for one in entry.failures]
-    attempts = [
-        replace(
-            of, attempts=tuple(replace(one, error=redactor.text(one.error, hidden, MAX_ERROR)) for one in of.attempts)
-        )
-        for of in entry.attempts
-    ]
-    return replace(entry, failures=tuple(failures), attempts=tuple(attempts))
 
 
 def _consumer(entry: PendingEntry) -> Text | None:

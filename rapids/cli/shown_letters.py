@@ -10,7 +10,7 @@ from rapids.dead_letters import ParseCheck, ParseProblem, ReplayOutcome
 from rapids.exceptions import json_pointer
 from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
 
-__all__ = ["ShownLetter", "ShownLetterDetail", "ShownPayload", "detail_of", "shown_of"]
+__all__ = ["ShownLetter", "ShownLetterDetail", "ShownPayload", "detail_of", "shown_event", "shown_of"]
 
 MAX_PAYLOAD = 1024 * 1024
 """Bytes of a payload that is searched for hidden values; a larger one is not shown."""
@@ -130,30 +130,39 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor, *, check: bool) 
 
 def _fields(letter: DeadLetter, dlq: str, redactor: Redactor) -> tuple[dict[str, Any], HiddenValues]:
     """The fields of `ShownLetter`, and what is hidden in texts about the letter."""
-    beside = _searched(letter.metadata, redactor, ())
-    data = _searched(letter.data, redactor, beside.values if beside else ())
-    if data is not None and beside is not None:
-        beside = _searched(letter.metadata, redactor, data.values)
-    hidden = redactor.hidden(data, beside)
+    payload, metadata, hidden = shown_event(letter.data, letter.metadata, redactor)
     redacted = {
         "dlq": dlq,
         "error": redactor.text(letter.error, hidden, MAX_TEXT),
         "traceback": redactor.text(letter.traceback, hidden, MAX_TEXT),
         "attempts": tuple(replace(one, error=redactor.text(one.error, hidden, MAX_SHORT)) for one in letter.attempts),
-        "payload": _payload(letter.data, data),
-        "metadata": _payload(letter.metadata, beside),
+        "payload": payload,
+        "metadata": metadata,
     }
     same = {name: getattr(letter, name) for name in ShownLetter.__dataclass_fields__ if name not in redacted}
     return {**same, **redacted}, hidden
 
 
-def _searched(raw: bytes, redactor: Redactor, also: Collection[str]) -> Searched | None:
-    return redactor.document(raw, also) if len(raw) <= MAX_PAYLOAD else None
+def shown_event(
+    data: bytes | None, metadata: bytes | None, redactor: Redactor, *, sizes: tuple[int, int] = (0, 0)
+) -> tuple[ShownPayload, ShownPayload, HiddenValues]:
+    """The data and the metadata of an event, and what is hidden in texts about it. What is hidden in one is hidden in
+    the other, too. None is for what was not read, since it is large; `sizes` has its bytes."""
+    beside = _searched(metadata, redactor, ())
+    shown = _searched(data, redactor, beside.values if beside else ())
+    if shown is not None and beside is not None:
+        beside = _searched(metadata, redactor, shown.values)
+    payloads = _payload(data, shown, sizes[0]), _payload(metadata, beside, sizes[1])
+    return *payloads, redactor.hidden(shown, beside)
 
 
-def _payload(raw: bytes, searched: Searched | None) -> ShownPayload:
-    if len(raw) > MAX_PAYLOAD:
-        return ShownPayload("omitted", None, len(raw))
+def _searched(raw: bytes | None, redactor: Redactor, also: Collection[str]) -> Searched | None:
+    return None if raw is None or len(raw) > MAX_PAYLOAD else redactor.document(raw, also)
+
+
+def _payload(raw: bytes | None, searched: Searched | None, size: int) -> ShownPayload:
+    if raw is None or len(raw) > MAX_PAYLOAD:
+        return ShownPayload("omitted", None, size if raw is None else len(raw))
     if searched is None:
         return ShownPayload("withheld", None, len(raw))
     return ShownPayload("json", searched.shown, len(raw))

@@ -12,6 +12,7 @@ from rapids.inspection.causation_tree import (
     TracedLetter,
     TracedReplay,
 )
+from rapids.inspection.feed import StreamEntry
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
@@ -42,6 +43,7 @@ __all__ = [
     "PendingEntry",
     "PendingState",
     "ScannedWindow",
+    "StreamEntry",
     "StreamSnapshot",
     "TracedDelivery",
     "TracedEvent",

@@ -1,7 +1,7 @@
 """The inspector: read-only queries about streams and groups, each in one round trip."""
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from rapids._core.checks import at_least, flag, note, positive_seconds, stream_name, text
 from rapids._core.entry_id import milliseconds, next_id, parsed_id
+from rapids._core.handlers import matches_pattern
 from rapids._core.paging import Listing
 from rapids._core.redis_errors import is_no_group, is_no_stream
 from rapids._storage import announcements, inspection_queries
@@ -19,6 +20,7 @@ from rapids._storage.keys import PARKED, Source, announced_routers, beside, is_d
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import snapshots
 from rapids.inspection.causation_tree import CausationTree, LettersFound
+from rapids.inspection.feed import StreamEntry, follow
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
     ConsumerSnapshot,
@@ -153,6 +155,33 @@ class Inspector:
         """
         rows = await announcements.announced(self._commands(announced_routers()))
         return tuple(map(snapshots.announced, rows))
+
+    async def follow(
+        self,
+        stream: str,
+        *,
+        event_type: str | None = None,
+        after: str | None = None,
+        newest: int = 0,
+        interval: float | None = 0.25,
+    ) -> AsyncGenerator[StreamEntry]:
+        """The entries of a stream as they are appended, without taking part in any group.
+
+        `event_type` is a pattern, as handlers have them: other entries are left out. It begins after the entry id
+        `after`, or with the last `newest` entries (0 to 10,000). The stream is read every `interval` seconds; with
+        None, only until its present end. A missing stream is an empty one.
+
+        Raises `ValueError` for an `after` that is no entry id, or a number out of range.
+        """
+        name = stream_name("stream", stream)
+        if after is not None and parsed_id(after) is None:
+            raise ValueError(f"after must be an entry id, such as 1763932000000-0, or None, not {after!r}")
+        if at_least("newest", newest, 0) > MAX_STREAMS:
+            raise ValueError(f"newest must be a whole number from 0 to {MAX_STREAMS}, not {newest!r}")
+        pause = None if interval is None else positive_seconds("interval", interval)
+        async for entry in follow(self._commands(name), name, after=after, newest=newest, pause=pause):
+            if event_type is None or matches_pattern(event_type, entry.event_type):
+                yield entry
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
         """A page of a stream's groups, by name. It is shorter if the groups have thousands of consumers."""

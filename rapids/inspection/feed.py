@@ -1,0 +1,76 @@
+"""The feed of a stream: its entries as they are appended, read without taking part in any group."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rapids._core.entry_id import FIRST_ID, time_of
+from rapids._storage import streams
+from rapids._storage.client.connections import Commands
+from rapids._wire.entry_format import first_values
+from rapids._wire.trace_fields import Found
+
+__all__ = ["StreamEntry", "follow"]
+
+STEP = 50
+"""Entries in one read, since each may be large."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """An entry, with what it says about its event. Texts are untrusted input, and empty if the entry has none."""
+
+    stream: str
+    entry_id: str
+    appended_at: datetime | None
+    """When it was appended, by its id; None if an id written by hand has no valid time."""
+    event_id: str
+    event_type: str
+    timestamp: str
+    correlation_id: str
+    causation_id: str
+    schema_version: str
+    data: bytes
+    """The event's own fields: JSON, if it is well-formed."""
+    metadata: bytes
+
+
+async def follow(
+    commands: Commands, stream: str, *, after: str | None, newest: int, pause: float | None
+) -> AsyncGenerator[StreamEntry]:
+    """The entries after `after`, or the last `newest` ones and what follows. Ends at the end if there is no pause."""
+    last = after
+    if last is None:
+        last = await streams.last_id(commands, stream) or FIRST_ID
+        for raw_id, fields in await streams.newest_entries(commands, stream, newest) if newest else ():
+            yield _entry(stream, raw_id, fields)
+            last = raw_id.decode()
+    while True:
+        rows = await streams.entries_after(commands, stream, last, STEP)
+        for raw_id, fields in rows:
+            yield _entry(stream, raw_id, fields)
+            last = raw_id.decode()
+        if len(rows) < STEP:
+            if pause is None:
+                return
+            await asyncio.sleep(pause)
+
+
+def _entry(stream: str, raw_id: bytes, fields: Sequence[bytes]) -> StreamEntry:
+    values = first_values(fields)
+    found = Found(raw_id.decode(), values, {name: len(value) for name, value in values.items()})
+    event = found.event
+    return StreamEntry(
+        stream=stream,
+        entry_id=found.entry_id,
+        appended_at=time_of(raw_id),
+        event_id=event.event_id,
+        event_type=event.event_type,
+        timestamp=event.timestamp,
+        correlation_id=found.correlation_id.decode(errors="replace"),
+        causation_id=event.causation_id,
+        schema_version=event.schema_version,
+        data=event.data or b"",
+        metadata=event.metadata or b"",
+    )
