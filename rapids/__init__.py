@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rapids.emitter import EventEmitter
     from rapids.events import BaseEvent, Event, GenericEvent, get_event_class
     from rapids.exceptions import EmitError, NonRetryableError, RapidsError, RetryAfter
-    from rapids.health import HealthReason, HeldBack, RouterHealth, Trimming
+    from rapids.health import ConsumerLag, HealthReason, HeldBack, RouterHealth, Trimming
     from rapids.providers import Depends
-    from rapids.router import ConsumerLag, EventRouter
+    from rapids.router import EventRouter
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # Events
@@ -82,8 +82,8 @@ _NAMES = {
     "rapids.emitter": ("EventEmitter",),
     "rapids.events": ("BaseEvent", "Event", "GenericEvent", "get_event_class"),
     "rapids.exceptions": ("EmitError", "NonRetryableError", "RapidsError", "RetryAfter"),
-    "rapids.health": ("HealthReason", "HeldBack", "RouterHealth", "Trimming"),
-    "rapids.router": ("ConsumerLag", "EventRouter"),
+    "rapids.health": ("ConsumerLag", "HealthReason", "HeldBack", "RouterHealth", "Trimming"),
+    "rapids.router": ("EventRouter",),
 }
 """The module of each name. A module is imported when a name of it is used: a process that only emits events imports no
 router, and most processes import nothing for dead letters."""

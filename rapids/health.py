@@ -1,9 +1,9 @@
-"""The health of a router, and the state of its stream's trimming."""
+"""The health of a router, how far its group is behind, and the state of its stream's trimming."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["HealthReason", "HeldBack", "RouterHealth", "Trimming"]
+__all__ = ["ConsumerLag", "HealthReason", "HeldBack", "RouterHealth", "Trimming"]
 
 HealthReason: TypeAlias = Literal[
     # ready
@@ -103,3 +103,16 @@ class Trimming:
     """Entries that are left in the stream."""
     held_back_by: HeldBack | None
     """The group that prevents further trimming; None if every group has settled everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerLag:
+    """How far a group is behind; counts are in entries."""
+
+    stream_length: int
+    pending_count: int
+    """Entries that were delivered to the group and are not yet acknowledged."""
+    consumers_count: int
+    last_delivered_id: str
+    lag: int | None
+    """Entries not yet delivered to the group; None if the server does not know (before Redis 7.0, after some trims)."""

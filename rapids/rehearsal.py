@@ -100,6 +100,10 @@ class Rehearsal:
         self._runners = runners
         self._log_redaction = log_redaction
 
+    def handlers_of(self, event_type: str) -> tuple[str, ...]:
+        """The names of the handlers that run for events of a type, in the order of their registration."""
+        return tuple(handler.name for handler in Handlers(self._handlers).for_type(event_type))
+
     async def run(self, event: Event, *, first: int = 1, most: int = 100) -> tuple[HandlerOutcome, ...]:
         """Deliver the event until its entry would be settled, at most `most` times. One outcome for each handler.
 
@@ -129,8 +133,7 @@ class Rehearsal:
             course.wait({wait.handler: (wait.due_ms or 0) - now_ms for wait in waits})
             now_ms = max(now_ms, min(wait.due_ms or 0 for wait in waits))  # the time passes at once
             ledger = replace(settlement.ledger, waits=tuple(waits)).dump()
-        names = [handler.name for handler in Handlers(self._handlers).for_type(event.routing_key)]
-        return course.outcomes(names)
+        return course.outcomes(self.handlers_of(event.routing_key))
 
     async def _settlement(self, entry: RawEntry, course: "_Course") -> Settlement:
         """Deliver an entry once. Returns its settlement."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from rapids.control import GroupControl, Pause
 from rapids.counters import Counters
 from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
-from rapids.health import RouterHealth, Trimming
+from rapids.health import ConsumerLag, RouterHealth, Trimming
 from rapids.observers import Observer
 from rapids.providers import Emits
 
@@ -33,19 +33,6 @@ if TYPE_CHECKING:  # imported when a router starts: a process that only emits do
     from rapids.rehearsal import Rehearsal
 
 __all__ = ["ConsumerLag", "EventRouter", "LogRedaction", "ServerWarnings"]
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerLag:
-    """How far a group is behind; counts are in entries."""
-
-    stream_length: int
-    pending_count: int
-    """Entries that were delivered to the group and are not yet acknowledged."""
-    consumers_count: int
-    last_delivered_id: str
-    lag: int | None
-    """Entries not yet delivered to the group; None if the server does not know (before Redis 7.0, after some trims)."""
 
 
 class EventRouter(HandlerRegistry):
@@ -294,6 +281,11 @@ class EventRouter(HandlerRegistry):
         given = emitter or self._emitter or EventEmitter(stream=self.stream)  # which, without a client, cannot emit
         runners = runners_of(self._registered, self._middleware, Supplies(self._overrides_in_force, given))
         return Rehearsal(self._settings, self._registered, runners, self._log_redaction)
+
+    def look_now(self) -> None:
+        """Look now for entries that are due or abandoned, not only within a second. Any thread may call this."""
+        if (worker := self._worker) is not None:
+            worker.look_now()
 
     async def wait_started(self) -> None:
         """Wait until the router consumes. Raises `RapidsError` if it is not starting, or if the start failed."""

@@ -85,6 +85,7 @@ class Worker:
         log_redaction: LogRedaction | None,
         supplies: Supplies,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._counts = counts
         counts.know_handlers([handler.name for handler in handlers])
@@ -133,6 +134,11 @@ class Worker:
         """Check now whether the group is paused, not only within a second."""
         if self.started.is_set():
             self._worker_context.next_look.now()
+
+    def look_now(self) -> None:
+        """Look now for entries that are due or abandoned, not only within a second. Any thread may call this."""
+        if self.started.is_set() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._worker_context.next_look.now)
 
     def is_handling(self, under_way: UnderWay) -> bool:
         """Whether this very delivery is in its handler now."""
