@@ -4,13 +4,20 @@ from rapids.rehearsal import HandlerOutcome, HandlerState, RehearsedAttempt
 from rapids.testing.deliveries import Outcomes, deliver
 from rapids.testing.recording_emitter import RecordingEmitter
 from rapids.testing.records import EventRecord
+from rapids.testing.tracked_block import TrackedBlock, TrackedInThread, tracked
+from rapids.testing.tracked_work import ParkedEntry, Tracked
 
 __all__ = [
     "EventRecord",
     "HandlerOutcome",
     "HandlerState",
     "Outcomes",
+    "ParkedEntry",
     "RecordingEmitter",
     "RehearsedAttempt",
+    "Tracked",
+    "TrackedBlock",
+    "TrackedInThread",
     "deliver",
+    "tracked",
 ]

@@ -7,6 +7,7 @@ from rapids.emitter import as_read
 from rapids.events import Event
 from rapids.rehearsal import HandlerOutcome, RehearsedAttempt
 from rapids.router import EventRouter
+from rapids.testing.recording_emitter import RecordingEmitter
 
 __all__ = ["Outcomes", "deliver"]
 
@@ -17,7 +18,9 @@ class Outcomes(Sequence[HandlerOutcome]):
     `outcomes["ship"]` is that of one handler.
     """
 
-    def __init__(self, event: Event, outcomes: Sequence[HandlerOutcome], where: str) -> None:
+    def __init__(self, event: Event, outcomes: Sequence[HandlerOutcome], where: str, emitter: RecordingEmitter) -> None:
+        self.emitter = emitter
+        """The emitter that handlers got which asked for one."""
         self._event = event
         self._outcomes = tuple(outcomes)
         self._where = where
@@ -76,6 +79,7 @@ async def deliver(
     router: EventRouter,
     event: Event,
     *,
+    emitter: RecordingEmitter | None = None,
     deliveries: int = 100,
 ) -> Outcomes:
     """Run a router's handlers on an event, with middleware, dependencies, time limits and all retries. Needs no Redis.
@@ -87,6 +91,8 @@ async def deliver(
     The outcomes say how long a router would have waited. Time limits of handlers are kept. The router may have any
     options, and need not have a client. What an event must be to be emitted it must be here, too.
 
+    `emitter`: for handlers and providers that ask for one; by default a new one. It is `outcomes.emitter`. Other
+    dependencies are replaced by the overrides of the router and of its application, as in production.
     `deliveries`: how many there are at most. With 1, a handler that would run again later is `waiting`.
 
     Raises `SerializationError` for an event that could not be emitted, `ValueError` for `deliveries` below 1.
@@ -95,7 +101,8 @@ async def deliver(
         raise ValueError(f"deliveries must be a whole number from 1, not {deliveries!r}")
     read = as_read(event)
     where = f"group {router.group!r} on stream {router.stream!r}"
-    return Outcomes(read, await router.rehearsal().run(read, most=deliveries), where)
+    recorder = RecordingEmitter(stream=router.stream) if emitter is None else emitter
+    return Outcomes(read, await router.rehearsal(recorder).run(read, most=deliveries), where, recorder)
 
 
 def _line(outcome: HandlerOutcome) -> str:

@@ -38,7 +38,6 @@ MODULES = (
     "rapids.delivery",
     "rapids.embedded",
     "rapids.emitter",
-    "rapids.environment",
     "rapids.events",
     "rapids.exceptions",
     "rapids.health",
@@ -50,6 +49,7 @@ MODULES = (
     "rapids.rehearsal",
     "rapids.router",
     "rapids.testing",
+    "rapids.tracker",
     "rapids_fastapi",
 )
 """The import paths that the documentation prints, and those a user sees in the package."""

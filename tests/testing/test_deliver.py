@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from rapids import BaseEvent, CallNext, Delivery, Event, EventRouter, current_delivery, get_correlation_id
+from rapids import (
+    BaseEvent,
+    CallNext,
+    Delivery,
+    Depends,
+    Event,
+    EventEmitter,
+    EventRouter,
+    current_delivery,
+    get_correlation_id,
+)
 from rapids.backoff import constant, linear
 from rapids.exceptions import HandlerTimeoutError, NonRetryableError, RetryAfter, SerializationError
 from rapids.observers import HandlerFailed
@@ -40,6 +51,18 @@ def failing(times: int, error: Exception) -> Any:
 
     handler.calls = calls  # type: ignore[attr-defined]
     return handler
+
+
+CLOSED: list[str] = []
+
+
+async def a_session() -> AsyncIterator[str]:
+    try:
+        yield "session"
+    except ValueError:
+        CLOSED.append("rolled back")
+        raise
+    CLOSED.append("committed")
 
 
 async def test_all_matching_handlers_run_with_middleware_in_a_context_of_their_own() -> None:
@@ -97,6 +120,31 @@ async def test_retries_and_deliveries_follow_at_once_and_say_how_long_a_router_w
     assert (dead.reason, dead.error_text, dead.deliveries) == ("max_deliveries_exceeded", "ValueError: no bulb", 3)
     assert [delivery.spent for delivery in broken.calls] == [1, 2, 3]
     assert len(steady.calls) == 1, "a handler that is done does not run again for the others"
+
+
+async def test_handlers_get_their_dependencies_for_each_attempt() -> None:
+    router = EventRouter(max_deliveries=2)
+    CLOSED.clear()
+
+    @router.on(LampLit, retries=1)
+    async def dim(
+        event: LampLit,
+        emitter: EventEmitter,
+        session: Annotated[str, Depends(a_session)],
+        delivery: Delivery,
+    ) -> None:
+        if delivery.attempt == 1:
+            raise ValueError("no bulb")
+        await emitter.emit(LampDimmed(lamp=f"{event.lamp} {session}"))
+
+    outcomes = await deliver(router, LIT)
+    outcomes.done()
+    assert CLOSED == ["rolled back", "committed"]
+    assert outcomes.emitter.only(LampDimmed).lamp == "l-1 session"
+    router.dependency_overrides[a_session] = lambda: "stand-in"
+    given = RecordingEmitter()
+    assert (await deliver(router, LIT, emitter=given)).emitter is given
+    assert given.only(LampDimmed).lamp == "l-1 stand-in"
 
 
 async def test_what_ends_retries_ends_them() -> None:

@@ -1,0 +1,268 @@
+"""Tracked work: everything that a test sets off on real streams, until the groups have settled it."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+from rapids.clients import RedisClient
+from rapids.dead_letters import DeadLetter, DeadLetterQueue
+from rapids.emitter import EventEmitter
+from rapids.events import Event
+from rapids.inspection import Inspector, PendingEntry
+from rapids.router import EventRouter
+from rapids.testing.causes_text import causes_text, pending_lines
+from rapids.testing.records import EventRecord
+from rapids.tracker import TrackedEntry, Tracker, Unsettled
+
+__all__ = ["ParkedEntry", "Tracked"]
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
+"""Seconds between two looks."""
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEntry:
+    """An entry that failed for good in a group without a dead-letter stream."""
+
+    stream: str
+    group: str
+    entry: PendingEntry
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An entry in a group."""
+
+    stream: str
+    group: str
+    entry_id: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the last look found."""
+
+    entries: tuple[TrackedEntry, ...] = ()
+    events: tuple[Event, ...] = ()
+    dead_letters: tuple[DeadLetter, ...] = ()
+    parked: tuple[ParkedEntry, ...] = ()
+    unsettled: tuple[Unsettled, ...] = ()
+    details: dict[_Place, PendingEntry] = field(default_factory=dict[_Place, PendingEntry])
+
+
+class Tracked(EventRecord):
+    """What was emitted while it is open, by any emitter on these streams, and what became of it.
+
+    Its assertions about events are those of `RecordingEmitter`. They, `dead_letters` and `parked` are as of the last
+    `settled()`. `redis`: the client that it uses.
+    """
+
+    def __init__(
+        self,
+        redis: RedisClient,
+        routers: Sequence[EventRouter],
+        streams: Sequence[str],
+        *,
+        timeout: float,
+        fast_forward: float,
+    ) -> None:
+        self.redis = redis
+        self._routers = tuple(routers)
+        self._tracker = Tracker(redis, [(router.stream, router.group) for router in routers], streams)
+        self._dlqs = tuple(dict.fromkeys(one.dlq_stream for one in routers if one.dlq_stream is not None))
+        self._timeout = timeout
+        self._fast_forward = fast_forward
+        self._forwarded: dict[_Place, float] = {}
+        """Seconds that waits were shortened by so far."""
+        self._seen = _Seen()
+        self._is_settled = False
+
+    async def begin(self) -> None:
+        """Track what is emitted from now on."""
+        await self._tracker.begin(*self._dlqs)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events that were emitted, stream by stream. Raises `AssertionError` before `settled()`."""
+        self._needs_settled("events")
+        return self._seen.events
+
+    @property
+    def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """The dead letters that were left, oldest first. Raises `AssertionError` before `settled()`."""
+        self._needs_settled("dead_letters")
+        return self._seen.dead_letters
+
+    @property
+    def parked(self) -> tuple[ParkedEntry, ...]:
+        """The entries that were parked, oldest first. Raises `AssertionError` before `settled()`."""
+        self._needs_settled("parked")
+        return self._seen.parked
+
+    @overload
+    async def emit(self, event: Event, *, stream: str | None = None) -> str: ...
+    @overload
+    async def emit(self, event: Sequence[Event], *, stream: str | None = None) -> list[str]: ...
+    async def emit(self, event: Event | Sequence[Event], *, stream: str | None = None) -> str | list[str]:
+        """Emit an event, or several, to `stream`, by default the stream of the routers.
+
+        Raises `ValueError` if the routers read several streams and none is given, and what `EventEmitter.emit` raises.
+        """
+        streams = self._tracker.streams
+        if stream is None and len(streams) != 1:
+            raise ValueError(f"stream must be given, since several are tracked: {', '.join(map(repr, streams))}")
+        emitter = EventEmitter(self.redis, stream=streams[0] if stream is None else stream)
+        return await emitter.emit(event)
+
+    async def settled(self, *, timeout: float | None = None) -> None:
+        """Return when everything that was emitted, and what it set off, is handled, dead or parked in all groups.
+
+        Waits of entries that are to be delivered again are left out: their due times are moved. After `timeout`
+        seconds, by default those of `tracked`, or if an entry would have to wait for longer than `fast_forward`,
+        raises `AssertionError`, which shows what was emitted, by its causes, and what is not settled.
+        """
+        limit = self._timeout if timeout is None else timeout
+        deadline, pause = time.monotonic() + limit, FIRST_PAUSE
+        before: tuple[str, ...] | None = None
+        while True:
+            moment = await self._tracker.look()
+            if not moment.unsettled:
+                if moment.last_ids == before:
+                    await self._collect(())
+                    self._is_settled = True
+                    return
+                before, pause = moment.last_ids, FIRST_PAUSE
+                continue
+            before = None
+            too_long = [one for one in moment.unsettled if one.state == "waiting" and not await self._hasten(one)]
+            if len(too_long) == len(moment.unsettled):
+                await self._fail(
+                    moment.unsettled,
+                    f"an entry would wait for another {_duration(max(one.due_in or 0 for one in too_long))}, and "
+                    f"fast_forward allows {_duration(self._fast_forward)} in total",
+                )
+            if time.monotonic() >= deadline:
+                await self._fail(moment.unsettled, f"not settled within {limit:g} s (timeout)")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def all_handled(self) -> None:
+        """No handler failed for good. Raises `AssertionError`, which shows what did, and what was emitted."""
+        failed = len(self.dead_letters) + len(self.parked)
+        if failed:
+            raise AssertionError(f"expected everything to be handled, but {_count(failed)} failed for good:\n{self}")
+
+    def __str__(self) -> str:
+        return causes_text(self._seen.entries, self._states())
+
+    def __repr__(self) -> str:
+        return f"<Tracked {', '.join(map(repr, self._tracker.streams))}>"
+
+    async def _hasten(self, waiting: Unsettled) -> bool:
+        """Let a wait pass, unless it is too long. Returns whether it was not."""
+        place = _Place(waiting.stream, waiting.group, waiting.entry_id)
+        passed = self._forwarded.get(place, 0.0)
+        seconds = await self._tracker.hasten(waiting, self._fast_forward - passed)
+        if seconds < 0:
+            return False
+        self._forwarded[place] = passed + seconds
+        for router in self._routers:
+            if (router.stream, router.group) == (waiting.stream, waiting.group):
+                router.look_now()
+        return True
+
+    async def _fail(self, unsettled: tuple[Unsettled, ...], why: str) -> None:
+        await self._collect(unsettled)
+        raise AssertionError(f"{_count(len(unsettled))} not settled: {why}\n{self}")
+
+    async def _collect(self, unsettled: tuple[Unsettled, ...]) -> None:
+        """Read everything that assertions and messages need."""
+        entries = await self._tracker.entries()
+        letters = [letter for dlq in self._dlqs for letter in await self._letters_of(dlq)]
+        inspector, details, parked = Inspector(self.redis), dict[_Place, PendingEntry](), list[ParkedEntry]()
+        existing = {entry.stream for entry in entries}
+        for router in self._routers:
+            if router.stream not in existing:
+                continue
+            for one in await self._pending_of(inspector, router):
+                details[_Place(router.stream, router.group, one.entry_id)] = one
+                if one.state == "parked":
+                    parked.append(ParkedEntry(router.stream, router.group, one))
+        events = tuple(entry.event for entry in entries if entry.event is not None)
+        self._seen = _Seen(entries, events, tuple(letters), tuple(parked), unsettled, details)
+
+    async def _letters_of(self, dlq: str) -> list[DeadLetter]:
+        began, found, cursor = _order(self._tracker.began_at(dlq)), list[DeadLetter](), None
+        while True:
+            page = await DeadLetterQueue(self.redis, dlq).list(cursor=cursor, limit=PAGE)
+            found += [letter for letter in page.items if _order(letter.id) > began]
+            cursor = page.cursor
+            if cursor is None or (page.items and _order(page.items[-1].id) <= began):
+                return found[::-1]
+
+    async def _pending_of(self, inspector: Inspector, router: EventRouter) -> list[PendingEntry]:
+        began, found, cursor = _order(self._tracker.began_at(router.stream)), list[PendingEntry](), None
+        while True:
+            page = await inspector.pending(router.stream, router.group, cursor=cursor, limit=PAGE)
+            found += [one for one in page.items if _order(one.entry_id) > began]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+
+    def _states(self) -> dict[tuple[str, str], list[str]]:
+        """Lines about each entry: what became of it in each group."""
+        seen = self._seen
+        lines: dict[tuple[str, str], list[str]] = {}
+        undelivered = {_Place(one.stream, one.group, one.entry_id) for one in seen.unsettled if not one.is_replay}
+        for entry in seen.entries:
+            of_entry = lines.setdefault((entry.stream, entry.entry_id), [])
+            for router in self._routers:
+                if router.stream != entry.stream:
+                    continue
+                place = _Place(router.stream, router.group, entry.entry_id)
+                dead = [letter for letter in seen.dead_letters if _is_letter_of(letter, place)]
+                of_entry += [f"{router.group}: dead in {one.handler!r}, {one.reason}: {_first(one)}" for one in dead]
+                if (pending := seen.details.get(place)) is not None:
+                    of_entry += pending_lines(router.group, pending)
+                elif place in undelivered:
+                    of_entry.append(f"{router.group}: NOT SETTLED, not delivered{_hint(router)}")
+                elif not dead:
+                    of_entry.append(f"{router.group}: {'handled' if _has_handler(router, entry) else 'no handler'}")
+        return lines
+
+    def _needs_settled(self, what: str) -> None:
+        if not self._is_settled:
+            raise AssertionError(f"{what} are known after `await t.settled()`")
+
+
+def _hint(router: EventRouter) -> str:
+    return "" if router.running else "; its router does not run here"
+
+
+def _has_handler(router: EventRouter, entry: TrackedEntry) -> bool:
+    return entry.event is None or bool(router.rehearsal().handlers_of(entry.event.routing_key))
+
+
+def _is_letter_of(letter: DeadLetter, place: _Place) -> bool:
+    return (letter.stream, letter.group, letter.entry_id) == (place.stream, place.group, place.entry_id)
+
+
+def _first(letter: DeadLetter) -> str:
+    return (letter.error.splitlines() or [""])[0]
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)
+
+
+def _count(entries: int) -> str:
+    return "1 entry" if entries == 1 else f"{entries} entries"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds < 7_200 else f"{seconds / 3_600:,.1f} h"
