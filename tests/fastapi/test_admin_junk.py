@@ -21,6 +21,11 @@ PROBLEM = "application/problem+json"
 DOCUMENTED = documented()
 WITH_PARAMETERS = [operation for operation, described in DOCUMENTED.items() if described.get("parameters")]
 WITH_BODY = [operation for operation, described in DOCUMENTED.items() if "requestBody" in described]
+FIRST_WITH: dict[str, tuple[str, str]] = {}
+"""The first operation with each parameter: there, all junk is tried. The others read it by the same code."""
+for _operation in WITH_PARAMETERS:
+    for _parameter in DOCUMENTED[_operation]["parameters"]:
+        FIRST_WITH.setdefault(json.dumps(_parameter, sort_keys=True), _operation)
 
 # As they are written in an address. Some are not valid text after they are decoded.
 JUNK = [
@@ -139,7 +144,8 @@ def test_in_parameters(client: TestClient, operation: tuple[str, str]) -> None:
     content = b"{}" if operation in WITH_BODY else None
     for parameter in DOCUMENTED[operation]["parameters"]:
         name, others = parameter["name"], needed(operation, parameter["name"])
-        for junk in JUNK:
+        is_first = FIRST_WITH[json.dumps(parameter, sort_keys=True)] == operation
+        for junk in JUNK if is_first else JUNK[:: len(JUNK) // 4]:
             if parameter["in"] == "query":
                 address = f"{filled(path)}?{others}&{name}={junk}"
             elif junk:
