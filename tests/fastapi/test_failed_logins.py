@@ -11,6 +11,7 @@ import pytest
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
+from rapids_fastapi import AdminUser
 from rapids_fastapi.admin import failed_logins
 from rapids_fastapi.admin.failed_logins import (
     FREE,
@@ -183,3 +184,24 @@ async def test_admin_auth_may_refuse_by_raising(
             for _ in range(FREE + 1):
                 assert (await client.get(PATH, headers=BEARER)).status_code == status
             assert bool(time.slept) is waits
+
+
+async def test_two_headers_with_credentials_are_tries_as_well(redis_url: str, logins: FailedLogins, time: Time) -> None:
+    """`admin_auth` may look at the first one only: so anybody could guess without a wait and without a line."""
+
+    def who(connection: HTTPConnection) -> AdminUser | None:
+        return AdminUser("ann", ["read"]) if connection.headers["authorization"] == "Bearer right" else None
+
+    app = admin_app(rapids_with(redis_url, admin_auth=who))
+    time.over.set()
+    async with app.router.lifespan_context(app) as state:
+        parts = {"rapids": replace(state["rapids"], failed_logins=logins)}
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": parts}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://here") as client:
+            for n in range(FREE + 1):
+                headers = [("Authorization", f"Bearer guess-{n}"), ("Authorization", "x")]
+                assert (await client.get(PATH, headers=headers)).status_code == 401
+            assert time.slept
