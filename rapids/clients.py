@@ -38,6 +38,8 @@ _ALLOWED = (
     "redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port, "
     "embedded: or embedded:path/to/dir"
 )
+_unescaped = re.compile(r"[\w+]+://[^/?#@:]*:(?!\d*[/?#])[^/?#@]*[/?#].*@")
+"""An address whose password has a character that ends it."""
 _SENTINEL_PORT = 26379
 _PORT = 6379
 _LAST_PORT = 65_535
@@ -49,6 +51,8 @@ def check_url(option: str, url: str) -> str:
     """The address, if Rapids supports it. Raises `ValueError` with the option, the address and what is allowed."""
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"{option} must be an address such as redis://localhost:6379/0, not {url!r}")
+    if _unescaped.match(url):  # what the parser says of it would quote a part of the password
+        raise ValueError(f"{option}: '/', '?' and '#' in a password are %2F, %3F and %23, in {masked(url)!r}")
     scheme = url.lower()
     if is_embedded_url(url):
         open_embedded(url)  # makes the object and starts nothing; refuses a malformed address
@@ -69,8 +73,8 @@ def check_url(option: str, url: str) -> str:
 
 def masked(url: str) -> str:
     """The address as it may be printed: without its password."""
-    hidden = re.sub(r"(?<=//)([^/@?#]*?):([^/?#]*)@", r"\1:***@", url, count=1)
-    return re.sub(r"([?&](?:password|sentinel_password|ssl_password)=)[^&#]*", r"\1***", hidden, flags=re.IGNORECASE)
+    hidden = re.sub(r"\A((?>[\w+.-]*:?/{1,2}|)[^/@?#:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", hidden, flags=re.IGNORECASE)
 
 
 @asynccontextmanager

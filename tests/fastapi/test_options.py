@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -63,10 +64,22 @@ def test_an_invalid_address_is_refused_and_the_allowed_ones_are_named(url: str, 
     assert str(error.value).count("unix://") <= 1  # the allowed ones are named once
 
 
-def test_the_error_of_a_refused_address_does_not_show_its_password() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+cluster://me:hunter2@a:1/5",
+        *(f"{kind}://me:hun{sign}ter2@a:1" for kind in ("redis", "redis+cluster", "redis+sentinel") for sign in "/?#"),
+        "me:hunter2@a:1",
+        "redis:/me:hunter2@a:1",
+    ],
+)
+def test_the_error_of_a_refused_address_does_not_show_its_password(url: str) -> None:
+    """Also not if it ends the host too early: then the parser quotes it as a port."""
     with pytest.raises(ValueError) as error:
-        Rapids(url="redis+cluster://me:hunter2@a:1/5")
-    assert "hunter2" not in str(error.value)
+        Rapids(url=url)
+    shown = "".join(traceback.format_exception(error.value))
+    assert "hun" not in shown
+    assert "ter2" not in shown
 
 
 @pytest.mark.parametrize(
@@ -97,6 +110,8 @@ async def test_clients_have_an_answer_timeout_with_any_redis_py(url: str, query:
             "redis+sentinel://u:***@a:1,b:2/s?sentinel_password=***",
         ),
         ("redis://host:6379/0", "redis://host:6379/0"),
+        ("redis://user@host/0", "redis://user@host/0"),
+        ("redis://user:p/w?x#@host:1", "redis://user:***@host:1"),
     ],
 )
 def test_passwords_are_masked(url: str, shown: str) -> None:
