@@ -136,7 +136,7 @@ def pairs_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
         start, end, done = value_at(text, match.end())
         if is_of_counts(match["name"]) and text[start:end].isdigit():
             continue
-        if match["pair"] is not None:  # of a tuple or a list with nothing else in it
+        if match["pair"] is not None and not match["name"].startswith("-"):  # of a list with nothing else in it
             before = match.start("name")
             if not (
                 _opening.search(text, max(before - 10, 0), before) and (_closing.match(text, done) or done == len(text))

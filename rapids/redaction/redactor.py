@@ -4,10 +4,10 @@ Only what is shown is changed. A replay sends the stored bytes. What cannot be s
 """
 
 import base64
-import binascii
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite, isnan
 from typing import Any, TypeAlias, cast
@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 
 from rapids.redaction import MASK, HiddenValues
 from rapids.redaction.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, part_of, phrases_of
+from rapids.redaction.hidden_values import MAX_VALUES
 from rapids.redaction.named_values import without_named_values
 
 __all__ = ["Location", "Redactor", "Searched"]
@@ -36,6 +37,9 @@ MIN_QUOTED = 4
 """Characters of a hidden value that is also masked where other values of the payload quote it."""
 MAX_QUOTED = 100
 
+MIN_INSIDE = 6
+"""Characters of a part of a hidden value that is itself a hidden value, such as the password in `user:password`."""
+
 MAX_SEARCHED = 64 * 1024
 """Bytes: longer data are not searched for the log, as that would block the event loop."""
 
@@ -45,6 +49,12 @@ _of_parser = re.compile(
     r"(?:cannot read an event of type '[\w.-]{1,200}': )?(?:data: )?Invalid JSON: [A-Za-z ]+ at line \d+ column \d+"
 )
 """What the parser says of data that cannot be searched, without a part of them."""
+
+_option = re.compile(r"--?[\w.-]+")
+"""Of a command: its value is the next item of a list."""
+_date = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?|\Z)")
+_pair = re.compile(rf"\A[^\s:/@=]+:(\S{{{MIN_INSIDE},}})\Z")
+_crumb = re.compile(rf"(?<![^\s;,&?])[^\s=;,&?\"']+=([^\s;,&\"']{{{MIN_INSIDE},}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +238,12 @@ class _Search:
         return hidden
 
     def hidden_items(self, items: Sequence[object]) -> set[int]:
-        """Names and values in turn, such as a pair of a header's name and value."""
-        if len(items) % 2 or not all(isinstance(name, str) for name in items[::2]):
-            return set()
-        return {at + 1 for at in range(0, len(items), 2) if self.redactor.hides(str(items[at]))}
+        """Names and values in turn, as in a pair of a header's name and value; what follows an option of a command."""
+        options = (at for at, name in enumerate(items[:-1]) if isinstance(name, str) and _option.fullmatch(name))
+        hidden = {at + 1 for at in options if self.redactor.hides(str(items[at]))}
+        if len(items) % 2 == 0 and all(isinstance(name, str) for name in items[::2]):
+            hidden |= {at + 1 for at in range(0, len(items), 2) if self.redactor.hides(str(items[at]))}
+        return hidden
 
     def _masked(self, value: object, place: Location, depth: int) -> str:
         self.places.add(place)
@@ -251,8 +263,16 @@ class _Search:
                 left += [(member, deep + 1) for member in members.values()]
             elif isinstance(one, list):
                 left += [(member, deep + 1) for member in cast("list[object]", one)]
-            elif one is not None and not isinstance(one, bool) and str(one):
-                self.values.update(credentials_in(str(one)))
+            elif one is not None and not isinstance(one, bool) and (text := str(one)):
+                self.values.add(text)
+                if len(self.values) > MAX_VALUES:  # no text about so many is shown
+                    continue
+                self.values.update(filter(None, credentials_in(text)))
+                if isinstance(one, str):
+                    self.redactor.named(one, self.values)
+                    if one.lstrip()[:1] in ("{", "[", '"'):
+                        with suppress(ValueError, RecursionError):
+                            left.append((from_json(one), deep + 1))
 
 
 def _replaced(text: str) -> list[object]:
@@ -293,17 +313,36 @@ def _without(shown: Any, quoted: Sequence[str]) -> Any:
             return MASK if str(shown) in quoted else shown
 
 
-def credentials_in(value: str) -> Iterable[str]:
-    """The value, and what a text may quote of it: a number without zeros, credentials of a header."""
-    yield value
+def credentials_in(value: str) -> Iterator[str]:
+    """What a text may quote of a value: a number without zeros, a date as `repr` writes it, credentials of a header,
+    what base64 or hex stand for, the password of `user:password`, values of cookies."""
     number = value.removesuffix(".0")
     if number.isdigit() and len(number.lstrip("0")) >= MIN_QUOTED:
         yield number.lstrip("0")
+    if date := _date.match(value):
+        parts = [str(int(part)) for part in date.groups() if part]
+        yield from (", ".join(parts[:size]) for size in range(3, len(parts) + 1))
+        return
+    texts = [value, *_decoded(value, MIN_INSIDE)]
     scheme, _, rest = value.partition(" ")
     if rest and scheme.isalpha():
-        yield rest
-        try:
-            pair = base64.b64decode(rest, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return
-        yield from filter(None, (pair, pair.partition(":")[2]))
+        pairs = list(_decoded(rest, 1))
+        texts += [rest, *pairs]
+        yield from (pair.partition(":")[2] for pair in pairs)
+    for text in texts:
+        yield text
+        yield from _pair.findall(text) or _crumb.findall(text)
+
+
+def _decoded(value: str, least: int) -> Iterator[str]:
+    """The text of at least so many characters that a value in base64 or hex stands for, if it does."""
+    for decode in (bytes.fromhex, _from_base64):
+        with suppress(ValueError):
+            text = decode(value).decode().strip()
+            if len(text) >= least and "".join(text.split()).isprintable():
+                yield text
+
+
+def _from_base64(value: str) -> bytes:
+    padded = value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4)
+    return base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import unicodedata
+from subprocess import CalledProcessError
 from typing import Any
 from urllib.parse import quote
 
@@ -425,6 +426,44 @@ def test_a_hidden_number_is_found_in_other_formats(hidden: Any, text: str) -> No
     shown = REDACTOR.text(text, REDACTOR.hidden(payload), 1_000)
     assert MASK in shown
     assert "321" not in shown
+
+
+@pytest.mark.parametrize(
+    ("hidden", "text"),
+    [
+        ("2019-07-03", "no datetime.date(2019, 7, 3)"),
+        ("2019-07-03T04:05:06Z", "no datetime.datetime(2019, 7, 3, 4, 5, 6)"),
+        ("ann:kryptonite", "no kryptonite"),
+        ("Server=db;Pwd=krypt9;Timeout=5", "no 'krypt9'"),
+        ("postgres://ann:krypt9@db/x", "no 'krypt9'"),
+        ("sid=krypt9; theme=dark", "no krypt9"),
+        ('{"user": "ann", "codes": ["krypt9"]}', "no 'krypt9'"),
+        ("a3J5cHRvbml0ZQ==", "no b'kryptonite'"),
+        ("a3J5cHRvbml0ZQo", "no b'kryptonite\\n'"),
+        ("6b7279707479", "no b'krypty'"),
+        ("Basic YW5uOmtyeXB0", "no 'krypt'"),
+    ],
+)
+def test_a_part_of_a_hidden_value_that_is_one_of_its_own_is_found(hidden: str, text: str) -> None:
+    """What a handler reads from it is what errors quote: a date, a password, a member of a document."""
+    payload = REDACTOR.document(json.dumps({"token": hidden, "note": text}).encode())
+    for shown in (REDACTOR.text(text, REDACTOR.hidden(payload), 1_000), json.dumps(payload and payload.shown)):
+        assert MASK in shown
+        for secret in ("krypt", "7, 3", "4, 5"):
+            assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    "data", [{"argv": ["run", "--password", "hunter2"]}, {"x": {"y": ["-v", "--api-key", "hunter2", 1]}}]
+)
+def test_the_value_of_an_option_of_a_command_is_hidden(data: Any) -> None:
+    """In a list of any length, and in what `subprocess.CalledProcessError` says of it."""
+    payload = REDACTOR.document(json.dumps(data).encode())
+    assert payload is not None
+    assert "hunter2" not in json.dumps(payload.shown)
+    assert payload.values == {"hunter2"}
+    said = str(CalledProcessError(1, ["run", "-v", "--password", "hunter2", "x"]))
+    assert REDACTOR.text(said, HiddenValues(()), 1_000) == said.replace("hunter2", MASK)
 
 
 class TestRepeatedNames:
