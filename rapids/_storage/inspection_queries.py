@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from rapids._storage import scripts
-from rapids._storage.client.connections import Client, Command, Commands, Reply, checked, run
+from rapids._storage.client.connections import Client, Command, Commands, Reply, SharedPool, call, checked, run
 from rapids._storage.keys import BESIDE, Source, consumers_by_group, replay_stream
 from rapids._wire.trace_fields import READ, Found, TraceKind
 
@@ -35,6 +35,7 @@ __all__ = [
     "search",
     "stream",
     "waiting",
+    "without_ttl",
 ]
 
 COUNTED = 101
@@ -342,3 +343,8 @@ async def search(client: Client, what: Literal["streams", "beside"], *, most: in
         if len(found) >= most or time.monotonic() > deadline:
             return Searched(sorted(found), False)
     return Searched(sorted(found))
+
+
+async def without_ttl(client: Client, names: Sequence[str]) -> list[str]:
+    """Those of the keys that never expire. Raises `RedisError`."""
+    return [name for name in names if await call(SharedPool(client, name), "PTTL", name) == -1]

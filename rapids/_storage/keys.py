@@ -28,6 +28,7 @@ __all__ = [
     "operation",
     "operation_errors",
     "operations",
+    "probe",
     "replay_stream",
 ]
 
@@ -139,6 +140,11 @@ def operations(dlq: str) -> str:
 def operating(dlq: str, kind: str) -> str:
     """String with a TTL: the operation of this kind that has not ended."""
     return _key(dlq, f"operating:{kind}")
+
+
+def probe(stream: str) -> str:
+    """A key that never exists: commands are tried on it to find out what a user may do."""
+    return _key(stream, "probe")
 
 
 def consumers_by_group(stream: str) -> str:

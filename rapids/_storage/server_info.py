@@ -1,14 +1,18 @@
 """The parts of a server's state that can endanger what Rapids promises."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 from redis.asyncio import RedisCluster
+from redis.exceptions import NoPermissionError
 
-from rapids._storage.client.connections import Client, Commands
+from rapids._storage.client.connections import Client, Command, Commands
+from rapids._storage.keys import probe
 
-__all__ = ["ServerFacts", "look_at_server", "socket_timeout_of"]
+__all__ = ["ServerFacts", "command_counts", "look_at_server", "refusals", "socket_timeout_of"]
 
 EMBEDDED_ZONE = "rapids-embedded"
 """The availability zone of embedded servers. It identifies them: they keep no data on purpose."""
@@ -79,3 +83,87 @@ def _number(info: Mapping[str, str], name: str) -> int | None:
 def _version(text: str) -> tuple[int, ...] | None:
     parts = text.split(".")
     return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
+
+
+def _harmless(probe: str) -> tuple[Command, ...]:
+    """One call of each command that Rapids needs, on a key that does not exist. None of them changes anything."""
+    group = "rapids:probe"
+    return (
+        ("XADD", probe, "NOMKSTREAM", "*", "field", "value"),
+        ("XLEN", probe),
+        ("XRANGE", probe, "-", "+"),
+        ("XREVRANGE", probe, "+", "-"),
+        ("XDEL", probe, "0-1"),
+        ("XTRIM", probe, "MAXLEN", 1),
+        ("XREAD", "STREAMS", probe, "0"),
+        ("XREADGROUP", "GROUP", group, group, "STREAMS", probe, ">"),
+        ("XACK", probe, group, "0-1"),
+        ("XCLAIM", probe, group, group, 0, "0-1"),
+        ("XPENDING", probe, group),
+        ("XGROUP", "CREATE", probe, group, "$"),
+        ("XGROUP", "SETID", probe, group, "$"),
+        ("XGROUP", "DESTROY", probe, group),
+        ("XGROUP", "DELCONSUMER", probe, group, group),
+        ("XINFO", "STREAM", probe),
+        ("XINFO", "GROUPS", probe),
+        ("XINFO", "CONSUMERS", probe, group),
+        ("EVAL", "return 1", 1, probe),
+        ("SCRIPT", "LOAD", "return 1"),
+        ("EXISTS", probe),
+        ("DEL", probe),
+        ("UNLINK", probe),
+        ("PEXPIRE", probe, 1),
+        ("PTTL", probe),
+        ("GET", probe),
+        ("SET", probe, "", "XX"),
+        ("HGET", probe, "field"),
+        ("HMGET", probe, "field"),
+        ("HDEL", probe, "field"),
+        ("HEXISTS", probe, "field"),
+        ("HKEYS", probe),
+        ("HLEN", probe),
+        ("ZADD", probe, "XX", 1, "member"),
+        ("ZCARD", probe),
+        ("ZCOUNT", probe, 0, 1),
+        ("ZRANGE", probe, 0, 1),
+        ("ZREM", probe, "member"),
+        ("ZSCORE", probe, "member"),
+        ("LLEN", probe),
+        ("LRANGE", probe, 0, 1),
+        ("CLIENT", "ID"),
+        ("TIME",),
+        ("INFO", "server"),
+    )
+
+
+async def refusals(commands: Commands, stream: str, dlq: str) -> list[str]:
+    """What Rapids needs and this user is refused: commands, and keys. Everything is tried, and nothing is changed."""
+    tried = [(_name(command), command) for command in _harmless(probe(stream))]
+    for key in (stream, dlq):
+        tried.append((f"write {key}", ("XACK", key, "rapids:probe", "0-1")))
+        tried.append((f"read {key}", ("XRANGE", key, "-", "-", "COUNT", 1)))
+    answers = await commands.send([command for _, command in tried])
+    refused = [name for (name, _), answer in zip(tried, answers, strict=True) if isinstance(answer, NoPermissionError)]
+    return list(dict.fromkeys(refused))
+
+
+def _name(command: Command) -> str:
+    has_parts = command[0] in ("XGROUP", "XINFO", "SCRIPT", "CLIENT")
+    return " ".join(str(part) for part in command[: 2 if has_parts else 1]).lower()
+
+
+async def command_counts(client: Client) -> dict[str, int]:
+    """How often each command was run since the server started, also by scripts; on a Cluster by all masters together.
+
+    Raises `RedisError`.
+    """
+    if isinstance(client, RedisCluster):
+        found: Any = await client.info("commandstats", target_nodes=RedisCluster.PRIMARIES)  # pyright: ignore[reportUnknownMemberType, reportGeneralTypeIssues] - typed loosely there
+        nodes = [found] if any(str(name).startswith("cmdstat_") for name in found) else list(found.values())
+    else:
+        nodes = [await client.info("commandstats")]  # pyright: ignore[reportUnknownMemberType, reportGeneralTypeIssues] - typed loosely there
+    counts = Counter[str]()
+    for node in cast("list[dict[str, dict[str, Any]]]", nodes):
+        for name, stats in node.items():
+            counts[name.removeprefix("cmdstat_")] += int(stats["calls"])
+    return dict(counts)

@@ -9,7 +9,15 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "main"]
 
-PARTS = ("letter_commands", "letter_changes", "letter_export", "event_feed", "group_commands", "pending_entries")
+PARTS = (
+    "letter_commands",
+    "letter_changes",
+    "letter_export",
+    "event_feed",
+    "group_commands",
+    "pending_entries",
+    "doctor",
+)
 """The modules that have commands, in the order of the help."""
 
 MISSING = "the command rapids needs the extra 'cli': pip install 'rapids-fastapi[cli]' ({})"

@@ -12,6 +12,7 @@ from rapids.inspection.causation_tree import (
     TracedLetter,
     TracedReplay,
 )
+from rapids.inspection.diagnosis import Diagnosis, Finding, Severity, count_commands, diagnose
 from rapids.inspection.feed import StreamEntry
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
@@ -32,6 +33,8 @@ __all__ = [
     "CausationTree",
     "ConsumerSnapshot",
     "DeliveryState",
+    "Diagnosis",
+    "Finding",
     "FoundStreams",
     "GroupSnapshot",
     "HandlerAttempts",
@@ -43,6 +46,7 @@ __all__ = [
     "PendingEntry",
     "PendingState",
     "ScannedWindow",
+    "Severity",
     "StreamEntry",
     "StreamSnapshot",
     "TracedDelivery",
@@ -50,4 +54,6 @@ __all__ = [
     "TracedHandler",
     "TracedLetter",
     "TracedReplay",
+    "count_commands",
+    "diagnose",
 ]
