@@ -1,8 +1,8 @@
 """Plans of a handler's dependencies: which providers are called, in which order, and who gets their values."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter
@@ -10,7 +10,7 @@ from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from rapids._core.checks import plain_function
-from rapids._core.threads import ContextInThreads, call_in_thread
+from rapids._core.threads import call_in_thread, open_in_threads
 from rapids.delivery import Delivery
 from rapids.events import BaseEvent, Event, GenericEvent, same_class
 from rapids.providers import Emits, Provider
@@ -38,7 +38,7 @@ class Step:
     """The call of one provider."""
 
     call: Callable[..., Any]
-    """Returns an awaitable of the value or, if it `opens`, an async context manager that gives the value."""
+    """Returns an awaitable of the value or, if it `opens`, an async generator that yields the value."""
     opens: bool
     arguments: Arguments
 
@@ -216,6 +216,8 @@ class _Planning:
         called = self._overrides.get(provider) or getattr(provider, "in_handlers", provider)
         if called in self._path:
             raise LookupError(f"{_text_of(called)} depends on itself")
+        if getattr(called, "__globals__", {}).get("__name__") == "contextlib":
+            raise LookupError(f"{_text_of(called)} is decorated with a context manager: Depends takes the generator")
         self._path.append(called)
         arguments = self.arguments_for(called, _parameters(called))
         self._path.pop()
@@ -269,7 +271,7 @@ def _call_of(provider: Provider) -> tuple[Callable[..., Any], bool]:
         if inspect.isclass(layer):
             break
         if inspect.isasyncgenfunction(layer):
-            return asynccontextmanager(provider), True
+            return provider, True
         if inspect.isgeneratorfunction(layer):
             return partial(_opened_in_threads, contextmanager(provider)), True
         if inspect.iscoroutinefunction(layer):
@@ -277,8 +279,8 @@ def _call_of(provider: Provider) -> tuple[Callable[..., Any], bool]:
     return partial(call_in_thread, provider), False
 
 
-def _opened_in_threads(make: Callable[..., Any], /, **arguments: Any) -> ContextInThreads:
-    return ContextInThreads(make(**arguments))
+def _opened_in_threads(make: Callable[..., Any], /, **arguments: Any) -> AsyncGenerator[Any]:
+    return open_in_threads(make(**arguments))
 
 
 def _is_marker(value: Any) -> bool:

@@ -1,16 +1,14 @@
 """Threads of our own, for what must not wait until handlers leave a thread of the default executor free."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from contextvars import copy_context
-from functools import partial
 from threading import Thread
-from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["ContextInThreads", "call_in_thread", "in_own_thread"]
+__all__ = ["call_in_thread", "in_own_thread", "open_in_threads"]
 
 Result = TypeVar("Result")
 
@@ -65,29 +63,31 @@ async def _result_of(running: asyncio.Future[Result], withdraw: Callable[[], boo
     return running.result()
 
 
-class ContextInThreads:
-    """A plain context manager as an async one. It is entered in a thread of the default executor, and left in a thread
-    of its own: it must not wait for a thread that is only free when it has given back what it holds."""
+async def open_in_threads(context: AbstractContextManager[Result]) -> AsyncGenerator[Result]:
+    """A plain context manager as an async generator. It is entered in a thread of the default executor, and left in a
+    thread of its own: it must not wait for a thread that is only free when it has given back what it holds."""
+    is_entered = False
 
-    def __init__(self, context: AbstractContextManager[Any]) -> None:
-        self._context = context
-        self._is_entered = False
-
-    async def __aenter__(self) -> Any:
-        try:
-            return await call_in_thread(self._enter)
-        except asyncio.CancelledError as error:
-            if self._is_entered:  # in spite of the cancellation, which came while the thread ran
-                await self.__aexit__(type(error), error, error.__traceback__)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        leave = partial(self._context.__exit__, kind, error, trace)
-        return await _result_of(asyncio.wrap_future(in_own_thread(leave)), bool)
-
-    def _enter(self) -> Any:
-        value = self._context.__enter__()
-        self._is_entered = True
+    def enter() -> Result:
+        nonlocal is_entered
+        value = context.__enter__()
+        is_entered = True
         return value
+
+    async def leave(error: BaseException | None) -> bool | None:
+        of_error = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+        return await _result_of(asyncio.wrap_future(in_own_thread(lambda: context.__exit__(*of_error))), bool)
+
+    try:
+        value = await call_in_thread(enter)
+    except asyncio.CancelledError as error:
+        if is_entered:  # in spite of the cancellation, which came while the thread ran
+            await leave(error)
+        raise
+    try:
+        yield value
+    except BaseException as error:
+        if not await leave(error):
+            raise
+    else:
+        await leave(None)

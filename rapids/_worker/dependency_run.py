@@ -1,8 +1,8 @@
 """Handlers with dependencies: an attempt calls the providers, then the handler, and then closes what was opened."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from rapids._core.dependency_plan import DependencyPlan, dependency_plan
@@ -43,8 +43,9 @@ class DependencyRun:
         An error that a provider swallows is raised nevertheless: an entry whose handler failed must not be
         acknowledged.
         """
-        opened: list[AbstractAsyncContextManager[Any]] = []
+        opened: list[AsyncGenerator[Any]] = []
         failure: BaseException | None = None
+        trace: TracebackType | None = None
         try:
             plan, supplies = self._plan, self._supplies
             if overrides := supplies.overrides():
@@ -55,9 +56,13 @@ class DependencyRun:
                 supplies.emitter,
             ]
             for step in plan.steps:
-                given = step.call(**{name: values[at] for name, at in step.arguments})
+                arguments = step.arguments
+                given = step.call(**{name: values[at] for name, at in arguments}) if arguments else step.call()
                 if step.opens:
-                    values.append(await given.__aenter__())
+                    try:
+                        values.append(await given.__anext__())
+                    except StopAsyncIteration:
+                        raise RuntimeError("a provider is a generator that yields nothing") from None
                     opened.append(given)
                 else:
                     values.append(await given)
@@ -65,12 +70,20 @@ class DependencyRun:
         except BaseException as error:
             failure = error
         while opened:
+            generator = opened.pop()
             try:
                 if failure is None:
-                    await opened.pop().__aexit__(None, None, None)
+                    await generator.__anext__()
                 else:
-                    await opened.pop().__aexit__(type(failure), failure, failure.__traceback__)
+                    trace = failure.__traceback__
+                    await generator.athrow(failure)
+                await generator.aclose()
+                raise RuntimeError("a provider is a generator that yields more than once")
+            except StopAsyncIteration:
+                pass
             except BaseException as error:
+                if error is failure:
+                    error.__traceback__ = trace  # without the frames of each provider that it went through
                 failure = error
         if failure is not None:  # raised here, so that it keeps its context
             try:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Annotated, Any
@@ -248,8 +248,18 @@ async def fails_to_open() -> AsyncIterator[None]:
     yield
 
 
-def yields_twice() -> Iterator[None]:
+def yields_twice_in_a_thread() -> Iterator[None]:
     yield
+    yield
+
+
+async def yields_twice() -> AsyncIterator[None]:
+    yield
+    yield
+
+
+async def yields_nothing() -> AsyncIterator[None]:
+    return
     yield
 
 
@@ -261,7 +271,10 @@ def yields_twice() -> Iterator[None]:
         (replaces, ValueError("from the handler"), "KeyError: 'replaced'"),
         (fails_to_close, None, "OSError: the commit failed"),
         (fails_to_open, None, "OSError: no connection"),
-        (yields_twice, None, "RuntimeError: generator didn't stop"),
+        (yields_twice_in_a_thread, None, "RuntimeError: generator didn't stop"),
+        (yields_twice, None, "RuntimeError: a provider is a generator that yields more than once"),
+        (yields_twice, ValueError("from the handler"), "ValueError: from the handler"),
+        (yields_nothing, None, "RuntimeError: a provider is a generator that yields nothing"),
         (noted([], "inner"), ExceptionGroup("of tasks", [ValueError("in a task")]), "ExceptionGroup: of tasks"),
         (noted([], "inner"), SystemExit(3), "SystemExit: 3"),
     ],
@@ -456,6 +469,14 @@ async def wants_a_query(query: str = fastapi.Query("x")) -> None: ...
 async def wants_the_unknown(what: "Unknown") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
+@asynccontextmanager
+async def get_context() -> AsyncIterator[None]:
+    yield
+
+
+async def needs_a_context(it: Annotated[None, Depends(get_context)]) -> None: ...
+
+
 class Nested:
     def __init__(self, other: "Annotated[Nested, Depends()]") -> None: ...
 
@@ -473,6 +494,7 @@ class Nested:
         (wants_a_query, "query", "only a request has a Query"),
         (wants_the_unknown, "what", "its annotation 'Unknown' cannot be resolved: name 'Unknown' is not defined"),
         (Nested, "other", "depends on itself"),
+        (needs_a_context, "it", "get_context is decorated with a context manager: Depends takes the generator"),
     ],
 )
 def test_a_provider_that_nothing_can_call_is_refused(provider: Any, parameter: str, reason: str) -> None:
