@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from benchmarks.statistics import Rounds, Spread, ratio, spread
+from benchmarks.statistics import Rounds, Spread, difference, ratio, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,18 @@ class Flat:
         return f"≤ {self.factor:g} x {self.row}"
 
 
-Budget: TypeAlias = AtMostTimes | TimesFaster | AtLeast | AtMost | Flat
+@dataclass(frozen=True, slots=True)
+class AtMostMore:
+    """Ours costs at most so much more than it does in another row, in the unit of both."""
+
+    row: str
+    more: float
+
+    def __str__(self) -> str:
+        return f"≤ {self.row} + {self.more:g}"
+
+
+Budget: TypeAlias = AtMostTimes | TimesFaster | AtLeast | AtMost | Flat | AtMostMore
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,8 @@ def judge(budget: Budget, row: str, measured: Mapping[tuple[str, str], Rounds]) 
             return _at_most(budget, ratio(ours, measured.get((row, other), {})), factor)
         case Flat(other_row, factor):
             return _at_most(budget, ratio(ours, measured.get((other_row, "ours"), {})), factor)
+        case AtMostMore(other_row, more):
+            return _at_most(budget, difference(ours, measured.get((other_row, "ours"), {})), more)
         case AtMost(value):
             return _at_most(budget, spread(list(ours.values())), value)
         case TimesFaster(other, factor):

@@ -50,6 +50,8 @@ class Job:
     """Handlers that match the event."""
     decoys: int = 0
     """Registered handlers that do not match it."""
+    dependencies: bool = False
+    """Whether each handler has dependencies: two parameters that share the value of one async generator."""
     rate: int = 1_000
     """Events a second, where they are paced."""
     memory_mark: int = 0

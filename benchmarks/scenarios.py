@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.budgets import AtLeast, AtMost, AtMostTimes, Budget, Flat, TimesFaster
+from benchmarks.budgets import AtLeast, AtMost, AtMostMore, AtMostTimes, Budget, Flat, TimesFaster
 from benchmarks.letter_scenarios import LETTERS
 from benchmarks.scenario import ALL, BEFORE, Row, Scenario
 
@@ -104,6 +104,16 @@ HANDLING = (
         count=40_000,
         counts={"peer": 5_000, "faststream": 5_000},
         options={"batch_size": 100, "handlers": 3},
+    ),
+    Scenario(
+        name="dependencies",
+        task="consume",
+        rows=_per_event(
+            "dependencies", "a handler with an async generator, batch_size=100", AtMostMore("consume-batch", 15)
+        ),
+        contenders=("ours",),
+        count=40_000,
+        options={"batch_size": 100, "dependencies": True},
     ),
     *(
         Scenario(

@@ -31,3 +31,8 @@ def ratio(above: Rounds, below: Rounds) -> Spread | None:
     """Of the quotients of each round: what slowed the machine down for a while slowed down both."""
     common = above.keys() & below.keys()
     return spread([above[number] / below[number] for number in sorted(common) if below[number]])
+
+
+def difference(one: Rounds, other: Rounds) -> Spread | None:
+    """Of the differences of each round: how much more `one` is."""
+    return spread([one[number] - other[number] for number in sorted(one.keys() & other.keys())])

@@ -1,8 +1,9 @@
 """Ours and the peer: the same code for both, since both are used by `from rapids import ...`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Annotated
 
 from redis.asyncio import Redis
 
@@ -65,9 +66,27 @@ def _register(router: EventRouter, job: Job, tally: Tally) -> None:
     for at in range(job.decoys // 2):
         router.on(_another_event(at))(_decoy)
     for _ in range(job.handlers):
-        router.on(OrderPlaced)(handler(tally, job.pause, OrderPlaced))
+        handle = handler(tally, job.pause, OrderPlaced)
+        router.on(OrderPlaced)(_with_dependencies(handle) if job.dependencies else handle)
     for at in range(job.decoys - job.decoys // 2):
         router.on(f"another_pattern{at}.*")(_decoy)
+
+
+def _with_dependencies(handle: Callable[[OrderPlaced], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    try:
+        from rapids import Depends
+    except ImportError as error:
+        raise Unavailable(str(error)) from error
+
+    async def session() -> AsyncIterator[object]:
+        yield handle
+
+    async def with_session(
+        event: OrderPlaced, one: Annotated[object, Depends(session)], other: Annotated[object, Depends(session)]
+    ) -> None:
+        await handle(event)
+
+    return with_session
 
 
 async def _decoy(event: BaseEvent) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.budgets import AtMostTimes, Flat, TimesFaster
+from benchmarks.budgets import AtMostMore, AtMostTimes, Flat, TimesFaster
 from benchmarks.jobs import FIRST, SAMPLE, Job, Outcome, checksum, order
 from benchmarks.scenario import ALL
 from benchmarks.scenarios import SCENARIOS
@@ -28,7 +28,7 @@ def test_budgets_name_rows_and_contenders_that_are_measured() -> None:
     for scenario in SCENARIOS:
         for budget in (budget for row in scenario.rows for budget in row.budgets):
             match budget:
-                case Flat(row, _):
+                case Flat(row, _) | AtMostMore(row, _):
                     assert row in {one.name for one in ROWS}
                 case AtMostTimes(other, _) | TimesFaster(other, _):
                     assert other in scenario.contenders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.budgets import AtLeast, AtMost, AtMostTimes, Budget, Flat, TimesFaster, judge
+from benchmarks.budgets import AtLeast, AtMost, AtMostMore, AtMostTimes, Budget, Flat, TimesFaster, judge
 from benchmarks.statistics import Spread, ratio, spread
 
 
@@ -46,6 +46,8 @@ COSTS = {
         (AtMost(15.5), 16.0, False),
         (Flat("base", 1.2), 16 / 15, True),
         (Flat("base", 1.05), 16 / 15, False),
+        (AtMostMore("base", 1), 1.0, True),
+        (AtMostMore("base", 0.9), 1.0, False),
     ],
 )
 def test_a_budget_is_met_by_the_median(budget: Budget, measured: float, met: bool) -> None:
@@ -57,7 +59,8 @@ def test_a_budget_is_met_by_the_median(budget: Budget, measured: float, met: boo
 
 
 @pytest.mark.parametrize(
-    "budget", [AtMostTimes("floor", 1), TimesFaster("peer", 1), AtLeast(1), AtMost(1), Flat("base")]
+    "budget",
+    [AtMostTimes("floor", 1), TimesFaster("peer", 1), AtLeast(1), AtMost(1), Flat("base"), AtMostMore("base", 1)],
 )
 def test_a_budget_without_a_measurement_is_neither_met_nor_missed(budget: Budget) -> None:
     verdict = judge(budget, "another", COSTS)
