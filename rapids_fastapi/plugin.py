@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import os
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import fields, replace
+from typing import Any, Self
 
 from redis import __version__ as REDIS_PY
 
@@ -14,6 +14,7 @@ from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.background import check_routers, dead_letter_queues, operations_running, routers_running
 from rapids.clients import RedisClient, check_client, check_url, disconnect, open_client, reach
 from rapids.dead_letters import default_dlq
+from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
@@ -59,6 +60,8 @@ class Rapids:
     `admin_limits`: how many searches, exports and live streams the admin runs at a time in this process. By default,
     `AdminLimits()`.
     `connect_timeout`: seconds within which Redis must answer at start-up.
+
+    `Rapids.from_env()` takes what an operator changes from variables of the environment.
 
     Raises `ValueError` or `TypeError` for a wrong option, with its name, its value and what is allowed.
     The object can be started and stopped several times, also on different event loops, but not twice at the same time.
@@ -117,6 +120,53 @@ class Rapids:
         if dead_letters:
             for router in self._routers:
                 router.use_default_dlq()
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        emitter: EventEmitter | None = None,
+        routers: Sequence[EventRouter] = (),
+        redis: RedisClient | None = None,
+        admin_auth: AdminAuth | None = None,
+        redact: Sequence[str] = (),
+    ) -> Self:
+        """A Rapids whose other options come from the variables `RAPIDS_...`: see `rapids.environment.VARIABLES`.
+
+        `RAPIDS_REDACT` adds names to `redact`. With `redis` or `admin_auth`, `RAPIDS_REDIS_URL` or `RAPIDS_ADMIN_TOKEN`
+        has no effect. Unknown variables are logged.
+
+        Raises `ValueError` for a variable that is not valid, with its value and what is allowed, and what `Rapids`
+        raises for the arguments.
+        """
+        env = Environment()
+        env.warn_of_unknown()
+        url = env.text(URL_VARIABLE) if redis is None else None
+        watch = env.names("RAPIDS_WATCH")
+        with _about("RAPIDS_WATCH"):
+            watch = None if watch is None else _check_watch([] if watch == ["none"] else watch)
+        limits = AdminLimits()
+        for limit in fields(limits):
+            given = env.number(name := f"RAPIDS_ADMIN_{limit.name.upper()}", int, getattr(limits, limit.name))
+            with _about(name):
+                limits = replace(limits, **{limit.name: given})
+        timeout = env.number("RAPIDS_CONNECT_TIMEOUT", float, 5.0)
+        with _about("RAPIDS_CONNECT_TIMEOUT"):
+            _check_timeout(timeout)
+        if admin_auth is None:
+            _token_auth(env)
+        return cls(
+            emitter=emitter,
+            routers=routers,
+            url=None if url is None else check_url(URL_VARIABLE, url),
+            redis=redis,
+            watch=watch,
+            dead_letters=env.flag("RAPIDS_DEAD_LETTERS", True),
+            admin_auth=admin_auth,
+            redact=[*redact, *(env.names("RAPIDS_REDACT") or ())],
+            admin_limits=limits,
+            connect_timeout=timeout,
+        )
 
     @property
     def emitter(self) -> EventEmitter:
@@ -189,16 +239,11 @@ class Rapids:
         if not self._emitter_has_client:
             self._emitter.configure(redis)
         started.push_async_callback(self._emitter.drain)  # also for what handlers emit during shutdown
-        token = os.environ.get(TOKEN_VARIABLE, "").strip()
-        try:
-            token_auth = TokenAuth(token) if token else None
-        except ValueError as error:
-            raise ValueError(f"{TOKEN_VARIABLE}: {error}") from None
+        admin_auth = self._admin_auth or _token_auth(Environment())
         queues = dead_letter_queues(redis, self._routers)
         if not self._routers and self._dead_letters:
             name = default_dlq(self._emitter.stream)
             queues = {name: DeadLetterQueue(redis, name, dlq_maxlen=10_000, maxlen=None)}
-        admin_auth = self._admin_auth or token_auth
         directory = Directory(
             redis,
             streams=(self._emitter.stream, *(router.stream for router in self._routers)),
@@ -242,7 +287,7 @@ class Rapids:
                 await disconnect(self._redis)
             return
         if (url := self._url) is None:
-            if not (found := os.environ.get(URL_VARIABLE, "").strip()):
+            if not (found := Environment().text(URL_VARIABLE)):
                 raise NotConfiguredError(
                     f"Rapids does not know which Redis to use: give Rapids(url=...) or set {URL_VARIABLE}. "
                     "For development, 'embedded:' starts a server of its own."
@@ -263,6 +308,21 @@ class Rapids:
             _logger.critical("%s", error)
             raise
         return client
+
+
+@contextmanager
+def _about(variable: str) -> Generator[None]:
+    """Errors in the block name the variable that they are about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{variable}: {error}") from None
+
+
+def _token_auth(env: Environment) -> TokenAuth | None:
+    token = env.text(TOKEN_VARIABLE)
+    with _about(TOKEN_VARIABLE):
+        return None if token is None else TokenAuth(token)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -13,9 +13,11 @@ import pytest
 from redis.asyncio import RedisCluster
 
 from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids.background import routers_running
 from rapids.clients import open_client
+from rapids.dead_letters import default_dlq
 from rapids.exceptions import RedisUnavailableError
-from rapids_fastapi import Rapids, TokenAuth
+from rapids_fastapi import Rapids, TokenAuth, directory
 from tests.fastapi.helpers import admin_app, client_of
 from tests.servers.cluster import Cluster
 from tests.support import eventually, idle_router
@@ -61,6 +63,22 @@ async def test_a_failure_is_listed_and_replayed_over_http(cluster: Cluster) -> N
                 assert replayed.status_code == 200, replayed.text
                 await eventually(lambda: len(ran) == 2)
                 assert (await http.get(letters)).json()["items"] == []
+
+
+async def test_streams_of_workers_are_found_on_whichever_node_they_are(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "LOOK_PAUSE", 0.05)
+    streams = {f"cl:work-{number}" for number in range(4)}
+    rapids = Rapids(emitter=EventEmitter(stream="cl:events"), url=cluster.url, admin_auth=TokenAuth(TOKEN))
+    async with open_client(cluster.url) as redis, rapids.lifespan() as state:
+        assert isinstance(redis, RedisCluster)
+        workers = [idle_router(stream=stream, group="cl", dlq_stream=default_dlq(stream)) for stream in streams]
+        async with routers_running(workers, redis):
+            assert len({redis.get_node_from_key(stream) for stream in streams}) > 1
+            shown = state["rapids"].directory
+            await eventually(lambda: {*shown.streams} == {"cl:events", *streams})
+            assert {*shown.queues} == {default_dlq(stream) for stream in ("cl:events", *streams)}
 
 
 async def test_operations_groups_exports_and_the_audit_over_http(cluster: Cluster) -> None:

@@ -38,6 +38,7 @@ MODULES = (
     "rapids.delivery",
     "rapids.embedded",
     "rapids.emitter",
+    "rapids.environment",
     "rapids.events",
     "rapids.exceptions",
     "rapids.health",
