@@ -1,6 +1,6 @@
 """Requests to replay a dead letter, also with patched or replaced data. Answers do not reveal hidden values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -98,12 +98,12 @@ def _diff(
 
 def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
     """Raises `Problem` if a hidden field has the mask as its value."""
-    if redactor.value(change) is None:
+    if (searched := redactor.value(change)) is None:
         raise _invalid([ParseProblem(pointer="", message="nested too deep", type="too_deep")], 1)
     message = "this is the mask of a hidden value: leave the field out of a patch to keep it, or write the value"
     errors = [
         ParseProblem(pointer=clean(json_pointer(location), MAX_POINTER), message=message, type="hidden_value")
-        for location in _masks(change, redactor, ())
+        for location in _masks(change, redactor, (), searched.places)
     ]
     if errors:
         raise _invalid(errors[:MAX_ERRORS], len(errors))
@@ -125,17 +125,16 @@ def shown_by(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> l
     ]
 
 
-def _masks(value: object, redactor: Redactor, location: Location) -> Iterator[Location]:
-    """The locations of hidden fields that have the mask as their value."""
-    if isinstance(value, dict):
+def _masks(value: object, redactor: Redactor, location: Location, places: Set[Location]) -> Iterator[Location]:
+    """The locations that have the mask as their value, of hidden fields and of `places` that are hidden otherwise."""
+    if value == MASK and (location in places or (isinstance(name := location[-1], str) and redactor.hides(name))):
+        yield location
+    elif isinstance(value, dict):
         for name, member in cast("dict[str, object]", value).items():
-            if member == MASK and redactor.hides(name):
-                yield (*location, name)
-            else:
-                yield from _masks(member, redactor, (*location, name))
+            yield from _masks(member, redactor, (*location, name), places)
     elif isinstance(value, list):
         for at, member in enumerate(cast("list[object]", value)):
-            yield from _masks(member, redactor, (*location, at))
+            yield from _masks(member, redactor, (*location, at), places)
 
 
 def _refusal(error: EditRefusedError, body: ReplayRequest, letter: DeadLetter, redactor: Redactor) -> Problem:

@@ -283,6 +283,8 @@ def test_hidden_values_inside_what_was_changed_are_hidden(client: TestClient, pu
         ({"password": {"pass": "x", "token": MASK}}, ["/password/token"]),
         ({"n": 1, "cards": [{"card_number": "4111"}, {"card_number": MASK}]}, ["/cards/1/card_number"]),
         ({"password": MASK, "cards": [{"card_number": MASK}]}, ["/password", "/cards/0/card_number"]),
+        ({"cards": [["authorization", MASK], {"name": "token", "value": MASK}]}, ["/cards/0/1", "/cards/1/value"]),
+        ({"cards": ["run", "--password", MASK]}, ["/cards/2"]),
     ],
 )
 def test_the_mask_instead_of_a_hidden_value_is_refused(
