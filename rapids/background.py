@@ -9,13 +9,15 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 from rapids.backoff import Backoff, exponential
 from rapids.clients import RedisClient
 from rapids.dead_letters import DeadLetterQueue
-from rapids.exceptions import RapidsError
+from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.router import EventRouter
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "SupervisedRouter",
     "check_routers",
     "dead_letter_queues",
+    "lifespan_running",
+    "lifespan_value",
     "operations_running",
     "routers_running",
 ]
@@ -37,6 +41,36 @@ STOP_TIMEOUT = 5.0
 continues them."""
 
 _logger = logging.getLogger("rapids")
+_lifespan_value: ContextVar[Any] = ContextVar("rapids_lifespan_value")
+
+
+@asynccontextmanager
+async def lifespan_running(lifespan: Callable[[], AbstractAsyncContextManager[Any]]) -> AsyncGenerator[Any]:
+    """Enter a lifespan, an async context manager that is called without arguments, as `rapids run --lifespan` does.
+
+    Handlers of routers that start in the block get its value by `Depends(lifespan_value)`.
+    """
+    async with lifespan() as value:
+        token = _lifespan_value.set(value)
+        try:
+            yield value
+        finally:
+            _lifespan_value.reset(token)
+
+
+async def lifespan_value() -> Any:
+    """What the lifespan yielded, for handlers: `pool: Annotated[Pool, Depends(lifespan_value)]`.
+
+    Raises `NotConfiguredError` if there is no lifespan.
+    """
+    try:
+        return _lifespan_value.get()
+    except LookupError:
+        raise NotConfiguredError(
+            "there is no lifespan whose value a handler could get: start the routers by rapids run --lifespan "
+            "module:name, or in a block of rapids.background.lifespan_running(...); in tests, set "
+            "router.dependency_overrides[lifespan_value]"
+        ) from None
 
 
 def check_routers(routers: Sequence[EventRouter], names: Sequence[str] = ()) -> tuple[EventRouter, ...]:

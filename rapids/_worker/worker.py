@@ -375,7 +375,7 @@ class Worker:
         hurry.cancel()
         handling.cancel()
         if not all(task.done() for task in executing):
-            logger.warning("shutdown_timeout is over: interrupting the running handlers", extra=self._context)
+            logger.warning("the time to stop is over: interrupting the running handlers", extra=self._context)
             self._stop.interrupts.set()
             self._supervisor.ending(self._executors)
             for task in executing:

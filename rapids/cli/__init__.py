@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "main"]
 
 PARTS = (
+    "run",
     "letter_commands",
     "letter_changes",
     "letter_export",

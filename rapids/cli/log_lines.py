@@ -1,0 +1,110 @@
+"""Log lines of worker processes: readable text, or one JSON object each."""
+
+import json
+import logging
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+from rapids.logs import CorrelationLogFilter, protect_loggers
+
+__all__ = ["JsonLines", "LogFormat", "LogLevel", "TextLines", "log_to_stderr"]
+
+LogFormat: TypeAlias = Literal["text", "json"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
+
+STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+"""The attributes of any record. The others are extra fields."""
+
+SHOWN = ("stream", "group", "correlation_id")
+"""The extra fields in a line for people. `JsonLines` has all of them."""
+
+COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+
+
+def log_to_stderr(log_format: LogFormat, level: LogLevel) -> None:
+    """Send the records of all loggers of this process to standard error, in place of earlier log handlers."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if log_format == "json" else TextLines(colours=_colours_wanted()))
+    handler.addFilter(CorrelationLogFilter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    protect_loggers()
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object: `time`, `level`, `logger`, `message`, `pid`, the extra fields, and `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object. A field that JSON cannot hold is its text."""
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+            **_extra(record),
+        }
+        if record.exc_info or record.exc_text:
+            fields["exception"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
+        if record.stack_info:
+            fields["stack"] = self.formatStack(record.stack_info)
+        try:
+            return orjson.dumps(fields, default=str).decode()
+        except TypeError:  # keys that are no texts, characters that UTF-8 cannot hold, huge numbers
+            return json.dumps({str(name): _plain(value) for name, value in fields.items()}, default=str)
+
+
+class TextLines(logging.Formatter):
+    """A record as a line for people, with its correlation id and its place: stream, group, entry."""
+
+    def __init__(self, *, colours: bool = False) -> None:
+        super().__init__()
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and a traceback below it."""
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        level = f"{record.levelname:<8}"
+        colour = COLOURS.get(record.levelname)
+        if self._colours and colour is not None:
+            level = f"\033[{colour}m{level}\033[0m"
+        message, extra = record.getMessage(), _extra(record)
+        about = " ".join(
+            f"{name}={extra[name]}" for name in SHOWN if name in extra and f"{extra[name]!r}" not in message
+        )
+        if about:
+            about = f"  \033[2m{about}\033[0m" if self._colours else f"  {about}"
+        lines = [
+            f"{when}.{int(record.msecs):03} {level} [{record.process}] {record.name}: {record.getMessage()}{about}"
+        ]
+        if record.exc_info or record.exc_text:
+            lines.append(record.exc_text or self.formatException(record.exc_info))  # type: ignore[arg-type]
+        if record.stack_info:
+            lines.append(self.formatStack(record.stack_info))
+        return "\n".join(lines)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    """The extra fields. `CorrelationLogFilter` sets ids to "-" if there are none."""
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if name not in STANDARD and not (name in ("correlation_id", "causation_id") and value == "-")
+    }
+
+
+def _plain(value: object) -> object:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return value
+
+
+def _colours_wanted() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

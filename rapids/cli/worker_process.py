@@ -1,0 +1,281 @@
+"""A worker process of `rapids run`: routers, emitters and operations, from the start until a signal."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+
+from rapids.background import dead_letter_queues, lifespan_running, operations_running, routers_running
+from rapids.cli.log_lines import LogFormat, LogLevel, log_to_stderr
+from rapids.cli.probes import Probe, probes_answered
+from rapids.cli.summary import RunningRouter, show_running
+from rapids.cli.targets import Found, find, find_lifespan
+from rapids.clients import RedisClient, open_client, reach
+from rapids.emitter import EventEmitter
+from rapids.exceptions import RapidsError
+from rapids.readiness import Readiness
+from rapids.redaction import Redactor
+from rapids.router import ServerWarnings
+
+__all__ = ["FAILED", "GIVE_BACK", "NOT_STARTED", "Message", "RunOptions", "StopRequest", "run_child", "run_worker"]
+
+FAILED = 1
+"""The exit code of a process that ran and failed, or that did not stop in time."""
+NOT_STARTED = 2
+"""The exit code of a process that could not start: a wrong option, code that cannot be used, no Redis."""
+
+GIVE_BACK = 10.0
+"""Seconds after the time of running handlers: entries are released, operations end their step, the lifespan ends."""
+
+REPORT_EVERY = 1.0
+"""Seconds between two reports of a worker process to its parent, where probes are answered."""
+
+_logger = logging.getLogger("rapids")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of `rapids run`."""
+
+    targets: tuple[str, ...]
+    url: str
+    processes: int = 1
+    lifespan: str | None = None
+    dead_letters: bool = True
+    redact: tuple[str, ...] = ()
+    graceful_timeout: float | None = None
+    uvloop: bool = False
+    health_host: str = "0.0.0.0"  # noqa: S104 - probes come from outside of the container
+    health_port: int | None = None
+    reload: tuple[str, ...] | None = None
+    """The folders whose changes restart the processes; None for no restarts."""
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a worker process reports to its parent: first what it runs, and then that it has started, and its health."""
+
+    running: tuple[RunningRouter, ...] = ()
+    stop_limit: float = 0.0
+    """Seconds that it takes at most to stop."""
+    started: bool = False
+    ready: bool = False
+
+
+class StopRequest:
+    """A request to stop, from signals or from the end of the parent process. The second signal ends the process."""
+
+    def __init__(self, *, is_child: bool) -> None:
+        self.asked = asyncio.Event()
+        self.limit = GIVE_BACK
+        """Seconds after the request, when the process ends in any case."""
+        self._is_child = is_child
+        self._signal = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_asked = False
+
+    def take_signals(self, at_once: Callable[[], object]) -> None:
+        """Take SIGTERM and SIGINT, also while the event loop is blocked. On the second one, call `at_once` and exit.
+
+        A child stops by SIGTERM only, any number of them: Ctrl-C in a terminal reaches its parent too, which passes it
+        on, and so does a process manager that signals the whole group.
+        """
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._is_child and number == signal.SIGINT:
+                return
+            if self._is_asked and not self._is_child:
+                os.write(2, b"rapids: a second signal: ending without waiting for handlers\n")
+                at_once()
+                os._exit(FAILED)
+            self._signal = signal.Signals(number).name
+            self.ask()
+
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+        if hasattr(signal, "pthread_sigmask"):  # the parent blocks them until here
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+
+    def attach(self) -> None:
+        """Pass the request on to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        if self._is_asked:
+            self.asked.set()
+
+    def log(self, seconds: float) -> None:
+        """Log why it stops, and how long running handlers may take."""
+        if not self._is_child:
+            _logger.info("stopping on %s: running handlers have %g s", self._signal, seconds)
+
+    def ask(self) -> None:
+        """Ask for the stop. Safe in signal handlers and other threads."""
+        self._is_asked = True
+        if (loop := self._loop) is not None:
+            with suppress(RuntimeError):  # the event loop has ended
+                loop.call_soon_threadsafe(self.asked.set)
+
+
+def run_worker(options: RunOptions, parent: Connection | None = None) -> int:
+    """Run one process until it is asked to stop. Returns its exit code.
+
+    `parent`: where a child reports to. Without it, this is the only process.
+    """
+    log_to_stderr(options.log_format, options.log_level)
+    stop = StopRequest(is_child=parent is not None)
+    stop.take_signals(lambda: None)
+    if parent is not None:
+        threading.Thread(target=_watch_parent, args=(stop,), name="rapids-parent-watch", daemon=True).start()
+    sys.path.insert(0, os.getcwd())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
+            return runner.run(_run(options, stop, parent))
+    except RapidsError as error:
+        _explain(options, error)
+        return NOT_STARTED
+
+
+def run_child(options: RunOptions, parent: Connection) -> None:
+    """The main function of a child process."""
+    sys.exit(run_worker(options, parent))
+
+
+def _explain(options: RunOptions, error: RapidsError) -> None:
+    """Say why the process does not start: in one line, or with the traceback of an error in the user's code."""
+    if options.log_format == "json" or error.__cause__ is not None:
+        _logger.critical("%s", error, exc_info=error.__cause__)
+    else:
+        sys.stderr.write(f"rapids: {error}\n")
+
+
+def _give_up() -> None:
+    os.write(2, b"rapids: not stopped in time: ending\n")
+    os._exit(FAILED)
+
+
+def _watch_parent(stop: StopRequest) -> None:
+    """Ask for a stop when the parent process is gone, however it ended."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait([parent.sentinel])
+        _logger.warning("the parent process %d is gone: stopping", parent.pid)
+        stop.ask()
+
+
+def _loop_factory(options: RunOptions) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if not options.uvloop:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+async def _run(options: RunOptions, stop: StopRequest, parent: Connection | None) -> int:
+    stop.attach()
+    started = asyncio.Event()
+    serving = asyncio.create_task(_serve(options, stop, started, parent), name="rapids-run")
+    stopping = asyncio.create_task(stop.asked.wait(), name="rapids-run-stop")
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not serving.done():
+        stop.log(stop.limit - GIVE_BACK)
+        limit = threading.Timer(stop.limit, _give_up)
+        limit.daemon = True  # a handler that blocks the event loop does not stop this
+        limit.start()
+        if not started.is_set():
+            serving.cancel()
+        await asyncio.wait({serving})
+    if serving.cancelled():
+        return 0
+    if (error := serving.exception()) is None:
+        return 0
+    if isinstance(error, RapidsError) and not started.is_set():
+        raise error
+    _logger.critical("the process failed: %s: %s", type(error).__name__, error, exc_info=error)
+    return FAILED if started.is_set() else NOT_STARTED
+
+
+async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event, parent: Connection | None) -> None:
+    """Run everything, each part after those that it needs. They stop in the opposite order."""
+    async with AsyncExitStack() as parts:
+        readiness: list[Readiness] = []
+
+        async def is_ready() -> bool:
+            return bool(readiness) and await readiness[0].check()
+
+        if options.health_port is not None and parent is None:
+            await parts.enter_async_context(
+                probes_answered(options.health_host, options.health_port, live=_always, ready=is_ready)
+            )
+        found = await find(options.targets)
+        lifespan = None if options.lifespan is None else find_lifespan(options.lifespan)
+        stop.limit = GIVE_BACK + _shutdown_timeout(options, found)
+        client = await parts.enter_async_context(open_client(options.url))
+        await reach(client, options.url)
+        _prepare(options, found, client)
+        running = tuple(map(RunningRouter.of, found.routers))
+        if parent is None:
+            show_running(options.log_format, options.url, running)
+        else:
+            parent.send(Message(running, stop.limit))
+        for emitter in found.emitters:
+            parts.push_async_callback(emitter.drain)
+        if lifespan is not None:
+            await parts.enter_async_context(lifespan_running(lifespan))
+        await parts.enter_async_context(routers_running(found.routers, client, stop_timeout=options.graceful_timeout))
+        await parts.enter_async_context(operations_running(dead_letter_queues(client, found.routers).values()))
+        readiness.append(Readiness(EventEmitter(client, found.routers[0].stream), found.routers))
+        started.set()
+        if parent is not None:
+            await parts.enter_async_context(_reporting(parent, is_ready, often=options.health_port is not None))
+        await stop.asked.wait()
+
+
+def _prepare(options: RunOptions, found: Found, client: RedisClient) -> None:
+    warnings, redactor = ServerWarnings(), Redactor.of(options.redact)
+    for router in found.routers:
+        if options.dead_letters:
+            router.use_default_dlq()
+        router.use_server_warnings(warnings)
+        router.use_log_redaction(redactor.error)
+        if len(found.emitters) == 1:  # of several, it is not known which one the handlers want
+            router.use_dependencies(emitter=found.emitters[0])
+    for emitter in found.emitters:
+        if not emitter.configured:
+            emitter.configure(client)
+
+
+async def _always() -> bool:
+    return True
+
+
+def _shutdown_timeout(options: RunOptions, found: Found) -> float:
+    longest = max(router.shutdown_timeout for router in found.routers)
+    return longest if options.graceful_timeout is None else min(longest, options.graceful_timeout)
+
+
+@asynccontextmanager
+async def _reporting(parent: Connection, is_ready: Probe, *, often: bool) -> AsyncGenerator[None]:
+    """Report to the parent during the block."""
+
+    async def report() -> None:
+        with suppress(OSError):  # the parent is gone
+            parent.send(Message(started=True, ready=True))
+            while often:
+                await asyncio.sleep(REPORT_EVERY)
+                parent.send(Message(started=True, ready=await is_ready()))
+
+    reporting = asyncio.create_task(report(), name="rapids-run-report")
+    try:
+        yield
+    finally:
+        reporting.cancel()
+        await asyncio.wait({reporting})

@@ -1,0 +1,132 @@
+"""`rapids run` in processes of its own, for tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.embedded.scripts import is_gone
+from tests.fastapi.helpers import until
+from tests.support import SOON
+
+ROOT = Path(__file__).parents[2]
+
+WORKERS = """
+import asyncio, logging, os
+from typing import Annotated
+from contextlib import asynccontextmanager
+from pathlib import Path
+from rapids import BaseEvent, Depends, EventEmitter, EventRouter
+from rapids.background import lifespan_value
+
+class RunNoted(BaseEvent):
+    n: int
+
+class RunAnswered(BaseEvent):
+    n: int
+
+emitter = EventEmitter(stream="run")
+router = EventRouter(stream="run", group="notes", concurrency=4)
+answers = EventRouter(stream="run", group="answers", block_ms=200)
+log = logging.getLogger(__name__)
+
+def note(*words):
+    with open("notes", "a") as file:
+        print(os.getpid(), *words, file=file)
+
+@router.on(RunNoted)
+async def handle(event: RunNoted, same: EventEmitter) -> None:
+    assert same is emitter
+    if event.n < 0:  # it takes for ever
+        note("began", event.n)
+        await asyncio.sleep(3600)
+    await emitter.emit(RunAnswered(n=event.n))
+
+@answers.on(RunAnswered)
+async def answered(event: RunAnswered, given: Annotated[str, Depends(lifespan_value)]) -> None:
+    log.info("answered %d", event.n)
+    note("answered", event.n, given)
+
+@asynccontextmanager
+async def lifespan():
+    note("opened", type(asyncio.get_running_loop()).__module__.partition(".")[0])
+    yield "a pool"
+    note("closed")
+
+routers = [router, answers, emitter]
+"""
+
+
+class RunningCommand:
+    """A `rapids run` with the workers above, in a folder of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self.workers = folder / "run_workers.py"
+
+    @property
+    def said(self) -> str:
+        """All its output so far."""
+        return (self.folder / "output").read_text()
+
+    def says(self, pattern: str, times: int = 1) -> list[str]:
+        """Wait until its output has this so often."""
+
+        def found() -> list[str]:
+            matches = [match[0] for match in re.finditer(pattern, self.said)]
+            assert self.process.poll() is None or len(matches) >= times, self.said
+            return matches if len(matches) >= times else []
+
+        return until(found)
+
+    def notes(self, *words: object) -> list[int]:
+        """The processes that noted these words, also those of an earlier command in the folder."""
+        path, wanted = self.folder / "notes", " ".join(map(str, words))
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [int(pid) for pid, _, rest in (line.partition(" ") for line in lines) if rest == wanted]
+
+    def children(self) -> list[int]:
+        """The worker processes that it has started."""
+        listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+        found = [line.split(maxsplit=2) for line in listed.splitlines() if "multiprocessing.spawn" in line]
+        return [int(pid) for pid, parent, _ in found if int(parent) == self.process.pid]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code after a signal."""
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Its exit code, when it and its children have ended."""
+        children = self.children()
+        code = self.process.wait(SOON)
+        until(lambda: all(map(is_gone, children)), SOON)
+        return code
+
+
+@contextmanager
+def rapids_run(folder: Path, url: str, *options: str, targets: str = "run_workers:routers") -> Iterator[RunningCommand]:
+    """Run it during the block. Afterwards none of its processes is left."""
+    (folder / "run_workers.py").write_text(WORKERS)
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rapids.cli", "run", *targets.split(), "--url", url, *options],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield RunningCommand(process, folder)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
