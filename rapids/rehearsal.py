@@ -104,16 +104,19 @@ class Rehearsal:
         """The names of the handlers that run for events of a type, in the order of their registration."""
         return tuple(handler.name for handler in Handlers(self._handlers).for_type(event_type))
 
-    async def run(self, event: Event, *, first: int = 1, most: int = 100) -> tuple[HandlerOutcome, ...]:
+    async def run(
+        self, event: Event, *, first: int = 1, most: int = 100, only: str | None = None
+    ) -> tuple[HandlerOutcome, ...]:
         """Deliver the event until its entry would be settled, at most `most` times. One outcome for each handler.
 
         Waits between attempts are left out, but time limits count: an attempt may take as long as its handler's
-        `timeout`. `first`: the number of the first delivery, above 1 if processes died with the entry before. Raises
-        `SerializationError` for an event that could not be emitted.
+        `timeout`. `first`: the number of the first delivery, above 1 if processes died with the entry before. `only`:
+        the name of the one handler to run. Raises `SerializationError` for an event that could not be emitted.
         """
         fields = encode(event, correlation_id=event.correlation_id, causation_id=event.causation_id)
         source = Source(self._settings.stream, self._settings.group)
-        course = _Course(self._handlers)
+        handlers = [handler for handler in self._handlers if only in (None, handler.name)]
+        course = _Course(handlers)
         now_ms = time.time_ns() // 1_000_000
         entry_id = b"%d-0" % now_ms
         ledger: bytes | None = None
@@ -133,7 +136,7 @@ class Rehearsal:
             course.wait({wait.handler: (wait.due_ms or 0) - now_ms for wait in waits})
             now_ms = max(now_ms, min(wait.due_ms or 0 for wait in waits))  # the time passes at once
             ledger = replace(settlement.ledger, waits=tuple(waits)).dump()
-        return course.outcomes(self.handlers_of(event.routing_key))
+        return course.outcomes(name for name in self.handlers_of(event.routing_key) if only in (None, name))
 
     async def _settlement(self, entry: RawEntry, course: "_Course") -> Settlement:
         """Deliver an entry once. Returns its settlement."""

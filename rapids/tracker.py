@@ -15,9 +15,6 @@ from rapids.events import Event
 
 __all__ = ["TrackedEntry", "Tracker", "Unsettled", "UnsettledState"]
 
-CRASHED = "a crashed process"
-"""The consumer that abandoned entries belong to."""
-
 UnsettledState: TypeAlias = Literal["undelivered", "held", "waiting"]
 """`undelivered`: the group has not read it. `held`: a consumer has it. `waiting`: it will be delivered again."""
 
@@ -124,17 +121,11 @@ class Tracker:
         """Append the same event once more, as an emitter does whose first answer was lost. Returns the new id."""
         return await unsettled.append(self._commands(entry.stream), entry.stream, entry.fields)
 
-    async def abandon(self, entry: TrackedEntry, group: str) -> None:
+    async def deliver_again(self, entry: TrackedEntry, group: str) -> None:
         """Deliver a settled entry to a group once more, as if the process that handled it had died before it could
         acknowledge the entry."""
         source = self._source(entry.stream, group)
-        await unsettled.abandon(self._commands(source.stream), source, entry.entry_id, CRASHED)
-
-    async def forget_crashes(self) -> None:
-        """Remove what `abandon` left, when all is settled."""
-        for source in self._owners:
-            if not source.is_replay:
-                await unsettled.forget_consumer(self._commands(source.stream), source, CRASHED)
+        await unsettled.deliver_again(self._commands(source.stream), source, entry.entry_id)
 
     def _source(self, stream: str, group: str, *, is_replay: bool = False) -> Source:
         """The source of a group, which must be one of those that are tracked."""

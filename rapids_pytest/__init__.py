@@ -17,6 +17,32 @@ __all__ = ["rapids_emitter", "rapids_environment", "rapids_server", "rapids_url"
 URL_VARIABLE = "RAPIDS_REDIS_URL"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that find handlers which are not idempotent."""
+    group = parser.getgroup("rapids", "Rapids")
+    group.addoption(
+        "--rapids-twice",
+        action="store_true",
+        help="deliver() and tracked() of rapids.testing deliver each event twice, and report what differed",
+    )
+    group.addoption(
+        "--rapids-crash",
+        action="store_true",
+        help="they deliver each event again, as after a crash before its acknowledgement, and report what differed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell `rapids.testing` of the options, if one is given."""
+    twice, crash = config.getoption("--rapids-twice"), config.getoption("--rapids-crash")
+    if twice and crash:
+        raise pytest.UsageError("--rapids-twice and --rapids-crash cannot be combined: run the tests once with each")
+    if twice or crash:
+        from rapids.testing.repetition import repetition
+
+        repetition.set("twice" if twice else "crash")
+
+
 @pytest.fixture(scope="session")
 def rapids_server() -> Iterator[str]:
     """The address of an embedded server for all tests of this process. Needs the extra `embedded`.

@@ -107,6 +107,11 @@ class DependencyUser:
             plain_function("overrides", overrides, "a plain function that returns the overrides", arguments=0)
             self._app_overrides = overrides
 
+    @property
+    def emitter(self) -> Emits | None:
+        """The emitter that `use_dependencies` was given; None for one for the router's stream and client."""
+        return self._emitter
+
     def _only_before_start(self, what: str) -> None:
         """Raise if it is too late for `what`."""
 

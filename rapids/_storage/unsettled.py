@@ -10,19 +10,15 @@ from rapids._storage.keys import WAITING, Source
 __all__ = [
     "UnsettledEntries",
     "UnsettledRow",
-    "abandon",
     "append",
+    "deliver_again",
     "entries_after",
-    "forget_consumer",
     "hasten",
     "look",
 ]
 
 MOST = 1_000
 """How many entries of each kind one answer has."""
-
-LONG_AGO_MS = 30 * 86_400_000
-"""For how long an abandoned entry was idle: longer than any `claim_min_idle_ms` of a test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +81,9 @@ async def append(commands: Commands, stream: str, fields: Sequence[bytes]) -> st
     return (await call(commands, "XADD", stream, "*", *fields)).decode()
 
 
-async def abandon(commands: Commands, source: Source, entry_id: str, consumer: str) -> None:
-    """Make an entry that the group has settled pending again, as if this consumer had died with it at its first
+async def deliver_again(commands: Commands, source: Source, entry_id: str) -> None:
+    """Make a settled entry of the group pending again, and due now: as if a process had died with it at its first
     delivery. Raises `RedisError`."""
-    command = ("XCLAIM", source.stream, source.group, consumer, 0, entry_id)
-    await call(commands, *command, "IDLE", LONG_AGO_MS, "RETRYCOUNT", 1, "FORCE", "JUSTID")
-
-
-async def forget_consumer(commands: Commands, source: Source, consumer: str) -> None:
-    """Remove a consumer. Raises `RedisError`."""
-    await call(commands, "XGROUP", "DELCONSUMER", source.stream, source.group, consumer)
+    claim = ("XCLAIM", source.stream, source.group, WAITING, 0, entry_id, "RETRYCOUNT", 1, "FORCE", "JUSTID")
+    for reply in await commands.send([claim, ("ZADD", source.due, 0, entry_id)]):
+        checked(reply)

@@ -8,6 +8,15 @@ from rapids.events import Event
 from rapids.rehearsal import HandlerOutcome, RehearsedAttempt
 from rapids.router import EventRouter
 from rapids.testing.recording_emitter import RecordingEmitter
+from rapids.testing.repetition import (
+    EmitNotes,
+    Probe,
+    check_probe,
+    differences,
+    notes_of_emits,
+    raise_differences,
+    repetition,
+)
 
 __all__ = ["Outcomes", "deliver"]
 
@@ -81,6 +90,7 @@ async def deliver(
     *,
     emitter: RecordingEmitter | None = None,
     deliveries: int = 100,
+    probe: Probe | None = None,
 ) -> Outcomes:
     """Run a router's handlers on an event, with middleware, dependencies, time limits and all retries. Needs no Redis.
 
@@ -95,14 +105,29 @@ async def deliver(
     dependencies are replaced by the overrides of the router and of its application, as in production.
     `deliveries`: how many there are at most. With 1, a handler that would run again later is `waiting`.
 
+    With `--rapids-twice` or `--rapids-crash`, every handler that is done gets the event once more, and `AssertionError`
+    says of each how that was not without effect. `probe`: a function, plain or async, that gives the state which must
+    not change then.
+
     Raises `SerializationError` for an event that could not be emitted, `ValueError` for `deliveries` below 1.
     """
+    check_probe(probe)
     if isinstance(deliveries, bool) or not isinstance(deliveries, int) or deliveries < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise ValueError(f"deliveries must be a whole number from 1, not {deliveries!r}")
     read = as_read(event)
     where = f"group {router.group!r} on stream {router.stream!r}"
     recorder = RecordingEmitter(stream=router.stream) if emitter is None else emitter
-    return Outcomes(read, await router.rehearsal(recorder).run(read, most=deliveries), where, recorder)
+    rehearsal, how = router.rehearsal(recorder), repetition.get()
+    token = notes_of_emits.set(notes := EmitNotes(keeps=True))
+    try:
+        outcomes = await rehearsal.run(read, most=deliveries)
+    finally:
+        notes_of_emits.reset(token)
+    if how is not None:
+        done = [outcome.handler for outcome in outcomes if outcome.state == "done"]
+        found = await differences(rehearsal, read, done, emitted=notes.events, how=how, probe=probe)
+        raise_differences(how, f"{read.routing_key!r} ({where})", found)
+    return Outcomes(read, outcomes, where, recorder)
 
 
 def _line(outcome: HandlerOutcome) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, overload
 from rapids.emitter import EventEmitter, as_read, events_in
 from rapids.events import Event, kind_of
 from rapids.testing.records import EventRecord
+from rapids.testing.repetition import notes_of_emits
 
 if TYPE_CHECKING:
     from rapids.clients import RedisClient
@@ -66,6 +67,10 @@ class RecordingEmitter(EventRecord, EventEmitter):
         if self.error is not None:
             raise self.error
         first = len(self._recorded) + 1
-        self._recorded += read
+        notes = notes_of_emits.get()
+        if notes is not None:
+            notes.events += read
+        if notes is None or notes.keeps:
+            self._recorded += read
         ids = [f"{number}-0" for number in range(first, first + len(read))]
         return ids[0] if kind_of(type(event)) is not None else ids

@@ -19,6 +19,7 @@ from rapids.events import Event
 from rapids.exceptions import NotConfiguredError
 from rapids.router import EventRouter
 from rapids.testing.records import EventRecord
+from rapids.testing.repetition import Probe, Repetition, check_probe, repetition
 from rapids.testing.tracked_work import ParkedEntry, Tracked
 
 __all__ = ["TrackedBlock", "TrackedInThread", "tracked"]
@@ -98,7 +99,10 @@ class TrackedBlock(AbstractContextManager[TrackedInThread]):
         dead_letters: bool,
         timeout: float,
         fast_forward: float,
+        probe: Probe | None,
     ) -> None:
+        self._how: Repetition = repetition.get()
+        self._probe = probe
         self._dead_letters = dead_letters
         self._target = target
         self._emitters = tuple(emitters)
@@ -144,7 +148,7 @@ class TrackedBlock(AbstractContextManager[TrackedInThread]):
         target = _target(self._target, self._emitters)
         async with AsyncExitStack() as stack:
             redis = await stack.enter_async_context(_client(self._redis, target))
-            for emitter in self._emitters:
+            for emitter in self._emitters if target.is_app else target.emitters:
                 emitter.configure(redis)
                 stack.push_async_callback(emitter.drain)
             idle = () if target.is_app else tuple(router for router in target.routers if not router.running)
@@ -157,6 +161,8 @@ class TrackedBlock(AbstractContextManager[TrackedInThread]):
                 [emitter.stream for emitter in target.emitters],
                 timeout=self._timeout,
                 fast_forward=self._fast_forward,
+                how=self._how,
+                probe=self._probe,
             )
             await work.begin()
             await stack.enter_async_context(routers_running(idle, redis))
@@ -171,6 +177,7 @@ def tracked(
     dead_letters: bool = True,
     timeout: float = 30.0,
     fast_forward: float = 86_400.0,
+    probe: Probe | None = None,
 ) -> TrackedBlock:
     """Track everything that is emitted in a block, and what it sets off, on real streams.
 
@@ -186,6 +193,8 @@ def tracked(
     application uses, or the address in `RAPIDS_REDIS_URL`. `dead_letters`: whether a router that is run for the block
     gets the default dead-letter stream if it has none; else it parks entries. `timeout` (seconds): how long `settled()`
     waits. `fast_forward` (seconds): by how much the waits of one entry between deliveries are shortened in total.
+    `probe`: for `--rapids-twice` and `--rapids-crash`, a function, plain or async, that gives the state which a second
+    delivery must not change.
 
     Everything that any emitter appends to these streams while the block is open is tracked, so let no other test use
     them at the same time. Raises `ValueError` or `TypeError` for an option that makes no sense, and, when the block is
@@ -198,20 +207,30 @@ def tracked(
             raise TypeError(f"{name} must be a number of seconds from 0, not {value!r}")
         if not value >= 0:
             raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
+    check_probe(probe)
     if isinstance(redis, str):
         check_url("redis", redis)
     elif redis is not None:
         check_client(redis)
-    return TrackedBlock(target, emitters, redis, dead_letters=dead_letters, timeout=timeout, fast_forward=fast_forward)
+    return TrackedBlock(
+        target,
+        emitters,
+        redis,
+        dead_letters=dead_letters,
+        timeout=timeout,
+        fast_forward=fast_forward,
+        probe=probe,
+    )
 
 
 def _target(target: Any, emitters: tuple[EventEmitter, ...]) -> _Target:
     """The routers and emitters of what was given. An application is known by what it has, so that FastAPI is not
     needed."""
-    if isinstance(target, EventRouter):
-        return _Target((target,), emitters)
-    if isinstance(target, list | tuple):
-        return _Target(check_routers(cast("Sequence[EventRouter]", target)), emitters)
+    if isinstance(target, EventRouter | list | tuple):
+        given = (target,) if isinstance(target, EventRouter) else cast("Sequence[EventRouter]", target)
+        routers = check_routers(given)
+        own = (router.emitter for router in routers if not router.running)  # of a `Rapids` that does not run
+        return _Target(routers, (*emitters, *(one for one in own if isinstance(one, EventEmitter))))
     plugin = getattr(getattr(target, "state", None), APP_STATE, None) or target
     routers, emitter = getattr(plugin, "routers", None), getattr(plugin, "emitter", None)
     if isinstance(routers, tuple) and isinstance(emitter, EventEmitter):

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from functools import partial
+from typing import Literal, overload
 
 from rapids.clients import RedisClient
 from rapids.dead_letters import DeadLetter, DeadLetterQueue
@@ -13,7 +14,15 @@ from rapids.events import Event
 from rapids.inspection import Inspector, PendingEntry
 from rapids.router import EventRouter
 from rapids.testing.causes_text import causes_text, pending_lines
-from rapids.testing.records import EventRecord
+from rapids.testing.records import EventRecord, described
+from rapids.testing.repetition import (
+    Probe,
+    Repetition,
+    emitted_difference,
+    raise_differences,
+    state_difference,
+    state_of,
+)
 from rapids.tracker import TrackedEntry, Tracker, Unsettled
 
 __all__ = ["ParkedEntry", "Tracked"]
@@ -69,7 +78,17 @@ class Tracked(EventRecord):
         *,
         timeout: float,
         fast_forward: float,
+        how: Repetition = None,
+        probe: Probe | None = None,
     ) -> None:
+        self._how: Repetition = how
+        self._probe = probe
+        self._repeated: set[tuple[str, str]] = set()
+        """The entries that were delivered again, or came of that, by stream and id. No assertion is about them."""
+        self._once: set[tuple[str, str]] = set()
+        """The entries that were delivered again already."""
+        self._ignored: set[str] = set()
+        """The dead letters that came of repetitions, by id."""
         self.redis = redis
         self._routers = tuple(routers)
         self._tracker = Tracker(redis, [(router.stream, router.group) for router in routers], streams)
@@ -124,16 +143,25 @@ class Tracked(EventRecord):
         Waits of entries that are to be delivered again are left out: their due times are moved. After `timeout`
         seconds, by default those of `tracked`, or if an entry would have to wait for longer than `fast_forward`,
         raises `AssertionError`, which shows what was emitted, by its causes, and what is not settled.
+
+        With `--rapids-twice` or `--rapids-crash`, everything is then delivered once more, one event after another, and
+        `AssertionError` says how that was not without effect.
         """
         limit = self._timeout if timeout is None else timeout
+        await self._wait(limit)
+        await self._collect(())
+        self._is_settled = True
+        if self._how is not None:
+            await self._repeat(limit, self._how)
+
+    async def _wait(self, limit: float) -> None:
+        """Wait until nothing is unsettled, and fail after `limit` seconds."""
         deadline, pause = time.monotonic() + limit, FIRST_PAUSE
         before: tuple[str, ...] | None = None
         while True:
             moment = await self._tracker.look()
             if not moment.unsettled:
                 if moment.last_ids == before:
-                    await self._collect(())
-                    self._is_settled = True
                     return
                 before, pause = moment.last_ids, FIRST_PAUSE
                 continue
@@ -179,10 +207,71 @@ class Tracked(EventRecord):
         await self._collect(unsettled)
         raise AssertionError(f"{_count(len(unsettled))} not settled: {why}\n{self}")
 
+    async def _repeat(self, limit: float, how: Literal["twice", "crash"]) -> None:
+        """Deliver what was handled once more, one entry after another, and raise what that changed."""
+        found: list[str] = []
+        for entry in self._seen.entries:
+            if (entry.stream, entry.entry_id) in self._once or entry.event is None:
+                continue
+            self._once.add((entry.stream, entry.entry_id))
+            readers = [router for router in self._routers if router.stream == entry.stream]
+            readers = [router for router in readers if _has_handler(router, entry) and not self._failed(router, entry)]
+            if how == "twice":
+                found += await self._again(limit, entry, readers, partial(self._tracker.append_again, entry))
+            else:
+                for router in readers:
+                    again = partial(self._tracker.deliver_again, entry, router.group)
+                    found += await self._again(limit, entry, [router], again)
+        raise_differences(how, "what was emitted", found)
+
+    async def _again(
+        self, limit: float, entry: TrackedEntry, routers: Sequence[EventRouter], again: Callable[[], Awaitable[object]]
+    ) -> list[str]:
+        """Deliver an entry again to these routers. Returns what differed."""
+        assert entry.event is not None  # noqa: S101 - only entries with an event are repeated
+        if not routers:
+            return []
+        known = {one.event.id for one in await self._tracker.entries() if one.event is not None}
+        before = await state_of(self._probe)
+        await again()
+        for router in routers:
+            router.look_now()
+        await self._wait(limit)
+        names = [
+            f"{name} ({router.group})"
+            for router in routers
+            for name in router.rehearsal().handlers_of(entry.event.routing_key)
+        ]
+        whose = f"{' or '.join(names)}, on {described(entry.event)}"
+        found: list[str] = []
+        for one in await self._tracker.entries():
+            place = (one.stream, one.entry_id)
+            if place in self._repeated or any(place == (old.stream, old.entry_id) for old in self._seen.entries):
+                continue
+            self._repeated.add(place)
+            if one.event is not None and one.event.id not in known:
+                found.append(f"{whose}: {emitted_difference(one.event)}")
+        for letter in [letter for dlq in self._dlqs for letter in await self._letters_of(dlq)]:
+            if letter not in self._seen.dead_letters and letter.id not in self._ignored:
+                self._ignored.add(letter.id)
+                what = f"{letter.handler} ({letter.group}), on {described(entry.event)}"
+                found.append(f"{what}: raised {letter.error_type}: {_first(letter)}")
+        if (changed := state_difference(before, await state_of(self._probe))) is not None:
+            found.append(f"{whose}: {changed}")
+        return found
+
+    def _failed(self, router: EventRouter, entry: TrackedEntry) -> bool:
+        """Whether the entry failed for good in this group."""
+        place = _Place(router.stream, router.group, entry.entry_id)
+        return place in self._seen.details or any(_is_letter_of(one, place) for one in self._seen.dead_letters)
+
     async def _collect(self, unsettled: tuple[Unsettled, ...]) -> None:
         """Read everything that assertions and messages need."""
-        entries = await self._tracker.entries()
+        entries = tuple(
+            one for one in await self._tracker.entries() if (one.stream, one.entry_id) not in self._repeated
+        )
         letters = [letter for dlq in self._dlqs for letter in await self._letters_of(dlq)]
+        letters = [letter for letter in letters if letter.id not in self._ignored]
         inspector, details, parked = Inspector(self.redis), dict[_Place, PendingEntry](), list[ParkedEntry]()
         existing = {entry.stream for entry in entries}
         for router in self._routers:
