@@ -47,7 +47,8 @@ IN_SCRIPTS = {
     "WAITING": WAITING.decode(),
     "PARKED": PARKED.decode(),
     "IDS": "rapids:ids",
-    "REPLAY_STREAM": ":rapids:replay:",
+    "BESIDE": BESIDE,
+    "REPLAY_STREAM": f"{BESIDE}replay:",
     "FINGERPRINTS": ":fingerprints",
     "ERRORS": ":errors",
 }

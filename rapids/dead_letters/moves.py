@@ -6,7 +6,7 @@ from rapids._core.checks import hash_tag, stream_name, text
 from rapids._core.entry_id import parsed_id
 from rapids._storage import letters
 from rapids._storage.client.connections import SharedPool, share_a_slot
-from rapids._storage.keys import default_dlq, replay_stream
+from rapids._storage.keys import BESIDE, default_dlq, replay_stream
 from rapids._storage.letter_moves import Append, Bounds, LetterMoves
 from rapids._wire import compat
 from rapids._wire.entry_format import Fields
@@ -67,6 +67,11 @@ class QueueMoves(LetterMoves):
             raise DeserializationError(
                 letter.event_type, f"the letter does not say where it is from: {error}"
             ) from error
+        if letter.stream == self._dlq or BESIDE in letter.stream:  # a forged letter would write into the audit log
+            raise DeserializationError(
+                letter.event_type,
+                f"it names {letter.stream!r} as its stream, which is a key of Rapids itself",
+            )
         if not share_a_slot(self._redis, self._dlq, letter.stream):
             raise DeserializationError(
                 letter.event_type,

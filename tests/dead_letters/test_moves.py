@@ -163,6 +163,8 @@ IRREGULAR: list[dict[Any, Any]] = [
     {"original_stream": "a{}b"},
     {"original_stream": "dv events"},
     {"original_stream": "dv:é"},
+    {"original_stream": DLQ},
+    {"original_stream": f"{{{STREAM}}}:rapids:audit"},
     {"original_group": ""},
     {"original_group": "a\nb"},
     {"schema_version": None},
@@ -379,7 +381,7 @@ async def test_a_damaged_history_does_not_prevent_a_move(queue: DeadLetterQueue,
 
 # --- what Lua sends and what Python sends -----------------------------------------------------------------------------
 
-streams = st.sampled_from([STREAM, "{dv:events}:more", "a{dv:events}b}", DLQ, "x}y{dv:events}"])
+streams = st.sampled_from([STREAM, "{dv:events}:more", "a{dv:events}b}", "{dv:events}:other:dlq", "x}y{dv:events}"])
 counts = st.sampled_from(["", "0", "7", "007", "x", "-1", "1.5", "\u0663", "9" * 15])
 values = st.binary(max_size=20)
 texts = st.text(max_size=20, alphabet=st.characters(codec="utf-8")).map(lambda text: text.encode())

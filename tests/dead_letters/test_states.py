@@ -337,6 +337,19 @@ async def test_a_letter_without_an_origin_is_not_replayed(
     assert (await queue.get(letter_id)).state == "dead"
 
 
+@pytest.mark.parametrize("scope", ["handler", "group", "everyone"])
+@pytest.mark.parametrize("stream", [DLQ, f"{{{STREAM}}}:rapids:audit", f"{{{STREAM}}}:rapids:replay:other"])
+async def test_a_forged_letter_is_not_replayed_into_a_key_of_rapids(
+    queue: DeadLetterQueue, redis: Redis, stream: str, scope: Any
+) -> None:
+    """Who may write letters could add to the audit log, or have another group's handlers run."""
+    letter_id = as_text(await redis.xadd(DLQ, {**REFERENCE_FIELDS, "original_stream": stream}))
+    before = await _everything(redis)
+    with pytest.raises(DeserializationError, match="which is a key of Rapids itself"):
+        await queue.replay(letter_id, scope=scope)
+    assert await _everything(redis) == before
+
+
 async def test_a_replay_into_something_that_is_no_stream_loses_nothing(queue: DeadLetterQueue, redis: Redis) -> None:
     letter_id = await write(redis)
     await redis.set(STREAM, "a string")

@@ -39,6 +39,7 @@ local function is_plain(name) return string.match(name, '^[\33-\126]+$') end
 -- The stream for replays of letters of a stream and a group; or nothing and the reason why it is not done here.
 local function target_of(stream, group)
   if not is_plain(stream) or not is_plain(group) then return nil, 'irregular' end
+  if stream == dlq or string.find(stream, BESIDE, 1, true) then return nil, 'irregular' end
   local stream_tag = tag_of(stream)
   if not stream_tag and string.find(stream, '[{}]') then return nil, 'irregular' end
   if tag ~= '' and (stream_tag or stream) ~= tag then return nil, 'another slot' end
