@@ -136,6 +136,8 @@ def bad_ends(evidence: Evidence) -> Iterable[str]:
     for one in evidence.exits:
         expected = {0, INTERRUPTED} if one.wanted == "asked to stop" else set[int]()  # -15: it had only just started
         expected |= {KILLED} if one.wanted == "killed" or one.pid in suicides else set()
+        # `rapids run` does not start without Redis, which a process manager, as this one, tries again.
+        expected |= {2} if re.search("cannot reach Redis|Redis is unavailable", one.said) else set()
         if one.code not in expected:
             why = one.wanted or "though it was not asked to"
             yield f"{one.name} (process {one.pid}) ended with {one.code}, {why} {one.said}"

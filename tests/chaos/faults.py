@@ -68,11 +68,15 @@ class Fault(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KillWorker:
+    """Of a worker with children, a child or the parent, whose children then stop by themselves."""
+
     at: float
     worker: int
 
     async def strike(self, scene: Scene) -> Interruption | None:
-        return _once("worker killed", scene.workers[self.worker].kill())
+        slot = scene.workers[self.worker]
+        child = slot.kill_child() if round(self.at * 100) % 2 else None
+        return _once("worker killed", child or slot.kill())
 
 
 @dataclass(frozen=True, slots=True)

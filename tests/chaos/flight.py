@@ -121,6 +121,10 @@ def _interruptions(evidence: Evidence) -> Iterable[Interruption]:
     """Those on purpose, the deaths by toxic events, and what a process says it went through."""
     yield from (one for one in evidence.interruptions if one.kind.startswith(INTERRUPTING))
     yield from (Interruption("died", one.at, one.at, one.pid) for one in evidence.exits if one.code == -9)
+    # Of a child, only its parent sees how it ended.
+    yield from (
+        Interruption("died", run.start, run.start, run.pid) for run in evidence.executions if run.handler == "toxic"
+    )
     since: dict[int, float] = {}
     for note in evidence.notes:
         match note.kind:

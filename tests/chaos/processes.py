@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,10 @@ class Process:
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, *command: str, cwd: Path = ROOT, log: Path) -> Process:
-        creating = asyncio.create_task(_spawn(command, cwd, log))
+    async def start(
+        cls, *command: str, cwd: Path = ROOT, log: Path, environment: Mapping[str, str] | None = None
+    ) -> Process:
+        creating = asyncio.create_task(_spawn(command, cwd, log, environment or {}))
         try:
             return cls(await asyncio.shield(creating))
         except asyncio.CancelledError:
@@ -54,11 +56,14 @@ class Process:
         await self._process.wait()
 
 
-async def _spawn(command: Sequence[str], cwd: Path, log: Path) -> asyncio.subprocess.Process:
+async def _spawn(
+    command: Sequence[str], cwd: Path, log: Path, environment: Mapping[str, str]
+) -> asyncio.subprocess.Process:
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
             *command,
             cwd=cwd,
+            env={**os.environ, **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -95,12 +100,21 @@ class Exit:
 class Slot:
     """Keeps one process of a kind running: one that ended is followed by another, until the slot is closed."""
 
-    def __init__(self, name: str, log: Path, command: Callable[[int], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        command: Callable[[int], Sequence[str]],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
+        self.pids: list[int] = []
+        """All its processes. Each has a session of its own, which its children are in."""
         self.exits: list[Exit] = []
         self.started = 0
         self._log = log
         self._command = command
+        self._environment = environment
         self._closing = False
         self._wanted = ""
         self._process: Process | None = None
@@ -115,7 +129,10 @@ class Slot:
         """Keep it running. Cancelled, it kills what runs."""
         try:
             while not self._closing:
-                process = await Process.start(sys.executable, "-m", *self._command(self.started), log=self._log)
+                process = await Process.start(
+                    sys.executable, "-m", *self._command(self.started), log=self._log, environment=self._environment
+                )
+                self.pids.append(process.pid)
                 self._process, self._wanted = process, "asked to stop" if self._closing else ""
                 self.started += 1
                 if self._closing:
@@ -132,6 +149,17 @@ class Slot:
     def kill(self) -> int | None:
         """End the process with SIGKILL: its id, or None if there is none."""
         return self._end("killed", signal.SIGKILL)
+
+    def kill_child(self) -> int | None:
+        """End a child of the process with SIGKILL: its id, or None if there is none."""
+        if (process := self.process) is None:
+            return None
+        for pid, parent, _ in processes():
+            if parent == process.pid and _is_worker(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    return pid
+        return None
 
     def ask_to_stop(self) -> int | None:
         """Ask the process to stop: its id, or None if there is none."""
@@ -151,3 +179,20 @@ class Slot:
         self._wanted = wanted
         process.send(number)
         return process.pid
+
+
+def processes() -> list[tuple[int, int, int]]:
+    """The id, the parent and the session of each process that lives."""
+    found: list[tuple[int, int, int]] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            state, parent, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            if state != "Z":
+                found.append((int(path.parent.name), int(parent), int(session)))
+    return found
+
+
+def _is_worker(pid: int) -> bool:
+    with suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

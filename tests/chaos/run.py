@@ -21,9 +21,9 @@ from tests.chaos.evidence import Evidence, read_stored, read_unsettled
 from tests.chaos.faults import Fault, Interruption
 from tests.chaos.fleets import ClusterServers, Fleet, SentinelServers
 from tests.chaos.kinds import draw
-from tests.chaos.processes import Slot
+from tests.chaos.processes import Slot, processes
 from tests.chaos.server import Server
-from tests.chaos.settings import DLQ, STOP_PATIENCE, Options
+from tests.chaos.settings import DLQ, EVERY, STOP_PATIENCE, Options
 
 EMITTER_STOP_PATIENCE = 20.0
 ASK_PATIENCE = 30.0
@@ -41,7 +41,12 @@ class Run:
         self.servers = servers_of(options.topology, folder)
         self.server_free = asyncio.Lock()
         self.workers = [
-            Slot(f"worker {number}", folder / f"worker-slot-{number}.out", self._worker_command)
+            Slot(
+                f"worker {number}",
+                folder / f"worker-slot-{number}.out",
+                self._command_of_workers(number) if number % EVERY == 1 else self._worker_command,
+                {"CHAOS_FOLDER": str(folder), "CHAOS_DLQ": DLQ},
+            )
             for number in range(options.workers)
         ]
         self.emitters = [
@@ -128,7 +133,15 @@ class Run:
         for slot in slots:
             slot.close()
         await asyncio.wait(running, timeout=patience)
-        self._hanging += [slot.name for slot, task in zip(slots, running, strict=True) if not task.done()]
+        hanging = {slot.name for slot, task in zip(slots, running, strict=True) if not task.done()}
+        # Children of a parent that was killed are nobody's: they stop by themselves.
+        began, sessions = time.monotonic(), {pid for slot in slots for pid in slot.pids}
+        while left := {session for _, _, session in processes()}.intersection(sessions):
+            if time.monotonic() - began > patience:
+                hanging |= {slot.name for slot in slots if left & set(slot.pids)}
+                break
+            await asyncio.sleep(0.05)
+        self._hanging += sorted(hanging)
 
     async def _gather(self, drain_seconds: float) -> Evidence:
         async with opened(self.servers.url) as client:
@@ -148,6 +161,11 @@ class Run:
 
     def _worker_command(self, _: int) -> list[str]:
         return ["tests.chaos.worker", self.servers.url, str(self._folder), DLQ]
+
+    def _command_of_workers(self, number: int) -> Callable[[int], list[str]]:
+        loop = ["--uvloop"] if number % 2 == 0 else []
+        command = ["rapids.cli", "run", "tests.chaos.worker:make", "--url", self.servers.url, "--processes", "2", *loop]
+        return lambda _: command
 
     def _emitter_command(self, emitter: int) -> Callable[[int], list[str]]:
         def command(started: int) -> list[str]:

@@ -19,6 +19,9 @@ CONSUMER_TTL = 10.0
 STOP_PATIENCE = SHUTDOWN_TIMEOUT + 10.0
 """Seconds a worker may take to stop, with its server gone too; beyond that it hangs."""
 
+EVERY = 3
+"""Of so many workers, one is a `rapids run` with two processes. The others are processes of their own."""
+
 CONCURRENCY = 8
 KEYS = 40
 

@@ -1,4 +1,7 @@
-"""A worker process: one router whose handlers do as `events` says, and put on record what they did."""
+"""A worker process: one router whose handlers do as `events` says, and put on record what they did.
+
+It runs as a program, or as what `rapids run` runs.
+"""
 
 from __future__ import annotations
 
@@ -114,6 +117,13 @@ class Notes(logging.Handler):
             self._record("back", now)
         elif record.exc_info and not record.__dict__.keys() & {"handler", "handlers"}:  # those of handlers are meant
             self._record("bug", now, self.format(record))
+
+
+def make() -> EventRouter:
+    """The router for `rapids run`."""
+    record = Recorder(worker_file(Path(os.environ["CHAOS_FOLDER"]), os.getpid()))
+    logging.getLogger("rapids").addHandler(Notes(record))
+    return make_router(record, os.environ["CHAOS_DLQ"])
 
 
 async def run(url: str, record: Recorder, dlq: str) -> None:
