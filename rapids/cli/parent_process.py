@@ -276,6 +276,7 @@ class Parent:
 def run_parent(options: RunOptions) -> int:
     """Run the parent process. Returns its exit code."""
     log_to_stderr(options.log_format, options.log_level)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change, too
     stop = StopRequest(is_child=False)
     parent = Parent(options, stop)
     stop.take_signals(parent.kill_all)
