@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from example_app.events import OrderPlaced
 from example_app.handlers import Fulfilment, fulfilment_router
-from example_app.orders import Happening, Order, Orders, OrderStatus
+from example_app.orders import Happening, Order, Orders, OrdersDep, OrderStatus, get_orders
 from example_app.outside import Courier, PaymentProvider
 from example_app.settings import Settings
 from rapids import EventEmitter, HandlerMiddleware
@@ -55,13 +55,6 @@ class OrderOut(BaseModel):
     declined: str = Field(description="Why the card was declined, if it was.")
     tracking_number: str
     history: list[Happening]
-
-
-async def _orders(request: Request) -> Orders:
-    return request.state.orders
-
-
-OrdersDep = Annotated[Orders, Depends(_orders)]
 
 
 async def _order(order_id: str, orders: OrdersDep) -> Order:
@@ -118,15 +111,20 @@ def create_app(settings: Settings | None = None, middleware: Sequence[HandlerMid
         async with open_client(chosen.redis_url) as redis:
             emitter = EventEmitter(redis, stream=chosen.stream)
             orders = Orders(redis, prefix=chosen.stream)
-            work = Fulfilment(emitter, orders, PaymentProvider(), Courier())
+            work = Fulfilment(PaymentProvider(), Courier())
             rapids = Rapids(
                 redis=redis,
                 emitter=emitter,
                 routers=[fulfilment_router(work, chosen.stream, middleware)],
                 admin_auth=TokenAuth(chosen.admin_token) if chosen.admin_token else None,
             )
+
+            async def get_these_orders() -> Orders:
+                return orders
+
+            app.dependency_overrides[get_orders] = get_these_orders
             async with rapids.lifespan(app) as state:
-                yield {**state, "orders": orders}
+                yield state
 
     application = FastAPI(title="Order fulfilment", lifespan=lifespan)
     application.add_middleware(CorrelationMiddleware)

@@ -1,16 +1,20 @@
-"""The state of orders, kept in Redis, so that every worker process of the service sees the same."""
+"""The state of orders, kept in Redis, so that every worker process of the service sees the same.
+
+Endpoints and handlers get it by `OrdersDep`.
+"""
 
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
+from fastapi import Depends
 from pydantic import BaseModel, ConfigDict
 
 from example_app.events import OrderEvent
 from rapids.clients import RedisClient
 
-__all__ = ["Happening", "Order", "OrderStatus", "Orders"]
+__all__ = ["Happening", "Order", "OrderStatus", "Orders", "OrdersDep", "get_orders"]
 
 KEPT_FOR = 7 * 24 * 3600
 """Seconds an order is kept after its last change, so that the demo leaves nothing in Redis."""
@@ -112,6 +116,14 @@ class Orders:
 
     def _history_key(self, order_id: str) -> str:
         return f"{self._prefix}:history:{order_id}"
+
+
+async def get_orders() -> Orders:
+    """The orders. Each application sets its own in `dependency_overrides`, which hold for endpoints and handlers."""
+    raise LookupError("no application has set its orders: see `create_app`")
+
+
+OrdersDep = Annotated[Orders, Depends(get_orders)]
 
 
 def _decoded(stored: dict[bytes, bytes]) -> dict[str, str]:
