@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite, isnan
 from typing import Any, TypeAlias, cast
 
@@ -336,13 +337,10 @@ def credentials_in(value: str) -> Iterator[str]:
 
 def _decoded(value: str, least: int) -> Iterator[str]:
     """The text of at least so many characters that a value in base64 or hex stands for, if it does."""
-    for decode in (bytes.fromhex, _from_base64):
+    plain = value.rstrip("=").replace("-", "+").replace("_", "/")
+    padded = plain + "=" * (-len(plain) % 4)
+    for decode, written in ((bytes.fromhex, value), (partial(base64.b64decode, validate=True), padded)):
         with suppress(ValueError):
-            text = decode(value).decode().strip()
+            text = decode(written).decode().strip()
             if len(text) >= least and "".join(text.split()).isprintable():
                 yield text
-
-
-def _from_base64(value: str) -> bytes:
-    padded = value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4)
-    return base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)
