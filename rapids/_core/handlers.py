@@ -216,6 +216,10 @@ class HandlerRegistry(DependencyUser):
         """The names of its handlers, in the order of their registration."""
         return tuple(handler.name for handler in self._registered)
 
+    def handlers_for(self, event_type: str) -> tuple[str, ...]:
+        """The names of the handlers that events of this type run, in this order."""
+        return tuple(handler.name for handler in Handlers(self._registered).for_type(event_type))
+
     @property
     def handler_targets(self) -> dict[str, list[str]]:
         """What each handler is for, by its name: patterns, and the event types of its classes and their subclasses."""

@@ -15,6 +15,7 @@ PARTS = (
     "letter_changes",
     "letter_export",
     "event_feed",
+    "event_commands",
     "group_commands",
     "pending_entries",
     "doctor",

@@ -22,6 +22,7 @@ from rapids.cli.display import (
     safe,
     terminal,
 )
+from rapids.cli.event_commands import App, load
 from rapids.cli.group_commands import events_stream
 from rapids.cli.letter_options import (
     ErrorType,
@@ -219,16 +220,19 @@ def show(
     letter_id: LetterId,
     dlq: QueueName = None,
     stream: EventStream = events_stream,
+    targets: App = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Show one dead letter with everything that is known of it.
 
-    Replayed and discarded letters are shown as long as they are kept.
+    With --app, also whether its event would parse with the classes of today. Replayed and discarded letters are shown
+    as long as they are kept.
     """
+    load(targets)
     name = name_of_queue(dlq, stream)
     letter = execute(url, lambda redis: DeadLetterQueue(redis, name).get(letter_id))
-    one = detail_of(letter, name, Redactor.of([]), check=False)
+    one = detail_of(letter, name, Redactor.of([]), check=bool(targets))
     if as_json:
         print_json(one)
         return

@@ -13,7 +13,7 @@ from rapids.clients import RedisClient, masked, open_client
 from rapids.exceptions import RapidsError
 from rapids.redaction import escaped
 
-__all__ = ["FAILED", "INTERRUPTED", "USAGE", "Url", "app", "connected", "execute", "fail"]
+__all__ = ["FAILED", "INTERRUPTED", "USAGE", "Url", "app", "connected", "errors_in_a_line", "execute", "fail"]
 
 Result = TypeVar("Result")
 
@@ -76,12 +76,13 @@ def execute(url: str | None, work: Callable[[RedisClient], Awaitable[Result]]) -
         async with connected(url) as client:
             return await work(client)
 
-    with _errors_in_a_line():
+    with errors_in_a_line():
         return asyncio.run(session())
 
 
 @contextmanager
-def _errors_in_a_line() -> Generator[None]:
+def errors_in_a_line() -> Generator[None]:
+    """End the command with one line for an error of Redis or Rapids, and without one after Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
