@@ -1,16 +1,18 @@
-"""The project's server fixtures, and the service running on them."""
+"""The service, running on the server of `rapids.testing`."""
 
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from example_app.app import create_app
 from example_app.demo.serving import listening, serving
 from example_app.settings import Settings
-from tests.conftest import private_temp, pytest_collection_modifyitems, redis, redis_address, redis_url, servers
+from rapids.clients import RedisClient, open_client
+from tests.conftest import private_temp, pytest_collection_modifyitems
 
-__all__ = ["private_temp", "pytest_collection_modifyitems", "redis", "redis_address", "redis_url", "servers"]
+__all__ = ["private_temp", "pytest_collection_modifyitems"]
 
 TOKEN = "a token for tests"
 
@@ -23,15 +25,31 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def redis_url(rapids_url: str) -> str:
+    return rapids_url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[RedisClient]:
+    async with open_client(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
 def settings(redis_url: str) -> Settings:
     return Settings(redis_url=redis_url, stream="test:orders", admin_token=TOKEN)
 
 
 @pytest.fixture
-async def http(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service, which runs as it does in production: in uvicorn, with its router."""
     async with (
-        serving(create_app(settings), listening(0)) as address,
+        serving(app, listening(0)) as address,
         httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as client,
     ):
         yield client

@@ -5,13 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
-from redis.asyncio import Redis
+from fastapi import FastAPI
 
 from example_app.app import create_app
 from example_app.demo.serving import listening, serving
+from example_app.events import OrderPlaced, OrderShipped, PaymentProcessed
 from example_app.settings import Settings
 from example_app.tests.conftest import TOKEN
-from tests.support import eventually
+from rapids.testing import tracked
 
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -23,65 +24,76 @@ async def place(http: httpx.AsyncClient, card: str = "visa", **headers: str) -> 
     return answer
 
 
-async def settled(http: httpx.AsyncClient, order_id: str, status: str) -> dict[str, Any]:
-    async def look() -> dict[str, Any]:
-        order = (await http.get(f"/orders/{order_id}")).json()
-        assert order["status"] == status
-        return order
-
-    return await eventually(look)
+async def shown(http: httpx.AsyncClient, order_id: str) -> dict[str, Any]:
+    return (await http.get(f"/orders/{order_id}")).json()
 
 
 async def dead_letters(http: httpx.AsyncClient) -> list[dict[str, Any]]:
     return (await http.get("/rapids/api/dead-letters", headers=OPERATOR)).json()["items"]
 
 
-async def test_an_order_is_paid_shipped_and_audited(http: httpx.AsyncClient) -> None:
-    answer = await place(http, **{"X-Correlation-ID": "web-1"})
+async def test_an_order_is_paid_shipped_and_audited(app: FastAPI, http: httpx.AsyncClient) -> None:
+    async with tracked(app) as t:
+        answer = await place(http, **{"X-Correlation-ID": "web-1"})
+        await t.settled()
     order_id = answer.json()["order_id"]
     assert answer.headers["Location"] == f"/orders/{order_id}"
     assert answer.headers["X-Correlation-ID"] == "web-1"
-    await settled(http, order_id, "shipped")
+    t.all_handled()
+    assert t.only(PaymentProcessed, order_id=order_id).causation_id == t.only(OrderPlaced).id
+    assert t.only(OrderShipped, order_id=order_id).correlation_id == "web-1"
+    order = await shown(http, order_id)
+    assert order["status"] == "shipped"
+    assert [line["event_type"] for line in order["history"]] == ["order.placed", "order.shipped"]
+    assert {line["correlation_id"] for line in order["history"]} == {"web-1"}
 
-    async def audited() -> list[dict[str, Any]]:
-        history = (await http.get(f"/orders/{order_id}")).json()["history"]
-        assert [line["event_type"] for line in history] == ["order.placed", "order.shipped"]
-        return history
 
-    assert {line["correlation_id"] for line in await eventually(audited)} == {"web-1"}
+async def test_a_courier_that_fails_now_and_then_fails_no_order(app: FastAPI, http: httpx.AsyncClient) -> None:
+    async with tracked(app) as t:
+        for _ in range(3):
+            await place(http)
+        await t.settled()
+    t.all_handled()
+    assert len(t.emitted(OrderShipped)) == 3
 
 
-async def test_a_courier_that_fails_now_and_then_delays_nothing_for_long(http: httpx.AsyncClient) -> None:
-    for _ in range(3):
+async def test_a_declined_card_waits_as_a_dead_letter_until_it_is_replayed(
+    app: FastAPI, http: httpx.AsyncClient
+) -> None:
+    async with tracked(app) as t:
+        order_id = (await place(http, card="declined")).json()["order_id"]
+        await t.settled()
+        t.nothing(PaymentProcessed)
+        [left] = t.dead_letters
+        order = await shown(http, order_id)
+        assert (order["status"], order["declined"]) == ("payment_declined", "insufficient funds")
+        [letter] = await dead_letters(http)
+        assert (letter["id"], letter["handler"], letter["reason"]) == (left.id, "take_payment", "non_retryable")
+        assert letter["error"] == left.error == "card declined: insufficient funds"
+
+        assert (await http.put(f"/orders/{order_id}/card", json={"card": "visa"})).status_code == 204
+        replay = await http.post(f"/rapids/api/dead-letters/{letter['id']}/replay", json={}, headers=OPERATOR)
+        assert replay.status_code == 200
+        await t.settled()
+        t.all_handled()
+    order = await shown(http, order_id)
+    assert (order["status"], order["declined"]) == ("shipped", "")
+    assert await dead_letters(http) == []
+
+
+async def test_no_card_is_shown_or_gets_into_an_event(app: FastAPI, http: httpx.AsyncClient) -> None:
+    async with tracked(app) as t:
+        order_id = (await place(http, card="visa-4242")).json()["order_id"]
+        await t.settled()
+    assert t.only(OrderShipped)
+    assert "4242" not in str(await shown(http, order_id))
+    assert "4242" not in str(t.events)
+
+
+async def test_a_paid_order_takes_no_other_card(app: FastAPI, http: httpx.AsyncClient) -> None:
+    async with tracked(app) as t:
         order_id = (await place(http)).json()["order_id"]
-        await settled(http, order_id, "shipped")
-    assert await dead_letters(http) == []
-
-
-async def test_a_declined_card_waits_as_a_dead_letter_until_it_is_replayed(http: httpx.AsyncClient) -> None:
-    order_id = (await place(http, card="declined")).json()["order_id"]
-    assert (await settled(http, order_id, "payment_declined"))["declined"] == "insufficient funds"
-    [letter] = await eventually(lambda: dead_letters(http))
-    assert (letter["handler"], letter["reason"]) == ("take_payment", "non_retryable")
-    assert letter["error"] == "card declined: insufficient funds"
-
-    assert (await http.put(f"/orders/{order_id}/card", json={"card": "visa"})).status_code == 204
-    replay = await http.post(f"/rapids/api/dead-letters/{letter['id']}/replay", json={}, headers=OPERATOR)
-    assert replay.status_code == 200
-    assert (await settled(http, order_id, "shipped"))["declined"] == ""
-    assert await dead_letters(http) == []
-
-
-async def test_no_card_is_shown_or_gets_into_an_event(http: httpx.AsyncClient, redis: Redis) -> None:
-    order_id = (await place(http, card="visa-4242")).json()["order_id"]
-    order = await settled(http, order_id, "shipped")
-    assert "4242" not in str(order)
-    assert b"4242" not in b"".join(b"".join(fields.values()) for _, fields in await redis.xrange("test:orders"))
-
-
-async def test_a_paid_order_takes_no_other_card(http: httpx.AsyncClient) -> None:
-    order_id = (await place(http)).json()["order_id"]
-    await settled(http, order_id, "shipped")
+        await t.settled()
     assert (await http.put(f"/orders/{order_id}/card", json={"card": "visa"})).status_code == 409
 
 
@@ -96,11 +108,13 @@ async def test_an_unknown_order_is_not_found(http: httpx.AsyncClient, path: str)
     "nonsense", [{"items": []}, {"total": "0"}, {"total": "1.999"}, {"customer": ""}, {"items": ["a\nb"]}, {"card": ""}]
 )
 async def test_nonsense_is_refused_and_nothing_is_emitted(
-    http: httpx.AsyncClient, redis: Redis, nonsense: dict[str, Any]
+    app: FastAPI, http: httpx.AsyncClient, nonsense: dict[str, Any]
 ) -> None:
     order = {"customer": "Ada", "items": ["lamp"], "total": "48.90", "card": "visa", **nonsense}
-    assert (await http.post("/orders", json=order)).status_code == 422
-    assert await redis.xlen("test:orders") == 0
+    async with tracked(app) as t:
+        assert (await http.post("/orders", json=order)).status_code == 422
+        await t.settled()
+    t.nothing()
 
 
 async def test_the_admin_is_closed_without_a_token(settings: Settings) -> None:
@@ -112,14 +126,17 @@ async def test_the_admin_is_closed_without_a_token(settings: Settings) -> None:
 
 
 async def test_two_processes_of_the_service_see_the_same_orders(settings: Settings) -> None:
+    app = create_app(settings)
     async with (
-        serving(create_app(settings), listening(0)) as here,
+        serving(app, listening(0)) as here,
         serving(create_app(settings), listening(0)) as there,
         httpx.AsyncClient(base_url=here, trust_env=False, timeout=60) as http,
         httpx.AsyncClient(base_url=there, trust_env=False, timeout=60) as other,
+        tracked(app) as t,
     ):
         order_id = (await place(http)).json()["order_id"]
-        await settled(other, order_id, "shipped")
+        await t.settled()
+        assert (await shown(other, order_id))["status"] == "shipped"
 
 
 async def test_the_app_starts_and_stops_several_times(settings: Settings) -> None:
@@ -128,8 +145,11 @@ async def test_the_app_starts_and_stops_several_times(settings: Settings) -> Non
         async with (
             serving(app, listening(0)) as address,
             httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http,
+            tracked(app) as t,
         ):
-            await settled(http, (await place(http)).json()["order_id"], "shipped")
+            await place(http)
+            await t.settled()
+            t.only(OrderShipped)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
