@@ -45,6 +45,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
+        raise pytest.UsageError(f"of tests with one id, xdist runs only one: {', '.join(twice)}")
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & NEEDS_SERVER:

@@ -7,6 +7,8 @@ import sys
 
 import httpx
 
+from tests.support import NO_TLS
+
 MAX_TIME = 28
 """What curl exits with when its time is over."""
 
@@ -17,7 +19,9 @@ def main(arguments: list[str]) -> int:
     headers = dict(one.split(": ", 1) for one in chosen.header)
     user = tuple(chosen.user.split(":", 1)) if chosen.user else None
     timeout = httpx.Timeout(30.0, read=chosen.max_time)
-    with httpx.stream(method, chosen.url, content=chosen.data, headers=headers, auth=user, timeout=timeout) as answer:
+    with httpx.stream(
+        method, chosen.url, content=chosen.data, headers=headers, auth=user, timeout=timeout, verify=NO_TLS
+    ) as answer:
         if chosen.include:
             print(f"{answer.http_version} {answer.status_code} {answer.reason_phrase}")
             print("".join(f"{name.lower()}: {value}\n" for name, value in answer.headers.items()))

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds until a condition counts as never true: a busy machine is slow, and a test that passes waits no longer."""
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of servers without TLS: httpx would read all authorities for each client, in a tenth of a second."""
 
 SOON = 30.0
 """Seconds within which something ends, on a busy machine too, that would take a minute or more if it had to wait."""

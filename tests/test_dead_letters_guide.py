@@ -19,7 +19,7 @@ from redis import Redis
 
 from rapids_fastapi.admin.problems import KINDS
 from tests.printed import Printed
-from tests.support import free_port
+from tests.support import NO_TLS, free_port
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "dead-letters.md"
@@ -76,7 +76,7 @@ def example(url: str, folder: Path) -> Iterator[str]:
 
 def is_live(base: str) -> bool:
     try:
-        return httpx.get(f"{base}/rapids/health/live", timeout=60).status_code == 200
+        return httpx.get(f"{base}/rapids/health/live", timeout=60, verify=NO_TLS).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -22,6 +22,7 @@ from rapids.redaction import MASK
 from tests.fastapi.helpers import BEARER, DLQ, TOKEN, admin_app, basic, client_for, put_letter, rapids_with, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, app_on, letter_fields, serving
+from tests.support import NO_TLS
 
 LETTERS = "/rapids/api/dead-letters"
 EXPORT = f"{LETTERS}/export"
@@ -224,7 +225,7 @@ def large(redis_url: str) -> Iterator[str]:
 def test_few_letters_are_in_memory_at_a_time(large: str) -> None:
     tracemalloc.start()
     try:
-        with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60) as response:
+        with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60, verify=NO_TLS) as response:
             size = sum(map(len, response.iter_raw()))
         _, most = tracemalloc.get_traced_memory()
     finally:
@@ -242,10 +243,10 @@ def test_the_export_stops_when_the_client_disconnects(large: str, monkeypatch: p
         return await ask(queue, *args, **options)
 
     monkeypatch.setattr(DeadLetterQueue, "list", counted)
-    with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60) as response:
+    with httpx.stream("GET", f"{large}{EXPORT}", headers=OPERATOR, timeout=60, verify=NO_TLS) as response:
         next(response.iter_raw())
     before = asked
     # The next request is answered, and the export does not read the queue any more.
-    until(lambda: httpx.get(f"{large}{LETTERS}/stats", headers=OPERATOR, timeout=60).status_code == 200)
+    until(lambda: httpx.get(f"{large}{LETTERS}/stats", headers=OPERATOR, timeout=60, verify=NO_TLS).status_code == 200)
     assert asked <= before + 1
     assert asked < MANY // 5

@@ -19,7 +19,7 @@ from rapids_fastapi.admin import progress
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, Serving, app_on, serving
-from tests.support import idle_router
+from tests.support import NO_TLS, idle_router
 
 LETTERS = "/rapids/api/dead-letters"
 OPERATIONS = "/rapids/api/operations"
@@ -313,15 +313,17 @@ class TestServed:
         put_many(redis_url, 3, dlq=SERVED_DLQ)
         with serving(app_on(redis_url)) as base:
             body = {"kind": "discard", "selector": ALL, "rate": 0.01}
-            operation = httpx.post(f"{base}{OPERATIONS}", json=body, headers=OPERATOR, timeout=60).json()["id"]
+            operation = httpx.post(
+                f"{base}{OPERATIONS}", json=body, headers=OPERATOR, timeout=60, verify=NO_TLS
+            ).json()["id"]
             path = f"{base}{OPERATIONS}/{operation}"
-            assert httpx.post(f"{path}/pause", json={}, headers=OPERATOR, timeout=60).status_code == 200
+            assert httpx.post(f"{path}/pause", json={}, headers=OPERATOR, timeout=60, verify=NO_TLS).status_code == 200
             yield f"{path}/events"
 
     def test_a_stream_does_not_delay_the_shutdown(self, paused: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(progress, "MAX_SECONDS", 1.0)
         lines: list[str] = []
-        with httpx.stream("GET", paused, headers=OPERATOR, timeout=60) as response:
+        with httpx.stream("GET", paused, headers=OPERATOR, timeout=60, verify=NO_TLS) as response:
             for line in response.iter_lines():
                 lines.append(line)
                 if line.startswith("data:"):
@@ -344,7 +346,7 @@ class TestServed:
 
         monkeypatch.setattr(Operations, "get", counted)
         monkeypatch.setattr(progress, "LOOK_PAUSE", 0.01)
-        with httpx.stream("GET", paused, headers=OPERATOR, timeout=60) as response:
+        with httpx.stream("GET", paused, headers=OPERATOR, timeout=60, verify=NO_TLS) as response:
             until(lambda: asked > 2)
             assert response.status_code == 200
 

@@ -21,7 +21,7 @@ from tests.fastapi.helpers import STREAM, admin_app, async_client_of, until
 from tests.fastapi.test_uvicorn import served
 from tests.redis.own_server import own_server
 from tests.servers.builds import Build
-from tests.support import eventually, idle_router
+from tests.support import NO_TLS, eventually, idle_router
 
 __all__ = ["private_temp"]
 
@@ -159,11 +159,11 @@ def test_a_handler_that_blocks_the_event_loop_blocks_probes_and_is_logged(tmp_pa
     with served(tmp_path, more=BLOCKING) as server:
         until(server.answers)
         with suppress(httpx.TimeoutException):  # the event may be handled before the answer is sent
-            httpx.post(server.url + "/99", timeout=0.5)
+            httpx.post(server.url + "/99", timeout=0.5, verify=NO_TLS)
 
         def probe() -> int | None:
             try:
-                return httpx.get(server.url + "/rapids/health/ready", timeout=1.0).status_code
+                return httpx.get(server.url + "/rapids/health/ready", timeout=1.0, verify=NO_TLS).status_code
             except httpx.TimeoutException:
                 return None
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.embedded.scripts import is_gone, private_temp
 from tests.fastapi.helpers import until
-from tests.support import SOON, free_port
+from tests.support import NO_TLS, SOON, free_port
 
 __all__ = ["private_temp"]
 
@@ -64,13 +64,13 @@ class Served:
 
     def ask(self, method: str, path: str) -> Any:
         # A new connection each time, so that the workers share the requests.
-        response = httpx.request(method, self.url + path, timeout=60)
+        response = httpx.request(method, self.url + path, timeout=60, verify=NO_TLS)
         assert response.status_code == 200, response.text
         return response.json()
 
     def answers(self, path: str = "/rapids/health/ready") -> bool:
         try:
-            return httpx.get(self.url + path, timeout=60).status_code == 200
+            return httpx.get(self.url + path, timeout=60, verify=NO_TLS).status_code == 200
         except httpx.TransportError:
             assert self.process.poll() is None, "uvicorn ended"
             return False

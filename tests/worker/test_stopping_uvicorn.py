@@ -17,7 +17,7 @@ import redis as redis_sync
 from redis.asyncio import Redis
 
 from rapids import BaseEvent
-from tests.support import SOON, eventually, free_port
+from tests.support import NO_TLS, SOON, eventually, free_port
 from tests.worker.helpers import letters, make_router, running, until_settled
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ class Load:
     def _post(self, number: int) -> None:
         while not self._over.is_set():
             try:
-                if httpx.post(f"{self._url}/{number}", timeout=60).status_code == 202:
+                if httpx.post(f"{self._url}/{number}", timeout=60, verify=NO_TLS).status_code == 202:
                     self.accepted.append(number)
             except httpx.TransportError:
                 self._over.wait(0.02)
@@ -116,7 +116,7 @@ def serve(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., tuple[subpro
 
 def pid_at(url: str) -> int:
     try:
-        return httpx.get(f"{url}/pid", timeout=60).json()
+        return httpx.get(f"{url}/pid", timeout=60, verify=NO_TLS).json()
     except httpx.TransportError:
         return 0
 
