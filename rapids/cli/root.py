@@ -7,10 +7,10 @@ from importlib.metadata import version
 from typing import Annotated, NoReturn, TypeAlias, TypeVar
 
 import typer
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
-from rapids.clients import RedisClient, masked, open_client
-from rapids.exceptions import RapidsError
+from rapids.clients import RedisClient, open_client, reach
+from rapids.exceptions import RapidsError, RedisUnavailableError
 from rapids.redaction import escaped
 
 __all__ = ["FAILED", "INTERRUPTED", "USAGE", "Url", "app", "connected", "errors_in_a_line", "execute", "fail"]
@@ -60,12 +60,9 @@ async def connected(url: str | None) -> AsyncGenerator[RedisClient]:
         fail(f"no address of Redis: give --url, or set {ENVIRONMENT}")
     try:
         async with open_client(url) as client:
-            try:
-                await client.ping()  # pyright: ignore[reportUnknownMemberType, reportGeneralTypeIssues] - typed loosely there
-            except (RedisError, OSError) as error:
-                fail(f"Redis at {masked(url)} cannot be used: {error}")
+            await reach(client, url)
             yield client
-    except ValueError as error:
+    except (ValueError, RedisUnavailableError) as error:
         fail(str(error))
 
 
@@ -87,7 +84,7 @@ def errors_in_a_line() -> Generator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except (RapidsError, RedisError) as error:
+    except (RapidsError, RedisError, RedisClusterException) as error:
         fail(str(error) or type(error).__name__)
 
 

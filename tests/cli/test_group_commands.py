@@ -105,7 +105,8 @@ def test_nothing_is_changed_where_nobody_can_be_asked(rapids: Command) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("redis://127.0.0.1:1/0", "cannot be used"),
+        ("redis://127.0.0.1:1/0", "cannot reach Redis at redis://127.0.0.1:1/0"),
+        ("redis+cluster://127.0.0.1:1", "cannot reach Redis at redis+cluster://127.0.0.1:1"),
         ("ftp://nowhere", "must be one of"),
         ("redis://:wrong@127.0.0.1:1/0?socket_timeout=x", "cannot be used"),
         ("", "no address of Redis: give --url, or set RAPIDS_REDIS_URL"),
