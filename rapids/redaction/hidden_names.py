@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 __all__ = ["DEFAULT_REDACTED", "Phrases", "is_hidden", "is_of_counts", "part_of", "phrases_of"]
 
@@ -156,21 +156,39 @@ def _is_hidden(name: str, phrases: Phrases) -> bool:
     *others, last = words
     if others and last in _DESCRIBING:
         return False
-    singular = tuple(word.removesuffix("s") for word in words)
+    sought = _sought(phrases)
     joined = "".join(words)
-    for phrase in phrases:
-        whole = "".join(phrase)
-        size = len(phrase)
-        if joined == whole or (len(whole) >= _MIN_PART and whole in joined):
+    if joined in sought.wholes or (len(joined) >= _MIN_PART and any(part in joined for part in sought.parts)):
+        return True
+    for some in {words, tuple(word.removesuffix("s") for word in words)}:
+        if any(word.endswith(sought.endings) for word in some):
             return True
-        if size == 1 and len(whole) >= _MIN_ENDING:
-            if any(word.endswith(whole) for word in (*words, *singular)):
-                return True
-        elif any(phrase in (words[at : at + size], singular[at : at + size]) for at in range(len(words) - size + 1)):
-            return True
-        if size > 1 and any(word.endswith(whole) for word in (*words, *singular)):  # without a boundary: myapikeys
+        if any(some[at : at + n] in phrases for n in sought.sizes for at in range(len(some) - n + 1)):
             return True
     return False
+
+
+class _Sought(NamedTuple):
+    """What is searched for in each name. To look at phrase after phrase would take ten times as long."""
+
+    wholes: frozenset[str]
+    parts: tuple[str, ...]
+    """What is found anywhere."""
+    endings: tuple[str, ...]
+    """What is found at the end of a word. Two words also without a boundary: `myapikeys`."""
+    sizes: frozenset[int]
+    """How many words the phrases have."""
+
+
+@lru_cache(maxsize=16)
+def _sought(phrases: Phrases) -> _Sought:
+    joined = {phrase: "".join(phrase) for phrase in phrases}
+    return _Sought(
+        frozenset(joined.values()),
+        tuple(whole for whole in joined.values() if len(whole) >= _MIN_PART),
+        tuple(whole for phrase, whole in joined.items() if len(phrase) > 1 or len(whole) >= _MIN_ENDING),
+        frozenset(map(len, phrases)),
+    )
 
 
 def _words(name: str) -> tuple[str, ...]:

@@ -21,6 +21,9 @@ MAX_QUOTED = 4_096
 MAX_CALL = 200
 """Characters in which the end of `Name(...)` is looked for."""
 
+MAX_IN_CALL = 10
+"""Quotes and brackets in which the end of `Name(...)` is looked for. If there are more, all of them are hidden."""
+
 MIN_INNER = 8
 """Characters of a quoted text inside a hidden value that is itself a hidden value."""
 
@@ -54,11 +57,13 @@ _token = re.compile(
     r"(?<![\w-])(?P<value>eyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?|(?:gh[opsur]_|github_pat_|glpat-|xox[abeprs]-|[rs]k_live_)[\w-]{10,})"
 )
 """A JSON Web Token, and tokens of services that begin with a name of their own."""
+MIN_TOKEN = 10
+"""Characters of the shortest of them."""
 _token_signs = ("eyJ", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox", "k_live_")
 """One of them is in every such token."""
 _address = (
     re.compile(r"(?<=://)(?P<value>[^\s/?#\"'<>]*)(?=@)"),  # user and password in an address
-    re.compile(r"(?<=://)[^\s/?#@:\"'<>]*:(?P<value>(?!\d+[/?#])[^\s@\"'<>]{0,200})(?=@)"),  # with a slash in it
+    re.compile(r"(?<=://)[^\s/?#@:\"'<>]*+:(?P<value>(?!\d+[/?#])[^\s@\"'<>]{0,200}+)(?=@)"),  # with a slash in it
 )
 _always = (
     ("://", *_address),
@@ -72,14 +77,16 @@ _always = (
     ("private key-", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>.*?)(?=-----END|\Z)", re.DOTALL)),
 )
 """What is always hidden, after a sign in lower case that every text has in which it is."""
+_sign = re.compile(r"[:= ,>%]")
+"""One of them is in all other texts that have something to hide."""
 _no_secrets = frozenset({"none", "null", "true", "false", "nil", "undefined"})
 
 
 def without_named_values(text: str, names: Phrases, values: set[str]) -> str:
     """The text with the mask in place of what a name or its form shows to be a secret. That is added to `values`."""
-    if any(sign in text for sign in _token_signs):
+    if len(text) >= MIN_TOKEN and any(sign in text for sign in _token_signs):
         text = _token.sub(partial(_masked, values), text)
-    if not any(sign in text for sign in ":= ,>%"):
+    if not _sign.search(text):
         return text
     small = text.lower() if text.isascii() else None  # in other texts, a sign may be written with other letters
     for sign, *patterns in _always:
@@ -155,13 +162,13 @@ def value_at(text: str, at: int) -> tuple[int, int, int]:
             return at, rest.end(), rest.end()  # in a form, such quotes are part of the value
         return quote.end(), end, after
     if text[at : at + 1] in ("[", "{", "("):
-        end = _end_of_nested(text, at, len(text))
+        end = _end_of_nested(text, at, len(text), len(text))
         end = len(text) if end is None else end
         return at, end, end
     word = _word.match(text, at)
     end = word.end() if word else at
     if text[end : end + 1] == "(":
-        inside = _end_of_nested(text, end, end + MAX_CALL)
+        inside = _end_of_nested(text, end, min(end + MAX_CALL, len(text)), MAX_IN_CALL)
         rest = _word.match(text, end + 1)
         end = inside if inside is not None else rest.end() if rest else end + 1
     return at, end, end
@@ -181,10 +188,13 @@ def _end_of_quoted(text: str, at: int, quote: str) -> tuple[int, int]:
     return end, end
 
 
-def _end_of_nested(text: str, at: int, limit: int) -> int | None:
-    """Where a bracket is closed; None if it is not."""
+def _end_of_nested(text: str, at: int, limit: int, most: int) -> int | None:
+    """Where a bracket is closed; None if it is not. After `most` quotes and brackets, it counts as closed at the
+    `limit`, so that a text of such beginnings takes no longer than others."""
     depth = 0
     while match := _nesting.search(text, at, limit):
+        if (most := most - 1) < 0:
+            return limit
         at = match.end()
         if match["quote"]:
             _, at = _end_of_quoted(text, at, match["quote"])

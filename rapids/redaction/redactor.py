@@ -20,10 +20,17 @@ from rapids.redaction.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, 
 from rapids.redaction.hidden_values import MAX_VALUES
 from rapids.redaction.named_values import without_named_values
 
-__all__ = ["Location", "Redactor", "Searched"]
+__all__ = ["MAX_BYTES", "Location", "Redactor", "Searched", "is_too_large"]
 
 MAX_DEPTH = 100
 """Levels of a payload. Code that writes JSON handles so many."""
+
+MAX_BYTES = 2 * 1024 * 1024
+MAX_JSON_VALUES = 250_000
+"""Values of a document. Each takes up to 150 bytes of memory and some microseconds, whatever its length."""
+
+MAX_HIDDEN_PARTS = 1_000_000
+"""Parts of the locations of all values that are hidden in a document."""
 
 MIN_KEY = 8
 """Characters of a key within a hidden value that is itself a hidden value: an object may have tokens as its keys."""
@@ -45,6 +52,8 @@ MAX_SEARCHED = 64 * 1024
 """Bytes: longer data are not searched for the log, as that would block the event loop."""
 
 Location: TypeAlias = tuple[str | int, ...]
+Place: TypeAlias = tuple["Place | None", str | int]
+"""A location during a search: the one around it, and its last part."""
 
 _of_parser = re.compile(
     r"(?:cannot read an event of type '[\w.-]{1,200}': )?(?:data: )?Invalid JSON: [A-Za-z ]+ at line \d+ column \d+"
@@ -91,27 +100,29 @@ class Redactor:
         return cls(phrases_of((*DEFAULT_REDACTED, *names)))
 
     def document(self, raw: bytes, also: Collection[str] = ()) -> Searched | None:
-        """A JSON document, parsed as a worker parses it; None if that cannot be done, or if it is nested too deep.
+        """A JSON document, parsed as a worker parses it; None if that cannot be done, or it is too deep or too large.
 
         `also`: what is hidden in documents beside it, and is hidden where this one quotes it.
         """
         if not raw:
             return Searched("", frozenset(), frozenset())
+        if is_too_large(raw):
+            return None
         try:
             return self._searched(from_json(raw), also, _replaced(raw.decode()) if self.names else ())
         except (ValueError, RecursionError):
             return None
 
     def value(self, value: object, also: Collection[str] = ()) -> Searched | None:
-        """A JSON value, as in `document`; None if it is nested too deep to be searched."""
+        """A JSON value, as in `document`; None if it is too deep to be searched, or too much is hidden in it."""
         return self._searched(value, also, ())
 
     def _searched(self, value: object, also: Collection[str], replaced: Iterable[object]) -> Searched | None:
         search = _Search(self)
-        shown = search.shown(value, (), 0)
+        shown = search.shown(value, None, 0)
         for one in replaced:
             search.hide(one, 0)
-        if search.is_too_deep:
+        if search.is_refused:
             return None
         values = {*search.values, *also} if self.names else ()
         if quoted := sorted((one for one in values if len(one) >= MIN_QUOTED), key=len, reverse=True):
@@ -173,12 +184,14 @@ class _Search:
     redactor: Redactor
     values: set[str] = field(default_factory=set[str])
     places: set[Location] = field(default_factory=set[Location])
-    is_too_deep: bool = False
+    hidden_parts: int = 0
+    is_refused: bool = False
+    """Whether it is too deep, or too much is hidden in it."""
 
-    def shown(self, value: object, place: Location, depth: int) -> Any:
+    def shown(self, value: object, place: Place | None, depth: int) -> Any:
         """The value as it is shown."""
         if depth > MAX_DEPTH:
-            self.is_too_deep = True
+            self.is_refused = True
             return None
         match value:
             case str():
@@ -189,18 +202,18 @@ class _Search:
                 members = cast("dict[str, object]", value)
                 hidden = self.hidden_members(members)
                 return {
-                    self._shown_text(name, depth): self._masked(member, (*place, name), depth)
+                    self._shown_text(name, depth): self._masked(member, (place, name), depth)
                     if name in hidden
-                    else self.shown(member, (*place, name), depth + 1)
+                    else self.shown(member, (place, name), depth + 1)
                     for name, member in members.items()
                 }
             case list():
                 items = cast("list[object]", value)
                 hidden_items = self.hidden_items(items)
                 return [
-                    self._masked(item, (*place, at), depth)
+                    self._masked(item, (place, at), depth)
                     if at in hidden_items
-                    else self.shown(item, (*place, at), depth + 1)
+                    else self.shown(item, (place, at), depth + 1)
                     for at, item in enumerate(items)
                 ]
             case _:
@@ -216,10 +229,10 @@ class _Search:
                 pass
             else:
                 search = _Search(self.redactor, self.values)  # its places are no places of the whole document
-                shown = search.shown(inner, (), depth + 1)
+                shown = search.shown(inner, None, depth + 1)
                 for one in replaced:
                     search.hide(one, depth + 1)
-                self.is_too_deep |= search.is_too_deep
+                self.is_refused |= search.is_refused
                 return text if shown == inner and not replaced else to_json(shown).decode()
         return self.redactor.named(text, self.values)
 
@@ -246,8 +259,17 @@ class _Search:
             hidden |= {at + 1 for at in range(0, len(items), 2) if self.redactor.hides(str(items[at]))}
         return hidden
 
-    def _masked(self, value: object, place: Location, depth: int) -> str:
-        self.places.add(place)
+    def _masked(self, value: object, place: Place, depth: int) -> str:
+        around, part = place
+        location = [part]
+        while around is not None:
+            around, part = around
+            location.append(part)
+        self.hidden_parts += len(location)
+        if self.hidden_parts > MAX_HIDDEN_PARTS:
+            self.is_refused = True
+        else:
+            self.places.add(tuple(reversed(location)))
         self.hide(value, depth)
         return MASK
 
@@ -257,7 +279,7 @@ class _Search:
         while left:
             one, deep = left.pop()
             if deep > MAX_DEPTH:
-                self.is_too_deep = True
+                self.is_refused = True
             elif isinstance(one, dict):
                 members = cast("dict[str, object]", one)
                 self.values.update(name for name in members if len(name) >= MIN_KEY)
@@ -274,6 +296,12 @@ class _Search:
                     if one.lstrip()[:1] in ("{", "[", '"'):
                         with suppress(ValueError, RecursionError):
                             left.append((from_json(one), deep + 1))
+
+
+def is_too_large(raw: bytes, most_bytes: int = MAX_BYTES, most_values: int = MAX_JSON_VALUES) -> bool:
+    """Whether a document has too many bytes or values to be parsed and searched. Before each value is one of the signs
+    that are counted, except the first one. In texts there may be more of them."""
+    return len(raw) > most_bytes or sum(map(raw.count, (b",", b"[", b"{"))) > most_values
 
 
 def _replaced(text: str) -> list[object]:
@@ -296,13 +324,17 @@ def _replaced(text: str) -> list[object]:
     return found
 
 
+_HIDDEN = "\ud800"
+"""In no text that was JSON. The mask itself could have hidden values in it, and grow with each of them."""
+
+
 def _without(shown: Any, quoted: Sequence[str]) -> Any:
     """The value, without hidden values that its texts, names and numbers quote as they are."""
     match shown:
         case str() if shown != MASK and len(shown) >= len(quoted[-1]):  # of which the last is the shortest
             for one in quoted:
-                shown = shown.replace(one, MASK)
-            return shown
+                shown = shown.replace(one, _HIDDEN)
+            return shown.replace(_HIDDEN, MASK)
         case dict():
             members = cast("dict[str, object]", shown)
             return {_without(name, quoted): _without(member, quoted) for name, member in members.items()}

@@ -1,5 +1,6 @@
 """Events over HTTP: the causation tree of a correlation id. Texts of events are untrusted input."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Literal
@@ -44,6 +45,9 @@ from rapids_fastapi.state import Running
 __all__ = ["Links", "links_of", "router"]
 
 MAX_ID = 1_000
+
+MAX_PAYLOADS = 1024 * 1024
+"""Bytes of payloads that are searched for one answer. Others are not shown, nor are errors about them."""
 
 _PROBLEMS = (
     "admin-closed",
@@ -253,7 +257,7 @@ async def links_of(parts: Running, letter: DeadLetter, dlq: str, base: str) -> L
     others = [one for one in found.letters if (one.dlq, one.id) != (dlq, letter.id)]
     return Links(
         causation_tree=f"{base}/events?{urlencode({'correlation_id': wanted})}",
-        letters=await run_in_threadpool(lambda: [_link(one, parts.redactor, base) for one in others]),
+        letters=await run_in_threadpool(_links, others, parts.redactor, base),
         windows=cleaned(found.windows),
         complete=found.complete,
     )
@@ -262,9 +266,12 @@ async def links_of(parts: Running, letter: DeadLetter, dlq: str, base: str) -> L
 def _tree(tree: CoreCausationTree, redactor: Redactor, base: str) -> CausationTree:
     """The tree; `base` is the path of the API."""
     events: list[Event] = []
+    left = MAX_PAYLOADS
     for event in tree.events:
         sizes = event.data_size, event.metadata_size
-        data, metadata = show_event(event.data, event.metadata, redactor, MAX_IN_LIST, sizes=sizes)
+        left -= len(event.data or b"") + len(event.metadata or b"")
+        raw = (event.data, event.metadata) if left >= 0 else (None, None)
+        data, metadata = show_event(*raw, redactor, MAX_IN_LIST, sizes=sizes)
         hidden = redactor.hidden(data.searched, metadata.searched)
         deliveries = [cleaned(_redacted(delivery, redactor, hidden)) for delivery in event.deliveries]
         events.append(filled(Event, event, data=data.payload, metadata=metadata.payload, deliveries=deliveries))
@@ -275,19 +282,22 @@ def _tree(tree: CoreCausationTree, redactor: Redactor, base: str) -> CausationTr
         tree,
         events=events,
         replays=[filled(ReplayUnderWay, replay) for replay in replays],
-        letters=[_link(letter, redactor, base) for letter in tree.letters],
+        letters=_links(tree.letters, redactor, base),
         next_cursor=tree.cursor,
     )
 
 
-def _link(letter: TracedLetter, redactor: Redactor, base: str) -> LetterLink:
-    hidden = redactor.hidden(*(show(raw, redactor, MAX_IN_LIST).searched for raw in (letter.data, letter.metadata)))
-    return filled(
-        LetterLink,
-        letter,
-        href=f"{base}/dead-letters/{quote(letter.id, safe='')}?{urlencode({'dlq': letter.dlq})}",
-        error=cleaned(redactor.text(letter.error, hidden, MAX_SEARCHED)),
-    )
+def _links(letters: Sequence[TracedLetter], redactor: Redactor, base: str) -> list[LetterLink]:
+    links: list[LetterLink] = []
+    left = MAX_PAYLOADS
+    for letter in letters:
+        left -= len(letter.data or b"") + len(letter.metadata or b"")
+        payloads = (letter.data, letter.metadata) if left >= 0 else (None,)
+        hidden = redactor.hidden(*(show(raw, redactor, MAX_IN_LIST).searched for raw in payloads))
+        href = f"{base}/dead-letters/{quote(letter.id, safe='')}?{urlencode({'dlq': letter.dlq})}"
+        error = cleaned(redactor.text(letter.error, hidden, MAX_SEARCHED))
+        links.append(filled(LetterLink, letter, href=href, error=error))
+    return links
 
 
 def _redacted(delivery: TracedDelivery, redactor: Redactor, hidden: HiddenValues) -> TracedDelivery:

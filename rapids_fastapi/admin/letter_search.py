@@ -1,8 +1,10 @@
 """Searching dead letters without revealing what redaction hides."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
@@ -15,6 +17,9 @@ __all__ = ["find"]
 
 MAX_SCANNED = 1_000
 """Letters that are read for one page of a search. The next page continues after them."""
+
+MAX_PAGE = 1024 * 1024
+"""Bytes of payloads that are searched for one page. It has fewer letters if theirs are more, but at least one."""
 
 MIN_READ = 10
 """Letters that are read at a time, at least: a page of one letter must not take a thousand round trips. Not more, since
@@ -32,15 +37,16 @@ async def find(
     Raises `ValueError` for a cursor that did not come from a page.
     """
     if wanted.q is None or not redactor.names:
-        return await queue.list(wanted, cursor=cursor, limit=limit)
+        return await _page(queue, wanted, cursor, limit, MAX_PAGE)
     found: list[DeadLetter] = []
-    scanned = 0
+    scanned = size = 0
     is_first = cursor is None
     while True:
         room = limit - len(found)
         count = max(room, MIN_READ)
         while True:
-            page = await queue.list(replace(wanted, q=None), cursor=cursor, limit=count)
+            page = await _page(queue, replace(wanted, q=None), cursor, count, MAX_PAGE - size)
+            size += sum(map(_size, page.items))
             matching = await run_in_threadpool(_matching, page.items, wanted.q, redactor)
             if len(matching) <= room:
                 break
@@ -49,9 +55,24 @@ async def find(
         found += [page.items[at] for at in matching]
         scanned += page.scanned
         cursor = page.cursor
-        if cursor is None or len(found) == limit or scanned >= MAX_SCANNED:
+        if cursor is None or len(found) == limit or scanned >= MAX_SCANNED or size >= MAX_PAGE:
             is_all = is_first and cursor is None
             return LetterPage(tuple(found), cursor, len(found) if is_all else page.total, is_all, scanned)
+
+
+async def _page(queue: DeadLetterQueue, wanted: LetterFilter, cursor: str | None, limit: int, most: int) -> LetterPage:
+    """A page of one letter, or of as many as have `most` bytes of payloads to be searched."""
+    while True:
+        page = await queue.list(wanted, cursor=cursor, limit=limit)
+        sizes = list(accumulate(map(_size, page.items)))
+        if not sizes or len(page.items) <= (fitting := max(bisect_right(sizes, most), 1)):
+            return page
+        limit = fitting
+
+
+def _size(letter: DeadLetter) -> int:
+    """Bytes of its payloads that are searched."""
+    return sum(len(raw) for raw in (letter.data, letter.metadata) if len(raw) <= MAX_IN_PART)
 
 
 def _matching(letters: Sequence[DeadLetter], text: str, redactor: Redactor) -> list[int]:

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from rapids.inspection import PendingEntry
 from rapids.redaction import HiddenValues, Redactor, Searched
+from rapids.redaction.redactor import MAX_BYTES, is_too_large
 from rapids_fastapi.admin.models import Answer
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 MAX_IN_LIST = 4 * 1024
 """Bytes: a list shows a longer payload cut."""
 
-MAX_IN_DETAIL = 16 * 1024 * 1024
+MAX_IN_DETAIL = MAX_BYTES
 
 MAX_IN_PART = 64 * 1024
 """Bytes: a longer payload is searched only for the details of one letter, and only if it is JSON."""
@@ -83,11 +84,15 @@ class Shown:
 def show_event(
     data: bytes | None, metadata: bytes | None, redactor: Redactor, longest: int, *, sizes: tuple[int, int] = (0, 0)
 ) -> tuple[Shown, Shown]:
-    """The data and the metadata of an event, as `show` has each. What is hidden in one is hidden in the other, too."""
-    beside = show(metadata, redactor, longest, size=sizes[1])
+    """The data and the metadata of an event, as `show` has each. What is hidden in one is hidden in the other, too.
+
+    Metadata are read twice for that, and never shown if they have more than `MAX_IN_PART` bytes.
+    """
+    of_metadata = min(longest, MAX_IN_PART)
+    beside = show(metadata, redactor, of_metadata, size=sizes[1])
     shown = show(data, redactor, longest, size=sizes[0], also=beside.hidden)
     if shown.hidden and beside.searched is not None:
-        beside = show(metadata, redactor, longest, size=sizes[1], also=shown.hidden)
+        beside = show(metadata, redactor, of_metadata, size=sizes[1], also=shown.hidden)
     return shown, beside
 
 
@@ -97,7 +102,7 @@ def show(raw: bytes | None, redactor: Redactor, longest: int, *, size: int = 0, 
     `also`: as in `Redactor.document`.
     """
     size = size if raw is None else len(raw)
-    if raw is None or size > max(longest, MAX_IN_PART):
+    if raw is None or size > max(longest, MAX_IN_PART) or is_too_large(raw):
         # To parse it, and then show only its first lines, would take too long.
         return Shown(Payload.omitted(size))
     searched = redactor.document(raw, also) if raw else None

@@ -15,6 +15,7 @@ from rapids.dead_letters.letter import LetterChange, State
 from rapids.dead_letters.parse_check import ELLIPSIS
 from rapids.exceptions import json_pointer
 from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
+from rapids.redaction.redactor import is_too_large
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.models import Answer, example
 from rapids_fastapi.admin.payload import (
@@ -153,7 +154,8 @@ class ParseCheck(Answer):
 
     outcome: Literal["parses", "invalid", "newer_version", "unknown_type", "unreadable", "too_large"]
     """`invalid`: its class refuses it. `newer_version`: its class here is older. `unknown_type`: this process has no
-    class for it. `unreadable`: no class could read it. `too_large`: it has more than 1 MiB, and was not parsed."""
+    class for it. `unreadable`: no class could read it. `too_large`: it has more than 1 MiB or 250,000 values, and was
+    not parsed."""
     event_class: str | None
     """The class that is registered for its type; null if there is none."""
     problems: list[ParseProblem]
@@ -235,7 +237,7 @@ def _change(change: LetterChange, redactor: Redactor, before: Searched | None, m
 
 def _parse_check(letter: DeadLetter, redactor: Redactor, hidden: HiddenValues) -> ParseCheck:
     """Whether the letter's event would parse. Hidden values are removed from the errors."""
-    if len(letter.data) + len(letter.metadata) > MAX_CHECKED:
+    if len(letter.data) + len(letter.metadata) > MAX_CHECKED or is_too_large(letter.data):
         return ParseCheck(outcome="too_large", event_class=None, problems=[], problem_count=0)
     check = letter.check_parsing()
     return ParseCheck(

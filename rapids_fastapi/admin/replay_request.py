@@ -13,6 +13,7 @@ from rapids.dead_letters import Difference, Replay, Scope
 from rapids.dead_letters.edit import merge_patch
 from rapids.exceptions import EditRefusedError, LetterStateError, json_pointer
 from rapids.redaction import MASK, Redactor
+from rapids.redaction.redactor import is_too_large
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.models import Reason, Request, example
 from rapids_fastapi.admin.payload import clean
@@ -29,8 +30,19 @@ __all__ = ["ReplayRequest", "replayed"]
 
 MAX_ERRORS = 100
 
+MAX_CHANGED = 1024 * 1024
+MAX_CHANGED_VALUES = 100_000
+"""Bytes and values of data that can be changed here: they are read, searched, validated and compared."""
+
 _UNSEEN = ParseProblem(
     pointer="", message="what is wrong is shown to users with the permission 'read'", type="not_shown"
+)
+
+_UNSEARCHED = ParseProblem(
+    pointer="", message="the stored data cannot be searched for hidden values: send whole data", type="too_deep"
+)
+_TOO_LARGE = ParseProblem(
+    pointer="", message="the stored data are too large to be changed here: change them from Python", type="too_large"
 )
 
 Location: TypeAlias = tuple[str | int, ...]
@@ -66,6 +78,8 @@ async def replayed(
     letter = await queue.get(letter_id)
     if letter.state != "dead":
         raise LetterStateError(letter_id, letter.state, "dead")
+    if is_too_large(letter.data, MAX_CHANGED, MAX_CHANGED_VALUES):
+        raise _invalid([_TOO_LARGE], 1)
     await run_in_threadpool(_check_masks, change, redactor)
     if body.patch is not None and (shown := await run_in_threadpool(shown_by, body.patch, letter, redactor)):
         raise _invalid(shown[:MAX_ERRORS], len(shown)) if user.may("read") else _invalid([_UNSEEN], 1)
@@ -112,7 +126,9 @@ def _check_masks(change: dict[str, Any], redactor: Redactor) -> None:
 def shown_by(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> list[ParseProblem]:
     """The stored values that are hidden and would no longer be: a patch changes the name next to them."""
     before = redactor.document(letter.data)
-    if before is None or not before.places:
+    if before is None:  # a patch could make something of them that is shown
+        return [_UNSEARCHED] if redactor.names and _is_json(letter.data) else []
+    if not before.places:
         return []
     after = redactor.value(merge_patch(from_json(letter.data), patch))
     if after is None:
@@ -123,6 +139,14 @@ def shown_by(patch: dict[str, Any], letter: DeadLetter, redactor: Redactor) -> l
         for place in sorted(before.places, key=str)
         if not names_place(patch, place) and not any(place[:size] in after.places for size in range(1, len(place) + 1))
     ]
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        from_json(raw)
+    except ValueError:  # to patch that is refused anyway
+        return False
+    return True
 
 
 def _masks(value: object, redactor: Redactor, location: Location, places: Set[Location]) -> Iterator[Location]:

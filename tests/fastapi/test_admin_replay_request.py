@@ -175,10 +175,10 @@ def test_megabytes_of_data_are_refused(client: TestClient, put: Callable[..., st
     assert "DeadLetterQueue.replay(data=...)" in response.json()["detail"]
 
 
-def test_megabytes_can_be_patched(client: TestClient, put: Callable[..., str], sent: Callable[[], Any]) -> None:
-    path = put({"n": "x", "password": "y" * 2_000_000, "cards": [{"name": "z" * 100}] * 30_000})
+def test_a_megabyte_can_be_patched(client: TestClient, put: Callable[..., str], sent: Callable[[], Any]) -> None:
+    path = put({"n": "x", "password": "y" * 600_000, "cards": [{"name": "z" * 100}] * 3_500})
     answer = replay(client, path, patch={"n": 1, "cards": None})
-    assert sent() == {"n": 1, "password": "y" * 2_000_000}
+    assert sent() == {"n": 1, "password": "y" * 600_000}
     assert [(one["pointer"], one["op"], one["cut"]) for one in answer["diff"]] == [
         ("/n", "replace", False),
         ("/cards", "remove", True),
