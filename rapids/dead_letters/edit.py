@@ -87,8 +87,10 @@ def _differing(before: object, after: object, location: Location) -> list[_Found
     whole: list[_Found] = [(location, "replace", before, after)]
     if type(before) not in (dict, list) or type(before) is not type(after) or len(location) == MAX_COMPARED_DEPTH:
         return [] if _is_same(before, after) else whole
-    if _is_written_alike(before, after):  # most of a large value is, and to compare its parts one by one takes long
-        return []
+    with suppress(ValueError):  # nested deeper than can be written
+        # Most of a large value is written alike, and to compare its parts one by one takes long.
+        if to_json(before, inf_nan_mode="constants") == to_json(after, inf_nan_mode="constants"):
+            return []
     found: list[_Found] = []
     if isinstance(before, dict):
         inside = _members(cast("dict[str, object]", before), cast("dict[str, object]", after), location)
@@ -132,13 +134,6 @@ def _is_same(before: object, after: object) -> bool:
     if type(before) is not type(after):
         return False
     return canonical(before) == canonical(after) if type(before) in (dict, list) else before == after
-
-
-def _is_written_alike(before: object, after: object) -> bool:
-    try:
-        return to_json(before, inf_nan_mode="constants") == to_json(after, inf_nan_mode="constants")
-    except ValueError:  # nested deeper than can be written
-        return False
 
 
 def _is_number(value: object) -> bool:

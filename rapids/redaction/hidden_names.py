@@ -156,7 +156,7 @@ def _is_hidden(name: str, phrases: Phrases) -> bool:
     *others, last = words
     if others and last in _DESCRIBING:
         return False
-    sought = _sought(phrases)
+    sought = sought_for(phrases)
     joined = "".join(words)
     if joined in sought.wholes or (len(joined) >= _MIN_PART and any(part in joined for part in sought.parts)):
         return True
@@ -181,7 +181,7 @@ class _Sought(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _sought(phrases: Phrases) -> _Sought:
+def sought_for(phrases: Phrases) -> _Sought:
     joined = {phrase: "".join(phrase) for phrase in phrases}
     return _Sought(
         frozenset(joined.values()),
