@@ -1,7 +1,7 @@
 """Plans of a handler's dependencies: which providers are called, in which order, and who gets their values."""
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -189,7 +189,8 @@ class _Planning:
 
     def _given(self, kind: object) -> int:
         """Where a value is that is given by its type."""
-        members = [cast(Any, one) for one in _members(kind) if one is not NoneType]
+        alternatives: tuple[Any, ...] = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        members = [one for one in alternatives if one is not NoneType]
         if members == [Delivery]:
             return DELIVERY
         if any(isinstance(one, type) and issubclass(one, Event) for one in members):
@@ -278,14 +279,10 @@ def _call_of(provider: Provider) -> tuple[Callable[..., Any], bool]:
         if inspect.isasyncgenfunction(layer):
             return provider, True
         if inspect.isgeneratorfunction(layer):
-            return partial(_opened_in_threads, contextmanager(provider)), True
+            return partial(open_in_threads, contextmanager(provider)), True
         if inspect.iscoroutinefunction(layer):
             return provider, False
     return partial(call_in_thread, provider), False
-
-
-def _opened_in_threads(make: Callable[..., Any], /, **arguments: Any) -> AsyncGenerator[Any]:
-    return open_in_threads(make(**arguments))
 
 
 def _is_marker(value: Any) -> bool:
@@ -299,10 +296,6 @@ def _is_of_request(value: object) -> bool:
     """Whether it is of FastAPI or Starlette: a class, or an instance such as a `Query`."""
     kind = value if isinstance(value, type) else type(value)
     return kind.__module__.partition(".")[0] in ("fastapi", "starlette")
-
-
-def _members(kind: object) -> Sequence[object]:
-    return cast("Sequence[object]", get_args(kind)) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _text_of(value: Any) -> str:

@@ -63,10 +63,13 @@ async def _result_of(running: asyncio.Future[Result], withdraw: Callable[[], boo
     return running.result()
 
 
-async def open_in_threads(context: AbstractContextManager[Result]) -> AsyncGenerator[Result]:
-    """A plain context manager as an async generator. It is entered in a thread of the default executor, and left in a
-    thread of its own: it must not wait for a thread that is only free when it has given back what it holds."""
-    is_entered = False
+async def open_in_threads(
+    make: Callable[..., AbstractContextManager[Result]], /, **arguments: Any
+) -> AsyncGenerator[Result]:
+    """The plain context manager that `make` returns, as an async generator. It is entered in a thread of the default
+    executor, and left in a thread of its own: it must not wait for a thread that is only free when it has given back
+    what it holds."""
+    context, is_entered = make(**arguments), False
 
     def enter() -> Result:
         nonlocal is_entered
