@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import typer
 import yaml
 
 from rapids import EventRouter
 from rapids.background import routers_running
+from rapids.cli import command
 from rapids.clients import open_client
 from rapids.environment import VARIABLES
 from tests.fastapi.helpers import async_client_of
@@ -22,6 +26,8 @@ from tests.support import eventually
 
 PAGE = Path(__file__).parents[1] / "docs" / "deployment.md"
 TOKEN = "a token for the page"
+MARGIN = 10
+"""Seconds that a process gets besides those that it may take."""
 
 
 def files() -> dict[str, str]:
@@ -31,6 +37,16 @@ def files() -> dict[str, str]:
 
 
 FILES = files()
+
+
+def units() -> dict[str, Mapping[str, str]]:
+    found: dict[str, Mapping[str, str]] = {}
+    for name in ("orders-workers", "orders-web"):
+        unit = configparser.ConfigParser(interpolation=None)
+        unit.optionxform = str  # type: ignore[assignment,method-assign]
+        unit.read_string(FILES[f"/etc/systemd/system/{name}.service"])
+        found[name] = unit["Service"]
+    return found
 
 
 def services() -> dict[str, Any]:
@@ -51,6 +67,53 @@ def pods() -> dict[str, Any]:
     }
 
 
+def stops() -> Iterator[tuple[str, list[str], float]]:
+    """What starts a process, with its options, and how many seconds it has to stop."""
+    for name, unit in units().items():
+        assert (unit["KillSignal"], unit["KillMode"]) == ("SIGTERM", "mixed"), name
+        yield name, shlex.split(unit["ExecStart"]), float(unit["TimeoutStopSec"])
+    for name, service in services().items():
+        if "build" in service:
+            yield name, service["command"], float(service["stop_grace_period"].removesuffix("s"))
+    for name, pod in pods().items():
+        [container] = pod["containers"]
+        before = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+        yield name, container["args"], pod["terminationGracePeriodSeconds"] - float(before[1])
+
+
+def commands() -> dict[str, Any]:
+    group: Any = typer.main.get_command(command())
+    return group.commands
+
+
+def options(arguments: list[str]) -> Mapping[str, Any]:
+    """The options of a `rapids run`, as the command itself reads them."""
+    run = commands()["run"]
+    with run.make_context("run", list(arguments)) as context:
+        return dict(context.params)
+
+
+def test_a_process_is_killed_later_than_it_may_take_to_stop() -> None:
+    seen = 0
+    for name, (program, *arguments), seconds in stops():
+        if program.endswith("rapids"):
+            read = options(arguments[1:])
+            assert arguments[0] == "run"
+            assert list(read["targets"]) == ["app.workers:router"]
+            limit = read["graceful_timeout"]
+        else:
+            assert program.endswith("uvicorn"), name
+            limit = float(arguments[arguments.index("--timeout-graceful-shutdown") + 1])
+        assert seconds >= limit + MARGIN, name
+        seen += 1
+    assert seen == 6
+
+
+def test_every_command_line_of_workers_is_one_that_the_command_takes() -> None:
+    lines = re.findall(r"^\$ rapids run (.*)$", PAGE.read_text(), re.M)
+    assert [options(shlex.split(line))["health_port"] for line in lines] == [8081]
+
+
 def test_probes_ask_what_answers() -> None:
     module = service_module("app.web")
     paths = set(module.app.openapi()["paths"])
@@ -65,7 +128,7 @@ def test_probes_ask_what_answers() -> None:
                 assert str(port["containerPort"]) in container["args"]
             else:
                 assert asked["path"] in ("/health/live", "/health/ready")
-                assert f"--health-port={port['containerPort']}" in container["args"]
+                assert options(container["args"][2:])["health_port"] == port["containerPort"]
     for name, service in services().items():
         for path in re.findall(r"http://localhost:(\d+)(/[\w/]+)", str(service["healthcheck"])):
             assert path == {"web": ("8000", "/rapids/health/ready"), "workers": ("8081", "/health/ready")}[name]
@@ -75,6 +138,19 @@ def test_files_set_only_variables_that_there_are() -> None:
     for name, text in FILES.items():
         used = set(re.findall(r"\bRAPIDS_\w+", text))
         assert used <= set(VARIABLES), name
+
+
+def test_the_table_has_every_variable_of_the_command_line_and_no_other() -> None:
+    read: dict[str, set[str]] = {"rapids run": set(), "rapids": set()}
+    for name, one in commands().items():
+        read["rapids run" if name == "run" else "rapids"] |= variables(one)
+    table = {kind: {name for name, one in VARIABLES.items() if kind in one.read_by} for kind in read}
+    assert read == table
+
+
+def variables(one: Any) -> set[str]:
+    own = {str(option.envvar) for option in one.params if option.envvar}
+    return own.union(*(variables(part) for part in getattr(one, "commands", {}).values()))
 
 
 def service_module(name: str) -> Any:

@@ -24,6 +24,7 @@ from rapids.cli.worker_process import (
     StopRequest,
     run_child,
 )
+from rapids.environment import Environment
 
 __all__ = ["run_parent"]
 
@@ -277,6 +278,7 @@ def run_parent(options: RunOptions) -> int:
     """Run the parent process. Returns its exit code."""
     log_to_stderr(options.log_format, options.log_level)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change, too
+    Environment().warn_of_unknown()
     stop = StopRequest(is_child=False)
     parent = Parent(options, stop)
     stop.take_signals(parent.kill_all)

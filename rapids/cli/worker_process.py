@@ -20,6 +20,7 @@ from rapids.cli.summary import RunningRouter, show_running
 from rapids.cli.targets import Found, find, find_lifespan
 from rapids.clients import RedisClient, open_client, reach
 from rapids.emitter import EventEmitter
+from rapids.environment import Environment
 from rapids.exceptions import RapidsError
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
@@ -131,6 +132,8 @@ def run_worker(options: RunOptions, parent: Connection | None = None) -> int:
     `parent`: where a child reports to. Without it, this is the only process.
     """
     log_to_stderr(options.log_format, options.log_level)
+    if parent is None:
+        Environment().warn_of_unknown()
     stop = StopRequest(is_child=parent is not None)
     stop.take_signals(lambda: None)
     if parent is not None:

@@ -45,14 +45,21 @@ def answer(port: int, path: str = "ready") -> int:
     ("loop", "log_format"), [pytest.param("asyncio", "text", marks=pytest.mark.smoke), ("uvloop", "json")]
 )
 async def test_two_processes_share_the_work_and_a_dead_one_is_followed_by_another(
-    redis: Redis, redis_address: str, tmp_path: Path, loop: str, log_format: str
+    redis: Redis,
+    redis_address: str,
+    tmp_path: Path,
+    loop: str,
+    log_format: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = free_port()
+    monkeypatch.setenv("RAPIDS_PROCESES", "3")
     options = ["--processes", "2", "--health-port", str(port), "--log-format", log_format]
     options += ["--lifespan", "run_workers:lifespan", *(["--uvloop"] if loop == "uvloop" else [])]
     with rapids_run(tmp_path, redis_address, *options) as command:
         await eventually(lambda: answer(port) == 200)
         assert answer(port, "live") == 200
+        assert command.said.count("RAPIDS_PROCESES (did you mean RAPIDS_PROCESSES?)") == 1
         first = set(command.notes("opened", loop))
         assert first == set(command.children())
         assert len(first) == 2
