@@ -1,6 +1,5 @@
 """Announcements: which stream and dead-letter stream the routers in the processes of a Redis use."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,18 +47,15 @@ async def announced(commands: Commands) -> list[AnnouncedRow]:
     found = await call(commands, "ZRANGE", announced_routers(), 0, MAX_ROUTERS - 1, "REV", "WITHSCORES")
     # Pairs, or one list, as the protocol has it.
     flat: list[Reply] = [part for row in found for part in (row if isinstance(row, list) else [row])]  # pyright: ignore[reportUnknownVariableType]
-    return list(_rows(zip(flat[::2], flat[1::2], strict=True)))
-
-
-def _rows(members: "zip[tuple[Reply, Reply]]") -> Iterator[AnnouncedRow]:
-    """The members that are routers: another program, or a newer version, may have written others."""
-    for member, score in members:
+    rows: list[AnnouncedRow] = []
+    for member, score in zip(flat[::2], flat[1::2], strict=True):
         try:
             parts: Any = orjson.loads(member)
         except orjson.JSONDecodeError:
             continue
-        match parts:
+        match parts:  # another program, or a newer version, may have written anything
             case [str(stream), str(group), (str() | None) as dlq_stream, (int() | None) as dlq_maxlen, *_]:
-                yield AnnouncedRow(stream, group, dlq_stream, dlq_maxlen, int(float(score)))
+                rows.append(AnnouncedRow(stream, group, dlq_stream, dlq_maxlen, int(float(score))))
             case _:
                 pass
+    return rows
