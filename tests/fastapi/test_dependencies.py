@@ -15,6 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from rapids import BaseEvent, EventEmitter, EventRouter, correlation_scope
 from rapids.exceptions import RapidsError
+from rapids.testing import RecordingEmitter
 from rapids_fastapi import CorrelationMiddleware, EmitterDep, OnSuccessEmitterDep, Rapids, emit_on_success, get_emitter
 from tests.fastapi.helpers import entries, until
 
@@ -292,28 +293,20 @@ class TestOnSuccess:
             client.post("/")
 
 
-class Recorder:
-    """In place of an emitter."""
-
-    def __init__(self) -> None:
-        self.got: list[int] = []
-
-    async def emit(self, events: Any) -> list[str]:
-        found = events if isinstance(events, list) else [events]
-        self.got += [event.n for event in found]
-        return ["1-1"] * len(found)
+def got(recorder: RecordingEmitter) -> list[int]:
+    return [event.n for event in recorder.of(FaDepsNoted)]
 
 
 class TestOverrides:
     """`app.dependency_overrides[get_emitter]`, also without the lifespan and so without Redis."""
 
     @pytest.fixture
-    def recorder(self) -> Recorder:
-        return Recorder()
+    def recorder(self) -> RecordingEmitter:
+        return RecordingEmitter()
 
     @pytest.fixture(params=["plain", "async", "generator", "async generator", "with the request"])
-    def app(self, request: pytest.FixtureRequest, recorder: Recorder) -> FastAPI:
-        async def later() -> Recorder:
+    def app(self, request: pytest.FixtureRequest, recorder: RecordingEmitter) -> FastAPI:
+        async def later() -> RecordingEmitter:
             return recorder
 
         async def until_the_end() -> Any:
@@ -322,7 +315,7 @@ class TestOverrides:
         def plain_until_the_end() -> Any:
             yield recorder
 
-        def with_request(request: HTTPConnection) -> Recorder:
+        def with_request(request: HTTPConnection) -> RecordingEmitter:
             assert request.url.path
             return recorder
 
@@ -337,7 +330,7 @@ class TestOverrides:
         }[request.param]
         return app
 
-    def test_it_replaces_the_emitter_of_both_dependencies(self, app: FastAPI, recorder: Recorder) -> None:
+    def test_it_replaces_the_emitter_of_both_dependencies(self, app: FastAPI, recorder: RecordingEmitter) -> None:
         @app.post("/now")
         async def now(emitter: EmitterDep) -> None:
             await emitter.emit(FaDepsNoted(n=1))
@@ -356,12 +349,14 @@ class TestOverrides:
         with TestClient(app) as client:
             assert client.post("/now").status_code == 200
             assert client.post("/later").status_code == 200
-            until(lambda: recorder.got == [1, 2, 3])
+            until(lambda: got(recorder) == [1, 2, 3])
             with client.websocket_connect("/socket"):
                 pass
-            until(lambda: recorder.got == [1, 2, 3, 4, 5])
+            until(lambda: got(recorder) == [1, 2, 3, 4, 5])
 
-    def test_it_replaces_the_emitter_of_the_helper_for_starlette(self, app: FastAPI, recorder: Recorder) -> None:
+    def test_it_replaces_the_emitter_of_the_helper_for_starlette(
+        self, app: FastAPI, recorder: RecordingEmitter
+    ) -> None:
         @app.post("/")
         async def emit(request: Request) -> None:
             async with emit_on_success(request) as events:
@@ -369,7 +364,7 @@ class TestOverrides:
 
         with TestClient(app) as client:
             assert client.post("/").status_code == 200
-        assert recorder.got == [1]
+        assert got(recorder) == [1]
 
     def test_it_can_use_what_it_replaces(self, redis_url: str) -> None:
         def checked(request: Request) -> Any:
@@ -433,16 +428,16 @@ class TestHandlers:
             async def other_session() -> str:
                 return "another session"
 
-            recorder = Recorder()
+            recorder = RecordingEmitter()
             app.dependency_overrides = {get_session: other_session, get_emitter: lambda: recorder}
             client.portal.call(router._emitter.emit, FaDepsNoted(n=2))  # type: ignore[union-attr]
-            until(lambda: recorder.got)
+            until(lambda: got(recorder))
 
         shared = "repository of session"
         in_handlers = [f"{shared} in the handler for {n}" for n in (1, 11)]
         last = "repository of another session in the handler for 2"
         assert sorted(line for line in opened if line != "committed") == sorted([shared, *in_handlers, last])
-        assert recorder.got == [12]
+        assert got(recorder) == [12]
 
     def test_what_collects_events_for_a_response_is_refused_in_a_handler(self) -> None:
         async def handle(event: FaDepsNoted, events: OnSuccessEmitterDep) -> None: ...

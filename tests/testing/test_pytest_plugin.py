@@ -68,3 +68,51 @@ def test_a_project_without_rapids_notices_nothing(tmp_path: Path) -> None:
 def test_fixtures_give_each_test_an_empty_server_and_a_new_emitter(tmp_path: Path) -> None:
     ran = run_pytest(tmp_path, {"test_fixtures.py": FIXTURES})
     assert ran.outcomes == {"passed": 5}, ran.output
+
+
+ANYIO = """
+import pytest
+from rapids import BaseEvent, EventRouter
+from rapids.testing import deliver, tracked
+
+pytestmark = pytest.mark.anyio
+
+class BellRung(BaseEvent):
+    pass
+
+router = EventRouter(stream="bells", block_ms=100)
+
+@router.on(BellRung)
+async def hear(event: BellRung) -> None:
+    pass
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+@pytest.fixture
+async def t(rapids_url):
+    async with tracked(router, redis=rapids_url) as t:
+        yield t
+
+async def test_one_event():
+    (await deliver(router, BellRung())).done("hear")
+
+async def test_with_a_fixture_that_tracks(t):
+    await t.emit(BellRung())
+    await t.settled()
+    t.only(BellRung)
+
+async def test_in_the_test_itself(rapids_environment):
+    async with tracked(router) as t:
+        await t.emit(BellRung())
+        await t.settled()
+        t.all_handled()
+"""
+
+
+@pytest.mark.slow
+def test_the_plug_in_of_anyio_and_workers_of_xdist_run_such_tests(tmp_path: Path) -> None:
+    options = ("-p", "no:asyncio", "-n", "2", "--rapids-twice")
+    ran = run_pytest(tmp_path, {"test_anyio.py": ANYIO}, *options, ini=PLAIN)
+    assert ran.outcomes == {"passed": 3}, ran.output
