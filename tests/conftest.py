@@ -26,7 +26,7 @@ __all__ = ["private_temp", "run_script"]
 
 register_profiles()
 
-NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build"}
+NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build", "rapids_server"}
 OF_ONE_MACHINE = {"redis_url": "connects to a server by its address", "build": "starts a server of its own"}
 SLOW = {"build", "private_temp", "run_script", "shared_cluster", "start_worker"}
 """Fixtures that start processes: a test that uses one is slow."""

@@ -16,8 +16,6 @@ from rapids.exceptions import NonRetryableError, NotConfiguredError, RetryAfter
 from rapids.testing import Tracked, tracked
 from rapids_fastapi import EmitterDep, Rapids
 
-pytestmark = pytest.mark.integration
-
 
 class TeaOrdered(BaseEvent):
     cup: str
