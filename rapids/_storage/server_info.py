@@ -87,7 +87,7 @@ def _version(text: str) -> tuple[int, ...] | None:
 
 def _harmless(probe: str) -> tuple[Command, ...]:
     """One call of each command that Rapids needs, on a key that does not exist. None of them changes anything."""
-    group = "rapids:probe"
+    group = "probe"
     return (
         ("XADD", probe, "NOMKSTREAM", "*", "field", "value"),
         ("XLEN", probe),
@@ -138,18 +138,16 @@ def _harmless(probe: str) -> tuple[Command, ...]:
 
 async def refusals(commands: Commands, stream: str, dlq: str) -> list[str]:
     """What Rapids needs and this user is refused: commands, and keys. Everything is tried, and nothing is changed."""
-    tried = [(_name(command), command) for command in _harmless(probe(stream))]
+    tried: list[tuple[str, Command]] = []
+    for command in _harmless(probe(stream)):
+        parts = 2 if command[0] in ("XGROUP", "XINFO", "SCRIPT", "CLIENT") else 1
+        tried.append((" ".join(map(str, command[:parts])).lower(), command))
     for key in (stream, dlq):
-        tried.append((f"write {key}", ("XACK", key, "rapids:probe", "0-1")))
+        tried.append((f"write {key}", ("XACK", key, "probe", "0-1")))
         tried.append((f"read {key}", ("XRANGE", key, "-", "-", "COUNT", 1)))
     answers = await commands.send([command for _, command in tried])
     refused = [name for (name, _), answer in zip(tried, answers, strict=True) if isinstance(answer, NoPermissionError)]
     return list(dict.fromkeys(refused))
-
-
-def _name(command: Command) -> str:
-    has_parts = command[0] in ("XGROUP", "XINFO", "SCRIPT", "CLIENT")
-    return " ".join(str(part) for part in command[: 2 if has_parts else 1]).lower()
 
 
 async def command_counts(client: Client) -> dict[str, int]:

@@ -20,7 +20,6 @@ from rapids.inspection import (
     Inspector,
     PendingEntry,
     StreamEntry,
-    TracedDelivery,
     TracedEvent,
     TracedLetter,
 )
@@ -94,6 +93,11 @@ def tail(
 def _print_entry(entry: ShownEntry) -> None:
     out = terminal()
     at = "-" if entry.appended_at is None else f"{entry.appended_at.astimezone(UTC):%H:%M:%S}"
+    payload = entry.payload
+    if payload.encoding == "json":
+        data = json.dumps(payload.value, ensure_ascii=False)[:MAX_LINE]
+    else:
+        data = f"({payload.encoding}, {payload.size:,} bytes)"
     line = Text.assemble(
         (at, "dim"),
         "  ",
@@ -103,17 +107,11 @@ def _print_entry(entry: ShownEntry) -> None:
         "  ",
         (safe(entry.correlation_id), "cyan"),
         "  ",
-        safe(_compact(entry.payload)),
+        safe(data),
     )
     if out.is_terminal:
         line.truncate(out.width, overflow="ellipsis")
     out.print(line, soft_wrap=True)
-
-
-def _compact(payload: ShownPayload) -> str:
-    if payload.encoding != "json":
-        return f"({payload.encoding}, {payload.size:,} bytes)"
-    return json.dumps(payload.value, ensure_ascii=False)[:MAX_LINE]
 
 
 @app.command()
@@ -174,14 +172,11 @@ def _shown_event(event: TracedEvent, redactor: Redactor) -> dict[str, Any]:
     )
     left_out = ("data", "data_size", "metadata", "metadata_size", "deliveries")
     fields = {name: getattr(event, name) for name in TracedEvent.__dataclass_fields__ if name not in left_out}
-    deliveries = [asdict(_redacted_delivery(one, redactor, hidden)) for one in event.deliveries]
+    deliveries = [
+        asdict(one if one.pending is None else replace(one, pending=redacted_pending(one.pending, redactor, hidden)))
+        for one in event.deliveries
+    ]
     return {**fields, "payload": asdict(payload), "metadata": asdict(metadata), "deliveries": deliveries}
-
-
-def _redacted_delivery(delivery: TracedDelivery, redactor: Redactor, hidden: HiddenValues) -> TracedDelivery:
-    if delivery.pending is None:
-        return delivery
-    return replace(delivery, pending=redacted_pending(delivery.pending, redactor, hidden))
 
 
 def redacted_pending(entry: PendingEntry, redactor: Redactor, hidden: HiddenValues) -> PendingEntry:

@@ -29,8 +29,7 @@ from rapids.cli.letter_options import (
     name_of_queue,
 )
 from rapids.cli.root import Url, execute, fail
-from rapids.clients import RedisClient
-from rapids.dead_letters import OperationKind, Preview, Selector
+from rapids.dead_letters import OperationKind, Selector
 
 __all__ = ["Scope"]
 
@@ -174,7 +173,12 @@ dlq_app.command("restore", help="Bring discarded dead letters back.")(_command_f
 
 
 def _change(request: Request, *, yes: bool, dry_run: bool, as_json: bool) -> None:
-    preview = execute(request.url, lambda redis: _preview(redis, request))
+    preview = execute(
+        request.url,
+        lambda redis: DeadLetterQueue(redis, request.dlq).operations.preview(
+            request.kind, request.selector, scope=request.scope, max_items=request.max_items
+        ),
+    )
     exact = "" if preview.total_exact else "about "
     count = f"{exact}{preview.total:,} letter{'' if preview.total == 1 else 's'} of {request.dlq}"
     scope = f", to {request.scope}" if request.kind == "replay" and request.scope != "handler" else ""
@@ -196,8 +200,3 @@ def _change(request: Request, *, yes: bool, dry_run: bool, as_json: bool) -> Non
         print_json(
             {"kind": request.kind, "dlq": request.dlq, "total": preview.total, "total_exact": preview.total_exact}
         )
-
-
-async def _preview(redis: RedisClient, request: Request) -> Preview:
-    operations = DeadLetterQueue(redis, request.dlq).operations
-    return await operations.preview(request.kind, request.selector, scope=request.scope, max_items=request.max_items)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rapids import Attempt, DeadLetter
-from rapids.dead_letters import ParseCheck, ParseProblem, ReplayOutcome
+from rapids.dead_letters import ParseProblem, ReplayOutcome
 from rapids.exceptions import json_pointer
 from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
 
@@ -117,6 +117,11 @@ def shown_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> ShownLetter:
 def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor, *, check: bool) -> ShownLetterDetail:
     """The letter with everything. `check`: whether to parse its event."""
     fields, hidden = _fields(letter, dlq, redactor)
+    checked: ShownCheck | None = None
+    if check:
+        parsed = letter.check_parsing()
+        problems = tuple(_problem(one, redactor, hidden) for one in parsed.problems)
+        checked = ShownCheck(parsed.outcome, parsed.event_class, problems, parsed.problem_count)
     return ShownLetterDetail(
         **fields,
         history=tuple(
@@ -124,7 +129,7 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor, *, check: bool) 
             for change in letter.history
         ),
         replays=letter.replays,
-        parse_check=_check(letter.check_parsing(), redactor, hidden) if check else None,
+        parse_check=checked,
     )
 
 
@@ -166,11 +171,6 @@ def _payload(raw: bytes | None, searched: Searched | None, size: int) -> ShownPa
     if searched is None:
         return ShownPayload("withheld", None, len(raw))
     return ShownPayload("json", searched.shown, len(raw))
-
-
-def _check(check: ParseCheck, redactor: Redactor, hidden: HiddenValues) -> ShownCheck:
-    problems = tuple(_problem(one, redactor, hidden) for one in check.problems)
-    return ShownCheck(check.outcome, check.event_class, problems, check.problem_count)
 
 
 def _problem(problem: ParseProblem, redactor: Redactor, hidden: HiddenValues) -> ShownProblem:

@@ -97,9 +97,13 @@ async def diagnose(
         commands = SharedPool(redis, name)
         facts = await server_info.look_at_server(commands)
         if facts.run_id not in servers:
-            servers[facts.run_id] = _described(facts)
+            version = "unknown version" if facts.version is None else ".".join(map(str, facts.version))
+            servers[facts.run_id] = f"{version} ({facts.run_id[:8]})" if facts.run_id else version
             findings += _of_server(facts, knows_a_cluster=isinstance(redis, RedisCluster))
-            findings += _of_permissions(await server_info.refusals(commands, name, default_dlq(name)))
+            if refused := ", ".join(await server_info.refusals(commands, name, default_dlq(name))):
+                message = f"the user of this address may not run {refused}: a router or emitter with this user fails"
+                advice = "give the user the permissions that docs/running.md lists"
+                findings.append(Finding("acl", "danger", "server", message, advice))
     groups: dict[str, list[str]] = {}
     for name in found.streams:
         try:
@@ -108,9 +112,15 @@ async def diagnose(
             findings.append(_unreadable(name, error))
     for name in found.dlqs:
         try:
-            findings += await _of_queue(redis, name)
+            stats = await DeadLetterQueue(redis, name).stats()
         except ResponseError as error:
             findings.append(_unreadable(name, error))
+            continue
+        if stats.cut:
+            when = "" if stats.cut_at is None else f", last {stats.cut_at:%Y-%m-%d %H:%M} UTC"
+            message = f"{stats.cut:,} dead letters were trimmed before anybody handled them{when}"
+            advice = "handle letters sooner, or raise dlq_maxlen"
+            findings.append(Finding("letters_trimmed", "danger", name, message, advice))
     searched = await inspection_queries.search(redis, "beside", most=MAX_KEYS, seconds=limit)
     if streams is None and found.complete:
         findings += await _orphaned(redis, searched.names, {*found.streams, *found.dlqs}, groups)
@@ -133,11 +143,6 @@ async def count_commands(redis: Redis | RedisCluster) -> Mapping[str, int]:
     return await server_info.command_counts(redis)
 
 
-def _described(facts: ServerFacts) -> str:
-    version = "unknown version" if facts.version is None else ".".join(map(str, facts.version))
-    return f"{version} ({facts.run_id[:8]})" if facts.run_id else version
-
-
 def _of_server(facts: ServerFacts, *, knows_a_cluster: bool) -> Iterator[Finding]:
     seen = set[str]()
     for danger in dangers(facts, knows_a_cluster=knows_a_cluster):
@@ -155,17 +160,6 @@ def _of_server(facts: ServerFacts, *, knows_a_cluster: bool) -> Iterator[Finding
         yield Finding("memory", "warning", "server", message, "set maxmemory, and maxmemory-policy noeviction")
 
 
-def _of_permissions(refused: Sequence[str]) -> Iterator[Finding]:
-    if refused:
-        yield Finding(
-            "acl",
-            "danger",
-            "server",
-            f"the user of this address may not run {', '.join(refused)}: a router or emitter with this user fails",
-            "give the user the permissions that docs/running.md lists",
-        )
-
-
 async def _of_stream(
     redis: Redis | RedisCluster, inspector: Inspector, name: str, findings: list[Finding]
 ) -> list[str]:
@@ -176,7 +170,9 @@ async def _of_stream(
         findings.append(Finding("no_stream", "warning", name, "there is no such stream", "check its name"))
         return []
     if stream.groups == 0 and stream.length:
-        findings.append(_nobody_reads(stream))
+        message = f"{stream.length:,} entries, and no group: nobody reads this stream"
+        advice = "start a router for it, or delete it; without a group, trim='acknowledged' removes nothing"
+        findings.append(Finding("nobody_reads", "warning", name, message, advice))
     names: list[str] = []
     async for group in _groups(inspector, name):
         names.append(group.group)
@@ -187,16 +183,6 @@ async def _of_stream(
 def _unreadable(name: str, error: Exception) -> Finding:
     message = f"not all of it can be looked at: {reason(error)}"
     return Finding("unreadable", "warning", name, message, "use a user with the permissions of docs/running.md")
-
-
-def _nobody_reads(stream: StreamSnapshot) -> Finding:
-    return Finding(
-        "nobody_reads",
-        "warning",
-        stream.stream,
-        f"{stream.length:,} entries, and no group: nobody reads this stream",
-        "start a router for it, or delete it; without a group, trim='acknowledged' removes nothing",
-    )
 
 
 async def _groups(inspector: Inspector, stream: str) -> AsyncIterator[GroupSnapshot]:
@@ -270,15 +256,6 @@ async def _of_trimming(inspector: Inspector, stream: StreamSnapshot, group: Grou
             message = "entries that it holds or that wait were trimmed away: they cannot be delivered again"
             findings.append(Finding("trimmed_pending", "danger", subject, message, advice))
     return findings
-
-
-async def _of_queue(redis: Redis | RedisCluster, dlq: str) -> list[Finding]:
-    stats = await DeadLetterQueue(redis, dlq).stats()
-    if not stats.cut:
-        return []
-    when = "" if stats.cut_at is None else f", last {stats.cut_at:%Y-%m-%d %H:%M} UTC"
-    message = f"{stats.cut:,} dead letters were trimmed before anybody handled them{when}"
-    return [Finding("letters_trimmed", "danger", dlq, message, "handle letters sooner, or raise dlq_maxlen")]
 
 
 async def _orphaned(
