@@ -29,7 +29,8 @@ COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 def log_to_stderr(log_format: LogFormat, level: LogLevel) -> None:
     """Send the records of all loggers of this process to standard error, in place of earlier log handlers."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if log_format == "json" else TextLines(colours=_colours_wanted()))
+    colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    handler.setFormatter(JsonLines() if log_format == "json" else TextLines(colours=colours))
     handler.addFilter(CorrelationLogFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
@@ -104,7 +105,3 @@ def _plain(value: object) -> object:
     except (TypeError, ValueError):
         return str(value)
     return value
-
-
-def _colours_wanted() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

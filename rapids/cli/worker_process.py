@@ -220,7 +220,9 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
             )
         found = await find(options.targets)
         lifespan = None if options.lifespan is None else find_lifespan(options.lifespan)
-        stop.limit = GIVE_BACK + _shutdown_timeout(options, found)
+        longest = max(router.shutdown_timeout for router in found.routers)
+        graceful = longest if options.graceful_timeout is None else min(longest, options.graceful_timeout)
+        stop.limit = GIVE_BACK + graceful
         client = await parts.enter_async_context(open_client(options.url))
         await reach(client, options.url)
         _prepare(options, found, client)
@@ -258,11 +260,6 @@ def _prepare(options: RunOptions, found: Found, client: RedisClient) -> None:
 
 async def _always() -> bool:
     return True
-
-
-def _shutdown_timeout(options: RunOptions, found: Found) -> float:
-    longest = max(router.shutdown_timeout for router in found.routers)
-    return longest if options.graceful_timeout is None else min(longest, options.graceful_timeout)
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from rapids.events import Event
 from rapids.inspection import PendingEntry
 from rapids.testing.records import described
 from rapids.tracker import TrackedEntry
@@ -22,7 +21,8 @@ def causes_text(entries: Sequence[TrackedEntry], states: EntryStates) -> str:
     for at, entry in enumerate(entries):
         if entry.event is not None:
             by_event.setdefault(entry.event.id, at)
-    parents = [_cause(entry.event, by_event) for entry in entries]
+    causes = [None if entry.event is None else entry.event.causation_id for entry in entries]
+    parents = [None if cause is None else by_event.get(cause) for cause in causes]
     children: dict[int | None, list[int]] = {}
     for at, parent in enumerate(parents):
         children.setdefault(None if parent == at else parent, []).append(at)
@@ -47,10 +47,6 @@ def causes_text(entries: Sequence[TrackedEntry], states: EntryStates) -> str:
             break
         show(at, 0)
     return "\n".join(lines) or "(nothing was emitted)"
-
-
-def _cause(event: Event | None, by_event: Mapping[str, int]) -> int | None:
-    return None if event is None or event.causation_id is None else by_event.get(event.causation_id)
 
 
 def pending_lines(group: str, entry: PendingEntry) -> Sequence[str]:

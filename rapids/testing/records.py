@@ -123,14 +123,11 @@ def differing(event: Event, fields: Mapping[str, object]) -> dict[str, object]:
         elif isinstance(event, GenericEvent) and name not in GenericEvent.model_fields:
             values[name] = None
         elif not hasattr(event, name):
-            raise TypeError(f"{type(event).__name__} has no field {name!r}; it has {_names(event)}")
+            names = ", ".join(map(repr, type(event).model_fields))
+            raise TypeError(f"{type(event).__name__} has no field {name!r}; it has {names}")
         else:
             values[name] = getattr(event, name)
     return {name: value for name, value in values.items() if value != fields[name]}
-
-
-def _names(event: Event) -> str:
-    return ", ".join(repr(name) for name in type(event).model_fields)
 
 
 def _is_of(event: Event, target: type[Event] | str) -> bool:

@@ -318,7 +318,8 @@ class Tracked(EventRecord):
                 if (pending := seen.details.get(place)) is not None:
                     of_entry += pending_lines(router.group, pending)
                 elif place in undelivered:
-                    of_entry.append(f"{router.group}: NOT SETTLED, not delivered{_hint(router)}")
+                    hint = "" if router.running else "; its router does not run here"
+                    of_entry.append(f"{router.group}: NOT SETTLED, not delivered{hint}")
                 elif not dead:
                     of_entry.append(f"{router.group}: {'handled' if _has_handler(router, entry) else 'no handler'}")
         return lines
@@ -326,10 +327,6 @@ class Tracked(EventRecord):
     def _needs_settled(self, what: str) -> None:
         if not self._is_settled:
             raise AssertionError(f"{what} are known after `await t.settled()`")
-
-
-def _hint(router: EventRouter) -> str:
-    return "" if router.running else "; its router does not run here"
 
 
 def _has_handler(router: EventRouter, entry: TrackedEntry) -> bool:
