@@ -42,4 +42,6 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
         sys.exit(MISSING.format(error))
+    except KeyboardInterrupt:  # while modules are imported
+        sys.exit(130)
     app()

@@ -15,11 +15,11 @@ from rapids.cli.consent import actor, is_interactive
 from rapids.cli.display import note, print_json, terminal
 from rapids.cli.root import FAILED, INTERRUPTED
 from rapids.clients import RedisClient
-from rapids.dead_letters import Operation, OperationKind, Scope, Selector
+from rapids.dead_letters import Operation, OperationKind, Operations, Scope, Selector
 from rapids.exceptions import OperationStateError
 from rapids.redaction import HiddenValues, Redactor
 
-__all__ = ["Request", "report", "run"]
+__all__ = ["Request", "attend", "report", "run"]
 
 DONE = {"replay": "replayed", "discard": "discarded", "restore": "restored"}
 SHOWN_ERRORS = 10
@@ -69,7 +69,7 @@ class Interruption:
 
 
 async def run(redis: RedisClient, request: Request) -> Operation:
-    """Start the operation, and run it until it has ended. After Ctrl-C, the operation as this process left it."""
+    """Start the operation, and attend to it."""
     operations = DeadLetterQueue(redis, request.dlq).operations
     begun = await operations.start(
         request.kind,
@@ -80,6 +80,11 @@ async def run(redis: RedisClient, request: Request) -> Operation:
         actor=actor(),
         reason=request.reason,
     )
+    return await attend(operations, begun, request.reason)
+
+
+async def attend(operations: Operations, begun: Operation, reason: str) -> Operation:
+    """Run an operation until it has ended. After Ctrl-C, the operation as this process left it."""
     with Interruption() as interruption:
         while True:
             work = asyncio.create_task(operations.run_until_ended(begun.id))
@@ -99,7 +104,7 @@ async def run(redis: RedisClient, request: Request) -> Operation:
             match decision():
                 case "cancel":
                     with suppress(OperationStateError):  # it has ended in the meantime
-                        await operations.cancel(begun.id, actor=actor(), reason=request.reason)
+                        await operations.cancel(begun.id, actor=actor(), reason=reason)
                     return await operations.get(begun.id)
                 case "detach":
                     return await operations.get(begun.id)
@@ -141,8 +146,11 @@ def decision() -> Literal["cancel", "detach", "continue"]:
         return "detach"
 
 
-def report(operation: Operation, dlq: str, *, as_json: bool) -> None:
-    """Print what became of it, and exit with 1 if not all of it was done, or with 130 after Ctrl-C."""
+def report(operation: Operation, dlq: str, *, as_json: bool, was_asked: bool = False) -> None:
+    """Print what became of it, and exit with 1 if not all of it was done, or with 130 after Ctrl-C.
+
+    `was_asked`: whether it was to be cancelled.
+    """
     redactor, nothing = Redactor.of([]), HiddenValues(())
     errors = [
         {"letter_id": one.letter_id, "error": redactor.text(one.error, nothing, MAX_ERROR)} for one in operation.errors
@@ -158,8 +166,8 @@ def report(operation: Operation, dlq: str, *, as_json: bool) -> None:
     for one in errors[:SHOWN_ERRORS]:
         note(f"  {one['letter_id']}: {one['error']}")
     if not operation.is_ended:
-        note(f"operation {operation.id} goes on as soon as a process runs it")
-    if operation.state in ("running", "paused", "cancelled"):
+        note(f"operation {operation.id} goes on as soon as a process runs it; or: rapids dlq continue {operation.id}")
+    if operation.state in ("running", "paused", "cancelled") and not was_asked:
         raise typer.Exit(INTERRUPTED)
     if operation.state == "failed" or operation.failed or (operation.skipped and operation.selector.ids):
         raise typer.Exit(FAILED)

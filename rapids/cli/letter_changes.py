@@ -7,8 +7,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 from rapids import DeadLetterQueue, LetterFilter
-from rapids.cli.bulk_change import Request, report, run
-from rapids.cli.consent import DryRun, Reason, Yes, agree
+from rapids.cli.bulk_change import Request, attend, report, run
+from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
 from rapids.cli.display import Json, note, print_json
 from rapids.cli.group_commands import events_stream
 from rapids.cli.letter_commands import print_letters
@@ -29,7 +29,8 @@ from rapids.cli.letter_options import (
     name_of_queue,
 )
 from rapids.cli.root import Url, execute, fail
-from rapids.dead_letters import OperationKind, Selector
+from rapids.clients import RedisClient
+from rapids.dead_letters import Operation, OperationKind, Selector
 
 __all__ = ["Scope"]
 
@@ -170,6 +171,36 @@ def _command_for(kind: OperationKind) -> Callable[..., None]:
 
 dlq_app.command("discard", help="Put dead letters aside. They can be restored for 14 days.")(_command_for("discard"))
 dlq_app.command("restore", help="Bring discarded dead letters back.")(_command_for("restore"))
+
+
+@dlq_app.command("continue")
+def continue_operation(
+    operation_id: Annotated[str, typer.Argument(metavar="OPERATION", help="The id of the operation.")],
+    dlq: QueueName = None,
+    stream: EventStream = events_stream,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel it instead.")] = False,
+    reason: Reason = "",
+    yes: Yes = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Continue an operation that was left or paused, or cancel it.
+
+    While an operation has not ended, no other one of its kind can begin.
+    """
+    name = name_of_queue(dlq, stream)
+
+    async def change(redis: RedisClient) -> Operation:
+        operations = DeadLetterQueue(redis, name).operations
+        if cancel:
+            return await operations.cancel(operation_id, actor=actor(), reason=reason)
+        return await attend(operations, await operations.resume(operation_id, actor=actor(), reason=reason), reason)
+
+    before = execute(url, lambda redis: DeadLetterQueue(redis, name).operations.get(operation_id))
+    note(f"{before.kind} of {before.total:,} letters of {name}, {before.state}: {before.done:,} done")
+    agree(f"{'cancel' if cancel else 'continue'} this operation?", yes=yes)
+    ended = execute(url, change)
+    report(ended, name, as_json=as_json, was_asked=cancel)
 
 
 def _change(request: Request, *, yes: bool, dry_run: bool, as_json: bool) -> None:

@@ -148,6 +148,13 @@ def test_ctrl_c_asks_what_to_do(rapids: Command, monkeypatch: pytest.MonkeyPatch
             return True
 
         assert rapids.redis(taken_over)
+        monkeypatch.undo()
+        refused = rapids("dlq", "discard", "--all", "-s", STREAM, "-y", code=2)
+        assert left["id"] in refused.stderr
+        [ended] = rapids.json("dlq", "continue", left["id"], "-s", STREAM, "-y", "--cancel")
+        assert ended["state"] == "cancelled"
+        again = rapids("dlq", "continue", left["id"], "-s", STREAM, "-y", code=2)
+        assert "cancelled" in again.stderr
 
 
 async def _has_owner(operations: Any, operation_id: str) -> bool:
