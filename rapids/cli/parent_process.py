@@ -279,7 +279,7 @@ def run_parent(options: RunOptions) -> int:
     log_to_stderr(options.log_format, options.log_level)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change, too
     Environment().warn_of_unknown()
-    stop = StopRequest(is_child=False)
+    stop = StopRequest(is_child=False, limit=None)  # it ends when its children have ended
     parent = Parent(options, stop)
     stop.take_signals(parent.kill_all)
     try:

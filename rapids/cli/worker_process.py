@@ -76,10 +76,10 @@ class Message:
 class StopRequest:
     """A request to stop, from signals or from the end of the parent process. The second signal ends the process."""
 
-    def __init__(self, *, is_child: bool) -> None:
+    def __init__(self, *, is_child: bool, limit: float | None = GIVE_BACK) -> None:
         self.asked = asyncio.Event()
-        self.limit = GIVE_BACK
-        """Seconds after the request, when the process ends in any case."""
+        self.limit = limit
+        """Seconds after the request, when the process ends in any case; None for never."""
         self._is_child = is_child
         self._signal = ""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,6 +120,10 @@ class StopRequest:
 
     def ask(self) -> None:
         """Ask for the stop. Safe in signal handlers and other threads."""
+        if not self._is_asked and self.limit is not None:
+            timer = threading.Timer(self.limit, _give_up)  # it also ends a process whose event loop is blocked
+            timer.daemon = True
+            timer.start()
         self._is_asked = True
         if (loop := self._loop) is not None:
             with suppress(RuntimeError):  # the event loop has ended
@@ -189,10 +193,7 @@ async def _run(options: RunOptions, stop: StopRequest, parent: Connection | None
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not serving.done():
-        stop.log(stop.limit - GIVE_BACK)
-        limit = threading.Timer(stop.limit, _give_up)
-        limit.daemon = True  # a handler that blocks the event loop does not stop this
-        limit.start()
+        stop.log((stop.limit or GIVE_BACK) - GIVE_BACK)
         if not started.is_set():
             serving.cancel()
         await asyncio.wait({serving})
