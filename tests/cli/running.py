@@ -99,13 +99,9 @@ class RunningCommand:
         return [int(pid) for pid, parent, _ in found if int(parent) == self.process.pid]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit code after a signal."""
+        """Its exit code after a signal, when it and its children have ended."""
+        children = self.children()  # those of a killed parent are nobody's
         self.process.send_signal(number)
-        return self.ended()
-
-    def ended(self) -> int:
-        """Its exit code, when it and its children have ended."""
-        children = self.children()
         code = self.process.wait(SOON)
         until(lambda: all(map(is_gone, children)), SOON)
         return code
