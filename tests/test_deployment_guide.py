@@ -159,11 +159,11 @@ def service_module(name: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The page's service can be imported."""
+    """The page's service can be imported. Its event has another name here: other tests have a class of that name."""
     for name, text in FILES.items():
         if name.startswith("app/"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(text)
+            (tmp_path / name).write_text(text.replace("OrderPlaced", "DeOrderPlaced"))
     monkeypatch.syspath_prepend(tmp_path)
     yield
     for name in [name for name in sys.modules if name == "app" or name.startswith("app.")]:

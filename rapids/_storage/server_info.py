@@ -140,7 +140,7 @@ async def refusals(commands: Commands, stream: str, dlq: str) -> list[str]:
     """What Rapids needs and this user is refused: commands, and keys. Everything is tried, and nothing is changed."""
     tried: list[tuple[str, Command]] = []
     for command in _harmless(probe(stream)):
-        parts = 2 if command[0] in ("XGROUP", "XINFO", "SCRIPT", "CLIENT") else 1
+        parts = 2 if command[0] in {"XGROUP", "XINFO", "SCRIPT", "CLIENT"} else 1
         tried.append((" ".join(map(str, command[:parts])).lower(), command))
     for key in (stream, dlq):
         tried.append((f"write {key}", ("XACK", key, "probe", "0-1")))

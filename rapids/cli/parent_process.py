@@ -50,11 +50,11 @@ class Child:
 
     def __init__(self, number: int, options: RunOptions, heard: Callable[[Message], None]) -> None:
         self.number = number
-        self.started_at = time.monotonic()
-        self.ended = asyncio.Event()
-        self.last = Message()
+        self.started_at: float = time.monotonic()
+        self.ended: asyncio.Event = asyncio.Event()
+        self.last: Message = Message()
         """The last thing it reported."""
-        self.heard_at = self.started_at
+        self.heard_at: float = self.started_at
         self._heard = heard
         self._reader, writer = _spawn.Pipe(duplex=False)
         self._process = _spawn.Process(target=run_child, args=(options, writer), name=f"rapids-run-{number}")
@@ -65,7 +65,7 @@ class Child:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         writer.close()
-        self.pid = self._process.pid
+        self.pid: int | None = self._process.pid
         loop = asyncio.get_running_loop()
         loop.add_reader(self._reader, self._hear, self._reader)
         threading.Thread(target=self._wait, args=(loop,), name=f"rapids-run-{number}", daemon=True).start()
@@ -129,9 +129,9 @@ class Generation:
     """The children from one change of the code to the next."""
 
     def __init__(self) -> None:
-        self.started = asyncio.Event()
+        self.started: asyncio.Event = asyncio.Event()
         """One of them has started, so the code can be run."""
-        self.over = asyncio.Event()
+        self.over: asyncio.Event = asyncio.Event()
 
 
 class Parent:

@@ -77,7 +77,7 @@ class StopRequest:
     """A request to stop, from signals or from the end of the parent process. The second signal ends the process."""
 
     def __init__(self, *, is_child: bool, limit: float | None = GIVE_BACK) -> None:
-        self.asked = asyncio.Event()
+        self.asked: asyncio.Event = asyncio.Event()
         self.limit = limit
         """Seconds after the request, when the process ends in any case; None for never."""
         self._is_child = is_child
