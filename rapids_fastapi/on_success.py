@@ -21,6 +21,8 @@ __all__ = ["OnSuccessEmitter", "collecting", "run_emitting_on_success"]
 _SCOPE_KEY = "rapids.on_success"
 _FIRST_ERROR_STATUS = 400
 
+_NOT_STORED = "The events of this request were not stored."
+_UNKNOWN = "It is not known whether the events of this request were stored."
 _STARTS = {"http.response.start", "websocket.http.response.start"}
 _KEPT_HEADERS = (b"access-control-", b"vary")
 """Headers of the replaced answer that its 503 keeps: with them, a browser shows it to a page of another origin."""
@@ -166,7 +168,7 @@ async def run_emitting_on_success(app: ASGIApp, scope: Scope, receive: Receive, 
                     is_replaced = True
                     _logger.error("a request was answered with 503, since its events were not stored: %s", error)
                     headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
-                    answer = JSONResponse({"detail": "The events of this request were not stored."}, 503)
+                    answer = JSONResponse({"detail": _UNKNOWN if error.unknown else _NOT_STORED}, 503)
                     answer.raw_headers += [one for one in headers if one[0].lower().startswith(_KEPT_HEADERS)]
                     await answer(scope, receive, send)
                     raise

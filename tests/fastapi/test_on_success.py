@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -216,6 +216,34 @@ class TestAnEmitThatFails:
         (line,) = caplog.messages
         assert "answered with 503" in line
         assert "fa_success.noted" in line
+
+    async def test_the_answer_says_if_it_is_unknown_whether_the_events_were_stored(
+        self, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def lost(emitter: EventEmitter, events: Sequence[FaSuccessNoted]) -> None:
+            [event] = events
+            raise EmitError(
+                event_type=event.event_type,
+                event_id=event.id,
+                stream=STREAM,
+                attempts=3,
+                cause=ConnectionError("lost"),
+                stored=(),
+                not_stored=(),
+                unknown=(event.id,),
+            )
+
+        @app.post("/")
+        async def place(events: OnSuccessEmitterDep) -> None:
+            events.emit(FaSuccessNoted(n=1))
+
+        monkeypatch.setattr(EventEmitter, "emit", lost)
+        with TestClient(app) as client:
+            response = client.post("/")
+        assert (response.status_code, response.json()) == (
+            503,
+            {"detail": "It is not known whether the events of this request were stored."},
+        )
 
     async def test_the_error_of_a_websocket_is_raised(self, app: FastAPI, redis: Redis) -> None:
         @app.websocket("/")
