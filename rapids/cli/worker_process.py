@@ -231,7 +231,8 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
         if parent is None:
             show_running(options.log_format, options.url, running)
         else:
-            parent.send(Message(running, stop.limit))
+            with suppress(OSError):  # the parent is gone, and the stop is asked for
+                parent.send(Message(running, stop.limit))
         for emitter in found.emitters:
             parts.push_async_callback(emitter.drain)
         if lifespan is not None:

@@ -168,9 +168,11 @@ class Tracked(EventRecord):
             before = None
             too_long = [one for one in moment.unsettled if one.state == "waiting" and not await self._hasten(one)]
             if len(too_long) == len(moment.unsettled):
+                latest = await self._tracker.look()  # an entry may have been due, and begun another wait since then
+                longest = max([one.due_in or 0 for one in latest.unsettled], default=0)
                 await self._fail(
                     moment.unsettled,
-                    f"an entry would wait for another {_duration(max(one.due_in or 0 for one in too_long))}, and "
+                    f"an entry would wait for another {_duration(longest)}, and "
                     f"fast_forward allows {_duration(self._fast_forward)} in total",
                 )
             if time.monotonic() >= deadline:
