@@ -23,6 +23,7 @@ from rapids.router import EventRouter
 __all__ = [
     "OperationRunners",
     "SupervisedRouter",
+    "check_lifespan",
     "check_routers",
     "dead_letter_queues",
     "lifespan_running",
@@ -39,6 +40,11 @@ STABLE_AFTER = 60.0
 STOP_TIMEOUT = 5.0
 """Seconds that operations get at shutdown to finish their current step. Then they are cancelled, and another process
 continues them."""
+
+NO_LIFESPAN = (
+    "there is no lifespan whose value a handler could get: start the routers by rapids run --lifespan module:name, or "
+    "in a block of rapids.background.lifespan_running(...); in tests, set router.dependency_overrides[lifespan_value]"
+)
 
 _logger = logging.getLogger("rapids")
 _lifespan_value: ContextVar[Any] = ContextVar("rapids_lifespan_value")
@@ -66,11 +72,20 @@ async def lifespan_value() -> Any:
     try:
         return _lifespan_value.get()
     except LookupError:
-        raise NotConfiguredError(
-            "there is no lifespan whose value a handler could get: start the routers by rapids run --lifespan "
-            "module:name, or in a block of rapids.background.lifespan_running(...); in tests, set "
-            "router.dependency_overrides[lifespan_value]"
-        ) from None
+        raise NotConfiguredError(NO_LIFESPAN) from None
+
+
+def check_lifespan(routers: Iterable[EventRouter]) -> None:
+    """Raise `NotConfiguredError` if a handler depends on `lifespan_value`, and there is no lifespan."""
+    try:
+        _lifespan_value.get()
+    except LookupError:
+        for router in routers:
+            for handler in router.handlers_that_call(lifespan_value):
+                raise NotConfiguredError(
+                    f"handler {handler!r} of group {router.group!r} on stream {router.stream!r} depends on "
+                    f"lifespan_value, and {NO_LIFESPAN}"
+                ) from None
 
 
 def check_routers(routers: Sequence[EventRouter], names: Sequence[str] = ()) -> tuple[EventRouter, ...]:
@@ -207,8 +222,10 @@ async def routers_running(
 
     `stop_timeout`: seconds that running handlers have at the end, where that is less than the `shutdown_timeout` of
     their router. Then they are cancelled, and their entries are released.
-    If a router does not start, raises its error (of several, the first one), and stops the other routers.
+    Raises what `check_lifespan` raises. If a router does not start, raises its error (of several, the first one), and
+    stops the other routers.
     """
+    check_lifespan(routers)
     running = tuple(SupervisedRouter(router, redis) for router in routers)
     try:
         try:

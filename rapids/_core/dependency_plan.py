@@ -37,6 +37,7 @@ Arguments = tuple[tuple[str, int], ...]
 class Step:
     """The call of one provider."""
 
+    provider: Provider
     call: Callable[..., Any]
     """Returns an awaitable of the value or, if it `opens`, an async generator that yields the value."""
     opens: bool
@@ -228,7 +229,7 @@ class _Planning:
         arguments = self.arguments_for(called, _parameters(called))
         self._path.pop()
         call, opens = _call_of(called)
-        self.steps.append(Step(call, opens, arguments))
+        self.steps.append(Step(called, call, opens, arguments))
         at = EMITTER + len(self.steps)
         if use_cache:
             self._shared[provider] = at

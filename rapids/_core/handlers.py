@@ -26,6 +26,7 @@ from rapids._core.dependency_plan import DependencyPlan, DependencyUser, depende
 from rapids._core.outcomes import Done, Ledger
 from rapids.backoff import Backoff
 from rapids.events import BaseEvent, Event, GenericEvent, get_event_class, same_class, types_below
+from rapids.providers import Provider
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm  # what a union of classes is to a type checker
@@ -219,6 +220,19 @@ class HandlerRegistry(DependencyUser):
     def handlers_for(self, event_type: str) -> tuple[str, ...]:
         """The names of the handlers that events of this type run, in this order."""
         return tuple(handler.name for handler in Handlers(self._registered).for_type(event_type))
+
+    def handlers_that_call(self, provider: Provider) -> tuple[str, ...]:
+        """The names of the handlers that call this provider, by the overrides as they are now, or depend on one that
+        does."""
+        overrides = self._overrides_in_force()
+        found: list[str] = []
+        for one in self._registered:
+            plan = one.dependencies
+            if overrides and plan is not None:
+                plan = dependency_plan(one.name, one.function, classes_in(one.targets), overrides)
+            if plan is not None and any(step.provider == provider for step in plan.steps):
+                found.append(one.name)
+        return tuple(found)
 
     @property
     def handler_targets(self) -> dict[str, list[str]]:

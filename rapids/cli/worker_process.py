@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 
-from rapids.background import dead_letter_queues, lifespan_running, operations_running, routers_running
+from rapids.background import (
+    check_lifespan,
+    dead_letter_queues,
+    lifespan_running,
+    operations_running,
+    routers_running,
+)
 from rapids.cli.log_lines import LogFormat, LogLevel, log_to_stderr
 from rapids.cli.probes import Probe, probes_answered
 from rapids.cli.summary import RunningRouter, show_running
@@ -220,6 +226,8 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
                 probes_answered(options.health_host, options.health_port, live=_always, ready=is_ready)
             )
         found = await find(options.targets)
+        if options.lifespan is None:
+            check_lifespan(found.routers)
         lifespan = None if options.lifespan is None else find_lifespan(options.lifespan)
         longest = max(router.shutdown_timeout for router in found.routers)
         graceful = longest if options.graceful_timeout is None else min(longest, options.graceful_timeout)

@@ -108,9 +108,17 @@ class RunningCommand:
 
 
 @contextmanager
-def rapids_run(folder: Path, url: str, *options: str, targets: str = "run_workers:routers") -> Iterator[RunningCommand]:
+def rapids_run(
+    folder: Path,
+    url: str,
+    *options: str,
+    targets: str = "run_workers:routers",
+    lifespan: str | None = "run_workers:lifespan",
+) -> Iterator[RunningCommand]:
     """Run it during the block. Afterwards none of its processes is left."""
     (folder / "run_workers.py").write_text(WORKERS)
+    if lifespan is not None:
+        options += ("--lifespan", lifespan)
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "rapids.cli", "run", *targets.split(), "--url", url, *options],

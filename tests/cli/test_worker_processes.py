@@ -55,7 +55,7 @@ async def test_two_processes_share_the_work_and_a_dead_one_is_followed_by_anothe
     port = free_port()
     monkeypatch.setenv("RAPIDS_PROCESES", "3")
     options = ["--processes", "2", "--health-port", str(port), "--log-format", log_format]
-    options += ["--lifespan", "run_workers:lifespan", *(["--uvloop"] if loop == "uvloop" else [])]
+    options += ["--uvloop"] if loop == "uvloop" else []
     with rapids_run(tmp_path, redis_address, *options) as command:
         await eventually(lambda: answer(port) == 200)
         assert answer(port, "live") == 200
@@ -137,6 +137,15 @@ def test_a_change_restarts_all_processes_and_a_syntax_error_waits_for_the_next(
         command.says("started: router of group 'notes'", times=4)
         assert command.stop(signal.SIGINT) == 0
         assert command.said.count("SyntaxError: invalid syntax (") == 1
+
+
+def test_what_a_handler_needs_and_does_not_get_is_said_before_anything_starts(tmp_path: Path) -> None:
+    nothing = f"redis://127.0.0.1:{free_port()}"
+    with rapids_run(tmp_path, nothing, lifespan=None) as command:
+        assert until(lambda: command.process.poll()) == 2
+    assert len(command.said.splitlines()) == 1
+    assert command.said.startswith("rapids: handler 'answered' of group 'answers' on stream 'run' depends on lifespan_")
+    assert "rapids run --lifespan module:name" in command.said
 
 
 def test_what_cannot_start_says_why_once_and_exits_with_2(tmp_path: Path, private_temp: Path) -> None:

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from rapids import BaseEvent, CallNext, Delivery, Depends, Event, EventEmitter, EventRouter, GenericEvent
 from rapids._worker.dependency_run import Supplies
 from rapids._worker.runners import runners_of
-from rapids.exceptions import HandlerTimeoutError, RetryAfter
+from rapids.background import lifespan_running, lifespan_value, routers_running
+from rapids.exceptions import HandlerTimeoutError, NotConfiguredError, RetryAfter
 from tests.support import eventually, full_thread_pool
 from tests.worker.helpers import (
     STREAM,
@@ -444,6 +445,38 @@ async def test_overrides_are_looked_up_at_each_attempt_and_the_routers_have_prio
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
+
+
+async def get_account(pool: Annotated[str, Depends(lifespan_value)]) -> str:
+    return pool
+
+
+@asynccontextmanager
+async def a_lifespan() -> AsyncIterator[str]:
+    yield "a pool"
+
+
+async def test_routers_do_not_start_without_the_lifespan_that_a_handler_depends_on(redis: Redis) -> None:
+    router = EventRouter(redis, stream="dv", group="needy")
+
+    @router.on("dv.*")
+    async def plain(event: Event) -> None: ...
+
+    @router.on("dv.*", name="needy")
+    async def indirectly(event: Event, account: Annotated[str, Depends(get_account)]) -> None: ...
+
+    with pytest.raises(NotConfiguredError, match=r"handler 'needy' of group 'needy' on stream 'dv' .* --lifespan"):
+        async with routers_running([router], redis):
+            pass
+    async with lifespan_running(a_lifespan), routers_running([router], redis):
+        assert router.running
+    router.use_dependencies(overrides=lambda: {get_account: lambda: "another"})
+    async with routers_running([router], redis):
+        assert router.running
+    router.dependency_overrides[get_account] = get_account
+    assert router.handlers_that_call(lifespan_value) == ("needy",)
+    router.dependency_overrides[lifespan_value] = lambda: "a fake"
+    assert router.handlers_that_call(lifespan_value) == ()
 
 
 async def get_user(request: Request) -> str:
