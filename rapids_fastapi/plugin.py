@@ -133,15 +133,16 @@ class Rapids:
     ) -> Self:
         """A Rapids whose other options come from the variables `RAPIDS_...`: see `rapids.environment.VARIABLES`.
 
-        `RAPIDS_REDACT` adds names to `redact`. With `redis` or `admin_auth`, `RAPIDS_REDIS_URL` or `RAPIDS_ADMIN_TOKEN`
-        has no effect. Unknown variables are logged.
+        `RAPIDS_REDACT` adds names to `redact`. `RAPIDS_REDIS_URL` and `RAPIDS_ADMIN_TOKEN` are checked now, and read
+        again at each start. With `redis` or `admin_auth` they have no effect. Unknown variables are logged.
 
         Raises `ValueError` for a variable that is not valid, with its value and what is allowed, and what `Rapids`
         raises for the arguments.
         """
         env = Environment()
         env.warn_of_unknown()
-        url = env.text(URL_VARIABLE) if redis is None else None
+        if redis is None and (url := env.text(URL_VARIABLE)) is not None:
+            check_url(URL_VARIABLE, url)
         watch = env.names("RAPIDS_WATCH")
         with _about("RAPIDS_WATCH"):
             watch = None if watch is None else _check_watch([] if watch == ["none"] else watch)
@@ -158,7 +159,6 @@ class Rapids:
         return cls(
             emitter=emitter,
             routers=routers,
-            url=None if url is None else check_url(URL_VARIABLE, url),
             redis=redis,
             watch=watch,
             dead_letters=env.flag("RAPIDS_DEAD_LETTERS", True),

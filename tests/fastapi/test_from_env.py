@@ -49,19 +49,27 @@ def test_every_setting_of_the_web_comes_from_its_variable(monkeypatch: pytest.Mo
     assert given == {
         "emitter": None,
         "routers": (),
-        "url": "redis://redis:6379/0",
         "redis": None,
         "watch": ("orders", "{shop}:invoices"),
         "dead_letters": False,
-        "admin_auth": None,  # the token is read at each start
+        "admin_auth": None,  # the token is read at each start, and so is the address
         "redact": ["pin", "iban", "tax number"],
         "admin_limits": AdminLimits(searches=3, exports=1, live=9),
         "connect_timeout": 1.5,
     }
     assert options_of(monkeypatch, {"RAPIDS_WATCH": "none"})["watch"] == ()
     unset = options_of(monkeypatch, dict.fromkeys(env, ""))
-    assert (unset["url"], unset["watch"], unset["dead_letters"], unset["redact"]) == (None, None, True, [])
+    assert (unset["watch"], unset["dead_letters"], unset["redact"]) == (None, True, [])
     assert (unset["admin_limits"], unset["connect_timeout"]) == (AdminLimits(), 5.0)
+
+
+async def test_the_address_is_that_of_the_start(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sets its server after the import of an application that calls `from_env`."""
+    monkeypatch.setenv("RAPIDS_REDIS_URL", "redis://localhost:1/0")
+    rapids = Rapids.from_env()
+    monkeypatch.setenv("RAPIDS_REDIS_URL", redis_url)
+    async with rapids.lifespan():
+        assert await rapids.redis.ping()
 
 
 @pytest.mark.parametrize(
