@@ -68,7 +68,10 @@ def rapids_url(rapids_server: str) -> str:
 @pytest.fixture
 def rapids_environment(rapids_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of the empty server, which is also in `RAPIDS_REDIS_URL` during the test."""
+    from rapids.testing.tracked_block import FIXTURE_VARIABLE
+
     monkeypatch.setenv(URL_VARIABLE, rapids_url)
+    monkeypatch.setenv(FIXTURE_VARIABLE, rapids_url)
     return rapids_url
 
 

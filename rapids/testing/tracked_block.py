@@ -22,9 +22,10 @@ from rapids.testing.records import EventRecord
 from rapids.testing.repetition import Probe, Repetition, check_probe, repetition
 from rapids.testing.tracked_work import ParkedEntry, Tracked
 
-__all__ = ["TrackedBlock", "TrackedInThread", "tracked"]
+__all__ = ["FIXTURE_VARIABLE", "TrackedBlock", "TrackedInThread", "tracked"]
 
-URL_VARIABLE = "RAPIDS_REDIS_URL"
+FIXTURE_VARIABLE = "PYTEST_RAPIDS_URL"
+"""Where the fixture `rapids_environment` leaves its address: `RAPIDS_REDIS_URL` may name a server in production."""
 
 APP_STATE = "rapids_plugin"
 """Where an application keeps the `Rapids` that it runs, in `app.state`."""
@@ -190,11 +191,11 @@ def tracked(
     `target`: an application that runs a `Rapids`, that `Rapids`, a router, or a list of routers. Routers that do not
     run yet are run during the block. `emitters`: emitters of yours that have no client; they get one. Their streams are
     tracked, too. `redis`: a client, or an address, such as that of the fixture `rapids_url`; by default what the
-    application uses, or the address in `RAPIDS_REDIS_URL`. `dead_letters`: whether a router that is run for the block
-    gets the default dead-letter stream if it has none; else it parks entries. `timeout` (seconds): how long `settled()`
-    waits. `fast_forward` (seconds): by how much the waits of one entry between deliveries are shortened in total.
-    `probe`: for `--rapids-twice` and `--rapids-crash`, a function, plain or async, that gives the state which a second
-    delivery must not change.
+    application uses, or the server of the fixture `rapids_environment`, but never what the shell has in
+    `RAPIDS_REDIS_URL`. `dead_letters`: whether a router that is run for the block gets the default dead-letter stream
+    if it has none; else it parks entries. `timeout` (seconds): how long `settled()` waits. `fast_forward` (seconds): by
+    how much the waits of one entry between deliveries are shortened in total. `probe`: for `--rapids-twice` and
+    `--rapids-crash`, a function, plain or async, that gives the state which a second delivery must not change.
 
     Everything that any emitter appends to these streams while the block is open is tracked, so let no other test use
     them at the same time. Raises `ValueError` or `TypeError` for an option that makes no sense, and, when the block is
@@ -249,15 +250,15 @@ async def _client(given: RedisClient | str | None, target: _Target) -> AsyncGene
     if given is not None and not isinstance(given, str):
         yield given
         return
-    url = given or ("" if target.redis is not None else os.environ.get(URL_VARIABLE, "").strip())
+    url = given or ("" if target.redis is not None else os.environ.get(FIXTURE_VARIABLE, ""))
     if url:
         async with open_client(url) as client:
             yield client
         return
     if target.redis is None:
         raise NotConfiguredError(
-            f"tracked() does not know which Redis to use: give tracked(..., redis=...), or set {URL_VARIABLE}, as the "
-            "fixture rapids_environment does"
+            "tracked() does not know which Redis to use: give tracked(..., redis=rapids_url), or use the fixture "
+            "rapids_environment. It does not use RAPIDS_REDIS_URL, which may be the address of a server in production"
         )
     async with _client_like(target.redis) as client:
         yield client
