@@ -1,6 +1,7 @@
 """The commands about streams and groups: `streams`, `groups`, `pause` and `resume`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, TypeAlias
 
@@ -12,7 +13,7 @@ from rapids.cli.display import Column, Json, ago, lasted, note, print_json, prin
 from rapids.cli.root import Url, app, execute
 from rapids.clients import RedisClient
 from rapids.control import GroupControl, Pause
-from rapids.exceptions import StreamNotFoundError
+from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import ConsumerSnapshot, FoundStreams, GroupSnapshot, Inspector, StreamSnapshot
 
 __all__ = ["GroupName", "StreamName", "events_stream"]
@@ -28,9 +29,11 @@ events_stream = "events:all"
 
 @dataclass(frozen=True, slots=True)
 class GroupState(GroupSnapshot):
-    """A group and its pause."""
+    """A group, its pause and its parked replays."""
 
     pause: Pause | None = None
+    replays_parked: int = 0
+    """How many of the replays failed for good, since there is no dead-letter stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ def groups(
             Column("HELD", is_number=True),
             Column("WAITING", is_number=True),
             Column("PARKED", is_number=True),
+            Column("REPLAYS", is_number=True),
             Column("OLDEST", is_number=True),
             Column("ALIVE", is_number=True),
             Column("STATE"),
@@ -151,6 +155,7 @@ def groups(
                     one.held,
                     one.waiting,
                     Text(f"{one.parked:,}", "red" if one.parked else ""),
+                    one.replays,
                     lasted(one.oldest_unsettled_ms),
                     f"{one.consumers_alive}/{one.consumers}",
                     _state(one),
@@ -168,23 +173,26 @@ async def groups_of(redis: RedisClient, inspector: Inspector, stream: str) -> li
     cursor: str | None = None
     while True:
         page = await inspector.groups(stream, cursor=cursor, limit=PAGE)
-        found += [await _with_pause(redis, one) for one in page.items]
+        found += [await _state_of(redis, one) for one in page.items]
         if (cursor := page.cursor) is None:
             return found
 
 
-async def _with_pause(redis: RedisClient, snapshot: GroupSnapshot) -> GroupState:
-    try:
+async def _state_of(redis: RedisClient, snapshot: GroupSnapshot) -> GroupState:
+    pause: Pause | None = None
+    parked = 0
+    with suppress(ValueError):  # Rapids does not accept this name: none of its routers is in the group
         pause = await GroupControl(redis, snapshot.stream, snapshot.group).paused()
-    except ValueError:  # Rapids does not accept this name: none of its routers is in the group
-        pause = None
-    return GroupState(**asdict(snapshot), pause=pause)
+        if snapshot.replays:
+            with suppress(StreamNotFoundError, GroupNotFoundError):  # no router has looked at them yet
+                parked = (await Inspector(redis).group(snapshot.stream, snapshot.group, replays=True)).parked
+    return GroupState(**asdict(snapshot), pause=pause, replays_parked=parked)
 
 
 def _show_group(stream: str, group: str, url: str | None, *, as_json: bool) -> None:
     async def look(redis: RedisClient) -> GroupDetail:
         inspector = Inspector(redis)
-        state = await _with_pause(redis, await inspector.group(stream, group))
+        state = await _state_of(redis, await inspector.group(stream, group))
         consumers: list[ConsumerSnapshot] = []
         cursor: str | None = None
         while True:
@@ -209,7 +217,7 @@ def _show_group(stream: str, group: str, url: str | None, *, as_json: bool) -> N
             ("lag", _lag(one)),
             ("pending", f"{one.pending:,}: {one.held:,} held, {one.waiting:,} waiting, {one.parked:,} parked"),
             ("oldest unsettled", f"{one.oldest_unsettled_id or '-'} ({lasted(one.oldest_unsettled_ms)})"),
-            ("replays to run", one.replays),
+            ("replays", f"{one.replays:,}{f', {one.replays_parked:,} of them parked' if one.replays_parked else ''}"),
         ]
     )
     if one.consumer_list:
@@ -269,7 +277,7 @@ def _change(
     stream: str, group: str, what: str, reason: str, *, yes: bool, dry_run: bool, url: str | None, as_json: bool
 ) -> None:
     async def look(redis: RedisClient) -> GroupState:
-        return await _with_pause(redis, await Inspector(redis).group(stream, group))
+        return await _state_of(redis, await Inspector(redis).group(stream, group))
 
     async def change(redis: RedisClient) -> GroupState:
         control = GroupControl(redis, stream, group)
@@ -298,9 +306,13 @@ def _state(group: GroupState) -> Text:
     if group.pause is not None:
         why = f": {group.pause.reason}" if group.pause.reason else ""
         return printed(f"paused by {group.pause.actor or 'somebody'}{why}", "yellow")
-    if group.consumers_alive == 0 and (group.lag or group.pending > group.parked):
-        return Text("nobody works", "red")
-    return Text("caught up" if not group.lag else "working", "green")
+    replays = group.replays - group.replays_parked
+    if group.consumers_alive == 0:
+        has_work = group.lag or group.pending > group.parked or replays
+        return Text("nobody works", "red") if has_work else Text("nobody is alive", "yellow")
+    if group.lag or group.held or replays:
+        return Text("working", "green")
+    return Text("waiting" if group.waiting else "caught up", "green")
 
 
 def _lag(group: GroupSnapshot) -> str:

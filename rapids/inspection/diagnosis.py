@@ -1,6 +1,7 @@
 """The diagnosis of a server and its streams: what endangers the promises, what it means, and what to do about it."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,7 +16,7 @@ from rapids._storage import inspection_queries, server_info
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import beside, default_dlq
 from rapids._storage.server_info import ServerFacts
-from rapids.control import GroupControl
+from rapids.control import GroupControl, Pause
 from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection.inspector import Inspector
@@ -200,17 +201,22 @@ async def _of_group(
 ) -> list[Finding]:
     subject = f"{group.group} of {group.stream}"
     findings: list[Finding] = []
-    work = group.lag + group.held + group.waiting
-    try:
+    pause: Pause | None = None
+    replays = group.replays
+    with suppress(ValueError):  # Rapids does not accept this name
         pause = await GroupControl(redis, group.stream, group.group).paused()
-    except ValueError:  # Rapids does not accept this name
-        pause = None
+        if replays:
+            with suppress(StreamNotFoundError, GroupNotFoundError):  # no router has looked at them yet
+                replays -= (await inspector.group(group.stream, group.group, replays=True)).parked
+    work = group.lag + group.held + group.waiting + replays
     if pause is not None:
         message = f"paused since {pause.since:%Y-%m-%d %H:%M} UTC by {pause.actor or 'somebody'}: {pause.reason or '-'}"
         findings.append(Finding("paused", "warning", subject, message, "rapids resume, when the reason is gone"))
     if group.consumers_alive == 0 and not await _are_others_alive(inspector, group):
         if work:
-            message = f"{work:,} entries are to be handled, and no consumer of the group is alive"
+            entries = f"{work:,} {'entry is' if work == 1 else 'entries are'}"
+            of_replays = f" (replays: {replays:,})" if replays else ""
+            message = f"{entries} to be handled{of_replays}, and no consumer of the group is alive"
             findings.append(Finding("no_living_consumer", "danger", subject, message, "start its workers"))
         else:
             message = "no consumer of the group is alive. It has nothing to do now"

@@ -63,6 +63,21 @@ def test_each_finding_says_what_it_means_and_what_to_do(rapids: Command) -> None
     assert rapids.json("doctor", "-s", UNREAD)[0]["groups"] == 0, "there is no danger in a stream that nobody reads"
 
 
+def test_a_group_without_living_consumers_has_work_while_replays_wait(rapids: Command) -> None:
+    async def replay(redis: Any) -> None:
+        await redis.xgroup_create(STREAM, "billing", id="$", mkstream=True)
+        await redis.xadd(f"{STREAM}:rapids:replay:billing", {"a": "replay"})
+
+    rapids.redis(replay)
+
+    [found] = rapids.json("doctor", "-s", STREAM, code=1)
+
+    [gone] = [one for one in found["findings"] if one["kind"] == "no_living_consumer"]
+    assert gone["severity"] == "danger"
+    assert gone["message"].startswith("1 entry is to be handled (replays: 1), and no consumer of the group is alive")
+    assert "XGROUP DESTROY" not in gone["advice"]
+
+
 def test_a_server_is_judged_by_what_endangers_the_promises() -> None:
     facts = ServerFacts(
         version=(5, 0), policy="allkeys-lru", used_memory=99, maxmemory=100, is_append_only=False, clock_ahead=60.0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from rapids import BaseEvent, EventEmitter, GroupControl
 from rapids.audit import AuditLog
+from rapids.cli import group_commands
+from rapids.cli.group_commands import GroupState
 from tests.cli.helpers import Command
 
 STREAM = "cli:{orders}"
+SOME_TIME = datetime(2026, 11, 30, tzinfo=UTC)
 HOSTILE = "a\x1b[31mgroup [bold]x[/]"
 
 
@@ -53,10 +57,56 @@ def test_groups_are_shown_with_what_they_have_to_do(rapids: Command) -> None:
 
     assert (groups["billing"]["lag"], groups["billing"]["held"], groups["billing"]["consumers_alive"]) == (2, 1, 0)
     assert "nobody works" in table
+    assert "nobody is alive" in table, "the other group has nothing to do"
+    assert table.split("\n")[0].split()[6] == "REPLAYS"
     assert r"a\x1b[31mgroup [bold]x[/]" in table, "control characters are escaped, and markup is no markup"
     assert [consumer["consumer"] for consumer in one["consumer_list"]] == ["worker-1"]
     assert "1 held" in shown
     assert "has no group 'x'" in rapids("groups", "x", "-s", STREAM, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("left", "alive", "state"),
+    [
+        ({}, 1, "caught up"),
+        ({"lag": 1}, 1, "working"),
+        ({"pending": 1, "held": 1}, 1, "working"),
+        ({"pending": 3, "waiting": 3}, 1, "waiting"),
+        ({"pending": 5, "parked": 5}, 1, "caught up"),
+        ({"replays": 1}, 1, "working"),
+        ({"replays": 2, "replays_parked": 2}, 1, "caught up"),
+        ({}, 0, "nobody is alive"),
+        ({"pending": 3, "waiting": 3}, 0, "nobody works"),
+        ({"replays": 1}, 0, "nobody works"),
+        ({"replays": 2, "replays_parked": 2}, 0, "nobody is alive"),
+    ],
+)
+def test_a_state_is_true_of_entries_and_replays(left: dict[str, int], alive: int, state: str) -> None:
+    nothing: dict[str, Any] = {
+        "at": SOME_TIME,
+        "stream": STREAM,
+        "group": "billing",
+        "last_delivered_id": "0-0",
+        "lag_exact": True,
+    }
+    nothing |= dict.fromkeys(GroupState.__dataclass_fields__.keys() - nothing.keys() - {"pause"}, 0)
+
+    assert group_commands._state(GroupState(**{**nothing, "consumers_alive": alive, **left})).plain == state
+
+
+def test_parked_replays_are_no_work(rapids: Command) -> None:
+    async def park_one(redis: Any) -> None:
+        replays = f"{STREAM}:rapids:replay:billing"
+        await seed(redis)
+        await redis.xadd(replays, {"another": "one"})
+        await redis.xgroup_create(replays, "billing", id="0")
+        await redis.xreadgroup("billing", "rapids:parked", {replays: ">"}, count=1)
+
+    rapids.redis(park_one)
+
+    [one] = rapids.json("groups", "billing", "-s", STREAM)
+    assert (one["replays"], one["replays_parked"]) == (2, 1)
+    assert "2, 1 of them parked" in rapids("groups", "billing", "-s", STREAM).stdout
 
 
 def test_pending_entries_are_shown(rapids: Command) -> None:
