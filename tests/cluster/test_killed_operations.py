@@ -25,7 +25,7 @@ from tests.worker.helpers import DLQ
 pytestmark = pytest.mark.slow
 
 SYNCED = {"appendonly": "yes", "appendfsync": "always"}
-SIZES = {"one server": (50_000, 4), "Cluster": (10_000, 4)}
+SIZES = {"one server": (30_000, 4), "Cluster": (10_000, 4)}
 """Letters, and kills."""
 
 
@@ -94,7 +94,7 @@ async def test_after_each_kill_of_its_process_another_one_continues_the_operatio
 async def test_after_each_death_of_the_server_the_same_process_continues_the_operation(build: Build, seed: int) -> None:
     """The server comes back with all it confirmed (`appendfsync always`). Or it is only paused."""
     async with Standalone(build, settings=SYNCED) as server, server.client() as redis:
-        bulk = Bulk(redis, DLQ, 40_000, seed)
+        bulk = Bulk(redis, DLQ, 25_000, seed)
         process = await begin(server.url, DLQ, await bulk.start())
         for happens in (server.node.restart, lambda: paused(server.node), server.node.restart):
             await bulk.during(happens)

@@ -37,7 +37,7 @@ pytestmark = [
 ]
 
 REQUESTS = settings(
-    slow_examples(quick=10, deep=20, thorough=500),
+    slow_examples(quick=4, deep=8, thorough=500),
     suppress_health_check=list(HealthCheck),
 )
 EXCLUDED = [positive_data_acceptance]
