@@ -1,6 +1,7 @@
 """What commands print: tables for people, JSON for programs, and texts from Redis that control no terminal."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, is
                 row[at].truncate(max(room, MIN_CUT), overflow="ellipsis")
     for row in cells:
         table.add_row(*row)
-    out.print(table)
+    _print(out, table)
 
 
 def print_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
@@ -108,7 +109,17 @@ def print_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, _cell(value))
-    terminal().print(table)
+    _print(terminal(), table)
+
+
+def _print(out: Console, table: Table) -> None:
+    """Print a table, on no terminal without the spaces that fill its last column."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    out.file.write(re.sub(" +$", "", captured.get(), flags=re.MULTILINE))
 
 
 def print_json(value: object) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
 from rapids.cli.display import Column, Json, ago, lasted, note, print_json, print_pairs, print_table, printed, safe
-from rapids.cli.root import Url, app, execute
+from rapids.cli.root import Url, app, execute, fail
 from rapids.clients import RedisClient
 from rapids.control import GroupControl, Pause
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
@@ -117,10 +117,10 @@ def groups(
 ) -> None:
     """Show how far behind consumer groups are, and whether anybody works.
 
-    With a group, show it and its consumers; its stream is events:all then, unless --stream says otherwise.
+    With a group, show it and its consumers; without --stream, the stream of the server that has this group.
     """
     if group is not None:
-        _show_group(stream or events_stream, group, url, as_json=as_json)
+        _show_group(stream, group, url, as_json=as_json)
         return
 
     async def look(redis: RedisClient) -> list[GroupState]:
@@ -189,9 +189,27 @@ async def _state_of(redis: RedisClient, snapshot: GroupSnapshot) -> GroupState:
     return GroupState(**asdict(snapshot), pause=pause, replays_parked=parked)
 
 
-def _show_group(stream: str, group: str, url: str | None, *, as_json: bool) -> None:
+async def _stream_of(inspector: Inspector, group: str) -> str:
+    """The stream of the server that has this group. Ends the command if it is not exactly one."""
+    searched = await inspector.find_streams()
+    found: list[str] = []
+    for name in searched.streams:
+        with suppress(StreamNotFoundError, GroupNotFoundError):
+            await inspector.group(name, group)
+            found.append(name)
+    if not searched.complete:
+        fail("the search ended before all keys were looked at: name the stream with --stream")
+    if not found:
+        fail(f"no stream of this server has a group {group!r}")
+    if len(found) > 1:
+        fail(f"several streams have a group {group!r}: {', '.join(sorted(found))}; name one with --stream")
+    return found[0]
+
+
+def _show_group(named: str | None, group: str, url: str | None, *, as_json: bool) -> None:
     async def look(redis: RedisClient) -> GroupDetail:
         inspector = Inspector(redis)
+        stream = named or await _stream_of(inspector, group)
         state = await _state_of(redis, await inspector.group(stream, group))
         consumers: list[ConsumerSnapshot] = []
         cursor: str | None = None
@@ -208,6 +226,7 @@ def _show_group(stream: str, group: str, url: str | None, *, as_json: bool) -> N
     if as_json:
         print_json(one)
         return
+    oldest = one.oldest_unsettled_id and f"{one.oldest_unsettled_id} ({lasted(one.oldest_unsettled_ms)})"
     print_pairs(
         [
             ("stream", one.stream),
@@ -216,7 +235,7 @@ def _show_group(stream: str, group: str, url: str | None, *, as_json: bool) -> N
             ("last delivered", f"{one.last_delivered_id} ({ago(one.last_delivered_at, one.at)})"),
             ("lag", _lag(one)),
             ("pending", f"{one.pending:,}: {one.held:,} held, {one.waiting:,} waiting, {one.parked:,} parked"),
-            ("oldest unsettled", f"{one.oldest_unsettled_id or '-'} ({lasted(one.oldest_unsettled_ms)})"),
+            ("oldest unsettled", oldest),
             ("replays", f"{one.replays:,}{f', {one.replays_parked:,} of them parked' if one.replays_parked else ''}"),
         ]
     )

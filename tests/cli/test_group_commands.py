@@ -65,6 +65,23 @@ def test_groups_are_shown_with_what_they_have_to_do(rapids: Command) -> None:
     assert "has no group 'x'" in rapids("groups", "x", "-s", STREAM, code=2).stderr
 
 
+def test_the_stream_of_a_group_is_found_if_only_one_has_it(rapids: Command) -> None:
+    rapids.redis(seed)
+
+    [one] = rapids.json("groups", "billing")
+    shown = rapids("groups", "billing").stdout
+    nothing = rapids("groups", "mailing", code=2).stderr
+    rapids.redis(lambda redis: redis.xgroup_create("cli:unread", "billing", id="$"))
+    several = rapids("groups", "billing", code=2).stderr
+
+    assert one["stream"] == STREAM
+    assert f"stream            {STREAM}\n" in shown
+    assert all(line == line.rstrip() for line in shown.splitlines()), "no line ends with spaces"
+    assert nothing == "rapids: no stream of this server has a group 'mailing'\n"
+    assert several == f"rapids: several streams have a group 'billing': cli:unread, {STREAM}; name one with --stream\n"
+    assert "oldest unsettled  -\n" in rapids("groups", "billing", "-s", "cli:unread").stdout
+
+
 @pytest.mark.parametrize(
     ("left", "alive", "state"),
     [
