@@ -7,12 +7,19 @@ from typing import Any
 import pytest
 
 from rapids import BaseEvent, EventEmitter, GroupControl
+from rapids._storage import server_info
+from rapids._storage.keys import Source, letter_index
 from rapids._storage.server_info import ServerFacts
 from rapids.inspection import diagnosis
 from tests.cli.helpers import Command
+from tests.dead_letters.helpers import write_through_script
+from tests.inspection.helpers import deliver, park
+from tests.worker.helpers import DLQ
 
 STREAM = "cli:{checked}"
 UNREAD = "cli:{unread}"
+TRIMMED = "cli:{trimmed}"
+PARKING = "cli:{parking}"
 
 
 class CliChecked(BaseEvent):
@@ -89,6 +96,88 @@ def test_a_server_is_judged_by_what_endangers_the_promises() -> None:
     assert dangers == {"version", "eviction", "memory"}
     assert {one.kind for one in found} - dangers == {"clock", "persistence"}
     assert next(one for one in found if one.kind == "eviction").advice == "set it to noeviction"
+
+
+async def seed_losses(redis: Any) -> None:
+    """A group that a trim nearly reaches, and whose held entries it removed; a parked entry; letters that were trimmed
+    and letters that cannot be counted; many keys of what is gone."""
+    await EventEmitter(redis, TRIMMED, maxlen=None).emit([CliChecked(note=str(number)) for number in range(10)])
+    await deliver(redis, 2, source=Source(TRIMMED, "billing"))
+    await redis.xtrim(TRIMMED, maxlen=8, approximate=False)
+    await EventEmitter(redis, PARKING).emit(CliChecked(note="1"))
+    [parked] = await deliver(redis, 1, source=Source(PARKING, "mail"))
+    await park(redis, parked, source=Source(PARKING, "mail"))
+    await redis.xgroup_delconsumer(PARKING, "mail", "worker")
+    await write_through_script(redis, 250, maxlen=100)
+    await redis.xadd("{cli:broken}:dlq", {"x": "y"})
+    await redis.set(letter_index("{cli:broken}:dlq"), "not an index")
+    for number in range(7):
+        await redis.hset(f"{{cli:gone-{number}}}:rapids:ledger:billing", "1-1", "x")
+
+
+@pytest.mark.since("7.0", "does not count the entries that a group has read")
+def test_what_was_or_will_be_lost_is_told(rapids: Command) -> None:
+    rapids.redis(seed_losses)
+
+    shown = rapids("doctor", code=1)
+    text = shown.stdout
+
+    group, mail = f"billing of {TRIMMED}", f"mail of {PARKING}"
+    assert f"danger  {group}  nearly_trimmed" in text
+    assert "8 of 8 entries are not read, and the stream is being trimmed: the next ones are lost" in text
+    assert f"danger  {group}  trimmed_pending" in text
+    assert f"{group}  no_living_consumer" not in text, "a consumer of another library was seen just now"
+    assert f"warning {mail}  parked" in text
+    assert "-> see rapids pending --state parked; give its routers a dlq_stream" in text
+    assert f"warning {mail}  no_living_consumer" in text
+    assert "it holds back trim='acknowledged'" in text
+    assert f"danger  {DLQ}  letters_trimmed" in text
+    assert " dead letters were trimmed before anybody handled them, last 20" in text
+    assert "warning {cli:broken}:dlq  unreadable" in text
+    assert "that do not exist, 7: " in text
+    assert " and 2 more\n" in text
+    assert "dangers," in shown.stderr
+
+
+def test_a_stream_that_is_named_is_missing_or_is_none(rapids: Command) -> None:
+    rapids.redis(lambda redis: redis.set("cli:text", "x"))
+
+    shown = rapids("doctor", "-s", "cli:missing", "-s", "cli:text").stdout
+
+    assert "warning cli:missing  no_stream" in shown
+    assert "there is no such stream" in shown
+    assert "warning cli:text  unreadable" in shown
+    assert "not all of it can be looked at: " in shown
+
+
+def test_settings_of_the_server_are_shown_with_what_to_do(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = ServerFacts(
+        policy="volatile-ttl",
+        maxmemory=0,
+        is_append_only=False,
+        unsaved_for=10_800.0,
+        clock_ahead=-60.0,
+        is_cluster_node=True,
+    )
+
+    async def look(commands: object) -> ServerFacts:
+        return facts
+
+    monkeypatch.setattr(server_info, "look_at_server", look)
+    shown = rapids("doctor", "-s", UNREAD, code=1)
+
+    dangers = [line for line in shown.stdout.splitlines() if line.startswith("danger")]
+    kinds = [line.rpartition("  ")[2] for line in dangers]
+    assert set(kinds) >= {"eviction", "persistence"}
+    assert "Redis deletes keys with a TTL, such as consumers' names, without an error" in shown.stdout
+    assert "has made no snapshot for 3 h: a restart loses every event since then" in shown.stdout
+    assert "-> set appendonly yes (appendfsync everysec)" in shown.stdout
+    assert "Redis' clock is 60 s behind this machine's" in shown.stdout
+    assert "-> synchronise both by NTP" in shown.stdout
+    assert "its version is not known" in shown.stdout
+    assert "-> it must be 6.2 or newer" in shown.stdout
+    assert "-> set maxmemory, and maxmemory-policy noeviction" in shown.stdout
+    assert "server unknown version, 1 streams" in shown.stderr
 
 
 @pytest.mark.standalone("makes a user of one server")

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Any
 
-from rapids import BaseEvent, EventEmitter
+import pytest
+from rich.console import Console
+
+from rapids import BaseEvent, DeadLetterQueue, EventEmitter
+from rapids._core.attempt_log import Attempt, AttemptLog
+from rapids._core.outcomes import Ledger
+from rapids._storage.keys import Source
+from rapids.cli import event_feed
 from rapids.inspection import Inspector
 from tests.cli.helpers import Command
+from tests.dead_letters.helpers import letter_fields, write_flat
+from tests.inspection.helpers import deliver, park, wait
 from tests.support import eventually
 
 STREAM = "cli:{feed}"
+DLQ = f"{STREAM}:dlq"
 
 
 class CliPartOrdered(BaseEvent):
@@ -81,3 +93,78 @@ def test_a_correlation_is_shown_as_a_tree(rapids: Command) -> None:
     assert "cli_part.shipped" in lines[3]
     assert "billing: undelivered" in lines[4]
     assert "nothing with the correlation id x" in rapids("trace", "x").stderr
+
+
+async def seed_failures(redis: Any) -> str:
+    """Of three events with one correlation id, one waits, one is parked and one is a letter that was replayed. Their
+    errors quote a secret. Returns the id of the letter."""
+    billing = Source(STREAM, "billing")
+    await EventEmitter(redis, STREAM).emit(
+        [CliPartOrdered(note=str(number), correlation_id="request-1") for number in range(3)]
+    )
+    waiting, parked, dead = await deliver(redis, 3, source=billing)
+    await wait(redis, waiting, int(time.time() * 1000) + 7_200_000, ["pay"], source=billing)
+    attempts = AttemptLog.of(Attempt(1, 1, None, "worker-1", "shop.Declined", "no hunter2-secret"))
+    await redis.hset(billing.ledger, waiting, Ledger(recorded=1, attempts=(("pay", attempts),)).dump())
+    await park(redis, parked, b'[{"handler":"ship","reason":"rejected","error":"no hunter2-secret"}]', source=billing)
+    [(_, fields)] = await redis.xrange(STREAM, dead, dead)
+    parts = letter_fields(group="billing", error="no hunter2-secret", entry_id=dead, fields=fields)
+    parts[parts.index(b"dv:events")] = STREAM.encode()
+    [letter_id] = await write_flat(redis, DLQ, [parts])
+    await redis.xack(STREAM, "billing", dead)
+    await DeadLetterQueue(redis, DLQ).replay(letter_id)
+    return letter_id
+
+
+def test_what_failed_is_in_the_tree_without_secrets(rapids: Command) -> None:
+    letter_id = rapids.redis(seed_failures)
+
+    [tree] = rapids.json("trace", "request-1")
+    shown = rapids("trace", "request-1").stdout
+    near = rapids("trace", "request-1", "--window", "1")
+
+    waiting, parked, dead = (event["deliveries"][0] for event in tree["events"])
+    assert (waiting["state"], parked["state"], dead["letters"]) == ("waiting", "parked", [letter_id])
+    assert waiting["pending"]["attempts"][0]["attempts"][0]["error"] == "no [redacted]"
+    assert parked["pending"]["failures"][0]["error"] == "no [redacted]"
+    assert (tree["letters"][0]["id"], tree["letters"][0]["error"]) == (letter_id, "no [redacted]")
+    assert [one["letter_id"] for one in tree["replays"]] == [letter_id]
+    assert "billing: waiting, due in 120 min" in shown or "billing: waiting, due in 2 h" in shown
+    assert "billing: parked; ship: no [redacted]" in shown
+    assert f"letter {letter_id} replayed (undelivered), pay: ValueError: no [redacted]" in shown
+    assert f"replay of letter {letter_id} to billing pay: group_unknown" in shown
+    assert "hunter2" not in f"{tree}{shown}"
+    assert "not everything was read" in near.stderr
+    assert "--window 10, or name streams" in near.stderr
+
+
+def test_a_letter_without_its_event_is_in_the_tree(rapids: Command) -> None:
+    async def trimmed(redis: Any) -> None:
+        await seed_failures(redis)
+        await redis.xtrim(STREAM, maxlen=0, approximate=False)
+
+    rapids.redis(trimmed)
+
+    shown = rapids("trace", "request-1", "--stream", STREAM, "--dlq", DLQ).stdout
+
+    assert "letter " in shown
+    assert "ValueError: no [redacted]" in shown
+
+
+def test_a_line_of_a_terminal_is_cut_and_what_is_not_json_is_not_shown(
+    rapids: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rapids.redis(lambda redis: redis.xadd(STREAM, {"event_type": "x.binary", "data": b"\xff\xfe"}))
+    rapids.redis(lambda redis: redis.xadd(STREAM, {"event_type": "x.long", "data": b'"%s"' % (b"long" * 50)}))
+    tail = ("tail", "-s", STREAM, "--no-follow")
+
+    piped = rapids(*tail).stdout
+    monkeypatch.setattr(
+        event_feed, "terminal", lambda: Console(file=sys.stdout, width=60, force_terminal=True, color_system=None)
+    )
+    shown = rapids(*tail).stdout
+
+    assert "(withheld, 2 bytes)" in piped
+    assert "long" * 50 in piped
+    assert [len(line) <= 60 for line in shown.splitlines()] == [True, True]
+    assert shown.endswith("…\n")

@@ -6,12 +6,15 @@ import asyncio
 import json
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from rapids import DeadLetterQueue
+from rapids import Attempt, DeadLetterQueue
+from rapids._core.attempt_log import AttemptLog
 from rapids.audit import AuditLog
 from rapids.cli import bulk_change
 from tests.cli.helpers import Command
@@ -115,6 +118,64 @@ def test_what_is_not_meant_is_refused(rapids: Command) -> None:
     assert states(rapids, ids) == ["dead"] * 3
     rapids("dlq", "discard", ids[0], "1-1", "-s", STREAM, "-y", code=1)
     assert states(rapids, ids) == ["discarded", "dead", "dead"]
+
+
+def test_a_letter_is_shown_with_its_attempts_and_without_what_cannot_be_hidden(rapids: Command) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    attempts = AttemptLog.of(
+        Attempt(1, 1, at, "worker-1", "shop.Declined", "no hunter2-secret"), Attempt(2, 1, None, "worker-2", "E", "")
+    )
+
+    async def seed_odd(redis: Any) -> list[str]:
+        tried = await write_through_script(redis, fields=METADATA, attempts=attempts)
+        raw = await write_through_script(redis, fields={b"data": b"\xff\xfe"})
+        large = await write_through_script(redis, fields={b"data": b'"%s"' % (b"x" * 2**20)})
+        return [*tried, *raw, *large]
+
+    tried, raw, large = (rapids("dlq", "show", one, "-s", STREAM).stdout for one in rapids.redis(seed_odd))
+
+    table = tried.partition("\nattempts\n")[2].splitlines()
+    assert table[0].split() == ["AT", "CONSUMER", "DELIVERY", "ATTEMPT", "ERROR"]
+    assert table[1].split(maxsplit=5) == ["2026-01-02", "03:04:05Z", "worker-1", "1", "1", "Declined: no [redacted]"]
+    assert table[2].split() == ["-", "worker-2", "2", "1", "E:"]
+    assert "  not shown (2 bytes): it is not JSON, so what to hide is not known" in raw
+    assert "  not shown (1,048,578 bytes): larger than 1 MiB" in large
+
+
+def test_causes_say_what_they_leave_out(rapids: Command) -> None:
+    async def seed_trimmed(redis: Any) -> None:
+        await write_through_script(redis, 200, handler="ship")
+        await write_through_script(redis, 200, handler="pay", maxlen=300)
+
+    rapids.redis(seed_trimmed)
+
+    shown = rapids("dlq", "causes", "-s", STREAM, "--limit", "1").stderr
+
+    assert "letters were trimmed before anybody handled them, last " in shown
+    assert "there are 2 causes: --limit 2" in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "decided"),
+    [("c\n", "cancel"), ("Detach\n", "detach"), ("\n", "continue"), ("stop\nc\n", "cancel"), ("", "detach")],
+)
+def test_after_ctrl_c_the_answer_decides(monkeypatch: pytest.MonkeyPatch, typed: str, decided: str) -> None:
+    monkeypatch.setattr(bulk_change, "is_interactive", lambda: True)
+
+    with CliRunner().isolation(typed) as (_, stderr, _):
+        answer = bulk_change.decision()
+        asked = stderr.getvalue().decode()
+
+    assert answer == decided
+    assert "The letters that were moved stay moved. Cancel the operation, detach and leave the rest" in asked
+    assert "c(ancel), d(etach) or continue (Enter)" in asked
+    assert ("c, d or Enter" in asked) == typed.startswith("stop")
+
+
+def test_without_anybody_to_ask_ctrl_c_leaves_the_operation_to_others() -> None:
+    with CliRunner().isolation("c\n") as (_, _, printed):
+        assert bulk_change.decision() == "detach"
+        assert printed.getvalue() == b"", "nobody is asked"
 
 
 @pytest.mark.parametrize(("decided", "state"), [("cancel", "cancelled"), ("detach", "running")])

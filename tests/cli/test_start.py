@@ -1,0 +1,62 @@
+"""How the command starts, and what `rapids run` refuses before it starts anything."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import rapids.cli
+from tests.cli.helpers import Command
+
+ADDRESS = "redis://localhost:6379"
+
+
+def start(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> str | int | None:
+    """The exit code of `rapids --version`, or the line that Python prints instead, if an import fails like this."""
+
+    def fail(name: str) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(rapids.cli, "import_module", fail)
+    monkeypatch.setattr(sys, "argv", ["rapids", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        rapids.cli.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize("module", ["typer", "rich.text"])
+def test_without_the_extra_the_command_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    code = start(monkeypatch, ModuleNotFoundError(f"No module named {module!r}", name=module))
+
+    assert code == (
+        f"the command rapids needs the extra 'cli': pip install 'rapids-fastapi[cli]' (No module named {module!r})"
+    )
+
+
+def test_another_failed_import_is_not_taken_for_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModuleNotFoundError, match="orjson"):
+        start(monkeypatch, ModuleNotFoundError("No module named 'orjson'", name="orjson"))
+
+
+def test_the_command_starts_and_ctrl_c_ends_it_even_earlier(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr() == ("", "")
+    assert start(monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("rapids ")
+
+
+def test_run_refuses_what_cannot_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = ("run", "tests.nothing:router")
+
+    assert "no address of Redis: give --url, or set RAPIDS_REDIS_URL" in Command("")(*run, code=2).stderr
+    assert "--url must " in Command("http://localhost")(*run, code=2).stderr
+    assert "--reload-dir needs --reload" in Command(ADDRESS)(*run, "--reload-dir", str(tmp_path), code=2).stderr
+    monkeypatch.setattr(import_module("rapids.cli.run"), "find_spec", lambda name: None)
+    refused = Command(ADDRESS)(*run, "--uvloop", code=2).stderr
+    assert refused == "rapids: --uvloop needs uvloop, which is not installed: pip install uvloop\n"
