@@ -229,7 +229,10 @@ class HandlerRegistry(DependencyUser):
         for one in self._registered:
             plan = one.dependencies
             if overrides and plan is not None:
-                plan = dependency_plan(one.name, one.function, classes_in(one.targets), overrides)
+                try:
+                    plan = dependency_plan(one.name, one.function, classes_in(one.targets), overrides)
+                except TypeError:  # nothing can fill a parameter of an override: an attempt calls nothing, and says so
+                    continue
             if plan is not None and any(step.provider == provider for step in plan.steps):
                 found.append(one.name)
         return tuple(found)
