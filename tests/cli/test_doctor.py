@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -207,3 +208,32 @@ def test_commands_are_counted(rapids: Command) -> None:
     assert (idle["events"], idle["commands_per_event"]) == (0, None)
     assert idle["commands_per_hour"] == pytest.approx(idle["commands"] / 0.1 * 3600)
     assert "an idle hour:" in shown
+
+
+def test_what_an_event_costs_is_shown_with_how_it_was_counted(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([{"xadd": 10, "info": 4}, {"xadd": 12, "info": 5, "evalsha": 6, "get": 0}])
+
+    async def count(redis: object) -> dict[str, int]:
+        return next(counts)
+
+    monkeypatch.setattr(import_module("rapids.cli.doctor"), "count_commands", count)
+
+    lines = rapids("doctor", "--cost", "--seconds", "0.1").stdout.splitlines()
+
+    assert [line.split() for line in lines[:3]] == [
+        ["COMMAND", "CALLS", "A", "SECOND"],
+        ["evalsha", "6", "60.0"],
+        ["xadd", "2", "20.0"],
+    ]
+    assert lines[3].startswith("8 commands and 2 events in 0.1 s, on the whole server")
+    assert lines[4] == "an event: 4.0 commands (commands / events = 8 / 2)"
+    assert lines[5] == "an idle hour: count again while nothing is emitted"
+
+
+def test_a_search_that_was_not_complete_is_told(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    rapids.redis(seed)
+    monkeypatch.setattr(diagnosis, "MAX_KEYS", 1)
+
+    told = rapids("doctor", code=1).stderr
+
+    assert "not all keys of the server were looked at: name the streams with --stream" in told

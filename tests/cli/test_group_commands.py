@@ -11,6 +11,7 @@ from rapids import BaseEvent, EventEmitter, GroupControl
 from rapids.audit import AuditLog
 from rapids.cli import group_commands
 from rapids.cli.group_commands import GroupState
+from rapids.inspection import inspector
 from tests.cli.helpers import Command
 
 STREAM = "cli:{orders}"
@@ -45,6 +46,18 @@ def test_streams_are_found_on_the_server(rapids: Command) -> None:
     assert [one["stream"] for one in named] == [STREAM]
     assert len(table.splitlines()) == 4, "a header, and a line for each stream"
     assert "no stream 'nothing'" in rapids("streams", "nothing", code=2).stderr
+
+
+def test_a_search_says_that_it_found_nothing_or_not_all(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rapids("streams").stderr == "no streams\n"
+    assert rapids("groups").stderr == "no groups\n"
+
+    rapids.redis(seed)
+    monkeypatch.setattr(inspector, "MAX_STREAMS", 1)
+
+    shown = rapids("streams")
+    assert len(shown.stdout.splitlines()) == 2, "a header and a stream"
+    assert "the search ended before all keys were looked at: there may be more streams" in shown.stderr
 
 
 def test_groups_are_shown_with_what_they_have_to_do(rapids: Command) -> None:
@@ -186,3 +199,19 @@ def test_an_address_that_cannot_be_used_is_one_line(url: str, reason: str) -> No
     assert error.startswith("rapids: ")
     assert reason in error
     assert "wrong" not in error, "no password is printed"
+
+
+def test_pending_entries_are_counted_and_a_page_says_that_there_are_more(rapids: Command) -> None:
+    async def hold(redis: Any) -> None:
+        await seed(redis)
+        await redis.xreadgroup("billing", "worker-1", {STREAM: ">"}, count=2)
+
+    rapids.redis(hold)
+    pending = ("pending", "billing", "-s", STREAM)
+
+    shown = rapids(*pending, "--limit", "2")
+
+    assert len(shown.stdout.splitlines()) == 3
+    assert "worker-1 (gone)" in shown.stdout
+    assert shown.stderr == "there are more: --limit 4\n"
+    assert rapids(*pending, "--state", "parked").stderr == "nothing is pending in group billing (parked)\n"

@@ -142,6 +142,26 @@ def test_a_letter_is_shown_with_its_attempts_and_without_what_cannot_be_hidden(r
     assert "  not shown (1,048,578 bytes): larger than 1 MiB" in large
 
 
+def test_a_large_change_is_previewed_and_an_empty_one_changes_nothing(
+    rapids: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rapids.redis(lambda redis: write_through_script(redis, 30))
+
+    def nameless() -> str:
+        raise OSError("no name for this user")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+
+    assert "discard: 30 letters" in (previewed := rapids("dlq", "discard", "--all", "-s", STREAM, "--dry-run")).stderr
+    assert "shown are " in previewed.stderr
+    nothing = rapids("dlq", "discard", "--handler", "nobody", "-s", STREAM, "--yes", "--json")
+    assert nothing.stderr.endswith("nothing to change\n")
+    assert json.loads(nothing.stdout) == {"kind": "discard", "dlq": DLQ, "total": 0, "total_exact": True}
+    rapids("dlq", "discard", "--all", "-s", STREAM, "--yes")
+    log = rapids.redis(lambda redis: AuditLog(redis, DLQ).list())
+    assert {one.actor for one in log.items} == {"cli:unknown"}
+
+
 def test_causes_say_what_they_leave_out(rapids: Command) -> None:
     async def seed_trimmed(redis: Any) -> None:
         await write_through_script(redis, 200, handler="ship")
