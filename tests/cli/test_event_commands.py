@@ -64,6 +64,8 @@ def test_an_event_is_emitted_by_somebody_who_was_asked(rapids: Command, somebody
     emit = ("emit", "cli_seat.booked", '{"seat": "12A", "rows": 1}', "-s", STREAM)
 
     assert "valid by tests.cli.test_event_commands.CliSeatBooked" in rapids(*emit, *APP, "--dry-run").stderr
+    [previewed] = rapids.json(*emit, *APP, "--dry-run")
+    assert (previewed["event_type"], previewed["stream"], previewed["entry_id"]) == ("cli_seat.booked", STREAM, None)
     rapids(*emit, *APP, answer="n\n", code=2)
     assert entries(rapids) == []
 
@@ -106,3 +108,7 @@ def test_a_letter_says_whether_it_would_parse_today(rapids: Command) -> None:
     assert one["parse_check"]["outcome"] == "invalid"
     assert one["parse_check"]["problems"][0]["pointer"] == "/rows"
     assert "no: invalid (/rows: " in rapids("dlq", "show", letter_id, "-s", LETTERS, *APP).stdout
+    fields[b"data"] = b'{"seat": "1A", "rows": 1}'
+    [valid] = rapids.redis(lambda redis: write_through_script(redis, fields=fields))
+    [said] = [line for line in rapids("dlq", "show", valid, "-s", LETTERS, *APP).stdout.splitlines() if "parse" in line]
+    assert said.split() == ["would", "parse", "yes"]

@@ -255,3 +255,22 @@ def test_letters_are_exported_and_the_audit_says_so(rapids: Command, tmp_path: P
     assert "there are more" in few.stderr
     assert "cannot be written" in rapids("dlq", "export", "-s", STREAM, "-o", str(file), code=2).stderr
     assert [one[:2] for one in audit(rapids)] == [("export_started", "cli"), ("export_ended", "cli")] * 2
+
+
+def test_an_export_keeps_no_secret_that_was_searched_for(rapids: Command) -> None:
+    rapids.redis(seed)
+
+    rapids("dlq", "export", "-s", STREAM, "-q", "password=hunter2-secret")
+
+    log = rapids.redis(lambda redis: AuditLog(redis, DLQ).list())
+    assert any("password=" in str(one.details) for one in log.items), "what was searched for is known"
+    assert "hunter2" not in str(log.items)
+
+
+def test_ctrl_c_ends_a_command_without_a_line(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DeadLetterQueue, "causes", interrupted)
+
+    assert rapids("dlq", "causes", "-s", STREAM, code=130).output == ""
