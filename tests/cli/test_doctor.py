@@ -234,6 +234,6 @@ def test_a_search_that_was_not_complete_is_told(rapids: Command, monkeypatch: py
     rapids.redis(seed)
     monkeypatch.setattr(diagnosis, "MAX_KEYS", 1)
 
-    told = rapids("doctor", code=1).stderr
+    warned = rapids("doctor", code=1).stderr
 
-    assert "not all keys of the server were looked at: name the streams with --stream" in told
+    assert "not all keys of the server were looked at: name the streams with --stream" in warned
