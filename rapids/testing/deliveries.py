@@ -41,6 +41,7 @@ class Outcomes(Sequence[HandlerOutcome]):
     def __getitem__(self, index: int | str | slice) -> HandlerOutcome | Sequence[HandlerOutcome]:
         """The outcome of the handler of a name, or by position. Raises `AssertionError` for a handler that did not
         run, and `IndexError`."""
+        __tracebackhide__ = True
         if not isinstance(index, str):
             return self._outcomes[index]
         for outcome in self._outcomes:
@@ -59,6 +60,7 @@ class Outcomes(Sequence[HandlerOutcome]):
 
         Raises `AssertionError`, which says what became of each.
         """
+        __tracebackhide__ = True
         wanted = [self[name] for name in handlers] if handlers else self._outcomes
         if not wanted or any(outcome.state != "done" for outcome in wanted):
             names = " and ".join(map(repr, handlers))
@@ -69,6 +71,7 @@ class Outcomes(Sequence[HandlerOutcome]):
 
         Raises `AssertionError`, which says what became of each.
         """
+        __tracebackhide__ = True
         outcome = self[handler]
         if outcome.state != "dead" or (error is not None and not isinstance(outcome.error, error)):
             by = "" if error is None else f" by {error.__name__}"
@@ -111,6 +114,7 @@ async def deliver(
 
     Raises `SerializationError` for an event that could not be emitted, `ValueError` for `deliveries` below 1.
     """
+    __tracebackhide__ = True
     check_probe(probe)
     if isinstance(deliveries, bool) or not isinstance(deliveries, int) or deliveries < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise ValueError(f"deliveries must be a whole number from 1, not {deliveries!r}")

@@ -44,6 +44,8 @@ class EventRecord:
     def of(self, target: str, /, **fields: object) -> list[Event]: ...
     def of(self, target: type[Event] | str, /, **fields: object) -> Sequence[Event]:
         """The events of a class or type that have these fields. There may be none."""
+        __tracebackhide__ = True
+        _check_target(target, fields)
         return [event for event in self.events if _is_of(event, target) and not differing(event, fields)]
 
     @overload
@@ -55,6 +57,7 @@ class EventRecord:
 
         Raises `AssertionError`, which lists what was emitted instead.
         """
+        __tracebackhide__ = True
         found = self.of(target, **fields)
         if not found:
             raise AssertionError(self._instead(f"expected {_wanted(target, fields)} to be emitted", target, fields))
@@ -69,6 +72,7 @@ class EventRecord:
 
         Raises `AssertionError` if there is none or more than one, and lists what was emitted.
         """
+        __tracebackhide__ = True
         found = self.of(target, **fields)
         if len(found) != 1:
             expected = f"expected exactly one {_wanted(target, fields)} to be emitted, not {len(found)}"
@@ -80,6 +84,7 @@ class EventRecord:
 
         Raises `AssertionError`, which lists what was emitted.
         """
+        __tracebackhide__ = True
         found = self.events if target is None else self.of(target, **fields)
         if found:
             what = "nothing" if target is None else f"no {_wanted(target, fields)}"
@@ -116,6 +121,7 @@ def differing(event: Event, fields: Mapping[str, object]) -> dict[str, object]:
 
     Raises `TypeError` for a name that its class does not have.
     """
+    __tracebackhide__ = True
     values: dict[str, object] = {}
     for name in fields:
         if isinstance(event, GenericEvent) and name in event.data:
@@ -131,11 +137,26 @@ def differing(event: Event, fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def _is_of(event: Event, target: type[Event] | str) -> bool:
+    return event.routing_key == target if isinstance(target, str) else isinstance(event, target)
+
+
+def _check_target(target: type[Event] | str, fields: Mapping[str, object]) -> None:
+    """Raise `TypeError` for what no event can be of, also if there are no events to compare."""
+    __tracebackhide__ = True
     if isinstance(target, str):
-        return event.routing_key == target
+        return
     if not (isinstance(target, type) and issubclass(target, Event)):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"target must be an event class or an event type such as 'order.placed', not {target!r}")
-    return isinstance(event, target)
+    for name in fields:
+        if not _may_have(target, name):
+            names = ", ".join(map(repr, target.model_fields))
+            raise TypeError(f"{target.__name__} has no field {name!r}; it has {names}")
+
+
+def _may_have(kind: type[Event], name: str) -> bool:
+    """Whether events of a class can have this field: those of a subclass may have more."""
+    has_it = name in kind.model_fields or hasattr(kind, name) or issubclass(kind, GenericEvent)
+    return has_it or any(_may_have(one, name) for one in kind.__subclasses__())
 
 
 def _wanted(target: type[Event] | str, fields: Mapping[str, object]) -> str:

@@ -109,6 +109,7 @@ async def differences(
 
 def raise_differences(how: Repetition, what: str, found: Sequence[str]) -> None:
     """Raise `AssertionError` if anything differed."""
+    __tracebackhide__ = True
     if not found:
         return
     why = {

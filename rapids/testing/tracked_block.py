@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any, cast
 
@@ -52,16 +53,19 @@ class TrackedInThread(EventRecord):
     @property
     def events(self) -> tuple[Event, ...]:
         """See `Tracked.events`."""
+        __tracebackhide__ = True
         return self._work.events
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
         """See `Tracked.dead_letters`."""
+        __tracebackhide__ = True
         return self._work.dead_letters
 
     @property
     def parked(self) -> tuple[ParkedEntry, ...]:
         """See `Tracked.parked`."""
+        __tracebackhide__ = True
         return self._work.parked
 
     def emit(self, event: Event, *, stream: str | None = None) -> str:
@@ -74,14 +78,22 @@ class TrackedInThread(EventRecord):
 
     def settled(self, *, timeout: float | None = None) -> None:
         """See `Tracked.settled`. Blocks."""
+        __tracebackhide__ = True
 
         async def settled() -> None:
             await self._work.settled(timeout=timeout)
 
-        self._portal.call(settled)
+        try:
+            self._portal.call(settled)
+        except AssertionError as error:
+            *_, (innermost, _) = walk_tb(error.__traceback__)
+            if "__tracebackhide__" not in innermost.f_locals:  # it was raised by the probe of the test
+                raise
+            raise error.with_traceback(None) from None
 
     def all_handled(self) -> None:
         """See `Tracked.all_handled`."""
+        __tracebackhide__ = True
         self._work.all_handled()
 
     def __str__(self) -> str:

@@ -107,18 +107,21 @@ class Tracked(EventRecord):
     @property
     def events(self) -> tuple[Event, ...]:
         """The events that were emitted, stream by stream. Raises `AssertionError` before `settled()`."""
+        __tracebackhide__ = True
         self._needs_settled("events")
         return self._seen.events
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
         """The dead letters that were left, oldest first. Raises `AssertionError` before `settled()`."""
+        __tracebackhide__ = True
         self._needs_settled("dead_letters")
         return self._seen.dead_letters
 
     @property
     def parked(self) -> tuple[ParkedEntry, ...]:
         """The entries that were parked, oldest first. Raises `AssertionError` before `settled()`."""
+        __tracebackhide__ = True
         self._needs_settled("parked")
         return self._seen.parked
 
@@ -147,6 +150,7 @@ class Tracked(EventRecord):
         With `--rapids-twice` or `--rapids-crash`, everything is then delivered once more, one event after another, and
         `AssertionError` says how that was not without effect.
         """
+        __tracebackhide__ = True
         limit = self._timeout if timeout is None else timeout
         await self._wait(limit)
         await self._collect(())
@@ -156,6 +160,7 @@ class Tracked(EventRecord):
 
     async def _wait(self, limit: float) -> None:
         """Wait until nothing is unsettled, and fail after `limit` seconds."""
+        __tracebackhide__ = True
         deadline, pause = time.monotonic() + limit, FIRST_PAUSE
         before: tuple[str, ...] | None = None
         while True:
@@ -181,10 +186,25 @@ class Tracked(EventRecord):
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def all_handled(self) -> None:
-        """No handler failed for good. Raises `AssertionError`, which shows what did, and what was emitted."""
-        failed = len(self.dead_letters) + len(self.parked)
-        if failed:
+        """No handler failed for good, and at least one ran.
+
+        Events that no handler here is for are left to other services, but not all of them may be such. Raises
+        `AssertionError`, which shows what failed or had no handler, and what was emitted.
+        """
+        __tracebackhide__ = True
+        if failed := len(self.dead_letters) + len(self.parked):
             raise AssertionError(f"expected everything to be handled, but {_count(failed)} failed for good:\n{self}")
+        entries = self._seen.entries
+        if not entries:
+            raise AssertionError("expected everything to be handled; nothing was emitted")
+        if not any(_has_handler(router, one) for one in entries for router in self._routers):
+            kinds = dict.fromkeys(
+                f"{one.event.routing_key!r} on stream {one.stream!r}" for one in entries if one.event is not None
+            )
+            what = f", {' and '.join(kinds)}" if kinds else ""
+            raise AssertionError(
+                f"expected everything to be handled, but no handler is for what was emitted{what}:\n{self}"
+            )
 
     def __str__(self) -> str:
         return causes_text(self._seen.entries, self._states())
@@ -206,25 +226,26 @@ class Tracked(EventRecord):
         return True
 
     async def _fail(self, unsettled: tuple[Unsettled, ...], why: str) -> None:
+        __tracebackhide__ = True
         await self._collect(unsettled)
         raise AssertionError(f"{_count(len(unsettled))} not settled: {why}\n{self}")
 
     async def _repeat(self, limit: float, how: Literal["twice", "crash"]) -> None:
         """Deliver what was handled once more, one entry after another, and raise what that changed."""
+        __tracebackhide__ = True
         found: list[str] = []
         for entry in self._seen.entries:
             if (entry.stream, entry.entry_id) in self._once or entry.event is None:
                 continue
             self._once.add((entry.stream, entry.entry_id))
-            readers = [router for router in self._routers if router.stream == entry.stream]
-            readers = [router for router in readers if _has_handler(router, entry) and not self._failed(router, entry)]
+            readers = [one for one in self._routers if _has_handler(one, entry) and not self._failed(one, entry)]
             if how == "twice":
                 found += await self._again(limit, entry, readers, partial(self._tracker.append_again, entry))
             else:
                 for router in readers:
                     again = partial(self._tracker.deliver_again, entry, router.group)
                     found += await self._again(limit, entry, [router], again)
-        raise_differences(how, "what was emitted", found)
+        raise_differences(how, "each event", list(dict.fromkeys(found)))
 
     async def _again(
         self, limit: float, entry: TrackedEntry, routers: Sequence[EventRouter], again: Callable[[], Awaitable[object]]
@@ -233,30 +254,33 @@ class Tracked(EventRecord):
         assert entry.event is not None  # noqa: S101 - only entries with an event are repeated
         if not routers:
             return []
-        known = {one.event.id for one in await self._tracker.entries() if one.event is not None}
+        known = {one.event.id: one for one in await self._tracker.entries() if one.event is not None}
+        failed_before = {_failure(letter) for letter in self._seen.dead_letters}
         before = await state_of(self._probe)
         await again()
         for router in routers:
             router.look_now()
         await self._wait(limit)
-        names = [
-            f"{name} ({router.group})"
-            for router in routers
-            for name in router.rehearsal().handlers_of(entry.event.routing_key)
-        ]
-        whose = f"{' or '.join(names)}, on {described(entry.event)}"
+        whose = _whose(entry, routers)
         found: list[str] = []
-        for one in await self._tracker.entries():
+        entries = await self._tracker.entries()
+        new = {one.event.id for one in entries if one.event is not None} - known.keys()
+        for one in entries:
             place = (one.stream, one.entry_id)
             if place in self._repeated or any(place == (old.stream, old.entry_id) for old in self._seen.entries):
                 continue
             self._repeated.add(place)
-            if one.event is not None and one.event.id not in known:
-                found.append(f"{whose}: {emitted_difference(one.event)}")
+            if one.event is None or one.event.id not in new or one.event.causation_id in new - {one.event.id}:
+                continue  # what a new event set off is no fault of its handlers
+            cause = known.get(one.event.causation_id or "")
+            found.append(f"{whose if cause is None else _whose(cause, self._routers)}: {emitted_difference(one.event)}")
         for letter in [letter for dlq in self._dlqs for letter in await self._letters_of(dlq)]:
             if letter not in self._seen.dead_letters and letter.id not in self._ignored:
                 self._ignored.add(letter.id)
-                what = f"{letter.handler} ({letter.group}), on {described(entry.event)}"
+                if _failure(letter) in failed_before or letter.event_id in new:
+                    continue
+                of = known.get(letter.event_id, entry).event or entry.event
+                what = f"{letter.handler} ({letter.group}), on {described(of)}"
                 found.append(f"{what}: raised {letter.error_type}: {_first(letter)}")
         if (changed := state_difference(before, await state_of(self._probe))) is not None:
             found.append(f"{whose}: {changed}")
@@ -327,16 +351,36 @@ class Tracked(EventRecord):
         return lines
 
     def _needs_settled(self, what: str) -> None:
+        __tracebackhide__ = True
         if not self._is_settled:
             raise AssertionError(f"{what} are known after `await t.settled()`")
 
 
 def _has_handler(router: EventRouter, entry: TrackedEntry) -> bool:
+    if router.stream != entry.stream:
+        return False
     return entry.event is None or bool(router.rehearsal().handlers_of(entry.event.routing_key))
 
 
 def _is_letter_of(letter: DeadLetter, place: _Place) -> bool:
     return (letter.stream, letter.group, letter.entry_id) == (place.stream, place.group, place.entry_id)
+
+
+def _failure(letter: DeadLetter) -> tuple[str, ...]:
+    """Which handler failed for good on which event, however often that was emitted."""
+    return letter.stream, letter.group, letter.handler, letter.event_id
+
+
+def _whose(entry: TrackedEntry, routers: Sequence[EventRouter]) -> str:
+    """The handlers of an entry in these groups, and its event."""
+    assert entry.event is not None  # noqa: S101 - only entries with an event are repeated or known
+    names = [
+        f"{name} ({router.group})"
+        for router in routers
+        if router.stream == entry.stream
+        for name in router.rehearsal().handlers_of(entry.event.routing_key)
+    ]
+    return f"{' or '.join(names)}, on {described(entry.event)}"
 
 
 def _first(letter: DeadLetter) -> str:

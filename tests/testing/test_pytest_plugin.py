@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,72 @@ def test_the_plug_in_of_anyio_and_workers_of_xdist_run_such_tests(tmp_path: Path
     options = ("-p", "no:asyncio", "-n", "2", "--rapids-twice")
     ran = run_pytest(tmp_path, {"test_anyio.py": ANYIO}, *options, ini=PLAIN)
     assert ran.outcomes == {"passed": 3}, ran.output
+
+
+FAILURES = """
+import pytest
+from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids.testing import RecordingEmitter, deliver, tracked
+
+class GateOpened(BaseEvent):
+    pass
+
+class GateSeen(BaseEvent):
+    pass
+
+router = EventRouter(stream="gates", group="guards", max_deliveries=1, block_ms=100)
+
+@router.on(GateOpened)
+async def look(event: GateOpened, emitter: EventEmitter) -> None:
+    await emitter.emit(GateSeen())
+
+async def test_recorded():
+    RecordingEmitter().only(GateOpened)  # HERE
+
+async def test_wrong():
+    RecordingEmitter().nothing(GateOpened, colour="red")  # HERE
+
+async def test_outcomes():
+    (await deliver(router, GateOpened())).dead("look")  # HERE
+
+async def test_delivered_twice():
+    await deliver(router, GateOpened())  # HERE
+
+def test_plain(rapids_url):
+    with tracked(router, redis=rapids_url) as t:
+        t.settled()
+        t.all_handled()  # HERE
+
+def test_plain_early(rapids_url):
+    with tracked(router, redis=rapids_url) as t:
+        t.emit(GateOpened())
+        t.only(GateOpened)  # HERE
+
+def test_plain_unsettled(rapids_url):
+    with tracked(router, redis=rapids_url) as t:
+        t.emit(GateOpened())
+        t.settled()  # HERE
+
+async def test_async_unsettled(rapids_url):
+    async with tracked(router, redis=rapids_url) as t:
+        await t.emit(GateOpened())
+        await t.settled()  # HERE
+
+def test_probe(rapids_url):
+    def probe():
+        raise AssertionError("of the probe")  # HERE
+    with tracked(router, redis=rapids_url, probe=probe) as t:
+        t.emit(GateOpened())
+        t.settled()
+"""
+
+
+@pytest.mark.slow
+def test_a_failed_assertion_shows_the_line_of_the_test_and_none_of_the_library(tmp_path: Path) -> None:
+    ran = run_pytest(tmp_path, {"test_gates.py": FAILURES}, "--rapids-twice", "--tb=short", "--show-capture=no")
+    assert ran.outcomes == {"failed": FAILURES.count("# HERE")}, ran.output
+    own = [number for number, line in enumerate(FAILURES.splitlines(), start=1) if line.endswith("# HERE")]
+    by_test = ran.output[: ran.output.index("test_probe __")]
+    assert [int(number) for number in re.findall(r"^test_gates\.py:(\d+): in", by_test, re.MULTILINE)] == own[:-1]
+    assert f"test_gates.py:{own[-1]}: in probe" in ran.output
+    assert not re.search(r"rapids/testing/|anyio|concurrent", by_test), ran.output

@@ -111,6 +111,16 @@ async def test_an_assertion_without_events_says_so_and_a_wrong_one_is_refused() 
         (await two_sent()).of(1)  # type: ignore[call-overload]
 
 
+async def test_a_wrong_assertion_is_refused_also_if_nothing_was_emitted() -> None:
+    emitter = RecordingEmitter()
+    with pytest.raises(TypeError, match=r"ParcelSent has no field 'wate'; it has .*'weight'"):
+        emitter.nothing(ParcelSent, wate=1.0)
+    with pytest.raises(TypeError, match="target must be an event class or an event type"):
+        emitter.nothing(1)  # type: ignore[call-overload]
+    emitter.nothing(ParcelEvent, weight=1.0)  # a field that a subclass has
+    emitter.nothing(Event, anything=1)  # one that a GenericEvent may have
+
+
 async def test_a_long_record_is_cut() -> None:
     emitter = RecordingEmitter()
     await emitter.emit([ParcelSent(parcel="x" * 1_000) for _ in range(40)])

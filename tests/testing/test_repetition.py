@@ -109,6 +109,51 @@ def test_plain(rapids_environment):
         t.settled()
 """
 
+CHAIN = """
+from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids.testing import tracked
+
+class LetterWritten(BaseEvent):
+    to: str
+
+class LetterPosted(BaseEvent):
+    to: str
+
+class LetterRead(BaseEvent):
+    to: str
+
+clerks = EventRouter(stream="post", group="clerks", block_ms=100)
+couriers = EventRouter(stream="post", group="couriers", max_deliveries=1, block_ms=100)
+posted = []
+
+@clerks.on(LetterWritten)
+async def write(event: LetterWritten, emitter: EventEmitter) -> None:
+    await emitter.emit(LetterPosted(id="posted-" + event.id, to=event.to))
+
+@couriers.on(LetterPosted)
+async def carry(event: LetterPosted, emitter: EventEmitter) -> None:
+    if event.to == "nobody" or (event.to == "ada" and event.id in posted):
+        raise ConnectionError("no such address")
+    posted.append(event.id)
+    if event.to == "bob":
+        await emitter.emit(LetterRead(to=event.to))
+
+async def sent(to, url):
+    async with tracked([clerks, couriers], redis=url) as t:
+        await t.emit(LetterWritten(to=to))
+        await t.settled()
+        return len(t.dead_letters)
+
+async def test_dead_before(rapids_url):
+    assert await sent("nobody", rapids_url) == 1
+
+async def test_dead_later(rapids_url):
+    await sent("ada", rapids_url)
+
+async def test_emits_again(rapids_url):
+    await sent("bob", rapids_url)
+"""
+
 SAID = {
     "twice": "--rapids-twice: {} was delivered twice, and the second time was not without effect:",
     "crash": "--rapids-crash: {} was delivered again, as after a crash between the effects of its handlers and the "
@@ -123,7 +168,7 @@ def test_handlers_that_are_not_idempotent_fail_the_tests_of_their_team(how: str,
     assert ran.outcomes == {"failed": 5, "passed": 3}, ran.output
     said = [line.removeprefix("E   ").strip() for line in ran.output.splitlines() if line.startswith("E   ")]
     of_one = "AssertionError: " + SAID[how].format("'cake.ordered' (group 'bakery' on stream 'cakes')")
-    of_all = "AssertionError: " + SAID[how].format("what was emitted")
+    of_all = "AssertionError: " + SAID[how].format("each event")
     assert said[:6] == [
         of_one,
         "emits_again: emitted once more, with another id: CakeBaked(cake='another')",
@@ -141,6 +186,21 @@ def test_handlers_that_are_not_idempotent_fail_the_tests_of_their_team(how: str,
     assert "fails_again (bakery), on CakeOrdered(cake='plum'): raised KeyError: 'twice'" in said
     assert not any("burnt" in line for line in said)
     assert f"deliveries {[1, 2] if how == 'crash' else [1, 1]}" in ran.output
+
+
+@pytest.mark.parametrize("how", ["twice", "crash"])
+def test_in_a_chain_the_event_is_named_whose_handler_it_was(how: str, tmp_path: Path) -> None:
+    ran = run_pytest(tmp_path, {"test_chain.py": CHAIN}, f"--rapids-{how}", "--tb=short")
+    assert ran.outcomes == {"failed": 2, "passed": 1}, ran.output
+    said = [line.removeprefix("E   ").strip() for line in ran.output.splitlines() if line.startswith("E   ")]
+    first = "AssertionError: " + SAID[how].format("each event")
+    assert said[:3] == [
+        first,
+        "carry (couriers), on LetterPosted(to='ada'): raised ConnectionError: no such address",
+        first,
+    ], ran.output
+    again = "carry (couriers), on LetterPosted(to='bob'): emitted once more, with another id: LetterRead(to='bob')"
+    assert said[3:] == [again], ran.output
 
 
 def test_both_options_at_once_are_refused(tmp_path: Path) -> None:

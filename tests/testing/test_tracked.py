@@ -81,6 +81,32 @@ async def test_everything_that_an_event_sets_off_is_awaited_also_on_other_stream
             await t.emit(TeaOrdered(cup="white"))
 
 
+async def test_what_nothing_handled_is_not_all_handled(rapids_url: str) -> None:
+    house = TeaHouse()
+    async with house.tracked(rapids_url) as t:
+        await t.settled()
+        with pytest.raises(AssertionError) as raised:
+            t.all_handled()
+        assert str(raised.value) == "expected everything to be handled; nothing was emitted"
+        await t.emit([TeaServed(cup="green"), TeaOrdered(cup="black")], stream="tea:bills")
+        await t.settled()
+        with pytest.raises(AssertionError) as raised:
+            t.all_handled()
+        assert without_ids(raised.value) == (
+            "expected everything to be handled, but no handler is for what was emitted, 'tea.served' on stream "
+            "'tea:bills' and 'tea.ordered' on stream 'tea:bills':\n"
+            "tea.served: TeaServed(cup='green') [1-1 in 'tea:bills']\n"
+            "tea.ordered: TeaOrdered(cup='black') [1-1 in 'tea:bills']"
+        )
+        await t.emit(TeaServed(cup="white"), stream="tea")
+        await t.settled()
+        with pytest.raises(AssertionError, match=r"for what was emitted, 'tea\.served' on stream 'tea' and "):
+            t.all_handled()
+        await t.emit(TeaOrdered(cup="white"), stream="tea")
+        await t.settled()
+        t.all_handled()
+
+
 async def test_waits_pass_at_once_and_failures_are_kept(rapids_url: str) -> None:
     house = TeaHouse()
     house.failures["brew"] = [ConnectionError("no water"), RetryAfter(7_200, "boiling")]
