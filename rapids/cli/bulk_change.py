@@ -53,7 +53,7 @@ class Interruption:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError):  # on Windows, as below
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
     def again(self) -> None:
