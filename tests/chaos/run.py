@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tests.chaos.fleets import ClusterServers, Fleet, SentinelServers
 from tests.chaos.kinds import draw
 from tests.chaos.processes import Slot, processes
 from tests.chaos.server import Server
-from tests.chaos.settings import DLQ, EVERY, STOP_PATIENCE, Options
+from tests.chaos.settings import DLQ, EVERY, STOP_PATIENCE, STREAM, Options
 
 EMITTER_STOP_PATIENCE = 20.0
 ASK_PATIENCE = 30.0
@@ -82,7 +82,10 @@ class Run:
         self._began = time.monotonic()
         async with _kept_running(self.workers) as workers:
             async with _kept_running(self.emitters) as emitters:
+                await self._stored(1)
+                self._began = time.monotonic()
                 await self._strike_all(draw(self._options))
+                await self._stored(chosen.least_events)
                 self.say("no more faults, no more events")
                 await self._close(self.emitters, emitters, EMITTER_STOP_PATIENCE)
             drain_seconds = await self._drain()
@@ -103,6 +106,15 @@ class Run:
 
     async def _until(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, self._began + seconds - time.monotonic()))
+
+    async def _stored(self, events: int) -> None:
+        """Wait until the stream has so many events."""
+        while True:
+            with suppress(RedisError):
+                async with opened(self.servers.url) as client:
+                    if await client.xlen(STREAM) >= events:
+                        return
+            await asyncio.sleep(0.1)
 
     async def _strike(self, fault: Fault) -> None:
         name = type(fault).__name__

@@ -39,7 +39,9 @@ class Options:
     """The command line."""
 
     seconds: float = 120.0
-    """How long events are emitted and faults strike; draining comes on top."""
+    """How long events are emitted and faults strike, from the first event on; draining comes on top."""
+    least_events: int = 1
+    """Emit on until the stream has so many: a busy machine may need more than the seconds."""
     seed: int = 0
     workers: int = 6
     emitters: int = 2

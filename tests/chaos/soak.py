@@ -57,6 +57,10 @@ BOUNDS = (
 )
 
 
+TREATMENTS = {"replayed", "discarded", "restored", "left"}
+"""What happens to dead letters."""
+
+
 class SoakEvent(BaseEvent):
     event_type: ClassVar[str] = "soak.event"
     number: int
@@ -138,7 +142,7 @@ class Soak:
         while True:
             page = await self._letters.list(limit=20)
             for letter in page.items:
-                await self._treat(letter.id, rng.choice(("replayed", "replayed", "discarded", "restored", "left")))
+                await self._treat(letter.id, rng.choice(("replayed", *sorted(TREATMENTS))))
             await asyncio.sleep(0.5)
 
     async def _treat(self, letter_id: str, treatment: str) -> None:
@@ -172,6 +176,8 @@ async def soak(seconds: float, rate: float, say: Callable[[str], None] = print) 
                     warm_up = max(seconds / 10, 3.0)
                     for name, pause in _moments(warm_up, seconds):
                         await _rest(pause, *working, *consuming)
+                        while not work.done.keys() >= TREATMENTS:  # a busy machine needs longer to warm up
+                            await _rest(0.1, *working, *consuming)
                         usages[name] = await measure(client, BOUNDS)
                         say(f"{name}: {dict(work.done)}")
                 await _settled(client)

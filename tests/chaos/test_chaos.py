@@ -23,13 +23,12 @@ SEED = 2980
 async def test_every_promise_is_kept_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(tempfile.mkdtemp(prefix="rc-"))  # short: a unix socket's path has 107 bytes at most
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    options = Options(seconds=18, seed=SEED, workers=4, rate=120, faults_per_second=0.9, quiet=True)
+    options = Options(seconds=18, least_events=500, seed=SEED, workers=4, rate=120, faults_per_second=0.9, quiet=True)
 
     evidence = await carry_out(options)
 
     promises = check(evidence)
     print(table(options, evidence, promises))
     assert not any(promise.broken_by for promise in promises), details(promises)
-    assert len(evidence.stored.entries) > 500, "hardly anything was emitted"
     assert len(evidence.faults) > 6, "hardly anything was struck"
     folder.rmdir()  # empty: the run leaves nothing
