@@ -66,13 +66,19 @@ async def emit_on_success(connection: HTTPConnection) -> AsyncGenerator[OnSucces
     Raises `NotConfiguredError` if the lifespan of Rapids is not running, and `EmitError` if events are not stored.
     """
     async with AsyncExitStack() as stack:
-        collected = OnSuccessEmitter(await _emitter_in(stack, connection), _emitting_of(connection))
-        try:
-            yield collected
-        except BaseException:
-            collected.close()
-            raise
-        await collected.flush()
+        emitter = await _emitter_in(stack, connection)
+        yield await stack.enter_async_context(_emitted_at_the_end(OnSuccessEmitter(emitter, _emitting_of(connection))))
+
+
+@asynccontextmanager
+async def _emitted_at_the_end(collected: OnSuccessEmitter) -> AsyncGenerator[OnSuccessEmitter]:
+    """What is collected in the block is emitted at its end, unless it raises an exception."""
+    try:
+        yield collected
+    except BaseException:
+        collected.close()
+        raise
+    await collected.flush()
 
 
 async def _emitter_in(stack: AsyncExitStack, connection: HTTPConnection) -> EventEmitter:
@@ -88,17 +94,27 @@ async def _emitter_in(stack: AsyncExitStack, connection: HTTPConnection) -> Even
     return await found if inspect.isawaitable(found) else found
 
 
-async def on_success_emitter_of(connection: HTTPConnection, emitter: EmitterDep) -> AsyncGenerator[OnSuccessEmitter]:
-    """The connection's `OnSuccessEmitter`, closed if the endpoint raises an exception."""
-    collected = collecting(connection, emitter, _emitting_of(connection))
-    try:
-        yield collected
-    except BaseException:
-        collected.close()
-        raise
+class _GetOnSuccessEmitter:
+    """The `OnSuccessEmitter` of a connection, which the middleware emits, or of one attempt of a handler."""
+
+    closes_last = True
+    """In handlers, events go out after every other provider is closed, such as a session that commits."""
+
+    async def __call__(self, connection: HTTPConnection, emitter: EmitterDep) -> AsyncGenerator[OnSuccessEmitter]:
+        collected = collecting(connection, emitter, _emitting_of(connection))
+        try:
+            yield collected
+        except BaseException:
+            collected.close()
+            raise
+
+    async def in_handlers(self, emitter: EmitterDep) -> AsyncGenerator[OnSuccessEmitter]:
+        """What is called in handlers, which have no connection."""
+        async with _emitted_at_the_end(OnSuccessEmitter(emitter, Emitting())) as collected:
+            yield collected
 
 
-OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(on_success_emitter_of)]
+OnSuccessEmitterDep = Annotated[OnSuccessEmitter, Depends(_GetOnSuccessEmitter())]
 """Collects events. They are emitted together, in one round trip, when the response is about to start and its status is
 below 400.
 
@@ -107,7 +123,10 @@ is emitted if the endpoint or such a dependency raises an exception, or the endp
 does not store the events, the client gets 503 instead of the response. The endpoint of a WebSocket succeeds when it
 returns, and fails when it raises `WebSocketDisconnect`.
 
-It needs `app.add_middleware(CorrelationMiddleware)`, which emits them.
+In endpoints it needs `app.add_middleware(CorrelationMiddleware)`, which emits them.
+
+In a handler, they are emitted after it has returned and its other dependencies are closed, so after a commit, and
+before the entry is acknowledged. If Redis does not store them, the handler has failed.
 
     @app.post("/orders")
     def place_order(order: OrderIn, events: OnSuccessEmitterDep) -> OrderOut:

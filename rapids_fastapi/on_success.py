@@ -1,4 +1,4 @@
-"""Events that an endpoint collects, and that are emitted if it succeeds."""
+"""Events that an endpoint or a handler collects, and that are emitted if it succeeds."""
 
 import asyncio
 import logging
@@ -48,7 +48,7 @@ _DONE = _Done()
 
 
 class OnSuccessEmitter:
-    """Collects events while an endpoint runs. If it succeeds, they are emitted together, in one round trip."""
+    """Collects events while an endpoint or a handler runs. If it succeeds, they are emitted in one round trip."""
 
     def __init__(self, emitter: EventEmitter, emitting: Emitting) -> None:
         self._emitter = emitter
@@ -66,14 +66,16 @@ class OnSuccessEmitter:
 
         Events get their correlation and causation ids now, by the rules of `EventEmitter.emit`.
 
-        After the endpoint has succeeded, for example in a background task, events are emitted at once. Then `await`
-        returns when Redis has stored them. In a thread, the call itself returns only then.
+        After the endpoint or handler has succeeded, for example in a background task, events are emitted at once. Then
+        `await` returns when Redis has stored them. In a thread, the call itself returns only then.
 
-        Raises `TypeError` for an object that is not an event, and `RuntimeError` after the endpoint failed. If it emits
-        at once, raises `EmitError` when Redis does not store the events.
+        Raises `TypeError` for an object that is not an event, and `RuntimeError` after the endpoint or handler failed.
+        If it emits at once, raises `EmitError` when Redis does not store the events.
         """
         if self._state is _State.CLOSED:
-            raise RuntimeError("the endpoint did not succeed, so its events were discarded; nothing can be added")
+            raise RuntimeError(
+                "what collected these events did not succeed, so they were discarded; nothing can be added"
+            )
         events: list[Event] = []
         for each in events_in(event):
             # The ids of this moment: when the event is sent, the code may have left the scope that has them.

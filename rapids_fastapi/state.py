@@ -46,7 +46,7 @@ class Emitting:
     def _finish(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("an emit after the endpoint's end failed: %s", error)
+            _logger.error("an emit failed after the end of its endpoint or handler: %s", error)
 
     async def finished(self) -> None:
         """Return when all of them have ended."""

@@ -120,11 +120,68 @@ engine.dispose()
 @pytest.mark.slow
 def test_the_blocks_about_dependencies_run_as_printed(tmp_path: Path) -> None:
     page = blocks(DEPENDENCIES)
-    assert len(page) == 3
+    assert len(page) == 5
     script = tmp_path / "reader.py"
     script.write_text("\n".join(f"exec({block!r}, {{'__name__': 'page'}})" for _, block in page))
     done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+SHARED_BY_BOTH = """
+import asyncio
+from fastapi.testclient import TestClient
+from rapids.testing import tracked
+from redis import Redis
+from sqlalchemy import event, select
+
+async def create_tables() -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await engine.dispose()
+
+async def orders_in_the_database() -> list[tuple[str, str]]:
+    async with sessions() as session:
+        return [(order.id, order.state) for order in await session.scalars(select(Order))]
+
+asyncio.run(create_tables())
+redis = Redis.from_url({url!r})
+at_commit = []
+
+@event.listens_for(engine.sync_engine, "commit")
+def note(connection):
+    pending = [one["pending"] for one in redis.xinfo_groups("orders")] if redis.exists("orders") else []
+    at_commit.append((redis.xlen("orders"), pending))
+
+@router.on(OrderPaid)
+async def fail(event: OrderPaid, session: SessionDep) -> None:
+    session.add(Order(id="rolled back", state="failed"))
+    await session.flush()
+    raise NonRetryableError("no")
+
+with TestClient(app) as client, tracked(app) as t:
+    at_commit.clear()
+    assert client.post("/orders/o-1").status_code == 202
+    t.settled()
+    assert t.only(OrderPaid).causation_id == t.only(OrderPlaced).id
+    assert [letter.handler for letter in t.dead_letters] == ["fail"]
+    assert client.portal.call(orders_in_the_database) == [("o-1", "paid")]
+
+# The endpoint's commit came before its event was emitted, the handler's before the entry was acknowledged, and before
+# its own event was emitted.
+assert at_commit == [(0, [0]), (1, [1])], at_commit
+redis.close()
+"""
+
+
+@pytest.mark.slow
+def test_one_async_session_serves_endpoints_and_handlers(redis_url: str, tmp_path: Path) -> None:
+    (block,) = [block for heading, block in blocks(DEPENDENCIES) if heading == "A database session"]
+    script = tmp_path / "reader.py"
+    script.write_text(f"from rapids.exceptions import NonRetryableError\n{block}{SHARED_BY_BOTH.format(url=redis_url)}")
+    environment = {**os.environ, "RAPIDS_REDIS_URL": redis_url}
+    command = [sys.executable, "-W", "error", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 WITH_DEPENDENCIES = """

@@ -1,7 +1,7 @@
 """Plans of a handler's dependencies: which providers are called, in which order, and who gets their values."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +71,9 @@ def dependency_plan(
         return None
     planning = _Planning(name, targets, overrides or {})
     arguments = planning.arguments_for(function, parameters[1:])
+    if last := planning.closing_last():
+        planning = _Planning(name, targets, overrides or {}, last)
+        arguments = planning.arguments_for(function, parameters[1:])
     if not arguments:
         return None
     used = {at for each in (arguments, *(step.arguments for step in planning.steps)) for _, at in each}
@@ -124,8 +127,13 @@ class _Planning:
     """Makes one plan: each step comes after those that give its arguments."""
 
     def __init__(
-        self, handler: str, targets: Sequence[type[Event] | None], overrides: Mapping[Provider, Provider]
+        self,
+        handler: str,
+        targets: Sequence[type[Event] | None],
+        overrides: Mapping[Provider, Provider],
+        first: Iterable[Provider] = (),
     ) -> None:
+        """`first`: the providers that are called before all others, so that they are closed after them."""
         self.steps: list[Step] = []
         self._handler = handler
         self._targets = targets
@@ -134,6 +142,12 @@ class _Planning:
         """Where the values are that parameters share."""
         self._path: list[Provider] = []
         """The providers whose arguments are being planned."""
+        for provider in first:
+            self._step_of(provider, use_cache=True)
+
+    def closing_last(self) -> list[Provider]:
+        """The providers that are to be closed after all others: those with `closes_last = True`."""
+        return [provider for provider in self._shared if getattr(provider, "closes_last", None) is True]
 
     def arguments_for(self, function: Provider, parameters: Sequence[Parameter]) -> Arguments:
         """Where the values of these parameters are. Raises `TypeError` if one cannot be filled."""

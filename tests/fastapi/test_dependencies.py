@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, ClassVar
 
 import anyio.from_thread
 import pytest
@@ -14,9 +15,17 @@ from starlette.routing import Route
 from starlette.websockets import WebSocketDisconnect
 
 from rapids import BaseEvent, EventEmitter, EventRouter, correlation_scope
-from rapids.exceptions import RapidsError
-from rapids.testing import RecordingEmitter
-from rapids_fastapi import CorrelationMiddleware, EmitterDep, OnSuccessEmitterDep, Rapids, emit_on_success, get_emitter
+from rapids.exceptions import EmitError, NonRetryableError, RapidsError
+from rapids.testing import RecordingEmitter, deliver, tracked
+from rapids_fastapi import (
+    CorrelationMiddleware,
+    EmitterDep,
+    OnSuccessEmitter,
+    OnSuccessEmitterDep,
+    Rapids,
+    emit_on_success,
+    get_emitter,
+)
 from tests.fastapi.helpers import entries, until
 
 STREAM = "fa:deps"
@@ -398,6 +407,33 @@ async def get_repository(session: Annotated[str, Depends(get_session, scope="fun
 RepositoryDep = Annotated[str, Depends(get_repository)]
 
 
+class Shelf:
+    """Where what was in the stream at each commit is kept."""
+
+    url = ""
+    commits: ClassVar[list[list[int]]] = []
+
+
+def get_shelf() -> Iterator[Shelf]:
+    yield Shelf()
+    Shelf.commits.append(noted(Shelf.url))
+
+
+class Ledger:
+    """It names what collects events last. So they would go out before the commit, if the order of names decided."""
+
+    def __init__(
+        self, shelf: Annotated[Shelf, Depends(get_shelf, scope="function")], events: OnSuccessEmitterDep
+    ) -> None:
+        self._events = events
+
+    def note(self, n: int) -> None:
+        self._events.emit(FaDepsNoted(n=n))
+
+
+LedgerDep = Annotated[Ledger, Depends()]
+
+
 class TestHandlers:
     def test_one_dependency_serves_an_endpoint_and_a_handler(self, redis_url: str) -> None:
         """With the same overrides, which are looked up at each attempt."""
@@ -439,9 +475,59 @@ class TestHandlers:
         assert sorted(line for line in opened if line != "committed") == sorted([shared, *in_handlers, last])
         assert got(recorder) == [12]
 
-    def test_what_collects_events_for_a_response_is_refused_in_a_handler(self) -> None:
-        async def handle(event: FaDepsNoted, events: OnSuccessEmitterDep) -> None: ...
+    def test_events_that_a_shared_dependency_collects_go_out_after_the_commit(self, redis_url: str) -> None:
+        router = EventRouter(stream=STREAM, block_ms=100)
+        attempts: list[int] = []
+        Shelf.url, Shelf.commits = redis_url, []
 
-        refused = "on_success_emitter_of: nothing can fill its parameter 'connection': .* there is no starlette"
-        with pytest.raises(TypeError, match=refused):
-            EventRouter().on(FaDepsNoted)(handle)
+        @router.on(FaDepsNoted, retries=1)
+        async def handle(event: FaDepsNoted, ledger: LedgerDep) -> None:
+            if event.n < 10:
+                ledger.note(event.n + 10)
+                attempts.append(event.n)
+                if len(attempts) == 1:
+                    raise RuntimeError("nothing of this attempt goes out")
+
+        app = FastAPI(lifespan=Rapids(url=redis_url, routers=[router]).lifespan)
+        app.add_middleware(CorrelationMiddleware)
+
+        @app.post("/")
+        async def note(n: int, ledger: LedgerDep) -> None:
+            ledger.note(n)
+
+        with TestClient(app, headers={"X-Correlation-ID": "req-1"}) as client, tracked(app) as t:
+            assert client.post("/?n=1").status_code == 200
+            t.settled()
+            first, second = t.of(FaDepsNoted)
+            t.all_handled()
+        assert (first.n, second.n, attempts) == (1, 11, [1, 1])
+        assert (second.correlation_id, second.causation_id) == ("req-1", first.id)
+        assert Shelf.commits == [[], [1], [1, 11]]  # of the endpoint, and of the handler for each event
+
+    async def test_a_handler_fails_if_the_events_that_it_collected_are_not_stored(self) -> None:
+        router, recorder = EventRouter(), RecordingEmitter()
+        recorder.error = EmitError("fa_deps.noted", "1", "s", 1, ConnectionError())
+        collected: list[OnSuccessEmitter] = []
+
+        @router.on(FaDepsNoted, retries=1)
+        async def handle(event: FaDepsNoted, events: OnSuccessEmitterDep) -> None:
+            events.emit(FaDepsNoted(n=2))
+            collected.append(events)
+            if len(collected) > 2:
+                recorder.error = None
+
+        outcomes = await deliver(router, FaDepsNoted(n=1), emitter=recorder)
+        outcomes.done("handle")
+        assert [type(one.error) for one in outcomes["handle"].attempts] == [EmitError, EmitError, NoneType]
+        assert recorder.only(FaDepsNoted).n == 2
+        await collected[-1].emit(FaDepsNoted(n=3))  # as what a handler left behind may do
+        assert got(recorder) == [2, 3]
+
+        @router.on(FaDepsNoted)
+        async def fail(event: FaDepsNoted, events: OnSuccessEmitterDep) -> None:
+            collected.append(events)
+            raise NonRetryableError("no")
+
+        (await deliver(router, FaDepsNoted(n=1))).dead("fail")
+        with pytest.raises(RuntimeError, match="did not succeed, so they were discarded"):
+            collected[-1].emit(FaDepsNoted(n=4))
