@@ -266,7 +266,9 @@ class _Course:
         """The error of an attempt; after its time limit, what the router makes of the cancellation."""
         handler = self._by_name[name]
         if isinstance(error, asyncio.CancelledError) and seconds >= handler.timeout:
-            return HandlerTimeoutError(name, handler.timeout, event.id)
+            expired = HandlerTimeoutError(name, handler.timeout, event.id)
+            expired.__cause__ = error  # its traceback shows where the handler was
+            return expired
         return error
 
     def _without_wait(self, name: str, backoff: Backoff) -> Backoff:

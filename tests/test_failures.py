@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from rapids import BaseEvent, CallNext, Delivery, Depends, EventRouter
 from rapids._core.failures import ERROR_LIMIT, POSITION_LIMIT, TRACEBACK_LIMIT, Failure, is_of_signal
 from rapids.exceptions import HandlerTimeoutError, MaxRetriesExceededError, NonRetryableError
+from rapids.testing import deliver
 from tests.support import interruptible
 
 
@@ -140,6 +144,66 @@ def test_a_very_deep_traceback_has_a_position() -> None:
     deep = code("def fall():\n    fall()\n", "shop.deep", "shop/deep.py")["fall"]
 
     assert Failure.of(raised_by(deep)).position == "shop.deep:2 fall"
+
+
+class TbSent(BaseEvent):
+    pass
+
+
+def fail() -> None:
+    json.loads("{")
+
+
+def opened() -> Iterator[None]:
+    yield
+    fail()
+
+
+async def replaces() -> AsyncIterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise KeyError from error
+
+
+async def through(delivery: Delivery, call_next: CallNext) -> None:
+    await call_next(delivery)
+
+
+async def test_tracebacks_of_handlers_begin_in_their_code() -> None:
+    """Through middleware, threads and providers that are open, after a time limit, and those of causes, too."""
+    router = EventRouter(middleware=[through], max_deliveries=1)
+
+    @router.on(TbSent)
+    async def in_thread(event: TbSent, it: Annotated[None, Depends(fail)]) -> None: ...
+
+    @router.on(TbSent)
+    async def at_the_end(event: TbSent, it: Annotated[None, Depends(opened)]) -> None: ...
+
+    @router.on(TbSent)
+    async def replaced(event: TbSent, it: Annotated[None, Depends(replaces)]) -> None:
+        fail()
+
+    @router.on(TbSent, timeout=0.01)
+    async def late(event: TbSent) -> None:
+        await asyncio.Event().wait()
+
+    def files(error: BaseException | None) -> list[list[str]]:
+        """The files of each traceback, of the error and of those that it refers to."""
+        if error is None:
+            return []
+        own = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        return [own, *files(error.__cause__ or error.__context__)]
+
+    outcomes = await deliver(router, TbSent())
+    here, decoder = __file__, json.decoder.__file__
+    assert files(outcomes["in_thread"].error)[0][0] == here
+    assert files(outcomes["in_thread"].error)[0][-1] == decoder
+    for name, of_each in {"replaced": 2, "at_the_end": 1}.items():
+        shown = files(outcomes[name].error)
+        assert [one[0] for one in shown] == [here] * of_each, name
+    own, interrupted = files(outcomes["late"].error)
+    assert (own, interrupted[0]) == ([], here)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_DELAY",
     "TRACEBACK_LIMIT",
     "Failure",
+    "begin_in_users_code",
     "is_hopeless",
     "is_of_signal",
     "longest_wait",
@@ -33,6 +34,9 @@ TRACEBACK_LIMIT = 16_384
 POSITION_LIMIT = 200
 """The longest position, in characters."""
 
+
+MAX_CHAINED = 100
+"""How many errors that refer to one another are looked at."""
 
 MAX_DELAY = 10 * 365 * 86_400.0
 """Seconds. A longer delay stands for no end, and would not fit into a time stamp."""
@@ -139,6 +143,33 @@ def _text_of(error: BaseException) -> str:
         if is_of_signal(broken):
             raise
         return f"{type(error).__name__} whose text could not be made: {type(broken).__name__}"
+
+
+def begin_in_users_code(error: BaseException, home: str) -> None:
+    """Let the tracebacks of a handler's error, and of the errors that it refers to, begin in the user's code: what is
+    before, frames of Rapids and of Python's own modules such as a thread's, is the same for every failure.
+
+    No frame after the first one of other code is left out, and all are kept if there is none. `home`: the handler's
+    module.
+    """
+    home = home.partition(".")[0]
+    seen, left = set[int](), [error]
+    while left and len(seen) < MAX_CHAINED:
+        one = left.pop()
+        seen.add(id(one))
+        shown = whole = _attribute(one, "__traceback__")
+        while (
+            isinstance(shown, TracebackType)
+            and (package := _package_of(shown.tb_frame)) in _LIBRARIES
+            and package != home
+        ):
+            shown = shown.tb_next
+        if isinstance(shown, TracebackType) and shown is not whole:
+            BaseException.with_traceback(one, shown)
+        for name in ("__cause__", "__context__"):
+            other = _attribute(one, name)
+            if isinstance(other, BaseException) and id(other) not in seen:
+                left.append(other)
 
 
 def traceback_of(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from rapids import correlation
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
 from rapids._core.counter_state import OfType
-from rapids._core.failures import MAX_DELAY, is_hopeless, is_of_signal, longest_wait
+from rapids._core.failures import MAX_DELAY, begin_in_users_code, is_hopeless, is_of_signal, longest_wait
 from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids._core.supervision import Stop, shed_cancellations
@@ -121,7 +121,7 @@ class HandlerRunner:
                 isinstance(error, asyncio.CancelledError) and self._stop.asked.is_set()
             ):  # it ends with the router or its event loop: whatever the handler made of that, it did not fail
                 raise asyncio.CancelledError
-            failure = Failure.of(error, getattr(handler.function, "__module__", None) or "")
+            failure = Failure.of(error, _home_of(handler))
             failed = Attempt.of(failure, delivery=under_way.deliveries, attempt=attempt, consumer=under_way.consumer)
             self._failed = self._failed.then(AttemptLog.of(failed))
             ends_program, wait = is_of_signal(error), longest_wait(error)
@@ -195,12 +195,13 @@ class HandlerRunner:
         return None
 
     def _seen(self, handler: Handler, under_way: UnderWay, error: BaseException) -> BaseException:
-        """The error of an attempt; after a time limit, a `HandlerTimeoutError`."""
+        """The error of an attempt; after a time limit, a `HandlerTimeoutError`. It may not end the executor's task."""
+        begin_in_users_code(error, _home_of(handler))
         if self._deadline.end() and isinstance(error, asyncio.CancelledError):
             expired = HandlerTimeoutError(handler.name, handler.timeout, under_way.event.id)
             expired.__cause__ = error  # its traceback shows where the handler was
             return expired
-        return error  # no other error may end the executor's task
+        return error
 
     def _outcome_of_failure(
         self,
@@ -305,6 +306,11 @@ class ObservedHandlerRunner(HandlerRunner):
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._began
+
+
+def _home_of(handler: Handler) -> str:
+    module = getattr(handler.function, "__module__", None)
+    return module if isinstance(module, str) else ""
 
 
 # An attempt runs in a context of its own, so that context variables that it sets are unset in the next one. It is

@@ -97,7 +97,7 @@ async def test_no_part_of_a_record_has_what_is_hidden(redis: Redis, caplog: pyte
     [letter] = [record for record in caplog.records if "dead letter" in record.getMessage()]
     assert all(SECRET not in seen(record) for record in caplog.records)
     assert letter.exc_info
-    assert any(frame.name == "raise_" for frame in traceback.extract_tb(letter.exc_info[2]))
+    assert [frame.name for frame in traceback.extract_tb(letter.exc_info[2])] == ["pay", "raise_"]
     text = logging.Formatter("%(message)s").format(letter)
     assert all(line.startswith("  ") for line in text.splitlines()[1:])
     assert "in raise_" in text or how == "long", "of a long one, the end is shown"
@@ -133,6 +133,7 @@ async def test_an_error_with_nothing_to_hide_is_logged_as_it_is(redis: Redis, ca
     [letter] = [record for record in caplog.records if "dead letter" in record.getMessage()]
     assert letter.exc_info
     assert letter.exc_info[1] is raised
+    assert [frame.name for frame in traceback.extract_tb(raised.__traceback__)] == ["pay"]
     assert "ValueError: why" in logging.Formatter().format(letter)
 
 
