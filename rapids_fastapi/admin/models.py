@@ -6,7 +6,7 @@ its own, in the module of its resource.
 
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import list_schema
@@ -26,11 +26,13 @@ Reason: TypeAlias = Annotated[str, Field(max_length=MAX_REASON)]
 class Model(BaseModel):
     """In OpenAPI, its name begins with `Rapids`, so that the application's own models keep their names."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        name = f"Rapids{cls.__name__}"
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Rename the class. Only now: Pydantic has found its source by its own name, and the docstrings in it."""
+        name = f"Rapids{cls.__name__.removeprefix('Rapids')}"
         for attribute in ("__name__", "__qualname__"):
             setattr(cls, attribute, name)
+        return handler(source)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

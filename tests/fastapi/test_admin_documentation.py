@@ -148,6 +148,20 @@ def test_every_operation_has_an_id_of_its_own() -> None:
     assert len({operation["operationId"] for operation in OPERATIONS.values()}) == len(OPERATIONS) > 12
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "description"),
+    [
+        ("RapidsStreams", "missing", "Streams that do not exist yet: nothing was emitted, and no router has started."),
+        ("RapidsCapabilities", "max_body", "Bytes of a request's body."),
+        ("RapidsDiscardRequest", "reason", "Why; kept in the letter's history."),
+        ("RapidsDeadLetterDetail", "fingerprint", "The same for all letters of one cause."),
+        ("RapidsQueueStats", "length", "Letters in it."),  # a dataclass of the core
+    ],
+)
+def test_an_attributes_docstring_is_its_description(name: str, field: str, description: str) -> None:
+    assert SCHEMAS[name]["properties"][field]["description"] == description
+
+
 def test_every_reference_leads_somewhere() -> None:
     def references(node: Any) -> Iterator[str]:
         if isinstance(node, dict):

@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel, create_model
 
 from rapids_fastapi import CorrelationMiddleware, EmitterDep, Rapids, rapids_admin
-from tests.fastapi.admin_paths import document, everything
+from tests.fastapi.admin_paths import document
 
 PROBLEM = "application/problem+json"
-MAX_BYTES = 130_000
+MAX_BYTES = 140_000
+"""A third of what it was while each operation had its own schema of problems."""
 OURS = sorted(document()["components"]["schemas"])
 
 
@@ -34,7 +35,8 @@ def test_models_of_an_application_keep_their_names() -> None:
     """Also models with the names that ours have in the code, such as `User`, and in each module of the application."""
     assert all(name.startswith("Rapids") for name in OURS)
     names = {name.removeprefix("Rapids") for name in OURS}
-    app = everything()
+    app = FastAPI()
+    app.include_router(rapids_admin)
     for name in names:
         model = create_model(name, __module__="shop", own=(int, ...))
 
