@@ -16,8 +16,10 @@ HEALTH = "/rapids/health/"
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
+@cache
 def everything() -> FastAPI:
-    """An application with the whole admin and nothing else."""
+    """An application with the whole admin and nothing else. One serves all tests: at the first request to an
+    application, FastAPI makes the routes again, in a twentieth of a second."""
     app = FastAPI()
     app.include_router(rapids_admin)
     return app

@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rapids import EventEmitter
-from rapids_fastapi import Rapids, rapids_admin
+from rapids_fastapi import Rapids
+from tests.fastapi.admin_paths import everything
 from tests.support import PATIENCE
 
 TOKEN = "s3cret-tökén"
@@ -24,8 +25,9 @@ DLQ = "{fa:orders}:dlq"
 
 
 def admin_app(rapids: Rapids) -> FastAPI:
+    """An application that runs this Rapids, with the admin."""
     app = FastAPI(lifespan=rapids.lifespan)
-    app.include_router(rapids_admin)
+    app.mount("", everything())
     return app
 
 

@@ -18,7 +18,8 @@ from tests.fastapi.helpers import BEARER, admin_app, client_for
 class TestTheApplicationsOwnRoutes:
     @pytest.fixture
     def client(self, redis_url: str) -> Iterator[TestClient]:
-        app = admin_app(Rapids(url=redis_url))
+        app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+        app.include_router(rapids_admin)
 
         @app.get("/own/{n}")
         async def own(n: int) -> None:
