@@ -47,7 +47,12 @@ _ALL: tuple[tuple[str, tuple[Reader, ...], str, str], ...] = (
         "streams of workers in the admin; unset: all it finds",
     ),
     ("DEAD_LETTERS", ("web", "rapids run"), "true, false", "default dead-letter streams for routers without one"),
-    ("REDACT", ("web", "rapids run"), "names with commas between them", "names of fields that are hidden as well"),
+    (
+        "REDACT",
+        ("web", "rapids run", "rapids"),
+        "names with commas between them",
+        "names of fields that are hidden as well",
+    ),
     ("ADMIN_SEARCHES", ("web",), "1 to 1000", "searches of the admin at a time"),
     ("ADMIN_EXPORTS", ("web",), "1 to 1000", "exports at a time"),
     ("ADMIN_LIVE", ("web",), "1 to 1000", "live streams of operations at a time"),

@@ -6,6 +6,7 @@ did not know the script yet. A missing stream or group is an error answer: see `
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -330,7 +331,8 @@ class Searched:
 
 async def search(client: Client, what: Literal["streams", "beside"], *, most: int, seconds: float) -> Searched:
     """Up to `most` names of streams (with what Rapids keeps as streams), or of everything that Rapids keeps beside
-    streams. Looks at all keys of the server, on a Cluster of all its masters, for at most `seconds`.
+    streams. Looks at all keys of the server, on a Cluster of all its masters, for at most `seconds`. Leaves out names
+    that are not text.
 
     Raises `RedisError`.
     """
@@ -339,7 +341,8 @@ async def search(client: Client, what: Literal["streams", "beside"], *, most: in
     deadline = time.monotonic() + seconds
     keys = cast(AsyncIterator[Any], client.scan_iter(count=STEP, **wanted))  # pyright: ignore[reportUnknownMemberType, reportArgumentType] - typed loosely there
     async for key in keys:
-        found.add(key if isinstance(key, str) else bytes(key).decode(errors="backslashreplace"))
+        with suppress(UnicodeDecodeError):
+            found.add(key if isinstance(key, str) else bytes(key).decode())
         if len(found) >= most or time.monotonic() > deadline:
             return Searched(sorted(found), False)
     return Searched(sorted(found))

@@ -14,10 +14,11 @@ from rapids import DeadLetterQueue
 from rapids.cli.consent import actor, is_interactive
 from rapids.cli.display import note, print_json, terminal
 from rapids.cli.root import FAILED, INTERRUPTED
+from rapids.cli.shown_letters import redactor
 from rapids.clients import RedisClient
 from rapids.dead_letters import Operation, OperationKind, Operations, Scope, Selector
 from rapids.exceptions import OperationStateError
-from rapids.redaction import HiddenValues, Redactor
+from rapids.redaction import HiddenValues
 
 __all__ = ["Request", "attend", "report", "run"]
 
@@ -151,9 +152,9 @@ def report(operation: Operation, dlq: str, *, as_json: bool, was_asked: bool = F
 
     `was_asked`: whether it was to be cancelled.
     """
-    redactor, nothing = Redactor.of([]), HiddenValues(())
+    hiding, nothing = redactor(), HiddenValues(())
     errors = [
-        {"letter_id": one.letter_id, "error": redactor.text(one.error, nothing, MAX_ERROR)} for one in operation.errors
+        {"letter_id": one.letter_id, "error": hiding.text(one.error, nothing, MAX_ERROR)} for one in operation.errors
     ]
     if as_json:
         selector = asdict(

@@ -14,8 +14,18 @@ __all__ = ["DryRun", "Reason", "Yes", "actor", "agree", "is_interactive"]
 MAX_ACTOR = 200
 """Characters of an actor in the audit log."""
 
+MAX_REASON = 1_000
+"""Characters of a reason there."""
+
+
+def _short(reason: str) -> str:
+    if len(reason) > MAX_REASON:
+        fail(f"--reason must have at most {MAX_REASON:,} characters, not {len(reason):,}")
+    return reason
+
+
+Reason: TypeAlias = Annotated[str, typer.Option("--reason", callback=_short, help="Why; it is kept in the audit log.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Needed where nobody can answer.")]
-Reason: TypeAlias = Annotated[str, typer.Option("--reason", help="Why; it is kept in the audit log.")]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Only show what would be changed.")]
 
 

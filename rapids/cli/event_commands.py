@@ -12,13 +12,14 @@ from typing import Annotated, Any, TypeAlias, cast
 
 import typer
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from rapids import BaseEvent, Event, EventEmitter, EventRouter, GenericEvent, get_event_class
 from rapids.audit import AuditLog
 from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
 from rapids.cli.display import Column, Json, note, print_json, print_table, to_json
 from rapids.cli.group_commands import StreamName, events_stream
-from rapids.cli.root import Url, app, errors_in_a_line, execute, fail
+from rapids.cli.root import FAILED, Url, app, errors_in_a_line, execute, fail
 from rapids.cli.targets import find
 from rapids.clients import RedisClient
 
@@ -158,23 +159,28 @@ def emit(
         return
     agree(f"emit {event_type} to {stream}?", yes=yes)
 
-    async def append(redis: RedisClient) -> str:
+    async def append(redis: RedisClient) -> tuple[str, str]:
         entry_id = await EventEmitter(redis, stream, maxlen=None).emit(event)
         details = {"event_type": event_type[:512], "event_id": event.id[:200], "entry_id": entry_id}
-        await AuditLog(redis, stream).add("event_emitted", actor=actor(), reason=reason, details=details)
-        return entry_id
+        try:
+            await AuditLog(redis, stream).add("event_emitted", actor=actor(), reason=reason, details=details)
+        except RedisError as error:  # the event is stored all the same: who took it for lost would emit it twice
+            return entry_id, str(error) or type(error).__name__
+        return entry_id, ""
 
-    entry_id = execute(url, append)
+    entry_id, refused = execute(url, append)
     if as_json:
         print_json({"event_type": event_type, "event_id": event.id, "stream": stream, "entry_id": entry_id})
     else:
         note(f"stored as {entry_id}, event id {event.id}")
+    if refused:
+        fail(f"the event is stored, and the audit log does not have it: {refused}", FAILED)
 
 
 def _event(event_type: str, data: str, correlation_id: str | None, *, is_strict: bool) -> Event:
     try:
         fields = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         fail(f"DATA is not JSON: {error}")
     if not isinstance(fields, dict):
         fail("DATA must be a JSON object: the event's own fields")

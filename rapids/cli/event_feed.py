@@ -13,15 +13,17 @@ from rich.tree import Tree
 from rapids.cli.display import Json, ago, lasted, note, print_json, printed, safe, terminal
 from rapids.cli.group_commands import StreamName, events_stream
 from rapids.cli.root import Url, app, execute
-from rapids.cli.shown_letters import ShownPayload, shown_event
+from rapids.cli.shown_letters import ShownPayload, redactor, shown_event
 from rapids.clients import RedisClient
 from rapids.inspection import (
     CausationTree,
     Inspector,
     PendingEntry,
     StreamEntry,
+    TracedDelivery,
     TracedEvent,
     TracedLetter,
+    TracedReplay,
 )
 from rapids.redaction import HiddenValues, Redactor
 
@@ -69,7 +71,7 @@ def tail(
 
     Nothing is acknowledged, and no group is changed.
     """
-    redactor = Redactor.of([])
+    hiding = redactor()
 
     async def look(redis: RedisClient) -> None:
         inspector = Inspector(redis)
@@ -78,7 +80,7 @@ def tail(
             stream, event_type=event_type, after=after, newest=newest, interval=0.25 if follows else None
         )
         async for entry in entries:
-            payload, metadata, _ = shown_event(entry.data, entry.metadata, redactor)
+            payload, metadata, _ = shown_event(entry.data, entry.metadata, hiding)
             names = [name for name in ShownEntry.__dataclass_fields__ if name not in ("payload", "metadata")]
             same = {name: getattr(entry, name) for name in names}
             shown = ShownEntry(**same, payload=payload, metadata=metadata)
@@ -142,9 +144,9 @@ def trace(
         return await inspector.trace(correlation_id, streams=names, dlqs=queues, window=window)
 
     tree = execute(url, look)
-    redactor = Redactor.of([])
-    events = [_shown_event(one, redactor) for one in tree.events]
-    letters = [_shown_letter(one, redactor) for one in tree.letters]
+    hiding = redactor()
+    events = [_shown_event(one, hiding) for one in tree.events]
+    letters = [_shown_letter(one, hiding) for one in tree.letters]
     if as_json:
         rest = {field: getattr(tree, field) for field in ("at", "correlation_id", "began_at", "roots", "complete")}
         print_json(
@@ -153,7 +155,7 @@ def trace(
                 "limits": tree.limits,
                 "events": events,
                 "letters": letters,
-                "replays": [asdict(one) for one in tree.replays],
+                "replays": [_shown_replay(one, hiding) for one in tree.replays],
                 "windows": [asdict(one) for one in tree.windows],
             }
         )
@@ -172,11 +174,19 @@ def _shown_event(event: TracedEvent, redactor: Redactor) -> dict[str, Any]:
     )
     left_out = ("data", "data_size", "metadata", "metadata_size", "deliveries")
     fields = {name: getattr(event, name) for name in TracedEvent.__dataclass_fields__ if name not in left_out}
-    deliveries = [
-        asdict(one if one.pending is None else replace(one, pending=redacted_pending(one.pending, redactor, hidden)))
-        for one in event.deliveries
-    ]
+    deliveries = [asdict(_redacted(one, redactor, hidden)) for one in event.deliveries]
     return {**fields, "payload": asdict(payload), "metadata": asdict(metadata), "deliveries": deliveries}
+
+
+def _shown_replay(one: TracedReplay, redactor: Redactor) -> dict[str, Any]:
+    """A replay that is not settled. Its errors are hidden, since the payload that they may quote is not read."""
+    return asdict(replace(one, delivery=_redacted(one.delivery, redactor, HiddenValues(None))))
+
+
+def _redacted(delivery: TracedDelivery, redactor: Redactor, hidden: HiddenValues) -> TracedDelivery:
+    if delivery.pending is None:
+        return delivery
+    return replace(delivery, pending=redacted_pending(delivery.pending, redactor, hidden))
 
 
 def redacted_pending(entry: PendingEntry, redactor: Redactor, hidden: HiddenValues) -> PendingEntry:

@@ -42,11 +42,10 @@ from rapids.cli.letter_options import (
     name_of_queue,
 )
 from rapids.cli.root import Url, execute
-from rapids.cli.shown_letters import ShownLetterDetail, ShownPayload, detail_of, shown_of
+from rapids.cli.shown_letters import ShownLetterDetail, ShownPayload, detail_of, redactor, shown_of
 from rapids.clients import RedisClient
 from rapids.dead_letters import Causes
 from rapids.inspection import Inspector
-from rapids.redaction import Redactor
 
 __all__ = ["print_letters"]
 
@@ -177,10 +176,10 @@ def list_letters(
         return found, total, [] if found else list((await Inspector(redis).find_streams()).dlqs)
 
     found, total, others = execute(url, look)
-    redactor = Redactor.of([])
     if as_json:
+        hiding = redactor()
         for one in found:
-            print_json(shown_of(one, name, redactor))
+            print_json(shown_of(one, name, hiding))
         return
     print_letters(found, name)
     _summary(name, total, others)
@@ -192,7 +191,7 @@ def print_letters(letters: list[DeadLetter], dlq: str, *, is_error: bool = False
     """A table of letters, on standard output or error."""
     if not letters:
         return
-    now, redactor = datetime.now(UTC), Redactor.of([])
+    now, hiding = datetime.now(UTC), redactor()
     columns = [
         Column("ID", is_id=True),
         Column("FAILED", is_number=True),
@@ -210,7 +209,7 @@ def print_letters(letters: list[DeadLetter], dlq: str, *, is_error: bool = False
             one.handler,
             ": ".join(filter(None, (one.error_type.rpartition(".")[2] or one.reason, one.error[:MAX_LISTED_ERROR]))),
         )
-        for one in (shown_of(letter, dlq, redactor) for letter in letters)
+        for one in (shown_of(letter, dlq, hiding) for letter in letters)
     ]
     print_table(columns, rows, is_error=is_error)
 
@@ -232,7 +231,7 @@ def show(
     load(targets)
     name = name_of_queue(dlq, stream)
     letter = execute(url, lambda redis: DeadLetterQueue(redis, name).get(letter_id))
-    one = detail_of(letter, name, Redactor.of([]), check=bool(targets))
+    one = detail_of(letter, name, redactor(), check=bool(targets))
     if as_json:
         print_json(one)
         return

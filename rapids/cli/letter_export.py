@@ -32,9 +32,9 @@ from rapids.cli.letter_options import (
     name_of_queue,
 )
 from rapids.cli.root import Url, execute, fail
-from rapids.cli.shown_letters import shown_of
+from rapids.cli.shown_letters import redactor, shown_of
 from rapids.clients import RedisClient
-from rapids.redaction import HiddenValues, Redactor
+from rapids.redaction import HiddenValues
 
 __all__ = ["export"]
 
@@ -91,10 +91,10 @@ async def _exported(
     redis: RedisClient, name: str, wanted: LetterFilter, file: TextIO, max_items: int | None
 ) -> tuple[int, bool]:
     """How many letters were written, and whether these are all."""
-    redactor, log = Redactor.of([]), AuditLog(redis, name)
+    hiding, log = redactor(), AuditLog(redis, name)
     filters = {field: value for field, value in asdict(wanted).items() if value is not None}
     if wanted.q:  # somebody may search for a secret that is hidden here
-        filters["q"] = redactor.text(wanted.q, HiddenValues(()), MAX_QUERY)
+        filters["q"] = hiding.text(wanted.q, HiddenValues(()), MAX_QUERY)
     details = {"filter": json.dumps(filters, default=str)[:1_000], "max_items": str(max_items or "")}
     await log.add("export_started", actor=actor(), details=details)
     written, end = 0, "interrupted"
@@ -103,7 +103,7 @@ async def _exported(
             if letter is None:
                 end = "max_items"
                 return written, False
-            file.write(to_json(shown_of(letter, name, redactor)) + "\n")
+            file.write(to_json(shown_of(letter, name, hiding)) + "\n")
             written += 1
         end = "complete"
         return written, True

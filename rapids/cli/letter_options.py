@@ -111,11 +111,11 @@ def chosen(
 def _moment(option: str, given: str | None) -> datetime | None:
     if given is None:
         return None
-    if age := re.fullmatch(r"(\d{1,6})\s*(s|min|h|d)", given.strip()):
-        return datetime.now(UTC) - timedelta(seconds=int(age[1]) * UNITS[age[2]])
     try:
+        if age := re.fullmatch(r"(\d{1,6})\s*(s|min|h|d)", given.strip()):
+            return datetime.now(UTC) - timedelta(seconds=int(age[1]) * UNITS[age[2]])
         moment = datetime.fromisoformat(given)
-    except ValueError:
+    except (ValueError, OverflowError):  # before the year 1
         fail(f"{option} must be an age such as 30min, 2h or 3d, or a time such as 2026-11-30T16:00:00Z, not {given!r}")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 

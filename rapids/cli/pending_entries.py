@@ -11,9 +11,10 @@ from rapids.cli.display import Column, Json, Limit, lasted, note, print_json, pr
 from rapids.cli.event_feed import redacted_pending
 from rapids.cli.group_commands import GroupName, StreamName, events_stream
 from rapids.cli.root import Url, app, execute, fail
+from rapids.cli.shown_letters import redactor
 from rapids.clients import RedisClient
 from rapids.inspection import Inspector, PendingEntry
-from rapids.redaction import HiddenValues, Redactor
+from rapids.redaction import HiddenValues
 
 __all__ = ["pending"]
 
@@ -69,8 +70,8 @@ def pending(
                 return page.at, found[:limit], cursor is not None or len(found) > limit
 
     now, entries, are_more = execute(url, look)
-    redactor, hidden = Redactor.of([]), HiddenValues(None)  # what errors quote of the payload is not known
-    redacted = [redacted_pending(one, redactor, hidden) for one in entries]
+    hiding, hidden = redactor(), HiddenValues(None)  # what errors quote of the payload is not known
+    redacted = [redacted_pending(one, hiding, hidden) for one in entries]
     if as_json:
         for one in redacted:
             print_json(one)

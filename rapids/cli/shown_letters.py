@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rapids import Attempt, DeadLetter
+from rapids.cli.root import fail
 from rapids.dead_letters import ParseProblem, ReplayOutcome
+from rapids.environment import Environment
 from rapids.exceptions import json_pointer
 from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
 
-__all__ = ["ShownLetter", "ShownLetterDetail", "ShownPayload", "detail_of", "shown_event", "shown_of"]
+__all__ = ["ShownLetter", "ShownLetterDetail", "ShownPayload", "detail_of", "redactor", "shown_event", "shown_of"]
 
 MAX_PAYLOAD = 1024 * 1024
 """Bytes of a payload that is searched for hidden values; a larger one is not shown."""
@@ -107,6 +109,14 @@ class ShownLetterDetail(ShownLetter):
     replays: tuple[ReplayOutcome, ...]
     parse_check: ShownCheck | None
     """None without `--app`: this process knows no class then."""
+
+
+def redactor() -> Redactor:
+    """Hides what the admin hides: values of the usual names, and of those in `RAPIDS_REDACT`."""
+    try:
+        return Redactor.of(Environment().names("RAPIDS_REDACT") or ())
+    except ValueError as error:
+        fail(str(error))
 
 
 def shown_of(letter: DeadLetter, dlq: str, redactor: Redactor) -> ShownLetter:

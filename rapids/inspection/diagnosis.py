@@ -16,7 +16,7 @@ from rapids._storage import inspection_queries, server_info
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import beside, default_dlq
 from rapids._storage.server_info import ServerFacts
-from rapids.control import GroupControl, Pause
+from rapids.control import GroupControl
 from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection.inspector import Inspector
@@ -177,7 +177,8 @@ async def _of_stream(
     names: list[str] = []
     async for group in _groups(inspector, name):
         names.append(group.group)
-        findings += await _of_group(redis, inspector, stream, group)
+        with suppress(ValueError):  # Rapids does not accept this name: the group is another program's
+            findings += await _of_group(redis, inspector, stream, group)
     return names
 
 
@@ -201,13 +202,11 @@ async def _of_group(
 ) -> list[Finding]:
     subject = f"{group.group} of {group.stream}"
     findings: list[Finding] = []
-    pause: Pause | None = None
+    pause = await GroupControl(redis, group.stream, group.group).paused()
     replays = group.replays
-    with suppress(ValueError):  # Rapids does not accept this name
-        pause = await GroupControl(redis, group.stream, group.group).paused()
-        if replays:
-            with suppress(StreamNotFoundError, GroupNotFoundError):  # no router has looked at them yet
-                replays -= (await inspector.group(group.stream, group.group, replays=True)).parked
+    if replays:
+        with suppress(StreamNotFoundError, GroupNotFoundError):  # no router has looked at them yet
+            replays -= (await inspector.group(group.stream, group.group, replays=True)).parked
     work = group.lag + group.held + group.waiting + replays
     if pause is not None:
         message = f"paused since {pause.since:%Y-%m-%d %H:%M} UTC by {pause.actor or 'somebody'}: {pause.reason or '-'}"

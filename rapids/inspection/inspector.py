@@ -129,7 +129,8 @@ class Inspector:
     async def find_streams(self, *, seconds: float = 5.0) -> FoundStreams:
         """The streams on the server, up to ten thousand; on a Cluster, those of all its masters.
 
-        It looks at all keys, a thousand in a round trip, for at most `seconds`.
+        It looks at all keys, a thousand in a round trip, for at most `seconds`. Streams of other programs whose names
+        Rapids does not accept, such as one with a line break, are left out.
 
         Raises `ValueError` or `TypeError` for a time that is not positive.
         """
@@ -137,7 +138,7 @@ class Inspector:
         found = await inspection_queries.search(self._redis, "streams", most=MAX_STREAMS, seconds=limit)
         kept = [beside(name) for name in found.names]
         indexed = {stream for stream, part in kept if part and letter_index(stream).endswith(part.partition(":")[0])}
-        names = [name for name, (stream, _) in zip(found.names, kept, strict=True) if not stream]
+        names = [name for name, (stream, _) in zip(found.names, kept, strict=True) if not stream and _is_accepted(name)]
         dlqs = tuple(name for name in names if name in indexed or is_default_dlq(name))
         return FoundStreams(tuple(name for name in names if name not in dlqs), dlqs, found.complete)
 
@@ -332,6 +333,15 @@ def _sources(stream: str, group: str, *, replays: bool) -> tuple[Source, Source]
     """The stream as the group reads it, and the stream to read: the same, or the group's replay stream."""
     main = Source(stream_name("stream", stream), text("group", group))
     return main, main.replays() if flag("replays", replays) else main
+
+
+def _is_accepted(name: str) -> bool:
+    """Whether a stream of Rapids can have this name."""
+    try:
+        stream_name("stream", name)
+    except ValueError:
+        return False
+    return True
 
 
 def _limit(limit: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rapids import BaseEvent, EventRouter
+from rapids._storage.keys import audit_log
 from rapids.audit import AuditLog
 from tests.cli.helpers import Command
 from tests.dead_letters.helpers import write_through_script
@@ -82,12 +83,24 @@ def test_an_event_is_emitted_by_somebody_who_was_asked(rapids: Command, somebody
     ]
 
 
+def test_an_event_without_its_audit_line_counts_as_emitted(rapids: Command) -> None:
+    rapids.redis(lambda redis: redis.set(audit_log(STREAM), "no stream"))
+
+    refused = rapids("emit", "x.y", "{}", "-s", STREAM, "-y", code=1)
+
+    [stored] = entries(rapids)
+    assert f"stored as {stored['entry_id']}" in refused.stderr
+    assert "the event is stored, and the audit log does not have it: WRONGTYPE" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (("cli_seat.booked", '{"rows": "x"}', *APP), "seat: Field required; rows: Input should be a valid integer"),
         (("cli_seat.boked", "{}", *APP), "near are cli_seat.booked"),
         (("x.y", "{"), "DATA is not JSON"),
+        (("x.y", "[" * 100_000), "DATA is not JSON: maximum recursion depth"),
+        (("x.y", "{}", "-y", "--reason", "r" * 1_001), "--reason must have at most 1,000 characters, not 1,001"),
         (("x.y", "[]"), "must be a JSON object"),
         (("x.y", '{"id": "1"}'), "DATA has id"),
         (("x.y", "{}"), "give --yes"),

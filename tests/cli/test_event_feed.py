@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any
@@ -136,6 +137,58 @@ def test_what_failed_is_in_the_tree_without_secrets(rapids: Command) -> None:
     assert "hunter2" not in f"{tree}{shown}"
     assert "not everything was read" in near.stderr
     assert "--window 10, or name streams" in near.stderr
+
+
+def test_the_errors_of_a_replay_that_waits_are_hidden(rapids: Command) -> None:
+    async def fail_again(redis: Any) -> None:
+        await seed_failures(redis)
+        replays = Source(STREAM, "billing").replays()
+        await redis.xgroup_create(replays.stream, "billing", id="0")
+        [entry_id] = await deliver(redis, 1, source=replays)
+        await wait(redis, entry_id, int(time.time() * 1000) + 7_200_000, ["pay"], source=replays)
+        attempts = AttemptLog.of(Attempt(1, 1, None, "worker-1", "shop.Declined", "no hunter2-secret"))
+        await redis.hset(replays.ledger, entry_id, Ledger(recorded=1, attempts=(("pay", attempts),)).dump())
+
+    rapids.redis(fail_again)
+
+    shown = rapids("trace", "request-1", "--json").stdout
+
+    [replay] = json.loads(shown)["replays"]
+    [attempt] = replay["delivery"]["pending"]["attempts"][0]["attempts"]
+    assert (attempt["error_type"], attempt["error"]) == ("shop.Declined", "[redacted]")
+    assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tail", "-s", STREAM, "--no-follow"),
+        ("trace", "request-1"),
+        ("dlq", "list", "-s", STREAM),
+        ("dlq", "show", "LETTER", "-s", STREAM),
+        ("dlq", "export", "-s", STREAM),
+        ("dlq", "discard", "--all", "-s", STREAM, "--dry-run"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_names_that_a_service_hides_are_hidden_by_commands(
+    rapids: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    async def seed_letter(redis: Any) -> str:
+        fields = {b"event_type": b"x.paid", b"data": b'{"iban": "DE44-5001"}', b"correlation_id": b"request-1"}
+        await redis.xadd(STREAM, fields)
+        letter = letter_fields(error="no DE44-5001", fields=fields)
+        [letter_id, *_] = await write_flat(redis, DLQ, [letter])
+        return letter_id
+
+    letter_id = rapids.redis(seed_letter)
+    command = [letter_id if one == "LETTER" else one for one in arguments]
+    assert "DE44-5001" in rapids(*command).output
+    monkeypatch.setenv("RAPIDS_REDACT", "iban, tax number")
+
+    assert "DE44-5001" not in rapids(*command).output
+    monkeypatch.setenv("RAPIDS_REDACT", ",")
+    assert "RAPIDS_REDACT must be names with commas between them" in rapids(*command, code=2).stderr
 
 
 def test_a_letter_without_its_event_is_in_the_tree(rapids: Command) -> None:

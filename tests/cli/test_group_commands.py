@@ -48,6 +48,24 @@ def test_streams_are_found_on_the_server(rapids: Command) -> None:
     assert "no stream 'nothing'" in rapids("streams", "nothing", code=2).stderr
 
 
+@pytest.mark.parametrize("name", [b"x\n\x1b[31m", b"\xff\xfe", b"a{}b"], ids=["control", "bytes", "braces"])
+def test_streams_and_groups_of_other_programs_with_any_name_disturb_nothing(rapids: Command, name: bytes) -> None:
+    async def others(redis: Any) -> None:
+        await seed(redis)
+        await redis.xadd(name, {"event_type": "x.y", "correlation_id": "request-1"})
+        await redis.xgroup_create(name, "billing", id="0")
+
+    rapids.redis(others)
+
+    assert {one["stream"] for one in rapids.json("streams")} == {STREAM, "cli:unread", f"{STREAM}:dlq"}
+    assert {one["group"] for one in rapids.json("groups")} == {"billing", HOSTILE}
+    assert rapids.json("groups", "billing")[0]["stream"] == STREAM
+    assert rapids.json("trace", "request-1")[0]["complete"] is True
+    [found] = rapids.json("doctor")
+    assert found["streams"] == ["cli:unread", STREAM, f"{STREAM}:dlq"]
+    assert (found["groups"], found["complete"]) == (2, True)
+
+
 def test_a_search_says_that_it_found_nothing_or_not_all(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rapids("streams").stderr == "no streams\n"
     assert rapids("groups").stderr == "no groups\n"

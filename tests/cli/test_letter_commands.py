@@ -267,6 +267,10 @@ def test_an_export_keeps_no_secret_that_was_searched_for(rapids: Command) -> Non
     assert "hunter2" not in str(log.items)
 
 
+def test_an_age_before_the_first_year_is_refused_in_a_line(rapids: Command) -> None:
+    assert "--since must be an age" in rapids("dlq", "list", "-s", STREAM, "--since", "999999d", code=2).stderr
+
+
 def test_ctrl_c_ends_a_command_without_a_line(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
