@@ -37,6 +37,10 @@ RESTART_DELAY: Backoff = exponential(max_delay=30.0)
 STABLE_AFTER = 60.0
 """Seconds. After a task ran for longer than this, its next failure counts as the first one."""
 
+STAGGER, LONGEST_STAGGER = 0.02, 2.0
+"""Seconds between the first looks into two queues, and at most to the last one: each runner looks from time to time,
+and those of a hundred queues would do it at the same moment, on a hundred connections."""
+
 STOP_TIMEOUT = 5.0
 """Seconds that operations get at shutdown to finish their current step. Then they are cancelled, and another process
 continues them."""
@@ -252,11 +256,11 @@ class OperationRunners:
     async def follow(self, queues: Iterable[DeadLetterQueue]) -> None:
         """Run the operations of these queues from now on, and no longer those of others."""
         wanted = dict.fromkeys(queues)
-        for queue in wanted.keys() - self._runners.keys():
+        for at, queue in enumerate(queue for queue in wanted if queue not in self._runners):
             stopping = asyncio.Event()
             body = _restart_on_failure(
                 f"runner of operations on {queue.stream!r}",
-                partial(queue.operations.run, stopping),
+                partial(_run_operations, queue, stopping, min(at * STAGGER, LONGEST_STAGGER)),
                 stopping,
                 lambda: False,
             )
@@ -272,6 +276,13 @@ class OperationRunners:
             await asyncio.wait(tasks)
         for queue in gone:
             del self._runners[queue]
+
+
+async def _run_operations(queue: DeadLetterQueue, stopping: asyncio.Event, pause: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(pause):
+            await stopping.wait()
+    await queue.operations.run(stopping)
 
 
 @asynccontextmanager

@@ -40,6 +40,10 @@ _ALLOWED = (
 )
 _unescaped = re.compile(r"[\w+]+://[^/?#@:]*:(?!\d*[/?#])[^/?#@]*[/?#].*@")
 """An address whose password has a character that ends it."""
+_no_port = re.compile(r"[\w+]+://[^/?#:@\[\]]*:(?!\d*(?:[,/?#]|\Z))[^@]*\Z")
+"""An address without a password, in which a text follows the colon: perhaps the password, and the host is missing."""
+_credential = re.compile(r"pass|pwd|token|secret|auth|cred", re.IGNORECASE)
+"""In the name of an option whose value may be one."""
 _SENTINEL_PORT = 26379
 _PORT = 6379
 _LAST_PORT = 65_535
@@ -53,6 +57,11 @@ def check_url(option: str, url: str) -> str:
         raise TypeError(f"{option} must be an address such as redis://localhost:6379/0, not {url!r}")
     if _unescaped.match(url):  # what the parser says of it would quote a part of the password
         raise ValueError(f"{option}: '/', '?' and '#' in a password are %2F, %3F and %23, in {masked(url)!r}")
+    if _no_port.match(url):
+        raise ValueError(
+            f"{option}: {masked(url)!r} cannot be used: it must be host:port, with a number, and a password is before "
+            f"the host; it must be one of {_ALLOWED}"
+        )
     scheme = url.lower()
     if is_embedded_url(url):
         open_embedded(url)  # makes the object and starts nothing; refuses a malformed address
@@ -72,9 +81,16 @@ def check_url(option: str, url: str) -> str:
 
 
 def masked(url: str) -> str:
-    """The address as it may be printed: without its password."""
-    hidden = re.sub(r"\A((?>[\w+.-]*:?/{1,2}|)[^/@?#:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
-    return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", hidden, flags=re.IGNORECASE)
+    """The address as it may be printed: without its password. A name without one may be the password itself."""
+    hidden = re.sub(r"\A([\w+.-]*:?/{1,2})[^/?#:]+:?@", r"\1***@", url)
+    hidden = re.sub(r"\A((?>[\w+.-]*:?/{1,2}|)[^/@?#:]*):.*@", r"\1:***@", hidden, flags=re.DOTALL)
+    if _no_port.match(hidden):
+        hidden = re.sub(r"\A([\w+]+://[^:]*):[^/?#]*", r"\1:***", hidden)
+    return re.sub(r"([?&;#])([^=&;#]*)=([^&#]*)", _without_credential, hidden)
+
+
+def _without_credential(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}=***" if _credential.search(unquote(match[2])) else match[0]
 
 
 @asynccontextmanager

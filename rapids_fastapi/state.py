@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 from starlette.requests import HTTPConnection
 
 from rapids import DeadLetterQueue, EventEmitter
@@ -26,6 +27,9 @@ STATE_KEY = "rapids"
 
 APP_STATE = "rapids_plugin"
 """Where an application keeps the Rapids that it runs, in `app.state`."""
+
+AUTH_THREADS = 10
+"""In so many threads at a time, a plain `admin_auth` is called."""
 
 _logger = logging.getLogger("rapids")
 
@@ -70,6 +74,9 @@ class Running:
     in_progress: InProgress
     emitting: Emitting = field(default_factory=Emitting)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
+    auth_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(AUTH_THREADS))
+    """Of a plain `admin_auth`: while it does not answer, anybody's requests would otherwise take all threads of the
+    application's own endpoints."""
 
     @property
     def queues(self) -> Mapping[str, DeadLetterQueue]:

@@ -14,7 +14,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["is_no_group", "is_no_script", "is_no_stream", "is_outage", "is_refused", "reason"]
+__all__ = ["is_no_group", "is_no_script", "is_no_stream", "is_other_type", "is_outage", "is_refused", "reason"]
 
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
 
@@ -70,6 +70,11 @@ def is_no_group(error: BaseException) -> bool:
 def is_no_stream(error: BaseException) -> bool:
     """Whether a stream does not exist."""
     return isinstance(error, ResponseError) and "no such key" in str(error).lower()
+
+
+def is_other_type(error: BaseException) -> bool:
+    """Whether a key has a value of another type than the command is for."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
 def is_no_script(error: BaseException) -> bool:

@@ -5,12 +5,14 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 import orjson
 
 from rapids.logs import CorrelationLogFilter, protect_loggers
+from rapids.redaction import escaped
 
 __all__ = ["JsonLines", "LogFormat", "LogLevel", "TextLines", "log_to_stderr"]
 
@@ -61,7 +63,10 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A record as a line for people, with its correlation id and its place: stream, group, entry."""
+    """A record as a line for people, with its correlation id and its place: stream, group, entry.
+
+    Control characters are escaped and further lines are indented, also of other loggers: no text forges a line.
+    """
 
     def __init__(self, *, colours: bool = False) -> None:
         super().__init__()
@@ -74,20 +79,27 @@ class TextLines(logging.Formatter):
         colour = COLOURS.get(record.levelname)
         if self._colours and colour is not None:
             level = f"\033[{colour}m{level}\033[0m"
-        message, extra = record.getMessage(), _extra(record)
+        first, *others = record.getMessage().split("\n")
+        message, extra = "\n".join((escaped(first), *_indented(others))), _extra(record)
         about = " ".join(
-            f"{name}={extra[name]}" for name in SHOWN if name in extra and f"{extra[name]!r}" not in message
+            f"{name}={escaped(str(extra[name]))}"
+            for name in SHOWN
+            if name in extra and f"{extra[name]!r}" not in message
         )
         if about:
             about = f"  \033[2m{about}\033[0m" if self._colours else f"  {about}"
-        lines = [
-            f"{when}.{int(record.msecs):03} {level} [{record.process}] {record.name}: {record.getMessage()}{about}"
-        ]
+        lines = [f"{when}.{int(record.msecs):03} {level} [{record.process}] {escaped(record.name)}: {message}{about}"]
         if record.exc_info or record.exc_text:
-            lines.append(record.exc_text or self.formatException(record.exc_info))  # type: ignore[arg-type]
+            trace = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
+            is_ours = record.name.partition(".")[0] == "rapids"  # the filter of these loggers has done it
+            lines += [trace] if is_ours else _indented(trace.split("\n"))
         if record.stack_info:
-            lines.append(self.formatStack(record.stack_info))
+            lines += _indented(self.formatStack(record.stack_info).split("\n"))
         return "\n".join(lines)
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {escaped(line)}" for line in lines]
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

@@ -18,6 +18,10 @@ MAX_HEAD = 8 * 1024
 MAX_SECONDS = 5.0
 """Seconds for one request and its answer."""
 
+MAX_OPEN = 100
+"""Connections at a time. For a further one, the oldest ends: who reaches the port cannot take all file descriptors of
+the process, and probes are still answered."""
+
 _logger = logging.getLogger("rapids")
 
 
@@ -30,13 +34,23 @@ async def probes_answered(host: str, port: int, *, live: Probe, ready: Probe) ->
     """Answer probes during the block: 200 or, if the probe is false, 503. Raises `ProbesError`."""
     probes = {"/health/live": live, "/health/ready": ready}
 
+    connections: dict[asyncio.StreamWriter, None] = {}
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with asyncio.timeout(MAX_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _answer(head, probes))
-                await writer.drain()
-        writer.close()
+        connections[writer] = None
+        if len(connections) > MAX_OPEN:
+            oldest = next(iter(connections))
+            del connections[oldest]
+            oldest.transport.abort()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                async with asyncio.timeout(MAX_SECONDS):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(await _answer(head, probes))
+                    await writer.drain()
+        finally:
+            connections.pop(writer, None)
+            writer.close()
 
     try:
         server = await asyncio.start_server(answer, host, port, limit=MAX_HEAD)

@@ -274,7 +274,8 @@ class Inspector:
         Reads, newest entries first, `streams`, the replay streams of their groups, the dead-letter streams `dlqs` and
         their archives: `window` entries in total (1 to 100,000), for 2 seconds, until 1,000 events or 200 letters are
         found. The tree says what was read, and `cursor` continues from there. `since` and `until` limit when events
-        were appended. A missing stream counts as empty. Takes several round trips, each of limited work.
+        were appended. A missing stream counts as empty, and so does a key that is no stream. Takes several round trips,
+        each of limited work.
 
         Raises `ValueError` for an option out of range or a cursor that did not come from a tree.
         """

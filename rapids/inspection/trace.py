@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import orjson
 from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import ResponseError
 
 from rapids._core.entry_id import FIRST_ID, is_before, moment, numbers, order, parsed_id
 from rapids._core.paging import Listing
+from rapids._core.redis_errors import is_other_type
 from rapids._storage import inspection_queries
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.inspection_queries import GroupTrace, Looked
@@ -23,6 +25,7 @@ from rapids.inspection.causation_tree import (
     LettersFound,
     Limit,
     ScannedWindow,
+    TracedEvent,
     TracedLetter,
     TracedReplay,
     delivery,
@@ -101,8 +104,8 @@ def places_in(cursor: str) -> tuple[Mapping[str, str], str]:
     try:
         stored: Any = orjson.loads(EVENTS.place(cursor))
         places, until = cast(tuple[dict[str, str], str], stored)
-        fine = all(place == "+" or parsed_id(place.lstrip("(")) is not None for place in places.values())
-        if not fine or not (until == "+" or parsed_id(until.lstrip("(")) is not None):
+        fine = all(place == "+" or parsed_id(place.removeprefix("(")) is not None for place in places.values())
+        if not fine or not (until == "+" or parsed_id(until.removeprefix("(")) is not None):
             raise EVENTS.bad(cursor)
     except (ValueError, TypeError, AttributeError) as error:
         raise EVENTS.bad(cursor) from error
@@ -150,7 +153,11 @@ class Tracer:
         traces = {search.key: await self._groups(search) for search in (*of["events"], *of["replays"])}
         found = [(search, one) for search in of["events"] for one in search.found]
         found.sort(key=lambda pair: order(pair[1].entry_id))
-        events = linked([event(search.key, one, traces[search.key], letters) for search, one in found])
+        made: list[TracedEvent] = []
+        for search, one in found:
+            made.append(event(search.key, one, traces[search.key], letters))
+            await asyncio.sleep(0)  # with many groups, all of them would block the event loop
+        events = linked(made)
         replays: list[TracedReplay] = []
         for search in of["replays"]:
             named = (one for one in traces[search.key] if one.name.decode(errors="replace") == search.group)
@@ -185,9 +192,14 @@ class Tracer:
     async def _sources(self, streams: Sequence[str]) -> list[Search]:
         sources = [Search(stream, "events", stream) for stream in streams]
         for stream in streams:
-            groups, more = await inspection_queries.group_traces(
-                SharedPool(self.redis, stream), stream, (), names_of=stream
-            )
+            try:
+                groups, more = await inspection_queries.group_traces(
+                    SharedPool(self.redis, stream), stream, (), names_of=stream
+                )
+            except ResponseError as error:
+                if not is_other_type(error):
+                    raise
+                continue  # it counts as empty, as below
             if more:
                 self.limits.add("groups")
             for group in groups:
@@ -234,16 +246,22 @@ class Tracer:
         known = {(other.key, one.entry_id) for other in searches if other.kind == "events" for one in other.found}
         of_letters = search.kind in ("letters", "archive")
         entry_ids = sorted({entry_id for _, entry_id in known}) if of_letters else ()
-        looked = await inspection_queries.look(
-            SharedPool(self.redis, search.owner),
-            search.key,
-            self.correlation_id,
-            search.kind,
-            start=search.start,
-            oldest=search.oldest,
-            most=most,
-            entry_ids=entry_ids[:MAX_EVENTS],
-        )
+        try:
+            looked = await inspection_queries.look(
+                SharedPool(self.redis, search.owner),
+                search.key,
+                self.correlation_id,
+                search.kind,
+                start=search.start,
+                oldest=search.oldest,
+                most=most,
+                entry_ids=entry_ids[:MAX_EVENTS],
+            )
+        except ResponseError as error:  # one name among many must not end the whole search
+            if not is_other_type(error):
+                raise
+            search.ended = True
+            return 0
         if of_letters:  # another stream may have entries with the same ids
             ours = self.correlation_id.encode()
             looked.found[:] = [one for one in looked.found if one.correlation_id == ours or one.origin in known]

@@ -124,7 +124,7 @@ class AdminRoute(ProblemRoute):
         limit = asyncio.timeout(AUTH_TIMEOUT)
         try:
             async with limit:
-                user = await authenticate(parts.admin_auth, bounded)
+                user = await authenticate(parts.admin_auth, bounded, parts.auth_threads)
         except HTTPException as error:
             if has_credentials and error.status_code == HTTPStatus.UNAUTHORIZED:
                 parts.failed_logins.add(bounded)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+import anyio
 import anyio.to_thread
 from starlette.requests import HTTPConnection
 
@@ -121,8 +122,10 @@ def credentials_of(connection: HTTPConnection) -> tuple[str, bytes]:
     return scheme.decode("latin-1").lower(), value.strip()
 
 
-async def authenticate(auth: AdminAuth, connection: HTTPConnection) -> AdminUser | None:
-    """The user that `admin_auth` returns for the connection, or None.
+async def authenticate(
+    auth: AdminAuth, connection: HTTPConnection, limiter: anyio.CapacityLimiter | None = None
+) -> AdminUser | None:
+    """The user that `admin_auth` returns for the connection, or None. `limiter`: of the threads of plain functions.
 
     Raises `TypeError` if it returns anything else, for example True.
     """
@@ -131,7 +134,7 @@ async def authenticate(auth: AdminAuth, connection: HTTPConnection) -> AdminUser
         answer = auth(connection)
     else:
         # Left behind if it does not answer: a thread cannot be cancelled.
-        answer = await anyio.to_thread.run_sync(auth, connection, abandon_on_cancel=True)
+        answer = await anyio.to_thread.run_sync(auth, connection, abandon_on_cancel=True, limiter=limiter)
     user: Any = await answer if inspect.isawaitable(answer) else answer
     if user is None or isinstance(user, AdminUser):
         return user

@@ -4,6 +4,7 @@ import importlib.metadata
 from typing import Literal, get_args
 
 from fastapi import APIRouter, Request, Response
+from redis.exceptions import NoPermissionError, ResponseError
 
 from rapids.audit import LoggedChange, merged_page
 from rapids.dead_letters import Scope
@@ -40,7 +41,7 @@ class Streams(Answer):
 
     items: list[StreamSnapshot]
     missing: list[str]
-    """Streams that do not exist yet: nothing was emitted, and no router has started."""
+    """Streams that do not exist yet, or that cannot be read."""
 
 
 @application_routes.get(
@@ -58,6 +59,10 @@ async def list_streams(parts: RunningDep) -> Streams:
         try:
             items.append(cleaned(await inspector.stream(name)))
         except StreamNotFoundError:
+            missing.append(name)
+        except ResponseError as error:  # one of many names must not hide the others
+            if not isinstance(error, NoPermissionError) and "WRONGTYPE" not in str(error):
+                raise
             missing.append(name)
     return Streams(items=items, missing=missing)
 

@@ -36,6 +36,20 @@ def test_a_line_of_json_has_time_level_logger_message_and_the_extra_fields() -> 
     }
 
 
+def test_no_text_forges_a_line_for_people_or_controls_the_terminal() -> None:
+    forged = "x\n2026-01-01 00:00:00.000 ERROR    [1] rapids: forged \x1b[31m"
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        made = record("order %s", forged, error=True, correlation_id=forged, stack_info=forged)
+    made.name = forged
+    first, *others = TextLines().format(made).split("\n")
+    assert "x\\n2026-01-01 00:00:00.000 ERROR    [1] rapids: forged \\x1b[31m: order x" in first
+    assert "ValueError: x" in "".join(others)
+    assert all(line.startswith("  ") for line in others)
+    assert "\x1b" not in "".join((first, *others))
+
+
 def test_a_line_of_json_holds_errors_and_what_json_cannot_hold() -> None:
     try:
         raise ValueError("no \ud800 text")

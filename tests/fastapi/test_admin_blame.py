@@ -12,9 +12,10 @@ from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from rapids_fastapi import AdminUser, rapids_admin
+from rapids_fastapi import AdminUser, rapids_admin, state
 from rapids_fastapi.admin import access
-from tests.fastapi.helpers import BEARER, admin_app, client_for, rapids_with
+from tests.fastapi.helpers import BEARER, admin_app, async_client_of, client_for, rapids_with
+from tests.support import eventually
 
 PATH = "/rapids/api/streams"
 OUTAGES = [ConnectionRefusedError("ldap"), TimeoutError("ldap"), RedisConnectionError("the sessions' own Redis")]
@@ -73,6 +74,30 @@ def test_an_identity_provider_that_does_not_answer(
             ended.set()
     assert (response.status_code, kind(response)) == (503, "auth-unavailable")
     assert "0.1 s" in response.json()["detail"]
+
+
+async def test_a_plain_admin_auth_takes_no_threads_of_the_application(redis_url: str) -> None:
+    ended, asked = threading.Event(), list[Any]()
+
+    def ask(connection: Any) -> None:
+        asked.append(connection)
+        ended.wait()
+
+    app = FastAPI(lifespan=rapids_with(redis_url, admin_auth=ask).lifespan)
+    app.include_router(rapids_admin)
+
+    @app.get("/own")
+    def own() -> str:
+        return "answered"
+
+    async with async_client_of(app) as client, asyncio.TaskGroup() as tasks:
+        everybody = [tasks.create_task(client.get(PATH)) for _ in range(100)]
+        try:
+            await eventually(lambda: len(asked) == state.AUTH_THREADS)
+            assert (await client.get("/own")).json() == "answered"
+        finally:
+            ended.set()
+    assert {one.result().status_code for one in everybody} == {401}
 
 
 async def test_a_body_that_does_not_arrive(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

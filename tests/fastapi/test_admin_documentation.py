@@ -151,7 +151,7 @@ def test_every_operation_has_an_id_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "field", "description"),
     [
-        ("RapidsStreams", "missing", "Streams that do not exist yet: nothing was emitted, and no router has started."),
+        ("RapidsStreams", "missing", "Streams that do not exist yet, or that cannot be read."),
         ("RapidsCapabilities", "max_body", "Bytes of a request's body."),
         ("RapidsDiscardRequest", "reason", "Why; kept in the letter's history."),
         ("RapidsDeadLetterDetail", "fingerprint", "The same for all letters of one cause."),

@@ -262,5 +262,16 @@ class TestHostile:
 
     def test_a_key_that_is_not_a_stream(self, client: TestClient, raw: redis_sync.Redis) -> None:
         raw.set(STREAM, "text")
-        for path in (STREAMS, GROUPS, f"{PENDING}?group={GROUP}"):
+        for path in (GROUPS, f"{PENDING}?group={GROUP}"):
             refused(client.get(path), 503, "redis-unavailable")
+
+    def test_a_name_of_no_stream_does_not_hide_the_others(self, redis_url: str, raw: redis_sync.Redis) -> None:
+        raw.set("fa:text", "text")
+        raw.xadd(STREAM, {"event_type": "x.y", "id": "e-1", "correlation_id": "corr-1"})
+        with client_for(redis_url, watch=["fa:text", "fa:none"]) as client:
+            found = client.get(STREAMS).json()
+            tree = client.get("/rapids/api/events?correlation_id=corr-1").json()
+        assert [one["stream"] for one in found["items"]] == [STREAM]
+        assert found["missing"] == ["fa:none", "fa:text"]
+        assert [one["event_id"] for one in tree["events"]] == ["e-1"]
+        assert tree["complete"] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from redis.asyncio import Redis
@@ -84,6 +85,24 @@ async def test_a_runner_that_fails_is_logged_and_restarted(
         await eventually(lambda: len(ran) == 3)
     assert caplog.text.count(f"the runner of operations on '{DLQ}' failed, and will be restarted in") == 2
     assert "no right to HINCRBY" in caplog.text
+
+
+async def test_the_runners_of_many_queues_do_not_look_at_the_same_moment(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "STAGGER", 0.05)
+    queues = [DeadLetterQueue(redis, f"{{fa:{number}}}:dlq") for number in range(4)]
+    began: list[float] = []
+
+    async def run(stop: asyncio.Event) -> None:
+        began.append(asyncio.get_running_loop().time())
+        await stop.wait()
+
+    for queue in queues:
+        monkeypatch.setattr(queue.operations, "run", run)
+    async with background.operations_running(queues):
+        await eventually(lambda: len(began) == 4)
+    assert all(after - before > 0.02 for before, after in pairwise(began))
 
 
 async def test_a_runner_that_does_not_stop_is_cancelled(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,14 @@ async def test_clients_have_an_answer_timeout_with_any_redis_py(url: str, query:
             "redis+sentinel://u:***@a:1,b:2/s?sentinel_password=***",
         ),
         ("redis://host:6379/0", "redis://host:6379/0"),
-        ("redis://user@host/0", "redis://user@host/0"),
+        ("redis://pw@host/0", "redis://***@host/0"),  # without a colon, but meant as one
+        ("redis://pw:@host/0", "redis://***@host/0"),
+        ("redis://user@pw@host/0", "redis://***@host/0"),
+        ("redis://user:pw", "redis://user:***"),
+        ("redis://host/?pwd=pw&db=1#token=pw", "redis://host/?pwd=***&db=1#token=***"),
+        ("redis://host?p%61ssword=pw;auth=pw", "redis://host?p%61ssword=***"),
+        ("unix:///a@b.sock", "unix:///a@b.sock"),
+        ("redis+cluster://[::1]:1,b", "redis+cluster://[::1]:1,b"),
         ("redis://user:p/w?x#@host:1", "redis://user:***@host:1"),
     ],
 )

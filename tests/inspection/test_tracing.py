@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.exceptions import NonRetryableError, RetryAfter
 from rapids.inspection import CausationTree, Inspector, TracedDelivery
+from rapids.inspection import trace as tracing
+from rapids.inspection.causation_tree import event
 from tests.support import eventually
 from tests.worker.helpers import DLQ, STREAM, DvOrder, DvPayment, DvShipment, as_text, make_router, running
 
@@ -337,7 +339,38 @@ async def test_missing_streams_are_empty(redis: Redis) -> None:
     ]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "W10", "e30", "W3siYSI6ICJiIn0sICIrIl0", "\x00", "é"])
+async def test_events_of_many_groups_are_made_in_turns_with_other_tasks(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(100):
+        await redis.xadd(STREAM, {"id": f"e{number}", "correlation_id": CORRELATION})
+    turn, turns = 0, list[int]()
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    def event_then(*arguments: Any) -> Any:
+        turns.append(turn)
+        return event(*arguments)
+
+    monkeypatch.setattr(tracing, "event", event_then)
+    counting = asyncio.create_task(count())
+    await trace(redis)
+    counting.cancel()
+    assert len(turns) == len(set(turns)) == 100
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("", "x", "W10", "e30", "W3siYSI6ICJiIn0sICIrIl0", "\x00", "é"),
+        tracing.EVENTS.cursor(f'[{{"{STREAM}": "((1-1"}}, "+"]'),
+        tracing.EVENTS.cursor(f'[{{"{STREAM}": "+"}}, "((1-1"]'),
+    ],
+)
 async def test_a_cursor_that_no_tree_returned_is_refused(redis: Redis, cursor: str) -> None:
     with pytest.raises(ValueError, match=r"^cursor must be"):
         await trace(redis, cursor=cursor)
