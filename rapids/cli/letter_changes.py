@@ -12,22 +12,7 @@ from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
 from rapids.cli.display import Json, note, print_json
 from rapids.cli.group_commands import events_stream
 from rapids.cli.letter_commands import print_letters
-from rapids.cli.letter_options import (
-    ErrorType,
-    EventStream,
-    EventType,
-    Fingerprint,
-    Group,
-    Handler,
-    LetterReason,
-    Query,
-    QueueName,
-    Since,
-    Until,
-    chosen,
-    dlq_app,
-    name_of_queue,
-)
+from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, name_of_queue
 from rapids.cli.root import Url, execute, fail
 from rapids.clients import RedisClient
 from rapids.dead_letters import Operation, OperationKind, Selector
@@ -64,19 +49,12 @@ def _selector(ids: list[str] | None, wanted: LetterFilter, *, is_all: bool) -> S
 
 
 @dlq_app.command()
+@choosing()
 def replay(
+    wanted: LetterFilter,
     ids: Ids = None,
     dlq: QueueName = None,
     stream: EventStream = events_stream,
-    event_type: EventType = None,
-    handler: Handler = None,
-    group: Group = None,
-    letter_reason: LetterReason = None,
-    error_type: ErrorType = None,
-    fingerprint: Fingerprint = None,
-    text: Query = None,
-    since: Since = None,
-    until: Until = None,
     is_all: All = False,
     scope: Annotated[
         Scope, typer.Option(help="The handler that failed, all handlers of its group, or all groups.")
@@ -94,17 +72,6 @@ def replay(
     Letters that fail again are not taken again. An operation on many letters survives this command: other processes
     with Rapids continue it.
     """
-    wanted = chosen(
-        event_type=event_type,
-        handler=handler,
-        group=group,
-        letter_reason=letter_reason,
-        error_type=error_type,
-        fingerprint=fingerprint,
-        text=text,
-        since=since,
-        until=until,
-    )
     request = Request(
         kind="replay",
         dlq=name_of_queue(dlq, stream),
@@ -121,19 +88,12 @@ def replay(
 def _command_for(kind: OperationKind) -> Callable[..., None]:
     """The command that discards or restores letters, which have the same options."""
 
+    @choosing()
     def change(
+        wanted: LetterFilter,
         ids: Ids = None,
         dlq: QueueName = None,
         stream: EventStream = events_stream,
-        event_type: EventType = None,
-        handler: Handler = None,
-        group: Group = None,
-        letter_reason: LetterReason = None,
-        error_type: ErrorType = None,
-        fingerprint: Fingerprint = None,
-        text: Query = None,
-        since: Since = None,
-        until: Until = None,
         is_all: All = False,
         rate: Rate = None,
         max_items: MaxItems = None,
@@ -143,17 +103,6 @@ def _command_for(kind: OperationKind) -> Callable[..., None]:
         url: Url = None,
         as_json: Json = False,
     ) -> None:
-        wanted = chosen(
-            event_type=event_type,
-            handler=handler,
-            group=group,
-            letter_reason=letter_reason,
-            error_type=error_type,
-            fingerprint=fingerprint,
-            text=text,
-            since=since,
-            until=until,
-        )
         request = Request(
             kind=kind,
             dlq=name_of_queue(dlq, stream),

@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 from rich.text import Text
 
-from rapids import DeadLetter, DeadLetterQueue
+from rapids import DeadLetter, DeadLetterQueue, LetterFilter
 from rapids.cli.display import (
     Column,
     Json,
@@ -24,23 +24,7 @@ from rapids.cli.display import (
 )
 from rapids.cli.event_commands import App, load
 from rapids.cli.group_commands import events_stream
-from rapids.cli.letter_options import (
-    ErrorType,
-    EventStream,
-    EventType,
-    Fingerprint,
-    Group,
-    Handler,
-    LetterReason,
-    Query,
-    QueueName,
-    Since,
-    Until,
-    chosen,
-    dlq_app,
-    letters_of,
-    name_of_queue,
-)
+from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, letters_of, name_of_queue
 from rapids.cli.root import Url, execute
 from rapids.cli.shown_letters import ShownLetterDetail, ShownPayload, detail_of, redactor, shown_of
 from rapids.clients import RedisClient
@@ -58,14 +42,11 @@ WIDE = 130
 
 
 @dlq_app.command()
+@choosing("fingerprint", "text", "since", "until")
 def causes(
+    wanted: LetterFilter,
     dlq: QueueName = None,
     stream: EventStream = events_stream,
-    event_type: EventType = None,
-    handler: Handler = None,
-    group: Group = None,
-    letter_reason: LetterReason = None,
-    error_type: ErrorType = None,
     limit: Limit = 50,
     url: Url = None,
     as_json: Json = False,
@@ -76,14 +57,6 @@ def causes(
     commands take its fingerprint.
     """
     name = name_of_queue(dlq, stream)
-    wanted = chosen(
-        event_type=event_type,
-        handler=handler,
-        group=group,
-        letter_reason=letter_reason,
-        error_type=error_type,
-        fingerprint=None,
-    )
 
     async def look(redis: RedisClient) -> tuple[Causes, list[str]]:
         found = await DeadLetterQueue(redis, name).causes(wanted, limit=min(limit, 500))
@@ -138,35 +111,17 @@ def _summary(name: str, count: int, others: list[str]) -> None:
 
 
 @dlq_app.command("list")
+@choosing()
 def list_letters(
+    wanted: LetterFilter,
     dlq: QueueName = None,
     stream: EventStream = events_stream,
-    event_type: EventType = None,
-    handler: Handler = None,
-    group: Group = None,
-    letter_reason: LetterReason = None,
-    error_type: ErrorType = None,
-    fingerprint: Fingerprint = None,
-    text: Query = None,
-    since: Since = None,
-    until: Until = None,
     limit: Limit = 20,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """List dead letters, the newest first."""
     name = name_of_queue(dlq, stream)
-    wanted = chosen(
-        event_type=event_type,
-        handler=handler,
-        group=group,
-        letter_reason=letter_reason,
-        error_type=error_type,
-        fingerprint=fingerprint,
-        text=text,
-        since=since,
-        until=until,
-    )
 
     async def look(redis: RedisClient) -> tuple[list[DeadLetter], int, list[str]]:
         found, total = list[DeadLetter](), 0

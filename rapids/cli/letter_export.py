@@ -14,23 +14,7 @@ from rapids.audit import AuditLog
 from rapids.cli.consent import actor
 from rapids.cli.display import note, to_json
 from rapids.cli.group_commands import events_stream
-from rapids.cli.letter_options import (
-    ErrorType,
-    EventStream,
-    EventType,
-    Fingerprint,
-    Group,
-    Handler,
-    LetterReason,
-    Query,
-    QueueName,
-    Since,
-    Until,
-    chosen,
-    dlq_app,
-    letters_of,
-    name_of_queue,
-)
+from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, letters_of, name_of_queue
 from rapids.cli.root import Url, execute, fail
 from rapids.cli.shown_letters import redactor, shown_of
 from rapids.clients import RedisClient
@@ -42,18 +26,11 @@ MAX_QUERY = 300
 
 
 @dlq_app.command()
+@choosing()
 def export(
+    wanted: LetterFilter,
     dlq: QueueName = None,
     stream: EventStream = events_stream,
-    event_type: EventType = None,
-    handler: Handler = None,
-    group: Group = None,
-    letter_reason: LetterReason = None,
-    error_type: ErrorType = None,
-    fingerprint: Fingerprint = None,
-    text: Query = None,
-    since: Since = None,
-    until: Until = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file that does not exist yet; without it, standard output.")
     ] = None,
@@ -65,17 +42,6 @@ def export(
     Hidden values are masked. The audit log has who exported what, and how many letters.
     """
     name = name_of_queue(dlq, stream)
-    wanted = chosen(
-        event_type=event_type,
-        handler=handler,
-        group=group,
-        letter_reason=letter_reason,
-        error_type=error_type,
-        fingerprint=fingerprint,
-        text=text,
-        since=since,
-        until=until,
-    )
     try:
         opened = nullcontext(sys.stdout) if output is None else output.open("x", encoding="utf-8")
         with opened as file:

@@ -1,9 +1,11 @@
 """The options by which commands choose dead letters."""
 
+import inspect
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, TypeAlias
+from functools import wraps
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -11,23 +13,7 @@ from rapids import DeadLetter, DeadLetterQueue, LetterFilter
 from rapids.cli.root import app, fail
 from rapids.dead_letters import default_dlq
 
-__all__ = [
-    "ErrorType",
-    "EventStream",
-    "EventType",
-    "Fingerprint",
-    "Group",
-    "Handler",
-    "LetterReason",
-    "Query",
-    "QueueName",
-    "Since",
-    "Until",
-    "chosen",
-    "dlq_app",
-    "letters_of",
-    "name_of_queue",
-]
+__all__ = ["EventStream", "QueueName", "choosing", "dlq_app", "letters_of", "name_of_queue"]
 
 dlq_app: typer.Typer = typer.Typer(
     name="dlq", no_args_is_help=True, help="Show, replay, discard and restore dead letters."
@@ -40,35 +26,6 @@ QueueName: TypeAlias = Annotated[
 EventStream: TypeAlias = Annotated[
     str, typer.Option("--stream", "-s", help="The event stream whose default dead-letter stream it is.")
 ]
-_OF_LETTERS = "Letters to choose"
-EventType: TypeAlias = Annotated[
-    str | None, typer.Option("--type", help="The event type, or a pattern: 'order.*'.", rich_help_panel=_OF_LETTERS)
-]
-Handler: TypeAlias = Annotated[
-    str | None, typer.Option("--handler", help="The handler that failed; '' for none.", rich_help_panel=_OF_LETTERS)
-]
-Group: TypeAlias = Annotated[str | None, typer.Option("--group", help="The group.", rich_help_panel=_OF_LETTERS)]
-LetterReason: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--letter-reason", help="Why Rapids stopped, such as non_retryable.", rich_help_panel=_OF_LETTERS),
-]
-ErrorType: TypeAlias = Annotated[
-    str | None, typer.Option("--error-type", help="The class of the error.", rich_help_panel=_OF_LETTERS)
-]
-Fingerprint: TypeAlias = Annotated[
-    str | None, typer.Option("--fingerprint", help="A cause, as `dlq causes` shows it.", rich_help_panel=_OF_LETTERS)
-]
-Query: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--text", "-q", help="A text in payload, error or ids; all are read.", rich_help_panel=_OF_LETTERS),
-]
-Since: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--since", help="Failed since then: 30min, 2h, 3d or ISO 8601.", rich_help_panel=_OF_LETTERS),
-]
-Until: TypeAlias = Annotated[
-    str | None, typer.Option("--until", help="Failed before this time.", rich_help_panel=_OF_LETTERS)
-]
 
 PAGE = 200
 UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
@@ -79,17 +36,23 @@ def name_of_queue(dlq: str | None, stream: str) -> str:
     return dlq or default_dlq(stream)
 
 
-def chosen(
+def _option(*names: str, help: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Letters to choose")
+
+
+def _chosen(
     *,
-    event_type: str | None,
-    handler: str | None,
-    group: str | None,
-    letter_reason: str | None,
-    error_type: str | None,
-    fingerprint: str | None,
-    text: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
+    event_type: Annotated[str | None, _option("--type", help="The event type, or a pattern: 'order.*'.")] = None,
+    handler: Annotated[str | None, _option("--handler", help="The handler that failed; '' for none.")] = None,
+    group: Annotated[str | None, _option("--group", help="The group.")] = None,
+    letter_reason: Annotated[
+        str | None, _option("--letter-reason", help="Why Rapids stopped, such as non_retryable.")
+    ] = None,
+    error_type: Annotated[str | None, _option("--error-type", help="The class of the error.")] = None,
+    fingerprint: Annotated[str | None, _option("--fingerprint", help="A cause, as `dlq causes` shows it.")] = None,
+    text: Annotated[str | None, _option("--text", "-q", help="A text in payload, error or ids; all are read.")] = None,
+    since: Annotated[str | None, _option("--since", help="Failed since then: 30min, 2h, 3d or ISO 8601.")] = None,
+    until: Annotated[str | None, _option("--until", help="Failed before this time.")] = None,
 ) -> LetterFilter:
     """The filter that the options give."""
     try:
@@ -106,6 +69,31 @@ def chosen(
         )
     except ValueError as error:
         fail(str(error))
+
+
+def choosing(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options of `_chosen` to a command, but for some. The command gets the filter as its argument `wanted`.
+
+    typer takes the options of a command from its signature.
+    """
+    options = [option for name, option in inspect.signature(_chosen).parameters.items() if name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def decorated(**given: Any) -> None:
+            wanted = _chosen(**{option.name: given.pop(option.name) for option in options})
+            command(wanted=wanted, **given)
+
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name != "wanted"
+        ]
+        function: Any = decorated
+        function.__signature__ = inspect.Signature([*own, *options])
+        return decorated
+
+    return decorate
 
 
 def _moment(option: str, given: str | None) -> datetime | None:
