@@ -23,6 +23,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS)
+def workers(session: nox.Session) -> None:
+    """Run the tests of worker processes, each on asyncio and on uvloop: signals, children, reloads."""
+    install(session)
+    session.run("python", "-m", "tests.servers.unpack", success_codes=[0, 1])
+    session.run("python", "-m", "pytest", "-n", "auto", "tests/cli/test_worker_processes.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
 def lint(session: nox.Session) -> None:
     """Check style, imports between layers, and the rules of the house."""
     install(session)

@@ -19,6 +19,7 @@ from rapids.cli.worker_process import (
     GIVE_BACK,
     NOT_STARTED,
     REPORT_EVERY,
+    STOP_SIGNALS,
     Message,
     RunOptions,
     StopRequest,
@@ -59,7 +60,7 @@ class Child:
         self._reader, writer = _spawn.Pipe(duplex=False)
         self._process = _spawn.Process(target=run_child, args=(options, writer), name=f"rapids-run-{number}")
         # A signal that comes before the child can take it waits until then, instead of ending it with a traceback.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._process.start()
         finally:

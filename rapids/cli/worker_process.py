@@ -1,17 +1,20 @@
 """A worker process of `rapids run`: routers, emitters and operations, from the start until a signal."""
 
 import asyncio
+import faulthandler
 import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType
+from typing import NoReturn
 
 from rapids.background import (
     check_lifespan,
@@ -32,7 +35,17 @@ from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
 
-__all__ = ["FAILED", "GIVE_BACK", "NOT_STARTED", "Message", "RunOptions", "StopRequest", "run_child", "run_worker"]
+__all__ = [
+    "FAILED",
+    "GIVE_BACK",
+    "NOT_STARTED",
+    "STOP_SIGNALS",
+    "Message",
+    "RunOptions",
+    "StopRequest",
+    "run_child",
+    "run_worker",
+]
 
 FAILED = 1
 """The exit code of a process that ran and failed, or that did not stop in time."""
@@ -44,6 +57,12 @@ GIVE_BACK = 10.0
 
 REPORT_EVERY = 1.0
 """Seconds between two reports of a worker process to its parent, where probes are answered."""
+
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+STOP_SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, *(() if HANGUP is None else (HANGUP,)))
+"""Ctrl-C, the request of a process manager, and the end of the terminal (not on Windows)."""
+
+MAX_FRAMES = 4
 
 _logger = logging.getLogger("rapids")
 
@@ -92,26 +111,29 @@ class StopRequest:
         self._is_asked = False
 
     def take_signals(self, at_once: Callable[[], object]) -> None:
-        """Take SIGTERM and SIGINT, also while the event loop is blocked. On the second one, call `at_once` and exit.
+        """Take `STOP_SIGNALS`, also while the event loop is blocked. On the second one, call `at_once` and exit.
 
         A child stops by SIGTERM only, any number of them: Ctrl-C in a terminal reaches its parent too, which passes it
-        on, and so does a process manager that signals the whole group.
+        on, and so does a process manager that signals the whole group. SIGHUP never counts as the second one, since a
+        terminal that is closed and its shell both send it. `nohup` ignores it, and so does this process then.
         """
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            if self._is_child and number == signal.SIGINT:
+            if self._is_child and number != signal.SIGTERM:
                 return
             if self._is_asked and not self._is_child:
-                os.write(2, b"rapids: a second signal: ending without waiting for handlers\n")
-                at_once()
-                os._exit(FAILED)
+                if number != HANGUP:
+                    at_once()
+                    _end("a second signal: ending without waiting for handlers")
+                return
             self._signal = signal.Signals(number).name
             self.ask()
 
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
+        for number in STOP_SIGNALS:
+            if number != HANGUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, on_signal)
         if hasattr(signal, "pthread_sigmask"):  # the parent blocks them until here
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def attach(self) -> None:
         """Pass the request on to the running event loop."""
@@ -130,6 +152,7 @@ class StopRequest:
             timer = threading.Timer(self.limit, _give_up)  # it also ends a process whose event loop is blocked
             timer.daemon = True
             timer.start()
+            faulthandler.dump_traceback_later(self.limit + 1, exit=True, file=2)  # also if one thread holds the GIL
         self._is_asked = True
         if (loop := self._loop) is not None:
             with suppress(RuntimeError):  # the event loop has ended
@@ -171,8 +194,18 @@ def _explain(options: RunOptions, error: RapidsError) -> None:
 
 
 def _give_up() -> None:
-    os.write(2, b"rapids: not stopped in time: ending\n")
-    os._exit(FAILED)
+    """End the process, and say where its main thread is: a handler may block the event loop there."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # pyright: ignore[reportPrivateUsage] - it is documented
+    where = traceback.format_stack(frame, MAX_FRAMES)
+    _end("not stopped in time: ending. The main thread is at\n" + "".join(where).rstrip())
+
+
+def _end(why: str) -> NoReturn:
+    """End the process, also if standard error is closed."""
+    try:
+        os.write(2, f"rapids: {why}\n".encode(errors="backslashreplace"))
+    finally:
+        os._exit(FAILED)
 
 
 def _watch_parent(stop: StopRequest) -> None:

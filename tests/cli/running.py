@@ -18,12 +18,13 @@ from tests.support import SOON
 ROOT = Path(__file__).parents[2]
 
 WORKERS = """
-import asyncio, logging, os
+import asyncio, logging, os, time
 from typing import Annotated
 from contextlib import asynccontextmanager
 from pathlib import Path
 from rapids import BaseEvent, Depends, EventEmitter, EventRouter
 from rapids.background import lifespan_value
+from rapids.exceptions import NonRetryableError
 
 class RunNoted(BaseEvent):
     n: int
@@ -31,9 +32,10 @@ class RunNoted(BaseEvent):
 class RunAnswered(BaseEvent):
     n: int
 
-emitter = EventEmitter(stream="run")
-router = EventRouter(stream="run", group="notes", concurrency=4)
-answers = EventRouter(stream="run", group="answers", block_ms=200)
+stream = os.environ["RUN_STREAM"]
+emitter = EventEmitter(stream=stream)
+router = EventRouter(stream=stream, group="notes", concurrency=4)
+answers = EventRouter(stream=stream, group="answers", block_ms=200)
 log = logging.getLogger(__name__)
 
 def note(*words):
@@ -43,9 +45,21 @@ def note(*words):
 @router.on(RunNoted)
 async def handle(event: RunNoted, same: EventEmitter) -> None:
     assert same is emitter
-    if event.n < 0:  # it takes for ever
+    if event.n < 0:
         note("began", event.n)
-        await asyncio.sleep(3600)
+    match event.n:
+        case -1:
+            await asyncio.sleep(3600)
+        case -2:
+            while True: pass
+        case -3:
+            time.sleep(3600)
+        case -4:
+            while not Path("go").exists():
+                await asyncio.sleep(0.01)
+            note("ended", event.n)
+        case -5:
+            raise NonRetryableError("the note is torn")
     await emitter.emit(RunAnswered(n=event.n))
 
 @answers.on(RunAnswered)
@@ -114,15 +128,17 @@ def rapids_run(
     *options: str,
     targets: str = "run_workers:routers",
     lifespan: str | None = "run_workers:lifespan",
+    stream: str = "run",
 ) -> Iterator[RunningCommand]:
     """Run it during the block. Afterwards none of its processes is left."""
+    folder.mkdir(exist_ok=True)
     (folder / "run_workers.py").write_text(WORKERS)
     if lifespan is not None:
         options += ("--lifespan", lifespan)
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "rapids.cli", "run", *targets.split(), "--url", url, *options],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RUN_STREAM": stream},
             cwd=folder,
             stdout=output,
             stderr=output,
