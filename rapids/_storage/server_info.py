@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 from rapids._storage.client.connections import Client, Command, Commands
 from rapids._storage.keys import probe
 
-__all__ = ["ServerFacts", "command_counts", "look_at_server", "refusals", "socket_timeout_of"]
+__all__ = ["COMMANDS", "ServerFacts", "command_counts", "look_at_server", "refusals", "socket_timeout_of"]
 
 EMBEDDED_ZONE = "rapids-embedded"
 """The availability zone of embedded servers. It identifies them: they keep no data on purpose."""
@@ -150,8 +150,21 @@ async def refusals(commands: Commands, stream: str, dlq: str) -> list[str]:
     return list(dict.fromkeys(refused))
 
 
-async def command_counts(client: Client) -> dict[str, int]:
-    """How often each command was run since the server started, also by scripts; on a Cluster by all masters together.
+COMMANDS = frozenset(
+    (
+        *("auth", "hello", "client", "select", "ping", "info", "time", "wait", "scan", "cluster", "asking", "command"),
+        *("eval", "evalsha", "script", "xadd", "xlen", "xrange", "xrevrange", "xdel", "xtrim", "xsetid", "xread"),
+        *("xreadgroup", "xack", "xclaim", "xpending", "xgroup", "xinfo", "memory", "exists", "del", "unlink"),
+        *("pexpire", "pttl", "get", "set", "hget", "hset", "hmget", "hdel", "hexists", "hincrby", "hkeys", "hlen"),
+        *("hscan", "zadd", "zcard", "zcount", "zrange", "zrangebyscore", "zrem", "zremrangebyrank"),
+        *("zremrangebyscore", "zscore", "zmscore", "llen", "lrange", "rpush"),
+    )
+)
+"""All that Rapids and its connections run, without subcommands. `docs/running.md` lists them for an ACL user."""
+
+
+async def command_counts(client: Client) -> list[Counter[str]]:
+    """How often each node has run each command since it started, also by scripts: of a Cluster, each master.
 
     Raises `RedisError`.
     """
@@ -160,8 +173,7 @@ async def command_counts(client: Client) -> dict[str, int]:
         nodes = [found] if any(str(name).startswith("cmdstat_") for name in found) else list(found.values())
     else:
         nodes = [await client.info("commandstats")]  # pyright: ignore[reportUnknownMemberType, reportGeneralTypeIssues] - typed loosely there
-    counts = Counter[str]()
-    for node in cast("list[dict[str, dict[str, Any]]]", nodes):
-        for name, stats in node.items():
-            counts[name.removeprefix("cmdstat_")] += int(stats["calls"])
-    return dict(counts)
+    return [
+        Counter({name.removeprefix("cmdstat_"): int(stats["calls"]) for name, stats in node.items()})
+        for node in cast("list[dict[str, dict[str, Any]]]", nodes)
+    ]

@@ -1,30 +1,32 @@
 """The command `doctor`: what endangers a server and its streams, and what commands cost there."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from rich.padding import Padding
 from rich.text import Text
 
 from rapids.cli.display import Column, Json, note, print_json, print_table, printed, safe, terminal
-from rapids.cli.root import FAILED, Url, app, execute
-from rapids.clients import RedisClient
-from rapids.inspection import Diagnosis, count_commands, diagnose
+from rapids.cli.root import FAILED, Url, app, execute, fail
+from rapids.inspection import CommandCounts, Diagnosis, count_commands, diagnose
 
 __all__ = ["Cost", "doctor"]
 
 HOUR = 3_600
 SHOWN_COMMANDS = 15
+SHOWN_OTHERS = 5
+INDENT = (0, 0, 0, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was counted. `commands` are all that the server ran in this time, but for the two that counted them."""
+    """What was counted, on the whole server and for all its clients."""
 
     seconds: float
     commands: int
+    """Those of the kinds that Rapids runs."""
     events: int
     """Entries that were appended to any stream (XADD)."""
     commands_per_event: float | None
@@ -32,6 +34,15 @@ class Cost:
     commands_per_hour: float
     """`commands / seconds * 3600`: an idle hour, if nothing was emitted and nobody else used the server."""
     by_command: Mapping[str, int]
+    others: Mapping[str, int]
+    """Commands that Rapids never runs, and that are not in the other figures."""
+
+    @classmethod
+    def of(cls, counts: CommandCounts, seconds: float) -> "Cost":
+        """The cost, from what was counted in so many seconds."""
+        commands, events = sum(counts.rapids.values()), counts.rapids.get("xadd", 0)
+        per_event = commands / events if events else None
+        return cls(seconds, commands, events, per_event, commands / seconds * HOUR, counts.rapids, counts.others)
 
 
 @app.command()
@@ -52,8 +63,10 @@ def doctor(
     streams that nobody reads, trims that lose entries. Nothing is changed. The code is 1 if there is a danger.
     """
     if cost:
-        counted = execute(url, lambda redis: _counted(redis, seconds))
-        print_json(counted) if as_json else _print_cost(counted)
+        if streams:
+            fail("--stream is not for --cost, which counts what the whole server runs")
+        cost_of_all = Cost.of(execute(url, lambda redis: count_commands(redis, seconds=seconds)), seconds)
+        print_json(cost_of_all) if as_json else _print_cost(cost_of_all)
         return
     diagnosis = execute(url, lambda redis: diagnose(redis, streams=streams))
     if as_json:
@@ -68,10 +81,13 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
     out = terminal()
     for finding in diagnosis.findings:
         style = "bold red" if finding.severity == "danger" else "yellow"
-        out.print(Text.assemble((f"{finding.severity:8}", style), (safe(finding.subject), "bold"), f"  {finding.kind}"))
-        out.print(printed(f"  {finding.message}"), soft_wrap=not out.is_terminal)
+        out.print(
+            Text.assemble((f"{finding.severity:8}", style), (safe(finding.subject), "bold"), f"  {finding.kind}"),
+            soft_wrap=True,
+        )
+        out.print(Padding(printed(finding.message), INDENT, expand=False))
         if finding.advice:
-            out.print(Text.assemble(("  -> ", "green"), safe(finding.advice)), soft_wrap=not out.is_terminal)
+            out.print(Padding(Text.assemble(("-> ", "green"), safe(finding.advice)), INDENT, expand=False))
     dangers = sum(finding.severity == "danger" for finding in diagnosis.findings)
     warnings = len(diagnosis.findings) - dangers
     looked = f"server {', '.join(diagnosis.servers)}, {len(diagnosis.streams):,} streams, {diagnosis.groups:,} groups"
@@ -82,26 +98,14 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
         note("not all keys of the server were looked at: name the streams with --stream")
 
 
-async def _counted(redis: RedisClient, seconds: float) -> Cost:
-    before = await count_commands(redis)
-    await asyncio.sleep(seconds)
-    after = await count_commands(redis)
-    ours = {"info": 1}
-    counts = {name: count - before.get(name, 0) - ours.get(name, 0) for name, count in after.items()}
-    used = {name: count for name, count in sorted(counts.items(), key=lambda item: -item[1]) if count > 0}
-    commands, events = sum(used.values()), used.get("xadd", 0)
-    per_event = commands / events if events else None
-    return Cost(seconds, commands, events, per_event, commands / seconds * HOUR, used)
-
-
 def _print_cost(cost: Cost) -> None:
     rows = [(name, count, f"{count / cost.seconds:,.1f}") for name, count in cost.by_command.items()]
     if rows:
         columns = [Column("COMMAND"), Column("CALLS", is_number=True), Column("A SECOND", is_number=True)]
         print_table(columns, rows[:SHOWN_COMMANDS])
-    counted = f"{cost.commands:,} commands and {cost.events:,} events in {cost.seconds:g} s"
     out = terminal()
-    out.print(f"{counted}, on the whole server; commands that scripts call count, too", soft_wrap=True)
+    counted = f"{cost.commands:,} commands and {cost.events:,} events (XADD) in {cost.seconds:g} s"
+    out.print(f"{counted}, by all clients of the server and by their scripts", soft_wrap=True)
     if cost.commands_per_event is not None:
         formula = f"{cost.commands:,} / {cost.events:,}"
         out.print(f"an event: {cost.commands_per_event:,.1f} commands (commands / events = {formula})", soft_wrap=True)
@@ -111,3 +115,8 @@ def _print_cost(cost: Cost) -> None:
         hour = f"{cost.commands_per_hour:,.0f} commands (commands / seconds x 3,600 = {formula})"
         out.print(f"an idle hour: {hour}", soft_wrap=True)
         out.print("an event: count again while events are emitted", soft_wrap=True)
+    if cost.others:
+        named = ", ".join(f"{name} {count:,}" for name, count in list(cost.others.items())[:SHOWN_OTHERS])
+        more = ", ..." if len(cost.others) > SHOWN_OTHERS else ""
+        note(f"not counted, since Rapids never runs them: {named}{more}")
+        note("who runs these may run commands that are counted, too: for exact figures, use a server of Rapids alone")

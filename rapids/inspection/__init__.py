@@ -12,7 +12,7 @@ from rapids.inspection.causation_tree import (
     TracedLetter,
     TracedReplay,
 )
-from rapids.inspection.diagnosis import Diagnosis, Finding, Severity, count_commands, diagnose
+from rapids.inspection.diagnosis import CommandCounts, Diagnosis, Finding, Severity, count_commands, diagnose
 from rapids.inspection.feed import StreamEntry
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
@@ -31,6 +31,7 @@ from rapids.inspection.snapshots import (
 __all__ = [
     "AnnouncedRouter",
     "CausationTree",
+    "CommandCounts",
     "ConsumerSnapshot",
     "DeliveryState",
     "Diagnosis",

@@ -1,5 +1,7 @@
 """The diagnosis of a server and its streams: what endangers the promises, what it means, and what to do about it."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import FoundStreams, GroupSnapshot, StreamSnapshot
 
-__all__ = ["Diagnosis", "Finding", "Severity", "count_commands", "diagnose"]
+__all__ = ["CommandCounts", "Diagnosis", "Finding", "Severity", "count_commands", "diagnose"]
 
 Severity: TypeAlias = Literal["danger", "warning"]
 """`danger`: events are lost or not handled, or will be. `warning`: it may be meant so."""
@@ -135,13 +137,32 @@ async def diagnose(
     )
 
 
-async def count_commands(redis: Redis | RedisCluster) -> Mapping[str, int]:
-    """How many commands the server has run, by name, since it started: those that scripts call, too. On a Cluster, all
-    its masters together.
+@dataclass(frozen=True, slots=True)
+class CommandCounts:
+    """How often a server ran each command, also for scripts. Servers do not count whose commands they are."""
 
-    Raises `redis.exceptions.RedisError` if Redis does not answer, or does not permit INFO.
+    rapids: Mapping[str, int]
+    """Commands of the kinds that Rapids runs; those of other programs, too."""
+    others: Mapping[str, int]
+    """Commands that Rapids never runs: other programs use this server."""
+
+
+async def count_commands(redis: Redis | RedisCluster, *, seconds: float) -> CommandCounts:
+    """Count what the server runs for so many seconds, without what counts here; on a Cluster, all masters together.
+
+    Raises `ValueError` or `TypeError` for an invalid option, `redis.exceptions.RedisError` if Redis does not answer, or
+    does not permit INFO.
     """
-    return await server_info.command_counts(redis)
+    limit = positive_seconds("seconds", seconds)
+    before = await server_info.command_counts(redis)
+    await asyncio.sleep(limit)
+    after = await server_info.command_counts(redis)
+    counted = sum(after, Counter[str]()) - sum(before, Counter(info=len(before)))
+    ours = {name for name in counted if name.partition("|")[0] in server_info.COMMANDS}
+    return CommandCounts(
+        rapids={name: count for name, count in counted.most_common() if name in ours},
+        others={name: count for name, count in counted.most_common() if name not in ours},
+    )
 
 
 def _of_server(facts: ServerFacts, *, knows_a_cluster: bool) -> Iterator[Finding]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,7 @@ from rapids import BaseEvent, EventEmitter, GroupControl
 from rapids._storage import server_info
 from rapids._storage.keys import Source, letter_index
 from rapids._storage.server_info import ServerFacts
-from rapids.inspection import diagnosis
+from rapids.inspection import CommandCounts, diagnosis
 from tests.cli.helpers import Command
 from tests.dead_letters.helpers import write_through_script
 from tests.inspection.helpers import deliver, park
@@ -206,28 +210,66 @@ def test_commands_are_counted(rapids: Command) -> None:
     shown = rapids("doctor", "--cost", "--seconds", "0.1").stdout
 
     assert (idle["events"], idle["commands_per_event"]) == (0, None)
-    assert idle["commands_per_hour"] == pytest.approx(idle["commands"] / 0.1 * 3600)
-    assert "an idle hour:" in shown
+    assert (idle["commands"], idle["by_command"], idle["others"]) == (0, {}, {}), "what counts is not counted"
+    assert "an idle hour: 0 commands" in shown
+    assert "--stream is not for --cost" in rapids("doctor", "--cost", "-s", STREAM, code=2).stderr
+
+
+def test_the_price_of_an_event_is_without_commands_that_only_others_run(rapids: Command) -> None:
+    """Other clients are busy while events are emitted."""
+    is_over = threading.Event()
+
+    async def use_the_server(redis: Any) -> None:
+        emitter = EventEmitter(redis, STREAM)
+        while not is_over.is_set():
+            await emitter.emit(CliChecked(note="1"))
+            await redis.sadd("cli:cache", *map(str, range(20)))
+            for _ in range(20):
+                await redis.sismember("cli:cache", "1")
+
+    with ThreadPoolExecutor() as threads:
+        others = threads.submit(rapids.redis, use_the_server)
+        try:
+            [cost] = rapids.json("doctor", "--cost", "--seconds", "1")
+            shown = rapids("doctor", "--cost", "--seconds", "1")
+        finally:
+            is_over.set()
+        others.result()
+
+    assert cost["others"].keys() == {"sadd", "sismember"}
+    assert cost["others"]["sismember"] > cost["commands"] >= cost["events"] > 0
+    assert cost["commands"] == sum(cost["by_command"].values())
+    assert cost["commands_per_event"] < 5, "not 20 more for the cache"
+    assert "not counted, since Rapids never runs them: sismember " in shown.stderr
+    assert "sismember" not in shown.stdout
+
+
+def test_what_is_counted_is_what_a_user_of_rapids_may_run() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    allowed = {name for line in re.findall(r"^ .*\+.*", page, re.M) for name in re.findall(r"(?<=\+)[a-z]+", line)}
+
+    assert server_info.COMMANDS - allowed == {"auth", "hello", "scan"}, "a connection, and a search for streams"
+    assert allowed - server_info.COMMANDS == {"sentinel"}, "a Sentinel is not the server"
 
 
 def test_what_an_event_costs_is_shown_with_how_it_was_counted(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = iter([{"xadd": 10, "info": 4}, {"xadd": 12, "info": 5, "evalsha": 6, "get": 0}])
-
-    async def count(redis: object) -> dict[str, int]:
-        return next(counts)
+    async def count(redis: object, *, seconds: float) -> CommandCounts:
+        return CommandCounts({"evalsha": 6, "xadd": 2}, {f"other{n}": 7 - n for n in range(7)})
 
     monkeypatch.setattr(import_module("rapids.cli.doctor"), "count_commands", count)
 
-    lines = rapids("doctor", "--cost", "--seconds", "0.1").stdout.splitlines()
+    shown = rapids("doctor", "--cost", "--seconds", "0.1")
 
+    lines = shown.stdout.splitlines()
     assert [line.split() for line in lines[:3]] == [
         ["COMMAND", "CALLS", "A", "SECOND"],
         ["evalsha", "6", "60.0"],
         ["xadd", "2", "20.0"],
     ]
-    assert lines[3].startswith("8 commands and 2 events in 0.1 s, on the whole server")
+    assert lines[3] == "8 commands and 2 events (XADD) in 0.1 s, by all clients of the server and by their scripts"
     assert lines[4] == "an event: 4.0 commands (commands / events = 8 / 2)"
     assert lines[5] == "an idle hour: count again while nothing is emitted"
+    assert "never runs them: other0 7, other1 6, other2 5, other3 4, other4 3, ...\n" in shown.stderr
 
 
 def test_a_search_that_was_not_complete_is_told(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
