@@ -1,5 +1,6 @@
 """The command `rapids`, of the extra `cli`: runs routers as worker processes, and shows and repairs what failed."""
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ PARTS = (
 )
 """The modules that have commands, in the order of the help."""
 
+STANDARD_ERROR = 2
+"""The number of its file; those of standard input and output are below."""
+
 MISSING = "the command rapids needs the extra 'cli': pip install 'rapids-fastapi[cli]' ({})"
 
 
@@ -36,6 +40,7 @@ def command() -> "Typer":
 
 def main() -> None:
     """Run the command with the arguments of this process, and exit with its code."""
+    _open_standard_streams()
     try:
         app = command()
     except ImportError as error:
@@ -45,3 +50,12 @@ def main() -> None:
     except KeyboardInterrupt:  # while modules are imported
         sys.exit(130)
     app()
+
+
+def _open_standard_streams() -> None:
+    """Discard what goes to a stream that the caller has closed (`2>&-`). Otherwise a connection gets its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - until the end of the process

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,3 +53,39 @@ def test_a_closed_pipe_and_ctrl_c_are_quiet(redis_url: str, tmp_path: Path) -> N
     finally:
         waiting.kill()
         waiting.wait()
+
+
+@pytest.mark.slow
+def test_streams_that_the_caller_has_closed_are_no_error(redis_url: str) -> None:
+    """Nothing is written to a connection that would get the number of a closed stream."""
+    script = '"$@" emit x.y "{}" --yes --json >&- 2>&- && "$@" streams --json 0<&-'
+    arguments = ["bash", "-c", script, "bash", *COMMAND]
+    done = subprocess.run(
+        arguments, env={**os.environ, "RAPIDS_REDIS_URL": redis_url}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line)["stream"] for line in done.stdout.splitlines()] == ["events:all"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("rapids d", {"dlq", "doctor"}),
+        ("rapids dlq list -s events:all --fi", {"--fingerprint"}),
+        ("rapids dlq replay --scope ", {"handler", "group", "everyone"}),
+    ],
+)
+def test_shells_complete_commands_options_and_their_values(typed: str, completed: set[str]) -> None:
+    """As the scripts of `--show-completion` ask, and without Redis."""
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_TYPER_COMPLETE_ARGS": typed}
+    for shell in ("bash", "zsh"):
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; from rapids.cli import main; sys.argv = ['rapids']; main()"],
+            env={**os.environ, **asked, "_RAPIDS_COMPLETE": f"complete_{shell}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        of_zsh = re.findall(r'^[^"\n]*"([^"]+)"', done.stdout, re.M)  # each with its description
+        assert set(of_zsh if shell == "zsh" else done.stdout.split()) == completed, done
