@@ -36,8 +36,14 @@ __all__ = [
 UNLIMITED = 10_000
 """Columns of what is no terminal: nothing is wrapped there, so that programs find a row in each line."""
 
-MIN_CUT = 12
-"""Characters of a text that is cut."""
+GAP = 2
+"""Spaces between columns."""
+
+INDENT = 4
+"""Spaces before the second line of a row."""
+
+MIN_CUT = 24
+"""Columns of a terminal that a text which is cut has at least."""
 
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print JSON for programs: one object, or one in each line.")
@@ -51,12 +57,13 @@ Cell: TypeAlias = str | int | datetime | Text | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. On a terminal, a text is wrapped, `is_id` is not, and `is_cut` ends with an ellipsis."""
+    """A column of a table. On a terminal, a text that `is_cut` ends with an ellipsis if there is no room."""
 
     name: str
     is_number: bool = False
-    is_id: bool = False
     is_cut: bool = False
+    is_below: bool = False
+    """It is in a second line of each row, if the terminal has no room for all columns in one."""
 
 
 def terminal(*, is_error: bool = False) -> Console:
@@ -84,22 +91,25 @@ def note(text: str) -> None:
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, is_error: bool = False) -> None:
     """A table, one row for each item, on standard output or error."""
     out = terminal(is_error=is_error)
-    cells = [[_cell(value) for value in row] for row in rows]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        is_line = column.is_id or column.is_number
-        table.add_column(column.name, justify="right" if column.is_number else "left", no_wrap=is_line, overflow="fold")
-    widths = [
-        max(len(column.name), *(row[at].cell_len for row in cells), 0) for at, column in enumerate(columns) if cells
-    ]
-    for at, column in enumerate(columns):
-        if column.is_cut:
-            room = out.width - sum(widths) + widths[at] - 2 * (len(columns) - 1) if cells else 0
-            for row in cells:
-                row[at].truncate(max(room, MIN_CUT), overflow="ellipsis")
-    for row in cells:
-        table.add_row(*row)
-    _print(out, table)
+    table = [[Text(column.name, "bold") for column in columns], *([_cell(value) for value in row] for row in rows)]
+    widths = [max(cell.cell_len for cell in cells) for cells in zip(*table, strict=True)]
+    needed = sum(min(width, MIN_CUT) if columns[at].is_cut else width for at, width in enumerate(widths))
+    is_split = needed + GAP * (len(columns) - 1) > out.width and any(column.is_below for column in columns)
+    above = [at for at, column in enumerate(columns) if not (is_split and column.is_below)]
+    below = [at for at, column in enumerate(columns) if is_split and column.is_below]
+    room = out.width - sum(widths[at] for at in above) - GAP * (len(above) - 1)
+    for at in above:
+        if columns[at].is_cut:
+            widths[at] = max(widths[at] + min(room, 0), MIN_CUT)
+    for row in table:
+        for cell, column, width in zip(row, columns, widths, strict=True):
+            cell.truncate(width, overflow="ellipsis")
+            cell.align("right" if column.is_number else "left", width)
+        for indent, places in ((0, above), (INDENT, below)):
+            if places:
+                line = Text(" " * indent) + Text(" " * GAP).join(row[at] for at in places)
+                line.rstrip()
+                out.print(line, soft_wrap=True)
 
 
 def print_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
@@ -109,15 +119,8 @@ def print_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, _cell(value))
-    _print(terminal(), table)
-
-
-def _print(out: Console, table: Table) -> None:
-    """Print a table, on no terminal without the spaces that fill its last column."""
-    if out.is_terminal:
-        out.print(table)
-        return
-    with out.capture() as captured:
+    out = terminal()
+    with out.capture() as captured:  # without the spaces that fill the last column
         out.print(table)
     out.file.write(re.sub(" +$", "", captured.get(), flags=re.MULTILINE))
 

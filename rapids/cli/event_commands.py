@@ -84,7 +84,12 @@ def events(targets: App = None, as_json: Json = False) -> None:
         for one in catalog:
             print_json(one)
         return
-    columns = [Column("EVENT TYPE"), Column("VERSION", is_number=True), Column("CLASS"), Column("HANDLED BY")]
+    columns = [
+        Column("EVENT TYPE"),
+        Column("VERSION", is_number=True),
+        Column("CLASS"),
+        Column("HANDLED BY", is_below=True),
+    ]
     rows = [
         (
             one.event_type,

@@ -30,6 +30,9 @@ from rapids.redaction import HiddenValues, Redactor
 __all__ = ["ShownEntry", "redacted_pending", "tail", "trace"]
 
 MAX_ERROR = 8_000
+WIDE = 110
+"""Columns of a terminal that has room for correlation ids beside the data of events."""
+
 MAX_LINE = 2_000
 """Characters of a payload in a line for people."""
 
@@ -107,8 +110,7 @@ def _print_entry(entry: ShownEntry) -> None:
         "  ",
         (safe(entry.event_type or "(no type)"), "bold"),
         "  ",
-        (safe(entry.correlation_id), "cyan"),
-        "  ",
+        *(() if out.width < WIDE else ((safe(entry.correlation_id), "cyan"), "  ")),
         safe(data),
     )
     if out.is_terminal:

@@ -9,7 +9,19 @@ import typer
 from rich.text import Text
 
 from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
-from rapids.cli.display import Column, Json, ago, lasted, note, print_json, print_pairs, print_table, printed, safe
+from rapids.cli.display import (
+    Column,
+    Json,
+    ago,
+    lasted,
+    note,
+    print_json,
+    print_pairs,
+    print_table,
+    printed,
+    safe,
+    terminal,
+)
 from rapids.cli.root import Url, app, execute, fail
 from rapids.clients import RedisClient
 from rapids.control import GroupControl, Pause
@@ -68,11 +80,11 @@ def streams(
     elif shown:
         columns = [
             Column("STREAM"),
-            Column("LENGTH", is_number=True),
-            Column("GROUPS", is_number=True),
-            Column("OLDEST", is_number=True),
-            Column("NEWEST", is_number=True),
-            Column("MEMORY", is_number=True),
+            Column("LENGTH", is_number=True, is_below=True),
+            Column("GROUPS", is_number=True, is_below=True),
+            Column("OLDEST", is_number=True, is_below=True),
+            Column("NEWEST", is_number=True, is_below=True),
+            Column("MEMORY", is_number=True, is_below=True),
         ]
         print_table(
             columns,
@@ -136,13 +148,13 @@ def groups(
         columns = [
             Column("STREAM"),
             Column("GROUP"),
-            Column("LAG", is_number=True),
-            Column("HELD", is_number=True),
-            Column("WAITING", is_number=True),
-            Column("PARKED", is_number=True),
-            Column("REPLAYS", is_number=True),
-            Column("OLDEST", is_number=True),
-            Column("ALIVE", is_number=True),
+            Column("LAG", is_number=True, is_below=True),
+            Column("HELD", is_number=True, is_below=True),
+            Column("WAITING", is_number=True, is_below=True),
+            Column("PARKED", is_number=True, is_below=True),
+            Column("REPLAYS", is_number=True, is_below=True),
+            Column("OLDEST", is_number=True, is_below=True),
+            Column("ALIVE", is_number=True, is_below=True),
             Column("STATE"),
         ]
         print_table(
@@ -240,6 +252,7 @@ def _show_group(named: str | None, group: str, url: str | None, *, as_json: bool
         ]
     )
     if one.consumer_list:
+        terminal().print()
         print_table(
             [
                 Column("CONSUMER"),

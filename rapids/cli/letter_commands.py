@@ -69,13 +69,13 @@ def causes(
         return
     now, is_wide = datetime.now(UTC), terminal().width >= WIDE
     columns = [
-        Column("FINGERPRINT", is_id=True),
+        Column("FINGERPRINT"),
         Column("LETTERS", is_number=True),
         Column("LAST", is_number=True),
-        Column("GROUP"),
-        Column("HANDLER"),
-        Column("EVENT TYPE"),
-        Column("ERROR"),
+        Column("GROUP", is_below=True),
+        Column("HANDLER", is_below=True),
+        Column("EVENT TYPE", is_below=True),
+        Column("ERROR", is_cut=True),
         *([Column("WHERE", is_cut=True)] if is_wide else []),
     ]
     rows = [
@@ -148,11 +148,11 @@ def print_letters(letters: list[DeadLetter], dlq: str, *, is_error: bool = False
         return
     now, hiding = datetime.now(UTC), redactor()
     columns = [
-        Column("ID", is_id=True),
+        Column("ID"),
         Column("FAILED", is_number=True),
-        Column("EVENT TYPE"),
-        Column("GROUP"),
-        Column("HANDLER"),
+        Column("EVENT TYPE", is_below=True),
+        Column("GROUP", is_below=True),
+        Column("HANDLER", is_below=True),
         Column("ERROR", is_cut=True),
     ]
     rows = [
@@ -227,9 +227,9 @@ def show(
         print_table(
             [
                 Column("AT"),
-                Column("CONSUMER"),
-                Column("DELIVERY", is_number=True),
-                Column("ATTEMPT", is_number=True),
+                Column("CONSUMER", is_below=True),
+                Column("DELIVERY", is_number=True, is_below=True),
+                Column("ATTEMPT", is_number=True, is_below=True),
                 Column("ERROR", is_cut=True),
             ],
             rows,
@@ -237,7 +237,13 @@ def show(
     if one.history:
         _heading("history")
         print_table(
-            [Column("AT"), Column("ACTION"), Column("BY"), Column("REASON"), Column("SCOPE")],
+            [
+                Column("AT"),
+                Column("ACTION"),
+                Column("BY"),
+                Column("REASON", is_below=True),
+                Column("SCOPE", is_below=True),
+            ],
             [(change.at, change.action, change.actor, change.reason, change.scope) for change in one.history],
         )
     for outcome in one.replays:

@@ -80,14 +80,14 @@ def pending(
         note(f"nothing is pending in group {group}" + (f" ({state})" if state else ""))
         return
     columns = [
-        Column("ENTRY", is_id=True),
+        Column("ENTRY"),
         Column("AGE", is_number=True),
         Column("STATE"),
-        Column("CONSUMER"),
-        Column("IDLE", is_number=True),
-        Column("DELIVERIES", is_number=True),
+        Column("CONSUMER", is_below=True),
+        Column("IDLE", is_number=True, is_below=True),
+        Column("DELIVERIES", is_number=True, is_below=True),
         Column("NEXT"),
-        Column("HANDLERS"),
+        Column("HANDLERS", is_below=True),
     ]
     print_table(
         columns,

@@ -6,17 +6,20 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rapids import Attempt, DeadLetterQueue
 from rapids._core.attempt_log import AttemptLog
 from rapids.audit import AuditLog
-from rapids.cli import bulk_change
+from rapids.cli import bulk_change, display
 from tests.cli.helpers import Command
 from tests.dead_letters.helpers import write_through_script
 from tests.support import eventually
@@ -278,3 +281,27 @@ def test_ctrl_c_ends_a_command_without_a_line(rapids: Command, monkeypatch: pyte
     monkeypatch.setattr(DeadLetterQueue, "causes", interrupted)
 
     assert rapids("dlq", "causes", "-s", STREAM, code=130).output == ""
+
+
+def test_a_row_has_two_lines_on_a_terminal_that_is_narrow(rapids: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {b"event_type": "注文.確定".encode()}
+    ids = rapids.redis(lambda redis: write_through_script(redis, handler="請求🚚", error="x" * 500, fields=fields))
+
+    def shown(width: int) -> list[str]:
+        def terminal(*, is_error: bool = False) -> Console:
+            file = sys.stderr if is_error else sys.stdout
+            return Console(file=file, width=width, force_terminal=True, color_system=None)
+
+        monkeypatch.setattr(display, "terminal", terminal)
+        return rapids("dlq", "list", "-s", STREAM).stdout.splitlines()
+
+    [header, wide] = shown(120)
+    [names, more_names, first, second] = shown(60)
+
+    assert header.split() == ["ID", "FAILED", "EVENT", "TYPE", "GROUP", "HANDLER", "ERROR"]
+    assert (cell_len(wide), wide[-2:]) == (120, "x…")
+    assert cell_len(wide[: wide.index("請求")]) == header.index("HANDLER"), "wide characters take two columns"
+    assert (names.split(), more_names.split()) == (["ID", "FAILED", "ERROR"], ["EVENT", "TYPE", "GROUP", "HANDLER"])
+    assert first.startswith(ids[0])
+    assert cell_len(first) == 60
+    assert second.split() == ["注文.確定", "dv-group", "請求🚚"]
