@@ -140,8 +140,8 @@ def test_a_violation_of_a_limit_is_found(
 # --- private names of others ----------------------------------------------------------------------------------------
 
 
-PUBLIC_ALL_THE_SAME = {"_exit", "_replace"}
-"""os._exit and a named tuple's _replace are documented."""
+PUBLIC_ALL_THE_SAME = {"_current_frames", "_exit", "_replace"}
+"""sys._current_frames, os._exit and a named tuple's _replace are documented."""
 
 
 OWN_PACKAGES = {path.name for path in (ROOT / "rapids").glob("_*/")}
