@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
+from rapids._core.redis_errors import is_refused, reason
 from rapids.backoff import Backoff, exponential
 from rapids.clients import RedisClient
 from rapids.dead_letters import DeadLetterQueue
@@ -148,12 +149,15 @@ async def _restart_on_failure(
         began = time.monotonic()
         try:
             await body()
-        except Exception:
+        except Exception as error:
             if is_fatal():
                 raise
             failures = 1 if time.monotonic() - began > STABLE_AFTER else failures + 1
             delay = RESTART_DELAY(failures)
-            _logger.exception("the %s failed, and will be restarted in %.1f s", what, delay)
+            trace = None if is_refused(error) else error  # a wrong password has no place in the code
+            _logger.error(
+                "the %s failed, and will be restarted in %.1f s: %s", what, delay, reason(error), exc_info=trace
+            )
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await stopping.wait()
