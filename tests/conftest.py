@@ -7,9 +7,10 @@ test says of one machine (it asks for its address, or is marked `standalone`) is
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -18,17 +19,18 @@ from redis.asyncio.cluster import RedisCluster
 
 from tests.embedded.scripts import private_temp, run_script
 from tests.model.profiles import register_profiles
+from tests.printed_scripts import run_printed
 from tests.servers.builds import BUILDS, Build
 from tests.servers.choice import DEFAULT, NAMES, Servers, build_of, is_one_machine, servers_named
 from tests.servers.client import connected
 
-__all__ = ["private_temp", "run_script"]
+__all__ = ["private_temp", "run_printed", "run_script"]
 
 register_profiles()
 
 NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build", "rapids_server"}
 OF_ONE_MACHINE = {"redis_url": "connects to a server by its address", "build": "starts a server of its own"}
-SLOW = {"build", "private_temp", "run_script", "shared_cluster", "start_worker"}
+SLOW = {"build", "private_temp", "run_printed", "run_script", "shared_cluster", "start_worker"}
 """Fixtures that start processes: a test that uses one is slow."""
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
@@ -41,6 +43,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """The processes of `--numprocesses auto`: one for each core, but at least four: tests mostly wait."""
     return max(4, os.cpu_count() or 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Look for no garbage while tests are collected: there is none, and each look takes longer than the last one.
+    Later looks leave out what is there by then."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` looks at the marks

@@ -19,6 +19,7 @@ from redis import Redis
 
 from rapids_fastapi.admin.problems import KINDS
 from tests.printed import Printed
+from tests.printed_scripts import RunPrinted
 from tests.support import NO_TLS, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -156,11 +157,10 @@ def test_the_page_has_commands_and_answers() -> None:
 
 @pytest.mark.parametrize("block", python_blocks(), ids=["who", "replay_declined"])
 @pytest.mark.slow
-def test_python_runs_as_printed(block: str, redis_url: str, tmp_path: Path) -> None:
+def test_python_runs_as_printed(block: str, tmp_path: Path, run_printed: RunPrinted) -> None:
     script = tmp_path / "reader.py"
     script.write_text(block)
-    done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run_printed(script) == (0, "")
 
 
 def test_the_documented_problems_are_those_of_the_code() -> None:

@@ -1,6 +1,5 @@
 """README's Python blocks run as printed, each in a process of its own, as a reader's would."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.printed_scripts import RunPrinted
 from tests.support import eventually, free_port
 
 README = Path(__file__).parent.parent / "README.md"
@@ -82,12 +82,13 @@ def test_the_blocks_to_call_are_there() -> None:
 
 @pytest.mark.parametrize(("heading", "block"), OTHERS, ids=[heading for heading, _ in OTHERS])
 @pytest.mark.slow
-def test_a_block_runs_as_printed(heading: str, block: str, redis_url: str, tmp_path: Path) -> None:
+def test_a_block_runs_as_printed(
+    heading: str, block: str, redis_url: str, tmp_path: Path, run_printed: RunPrinted
+) -> None:
     script = tmp_path / "reader.py"
     run = RUN.format(url=redis_url, before=BEFORE.get(heading, []), call=CALLS[heading]) if heading in CALLS else ""
     script.write_text(block + run)
-    done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run_printed(script) == (0, "")
 
 
 WITH_A_SESSION = """
@@ -118,13 +119,12 @@ engine.dispose()
 
 
 @pytest.mark.slow
-def test_the_blocks_about_dependencies_run_as_printed(tmp_path: Path) -> None:
+def test_the_blocks_about_dependencies_run_as_printed(tmp_path: Path, run_printed: RunPrinted) -> None:
     page = blocks(DEPENDENCIES)
     assert len(page) == 5
     script = tmp_path / "reader.py"
     script.write_text("\n".join(f"exec({block!r}, {{'__name__': 'page'}})" for _, block in page))
-    done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run_printed(script) == (0, "")
 
 
 SHARED_BY_BOTH = """
@@ -174,14 +174,14 @@ redis.close()
 
 
 @pytest.mark.slow
-def test_one_async_session_serves_endpoints_and_handlers(redis_url: str, tmp_path: Path) -> None:
+def test_one_async_session_serves_endpoints_and_handlers(
+    redis_url: str, tmp_path: Path, run_printed: RunPrinted
+) -> None:
     (block,) = [block for heading, block in blocks(DEPENDENCIES) if heading == "A database session"]
     script = tmp_path / "reader.py"
     script.write_text(f"from rapids.exceptions import NonRetryableError\n{block}{SHARED_BY_BOTH.format(url=redis_url)}")
-    environment = {**os.environ, "RAPIDS_REDIS_URL": redis_url}
-    command = [sys.executable, "-W", "error", script]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    code, errors = run_printed(script, RAPIDS_REDIS_URL=redis_url)
+    assert code == 0, errors
 
 
 WITH_DEPENDENCIES = """
@@ -218,28 +218,20 @@ engine.dispose()
 
 
 @pytest.mark.slow
-def test_a_session_of_a_handler_commits_or_rolls_back(redis_url: str, tmp_path: Path) -> None:
+def test_a_session_of_a_handler_commits_or_rolls_back(redis_url: str, tmp_path: Path, run_printed: RunPrinted) -> None:
     (block,) = [block for heading, block in OTHERS if heading == "Dependencies"]
     script = tmp_path / "reader.py"
     script.write_text(block + WITH_DEPENDENCIES.format(url=redis_url))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    code, errors = run_printed(script)
+    assert code == 0, errors
 
 
 @pytest.mark.slow
-def test_events_go_out_after_the_commit_of_a_session(redis_url: str, tmp_path: Path) -> None:
+def test_events_go_out_after_the_commit_of_a_session(redis_url: str, tmp_path: Path, run_printed: RunPrinted) -> None:
     (block,) = [block for heading, block in OTHERS if heading == "With a database session"]
     script = tmp_path / "reader.py"
     script.write_text(block + WITH_A_SESSION.format(url=redis_url))
-    done = subprocess.run(
-        [sys.executable, script],
-        cwd=tmp_path,
-        env={**os.environ, "RAPIDS_REDIS_URL": redis_url},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run_printed(script, RAPIDS_REDIS_URL=redis_url) == (0, "")
 
 
 @pytest.mark.smoke
