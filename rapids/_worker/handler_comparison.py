@@ -69,7 +69,7 @@ class HandlerComparison:
             self._reported.pop(consumer, None)
             return
         self._reported[consumer] = found
-        where = ", in the same process," if process == self._process else ""
+        where = " (in the same process)" if process == self._process else ""
         logger.warning(
             "two consumers of group %r have different handlers: %s are only at %r, and %s only at %r%s. Each of them "
             "acknowledges what it has no handler for, so the other's handler never runs for that. This is expected "

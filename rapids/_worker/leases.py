@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import RedisError
 
@@ -19,7 +19,7 @@ from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.unarrived import Unarrived
 
-__all__ = ["Leases", "Registered"]
+__all__ = ["Leases", "Moment", "Registered"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -29,6 +29,13 @@ CHUNK = 500
 MINIMUM_INTERVAL = 0.01
 
 Registered: TypeAlias = Literal["ours", "another's", "trimmed"]
+
+
+class Moment(NamedTuple):
+    """When something was sent: the losses of a group noticed until then, and the monotonic time (seconds)."""
+
+    losses: int
+    at: float
 
 
 class Leases:
@@ -41,8 +48,8 @@ class Leases:
         self._unarrived = unarrived
         self._duration = context.settings.claim_min_idle_ms / 1000
         self._interval = max(self._duration / 3, MINIMUM_INTERVAL)
-        self.losses = 0
-        """How many times the group was lost."""
+        self._losses = 0
+        """How many times this process noticed that a group was lost."""
         self._keeping_name = asyncio.Lock()
         self.renewed_at = 0.0
         """When a lease was last renewed (`time.monotonic()`, seconds)."""
@@ -62,6 +69,7 @@ class Leases:
         """
         if not (is_no_group(error) or is_no_stream(error)):
             return
+        self._losses += 1
         for source in self._context.sources:
             own = self._inflight.last_read.get(source)
             last = await streams.last_id(self._context.commands, source.stream)
@@ -75,14 +83,9 @@ class Leases:
                     start,
                     extra={**self._context.log, "stream": source.stream},
                 )
-            await self.register_again(source)
-
-    async def register_again(self, source: Source) -> None:
-        """Register the held entries with a group that was recreated. Raises `RedisError`."""
-        self.losses += 1
-        ids = self._inflight.ids(source)
-        for first in range(0, len(ids), CHUNK):
-            await self._register(source, ids[first : first + CHUNK])
+            ids = self._inflight.ids(source)
+            for first in range(0, len(ids), CHUNK):
+                await self._register(source, ids[first : first + CHUNK])
 
     async def _register(self, source: Source, ids: Sequence[bytes]) -> None:
         # Not those that are being settled: an entry that is already acknowledged would stay pending forever.
@@ -107,6 +110,25 @@ class Leases:
             return "another's"
         ours, others = await groups.register(self._context.commands, source, self._context.name, [entry_id])
         return "ours" if ours else "trimmed" if is_certain and not others else "another's"
+
+    def moment(self) -> Moment:
+        """Now, for `was_lost_since`."""
+        return Moment(self._losses, time.monotonic())
+
+    async def was_lost_since(self, source: Source, moment: Moment) -> bool:
+        """Whether the group was lost since then, as far as this process noticed or Redis remembers: another process may
+        have recreated it before this one read again. True if nobody can tell. Raises `RedisError`.
+        """
+        if self._losses != moment.losses:
+            return True
+        return await self._recreated_at(source) >= moment.at
+
+    async def _recreated_at(self, source: Source) -> float:
+        """When the group was recreated, by the monotonic clock, and not earlier than it was: then an entry would never
+        run. Minus infinity if that did not happen recently, infinity if nobody can tell. Raises `RedisError`.
+        """
+        age = await groups.since_recreated(self._context.commands, source)
+        return math.inf if self._context.clock.steps and age < math.inf else time.monotonic() - age
 
     async def keep_name(self) -> None:
         """Keep this consumer's name. If another process has taken it, that process has all held entries too.
@@ -176,7 +198,7 @@ class Leases:
         missing = await self._context.outages.retry(
             "renewing leases", lambda: self._missing(source, lost), max_pause=self._interval
         )
-        self.losses += bool(missing)
+        self._losses += bool(missing)
         kept = set(ids).difference(refused).union(missing)
         self._inflight.renewed(source, kept, asked_at)
         self._lose(source, {held.entry.entry_id for held in lost}.difference(missing))
@@ -194,10 +216,7 @@ class Leases:
         lasting = {held.entry.entry_id for held in lost if self._inflight.lease_lasts(held, now)}
         if len(lasting) == len(lost):
             return [held.entry.entry_id for held in lost]
-        age = await groups.since_recreated(self._context.commands, source)
-        made_at = time.monotonic() - age  # not earlier than it was: then an entry would never run
-        if self._context.clock.steps and made_at > -math.inf:
-            made_at = math.inf  # nobody can tell when that was
+        made_at = await self._recreated_at(source)
         return [
             held.entry.entry_id
             for held in lost

@@ -25,7 +25,7 @@ from rapids._worker.acks import Acks
 from rapids._worker.context import WorkerContext
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight, State
-from rapids._worker.leases import Leases
+from rapids._worker.leases import Leases, Moment
 from rapids._worker.losses import report_lost
 from rapids.observers import DeadLettered, Parked
 
@@ -78,9 +78,9 @@ class Settler:
         self._leases = leases
         self._acks = acks
         self._queue: deque[Settled] = deque()
-        self._unsure: dict[tuple[bytes, int], int] = {}
-        """Deliveries whose settlement was sent and not answered, and how many times the group had been lost then. An
-        entry may have two of them: one that was kept, and the next."""
+        self._unsure: dict[tuple[bytes, int], Moment] = {}
+        """Deliveries whose settlement was sent and not answered, and when it was first sent. An entry may have two of
+        them: one that was kept, and the next."""
         self._hurry = asyncio.Event()
         self._under_way = 0
 
@@ -167,7 +167,7 @@ class Settler:
     async def _settle(self, batch: Sequence[Settled]) -> list[Settled]:
         if not batch:
             return []
-        context = self._context
+        context, sent_at = self._context, self._leases.moment()
         try:
             calls = [_call_for(one, self._gate.term) for one in batch]
             dlq, most = context.settings.dlq_stream, context.settings.dlq_maxlen
@@ -175,9 +175,9 @@ class Settler:
             replies: list[Reply] = await writing
         except (RedisError, OSError) as error:
             replies = [error] * len(batch)
-            self._note_unsure(batch)
+            self._note_unsure(batch, sent_at)
         except BaseException:  # interrupted: it is not known whether it was written
-            self._note_unsure(batch)
+            self._note_unsure(batch, sent_at)
             raise
         failed, trimmed = list[Settled](), list[Settled]()
         for one, reply in zip(batch, replies, strict=True):
@@ -205,8 +205,9 @@ class Settler:
                 _count(context.counts, one, reply, is_held=is_held)
         return failed + await self._settle(trimmed)
 
-    def _note_unsure(self, batch: Sequence[Settled]) -> None:
-        self._unsure.update((_delivery_of(one), self._leases.losses) for one in batch)
+    def _note_unsure(self, batch: Sequence[Settled], sent_at: Moment) -> None:
+        for one in batch:
+            self._unsure.setdefault(_delivery_of(one), sent_at)
 
     def _without_entry(self, one: Settled) -> Settled:
         """The settlement of an entry that was trimmed from the stream: dead letters of the handlers that were to run
@@ -223,11 +224,15 @@ class Settler:
         an unanswered write may have settled it, unless the group was lost since: then it is rather settled twice than
         not at all.
         """
-        if one.is_buried or self._unsure.get(_delivery_of(one)) == self._leases.losses:
+        sent_at = self._unsure.get(_delivery_of(one))
+        if one.is_buried:
             return None
         try:
+            if sent_at is not None and not await self._leases.was_lost_since(one.entry.source, sent_at):
+                return None
             match await self._leases.registered(one.held):
                 case "ours":
+                    self._unsure.pop(_delivery_of(one), None)  # it is pending, so it is to be settled
                     return one
                 case "trimmed" if (left := self._without_entry(one)).settlement is not ACK:
                     return replace(left, is_buried=True)

@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rapids._storage import scripts
+from rapids._storage.keys import Source
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RetryAfter
 from tests.redis.proxy import Proxy, proxy_to
@@ -126,6 +127,38 @@ async def test_a_settlement_that_never_arrived_is_written_to_the_recreated_group
         proxy.let_through()
         await eventually(lambda: letters(redis))
     assert len(await letters(redis)) == 1, (await pending(redis), await redis.xinfo_groups(STREAM))
+
+
+async def test_it_is_written_too_if_the_worker_never_noticed_that_the_group_was_lost(
+    redis: Redis, redis_url: str
+) -> None:
+    """Another process was faster to recreate it: each read of this one found a group."""
+    async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
+        router, go_on = make_router(through, claim_min_idle_ms=60_000), asyncio.Event()
+
+        @router.on(DvOrder)
+        async def handle(event: DvOrder) -> None:
+            await go_on.wait()
+            raise NonRetryableError("no")
+
+        async with running(router):
+            [entry_id] = await emit_orders(redis, 0)
+            await eventually(lambda: pending(redis))
+            proxy.hold_up(SETTLE)
+            go_on.set()
+            await eventually(lambda: proxy.holds)
+            async with redis.pipeline(transaction=True) as lost_and_recreated:
+                lost_and_recreated.xgroup_destroy(STREAM, GROUP)
+                lost_and_recreated.xgroup_create(STREAM, GROUP, entry_id)
+                await lost_and_recreated.execute()
+            seconds, micros = await redis.time()
+            recreated = Source(STREAM, GROUP).recreated
+            await redis.set(recreated, seconds * 1000 + micros // 1000, px=60_000)
+            cutting = asyncio.create_task(proxy.cut())
+            proxy.let_through()  # to a connection that is cut
+            await cutting
+            await eventually(lambda: letters(redis))
+    assert len(await letters(redis)) == 1
 
 
 async def test_a_log_filter_that_raises_prevents_no_settlement(redis: Redis) -> None:
