@@ -214,9 +214,10 @@ async def test_workers_that_gunicorn_forks_share_a_server(run_script: ScriptRunn
                     os.write(said, f"{server.pid} ".encode())
                     os.read(0, 1)
                 os._exit(0)
+        os.close(said)  # the read ends if both children have failed
         pids = b""
-        while pids.count(b" ") < 2:
-            pids += os.read(heard, 100)
+        while pids.count(b" ") < 2 and (more := os.read(heard, 100)):
+            pids += more
         print(json.dumps([int(pid) for pid in pids.split()]), flush=True)
         os.wait()
         os.wait()

@@ -103,11 +103,13 @@ async def test_later_entries_of_a_key_wait_for_one_that_is_to_be_delivered_again
 ) -> None:
     """Those that another consumer left, and new ones. Entries of other keys do not wait, also not to be read."""
     first, _ = await left_behind(redis, 1, 2)
-    await keep(redis, first, 2.0)
+    await keep(redis, first, 3_600)
     await emit(redis, 3)
     await emit(redis, 4, key="two")
     runs = Runs(redis)
     async with running(runs.router("new", concurrency=concurrency)):
+        await eventually(lambda: runs.numbers)
+        await redis.zadd(SOURCE.due, {first: 1})
         await until_settled(redis)
     assert runs.numbers == [4, 1, 2, 3]
 
@@ -184,20 +186,24 @@ async def test_a_waiting_entry_that_somebody_settled_blocks_its_key_for_a_short_
 async def test_without_order_by_nothing_waits_for_an_entry_to_be_delivered_again(redis: Redis) -> None:
     """Like in one consumer: it comes back later, after others."""
     [first] = await left_behind(redis, 1)
-    await keep(redis, first, 1.0)
+    await keep(redis, first, 3_600)
     await emit(redis, 2)
     runs = Runs(redis)
     async with running(runs.router("new", order_by=None, concurrency=1)):
+        await eventually(lambda: runs.numbers)
+        await redis.zadd(SOURCE.due, {first: 1})
         await until_settled(redis)
     assert runs.numbers == [2, 1]
 
 
 async def test_with_retry_blocks_key_false_a_key_does_not_wait(redis: Redis) -> None:
     [first] = await left_behind(redis, 1)
-    await keep(redis, first, 1.0)
+    await keep(redis, first, 3_600)
     await emit(redis, 2)
     runs = Runs(redis)
     async with running(runs.router("new", retry_blocks_key=False)):
+        await eventually(lambda: runs.numbers)
+        await redis.zadd(SOURCE.due, {first: 1})
         await until_settled(redis)
     assert runs.numbers == [2, 1]
 
