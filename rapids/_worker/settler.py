@@ -173,12 +173,12 @@ class Settler:
             dlq, most = context.settings.dlq_stream, context.settings.dlq_maxlen
             writing = settlement.settle(context.commands, context.name, calls, dlq=dlq, dlq_maxlen=most)
             replies: list[Reply] = await writing
-        except (RedisError, OSError) as error:
+        except BaseException as error:  # it is not known whether it was written, also if interrupted
+            for one in batch:
+                self._unsure.setdefault(_delivery_of(one), sent_at)
+            if not isinstance(error, RedisError | OSError):
+                raise
             replies = [error] * len(batch)
-            self._note_unsure(batch, sent_at)
-        except BaseException:  # interrupted: it is not known whether it was written
-            self._note_unsure(batch, sent_at)
-            raise
         failed, trimmed = list[Settled](), list[Settled]()
         for one, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
@@ -204,10 +204,6 @@ class Settler:
                 self._log(one, reply)
                 _count(context.counts, one, reply, is_held=is_held)
         return failed + await self._settle(trimmed)
-
-    def _note_unsure(self, batch: Sequence[Settled], sent_at: Moment) -> None:
-        for one in batch:
-            self._unsure.setdefault(_delivery_of(one), sent_at)
 
     def _without_entry(self, one: Settled) -> Settled:
         """The settlement of an entry that was trimmed from the stream: dead letters of the handlers that were to run
