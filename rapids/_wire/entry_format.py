@@ -15,6 +15,7 @@ from pydantic_core import from_json
 
 from rapids._core.event_fields import INJECTED, aliases_of
 from rapids._core.failures import is_of_signal
+from rapids._wire.trace_context import TRACE_FIELDS
 from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, get_event_class
 from rapids.exceptions import DeserializationError
 
@@ -92,8 +93,14 @@ def newer_version(cls: type[BaseEvent], fields: Fields) -> int | None:
 
 
 def regular_values(fields: Fields) -> Sequence[bytes] | None:
-    """The values of an entry that has the fields of the format in their order; None for any other."""
-    return fields[1::2] if fields[::2] == _NAMES else None
+    """The values of the eight fields of an entry that has the fields of the format in their order; None for any other.
+
+    The fields of a trace context may follow them.
+    """
+    names = fields[::2]
+    if names == _NAMES:
+        return fields[1::2]
+    return fields[1 : 2 * len(_NAMES) : 2] if names in _TRACED_NAMES else None
 
 
 def decode_regular(cls: type[BaseEvent], values: Sequence[bytes]) -> BaseEvent | None:
@@ -114,6 +121,7 @@ def decode_regular(cls: type[BaseEvent], values: Sequence[bytes]) -> BaseEvent |
 
 
 _NAMES = list(EVENT_FIELDS)
+_TRACED_NAMES = ([*_NAMES, TRACE_FIELDS[0]], [*_NAMES, *TRACE_FIELDS])
 _is_plain = re.compile(rb"[ !#-\[\]-~]*").fullmatch
 """Whether text needs no escapes in JSON."""
 
@@ -169,7 +177,7 @@ def documents_in(fields: Fields) -> tuple[bytes, bytes]:
 def event_type_in(fields: Fields) -> str | None:
     """The event type of an entry, or None if it is missing or not readable."""
     names = fields[::2]
-    if names == _NAMES:
+    if names == _NAMES or names in _TRACED_NAMES:
         value = fields[1]
     elif names.count(b"event_type") == 1:
         value = fields[2 * names.index(b"event_type") + 1]

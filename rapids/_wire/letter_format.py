@@ -10,6 +10,7 @@ from rapids._core.outcomes import Dead
 from rapids._wire import compat
 from rapids._wire.entry_format import EVENT_FIELDS, Fields, Replay, StoredEvent, event_type_in, first_values, pairs
 from rapids._wire.fingerprints import netstrings, unpack_netstrings
+from rapids._wire.trace_context import TRACE_FIELDS
 from rapids.exceptions import DeserializationError
 
 __all__ = [
@@ -33,7 +34,6 @@ HISTORY = b"rapids:history"
 LETTER_ID = b"rapids:letter_id"
 """The letter's own id: a field of archived letters."""
 
-_OPTIONAL_EVENT_FIELDS = (b"traceparent",)
 _REPLAY_FIELDS = (b"replay_handler", b"replay_of", b"replay_count", b"original_msg_id")
 
 
@@ -79,11 +79,14 @@ def write_letter(fields: Fields, origin: Origin, dead: Dead, *, failed_at: datet
         b"attempts": dead.attempts.dump(),
     }
     names = tuple(fields[::2])
-    is_traced = names == (*EVENT_FIELDS, b"traceparent") and event_type_in(fields) is not None
-    if names != EVENT_FIELDS and not is_traced:
+    traced = names[len(EVENT_FIELDS) :]
+    is_regular = names[: len(EVENT_FIELDS)] == EVENT_FIELDS and traced == TRACE_FIELDS[: len(traced)]
+    if traced and event_type_in(fields) is None:
+        is_regular = False
+    if not is_regular:
         letter[b"original_fields"] = netstrings(fields)
-    elif b"traceparent" in first:
-        letter[b"traceparent"] = first[b"traceparent"]
+    else:
+        letter |= {name: first[name] for name in traced}
     return [part if isinstance(part, bytes) else _utf8(part) for pair in letter.items() for part in pair]
 
 
@@ -102,7 +105,7 @@ def original_fields(letter: Fields) -> list[bytes]:
         except ValueError as error:
             raise DeserializationError("", f"original_fields of the letter cannot be read: {error}") from error
     values = compat.with_defaults(values)
-    names = [*EVENT_FIELDS, *(name for name in _OPTIONAL_EVENT_FIELDS if name in values)]
+    names = [*EVENT_FIELDS, *(name for name in TRACE_FIELDS if name in values)]
     return [part for name in names for part in (name, values.get(name, b""))]
 
 

@@ -13,6 +13,8 @@ from rapids._core.outcomes import Dead, Ledger, Reason, Wait
 from rapids._wire.encoding import encode
 from rapids._wire.fingerprints import fingerprint_name
 from rapids._wire.letter_format import Origin, replay_fields, write_letter
+from rapids._wire.trace_context import TRACE_FIELDS, trace_values
+from rapids.hooks import TraceContext
 
 __all__ = ["lines"]
 
@@ -38,13 +40,16 @@ def lines() -> list[str]:
     generic = GenericEvent(id=EVENT_ID, timestamp=MOMENT, raw_type="pins.unknown", data={"n": 1})
     letter = [*letter_of(entry), b"letter_id", b"1767323050000-0"]
     odd = letter_of([*entry, b"extra", b"\xff\x00"])
-    traced = letter_of([*entry, b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
+    context = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "vendor=1")
+    trace = [part for pair in zip(TRACE_FIELDS, trace_values(context), strict=True) for part in pair]
+    traced = letter_of([*entry, *trace])
     return [
         *described("entry", entry),
         *described("entry of a GenericEvent", encode(generic, correlation_id=None, causation_id="cause-1")),
+        *described("fields of an entry emitted under a span, after the others", trace),
         *described("dead letter", letter),
         *described("dead letter of an entry with other fields", odd),
-        *described("dead letter of an entry with traceparent", traced),
+        *described("dead letter of an entry emitted under a span", traced),
         *described("replay entry", replay_fields(letter, handler="charge", letter_id="1767323050000-0")),
         *described("replay entry for all handlers", replay_fields(odd, handler="", letter_id="1767323050000-0")),
         f"fingerprint of the dead letter: {fingerprint_name(letter)}",

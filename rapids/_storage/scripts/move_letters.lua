@@ -27,6 +27,7 @@ local first = 3 + given
 if owner ~= '' and not runs_for(operation, owner) then return 'stopped' end
 
 local EVENT = {'event_type', 'schema_version', 'data', 'id', 'timestamp', 'correlation_id', 'causation_id', 'metadata'}
+local TRACE = {'traceparent', 'tracestate'} -- only entries emitted under a span have them
 local now = server_us()
 local place = archive_end(archive, now)
 check_kinds(archived, restored, failed_again)
@@ -86,9 +87,12 @@ local function fill_replay(letter_id, has)
     replay[n + 1], replay[n + 2] = name, value
     n = n + 2
   end
-  if has.traceparent then
-    replay[n + 1], replay[n + 2] = 'traceparent', has.traceparent
-    n = n + 2
+  for i = 1, #TRACE do
+    local value = has[TRACE[i]]
+    if value then
+      replay[n + 1], replay[n + 2] = TRACE[i], value
+      n = n + 2
+    end
   end
   if scope ~= 'everyone' then
     local count = string.match(has.replay_count or '', '^%d+$') or '0'
