@@ -7,6 +7,7 @@ from typing import cast, overload
 from pydantic import BaseModel
 from redis.asyncio import Redis, RedisCluster
 
+from rapids._core.checks import telemetry as check_telemetry
 from rapids._core.settings import EmitterSettings
 from rapids._emit.faults import timed_out
 from rapids._emit.group_commit import Appender
@@ -15,10 +16,12 @@ from rapids._storage import streams
 from rapids._storage.client.connections import SharedPool
 from rapids._wire.encoding import check_readable, encode, encode_values
 from rapids._wire.entry_format import decode
+from rapids._wire.trace_context import trace_values
 from rapids.correlation import get_causation_id, get_correlation_id
 from rapids.counters import Counters
 from rapids.events import BaseEvent, Event, GenericEvent, kind_of
 from rapids.exceptions import EmitError, NotConfiguredError, SerializationError
+from rapids.hooks import TelemetryHooks, TraceContext
 from rapids.observers import Observer
 
 __all__ = ["EventEmitter", "as_read", "events_in", "ids_for"]
@@ -99,6 +102,13 @@ class EventEmitter:
         self._appender = Appender(redis, self._settings, self._counts)
         self._redis = redis
 
+    def use_telemetry(self, telemetry: TelemetryHooks | None) -> None:
+        """Report each emit to this telemetry from now on, and put the context of its span into the entries.
+
+        `rapids.telemetry.OpenTelemetry()` is one; None reports nothing. Raises `TypeError` for anything else.
+        """
+        self._counts.telemetry = check_telemetry("telemetry", telemetry)
+
     async def ping(self) -> None:
         """Return when the stream's server has answered.
 
@@ -140,6 +150,8 @@ class EventEmitter:
         if appender is None:
             raise NotConfiguredError(NO_CLIENT)
         deadline = asyncio.get_running_loop().time() + self._settings.timeout
+        if self._counts.telemetry is not None:
+            return await self._emit_reported(self._counts.telemetry, appender, event, caused_by, deadline)
         if appender.is_full:
             await self._room(appender, event, deadline)
         if kind_of(type(event)) is not None:
@@ -161,10 +173,44 @@ class EventEmitter:
                 self._counts.unsent(one, "not_stored", error)
             raise self._error(events, 0, Shortfall([None] * len(events), frozenset(), 0, error)) from error
 
+    async def _emit_reported(
+        self,
+        telemetry: TelemetryHooks,
+        appender: Appender,
+        given: Event | Sequence[Event],
+        caused_by: Event | None,
+        deadline: float,
+    ) -> str | list[str]:
+        """Emit what was given, and report it to the telemetry."""
+        events = events_in(given)
+        if not events:
+            return []
+        sending = telemetry.sending(self.stream, events, ids_for(events[0], caused_by)[0])
+        is_sent = False
+        try:
+            if appender.is_full:
+                await self._room(appender, events, deadline)
+            outgoing = [
+                self._outgoing(appender, event, caused_by, context)
+                for event, context in zip(events, sending.contexts, strict=True)
+            ]
+            is_sent = True
+            ids = await self._append(appender, events, outgoing, deadline)
+        except BaseException as error:
+            sending.failed(error, is_sent=is_sent)
+            raise
+        sending.sent()
+        return ids[0] if kind_of(type(given)) is not None else ids
+
     async def _emit_all(
         self, appender: Appender, events: Sequence[Event], caused_by: Event | None, deadline: float
     ) -> list[str]:
         outgoing = [self._outgoing(appender, event, caused_by) for event in events]
+        return await self._append(appender, events, outgoing, deadline)
+
+    async def _append(
+        self, appender: Appender, events: Sequence[Event], outgoing: Sequence[Outgoing], deadline: float
+    ) -> list[str]:
         ids: list[str] = []
         for first in range(0, len(outgoing), CHUNK):
             appended = await appender.append(outgoing[first : first + CHUNK], deadline)
@@ -175,7 +221,9 @@ class EventEmitter:
             ids += appended
         return ids
 
-    def _outgoing(self, appender: Appender, event: Event, caused_by: Event | None) -> Outgoing:
+    def _outgoing(
+        self, appender: Appender, event: Event, caused_by: Event | None, context: TraceContext | None = None
+    ) -> Outgoing:
         correlation_id, causation_id = ids_for(event, caused_by)
         try:
             values = encode_values(event, correlation_id, causation_id)
@@ -187,7 +235,12 @@ class EventEmitter:
         except SerializationError as error:
             self._counts.unsent(event, "unwritable", error)
             raise
-        return Outgoing(event.id, appender.pack(values), self._counts.of_raw_type(values[0]))
+        if context is None:
+            packed = appender.pack(values)
+        else:
+            traced = trace_values(context)
+            packed = appender.pack_traced[len(traced)]((*values, *traced))
+        return Outgoing(event.id, packed, self._counts.of_raw_type(values[0]))
 
     def _error(self, events: Sequence[Event], before: int, shortfall: Shortfall) -> EmitError:
         stored = {before + at for at, entry_id in enumerate(shortfall.ids) if entry_id is not None} | set(range(before))

@@ -31,7 +31,7 @@ from rapids.events import Event
 from rapids.exceptions import HandlerTimeoutError
 
 if TYPE_CHECKING:
-    from rapids._worker.settler import Settled
+    from rapids._worker.settled import Settled
 
 __all__ = ["HandlerOutcome", "HandlerState", "Rehearsal", "RehearsedAttempt"]
 

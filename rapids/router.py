@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis, RedisCluster
 
-from rapids._core.checks import middleware as check_middleware
-from rapids._core.checks import plain_function
+from rapids._core import checks
 from rapids._core.counter_state import Counts
 from rapids._core.handlers import HandlerRegistry, Handlers
 from rapids._core.server_warnings import ServerWarnings, check_server, check_timeout
 from rapids._core.settings import GroupStartPosition, LogRedaction, OrderBy, RouterSettings, Trim, check_key_field
 from rapids._core.settings import order_by as as_order_by
 from rapids._storage import streams
-from rapids._storage.client.connections import Commands, SharedPool, check_client, share_a_slot
+from rapids._storage.client.connections import Commands, SharedPool, check_client, check_dlq
 from rapids._storage.keys import Source, default_dlq
 from rapids._worker.dependency_run import Supplies
 from rapids.backoff import Backoff, exponential
@@ -25,6 +24,7 @@ from rapids.counters import Counters
 from rapids.delivery import HandlerMiddleware, under_way_variable
 from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import ConsumerLag, RouterHealth, Trimming
+from rapids.hooks import TelemetryHooks
 from rapids.observers import Observer
 from rapids.providers import Emits
 
@@ -128,7 +128,7 @@ class EventRouter(HandlerRegistry):
             check_client(redis)
         self._redis = redis
         self._started_with: Redis | RedisCluster | None = None
-        self._middleware = tuple(check_middleware("middleware", middleware))
+        self._middleware = tuple(checks.middleware("middleware", middleware))
         self._key_field = order_by if isinstance(order_by, str) else None
         self._server_warnings = ServerWarnings()
         self._log_redaction: LogRedaction | None = None
@@ -214,9 +214,17 @@ class EventRouter(HandlerRegistry):
         withheld. It blocks the event loop. Raises `RapidsError` while the router runs, `TypeError` for anything but a
         plain function.
         """
-        plain_function("redaction", redaction, "a plain function (data, metadata, text)", arguments=3)
+        checks.plain_function("redaction", redaction, "a plain function (data, metadata, text)", arguments=3)
         self._only_before_start("use_log_redaction()")
         self._log_redaction = redaction
+
+    def use_telemetry(self, telemetry: TelemetryHooks | None) -> None:
+        """Report handler runs and decisions about entries to it, such as `OpenTelemetry()`. Call it before `start`.
+
+        Raises `RapidsError` while the router runs, `TypeError` for anything but a telemetry or None.
+        """
+        self._only_before_start("use_telemetry()")
+        self._counts.telemetry = checks.telemetry("telemetry", telemetry)
 
     async def start(self, redis: Redis | RedisCluster | None = None) -> None:
         """Consume until stopped. Cancelling the task that awaits this method also stops the router gracefully.
@@ -241,13 +249,7 @@ class EventRouter(HandlerRegistry):
             check_key_field(
                 self._key_field, lambda event_type: any(one.handles(event_type) for one in self._registered)
             )
-        dlq = self.dlq_stream  # one script writes a dead letter and settles its entry
-        if dlq is not None and not share_a_slot(client, self.stream, dlq):
-            raise ValueError(
-                f"dlq_stream {dlq!r} is in another slot of the Cluster than stream {self.stream!r}, so no script can "
-                f"write to both: name it {default_dlq(self.stream)!r}, or leave it out for that name in the FastAPI "
-                "plug-in"
-            )
+        check_dlq(client, self.stream, self.dlq_stream)
         from rapids._worker.worker import Worker
 
         own_emitter = None
@@ -255,6 +257,7 @@ class EventRouter(HandlerRegistry):
             from rapids.emitter import EventEmitter
 
             own_emitter = EventEmitter(client, stream=self.stream)
+            own_emitter.use_telemetry(self._counts.telemetry)
         supplies = Supplies(self._overrides_in_force, self._emitter or own_emitter)
         handlers = Handlers(self._registered)
         look_around = partial(self._look_around, client)

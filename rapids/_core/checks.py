@@ -22,6 +22,7 @@ __all__ = [
     "positive_seconds",
     "seconds",
     "stream_name",
+    "telemetry",
     "text",
 ]
 
@@ -84,6 +85,15 @@ def instance(option: str, value: object, kind: type | tuple[type, ...], allowed:
     """An instance of `kind`, or None. `allowed` describes it."""
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{option} must be {allowed}, not {value!r}")
+
+
+def telemetry(option: str, value: Any) -> Any:
+    """A telemetry, or None."""
+    hooks = [getattr(value, name, None) for name in ("sending", "delivered", "processing", "settled", "gauges")]
+    if value is not None and (isinstance(value, type) or not all(map(callable, hooks))):
+        allowed = "a telemetry, such as rapids.telemetry.OpenTelemetry(), or None"
+        raise TypeError(f"{option} must be {allowed}, not {value!r}")
+    return value
 
 
 def one_of(option: str, value: str, choices: Sequence[str], *, or_none: bool = False) -> str:

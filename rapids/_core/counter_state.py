@@ -12,6 +12,7 @@ from rapids._storage.keys import Source
 from rapids._wire.entry_format import event_type_in
 from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters, Sample
 from rapids.events import TYPE_LIMIT
+from rapids.hooks import TelemetryHooks
 from rapids.observers import Delivered, LeaseLost, Lost, Observer, Observers, OutageEnded, OutageStarted, Trimmed
 
 __all__ = ["Counts", "EventTypes", "OfType", "labelled"]
@@ -91,6 +92,7 @@ class Counts:
         self._group = group
         self.observers: Observers | None = Observers(observers) if observers else None
         """None if there are no observers: then no details are created."""
+        self.telemetry: TelemetryHooks | None = None
         self._clock = clock
         self._types = EventTypes(OfType)
         self._handlers = frozenset[str]()
@@ -129,6 +131,8 @@ class Counts:
                 break
             except LookupError:
                 self._types.of(event_type_in(fields)).delivered += 1
+        if self.telemetry is not None:
+            self.telemetry.delivered(self._stream, self._group, len(entries))
         if observers is not None:
             for entry in entries:
                 source, entry_id = entry.source, entry.entry_id.decode()

@@ -12,6 +12,7 @@ import orjson
 
 from rapids._core.attempt_log import NO_ATTEMPTS, AttemptLog
 from rapids._core.failures import Failure
+from rapids.hooks import TraceContext
 
 __all__ = [
     "Ack",
@@ -72,6 +73,8 @@ class Dead:
     """Its failed attempts on this delivery; in a dead letter, all its failed attempts."""
     error: BaseException | None = field(default=None, compare=False, repr=False)
     """What the handler raised, for the log."""
+    run: TraceContext | None = field(default=None, compare=False, repr=False)
+    """The context of its last run, if there is a telemetry."""
 
 
 @dataclass(frozen=True, slots=True)

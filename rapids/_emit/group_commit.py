@@ -14,6 +14,7 @@ from rapids._emit.write import Appended, Emit, EmitCounts, Outgoing, Shortfall, 
 from rapids._storage.appends import EntryPacker, LentConnection
 from rapids._storage.client.connections import Client, check_process
 from rapids._wire.entry_format import EVENT_FIELDS
+from rapids._wire.trace_context import TRACE_FIELDS
 from rapids.exceptions import NotConfiguredError
 
 __all__ = ["Appender"]
@@ -49,6 +50,11 @@ class Appender:
         self._commands = LentConnection(client, settings.stream)
         self.pack = EntryPacker(settings.stream, EVENT_FIELDS, settings.maxlen).pack
         """Packs an entry's values as a command."""
+        self.pack_traced = [
+            EntryPacker(settings.stream, (*EVENT_FIELDS, *TRACE_FIELDS[:count]), settings.maxlen).pack
+            for count in range(len(TRACE_FIELDS) + 1)
+        ]
+        """The same for entries that have the first fields of a trace context as well, by the number of these."""
         self._settings = settings
         self._counts = counts
         self._last_seen: str | None = None

@@ -20,6 +20,7 @@ from rapids._storage.client.connections import AnswerLostError, Reply, ServerCli
 from rapids.backoff import exponential
 from rapids.counters import Counters, Sample
 from rapids.events import Event
+from rapids.hooks import TelemetryHooks
 from rapids.observers import EmitFailed, Emitted, NotEmitted, Observer, Observers
 
 __all__ = [
@@ -62,6 +63,7 @@ class EmitCounts:
         self._types = EventTypes(OfEmitted)
         self.observers = Observers(observers) if observers else None
         """None if there are no observers: then no details are created."""
+        self.telemetry: TelemetryHooks | None = None
 
     def of_raw_type(self, raw_type: bytes) -> OfEmitted:
         """What is counted for an event type, given as the bytes in an entry."""

@@ -34,7 +34,8 @@ from rapids._worker.leases import Leases
 from rapids._worker.plan import Nothing, Plan, Planned, Planner, Unplannable
 from rapids._worker.reclaimer import Reclaimer
 from rapids._worker.runners import Runner
-from rapids._worker.settler import Settled, Settler
+from rapids._worker.settled import Settled
+from rapids._worker.settler import Settler
 from rapids.delivery import UnderWay
 from rapids.events import Event
 

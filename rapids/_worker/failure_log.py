@@ -114,6 +114,11 @@ class FailureLog:
         """
         return _with_type(raised[0], self._redacted(_message_of(raised), fields))
 
+    def texts_of(self, raised: Raised, fields: Fields) -> tuple[str, str]:
+        """The text of an error and its traceback, as the log has them: what the log hides is hidden."""
+        failure = raised[0]
+        return self._redacted(_message_of(raised), fields), self._redacted(failure.traceback, fields)
+
     def close(self) -> None:
         """Write what was left out so far."""
         for cause in list(self._windows):

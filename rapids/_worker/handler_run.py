@@ -25,7 +25,7 @@ from rapids._worker.runners import Runner
 from rapids.backoff import Backoff
 from rapids.delivery import UnderWay, under_way_variable
 from rapids.exceptions import HandlerTimeoutError
-from rapids.observers import Detail, HandlerFailed, HandlerSucceeded, Observers
+from rapids.observers import Detail, HandlerFailed, HandlerSucceeded
 
 __all__ = ["HandlerRunner", "handler_runner"]
 
@@ -45,9 +45,9 @@ class HandlerRunner:
         self._stop = stop
         self._log = context.log
         self._deadline = deadline
-        self._clean = copy_context()
+        self._clean: Context = copy_context()
         """The context of the router's start, in which no code of the user runs: each attempt has a copy of its own."""
-        self._attempt = self._clean
+        self._attempt: Context = self._clean
         """The context of the last attempt."""
         self._under_way: UnderWay | None = None
         self._failed = NO_ATTEMPTS
@@ -124,12 +124,13 @@ class HandlerRunner:
             failure = Failure.of(error, _home_of(handler))
             failed = Attempt.of(failure, delivery=under_way.deliveries, attempt=attempt, consumer=under_way.consumer)
             self._failed = self._failed.then(AttemptLog.of(failed))
+            self.note_attempt(attempt, failure, error, fields)
             ends_program, wait = is_of_signal(error), longest_wait(error)
             if not ends_program and is_hopeless(error, handler.retryable_exceptions):
                 outcome = Dead(handler.name, Reason.NON_RETRYABLE, failure, self._failed, error)
                 break
             if wait is not None or attempt > handler.retries or ends_program:
-                outcome = self._outcome_of_failure(handler, under_way, error, failure, wait, fields)
+                outcome = self._attempt.run(self._outcome_of_failure, handler, under_way, error, failure, wait, fields)
                 if ends_program:  # it spends a delivery: if it was the entry that ended it, so does its next one
                     self._ended_by = outcome
                     raise error
@@ -140,7 +141,9 @@ class HandlerRunner:
                     await self._stop.asked.wait()
             if self._stop.asked.is_set():  # a stop does not wait for another attempt
                 if isinstance(error, SystemExit | KeyboardInterrupt):  # it may be what stops the program
-                    outcome = self._outcome_of_failure(handler, under_way, error, failure, wait, fields)
+                    outcome = self._attempt.run(
+                        self._outcome_of_failure, handler, under_way, error, failure, wait, fields
+                    )
                 else:
                     outcome = Released(handler.name, self._failed)
                 break
@@ -175,6 +178,9 @@ class HandlerRunner:
             logging.WARNING, cause, "entry %s waits for %r: %s", entry_id, name, failure.message, extra=extra
         )
         return RetryAt(name, _seconds(self._settings.redelivery_delay, spent), failure, log)
+
+    def note_attempt(self, attempt: int, failure: Failure, error: BaseException, fields: Fields) -> None:
+        """Report a failed attempt."""
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
         """Report the outcome of a handler whose first attempt failed, with its last attempt and its error."""
@@ -212,14 +218,15 @@ class HandlerRunner:
         wait: float | None,
         fields: Fields,
     ) -> Outcome:
-        """The outcome of a failed delivery: another delivery, or a dead letter after the last one.
+        """The outcome of a failed delivery: another delivery, or a dead letter after the last one. It is called in the
+        attempt's context.
 
         `wait`: seconds until the next delivery, if the handler asked for it. Such a delivery is not spent.
         """
         if wait is None and delivery.spent >= self._settings.max_deliveries:
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, failure, self._failed, error)
         backoff = self._settings.redelivery_delay
-        delay = self._attempt.run(_seconds, backoff, delivery.spent) if wait is None else wait
+        delay = _seconds(backoff, delivery.spent) if wait is None else wait
         self._context.failures.write(
             logging.WARNING,
             ("a failed delivery", delivery.event.routing_key, handler.name, failure.error_type),
@@ -269,16 +276,9 @@ class ObservedHandlerRunner(HandlerRunner):
     """Reports to observers how each handler's delivery ended, and how long it took. It is a class of its own, so that
     routers without observers pay nothing."""
 
-    def __init__(
-        self,
-        context: WorkerContext,
-        runners: Mapping[str, Runner],
-        stop: Stop,
-        deadline: Deadline,
-        observers: Observers,
-    ) -> None:
+    def __init__(self, context: WorkerContext, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline) -> None:
         super().__init__(context, runners, stop, deadline)
-        self._observers = observers
+        self._observers = context.counts.observers
         self._began = 0.0
         self._is_reported = False
 
@@ -287,12 +287,14 @@ class ObservedHandlerRunner(HandlerRunner):
         self._is_reported = False
         self._began = time.monotonic()
         outcome = await super().run(handler, under_way, counts, fields)
-        if outcome is handler.done and not self._is_reported:
+        if outcome is handler.done and not self._is_reported and self._observers is not None:
             self._tell(HandlerSucceeded(under_way.delivery(), self._seconds))
         return outcome
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
         self._is_reported = True
+        if self._observers is None:
+            return
         if isinstance(outcome, Done):
             self._tell(HandlerSucceeded(last.delivery(), self._seconds))
         elif error is not None and not isinstance(outcome, Released):
@@ -301,7 +303,8 @@ class ObservedHandlerRunner(HandlerRunner):
 
     def _tell(self, detail: Detail) -> None:
         """Tell observers in the attempt's context: what they log or emit has the event's correlation id."""
-        self._attempt.run(self._observers.tell, detail)
+        if self._observers is not None:
+            self._attempt.run(self._observers.tell, detail)
 
     @property
     def _seconds(self) -> float:
@@ -370,10 +373,14 @@ def _exit_in(awaited: object) -> BaseException | None:
 def handler_runner(
     context: WorkerContext, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline
 ) -> HandlerRunner:
-    """Runs handlers for one executor, and reports to observers if there are any."""
-    if (observers := context.counts.observers) is None:
-        return HandlerRunner(context, runners, stop, deadline)
-    return ObservedHandlerRunner(context, runners, stop, deadline, observers)
+    """Runs handlers for one executor, and reports to observers and a telemetry if there are any."""
+    if (telemetry := context.counts.telemetry) is not None:
+        from rapids._worker.traced_run import TracedHandlerRunner
+
+        return TracedHandlerRunner(context, runners, stop, deadline, telemetry)
+    if context.counts.observers is not None:
+        return ObservedHandlerRunner(context, runners, stop, deadline)
+    return HandlerRunner(context, runners, stop, deadline)
 
 
 def _seconds(backoff: Backoff, failures: int) -> float:

@@ -6,16 +6,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 from redis.exceptions import RedisError
 
-from rapids._core.counter_state import Counts, OfType
-from rapids._core.outcomes import ACK, Ack, Dead, Keep, Ledger, Park, Release, Settlement, without_entry
+from rapids._core.outcomes import ACK, Ack, Dead, Keep, Ledger, Park, Release, without_entry
 from rapids._storage import settlement
 from rapids._storage.client.connections import Reply
-from rapids._storage.groups import RawEntry
 from rapids._storage.reads import acknowledgement
 from rapids._storage.settlement import Letter, SettleCall
 from rapids._storage.terms import Term
@@ -27,9 +25,9 @@ from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.leases import Leases, Moment
 from rapids._worker.losses import report_lost
-from rapids.observers import DeadLettered, Parked
+from rapids._worker.settled import Settled
 
-__all__ = ["Settled", "Settler"]
+__all__ = ["Settler"]
 
 logger = logging.getLogger("rapids.worker")
 
@@ -41,28 +39,6 @@ NOT_OURS = (b"gone", b"lost", b"stale")
 
 RIDE_TIME = 0.005
 """Seconds that an acknowledgement waits for the next read: half of the promised time, since a loop may be busy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """An entry and its settlement, with the data for log records, letters and counters."""
-
-    held: HeldEntry
-    entry: RawEntry
-    """The same entry, with the fields for a letter."""
-    settlement: Settlement
-    origin: Origin
-    event_id: str = ""
-    correlation_id: str = ""
-    counts: OfType | None = None
-    """What is counted for its type; None if no handler began."""
-    retried: tuple[str, ...] = ()
-    """The handlers that failed and are to run again."""
-    is_buried: bool = False
-    """Whether the entry is neither pending nor in the stream any more: only its letters are written."""
-    is_trimmed: bool = False  # from the stream, while it was held
-    is_lost: bool = False
-    """Whether it was trimmed from the stream, and no letter can be written for it."""
 
 
 class Settler:
@@ -202,7 +178,10 @@ class Settler:
                 if isinstance(one.settlement, Keep):
                     context.next_look.within(one.settlement.delay)
                 self._log(one, reply)
-                _count(context.counts, one, reply, is_held=is_held)
+                if reply not in (b"gone", b"lost"):
+                    one.count(context.counts, is_held=is_held)
+                elif is_held:
+                    context.counts.lease_lost(one.entry.source, one.entry.entry_id)
         return failed + await self._settle(trimmed)
 
     def _without_entry(self, one: Settled) -> Settled:
@@ -295,7 +274,12 @@ class Settler:
                 extra["event_type"],
                 extra["deliveries"],
                 letter.reason,
-                extra={**extra, "handler": letter.handler, "error_type": failure.error_type},
+                extra={
+                    **extra,
+                    "handler": letter.handler,
+                    "error_type": failure.error_type,
+                    **(letter.run.log_fields() if letter.run else {}),
+                },
                 raised=[(failure, letter.error)],
                 fields=fields,
             )
@@ -338,62 +322,3 @@ def _letters(one: Settled, letters: Sequence[Dead]) -> list[Letter]:
     is_filled = not (one.is_trimmed or one.is_buried) and settlement.is_filled(one.entry)
     stored = () if is_filled else one.entry.fields
     return [Letter(letter.handler, write_letter(stored, one.origin, letter), is_filled) for letter in letters]
-
-
-def _count(counts: Counts, one: Settled, reply: Reply, *, is_held: bool) -> None:
-    """Count what the script did. `is_held`: whether the lease was not counted as lost before."""
-    letters = () if isinstance(one.settlement, Park) else one.settlement.letters
-    if reply in (b"gone", b"lost"):
-        if is_held:
-            counts.lease_lost(one.entry.source, one.entry.entry_id)
-        return
-    source, entry_id = one.entry.source, one.entry.entry_id.decode()
-    if one.counts is not None:
-        for letter in letters:
-            one.counts.dead[counts.handler(letter.handler), letter.reason.value] += 1
-            if counts.observers is not None:
-                counts.observers.tell(
-                    DeadLettered(
-                        stream=source.stream,
-                        group=source.group,
-                        entry_id=entry_id,
-                        event_id=one.event_id,
-                        event_type=one.counts.event_type,
-                        handler=letter.handler,
-                        reason=letter.reason,
-                        failure=letter.failure,
-                        deliveries=one.entry.deliveries,
-                    )
-                )
-        for handler in one.retried if not one.is_lost else ():
-            one.counts.retried[counts.handler(handler)] += 1
-    if is_held and one.is_lost:
-        counts.lost(1, "held", entry_ids=(entry_id,), stream=source.stream)
-    elif is_held:
-        _count_entry(counts, one)
-
-
-def _count_entry(counts: Counts, one: Settled) -> None:
-    match one.settlement:
-        case Ack():
-            counts.acked += 1
-        case Keep():
-            counts.kept += 1
-        case Release():
-            counts.handed_back += 1
-        case Park(ledger=ledger):
-            of_type = counts.of_type(None) if one.counts is None else one.counts
-            of_type.parked += 1
-            if counts.observers is not None:
-                source, entry_id, handlers = one.entry.source, one.entry.entry_id.decode(), sorted(ledger.gave_up)
-                counts.observers.tell(
-                    Parked(
-                        stream=source.stream,
-                        group=source.group,
-                        entry_id=entry_id,
-                        event_id=one.event_id,
-                        event_type=of_type.event_type,
-                        handlers=tuple(handlers),
-                        deliveries=one.entry.deliveries,
-                    )
-                )

@@ -40,6 +40,7 @@ from rapids._storage.client.commands import (
 )
 from rapids._storage.client.nodes import ClusterPlace
 from rapids._storage.client.pools import Place, PoolPlace, connect
+from rapids._storage.keys import default_dlq
 from rapids.exceptions import NotConfiguredError
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "SharedPool",
     "call",
     "check_client",
+    "check_dlq",
     "check_process",
     "checked",
     "place_of",
@@ -84,6 +86,15 @@ def check_process(process: int, loop: asyncio.AbstractEventLoop) -> None:
 def check_client(client: object) -> None:
     """Raises `TypeError` for anything but a client that can be used."""
     place_of(cast(Client, client), "any")
+
+
+def check_dlq(client: Client, stream: str, dlq: str | None) -> None:
+    """Raise `ValueError` for a dead-letter stream in another slot: one script writes a letter and settles its entry."""
+    if dlq is not None and not share_a_slot(client, stream, dlq):
+        raise ValueError(
+            f"dlq_stream {dlq!r} is in another slot of the Cluster than stream {stream!r}, so no script can write to "
+            f"both: name it {default_dlq(stream)!r}, or leave it out for that name in the FastAPI plug-in"
+        )
 
 
 def share_a_slot(client: Client, key: str, other: str) -> bool:
