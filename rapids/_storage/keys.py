@@ -18,6 +18,7 @@ __all__ = [
     "audit_log",
     "beside",
     "default_dlq",
+    "gauges_reader",
     "is_default_dlq",
     "letter_index",
     "letters_archive",
@@ -143,6 +144,11 @@ def operating(dlq: str, kind: str) -> str:
     return _key(dlq, f"operating:{kind}")
 
 
+def gauges_reader(dlq: str) -> str:
+    """String with a TTL: the token of the process that reads the gauges of a dead-letter stream."""
+    return _key(dlq, "gauges")
+
+
 def probe(stream: str) -> str:
     """A key that never exists: commands are tried on it to find out what a user may do."""
     return _key(stream, "probe")
@@ -210,6 +216,11 @@ class Source:
     def paused(self) -> str:
         """Hash that exists while the group is paused: actor, reason, and start (milliseconds, the server's clock)."""
         return _key(self.stream, f"paused:{self.group}")
+
+    @property
+    def gauges_reader(self) -> str:
+        """String with a TTL: the token of the process that reads the gauges of the group."""
+        return _key(self.stream, f"gauges:{self.group}")
 
     def consumer(self, name: str) -> str:
         """String with a TTL: the token of the process that has this consumer name."""
