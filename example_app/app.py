@@ -16,6 +16,7 @@ from example_app.outside import Courier, PaymentProvider
 from example_app.settings import Settings
 from rapids import EventEmitter, HandlerMiddleware
 from rapids.clients import open_client
+from rapids.hooks import TelemetryHooks
 from rapids_fastapi import CorrelationMiddleware, EmitterDep, Rapids, TokenAuth, rapids_admin
 
 __all__ = ["app", "create_app"]
@@ -99,10 +100,15 @@ async def change_card(order: OrderDep, new: CardIn, orders: OrdersDep) -> None:
     await orders.update(order.order_id, card=new.card, declined="")
 
 
-def create_app(settings: Settings | None = None, middleware: Sequence[HandlerMiddleware] = ()) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    middleware: Sequence[HandlerMiddleware] = (),
+    telemetry: TelemetryHooks | None = None,
+) -> FastAPI:
     """The application. Everything that holds state is made when it starts and closed when it stops.
 
-    `settings`: by default those of the environment. `middleware`: runs around every handler.
+    `settings`: by default those of the environment. `middleware`: runs around every handler. `telemetry`: what
+    everything is reported to, such as `OpenTelemetry()`.
     """
     chosen = settings or Settings.from_environment()
 
@@ -117,6 +123,7 @@ def create_app(settings: Settings | None = None, middleware: Sequence[HandlerMid
                 emitter=emitter,
                 routers=[fulfilment_router(work, chosen.stream, middleware)],
                 admin_auth=TokenAuth(chosen.admin_token) if chosen.admin_token else None,
+                telemetry=telemetry,
             )
 
             async def get_these_orders() -> Orders:

@@ -16,6 +16,8 @@ from rapids.clients import RedisClient, check_client, check_url, disconnect, ope
 from rapids.dead_letters import default_dlq
 from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RedisUnavailableError
+from rapids.group_gauges import gauges_read
+from rapids.hooks import TelemetryHooks
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
@@ -59,6 +61,8 @@ class Rapids:
     (`DEFAULT_REDACTED`), at any depth, in upper and lower case. None hides nothing.
     `admin_limits`: how many searches, exports and live streams the admin runs at a time in this process. By default,
     `AdminLimits()`.
+    `telemetry`: what emits, handler runs and groups are reported to, such as `rapids.telemetry.OpenTelemetry()`. The
+    emitter and the routers get it, and while the routers run, their groups are measured.
     `connect_timeout`: seconds within which Redis must answer at start-up.
 
     `Rapids.from_env()` takes what an operator changes from variables of the environment.
@@ -79,6 +83,7 @@ class Rapids:
         admin_auth: AdminAuth | None = None,
         redact: Sequence[str] | None = (),
         admin_limits: AdminLimits | None = None,
+        telemetry: TelemetryHooks | None = None,
         connect_timeout: float = 5.0,
     ) -> None:
         self._routers = check_routers(routers)
@@ -113,6 +118,10 @@ class Rapids:
             router.use_dependencies(emitter=self._emitter)
             if redact is not None:
                 router.use_log_redaction(self._redactor.error)
+        self._telemetry = telemetry
+        if telemetry is not None:
+            for part in (self._emitter, *self._routers):
+                part.use_telemetry(telemetry)
         self._is_running = False
         self._first_loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the first start with a client of the user's."""
@@ -130,6 +139,7 @@ class Rapids:
         redis: RedisClient | None = None,
         admin_auth: AdminAuth | None = None,
         redact: Sequence[str] = (),
+        telemetry: TelemetryHooks | None = None,
     ) -> Self:
         """A Rapids whose other options come from the variables `RAPIDS_...`: see `rapids.environment.VARIABLES`.
 
@@ -165,6 +175,7 @@ class Rapids:
             admin_auth=admin_auth,
             redact=[*redact, *(env.names("RAPIDS_REDACT") or ())],
             admin_limits=limits,
+            telemetry=telemetry,
             connect_timeout=timeout,
         )
 
@@ -264,6 +275,8 @@ class Rapids:
         )
         runners = await started.enter_async_context(operations_running(directory.queues.values()))
         await started.enter_async_context(directory.followed(runners))
+        if self._telemetry is not None:
+            await started.enter_async_context(gauges_read(redis, self._routers, self._telemetry.gauges))
         started.push_async_callback(running.emitting.finished)
         return running
 

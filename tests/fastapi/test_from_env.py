@@ -55,6 +55,7 @@ def test_every_setting_of_the_web_comes_from_its_variable(monkeypatch: pytest.Mo
         "admin_auth": None,  # the token is read at each start, and so is the address
         "redact": ["pin", "iban", "tax number"],
         "admin_limits": AdminLimits(searches=3, exports=1, live=9),
+        "telemetry": None,
         "connect_timeout": 1.5,
     }
     assert options_of(monkeypatch, {"RAPIDS_WATCH": "none"})["watch"] == ()

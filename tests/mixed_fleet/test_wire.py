@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from redis.asyncio import Redis
 
+from rapids import EventEmitter, GenericEvent
+from rapids.telemetry import OpenTelemetry
 from tests.mixed_fleet.fleet import STREAM, Fleet, Kind, Service
 from tests.support import eventually
 
@@ -132,3 +135,17 @@ async def test_both_write_the_same_fields_in_the_same_order(fleet: Fleet, redis:
     [(_, by_old), (_, by_new)] = await redis.xrange(STREAM)
     assert list(by_old) == list(by_new)
     assert {name for name in by_old if by_old[name] != by_new[name]} <= {b"data", b"timestamp", b"metadata"}
+
+
+async def test_an_old_service_reads_events_that_were_emitted_under_a_span(fleet: Fleet, redis: Redis) -> None:
+    reading = await fleet.old(group="readers", handlers={"take": "FleetTask"})
+    emitter = EventEmitter(redis, stream=STREAM)
+    emitter.use_telemetry(OpenTelemetry(tracer_provider=TracerProvider(shutdown_on_exit=False)))
+    own = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+
+    await emitter.emit([GenericEvent(raw_type="fleet.task", data={"number": n}, metadata=own) for n in (3, 4)])
+    await emitter.emit(GenericEvent(raw_type="fleet.task", data={"number": 5}))
+    reports = await received(reading, 3)
+
+    assert [report["event"]["number"] for report in reports] == [3, 4, 5]
+    assert all(b"traceparent" in fields for _, fields in await redis.xrange(STREAM))
