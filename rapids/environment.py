@@ -62,6 +62,7 @@ _ALL: tuple[tuple[str, tuple[Reader, ...], str, str], ...] = (
     ("LIFESPAN", ("rapids run",), "module:name", "the lifespan of each process"),
     ("GRACEFUL_TIMEOUT", ("rapids run",), "seconds", "how long running handlers may take at a stop"),
     ("UVLOOP", ("rapids run",), "true, false", "whether to run on uvloop"),
+    ("OTEL", ("rapids run",), "true, false", "whether to send traces and metrics by OpenTelemetry"),
     ("RELOAD", ("rapids run",), "true, false", "whether to restart when code changes"),
     ("RELOAD_DIR", ("rapids run",), "folders", "where to look for changes"),
     ("HEALTH_PORT", ("rapids run",), "0 to 65535", "the port for probes"),

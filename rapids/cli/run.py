@@ -10,6 +10,7 @@ import typer
 from rapids.cli.log_lines import LogFormat, LogLevel
 from rapids.cli.root import ENVIRONMENT, Url, app, fail
 from rapids.clients import check_url
+from rapids.exceptions import NotConfiguredError
 
 __all__ = ["run"]
 
@@ -95,6 +96,15 @@ def run(
     health_host: Annotated[
         str, typer.Option(metavar="HOST", envvar="RAPIDS_HEALTH_HOST", help="The address for --health-port.")
     ] = "0.0.0.0",  # noqa: S104 - probes come from outside of the container
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel",
+            envvar="RAPIDS_OTEL",
+            help="Send traces and metrics by OpenTelemetry, as the variables OTEL_... say: by default by OTLP to "
+            "localhost.",
+        ),
+    ] = False,
     log_format: Annotated[
         LogFormat,
         typer.Option(
@@ -122,6 +132,8 @@ def run(
         fail(str(error))
     if uvloop and find_spec("uvloop") is None:
         fail("--uvloop needs uvloop, which is not installed: pip install uvloop")
+    if otel:
+        _check_otel()
     if reload_dir and not reload:
         fail("--reload-dir needs --reload")
     folders = tuple(map(str, reload_dir or [Path.cwd()])) if reload else None
@@ -137,6 +149,7 @@ def run(
         health_host=health_host,
         health_port=health_port,
         reload=folders,
+        otel=otel,
         log_format=log_format,
         log_level=log_level,
     )
@@ -145,3 +158,18 @@ def run(
     from rapids.cli.parent_process import run_parent
 
     sys.exit(run_parent(options))
+
+
+def _check_otel() -> None:
+    """End with a message if a package is missing, or a variable of OpenTelemetry is not valid."""
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        fail(
+            "--otel needs the SDK of OpenTelemetry and an exporter, which are not installed: "
+            "pip install opentelemetry-sdk opentelemetry-exporter-otlp"
+        )
+    from rapids.telemetry.sdk import find_exporters
+
+    try:
+        find_exporters()
+    except NotConfiguredError as error:
+        fail(f"--otel: {error}")

@@ -31,6 +31,8 @@ from rapids.clients import RedisClient, open_client, reach
 from rapids.emitter import EventEmitter
 from rapids.environment import Environment
 from rapids.exceptions import RapidsError
+from rapids.group_gauges import gauges_read
+from rapids.hooks import TelemetryHooks
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
@@ -83,6 +85,8 @@ class RunOptions:
     health_port: int | None = None
     reload: tuple[str, ...] | None = None
     """The folders whose changes restart the processes; None for no restarts."""
+    otel: bool = False
+    """Whether to configure the SDK of OpenTelemetry, and to report to it."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
 
@@ -249,6 +253,11 @@ async def _run(options: RunOptions, stop: StopRequest, parent: Connection | None
 async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event, parent: Connection | None) -> None:
     """Run everything, each part after those that it needs. They stop in the opposite order."""
     async with AsyncExitStack() as parts:
+        telemetry: TelemetryHooks | None = None
+        if options.otel:  # first, so that it is flushed last
+            from rapids.telemetry.sdk import sdk_running
+
+            telemetry = parts.enter_context(sdk_running())
         readiness: list[Readiness] = []
 
         async def is_ready() -> bool:
@@ -267,7 +276,7 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
         stop.limit = GIVE_BACK + graceful
         client = await parts.enter_async_context(open_client(options.url))
         await reach(client, options.url)
-        _prepare(options, found, client)
+        _prepare(options, found, client, telemetry)
         running = tuple(map(RunningRouter.of, found.routers))
         if parent is None:
             show_running(options.log_format, options.url, running)
@@ -279,6 +288,8 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
         if lifespan is not None:
             await parts.enter_async_context(lifespan_running(lifespan))
         await parts.enter_async_context(routers_running(found.routers, client, stop_timeout=options.graceful_timeout))
+        if telemetry is not None:
+            await parts.enter_async_context(gauges_read(client, found.routers, telemetry.gauges))
         await parts.enter_async_context(operations_running(dead_letter_queues(client, found.routers).values()))
         readiness.append(Readiness(EventEmitter(client, found.routers[0].stream), found.routers))
         started.set()
@@ -287,7 +298,7 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
         await stop.asked.wait()
 
 
-def _prepare(options: RunOptions, found: Found, client: RedisClient) -> None:
+def _prepare(options: RunOptions, found: Found, client: RedisClient, telemetry: TelemetryHooks | None) -> None:
     warnings, redactor = ServerWarnings(), Redactor.of(options.redact)
     for router in found.routers:
         if options.dead_letters:
@@ -296,6 +307,9 @@ def _prepare(options: RunOptions, found: Found, client: RedisClient) -> None:
         router.use_log_redaction(redactor.error)
         if len(found.emitters) == 1:  # of several, it is not known which one the handlers want
             router.use_dependencies(emitter=found.emitters[0])
+    if telemetry is not None:
+        for part in (*found.routers, *found.emitters):
+            part.use_telemetry(telemetry)
     for emitter in found.emitters:
         if not emitter.configured:
             emitter.configure(client)

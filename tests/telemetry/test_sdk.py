@@ -1,0 +1,124 @@
+"""Spans and metrics arrive at a collector: from `rapids run --otel`, and from the application in docs/telemetry.md."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids.exceptions import NotConfiguredError
+from rapids.telemetry.conventions import Metric
+from rapids.telemetry.sdk import find_exporters
+from tests.cli.helpers import Command
+from tests.cli.running import rapids_run
+from tests.embedded.scripts import private_temp
+from tests.house.source import ROOT
+from tests.support import eventually
+from tests.telemetry.collector import collecting
+
+__all__ = ["private_temp"]
+
+BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8"))
+USE = """
+from fastapi.testclient import TestClient
+from rapids import GenericEvent
+from rapids_fastapi import EmitterDep
+
+@app.post("/orders")
+async def place_order(emitter: EmitterDep) -> str:
+    return await emitter.emit(GenericEvent(raw_type="order.placed", data={}))
+
+with TestClient(app) as client:
+    assert client.post("/orders").status_code == 200
+tracer_provider.shutdown()
+"""
+
+
+class RunNoted(BaseEvent):
+    n: int
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+async def test_rapids_run_sends_spans_and_metrics(
+    redis: Redis, redis_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collecting() as collector:
+        for name, value in collector.environment.items():
+            monkeypatch.setenv(name, value)
+        with rapids_run(tmp_path, redis_address, "--otel") as command:
+            command.says("started: router", times=2)
+            await EventEmitter(redis, stream="run").emit(RunNoted(n=1))
+            await eventually(lambda: Metric.LAG in collector.metrics)
+            await eventually(lambda: command.notes("answered", 1, "a pool"))
+            assert command.stop() == 0, command.said
+        first, second = sorted(collector.named("process run"), key=lambda span: span.start_time_unix_nano)
+        [send] = collector.named("send run")
+        assert (send.parent_span_id, second.parent_span_id) == (first.span_id, send.span_id)
+        assert (first.trace_id, second.trace_id) == (send.trace_id, send.trace_id)
+        assert collector.services == {"shop"}
+        assert {Metric.SENT, Metric.PROCESS_DURATION, Metric.DEAD_LETTERS} <= collector.metrics
+
+
+@pytest.mark.slow
+async def test_rapids_run_ends_in_time_although_the_collector_is_away(
+    redis_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with rapids_run(tmp_path, redis_address, "--otel") as command:
+        command.says("started: router", times=2)
+        assert command.stop() == 0, command.said
+
+
+@pytest.mark.slow
+async def test_the_application_in_the_docs_sends_the_trace_of_a_request(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(BLOCKS[0] + USE)
+    with collecting() as collector:
+        environment = {**os.environ, **collector.environment, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "app.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
+        [request], [send] = collector.named("POST /orders"), collector.named("send events:all")
+    assert (send.parent_span_id, send.trace_id) == (request.span_id, request.trace_id)
+
+
+async def test_emitters_and_routers_in_the_docs_take_a_telemetry() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(BLOCKS[1], "docs/telemetry.md", "exec"), names)
+    router: EventRouter = names["router"]
+    running = asyncio.create_task(names["main"]())
+    await eventually(lambda: running.done() or router.running)
+    await router.stop()
+    await running
+
+
+def test_a_wrong_variable_or_a_missing_package_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ("run", "tests.nothing:router", "--otel")
+    command = Command("redis://localhost")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon")
+    assert command(*run, code=2).stderr == (
+        "rapids: --otel: OTEL_EXPORTER_OTLP_PROTOCOL must be one of grpc, http/protobuf, not 'carrier pigeon'\n"
+    )
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    assert "OTEL_TRACES_EXPORTER names the exporter 'zipkin'" in command(*run, code=2).stderr
+    monkeypatch.setattr(import_module("rapids.cli.run"), "find_spec", lambda name: None)
+    assert "--otel needs the SDK of OpenTelemetry" in command(*run, code=2).stderr
+
+
+def test_exporters_are_those_of_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        monkeypatch.delenv(name, raising=False)
+    assert [[one.name for one in found] for found in find_exporters().values()] == [["otlp_proto_http"]] * 2
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console,otlp")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    assert [[one.name for one in found] for found in find_exporters().values()] == [["console", "otlp_proto_http"], []]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
+    with pytest.raises(NotConfiguredError, match="pip install opentelemetry-exporter-otlp-proto-grpc"):
+        find_exporters()
