@@ -1,6 +1,7 @@
-"""A logging filter that adds correlation and causation ids to log records."""
+"""A logging filter that adds correlation and causation ids, and those of a trace, to log records."""
 
 import logging
+import sys
 from typing import Any
 
 from rapids._core.control_characters import are_in, escaped, indented
@@ -11,7 +12,8 @@ __all__ = ["CorrelationLogFilter", "EscapingLogFilter", "protect_loggers"]
 
 
 class CorrelationLogFilter(logging.Filter):
-    """Adds `correlation_id` and `causation_id` of the running scope or handler to every record; "-" if there are none.
+    """Adds `correlation_id` and `causation_id` of the running scope or handler to every record, and `trace_id` and
+    `span_id` of the current span of OpenTelemetry; "-" if there are none.
 
     Add it to a log handler, not to a logger, so that it gets the records of all loggers:
 
@@ -25,7 +27,21 @@ class CorrelationLogFilter(logging.Filter):
         for name, current in (("correlation_id", get_correlation_id), ("causation_id", get_causation_id)):
             if not getattr(record, name, None):
                 setattr(record, name, escaped(current() or "-"))
+        if not getattr(record, "trace_id", None):
+            record.trace_id, record.span_id = _span_ids()
         return True
+
+
+def _span_ids() -> tuple[str, str]:
+    """The trace id and the span id of the current span, in hexadecimal; "-" if there is none.
+
+    OpenTelemetry is not imported for it: without its import there is no span.
+    """
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    context: Any = None if trace is None else trace.get_current_span().get_span_context()
+    if context is None or not context.is_valid:
+        return "-", "-"
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
 
 
 class EscapingLogFilter(logging.Filter):

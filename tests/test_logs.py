@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 
@@ -17,6 +20,7 @@ from rapids import BaseEvent, EventEmitter
 from rapids.correlation import CorrelationScope
 from rapids.exceptions import NonRetryableError
 from rapids.logs import CorrelationLogFilter, EscapingLogFilter
+from rapids.telemetry import OpenTelemetry
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, add, consumers, make_router, pending, running, until_settled
 
@@ -421,3 +425,39 @@ async def test_no_line_has_what_pydantic_quotes(redis: Redis, caplog: pytest.Log
     check_no_payload(caplog)
     assert "unable to parse" in caplog.text  # what is wrong, and where, is there
     assert "in raised" in caplog.text
+
+
+def test_the_filter_adds_the_ids_of_the_current_span() -> None:
+    record = logging.makeLogRecord({})
+    CorrelationLogFilter().filter(record)
+    assert (record.trace_id, record.span_id) == ("-", "-")  # type: ignore[attr-defined]
+    provider = TracerProvider(shutdown_on_exit=False)
+    with provider.get_tracer("a library").start_as_current_span("work") as span:
+        inside, own = logging.makeLogRecord({}), logging.makeLogRecord({"trace_id": "t", "span_id": "s"})
+        assert CorrelationLogFilter().filter(inside)
+        assert CorrelationLogFilter().filter(own)
+    context = span.get_span_context()
+    assert (inside.trace_id, inside.span_id) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")  # type: ignore[attr-defined]
+    assert (own.trace_id, own.span_id) == ("t", "s")  # type: ignore[attr-defined]
+
+
+async def test_lines_about_a_failure_have_the_ids_of_its_span(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    router = make_router(redis, max_deliveries=2)
+    router.use_telemetry(OpenTelemetry(tracer_provider=provider))
+    caplog.handler.addFilter(traced := CorrelationLogFilter())
+
+    @router.on(OuLogged)
+    async def fail(event: OuLogged) -> None:
+        raise ValueError("never")
+
+    async with running(router):
+        await emit(redis)
+        await eventually(lambda: records(caplog, "dead letter of handler"))
+    caplog.handler.removeFilter(traced)
+    runs = [span.context for span in exporter.get_finished_spans() if span.name.startswith("process")]
+    lines = [*records(caplog, "next one in"), *records(caplog, "dead letter of handler")]
+    assert [(line["trace_id"], line["span_id"]) for line in lines] == [
+        (f"{run.trace_id:032x}", f"{run.span_id:016x}") for run in runs
+    ]

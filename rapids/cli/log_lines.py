@@ -25,6 +25,9 @@ STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 SHOWN = ("stream", "group", "correlation_id")
 """The extra fields in a line for people. `JsonLines` has all of them."""
 
+IDS = ("correlation_id", "causation_id", "trace_id", "span_id")
+"""What `CorrelationLogFilter` adds to each record."""
+
 COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
 
@@ -107,7 +110,7 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(record).items()
-        if name not in STANDARD and not (name in ("correlation_id", "causation_id") and value == "-")
+        if name not in STANDARD and not (value == "-" and name in IDS)
     }
 
 
