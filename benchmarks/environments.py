@@ -21,7 +21,7 @@ IMPORTABLE = HOME / "importable"
 
 COMMON = ("redis[hiredis]", "pydantic", "orjson", "fastapi", "uvicorn", "uvloop", "httptools")
 OWN: Mapping[str, tuple[str, ...]] = {
-    "ours": ("--editable", f"{ROOT}[embedded]"),
+    "ours": ("--editable", f"{ROOT}[embedded,otel]", "opentelemetry-sdk"),
     "floor": (),
     "peer": ("rapids-streams==0.3.0",),
     "faststream": ("faststream[redis]",),

@@ -52,6 +52,8 @@ class Job:
     """Registered handlers that do not match it."""
     dependencies: bool = False
     """Whether each handler has dependencies: two parameters that share the value of one async generator."""
+    telemetry: float | None = None
+    """Which share of traces the SDK of OpenTelemetry records (0 to 1); None without a telemetry."""
     rate: int = 1_000
     """Events a second, where they are paced."""
     memory_mark: int = 0

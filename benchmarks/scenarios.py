@@ -81,6 +81,29 @@ MAIN = (
 )
 
 
+def _traced(scenario: Scenario, share: float, title: str, *budgets: Budget) -> Scenario:
+    """The same with a telemetry whose SDK records this share of traces, and metrics."""
+    name = f"{scenario.name}-telemetry-{share:g}"
+    return Scenario(
+        name=name,
+        task=scenario.task,
+        rows=_per_event(name, f"{scenario.rows[0].title}, {title}", *budgets),
+        contenders=("ours",),
+        count=scenario.count // 4,
+        options={**scenario.options, "telemetry": share},
+    )
+
+
+TELEMETRY = tuple(
+    _traced(scenario, share, title, *budgets)
+    for scenario in (EMIT_ONE, CONSUME_BATCH)
+    for share, title, budgets in (
+        (0.01, "OpenTelemetry, 1 % recorded", (AtMostMore(scenario.name, 25),)),
+        (1.0, "OpenTelemetry, all recorded", ()),
+    )
+)
+
+
 def _slow(name: str, title: str, contenders: tuple[str, ...], **options: Any) -> Scenario:
     """Handlers of 10 ms, a hundred at once: 10,000 a second would be ideal."""
     row = Row(name, title, "per_second", "events/s", (AtLeast(8_500),), lower_is_better=False)
@@ -207,4 +230,4 @@ PAYLOADS = (
     _payload("consume", "consume", 100_000, "100 kB", 1_500, batch_size=100),
 )
 
-SCENARIOS = (*MAIN, *HANDLING, ENDPOINT, LATENCY, *BACKLOG, *PAYLOADS, *LETTERS)
+SCENARIOS = (*MAIN, *TELEMETRY, *HANDLING, ENDPOINT, LATENCY, *BACKLOG, *PAYLOADS, *LETTERS)

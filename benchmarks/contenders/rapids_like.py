@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from redis.asyncio import Redis
 
@@ -11,6 +11,8 @@ from benchmarks.contenders.contract import Unavailable
 from benchmarks.contenders.tally import Tally, handler
 from benchmarks.jobs import GROUP, STREAM, Job, order
 from rapids import BaseEvent, EventEmitter, EventRouter
+
+Part = TypeVar("Part", EventEmitter, EventRouter)
 
 
 class OrderPlaced(BaseEvent):
@@ -22,9 +24,9 @@ class OrderPlaced(BaseEvent):
 
 
 class _Emitting:
-    def __init__(self, redis: Redis, payload: int) -> None:
-        self._emitter = EventEmitter(redis, stream=STREAM)
-        self._note = "x" * payload
+    def __init__(self, redis: Redis, job: Job) -> None:
+        self._emitter = _traced(EventEmitter(redis, stream=STREAM), job)
+        self._note = "x" * job.payload
 
     async def emit(self, number: int) -> None:
         await self._emitter.emit(OrderPlaced(**order(number, self._note)))
@@ -37,7 +39,7 @@ class RapidsLike:
     @asynccontextmanager
     async def emitting(self, job: Job) -> AsyncIterator[_Emitting]:
         async with Redis.from_url(job.url) as redis:
-            yield _Emitting(redis, job.payload)
+            yield _Emitting(redis, job)
 
     @asynccontextmanager
     async def consuming(self, job: Job, tally: Tally) -> AsyncIterator[asyncio.Task[None]]:
@@ -56,9 +58,35 @@ def _router(redis: Redis, job: Job) -> EventRouter:
     options = {"batch_size": job.batch_size, "concurrency": job.concurrency, "order_by": job.order_by}
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        return EventRouter(redis, stream=STREAM, group=GROUP, **given)
+        return _traced(EventRouter(redis, stream=STREAM, group=GROUP, **given), job)
     except TypeError as error:
         raise Unavailable(str(error)) from error
+
+
+def _traced(part: Part, job: Job) -> Part:
+    """The emitter or router, with a telemetry whose SDK records as the job says, and exports to nowhere."""
+    if job.telemetry is None:
+        return part
+    try:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+        from rapids.telemetry import OpenTelemetry
+    except ImportError as error:
+        raise Unavailable(str(error)) from error
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: object) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(job.telemetry)))
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    meters = MeterProvider([InMemoryMetricReader()])
+    part.use_telemetry(OpenTelemetry(tracer_provider=provider, meter_provider=meters))
+    return part
 
 
 def _register(router: EventRouter, job: Job, tally: Tally) -> None:
