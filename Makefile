@@ -103,9 +103,9 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright -p tests/typing
 
 ci: export CI = 1
-ci: install luacheck servers ## Run everything that CI runs: lint, types, the demo once, chaos, the matrix, all tests
+ci: install luacheck servers ## Run everything that CI runs: lint, types, the demo once, chaos, the matrix, all tests with coverage
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target ci-chaos ci-matrix lint typecheck ci-demo # chaos waits
-	$(PYTEST) --ignore tests/test_house.py --ignore tests/chaos/test_chaos.py # which ran in lint and ci-chaos
+	$(PYTEST) --cov --ignore tests/test_house.py --ignore tests/chaos/test_chaos.py # which ran in lint and ci-chaos
 
 ci-demo: $(INSTALLED)
 	$(BIN)/python -m example_app --once
