@@ -78,6 +78,7 @@ def run_on(server: str, suite: Sequence[str]) -> Result:
             "pytest",
             "-q",
             "--tb=short",
+            "-m=integration",  # what needs no server is the same on all
             "--numprocesses=2",
             "--dist=loadgroup",
             f"--server={server}",
