@@ -82,5 +82,5 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[str]:
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    with suppress(SystemExit):  # raised by uvicorn when the application did not start
+    with listener, suppress(SystemExit):  # raised by uvicorn when the application did not start: the socket stays open
         await server.serve(sockets=[listener])
