@@ -24,6 +24,12 @@ MAX_CALL = 200
 MAX_IN_CALL = 10
 """Quotes and brackets in which the end of `Name(...)` is looked for. If there are more, all of them are hidden."""
 
+PIECE = 64 * 1024
+OVERLAP = 4_096
+"""Characters of a text that are searched at a time, and how many beyond them: no other thread runs during a search, so
+that one of two million characters would stop the event loop for half a second. A name that is longer than the overlap,
+and at the end of a piece, is not found."""
+
 MIN_INNER = 8
 """Characters of a quoted text inside a hidden value that is itself a hidden value."""
 
@@ -73,7 +79,7 @@ _always = (
         "authorization",
         re.compile(r"(?i)\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?[a-z][\w-]*\s+(?P<value>(?=\S*\d)[^\s\"',;\\]+)"),
     ),
-    ("cookie", re.compile(r"(?i)\bcookie2?\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<value>[^\s=;\"'\\]{1,200}+=[^\"'\r\n\\]*)")),
+    ("cookie", re.compile(r"(?i)\bcookie2?\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<value>[^\s=;:\"'\\]{1,200}+=[^\"'\r\n\\]*)")),
     ("private key-", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<value>.*?)(?=-----END|\Z)", re.DOTALL)),
 )
 """What is always hidden, after a sign in lower case that every text has in which it is."""
@@ -118,10 +124,28 @@ def _without(text: str, spans: Iterator[tuple[int, int]], values: set[str]) -> s
     return "".join((*shown, text[done:]))
 
 
+def matches_in(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """What `finditer` finds, in pieces of the text."""
+    at, size = 0, len(text)
+    if size <= PIECE:
+        yield from pattern.finditer(text)
+        return
+    while at < size:
+        end = at + PIECE
+        match = pattern.search(text, at, end + OVERLAP)
+        if match is None or match.start() >= end:
+            at = end
+            continue
+        if match.end() == end + OVERLAP:  # it may go on
+            match = pattern.match(text, match.start()) or match
+        yield match
+        at = match.end()
+
+
 def elements_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
     """The contents of elements of XML with hidden names."""
     done = 0
-    for match in _element.finditer(text):
+    for match in matches_in(_element, text):
         if match.start() >= done and is_hidden(match["name"], names):
             end = text.find(f"</{match['name']}", match.end())
             done = end if end >= 0 else len(text)
@@ -131,7 +155,7 @@ def elements_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
 def pairs_in(text: str, names: Phrases) -> Iterator[tuple[int, int]]:
     """The values after hidden names."""
     done = 0
-    for match in _named.finditer(text):
+    for match in matches_in(_named, text):
         if match["flag"] is not None and not match["name"].startswith("--"):
             continue
         if match.start() < done or not is_hidden(match["name"], names):

@@ -35,7 +35,7 @@ from rapids_fastapi.admin.payload import clean
 from rapids_fastapi.admin.problems import MAX_FAULTS, Problem, ProblemRoute, included
 from rapids_fastapi.state import Running, running
 
-__all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "needs"]
+__all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "check_again", "needs"]
 
 MAX_BODY = 64 * 1024
 """Bytes: a longer body of a request is refused."""
@@ -173,6 +173,15 @@ class AdminRoute(ProblemRoute):
         if isinstance(error, DeserializationError) and user is not None and not user.may("read"):
             return Problem("letter-unreadable", "What is wrong with it is shown to users with the permission 'read'.")
         return super().problem(error, request)
+
+
+async def check_again(parts: Running, connection: HTTPConnection, needed: Permission) -> None:
+    """For a long answer: raises `Problem` if its user has lost the permission, or the credentials are withdrawn."""
+    auth = parts.admin_auth
+    async with asyncio.timeout(AUTH_TIMEOUT):
+        user = None if auth is None else await authenticate(auth, connection, parts.auth_threads)
+    if user is None or not user.may(needed):
+        raise Problem("forbidden", f"The permission {needed!r} was withdrawn.", permission=needed)
 
 
 def _parameters(dependant: Dependant) -> set[str]:

@@ -1,10 +1,12 @@
 """Export of all dead letters that match, as lines of JSON. Only few of them are in memory at a time."""
 
+import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -17,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids.audit import AuditLog
 from rapids.redaction import HiddenValues, Redactor
-from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
+from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, check_again, needs
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.pages import CursorQuery, path_of
 from rapids_fastapi.admin.payload import MAX_TEXT, clean
@@ -37,6 +39,8 @@ PIECE_BYTES = 256 * 1024
 """Bytes that are sent at once. The client must take them within the time limit for a part of an answer."""
 PAGE_TIMEOUT = 15.0
 """Seconds within which a page must be read."""
+CHECK_PAUSE = 15.0
+"""Seconds after which it is checked again whether the user may still read. A live stream ends after as many."""
 AUDIT_TIMEOUT = 5.0
 """Seconds within which the end of an export must be in the audit log."""
 
@@ -111,11 +115,12 @@ async def export_dead_letters(
     """Dead letters, newest first, as lines of JSON, with the fields of one letter except history, replays, parse check.
 
     If there are more letters than `max_items`, the last line has `next_cursor` and no `id`. If Redis becomes
-    unavailable during the export, the last line is a problem that has `next_cursor`, too. The audit log has who
-    exported what, and how many letters.
+    unavailable during the export, or the user loses the permission, the last line is a problem that has `next_cursor`,
+    too. The audit log has who exported what, and how many letters.
     """
     log, path = AuditLog(parts.redis, queue.stream), path_of(request)
-    export = Export(queue, wanted, parts.redactor, log, user.name, cursor or None, left=max_items, path=path)
+    check = partial(check_again, parts, request, "read")
+    export = Export(queue, wanted, parts.redactor, log, user.name, cursor or None, check, left=max_items, path=path)
     try:
         # Read before the answer begins, so that a wrong request gets a status of its own.
         first = await export.next_page()
@@ -136,6 +141,8 @@ class Export:
     actor: str
     cursor: str | None
     """Where to continue."""
+    check: Callable[[], Awaitable[None]]
+    """Raises `Problem` if the user may no longer read."""
     left: int
     """Letters that may still be written."""
     path: str
@@ -153,6 +160,8 @@ class Export:
 
     async def lines(self, page: LetterPage) -> AsyncGenerator[bytes]:
         """A line for each letter. If there are more, then a line with the cursor for them, and perhaps a problem."""
+        now = asyncio.get_running_loop().time
+        checked = now()
         while True:
             for some in _in_pieces(page.items):
                 written = await run_in_threadpool(self._written, some)
@@ -171,6 +180,9 @@ class Export:
             is_large = sum(map(_size, page.items)) > MAX_PAGE_BYTES
             self.page_size = max(self.page_size // 2, 1) if is_large else min(self.page_size * 2, MAX_READ)
             try:
+                if now() - checked >= CHECK_PAUSE:
+                    await self.check()
+                    checked = now()
                 async with redis_calls(PAGE_TIMEOUT):
                     page = await self.next_page()
             except Exception as error:  # the status is sent already, so that a line reports the error

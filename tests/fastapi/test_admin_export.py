@@ -19,6 +19,8 @@ from starlette.requests import ClientDisconnect
 from rapids import DeadLetterQueue
 from rapids.audit import AuditLog
 from rapids.redaction import MASK
+from rapids_fastapi import AdminUser
+from rapids_fastapi.admin import export
 from tests.fastapi.helpers import BEARER, DLQ, TOKEN, admin_app, basic, client_for, put_letter, rapids_with, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, app_on, letter_fields, serving
@@ -117,6 +119,19 @@ class TestOutages:
             rest = lines(client.get(EXPORT, params={"cursor": last["next_cursor"]}))
         assert 0 < len(letters) < 40
         assert ids([*letters, *rest]) == put[::-1]
+
+    @pytest.mark.parametrize("left", [AdminUser("ann", ["replay"]), None], ids=["permission", "user"])
+    def test_who_loses_the_permission_during_the_export_gets_no_more(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch, left: AdminUser | None
+    ) -> None:
+        monkeypatch.setattr(export, "CHECK_PAUSE", 0.0)
+        users = [AdminUser("ann", ["read"]), AdminUser("ann", ["read"]), left]
+        put = [put_letter(redis_url, data=json.dumps({"n": n})) for n in range(30)]
+        with client_for(redis_url, admin_auth=lambda connection: users.pop(0)) as client:
+            *exported, last = lines(client.get(EXPORT))
+        assert ids(exported) == put[::-1][:15], "the first page of 5 letters and the second one of 10"
+        assert (last["status"], last["permission"]) == (403, "read")
+        assert last["next_cursor"]
 
     def test_an_outage_at_the_beginning_is_an_ordinary_problem(
         self, redis_url: str, monkeypatch: pytest.MonkeyPatch
