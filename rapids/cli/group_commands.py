@@ -58,7 +58,7 @@ class GroupDetail(GroupState):
 @app.command()
 def streams(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[STREAM]...", help="Which streams; by default all of the server.")
+        list[str] | None, typer.Argument(metavar="STREAM", help="Which streams; by default all of the server.")
     ] = None,
     url: Url = None,
     as_json: Json = False,
@@ -120,7 +120,7 @@ async def snapshots_of(inspector: Inspector, names: Sequence[str], *, must_exist
 
 @app.command()
 def groups(
-    group: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="One group, with its consumers.")] = None,
+    group: Annotated[str | None, typer.Argument(metavar="GROUP", help="One group, with its consumers.")] = None,
     stream: Annotated[
         str | None, typer.Option("--stream", "-s", help="The event stream; by default all of the server.")
     ] = None,

@@ -31,7 +31,7 @@ class Scope(StrEnum):
     EVERYONE = "everyone"
 
 
-Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of letters.")]
+Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of letters.")]
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="All letters, without a filter.")]
 Rate: TypeAlias = Annotated[float | None, typer.Option("--rate", help="Letters a second at most.")]
 MaxItems: TypeAlias = Annotated[int | None, typer.Option("--max-items", min=1, help="Letters at most.")]

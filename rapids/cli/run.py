@@ -23,7 +23,7 @@ def run(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE:NAME...",
+            metavar="MODULE:NAME",
             envvar="RAPIDS_ROUTERS",
             help="Routers, lists of routers, or functions that return them. An EventEmitter without a client gets one.",
         ),
@@ -41,13 +41,15 @@ def run(
             "routers start, and left after they have stopped.",
         ),
     ] = None,
-    dead_letters: Annotated[
+    dead_letters: Annotated[bool, typer.Option("--dead-letters", envvar="RAPIDS_DEAD_LETTERS", hidden=True)] = True,
+    no_dead_letters: Annotated[
         bool,
         typer.Option(
-            envvar="RAPIDS_DEAD_LETTERS",
-            help="Whether a router that names no dead-letter stream has {<stream>}:dlq.",
+            "--no-dead-letters",
+            help="Park what fails for good, if its router names no dead-letter stream, instead of moving it to "
+            "{STREAM}:dlq. As RAPIDS_DEAD_LETTERS=false does.",
         ),
-    ] = True,
+    ] = False,
     redact: Annotated[
         str,
         typer.Option(
@@ -118,7 +120,7 @@ def run(
 ) -> None:
     """Run routers as worker processes.
 
-    SIGTERM and SIGINT stop gracefully: running handlers finish. A second signal ends at once.
+    SIGTERM, SIGINT and SIGHUP stop gracefully: running handlers finish. A second signal ends at once.
 
     Exit codes: 0 stopped by a signal, 1 failed or not stopped in time, 2 could not start.
     """
@@ -142,7 +144,7 @@ def run(
         url=url,
         processes=processes,
         lifespan=lifespan,
-        dead_letters=dead_letters,
+        dead_letters=dead_letters and not no_dead_letters,
         redact=tuple(filter(None, map(str.strip, redact.split(",")))),
         graceful_timeout=RELOAD_TIMEOUT if reload and graceful_timeout is None else graceful_timeout,
         uvloop=uvloop,

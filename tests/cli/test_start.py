@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import rapids.cli
+from rapids.cli import worker_process
+from rapids.cli.worker_process import RunOptions
 from tests.cli.helpers import Command
 
 ADDRESS = "redis://localhost:6379"
@@ -60,3 +62,22 @@ def test_run_refuses_what_cannot_work(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(import_module("rapids.cli.run"), "find_spec", lambda name: None)
     refused = Command(ADDRESS)(*run, "--uvloop", code=2).stderr
     assert refused == "rapids: --uvloop needs uvloop, which is not installed: pip install uvloop\n"
+
+
+def test_dead_letters_are_switched_off_by_an_option_or_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[RunOptions] = []
+
+    def run_worker(options: RunOptions) -> int:
+        ran.append(options)
+        return 0
+
+    monkeypatch.setattr(worker_process, "run_worker", run_worker)
+    rapids = Command(ADDRESS)
+    rapids("run", "shop:router")
+    rapids("run", "shop:router", "--no-dead-letters")
+    monkeypatch.setenv("RAPIDS_DEAD_LETTERS", "false")
+    rapids("run", "shop:router")
+    rapids("run", "shop:router", "--dead-letters")
+
+    assert [options.dead_letters for options in ran] == [True, False, False, True]
+    assert [options.targets for options in ran] == [("shop:router",)] * 4
