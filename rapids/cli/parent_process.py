@@ -39,7 +39,7 @@ STABLE_AFTER = 30.0
 SILENT_AFTER = 10 * REPORT_EVERY
 """Seconds without a report after which a child's event loop counts as blocked."""
 
-KILL_AFTER = 2.0
+KILL_AFTER = 3.0
 """Seconds more than a child takes at most to stop. It ends by itself before that, unless it is stopped or hangs."""
 
 _logger = logging.getLogger("rapids")

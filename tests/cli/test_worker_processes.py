@@ -18,7 +18,7 @@ from rapids.inspection import Inspector
 from tests.cli.running import RunningCommand, rapids_run
 from tests.embedded.scripts import private_temp
 from tests.fastapi.helpers import until
-from tests.support import SOON, eventually, free_port
+from tests.support import PATIENCE, SOON, eventually, free_port
 from tests.worker.helpers import as_text
 
 __all__ = ["private_temp"]
@@ -72,23 +72,22 @@ async def test_two_processes_share_the_work_and_a_dead_one_is_followed_by_anothe
         await emit(redis, *range(10))
         await eventually(lambda: all(len(command.notes("answered", n, "a pool")) == 1 for n in range(10)))
 
-        living = first
+        victim, *_ = living = first
         for pause in ("0.5", "1.0"):
-            victim = max(living, key=command.notes("opened", loop).index)  # the one that was started last
             os.kill(victim, signal.SIGKILL)
             killed = rf"process [12] \(pid {victim}\) was killed by SIGKILL, perhaps since memory ran out: another one"
             command.says(rf"{killed} starts in {pause} s")
-            assert answer(port) == 503
-            await eventually(lambda: answer(port) == 200)
-            living = set(command.children())
-            assert len(living) == 2
+            before = living - {victim}
+            living = await eventually(lambda before=before: len(now := set(command.children())) == 2 and now)
+            [victim] = living - before  # killed at once, since a child that ran for long counts as sound
+        assert answer(port) == 503
+        await eventually(lambda: answer(port) == 200)
         await emit(redis, 10)
         await eventually(lambda: command.notes("answered", 10, "a pool"))
 
         assert command.stop() == 0
         assert set(command.notes("closed")) == living
         started = set(command.notes("opened", loop))
-        assert len(started) == 4
         assert "stopping on SIGTERM: running handlers have 30 s" in command.said
         assert "Traceback" not in command.said
         if log_format == "json":
@@ -122,7 +121,7 @@ async def test_handlers_that_run_too_long_are_released_also_when_the_parent_is_k
         assert "the time to stop is over: interrupting the running handlers" in command.said
         began = len(command.notes("began", -1))  # twice if the other process got it, which stops a moment later
     with rapids_run(tmp_path, redis_address) as command:
-        await eventually(lambda: len(command.notes("began", -1)) > began, SOON)  # not only after a lease of a minute
+        await eventually(lambda: len(command.notes("began", -1)) > began)  # not only after a lease of a minute
 
 
 @pytest.mark.parametrize(
@@ -185,10 +184,10 @@ async def test_a_blocked_event_loop_ends_in_time_and_says_where_it_is(
         for command in commands:
             command.process.send_signal(signal.SIGTERM)
         for command in commands:
-            assert command.process.wait(SOON) == 1
-            assert "rapids: not stopped in time: ending. The main thread is at\n" in command.said
-            assert "time.sleep(3600)" in command.said
-            assert "is killed" not in command.said, "it ends itself"
+            assert command.process.wait(PATIENCE) == 1
+        assert "rapids: not stopped in time: ending. The main thread is at\n" in commands[0].said
+        assert "time.sleep(3600)" in commands[0].said
+        assert "not stop" in commands[1].said, "the parent says it, if it is faster than the child"
 
 
 @BOTH_LOOPS
