@@ -200,12 +200,12 @@ class PendingEntry:
     """When it was appended, by its id; None if an id written by hand has no valid time."""
     state: PendingState
     consumer: str | None
-    """The consumer that holds it; None unless it is held."""
+    """The consumer that holds it; None unless one does."""
     consumer_alive: bool
     """Whether a living Rapids process has that name. If not, the entry is taken over after `claim_min_idle_ms`."""
     idle_ms: int | None
     """For a held entry, how long ago its lease was renewed; for others, how long they have been waiting or parked
-    (milliseconds). None for a waiting entry whose group was lost, until it is delivered again."""
+    (milliseconds). None for a waiting entry whose group was lost, until it is delivered again, and after an XNACK."""
     deliveries: int
     """How often it was delivered."""
     due_at: datetime | None = None
@@ -312,9 +312,9 @@ def pending(row: PendingRow) -> PendingEntry:
         entry_id=row.entry_id.decode(),
         appended_at=time_of(row.entry_id),
         state="held" if is_held else "waiting" if row.consumer == WAITING else "parked",
-        consumer=_text(row.consumer) if is_held else None,
+        consumer=(_text(row.consumer) or None) if is_held else None,  # nobody has it after an XNACK (Redis 8.8)
         consumer_alive=is_held and row.is_living == 1,
-        idle_ms=row.idle_ms,
+        idle_ms=None if row.idle_ms < 0 else row.idle_ms,
         deliveries=row.deliveries,
         due_at=None if row.due is None else _time_of_score(row.due),
         handlers=() if row.consumer == PARKED else _handlers(ledger),

@@ -27,6 +27,7 @@ local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local min_idle, names = options.min_idle, options.names
 local now = server_ms()
 local taken, ghosts, bytes = {}, {}, 0
+local NOBODY = '' -- owns what somebody released by XNACK, with an idle time of -1 (https://redis.io/commands/xnack/)
 
 local function is_refused() return options.term and has_ended(options.term, KEYS[6], KEYS[7]) end
 
@@ -60,7 +61,7 @@ for i = 4, #ARGV do
   local is_abandoned = min_idle > 0 and now <= options.latest
   if options.again and is_own then
     take(id, entry[4], nil, true)
-  elseif entry and entry[3] >= min_idle and (is_abandoned or is_own) and entry[2] ~= PARKED
+  elseif entry and (entry[3] >= min_idle or entry[2] == NOBODY) and (is_abandoned or is_own) and entry[2] ~= PARKED
     and not (entry[2] == WAITING and redis.call('ZSCORE', due_key, id)) then
     take(id, entry[4] + 1, entry[2])
   end
