@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+__version__ = "0.2.0"
+
 importlib.import_module("rapids.logs").protect_loggers()
 
 if TYPE_CHECKING:

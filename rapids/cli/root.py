@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from importlib.metadata import version
 from typing import Annotated, NoReturn, TypeAlias, TypeVar
 
 import typer
 from redis.exceptions import RedisClusterException, RedisError
 
+from rapids import __version__
 from rapids.clients import RedisClient, open_client, reach
 from rapids.exceptions import RapidsError, RedisUnavailableError
 from rapids.redaction import escaped
@@ -90,7 +90,7 @@ def errors_in_a_line() -> Generator[None]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"rapids {version('rapids-fastapi')}")
+        typer.echo(f"rapids {__version__}")
         raise typer.Exit
 
 

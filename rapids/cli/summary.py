@@ -4,8 +4,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 
+from rapids import __version__
 from rapids.cli.log_lines import LogFormat
 from rapids.clients import masked
 from rapids.router import EventRouter
@@ -37,7 +37,7 @@ def show_running(log_format: LogFormat, url: str, routers: Sequence[RunningRoute
         extra = {"redis": where, "processes": processes, "routers": [asdict(router) for router in routers]}
         _logger.info("%s in %s on %s", _counted(len(routers), "router", "routers"), count, where, extra=extra)
         return
-    lines = [f"rapids {version('rapids-fastapi')}: {_counted(len(routers), 'router', 'routers')} in {count} on {where}"]
+    lines = [f"rapids {__version__}: {_counted(len(routers), 'router', 'routers')} in {count} on {where}"]
     for router in sorted(routers, key=lambda one: (one.stream, one.group)):
         lines += ["", f"stream {router.stream}  group {router.group}"]
         width = max(map(len, router.handlers))
