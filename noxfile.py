@@ -1,8 +1,10 @@
 """Tests, style and types on every supported Python: `.venv/bin/nox`, or `.venv/bin/nox -s tests-3.13`."""
 
+import shutil
+
 import nox
 
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", *(["3.14"] if shutil.which("python3.14") else []))
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = True

@@ -1,0 +1,47 @@
+"""Tests with the oldest libraries that the metadata admits: `python -m tests.packaging.oldest [ARGUMENTS OF PYTEST]`.
+
+The environment is `.oldest/`. Each library that users install with Rapids has the version that its `>=` in
+`pyproject.toml` names. The tools of the tests have any version.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+
+from tests.house.source import ROOT
+
+__all__ = ["HOME", "floors", "prepare"]
+
+HOME = ROOT / ".oldest"
+PYTHON = HOME / "bin" / "python"
+
+
+def floors() -> dict[str, str]:
+    """The oldest version of each library that users install with Rapids, by name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for name in extras if name != "dev" for one in extras[name])]
+    named = [re.match(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", one) for one in wanted]
+    return {found[1]: found[2] for found in named if found}
+
+
+def prepare() -> None:
+    """Make the environment, unless it is there for these versions."""
+    wanted = "".join(f"{name}=={version}\n" for name, version in floors().items())
+    constraints = HOME / "constraints.txt"
+    if constraints.exists() and constraints.read_text() == wanted:
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", HOME], check=True)
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    (HOME / "wanted.txt").write_text(wanted)
+    subprocess.run([*pip, "--constraint", HOME / "wanted.txt", "--editable", f"{ROOT}[dev]"], check=True)
+    (HOME / "wanted.txt").rename(constraints)
+
+
+if __name__ == "__main__":
+    prepare()
+    arguments = sys.argv[1:] or ["-m", "not slow or smoke"]
+    sys.exit(subprocess.run([PYTHON, "-m", "pytest", *arguments], cwd=ROOT).returncode)
