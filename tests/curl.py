@@ -1,4 +1,4 @@
-"""`python -m tests.curl`: as much of curl as docs/dead-letters.md uses, for machines that have none."""
+"""`python -m tests.curl`: as much of curl as the pages use, for machines that have none."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--no-buffer", action="store_true")
     parser.add_argument("--include", action="store_true")
     parser.add_argument("--user")
-    parser.add_argument("--header", action="append", default=[])
+    parser.add_argument("--header", "-H", action="append", default=[])
     parser.add_argument("--data")
-    parser.add_argument("--request")
+    parser.add_argument("--request", "-X")
     parser.add_argument("--max-time", type=float, default=30.0, help="here: between two pieces of the answer")
     return parser
 

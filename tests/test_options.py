@@ -1,4 +1,4 @@
-"""Options: the signature, the checked settings, the docstring and README's table list the same options and defaults.
+"""Options: the signature, the checked settings, the docstring and the page's table list the same options and defaults.
 
 Each test has the option in its name, so that an option that is missing in one place fails by its name.
 """
@@ -19,6 +19,7 @@ from rapids._core.settings import EmitterSettings, RouterSettings
 from rapids.backoff import exponential
 from tests.house.source import ROOT
 
+PAGE = ROOT / "docs" / "options.md"
 MADE = {EventEmitter: EmitterSettings, EventRouter: RouterSettings}
 
 NOT_SETTINGS = {"redis", "middleware"}
@@ -30,7 +31,7 @@ DEFAULTS_IN_WORDS = {
     "default_backoff": "`exponential()`",
     "redelivery_backoff": "exponential, up to `claim_min_idle_ms`",
 }
-"""What README's table says where the default is not written as Python would write it."""
+"""What the page's table says where the default is not written as Python would write it."""
 
 
 def signature(made: type) -> dict[str, inspect.Parameter]:
@@ -45,9 +46,9 @@ def settings_of(made: type) -> dict[str, Any]:
 
 
 def table_of(made: type) -> dict[str, str]:
-    """The options and defaults in README's table."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split(f"\n`{made.__name__}`\n\n| option | default | meaning |\n|---|---|---|\n")[1].split("\n\n")[0]
+    """The options and defaults in the page's table."""
+    page = PAGE.read_text()
+    table = page.split(f"\n## `{made.__name__}`\n\n| option | default | meaning |\n|---|---|---|\n")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()]
     return {option.strip("`"): default for option, default in rows}
 
@@ -73,8 +74,8 @@ def test_an_option_of_the_signature_is_checked_and_has_the_same_default(made: ty
 
 
 @pytest.mark.parametrize(("made", "option"), OPTIONS)
-def test_an_option_is_in_the_table_of_the_readme_with_its_default(made: type, option: str) -> None:
-    assert option in table_of(made), f"README's table of {made.__name__} has no option {option}"
+def test_an_option_is_in_the_table_of_the_page_with_its_default(made: type, option: str) -> None:
+    assert option in table_of(made), f"the page's table of {made.__name__} has no option {option}"
     said = table_of(made)[option]
     if option in DEFAULTS_IN_WORDS:
         assert said == DEFAULTS_IN_WORDS[option]
@@ -101,7 +102,7 @@ def keywords(function: Any) -> dict[str, inspect.Parameter]:
 
 
 @pytest.mark.parametrize("option", keywords(EventRouter.on))
-def test_an_option_of_on_is_in_every_overload_the_docstring_and_the_readme(option: str) -> None:
+def test_an_option_of_on_is_in_every_overload_the_docstring_and_the_page(option: str) -> None:
     overloads = get_overloads(HandlerRegistry.on)
     assert len(overloads) == 3
     for overload in overloads:
@@ -109,8 +110,8 @@ def test_an_option_of_on_is_in_every_overload_the_docstring_and_the_readme(optio
             f"an overload of on() differs in {option}"
         )
     assert f"`{option}`" in inspect.getdoc(EventRouter.on), f"the docstring of on() does not explain {option}"
-    line = re.search(r"`router\.on\(target, \.\.\.\)`: .*", (ROOT / "README.md").read_text(encoding="utf-8"))[0]
-    assert re.search(rf"`{option}\b", line), f"README does not list the option {option} of on()"
+    line = re.search(r"`router\.on\(target, \.\.\.\)`: .*", PAGE.read_text())[0]
+    assert re.search(rf"`{option}\b", line), f"the page does not list the option {option} of on()"
 
 
 def test_an_overload_of_on_has_no_other_option() -> None:

@@ -1,94 +1,42 @@
-"""README's Python blocks run as printed, each in a process of its own, as a reader's would."""
+"""README's code runs as printed, as a reader's would, and README stays a page."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.printed_scripts import RunPrinted
-from tests.support import eventually, free_port
+from tests.docs.pages import DOCS, README, blocks
+from tests.docs.reader import Reader
 
-README = Path(__file__).parent.parent / "README.md"
-DEPENDENCIES = README.parent / "docs" / "dependencies.md"
-
-CALLS = {
-    "Emitting": "send_invoices(redis)",
-    "Dead letters": "replay_declined_payments(redis)",
-    "Edit and replay": "fix(redis, '1-1')",
-    "Many dead letters at once": "replay_the_declined(redis)",
-    "Seeing what a group is doing": "look(redis)",
-    "Following a request": "follow(redis, 'web-1')",
-    "Correlation": "nightly_import(redis)",
-    "The embedded server": "try_it()",
-    "Health, pausing and warnings": "look(redis, EventRouter()), await maintenance(redis)",
-}
-"""What to await after a block that only defines something to call."""
-
-LETTER = {
-    "original_msg_id": "1-0",
-    "original_stream": "events:all",
-    "original_group": "billing",
-    "handler": "charge",
-    "event_type": "order.placed",
-    "data": '{"order_id":"A-17","total":"12,50"}',
-}
-
-BEFORE = {
-    "Edit and replay": [("XADD", "{events:all}:dlq", "1-1", *(part for pair in LETTER.items() for part in pair))],
-    "Health, pausing and warnings": [("XGROUP", "CREATE", "tickets", "support", "0", "MKSTREAM")],
-    "Seeing what a group is doing": [
-        ("XGROUP", "CREATE", "events:all", "billing", "0", "MKSTREAM"),
-        *(("XADD", "events:all", "*", "n", "1"),) * 150,
-        ("XREADGROUP", "GROUP", "billing", "worker-1", "COUNT", "120", "STREAMS", "events:all", ">"),
-    ],
-}
-"""What is in Redis when a block is run, as commands."""
-
-RUN = """
-import asyncio
-from redis.asyncio import Redis
-
-async def _run():
-    async with Redis.from_url({url!r}) as redis:
-        for command in {before!r}:
-            await redis.execute_command(*command)
-        await {call}
-
-asyncio.run(_run())
-"""
+BY_HEADING = {block.heading: block.text for block in blocks(README)}
 
 
-def blocks(page: Path = README) -> list[tuple[str, str]]:
-    """Each Python block with the heading it stands under."""
-    parts = re.split(r"^##?#? (.+)$", page.read_text(), flags=re.MULTILINE)[1:]
-    return [
-        (heading, block)
-        for heading, text in zip(parts[::2], parts[1::2], strict=True)
-        for block in re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    ]
+def test_readme_is_a_page() -> None:
+    assert len(README.read_text().splitlines()) <= 220
+    assert list(BY_HEADING) == ["Twenty lines", "A handler that emits, with a session", "Testing"]
+    assert len(BY_HEADING["Twenty lines"].strip().splitlines()) <= 22
 
 
-FIRST, *OTHERS = blocks()
+def test_the_table_of_failures_is_that_of_the_page() -> None:
+    table = re.compile(r"^\| what happens \|.*?\n\n", re.M | re.S)
+    [here], [there] = (table.findall(page.read_text()) for page in (README, DOCS / "failures.md"))
+    assert here == there
 
 
-def test_the_blocks_to_call_are_there() -> None:
-    assert FIRST[0] == "Twenty lines"
-    assert len(FIRST[1].strip().splitlines()) <= 22
-    assert set(CALLS) <= {heading for heading, _ in OTHERS}
-
-
-@pytest.mark.parametrize(("heading", "block"), OTHERS, ids=[heading for heading, _ in OTHERS])
+@pytest.mark.smoke
 @pytest.mark.slow
-def test_a_block_runs_as_printed(
-    heading: str, block: str, redis_url: str, tmp_path: Path, run_printed: RunPrinted
-) -> None:
-    script = tmp_path / "reader.py"
-    run = RUN.format(url=redis_url, before=BEFORE.get(heading, []), call=CALLS[heading]) if heading in CALLS else ""
-    script.write_text(block + run)
-    assert run_printed(script) == (0, "")
+def test_the_twenty_lines_take_an_order_and_charge_it(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(BY_HEADING["Twenty lines"])
+    with Reader(tmp_path) as reader:
+        reader.follow(README, "Twenty lines")
+
+
+@pytest.mark.slow
+def test_the_test_of_the_example_passes(tmp_path: Path) -> None:
+    run(BY_HEADING["Testing"], tmp_path)
 
 
 WITH_A_SESSION = """
@@ -116,15 +64,6 @@ with TestClient(app, raise_server_exceptions=False) as client:
 redis.close()
 engine.dispose()
 """
-
-
-@pytest.mark.slow
-def test_the_blocks_about_dependencies_run_as_printed(tmp_path: Path, run_printed: RunPrinted) -> None:
-    page = blocks(DEPENDENCIES)
-    assert len(page) == 5
-    script = tmp_path / "reader.py"
-    script.write_text("\n".join(f"exec({block!r}, {{'__name__': 'page'}})" for _, block in page))
-    assert run_printed(script) == (0, "")
 
 
 SHARED_BY_BOTH = """
@@ -174,14 +113,10 @@ redis.close()
 
 
 @pytest.mark.slow
-def test_one_async_session_serves_endpoints_and_handlers(
-    redis_url: str, tmp_path: Path, run_printed: RunPrinted
-) -> None:
-    (block,) = [block for heading, block in blocks(DEPENDENCIES) if heading == "A database session"]
-    script = tmp_path / "reader.py"
-    script.write_text(f"from rapids.exceptions import NonRetryableError\n{block}{SHARED_BY_BOTH.format(url=redis_url)}")
-    code, errors = run_printed(script, RAPIDS_REDIS_URL=redis_url)
-    assert code == 0, errors
+def test_one_async_session_serves_endpoints_and_handlers(redis_url: str, tmp_path: Path) -> None:
+    [block] = [block.text for block in blocks(DOCS / "dependencies.md") if block.heading == "A database session"]
+    text = f"from rapids.exceptions import NonRetryableError\n{block}{SHARED_BY_BOTH.format(url=redis_url)}"
+    run(text, tmp_path, says=None, RAPIDS_REDIS_URL=redis_url)
 
 
 WITH_DEPENDENCIES = """
@@ -218,44 +153,27 @@ engine.dispose()
 
 
 @pytest.mark.slow
-def test_a_session_of_a_handler_commits_or_rolls_back(redis_url: str, tmp_path: Path, run_printed: RunPrinted) -> None:
-    (block,) = [block for heading, block in OTHERS if heading == "Dependencies"]
-    script = tmp_path / "reader.py"
-    script.write_text(block + WITH_DEPENDENCIES.format(url=redis_url))
-    code, errors = run_printed(script)
-    assert code == 0, errors
+def test_a_session_of_a_handler_commits_or_rolls_back(redis_url: str, tmp_path: Path) -> None:
+    block = BY_HEADING["A handler that emits, with a session"]
+    run(block + WITH_DEPENDENCIES.format(url=redis_url), tmp_path, says=None)
 
 
 @pytest.mark.slow
-def test_events_go_out_after_the_commit_of_a_session(redis_url: str, tmp_path: Path, run_printed: RunPrinted) -> None:
-    (block,) = [block for heading, block in OTHERS if heading == "With a database session"]
-    script = tmp_path / "reader.py"
-    script.write_text(block + WITH_A_SESSION.format(url=redis_url))
-    assert run_printed(script, RAPIDS_REDIS_URL=redis_url) == (0, "")
+def test_events_go_out_after_the_commit_of_a_session(redis_url: str, tmp_path: Path) -> None:
+    [block] = [block.text for block in blocks(DOCS / "fastapi.md") if block.heading == "With a database session"]
+    run(block + WITH_A_SESSION.format(url=redis_url), tmp_path, RAPIDS_REDIS_URL=redis_url)
 
 
-@pytest.mark.smoke
-@pytest.mark.slow
-async def test_the_twenty_lines_take_an_order_and_charge_it(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(FIRST[1])
-    port = free_port()
-    command = [sys.executable, "-u", "-m", "uvicorn", "main:app", "--port", str(port)]
-    with (tmp_path / "output").open("w+") as output:
-        server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                await eventually(lambda: _answers(client))
-                placed = await client.post("/orders/A-1", params={"total": 12.5})
-            assert placed.status_code == 202
-            assert placed.headers["X-Correlation-ID"]
-            await eventually(lambda: "charging 12.5 for A-1" in (tmp_path / "output").read_text())
-        finally:
-            server.terminate()
-            assert server.wait(timeout=60) in (0, -15)
-
-
-async def _answers(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/rapids/health/live")).status_code == 200
-    except httpx.TransportError:
-        return False
+def run(text: str, folder: Path, says: str | None = "", **environment: str) -> None:
+    """Runs a script in the folder; it prints nothing to standard error, unless `says` is None."""
+    (folder / "reader.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, folder / "reader.py"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert says is None or done.stderr == says

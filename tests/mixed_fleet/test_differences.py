@@ -1,4 +1,4 @@
-"""What `docs/upgrading.md` says is different: each of it seen in a service of either kind."""
+"""What `docs/rapids-streams.md` says is different: each of it seen in a service of either kind."""
 
 from __future__ import annotations
 
