@@ -40,6 +40,9 @@ test-all: servers-if-possible ## Run every test
 test-busy: servers-if-possible ## Run every test three times while four busy loops occupy the cores
 	$(BIN)/python -m tests.busy $(PYTEST) --exitfirst
 
+test-oldest: servers-if-possible ## Run the tests with the oldest libraries that the metadata admits; TESTS="tests/fastapi" runs these
+	$(BIN)/python -m tests.packaging.oldest $(TESTS)
+
 coverage: servers-if-possible ## Run every test and report branch coverage; fail below the figure in pyproject.toml
 	$(PYTEST) --cov
 
@@ -87,6 +90,12 @@ lint: $(INSTALLED) luacheck spelling ## Check style, spelling, imports between l
 spelling: $(INSTALLED) ## Find misspelt words, and words that the glossary replaces
 	$(BIN)/codespell
 
+docs: $(INSTALLED) ## Build the site of the documentation into site/; fail on a link that leads nowhere
+	@$(BIN)/python -m tests.docs.site
+
+dist: docs ## Build the wheel and the sdist into dist/
+	$(BIN)/python -m hatchling build --clean
+
 figures: $(INSTALLED) ## Count modules, names and lines, and the modules an event passes
 	@$(BIN)/python -m tests.house.figures
 
@@ -103,8 +112,8 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright -p tests/typing
 
 ci: export CI = 1
-ci: install luacheck servers ## Run everything that CI runs: lint, types, the demo once, chaos, the matrix, all tests with coverage
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target ci-chaos ci-matrix lint typecheck ci-demo # chaos waits
+ci: install luacheck servers ## Run everything that CI runs: lint, types, the site, the demo once, chaos, the matrix, all tests with coverage
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target ci-chaos ci-matrix lint typecheck docs ci-demo # chaos waits
 	$(PYTEST) --cov --ignore tests/test_house.py --ignore tests/chaos/test_chaos.py # which ran in lint and ci-chaos
 
 ci-demo: $(INSTALLED)
@@ -118,4 +127,4 @@ ci-matrix: servers # the oldest server and the Cluster; all other tests run on t
 	$(BIN)/python -m tests.matrix --core redis-6.2 cluster
 
 clean: ## Remove the environment, the servers and caches
-	rm -rf $(VENV) .bench .nox .servers .coverage* .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .docs .nox .oldest .servers dist site .coverage* .pytest_cache .ruff_cache .hypothesis
