@@ -17,7 +17,7 @@ from tests.house.source import ROOT
 from tests.printed import Printed
 from tests.support import PATIENCE, free_port
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "constant"]
 
 SERVICES = ("uvicorn", "rapids run")
 PREPARATIONS = ("pip install", "python -m venv")
@@ -124,7 +124,7 @@ class Reader:
         if printed.startswith("..."):
             assert printed[3:] in answer, answer
         else:
-            self._printed.check(_constant(self._with_ports(printed)), _constant(answer))
+            self._printed.check(constant(self._with_ports(printed)), constant(answer))
 
     def _until(self, check, expected: str, only_once: bool = False) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -144,6 +144,7 @@ class Reader:
         return re.sub(r"\b(?:localhost|127\.0\.0\.1):(\d+)", lambda found: f"127.0.0.1:{self._port(found[1])}", command)
 
 
-def _constant(text: str) -> str:
+def constant(text: str) -> str:
+    """The text without what differs each time, and is no id: ages, times of day, and the width of columns."""
     text = CLOCK.sub("00:00:00", AGES.sub("0 s", SECONDS.sub("in 0.00s", text)))
     return "\n".join(GAPS.sub("  ", line).rstrip() for line in text.splitlines())
