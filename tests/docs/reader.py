@@ -41,7 +41,15 @@ class Reader:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         alone = {name: value for name, value in os.environ.items() if not name.startswith(("RAPIDS_", "PYTEST"))}
         (folder / ".curlrc").write_text("silent\nshow-error\n")  # no progress among the answers
-        self._environment = {**alone, "PATH": path, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "CURL_HOME": str(folder)}
+        self._environment = {
+            **alone,
+            "PATH": path,
+            "CURL_HOME": str(folder),
+            "NO_COLOR": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # only what a reader has installed
+            "PYTEST_PLUGINS": "pytest_asyncio.plugin,rapids_pytest",
+        }
         ours = f'curl() {{ PYTHONPATH={ROOT} {sys.executable} -m tests.curl "$@"; }}\n'
         self._before = "" if shutil.which("curl") else ours
 
