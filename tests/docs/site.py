@@ -77,7 +77,7 @@ def with_links(text: str, page: Path) -> str:
         name = target.removeprefix("../" * target.count("../"))
         if name in OF_THE_ROOT:
             return f"[{label}]({home}{OF_THE_ROOT[name]}{anchor})"
-        if (page.parent / target).exists() or "://" in target:
+        if "://" in target or _is_inside(GATHERED, page.parent / target):
             return f"{mark}[{label}]({target}{anchor})"
         if (ROOT / name).exists() and name.endswith(".svg"):
             images = GATHERED / "images"
@@ -87,6 +87,10 @@ def with_links(text: str, page: Path) -> str:
         return label if (ROOT / name).exists() else found[0]
 
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)", replaced, text)
+
+
+def _is_inside(folder: Path, file: Path) -> bool:
+    return file.exists() and file.resolve().is_relative_to(folder.resolve())
 
 
 class Links(HTMLParser):
@@ -124,7 +128,7 @@ def problems(site: Path = SITE) -> list[str]:
             target = path if not where else (path.parent / where.partition("?")[0]).resolve()
             if re.match(r"[a-z]+:", link) or path.name == "404.html":
                 continue
-            if not target.exists() or (anchor and target in pages and anchor not in pages[target].anchors):
+            if not _is_inside(site, target) or (anchor and target in pages and anchor not in pages[target].anchors):
                 found.append(f"{path.relative_to(site)}: {link} leads nowhere")
     for path in site.rglob("*.css"):
         urls = re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")]+)", path.read_text(encoding="utf-8"))
@@ -147,6 +151,7 @@ def build() -> None:
     zensical = Path(sys.executable).with_name("zensical")
     done = subprocess.run([zensical, "build", "--clean", "--strict"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
+        shutil.rmtree(SITE, ignore_errors=True)  # it is not whole
         said = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr).partition("Traceback")[0]
         sys.exit(f"{said}\nzensical refused a page: `docs/` has a link or an anchor that leads nowhere")
     _with_own_shim()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from tests.docs import site
-from tests.docs.pages import DOCS
+from tests.docs.pages import DOCS, README
 from tests.docs.site import OF_THE_ROOT, Links, problems, public_modules
 from tests.house.source import ROOT
 
@@ -29,6 +30,16 @@ def test_every_page_is_in_the_navigation_once() -> None:
     pages = {page.relative_to(DOCS).as_posix().replace("README.md", "index.md") for page in DOCS.rglob("*.md")}
     reference = {f"api/{module}.md" for module in public_modules()}
     assert sorted(navigation()) == sorted([*pages, *reference, *OF_THE_ROOT.values()])
+
+
+def test_a_page_links_to_files_that_are_there_and_not_to_readme() -> None:
+    wrong = [
+        f"{page.relative_to(DOCS)}: {target}"
+        for page in DOCS.rglob("*.md")
+        for target in re.findall(r"\]\(([^)#\s:]+)(?:#[^)\s]*)?\)", page.read_text())
+        if not (found := (page.parent / target).resolve()).exists() or found == README
+    ]
+    assert wrong == [], "the site has no README; its sections are pages"
 
 
 PAGE = """
