@@ -63,6 +63,21 @@ def gather() -> None:
     reference.mkdir()
     for module in public_modules():
         (reference / f"{module}.md").write_text(REFERENCE.format(module=module), encoding="utf-8")
+    (reference / "rapids.md").write_text(_names_of_the_package(), encoding="utf-8")
+
+
+def _names_of_the_package() -> str:
+    """The page of `rapids`: its names, each with a link to its module; those of inner modules are described here."""
+    names, inner = [], []
+    for name in rapids.__all__:
+        module = rapids._MODULES[name]
+        if module in public_modules():
+            names.append(f"| [`{name}`]({module}.md#{module}.{name}) | `{module}` |")
+        else:
+            names.append(f"| [`{name}`](#{name.lower()}) | |")
+            inner.append(f"## {name}\n\n::: {module}.{name}")
+    head = REFERENCE.format(module="rapids").partition("\n::: ")[0]
+    return "\n".join([head, "| name | also in |", "|---|---|", *names, "", *inner]) + "\n"
 
 
 def with_links(text: str, page: Path) -> str:
