@@ -1,15 +1,13 @@
 """README's code runs as printed, as a reader's would, and README stays a page."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import DOCS, README, blocks
 from tests.docs.reader import Reader
+from tests.printed_scripts import RunPrinted
 
 BY_HEADING = {block.heading: block.text for block in blocks(README)}
 
@@ -35,8 +33,13 @@ def test_the_twenty_lines_take_an_order_and_charge_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_test_of_the_example_passes(tmp_path: Path) -> None:
-    run(BY_HEADING["Testing"], tmp_path)
+def test_the_test_of_the_example_passes(tmp_path: Path, run_printed: RunPrinted) -> None:
+    assert run_printed(saved(BY_HEADING["Testing"], tmp_path)) == (0, "")
+
+
+def saved(text: str, folder: Path) -> Path:
+    (folder / "reader.py").write_text(text)
+    return folder / "reader.py"
 
 
 WITH_A_SESSION = """
@@ -113,10 +116,13 @@ redis.close()
 
 
 @pytest.mark.slow
-def test_one_async_session_serves_endpoints_and_handlers(redis_url: str, tmp_path: Path) -> None:
+def test_one_async_session_serves_endpoints_and_handlers(
+    redis_url: str, tmp_path: Path, run_printed: RunPrinted
+) -> None:
     [block] = [block.text for block in blocks(DOCS / "dependencies.md") if block.heading == "A database session"]
     text = f"from rapids.exceptions import NonRetryableError\n{block}{SHARED_BY_BOTH.format(url=redis_url)}"
-    run(text, tmp_path, says=None, RAPIDS_REDIS_URL=redis_url)
+    code, errors = run_printed(saved(text, tmp_path), RAPIDS_REDIS_URL=redis_url)
+    assert code == 0, errors
 
 
 WITH_DEPENDENCIES = """
@@ -153,27 +159,14 @@ engine.dispose()
 
 
 @pytest.mark.slow
-def test_a_session_of_a_handler_commits_or_rolls_back(redis_url: str, tmp_path: Path) -> None:
+def test_a_session_of_a_handler_commits_or_rolls_back(redis_url: str, tmp_path: Path, run_printed: RunPrinted) -> None:
     block = BY_HEADING["A handler that emits, with a session"]
-    run(block + WITH_DEPENDENCIES.format(url=redis_url), tmp_path, says=None)
+    code, errors = run_printed(saved(block + WITH_DEPENDENCIES.format(url=redis_url), tmp_path))
+    assert code == 0, errors
 
 
 @pytest.mark.slow
-def test_events_go_out_after_the_commit_of_a_session(redis_url: str, tmp_path: Path) -> None:
+def test_events_go_out_after_the_commit_of_a_session(redis_url: str, tmp_path: Path, run_printed: RunPrinted) -> None:
     [block] = [block.text for block in blocks(DOCS / "fastapi.md") if block.heading == "With a database session"]
-    run(block + WITH_A_SESSION.format(url=redis_url), tmp_path, RAPIDS_REDIS_URL=redis_url)
-
-
-def run(text: str, folder: Path, says: str | None = "", **environment: str) -> None:
-    """Runs a script in the folder; it prints nothing to standard error, unless `says` is None."""
-    (folder / "reader.py").write_text(text)
-    done = subprocess.run(
-        [sys.executable, folder / "reader.py"],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert says is None or done.stderr == says
+    script = saved(block + WITH_A_SESSION.format(url=redis_url), tmp_path)
+    assert run_printed(script, RAPIDS_REDIS_URL=redis_url) == (0, "")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import DOCS, README, blocks, pages
+from tests.printed_scripts import RunPrinted
 
 TESTED_ELSEWHERE = {
     README: "tests/test_readme.py",
@@ -76,7 +75,7 @@ TESTED_HERE = [page for page in pages() if page not in TESTED_ELSEWHERE and bloc
 
 @pytest.mark.parametrize("page", TESTED_HERE, ids=lambda page: page.stem)
 @pytest.mark.slow
-def test_blocks_of_a_page_run_as_printed(page: Path, redis_url: str, tmp_path: Path) -> None:
+def test_blocks_of_a_page_run_as_printed(page: Path, redis_url: str, tmp_path: Path, run_printed: RunPrinted) -> None:
     script = []
     for block in blocks(page):
         key = (page.stem, block.heading)
@@ -86,14 +85,8 @@ def test_blocks_of_a_page_run_as_printed(page: Path, redis_url: str, tmp_path: P
             f"exec(compile({chr(10) * (block.line - 1) + block.text + run!r}, {str(page)!r}, 'exec'),"
             " {'__name__': 'page'})"
         )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "reader.py").write_text("\n".join(script))
+    assert run_printed(tmp_path / "reader.py") == (0, "")
 
 
 def test_every_block_that_is_called_or_prepared_is_there() -> None:
