@@ -16,6 +16,7 @@ TESTED_ELSEWHERE = {
     DOCS / "deployment.md": "tests/test_deployment_guide.py",
     DOCS / "testing.md": "tests/testing/test_guide.py",
     DOCS / "workers.md": "tests/cli/test_targets.py",
+    DOCS / "telemetry.md": "tests/telemetry/test_sdk.py",
     DOCS / "start.md": "tests/docs/test_followed_pages.py",
     DOCS / "tutorial.md": "tests/docs/test_followed_pages.py",
     DOCS / "wire-format.md": "tests/docs/test_wire_format.py",
