@@ -82,8 +82,8 @@ class TextLines(logging.Formatter):
         colour = COLOURS.get(record.levelname)
         if self._colours and colour is not None:
             level = f"\033[{colour}m{level}\033[0m"
-        first, *others = record.getMessage().split("\n")
-        message, extra = "\n".join((escaped(first), *_indented(others))), _extra(record)
+        first, *others = record.getMessage().rstrip("\n").split("\n")
+        message, extra = escaped(first), _extra(record)
         about = " ".join(
             f"{name}={escaped(str(extra[name]))}"
             for name in SHOWN
@@ -92,6 +92,7 @@ class TextLines(logging.Formatter):
         if about:
             about = f"  \033[2m{about}\033[0m" if self._colours else f"  {about}"
         lines = [f"{when}.{int(record.msecs):03} {level} [{record.process}] {escaped(record.name)}: {message}{about}"]
+        lines += _indented(others)
         if record.exc_info or record.exc_text:
             trace = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
             is_ours = record.name.partition(".")[0] == "rapids"  # the filter of these loggers has done it

@@ -46,7 +46,8 @@ def test_no_text_forges_a_line_for_people_or_controls_the_terminal() -> None:
     first, *others = TextLines().format(made).split("\n")
     assert "x\\n2026-01-01 00:00:00.000 ERROR    [1] rapids: forged \\x1b[31m: order x" in first
     assert "ValueError: x" in "".join(others)
-    assert all(line.startswith("  ") for line in others)
+    assert "  correlation_id=x\\n2026" in first
+    assert all(line.startswith("  ") and line.strip() for line in others)
     assert "\x1b" not in "".join((first, *others))
 
 
