@@ -27,9 +27,9 @@ from rapids._storage.client.connections import Command, Reply, SharedPool, run
 from rapids._storage.keys import PARKED, WAITING, Source
 from rapids._storage.settlement import SettleCall
 
-pytestmark = pytest.mark.slow  # each script gets 100,000 of what it works on
+pytestmark = pytest.mark.slow  # each script gets 20,000 of what it works on
 
-MANY = 100_000
+MANY = 20_000
 MOST_STEPS = 5_000
 
 STREAM, GROUP = "st:many", "st-group"
@@ -75,7 +75,7 @@ async def fill(redis: Redis, many: int) -> Counted:
 
 @pytest.fixture
 async def commands(redis: Redis) -> Counted:
-    """100,000 entries, of which the group has none, all recorded as waiting and as parked; and as many letters."""
+    """20,000 entries, of which the group has none, all recorded as waiting and as parked; and as many letters."""
     return await fill(redis, MANY)
 
 
