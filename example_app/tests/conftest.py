@@ -11,6 +11,7 @@ from example_app.demo.serving import listening, serving
 from example_app.settings import Settings
 from rapids.clients import RedisClient, open_client
 from tests.conftest import private_temp, pytest_collection_modifyitems
+from tests.support import NO_TLS
 
 __all__ = ["private_temp", "pytest_collection_modifyitems"]
 
@@ -50,6 +51,6 @@ async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service, which runs as it does in production: in uvicorn, with its router."""
     async with (
         serving(app, listening(0)) as address,
-        httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as client,
+        httpx.AsyncClient(base_url=address, trust_env=False, timeout=60, verify=NO_TLS) as client,
     ):
         yield client

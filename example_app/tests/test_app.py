@@ -13,6 +13,7 @@ from example_app.events import OrderPlaced, OrderShipped, PaymentProcessed
 from example_app.settings import Settings
 from example_app.tests.conftest import TOKEN
 from rapids.testing import tracked
+from tests.support import NO_TLS
 
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -120,7 +121,7 @@ async def test_nonsense_is_refused_and_nothing_is_emitted(
 async def test_the_admin_is_closed_without_a_token(settings: Settings) -> None:
     async with (
         serving(create_app(replace(settings, admin_token=None)), listening(0)) as address,
-        httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http,
+        httpx.AsyncClient(base_url=address, trust_env=False, timeout=60, verify=NO_TLS) as http,
     ):
         assert (await http.get("/rapids/api/dead-letters", headers=OPERATOR)).status_code == 403
 
@@ -130,8 +131,8 @@ async def test_two_processes_of_the_service_see_the_same_orders(settings: Settin
     async with (
         serving(app, listening(0)) as here,
         serving(create_app(settings), listening(0)) as there,
-        httpx.AsyncClient(base_url=here, trust_env=False, timeout=60) as http,
-        httpx.AsyncClient(base_url=there, trust_env=False, timeout=60) as other,
+        httpx.AsyncClient(base_url=here, trust_env=False, timeout=60, verify=NO_TLS) as http,
+        httpx.AsyncClient(base_url=there, trust_env=False, timeout=60, verify=NO_TLS) as other,
         tracked(app) as t,
     ):
         order_id = (await place(http)).json()["order_id"]
@@ -144,7 +145,7 @@ async def test_the_app_starts_and_stops_several_times(settings: Settings) -> Non
     for _ in range(3):
         async with (
             serving(app, listening(0)) as address,
-            httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http,
+            httpx.AsyncClient(base_url=address, trust_env=False, timeout=60, verify=NO_TLS) as http,
             tracked(app) as t,
         ):
             await place(http)

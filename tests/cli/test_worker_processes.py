@@ -18,7 +18,7 @@ from rapids.inspection import Inspector
 from tests.cli.running import RunningCommand, rapids_run
 from tests.embedded.scripts import private_temp
 from tests.fastapi.helpers import until
-from tests.support import PATIENCE, SOON, eventually, free_port
+from tests.support import NO_TLS, PATIENCE, SOON, eventually, free_port
 from tests.worker.helpers import as_text
 
 __all__ = ["private_temp"]
@@ -42,7 +42,7 @@ async def emit(redis: Redis, *numbers: int, stream: str = "run") -> None:
 def answer(port: int, path: str = "ready") -> int:
     """The status of a probe; 0 while nothing listens."""
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/{path}", timeout=60).status_code
+        return httpx.get(f"http://127.0.0.1:{port}/health/{path}", timeout=60, verify=NO_TLS).status_code
     except httpx.TransportError:
         return 0
 

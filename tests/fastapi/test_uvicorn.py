@@ -192,10 +192,3 @@ def test_an_unreachable_redis_is_one_line_and_an_exit_code(tmp_path: Path) -> No
     assert "hunter2" not in output
     assert "During handling of the above exception" not in output
     assert "direct cause" not in output
-
-
-def test_without_an_address_it_names_both_ways_and_exits(tmp_path: Path) -> None:
-    with served(tmp_path, url="") as server:
-        output = server.process.communicate(timeout=60)[0]
-    assert server.process.returncode not in (0, None)
-    assert "give Rapids(url=...) or set RAPIDS_REDIS_URL" in output
