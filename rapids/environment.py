@@ -39,6 +39,7 @@ class Variable:
 
 _ALL: tuple[tuple[str, tuple[Reader, ...], str, str], ...] = (
     ("REDIS_URL", ("web", "rapids run", "rapids"), "an address", "which Redis to use"),
+    ("STREAM", ("rapids",), "a name", "`--stream` of commands about one stream"),
     ("ADMIN_TOKEN", ("web",), "4 characters or more", "who has it may use the admin, if there is no `admin_auth`"),
     (
         "WATCH",

@@ -18,8 +18,8 @@ from rapids import BaseEvent, Event, EventEmitter, EventRouter, GenericEvent, ge
 from rapids.audit import AuditLog
 from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
 from rapids.cli.display import Column, Json, note, print_json, print_table, to_json
-from rapids.cli.group_commands import StreamName, events_stream
 from rapids.cli.root import FAILED, Url, app, errors_in_a_line, execute, fail
+from rapids.cli.stream_choice import StreamName, chosen_stream
 from rapids.cli.targets import find
 from rapids.clients import RedisClient
 
@@ -139,7 +139,7 @@ def emit(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="The event's own fields as a JSON object; - reads standard input.")
     ] = "{}",
-    stream: StreamName = events_stream,
+    named: StreamName = None,
     targets: App = None,
     correlation_id: Annotated[str | None, typer.Option(help="The correlation id of the event.")] = None,
     reason: Reason = "",
@@ -153,8 +153,9 @@ def emit(
     With --app, its class validates it first. Without it, the data is appended as it is, and the handlers find out. The
     stream is not trimmed. The audit log of the stream has who emitted what.
     """
-    load(targets)
+    routers = load(targets)
     event = _event(event_type, sys.stdin.read() if data == "-" else data, correlation_id, is_strict=bool(targets))
+    stream = chosen_stream(url, named, own=[router.stream for router in routers])
     cls = type(event)
     how = "not validated: no --app" if cls is GenericEvent else f"valid by {cls.__module__}.{cls.__qualname__}"
     note(f"emit 1 event {event_type} to {stream} ({how})")

@@ -11,9 +11,10 @@ from rich.text import Text
 from rich.tree import Tree
 
 from rapids.cli.display import Json, ago, lasted, note, print_json, printed, safe, terminal
-from rapids.cli.group_commands import StreamName, events_stream
+from rapids.cli.event_commands import App, load
 from rapids.cli.root import Url, app, execute
 from rapids.cli.shown_letters import ShownPayload, redactor, shown_event
+from rapids.cli.stream_choice import StreamName, chosen_stream
 from rapids.clients import RedisClient
 from rapids.inspection import (
     CausationTree,
@@ -26,6 +27,7 @@ from rapids.inspection import (
     TracedReplay,
 )
 from rapids.redaction import HiddenValues, Redactor
+from rapids.router import EventRouter
 
 __all__ = ["ShownEntry", "redacted_pending", "tail", "trace"]
 
@@ -58,7 +60,7 @@ class ShownEntry:
 
 @app.command()
 def tail(
-    stream: StreamName = events_stream,
+    named: StreamName = None,
     event_type: Annotated[
         str | None, typer.Option("--type", help="Only events of this type, or a pattern: 'order.*'.")
     ] = None,
@@ -75,6 +77,7 @@ def tail(
     Nothing is acknowledged, and no group is changed.
     """
     hiding = redactor()
+    stream = chosen_stream(url, named, group=group)
 
     async def look(redis: RedisClient) -> None:
         inspector = Inspector(redis)
@@ -128,14 +131,16 @@ def trace(
         list[str] | None, typer.Option("--dlq", help="Dead-letter streams; by default all of the server. Repeatable.")
     ] = None,
     window: Annotated[int, typer.Option(min=1, max=100_000, help="How many of the newest entries to read.")] = 10_000,
+    targets: App = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Show everything with a correlation id, as a tree of causes.
 
-    For each event and group: whether it is handled, waits, is parked or dead. That it was handled is concluded from the
-    acknowledgement.
+    For each event and group: whether it is acknowledged, waits, is parked or dead. A group acknowledges what its
+    handlers have finished, and also what it has no handler for. With --app, the command knows which of both it was.
     """
+    routers = load(targets)
 
     async def look(redis: RedisClient) -> CausationTree:
         inspector = Inspector(redis)
@@ -164,7 +169,7 @@ def trace(
     elif not tree.events and not tree.letters:
         note(f"nothing with the correlation id {correlation_id}")
     else:
-        _print_tree(tree, events, letters)
+        _print_tree(tree, events, letters, routers)
     if not tree.complete:
         reached = f" (limit of {', '.join(tree.limits)})" if tree.limits else ""
         note(f"not everything was read{reached}: --window {min(window * 10, 100_000)}, or name streams")
@@ -214,7 +219,13 @@ def _shown_letter(letter: TracedLetter, redactor: Redactor) -> dict[str, Any]:
     return {**fields, "error": redactor.text(letter.error, hidden, MAX_ERROR), "replays": replays}
 
 
-def _print_tree(tree: CausationTree, events: Sequence[dict[str, Any]], letters: Sequence[dict[str, Any]]) -> None:
+def _print_tree(
+    tree: CausationTree,
+    events: Sequence[dict[str, Any]],
+    letters: Sequence[dict[str, Any]],
+    routers: Sequence[EventRouter],
+) -> None:
+    handlers = {(router.stream, router.group): router.handlers_for for router in routers}
     root = Tree(Text.assemble(("correlation id ", "dim"), (safe(tree.correlation_id), "cyan")), guide_style="dim")
     left = {letter["id"]: letter for letter in letters}
 
@@ -224,7 +235,9 @@ def _print_tree(tree: CausationTree, events: Sequence[dict[str, Any]], letters: 
         event = events[at]
         of_event = branch.add(_event_line(event, tree.at))
         for delivery in event["deliveries"]:
-            of_group = of_event.add(_delivery_line(delivery, tree.at))
+            handlers_for = handlers.get((event["stream"], delivery["group"]))
+            has_handler = None if handlers_for is None else bool(handlers_for(event["event_type"]))
+            of_group = of_event.add(_delivery_line(delivery, tree.at, has_handler))
             for letter_id in delivery["letters"]:
                 if (letter := left.pop(letter_id, None)) is not None:
                     of_group.add(_letter_line(letter))
@@ -252,7 +265,8 @@ def _event_line(event: dict[str, Any], now: datetime) -> Text:
     )
 
 
-def _delivery_line(delivery: dict[str, Any], now: datetime) -> Text:
+def _delivery_line(delivery: dict[str, Any], now: datetime, has_handler: bool | None) -> Text:
+    """`has_handler`: whether the group has a handler for the event; None if that is not known."""
     pending = delivery["pending"]
     said = ""
     if pending is not None and pending["due_at"] is not None:
@@ -260,12 +274,15 @@ def _delivery_line(delivery: dict[str, Any], now: datetime) -> Text:
     elif pending is not None and pending["consumer"]:
         said = f" by {pending['consumer']}{'' if pending['consumer_alive'] else ' (gone)'}"
     failures: list[dict[str, str]] = [] if pending is None else pending["failures"]
+    state = delivery["state"]
+    style = STYLES.get(state, "")
+    if delivery["inferred"] and has_handler is not True:  # a group acknowledges also what it has no handler for
+        state, style = ("acknowledged", style) if has_handler is None else ("no handler for it", "dim")
     because = "".join(f"; {failure['handler']}: {failure['error']}" for failure in failures)
     return Text.assemble(
         safe(delivery["group"]),
         ": ",
-        (delivery["state"], STYLES.get(delivery["state"], "")),
-        ("?" if delivery["inferred"] else "", "dim"),
+        (state, style),
         printed(f"{said}{because}"),
     )
 

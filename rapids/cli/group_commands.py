@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -22,21 +22,14 @@ from rapids.cli.display import (
     safe,
     terminal,
 )
-from rapids.cli.root import Url, app, execute, fail
+from rapids.cli.root import Url, app, execute
+from rapids.cli.stream_choice import GroupName, StreamName, chosen_stream, stream_of_group
 from rapids.clients import RedisClient
 from rapids.control import GroupControl, Pause
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import ConsumerSnapshot, FoundStreams, GroupSnapshot, Inspector, StreamSnapshot
 
-__all__ = ["GroupName", "StreamName", "events_stream"]
-
 PAGE = 500
-
-StreamName: TypeAlias = Annotated[str, typer.Option("--stream", "-s", help="The event stream.")]
-GroupName: TypeAlias = Annotated[str, typer.Argument(metavar="GROUP", help="The consumer group.")]
-
-events_stream = "events:all"
-"""The stream of a command that is given none: the default of emitters and routers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,27 +194,10 @@ async def _state_of(redis: RedisClient, snapshot: GroupSnapshot) -> GroupState:
     return GroupState(**asdict(snapshot), pause=pause, replays_parked=parked)
 
 
-async def _stream_of(inspector: Inspector, group: str) -> str:
-    """The stream of the server that has this group. Ends the command if it is not exactly one."""
-    searched = await inspector.find_streams()
-    found: list[str] = []
-    for name in searched.streams:
-        with suppress(StreamNotFoundError, GroupNotFoundError):
-            await inspector.group(name, group)
-            found.append(name)
-    if not searched.complete:
-        fail("the search ended before all keys were looked at: name the stream with --stream")
-    if not found:
-        fail(f"no stream of this server has a group {group!r}")
-    if len(found) > 1:
-        fail(f"several streams have a group {group!r}: {', '.join(sorted(found))}; name one with --stream")
-    return found[0]
-
-
 def _show_group(named: str | None, group: str, url: str | None, *, as_json: bool) -> None:
     async def look(redis: RedisClient) -> GroupDetail:
         inspector = Inspector(redis)
-        stream = named or await _stream_of(inspector, group)
+        stream = named or await stream_of_group(inspector, group)
         state = await _state_of(redis, await inspector.group(stream, group))
         consumers: list[ConsumerSnapshot] = []
         cursor: str | None = None
@@ -277,7 +253,7 @@ def _show_group(named: str | None, group: str, url: str | None, *, as_json: bool
 @app.command()
 def pause(
     group: GroupName,
-    stream: StreamName = events_stream,
+    named: StreamName = None,
     reason: Reason = "",
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -288,13 +264,13 @@ def pause(
 
     Running handlers finish. What was not begun is released.
     """
-    _change(stream, group, "pause", reason, yes=yes, dry_run=dry_run, url=url, as_json=as_json)
+    _change(named, group, "pause", reason, yes=yes, dry_run=dry_run, url=url, as_json=as_json)
 
 
 @app.command()
 def resume(
     group: GroupName,
-    stream: StreamName = events_stream,
+    named: StreamName = None,
     reason: Reason = "",
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -302,12 +278,14 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """End the pause of a group."""
-    _change(stream, group, "resume", reason, yes=yes, dry_run=dry_run, url=url, as_json=as_json)
+    _change(named, group, "resume", reason, yes=yes, dry_run=dry_run, url=url, as_json=as_json)
 
 
 def _change(
-    stream: str, group: str, what: str, reason: str, *, yes: bool, dry_run: bool, url: str | None, as_json: bool
+    named: str | None, group: str, what: str, reason: str, *, yes: bool, dry_run: bool, url: str | None, as_json: bool
 ) -> None:
+    stream = chosen_stream(url, named, group=group)
+
     async def look(redis: RedisClient) -> GroupState:
         return await _state_of(redis, await Inspector(redis).group(stream, group))
 

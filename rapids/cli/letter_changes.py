@@ -10,10 +10,10 @@ from rapids import DeadLetterQueue, LetterFilter
 from rapids.cli.bulk_change import Request, attend, report, run
 from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
 from rapids.cli.display import Json, note, print_json
-from rapids.cli.group_commands import events_stream
 from rapids.cli.letter_commands import print_letters
-from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, name_of_queue
+from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app
 from rapids.cli.root import Url, execute, fail
+from rapids.cli.stream_choice import chosen_queue
 from rapids.clients import RedisClient
 from rapids.dead_letters import Operation, OperationKind, Selector
 
@@ -54,7 +54,7 @@ def replay(
     wanted: LetterFilter,
     ids: Ids = None,
     dlq: QueueName = None,
-    stream: EventStream = events_stream,
+    stream: EventStream = None,
     is_all: All = False,
     scope: Annotated[
         Scope, typer.Option(help="The handler that failed, all handlers of its group, or all groups.")
@@ -74,7 +74,7 @@ def replay(
     """
     request = Request(
         kind="replay",
-        dlq=name_of_queue(dlq, stream),
+        dlq=chosen_queue(url, dlq, stream),
         selector=_selector(ids, wanted, is_all=is_all),
         scope=scope.value,
         rate=rate,
@@ -93,7 +93,7 @@ def _command_for(kind: OperationKind) -> Callable[..., None]:
         wanted: LetterFilter,
         ids: Ids = None,
         dlq: QueueName = None,
-        stream: EventStream = events_stream,
+        stream: EventStream = None,
         is_all: All = False,
         rate: Rate = None,
         max_items: MaxItems = None,
@@ -105,7 +105,7 @@ def _command_for(kind: OperationKind) -> Callable[..., None]:
     ) -> None:
         request = Request(
             kind=kind,
-            dlq=name_of_queue(dlq, stream),
+            dlq=chosen_queue(url, dlq, stream),
             selector=_selector(ids, wanted, is_all=is_all),
             scope="handler",
             rate=rate,
@@ -126,7 +126,7 @@ dlq_app.command("restore", help="Bring discarded dead letters back.")(_command_f
 def continue_operation(
     operation_id: Annotated[str, typer.Argument(metavar="OPERATION", help="The id of the operation.")],
     dlq: QueueName = None,
-    stream: EventStream = events_stream,
+    stream: EventStream = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel it instead.")] = False,
     reason: Reason = "",
     yes: Yes = False,
@@ -137,7 +137,7 @@ def continue_operation(
 
     While an operation has not ended, no other one of its kind can begin.
     """
-    name = name_of_queue(dlq, stream)
+    name = chosen_queue(url, dlq, stream)
 
     async def change(redis: RedisClient) -> Operation:
         operations = DeadLetterQueue(redis, name).operations

@@ -23,10 +23,10 @@ from rapids.cli.display import (
     terminal,
 )
 from rapids.cli.event_commands import App, load
-from rapids.cli.group_commands import events_stream
-from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, letters_of, name_of_queue
+from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, letters_of
 from rapids.cli.root import Url, execute
 from rapids.cli.shown_letters import ShownLetterDetail, ShownPayload, detail_of, redactor, shown_of
+from rapids.cli.stream_choice import chosen_queue
 from rapids.clients import RedisClient
 from rapids.dead_letters import Causes
 from rapids.inspection import Inspector
@@ -46,7 +46,7 @@ WIDE = 130
 def causes(
     wanted: LetterFilter,
     dlq: QueueName = None,
-    stream: EventStream = events_stream,
+    stream: EventStream = None,
     limit: Limit = 50,
     url: Url = None,
     as_json: Json = False,
@@ -56,7 +56,7 @@ def causes(
     The letters of a cause have the same group, handler, event type, reason, error type and place in the code. Other
     commands take its fingerprint.
     """
-    name = name_of_queue(dlq, stream)
+    name = chosen_queue(url, dlq, stream)
 
     async def look(redis: RedisClient) -> tuple[Causes, list[str]]:
         found = await DeadLetterQueue(redis, name).causes(wanted, limit=min(limit, 500))
@@ -115,13 +115,13 @@ def _summary(name: str, count: int, others: list[str]) -> None:
 def list_letters(
     wanted: LetterFilter,
     dlq: QueueName = None,
-    stream: EventStream = events_stream,
+    stream: EventStream = None,
     limit: Limit = 20,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """List dead letters, the newest first."""
-    name = name_of_queue(dlq, stream)
+    name = chosen_queue(url, dlq, stream)
 
     async def look(redis: RedisClient) -> tuple[list[DeadLetter], int, list[str]]:
         found, total = list[DeadLetter](), 0
@@ -173,7 +173,7 @@ def print_letters(letters: list[DeadLetter], dlq: str, *, is_error: bool = False
 def show(
     letter_id: LetterId,
     dlq: QueueName = None,
-    stream: EventStream = events_stream,
+    stream: EventStream = None,
     targets: App = None,
     url: Url = None,
     as_json: Json = False,
@@ -184,7 +184,7 @@ def show(
     as long as they are kept.
     """
     load(targets)
-    name = name_of_queue(dlq, stream)
+    name = chosen_queue(url, dlq, stream)
     letter = execute(url, lambda redis: DeadLetterQueue(redis, name).get(letter_id))
     one = detail_of(letter, name, redactor(), check=bool(targets))
     if as_json:

@@ -13,10 +13,10 @@ from rapids import DeadLetterQueue, LetterFilter
 from rapids.audit import AuditLog
 from rapids.cli.consent import actor
 from rapids.cli.display import note, to_json
-from rapids.cli.group_commands import events_stream
-from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, letters_of, name_of_queue
+from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, letters_of
 from rapids.cli.root import Url, execute, fail
 from rapids.cli.shown_letters import redactor, shown_of
+from rapids.cli.stream_choice import chosen_queue
 from rapids.clients import RedisClient
 from rapids.redaction import HiddenValues
 
@@ -30,7 +30,7 @@ MAX_QUERY = 300
 def export(
     wanted: LetterFilter,
     dlq: QueueName = None,
-    stream: EventStream = events_stream,
+    stream: EventStream = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file that does not exist yet; without it, standard output.")
     ] = None,
@@ -41,7 +41,7 @@ def export(
 
     Hidden values are masked. The audit log has who exported what, and how many letters.
     """
-    name = name_of_queue(dlq, stream)
+    name = chosen_queue(url, dlq, stream)
     try:
         opened = nullcontext(sys.stdout) if output is None else output.open("x", encoding="utf-8")
         with opened as file:

@@ -11,9 +11,8 @@ import typer
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter
 from rapids.cli.root import app, fail
-from rapids.dead_letters import default_dlq
 
-__all__ = ["EventStream", "QueueName", "choosing", "dlq_app", "letters_of", "name_of_queue"]
+__all__ = ["EventStream", "QueueName", "choosing", "dlq_app", "letters_of"]
 
 dlq_app: typer.Typer = typer.Typer(
     name="dlq", no_args_is_help=True, help="Show, replay, discard and restore dead letters."
@@ -21,19 +20,18 @@ dlq_app: typer.Typer = typer.Typer(
 app.add_typer(dlq_app)
 
 QueueName: TypeAlias = Annotated[
-    str | None, typer.Option("--dlq", help="The dead-letter stream; by default that of the event stream.")
+    str | None,
+    typer.Option("--dlq", help="The dead-letter stream; by default that of --stream, or the only one of the routers."),
 ]
 EventStream: TypeAlias = Annotated[
-    str, typer.Option("--stream", "-s", help="The event stream whose default dead-letter stream it is.")
+    str | None,
+    typer.Option(
+        "--stream", "-s", envvar="RAPIDS_STREAM", help="The event stream whose default dead-letter stream it is."
+    ),
 ]
 
 PAGE = 200
 UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
-
-
-def name_of_queue(dlq: str | None, stream: str) -> str:
-    """The dead-letter stream that a command is about."""
-    return dlq or default_dlq(stream)
 
 
 def _option(*names: str, help: str) -> Any:

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from rapids.cli.display import Column, Json, Limit, lasted, note, print_json, print_table, printed
 from rapids.cli.event_feed import redacted_pending
-from rapids.cli.group_commands import GroupName, StreamName, events_stream
 from rapids.cli.root import Url, app, execute, fail
 from rapids.cli.shown_letters import redactor
+from rapids.cli.stream_choice import GroupName, StreamName, chosen_stream
 from rapids.clients import RedisClient
 from rapids.inspection import Inspector, PendingEntry
 from rapids.redaction import HiddenValues
@@ -32,7 +32,7 @@ class State(StrEnum):
 @app.command()
 def pending(
     group: GroupName,
-    stream: StreamName = events_stream,
+    named: StreamName = None,
     state: Annotated[
         State | None, typer.Option(help="Only these: `waiting` ones are sorted by when they are due.")
     ] = None,
@@ -48,6 +48,7 @@ def pending(
     """
     if consumer is not None and state not in (None, State.HELD):
         fail(f"--consumer is for entries that are held, not for {state} ones")
+    stream = chosen_stream(url, named, group=group)
 
     async def look(redis: RedisClient) -> tuple[datetime, list[PendingEntry], bool]:
         inspector = Inspector(redis)

@@ -10,7 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from rapids._core.checks import at_least, flag, note, positive_seconds, stream_name, text
-from rapids._core.entry_id import milliseconds, next_id, parsed_id
+from rapids._core.entry_id import FIRST_ID, milliseconds, next_id, parsed_id
 from rapids._core.handlers import matches_pattern
 from rapids._core.paging import Listing
 from rapids._core.redis_errors import is_no_group, is_no_stream
@@ -169,13 +169,13 @@ class Inspector:
         """The entries of a stream as they are appended, without taking part in any group.
 
         `event_type` is a pattern, as handlers have them: other entries are left out. It begins after the entry id
-        `after`, or with the last `newest` entries (0 to 10,000). The stream is read every `interval` seconds; with
-        None, only until its present end. A missing stream is an empty one.
+        `after` (`0-0`: with the first entry), or with the last `newest` entries (0 to 10,000). The stream is read every
+        `interval` seconds; with None, only until its present end. A missing stream is an empty one.
 
         Raises `ValueError` for an `after` that is no entry id, or a number out of range.
         """
         name = stream_name("stream", stream)
-        if after is not None and parsed_id(after) is None:
+        if after is not None and after != FIRST_ID and parsed_id(after) is None:
             raise ValueError(f"after must be an entry id, such as 1763932000000-0, or None, not {after!r}")
         if at_least("newest", newest, 0) > MAX_STREAMS:
             raise ValueError(f"newest must be a whole number from 0 to {MAX_STREAMS}, not {newest!r}")

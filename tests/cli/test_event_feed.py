@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rapids import BaseEvent, DeadLetterQueue, EventEmitter
+from rapids import BaseEvent, DeadLetterQueue, EventEmitter, EventRouter
 from rapids._core.attempt_log import Attempt, AttemptLog
 from rapids._core.outcomes import Ledger
 from rapids._storage.keys import Source
@@ -94,6 +94,29 @@ def test_a_correlation_is_shown_as_a_tree(rapids: Command) -> None:
     assert "cli_part.shipped" in lines[3]
     assert "billing: undelivered" in lines[4]
     assert "nothing with the correlation id x" in rapids("trace", "x").stderr
+
+
+router = EventRouter(stream=STREAM, group="billing")
+
+
+@router.on(CliPartOrdered)
+async def order(event: CliPartOrdered) -> None: ...
+
+
+def test_a_tree_says_what_an_acknowledgement_means_as_far_as_it_is_known(rapids: Command) -> None:
+    async def acknowledge(redis: Any) -> None:
+        for _, entries in await redis.xreadgroup("billing", "worker-1", {STREAM: ">"}):
+            await redis.xack(STREAM, "billing", *(entry_id for entry_id, _ in entries))
+
+    rapids.redis(seed)
+    rapids.redis(lambda redis: redis.xgroup_setid(STREAM, "billing", "0"))
+    rapids.redis(acknowledge)
+
+    unknown = rapids("trace", "request-1").stdout
+    known = rapids("trace", "request-1", "--app", "tests.cli.test_event_feed:router").stdout
+
+    assert unknown.count("billing: acknowledged") == 2
+    assert ("billing: handled" in known, "billing: no handler for it" in known) == (True, True)
 
 
 async def seed_failures(redis: Any) -> str:
