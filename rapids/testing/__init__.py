@@ -2,10 +2,11 @@
 
 from rapids.rehearsal import HandlerOutcome, HandlerState, RehearsedAttempt
 from rapids.testing.deliveries import Outcomes, deliver
+from rapids.testing.failed_work import ParkedEntry
 from rapids.testing.recording_emitter import RecordingEmitter
 from rapids.testing.records import EventRecord
 from rapids.testing.tracked_block import TrackedBlock, TrackedInThread, tracked
-from rapids.testing.tracked_work import ParkedEntry, Tracked
+from rapids.testing.tracked_work import Tracked
 
 __all__ = [
     "EventRecord",

@@ -14,6 +14,9 @@ EntryStates = Mapping[tuple[str, str], Sequence[str]]
 SHOWN = 100
 """How many entries the text has."""
 
+DEEPEST = 40
+"""Causes from which on the text is indented no further."""
+
 
 def causes_text(entries: Sequence[TrackedEntry], states: EntryStates) -> str:
     """All entries as a forest: under each event, those that it caused."""
@@ -28,24 +31,21 @@ def causes_text(entries: Sequence[TrackedEntry], states: EntryStates) -> str:
         children.setdefault(None if parent == at else parent, []).append(at)
     lines: list[str] = []
     shown = set[int]()
-
-    def show(at: int, depth: int) -> None:
-        if at in shown:  # causes may form a cycle
-            return
+    left = [(at, 0) for at in (*children.get(None, ()), *range(len(entries)))][::-1]
+    while left:  # not by recursion: a chain of causes may be long
+        at, depth = left.pop()
+        if at in shown:  # under its cause already; or the causes form a cycle
+            continue
+        if len(shown) >= SHOWN:
+            lines.append(f"and {len(entries) - len(shown)} more events")
+            break
         shown.add(at)
-        entry, indent = entries[at], "  " * depth
+        entry, indent = entries[at], "  " * min(depth, DEEPEST)
         event = entry.event
         kind = "an entry that cannot be read" if event is None else f"{event.routing_key}: {described(event)}"
         lines.append(f"{indent}{kind} [{entry.entry_id} in {entry.stream!r}]")
         lines.extend(f"{indent}    {state}" for state in states.get((entry.stream, entry.entry_id), ()))
-        for child in children.get(at, ()):
-            show(child, depth + 1)
-
-    for at in (*children.get(None, ()), *range(len(entries))):
-        if len(shown) >= SHOWN:
-            lines.append(f"and {len(entries) - len(shown)} more events")
-            break
-        show(at, 0)
+        left += [(child, depth + 1) for child in reversed(children.get(at, ()))]
     return "\n".join(lines) or "(nothing was emitted)"
 
 

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Literal, overload
 
 from rapids.clients import RedisClient
-from rapids.dead_letters import DeadLetter, DeadLetterQueue
+from rapids.dead_letters import DeadLetter
 from rapids.emitter import EventEmitter
 from rapids.events import Event
-from rapids.inspection import Inspector, PendingEntry
+from rapids.inspection import PendingEntry
 from rapids.router import EventRouter
 from rapids.testing.causes_text import causes_text, pending_lines
+from rapids.testing.failed_work import Failed, ParkedEntry, Place, failed_in, first_line, letters_after, pending_after
 from rapids.testing.records import EventRecord, described
 from rapids.testing.repetition import (
     Probe,
@@ -30,26 +31,6 @@ __all__ = ["ParkedEntry", "Tracked"]
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 """Seconds between two looks."""
 
-PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedEntry:
-    """An entry that failed for good in a group without a dead-letter stream."""
-
-    stream: str
-    group: str
-    entry: PendingEntry
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """An entry in a group."""
-
-    stream: str
-    group: str
-    entry_id: str
-
 
 @dataclass(slots=True)
 class _Seen:
@@ -59,8 +40,10 @@ class _Seen:
     events: tuple[Event, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     parked: tuple[ParkedEntry, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    """Every handler of these letters and parked entries."""
     unsettled: tuple[Unsettled, ...] = ()
-    details: dict[_Place, PendingEntry] = field(default_factory=dict[_Place, PendingEntry])
+    details: dict[Place, PendingEntry] = field(default_factory=dict[Place, PendingEntry])
 
 
 class Tracked(EventRecord):
@@ -88,14 +71,14 @@ class Tracked(EventRecord):
         self._once: set[tuple[str, str]] = set()
         """The entries that were delivered again already."""
         self._ignored: set[str] = set()
-        """The dead letters that came of repetitions, by id."""
+        """The failures that came of repetitions, by id."""
         self.redis = redis
         self._routers = tuple(routers)
         self._tracker = Tracker(redis, [(router.stream, router.group) for router in routers], streams)
         self._dlqs = tuple(dict.fromkeys(one.dlq_stream for one in routers if one.dlq_stream is not None))
         self._timeout = timeout
         self._fast_forward = fast_forward
-        self._forwarded: dict[_Place, float] = {}
+        self._forwarded: dict[Place, float] = {}
         """Seconds that waits were shortened by so far."""
         self._seen = _Seen()
         self._is_settled = False
@@ -214,7 +197,7 @@ class Tracked(EventRecord):
 
     async def _hasten(self, waiting: Unsettled) -> bool:
         """Let a wait pass, unless it is too long. Returns whether it was not."""
-        place = _Place(waiting.stream, waiting.group, waiting.entry_id)
+        place = Place(waiting.stream, waiting.group, waiting.entry_id)
         passed = self._forwarded.get(place, 0.0)
         seconds = await self._tracker.hasten(waiting, self._fast_forward - passed)
         if seconds < 0:
@@ -255,7 +238,6 @@ class Tracked(EventRecord):
         if not routers:
             return []
         known = {one.event.id: one for one in await self._tracker.entries() if one.event is not None}
-        failed_before = {_failure(letter) for letter in self._seen.dead_letters}
         before = await state_of(self._probe)
         await again()
         for router in routers:
@@ -274,73 +256,66 @@ class Tracked(EventRecord):
                 continue  # what a new event set off is no fault of its handlers
             cause = known.get(one.event.causation_id or "")
             found.append(f"{whose if cause is None else _whose(cause, self._routers)}: {emitted_difference(one.event)}")
-        for letter in [letter for dlq in self._dlqs for letter in await self._letters_of(dlq)]:
-            if letter not in self._seen.dead_letters and letter.id not in self._ignored:
-                self._ignored.add(letter.id)
-                if _failure(letter) in failed_before or letter.event_id in new:
-                    continue
-                of = known.get(letter.event_id, entry).event or entry.event
-                what = f"{letter.handler} ({letter.group}), on {described(of)}"
-                found.append(f"{what}: raised {letter.error_type}: {_first(letter)}")
+        failed_before = {failed.whose for failed in self._seen.failed}
+        letters, parked, _ = await self._left()
+        for failed in failed_in(letters, parked, _event_ids(entries)):
+            if failed.id in self._ignored or failed in self._seen.failed:
+                continue
+            self._ignored.add(failed.id)
+            _, group, handler, event_id = failed.whose
+            if failed.whose not in failed_before and event_id not in new:
+                of = known.get(event_id, entry).event or entry.event
+                found.append(f"{handler} ({group}), on {described(of)}: raised {failed.error}")
         if (changed := state_difference(before, await state_of(self._probe))) is not None:
             found.append(f"{whose}: {changed}")
         return found
 
     def _failed(self, router: EventRouter, entry: TrackedEntry) -> bool:
         """Whether the entry failed for good in this group."""
-        place = _Place(router.stream, router.group, entry.entry_id)
-        return place in self._seen.details or any(_is_letter_of(one, place) for one in self._seen.dead_letters)
+        place = Place(router.stream, router.group, entry.entry_id)
+        return place in self._seen.details or any(place.has(one) for one in self._seen.dead_letters)
 
     async def _collect(self, unsettled: tuple[Unsettled, ...]) -> None:
         """Read everything that assertions and messages need."""
         entries = tuple(
             one for one in await self._tracker.entries() if (one.stream, one.entry_id) not in self._repeated
         )
-        letters = [letter for dlq in self._dlqs for letter in await self._letters_of(dlq)]
-        letters = [letter for letter in letters if letter.id not in self._ignored]
-        inspector, details, parked = Inspector(self.redis), dict[_Place, PendingEntry](), list[ParkedEntry]()
-        existing = {entry.stream for entry in entries}
-        for router in self._routers:
-            if router.stream not in existing:
-                continue
-            for one in await self._pending_of(inspector, router):
-                details[_Place(router.stream, router.group, one.entry_id)] = one
-                if one.state == "parked":
-                    parked.append(ParkedEntry(router.stream, router.group, one))
+        letters, parked, details = await self._left()
+        failed = tuple(one for one in failed_in(letters, parked, _event_ids(entries)) if one.id not in self._ignored)
+        known = {one.id for one in failed}
+        letters = [one for one in letters if one.id in known]
+        parked = [one for one in parked if known.intersection(of.id for of in failed_in([], [one], {}))]
         events = tuple(entry.event for entry in entries if entry.event is not None)
-        self._seen = _Seen(entries, events, tuple(letters), tuple(parked), unsettled, details)
+        self._seen = _Seen(entries, events, tuple(letters), tuple(parked), failed, unsettled, details)
 
-    async def _letters_of(self, dlq: str) -> list[DeadLetter]:
-        began, found, cursor = _order(self._tracker.began_at(dlq)), list[DeadLetter](), None
-        while True:
-            page = await DeadLetterQueue(self.redis, dlq).list(cursor=cursor, limit=PAGE)
-            found += [letter for letter in page.items if _order(letter.id) > began]
-            cursor = page.cursor
-            if cursor is None or (page.items and _order(page.items[-1].id) <= began):
-                return found[::-1]
-
-    async def _pending_of(self, inspector: Inspector, router: EventRouter) -> list[PendingEntry]:
-        began, found, cursor = _order(self._tracker.began_at(router.stream)), list[PendingEntry](), None
-        while True:
-            page = await inspector.pending(router.stream, router.group, cursor=cursor, limit=PAGE)
-            found += [one for one in page.items if _order(one.entry_id) > began]
-            cursor = page.cursor
-            if cursor is None:
-                return found
+    async def _left(self) -> tuple[list[DeadLetter], list[ParkedEntry], dict[Place, PendingEntry]]:
+        """The letters and parked entries that there are now, and all pending ones by their places."""
+        letters = [
+            one for dlq in self._dlqs for one in await letters_after(self.redis, dlq, self._tracker.began_at(dlq))
+        ]
+        details, existing = dict[Place, PendingEntry](), {entry.stream for entry in await self._tracker.entries()}
+        for router in self._routers:
+            if router.stream in existing:
+                for one in await pending_after(self.redis, router, self._tracker.began_at(router.stream)):
+                    details[Place(router.stream, router.group, one.entry_id)] = one
+        parked = [ParkedEntry(at.stream, at.group, one) for at, one in details.items() if one.state == "parked"]
+        return letters, parked, details
 
     def _states(self) -> dict[tuple[str, str], list[str]]:
         """Lines about each entry: what became of it in each group."""
         seen = self._seen
         lines: dict[tuple[str, str], list[str]] = {}
-        undelivered = {_Place(one.stream, one.group, one.entry_id) for one in seen.unsettled if not one.is_replay}
+        undelivered = {Place(one.stream, one.group, one.entry_id) for one in seen.unsettled if not one.is_replay}
         for entry in seen.entries:
             of_entry = lines.setdefault((entry.stream, entry.entry_id), [])
             for router in self._routers:
                 if router.stream != entry.stream:
                     continue
-                place = _Place(router.stream, router.group, entry.entry_id)
-                dead = [letter for letter in seen.dead_letters if _is_letter_of(letter, place)]
-                of_entry += [f"{router.group}: dead in {one.handler!r}, {one.reason}: {_first(one)}" for one in dead]
+                place = Place(router.stream, router.group, entry.entry_id)
+                dead = [letter for letter in seen.dead_letters if place.has(letter)]
+                of_entry += [
+                    f"{router.group}: dead in {one.handler!r}, {one.reason}: {first_line(one.error)}" for one in dead
+                ]
                 if (pending := seen.details.get(place)) is not None:
                     of_entry += pending_lines(router.group, pending)
                 elif place in undelivered:
@@ -362,13 +337,8 @@ def _has_handler(router: EventRouter, entry: TrackedEntry) -> bool:
     return entry.event is None or bool(router.rehearsal().handlers_of(entry.event.routing_key))
 
 
-def _is_letter_of(letter: DeadLetter, place: _Place) -> bool:
-    return (letter.stream, letter.group, letter.entry_id) == (place.stream, place.group, place.entry_id)
-
-
-def _failure(letter: DeadLetter) -> tuple[str, ...]:
-    """Which handler failed for good on which event, however often that was emitted."""
-    return letter.stream, letter.group, letter.handler, letter.event_id
+def _event_ids(entries: Sequence[TrackedEntry]) -> dict[tuple[str, str], str]:
+    return {(one.stream, one.entry_id): one.event.id for one in entries if one.event is not None}
 
 
 def _whose(entry: TrackedEntry, routers: Sequence[EventRouter]) -> str:
@@ -381,15 +351,6 @@ def _whose(entry: TrackedEntry, routers: Sequence[EventRouter]) -> str:
         for name in router.rehearsal().handlers_of(entry.event.routing_key)
     ]
     return f"{' or '.join(names)}, on {described(entry.event)}"
-
-
-def _first(letter: DeadLetter) -> str:
-    return (letter.error.splitlines() or [""])[0]
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq or 0)
 
 
 def _count(entries: int) -> str:

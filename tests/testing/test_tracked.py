@@ -14,6 +14,8 @@ from rapids import BaseEvent, Event, EventEmitter, EventRouter, current_delivery
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, NotConfiguredError, RetryAfter
 from rapids.testing import Tracked, tracked
+from rapids.testing.causes_text import causes_text
+from rapids.tracker import TrackedEntry
 from rapids_fastapi import EmitterDep, Rapids
 
 
@@ -129,6 +131,20 @@ async def test_waits_pass_at_once_and_failures_are_kept(rapids_url: str) -> None
         "      kitchen: no handler\n"
         "      waiters: dead in 'serve', non_retryable: spilt"
     )
+
+
+def test_a_chain_of_causes_of_any_length_is_shown() -> None:
+    events = [TeaOrdered(id="tea-0", cup="0")]
+    events += [TeaOrdered(id=f"tea-{n}", cup=str(n), causation_id=f"tea-{n - 1}") for n in range(1, 5_000)]
+    entries = [TrackedEntry("tea", f"1-{n}", event, {}) for n, event in enumerate(events)]
+
+    lines = causes_text(entries, {("tea", "1-99"): ["kitchen: NOT SETTLED, held"]}).splitlines()
+
+    assert lines[0] == "tea.ordered: TeaOrdered(cup='0') [1-0 in 'tea']"
+    assert lines[99].strip() == "tea.ordered: TeaOrdered(cup='99') [1-99 in 'tea']"
+    assert lines[100].strip() == "kitchen: NOT SETTLED, held"
+    assert lines[101:] == ["and 4900 more events"]
+    assert max(map(len, lines)) < 200
 
 
 async def test_without_dead_letters_entries_are_parked(rapids_url: str) -> None:
