@@ -15,7 +15,7 @@ from rapids.background import check_routers, dead_letter_queues, operations_runn
 from rapids.clients import RedisClient, check_client, check_url, disconnect, open_client, reach
 from rapids.dead_letters import default_dlq
 from rapids.environment import Environment
-from rapids.exceptions import NotConfiguredError, RedisUnavailableError
+from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
 from rapids.group_gauges import gauges_read
 from rapids.hooks import TelemetryHooks
 from rapids.readiness import Readiness
@@ -231,9 +231,9 @@ class Rapids:
                     router.use_dependencies(overrides=lambda: getattr(app, "dependency_overrides", {}))
                 try:
                     running = await self._start(started)
-                except RedisUnavailableError as error:
+                except RapidsError as error:
                     # Servers print the traceback of an error at start-up, but the message says everything.
-                    raise error.with_traceback(None) from None
+                    raise error.with_traceback(None) from error.__cause__
                 yield {STATE_KEY: running}
         finally:
             self._is_running = False

@@ -55,8 +55,8 @@ class JsonLines(logging.Formatter):
             "pid": record.process,
             **_extra(record),
         }
-        if record.exc_info or record.exc_text:
-            fields["exception"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
+        if (trace := _trace(self, record)) is not None:
+            fields["exception"] = trace
         if record.stack_info:
             fields["stack"] = self.formatStack(record.stack_info)
         try:
@@ -93,13 +93,19 @@ class TextLines(logging.Formatter):
             about = f"  \033[2m{about}\033[0m" if self._colours else f"  {about}"
         lines = [f"{when}.{int(record.msecs):03} {level} [{record.process}] {escaped(record.name)}: {message}{about}"]
         lines += _indented(others)
-        if record.exc_info or record.exc_text:
-            trace = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
+        if (trace := _trace(self, record)) is not None:
             is_ours = record.name.partition(".")[0] == "rapids"  # the filter of these loggers has done it
             lines += [trace] if is_ours else _indented(trace.split("\n"))
         if record.stack_info:
             lines += _indented(self.formatStack(record.stack_info).split("\n"))
         return "\n".join(lines)
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    """The traceback: the text that was given, in which secrets are hidden, or that of the error."""
+    if record.exc_text:
+        return record.exc_text
+    return formatter.formatException(record.exc_info) if record.exc_info else None
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

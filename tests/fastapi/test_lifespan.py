@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -248,10 +250,13 @@ class TestStartFails:
 
     async def test_a_router_without_handlers_is_an_error(self, redis_url: str, redis: Redis) -> None:
         rapids = Rapids(routers=[EventRouter(stream="fa:life", group="empty")], url=redis_url)
-        with pytest.raises(NotConfiguredError, match=r"group 'empty' on stream 'fa:life' has no handlers.* imported"):
+        says = r"group 'empty' on stream 'fa:life' has no handlers.* imported"
+        with pytest.raises(NotConfiguredError, match=says) as error:
             async with rapids.lifespan():
                 pass
         assert rapids_tasks() == []
+        shown = [frame.filename for frame in traceback.extract_tb(error.value.__traceback__)]
+        assert shown == [__file__, contextlib.__file__, plugin.__file__], "servers print it, and the message says all"
 
     async def test_what_was_started_is_stopped(self, redis_url: str, redis: Redis) -> None:
         await redis.set("fa:broken", "not a stream")
