@@ -38,6 +38,12 @@ WIDE = 110
 MAX_LINE = 2_000
 """Characters of a payload in a line for people."""
 
+DEEPEST = 12
+"""Causes from which on the tree grows no deeper: what is caused there is next to its cause, and names it."""
+
+ROOM = 40
+"""Columns of a terminal that lines of the tree have at least."""
+
 STYLES = {"dead": "red", "parked": "red", "waiting": "yellow", "held": "yellow", "handled": "green"}
 
 
@@ -227,13 +233,16 @@ def _print_tree(
 ) -> None:
     handlers = {(router.stream, router.group): router.handlers_for for router in routers}
     root = Tree(Text.assemble(("correlation id ", "dim"), (safe(tree.correlation_id), "cyan")), guide_style="dim")
-    left = {letter["id"]: letter for letter in letters}
+    left, out = {letter["id"]: letter for letter in letters}, terminal()
+    deepest = max(1, min(DEEPEST, (out.width - ROOM) // 4))
 
-    branches = [(root, at) for at in reversed(tree.roots)]
+    branches = [(root, at, 0) for at in reversed(tree.roots)]
     while branches:  # not by recursion: a chain of causes may be long
-        branch, at = branches.pop()
+        branch, at, depth = branches.pop()
         event = events[at]
-        of_event = branch.add(_event_line(event, tree.at))
+        parent: int | None = event["parent"]
+        cause: str = "" if parent is None or depth <= deepest else events[parent]["entry_id"]
+        of_event = branch.add(_event_line(event, tree.at, cause))
         for delivery in event["deliveries"]:
             handlers_for = handlers.get((event["stream"], delivery["group"]))
             has_handler = None if handlers_for is None else bool(handlers_for(event["event_type"]))
@@ -241,18 +250,20 @@ def _print_tree(
             for letter_id in delivery["letters"]:
                 if (letter := left.pop(letter_id, None)) is not None:
                     of_group.add(_letter_line(letter))
-        branches += [(of_event, child) for child in reversed(event["children"])]
+        below = of_event if depth < deepest else branch  # a terminal has no room for what is still deeper
+        branches += [(below, child, depth + 1) for child in reversed(event["children"])]
     for one in tree.replays:
         whose = f"to {safe(one.group)}{f' {safe(one.handler)}' if one.handler else ''}"
         root.add(f"replay of letter {safe(one.letter_id)} {whose}: {one.delivery.state}")
     for letter in left.values():
         root.add(_letter_line(letter))
-    out = terminal()
     out.print(root, soft_wrap=not out.is_terminal)
 
 
-def _event_line(event: dict[str, Any], now: datetime) -> Text:
+def _event_line(event: dict[str, Any], now: datetime, cause: str) -> Text:
+    """`cause`: the entry id of its cause, if the tree does not show it."""
     said = [
+        *([f"caused by {cause}"] if cause else []),
         *(["its cause was not found"] if event["missing_parent"] else []),
         *(["in a cycle of causes"] if event["in_cycle"] else []),
         *([f"stored {event['copies']} times"] if event["copies"] > 1 else []),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -94,6 +96,27 @@ def test_a_correlation_is_shown_as_a_tree(rapids: Command) -> None:
     assert "cli_part.shipped" in lines[3]
     assert "billing: undelivered" in lines[4]
     assert "nothing with the correlation id x" in rapids("trace", "x").stderr
+
+
+@pytest.mark.parametrize("width", [30, 80])
+def test_a_long_chain_of_causes_is_shown_to_its_end(
+    rapids: Command, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    events = [CliPartShipped(id="part-0", note="0", correlation_id="request-1")]
+    for number in range(1, 300):
+        cause = f"part-{number - 1}"
+        event = {"id": f"part-{number}", "note": str(number), "correlation_id": "request-1", "causation_id": cause}
+        events.append(CliPartShipped.model_validate(event))
+    ids = rapids.redis(lambda redis: EventEmitter(redis, STREAM).emit(events))
+    screen = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(event_feed, "terminal", lambda: screen)
+
+    rapids("trace", "request-1")
+
+    assert isinstance(screen.file, io.StringIO)
+    shown = "".join(re.sub(r"^[ │├└─]+", " ", line) for line in screen.file.getvalue().splitlines())
+    assert shown.count("cli_part.shipped") == 300
+    assert f"caused by {ids[298]}" in re.sub(r" +", " ", shown)
 
 
 router = EventRouter(stream=STREAM, group="billing")
