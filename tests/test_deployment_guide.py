@@ -17,10 +17,9 @@ import typer
 import yaml
 
 from rapids import EventRouter
-from rapids.background import routers_running
 from rapids.cli import command
-from rapids.clients import open_client
 from rapids.environment import VARIABLES
+from rapids.testing import tracked
 from tests.fastapi.helpers import async_client_of
 from tests.support import eventually
 
@@ -177,10 +176,14 @@ async def test_the_web_application_shows_what_its_workers_do(
     monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
     web, router = service_module("app.web"), service_module("app.workers").router
     assert isinstance(router, EventRouter)
-    async with async_client_of(web.app, {"Authorization": f"Bearer {TOKEN}"}) as http:
+    async with (
+        async_client_of(web.app, {"Authorization": f"Bearer {TOKEN}"}) as http,
+        tracked(router, redis=redis_url) as t,
+    ):
         assert (await http.post("/orders/A-1?total=12.5")).status_code == 202
-        async with open_client(redis_url) as redis, routers_running([router], redis):
-            await eventually(lambda: _is_handled(http))
+        await t.settled()
+        t.all_handled()
+        await eventually(lambda: _is_handled(http))
     assert "charging 12.5 for A-1" in capsys.readouterr().out
 
 

@@ -127,8 +127,8 @@ def test_one_async_session_serves_endpoints_and_handlers(
 
 WITH_DEPENDENCIES = """
 import asyncio
-from redis.asyncio import Redis
 from rapids.exceptions import NonRetryableError
+from rapids.testing import tracked
 
 Base.metadata.create_all(engine)
 
@@ -138,18 +138,15 @@ async def fails(event: OrderPlaced, session: SessionDep) -> None:
     session.flush()
     raise NonRetryableError("the bank said no")
 
-@router.on(OrderBilled)
-async def notes(event: OrderBilled) -> None:
-    assert event.causation_id == placed.id
-    assert event.correlation_id == "web-1"
-    await router.stop()
-
 placed = OrderPlaced(order_id="o-1", correlation_id="web-1")
 
 async def main() -> None:
-    async with Redis.from_url({url!r}) as redis:
-        await EventEmitter(redis).emit(placed)
-        await router.start(redis)
+    async with tracked(router, redis={url!r}) as t:
+        await t.emit(placed)
+        await t.settled()
+    billed = t.only(OrderBilled)
+    assert (billed.causation_id, billed.correlation_id) == (placed.id, "web-1")
+    assert [letter.handler for letter in t.dead_letters] == ["fails"]
 
 asyncio.run(main())
 with Session(engine) as session:

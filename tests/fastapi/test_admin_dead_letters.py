@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis as redis_sync
@@ -11,8 +10,9 @@ from fastapi.testclient import TestClient
 
 from rapids import BaseEvent, EventRouter
 from rapids.redaction import MASK
+from rapids.testing import TrackedInThread, tracked
 from rapids_fastapi import EmitterDep, Rapids, rapids_admin
-from tests.fastapi.helpers import BEARER, DLQ, STREAM, client_for, put_letter, until
+from tests.fastapi.helpers import BEARER, DLQ, STREAM, client_for, put_letter
 from tests.support import idle_router
 
 LETTERS = "/rapids/api/dead-letters"
@@ -56,11 +56,17 @@ class TestEndToEnd:
         with TestClient(app, headers=BEARER) as client:  # type: ignore[arg-type]
             yield client
 
+    @pytest.fixture
+    def work(self, client: TestClient) -> Iterator[TrackedInThread]:
+        with tracked(client.app) as t:
+            yield t
+
     def test_replay_runs_only_the_handler_that_failed(
-        self, client: TestClient, broken: dict[str, bool], handled: list[tuple[str, int]]
+        self, client: TestClient, work: TrackedInThread, broken: dict[str, bool], handled: list[tuple[str, int]]
     ) -> None:
         entry_id = client.post("/orders/1").json()
-        (letter,) = until(lambda: client.get(LETTERS).json()["items"])
+        work.settled()
+        (letter,) = client.get(LETTERS).json()["items"]
         assert (letter["handler"], letter["group"], letter["event_type"]) == ("pay", "payments", "fa_admin.ordered")
         assert (letter["state"], letter["reason"]) == ("dead", "max_deliveries_exceeded")
         assert letter["error"] == f"no payment with {MASK}"
@@ -75,9 +81,10 @@ class TestEndToEnd:
         assert response.status_code == 200
         replay = response.json()
         assert (replay["letter_id"], replay["scope"]) == (letter["id"], "handler")
-        until(lambda: handled == [("note", 1), ("pay", 1)])
+        work.settled()
+        assert handled == [("note", 1), ("pay", 1)]
         assert client.get(LETTERS).json()["items"] == []
-        gone = until(lambda: self.settled(client, letter["id"]))
+        gone = client.get(f"{LETTERS}/{letter['id']}").json()
         assert gone["state"] == "replayed"
         (outcome,) = gone["replays"]
         assert (outcome["outcome"], outcome["inferred"], outcome["letters"]) == ("handled", True, [])
@@ -87,17 +94,13 @@ class TestEndToEnd:
         assert (change["actor"], change["reason"], change["scope"]) == ("admin", "fixed", "handler")
         assert (change["stream"], change["entry_id"]) == (replay["stream"], replay["entry_id"])
 
-    @staticmethod
-    def settled(client: TestClient, letter_id: str) -> Any:
-        """A replayed letter, after its replay is settled."""
-        found = client.get(f"{LETTERS}/{letter_id}").json()
-        return found if found["replays"][0]["outcome"] in ("handled", "failed_again") else None
-
-    def test_a_replay_that_fails_again_leads_to_its_letter(self, client: TestClient) -> None:
+    def test_a_replay_that_fails_again_leads_to_its_letter(self, client: TestClient, work: TrackedInThread) -> None:
         client.post("/orders/1")
-        (letter,) = until(lambda: client.get(LETTERS).json()["items"])
+        work.settled()
+        (letter,) = client.get(LETTERS).json()["items"]
         client.post(f"{LETTERS}/{letter['id']}/replay", json={})
-        (outcome,) = until(lambda: self.settled(client, letter["id"]))["replays"]
+        work.settled()
+        (outcome,) = client.get(f"{LETTERS}/{letter['id']}").json()["replays"]
         (again,) = client.get(LETTERS).json()["items"]
         assert (outcome["outcome"], outcome["letters"], outcome["inferred"]) == (
             "failed_again",
@@ -106,9 +109,10 @@ class TestEndToEnd:
         )
         assert client.get(f"{LETTERS}/{again['id']}").json()["replay_of"] == letter["id"]
 
-    def test_a_second_replay_is_409_with_the_state(self, client: TestClient) -> None:
+    def test_a_second_replay_is_409_with_the_state(self, client: TestClient, work: TrackedInThread) -> None:
         client.post("/orders/1")
-        (letter,) = until(lambda: client.get(LETTERS).json()["items"])
+        work.settled()
+        (letter,) = client.get(LETTERS).json()["items"]
         path = f"{LETTERS}/{letter['id']}"
         assert client.post(f"{path}/replay", json={}).status_code == 200
         for response in (
@@ -122,10 +126,11 @@ class TestEndToEnd:
             assert problem["state"] == "replayed"
 
     def test_discard_and_restore(
-        self, client: TestClient, broken: dict[str, bool], handled: list[tuple[str, int]]
+        self, client: TestClient, work: TrackedInThread, broken: dict[str, bool], handled: list[tuple[str, int]]
     ) -> None:
         client.post("/orders/1")
-        (letter,) = until(lambda: client.get(LETTERS).json()["items"])
+        work.settled()
+        (letter,) = client.get(LETTERS).json()["items"]
         path = f"{LETTERS}/{letter['id']}"
         assert client.post(f"{path}/restore", json={}).json()["needed"] == "discarded"
         assert client.delete(path).json()["state"] == "discarded"
@@ -137,7 +142,8 @@ class TestEndToEnd:
         assert [item["id"] for item in client.get(LETTERS).json()["items"]] == [letter["id"]]
         broken["broken"] = False
         assert client.post(f"{path}/replay", json={"scope": "group"}).json()["scope"] == "group"
-        until(lambda: sorted(handled) == [("note", 1), ("note", 1), ("pay", 1)])
+        work.settled()
+        assert sorted(handled) == [("note", 1), ("note", 1), ("pay", 1)]
 
 
 class TestList:

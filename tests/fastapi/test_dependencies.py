@@ -454,20 +454,20 @@ class TestHandlers:
             opened.append(repository)
             await emitter.emit(FaDepsNoted(n=n))
 
-        with TestClient(app, headers={"X-Correlation-ID": "req-1"}) as client:
+        with TestClient(app, headers={"X-Correlation-ID": "req-1"}) as client, tracked(app) as t:
             assert client.post("/?n=1").status_code == 200
-            until(lambda: opened.count("committed") == 3)
-            first, second = entries(redis_url, STREAM)
-            assert second["correlation_id"] == "req-1"
-            assert second["causation_id"] == first["id"]
+            t.settled()
+            first, second = t.of(FaDepsNoted)
+            assert (second.correlation_id, second.causation_id) == ("req-1", first.id)
+            assert opened.count("committed") == 3
 
             async def other_session() -> str:
                 return "another session"
 
             recorder = RecordingEmitter()
             app.dependency_overrides = {get_session: other_session, get_emitter: lambda: recorder}
-            client.portal.call(router._emitter.emit, FaDepsNoted(n=2))  # type: ignore[union-attr]
-            until(lambda: got(recorder))
+            t.emit(FaDepsNoted(n=2))
+            t.settled()
 
         shared = "repository of session"
         in_handlers = [f"{shared} in the handler for {n}" for n in (1, 11)]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids import BaseEvent, EventRouter
 from rapids.backoff import constant
+from rapids.testing import tracked
 from rapids_fastapi import Rapids
 from tests.support import eventually
 
@@ -51,10 +52,9 @@ async def lines_of(
     async def log_in(event: FlLogin) -> None:
         raise error(event)
 
-    emitter = EventEmitter(stream="fl:logins")
-    async with Rapids(url=redis_url, routers=[router], emitter=emitter, **options).lifespan():
-        await emitter.emit(event)
-        await eventually(lambda: router.counters.total("dead") == 1)
+    async with Rapids(url=redis_url, routers=[router], **options).lifespan(), tracked(router, redis=redis_url) as t:
+        await t.emit(event)
+        await t.settled()
     formatter = logging.Formatter("%(message)s")
     about = [record for record in caplog.records if hasattr(record, "handler")]
     assert len(about) == 4, "two attempts, a delivery, a letter"
