@@ -220,9 +220,10 @@ class _Planning:
             if bases and (one.__module__, one.__name__) == ("rapids.emitter", "EventEmitter"):
                 return EMITTER
             if any(_is_of_request(base) and base.__name__ in ONLY_IN_REQUESTS for base in bases):
+                or_else = ", or give the provider an in_handlers, which handlers call instead" if self._path else ""
                 raise LookupError(
                     f"a handler runs for an event, and there is no {_text_of(one)}; "
-                    "let the handler depend on what needs none"
+                    f"let the handler depend on what needs none{or_else}"
                 )
         if kind is Parameter.empty or kind is object or kind is Any:
             raise LookupError

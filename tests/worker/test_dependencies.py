@@ -527,6 +527,7 @@ WHAT_A_SCHEME_NEEDS = "{0.__module__}.{0.__qualname__}".format(get_type_hints(OA
         (get_user, "request", "a handler runs for an event, and there is no starlette.requests.Request"),
         (get_name, "request", "a handler runs for an event, and there is no starlette.requests.Request"),
         (OAuth2PasswordBearer("token"), "request", f"there is no {WHAT_A_SCHEME_NEEDS}"),
+        (get_user, "request", "depend on what needs none, or give the provider an in_handlers, which handlers call"),
         (wants_a_payment, "event", "the handler gets events that are no tests.worker.helpers.DvPayment"),
         (wants_a_page, "page", "it has no Depends() and no default, and int is no event, Delivery or EventEmitter"),
         (lambda what: what, "what", "it has no Depends() and no default, and is no event, Delivery or EventEmitter"),
