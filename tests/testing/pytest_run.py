@@ -20,6 +20,10 @@ filterwarnings = error
 """
 
 
+NOT_LOADED = ("cacheprovider", "hypothesispytest", "schemathesis")
+"""Plug-ins that most users do not have either. To import these takes longer than the rest of such a run."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """What pytest said."""
@@ -39,7 +43,7 @@ def run_pytest(folder: Path, files: Mapping[str, str], *options: str, ini: str =
         (folder / name).write_text(text, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "RAPIDS_"))}
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options],
+        [sys.executable, "-m", "pytest", *(f"-pno:{name}" for name in NOT_LOADED), "-q", *options],
         cwd=folder,
         env=environment,
         capture_output=True,
