@@ -1,4 +1,4 @@
-"""What a hundred thousand waiting and parked entries cost an idle group: almost nothing."""
+"""What twenty thousand waiting and parked entries cost an idle group: almost nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rapids._storage.keys import PARKED, WAITING, Source
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, make_router, running
 
-HALF = 50_000
+HALF = 10_000
 CHUNK = 5_000
 FAR_AWAY_MS = 4_000_000_000_000
 
 
-async def fill(redis: Redis) -> Source:
+async def fill(redis: Redis) -> None:
     """A group with half of its entries waiting for a day that is far away, half of them parked."""
     source = Source(STREAM, GROUP)
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
@@ -29,7 +29,6 @@ async def fill(redis: Redis) -> Source:
                 await redis.zadd(source.due, dict.fromkeys(ids, FAR_AWAY_MS))
             else:
                 await redis.hset(source.parked, mapping=dict.fromkeys(ids, "[]"))
-    return source
 
 
 async def calls(redis: Redis) -> int:
@@ -38,7 +37,7 @@ async def calls(redis: Redis) -> int:
 
 
 @pytest.mark.standalone("weighs all that one server answers")
-async def test_a_hundred_thousand_waiting_or_parked_entries_are_not_looked_at(redis: Redis) -> None:
+async def test_twenty_thousand_waiting_or_parked_entries_are_not_looked_at(redis: Redis) -> None:
     await fill(redis)
     async with running(make_router(redis, claim_min_idle_ms=1)):
         looked = await calls(redis)
@@ -48,7 +47,7 @@ async def test_a_hundred_thousand_waiting_or_parked_entries_are_not_looked_at(re
         stats = await redis.info()
         commands = await redis.info("commandstats")
 
-    assert stats["total_net_output_bytes"] < 50_000
+    assert stats["total_net_output_bytes"] < 50_000  # the ids alone are 300,000
     assert commands.get("cmdstat_xpending", {"calls": 0})["calls"] <= 20
 
 
