@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 from starlette.requests import HTTPConnection
 
 from rapids import DeadLetterQueue, EventEmitter
@@ -15,7 +14,7 @@ from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
-from rapids_fastapi.admin.auth import AdminAuth
+from rapids_fastapi.admin.auth import AdminAuth, AuthThreads
 from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.limits import InProgress
 from rapids_fastapi.directory import Directory
@@ -27,9 +26,6 @@ STATE_KEY = "rapids"
 
 APP_STATE = "rapids_plugin"
 """Where an application keeps the Rapids that it runs, in `app.state`."""
-
-AUTH_THREADS = 10
-"""In so many threads at a time, a plain `admin_auth` is called."""
 
 _logger = logging.getLogger("rapids")
 
@@ -74,9 +70,7 @@ class Running:
     in_progress: InProgress
     emitting: Emitting = field(default_factory=Emitting)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
-    auth_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(AUTH_THREADS))
-    """Of a plain `admin_auth`: while it does not answer, anybody's requests would otherwise take all threads of the
-    application's own endpoints."""
+    auth_threads: AuthThreads = field(default_factory=AuthThreads)
 
     @property
     def queues(self) -> Mapping[str, DeadLetterQueue]:

@@ -1,10 +1,12 @@
 """Users of the admin, and what they may do there."""
 
+import asyncio
 import base64
 import binascii
 import hmac
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,6 +19,7 @@ __all__ = [
     "TOKEN_VARIABLE",
     "AdminAuth",
     "AdminUser",
+    "AuthThreads",
     "Permission",
     "TokenAuth",
     "allow_anyone",
@@ -33,6 +36,8 @@ groups, and rebuild an index. `discard`: discard and restore dead letters."""
 ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 
 _MAX_NAME = 128
+
+AUTH_THREADS = 10
 
 MIN_TOKEN = 4
 """Characters of a token. Use many more: `openssl rand -base64 32`."""
@@ -122,10 +127,47 @@ def credentials_of(connection: HTTPConnection) -> tuple[str, bytes]:
     return scheme.decode("latin-1").lower(), value.strip()
 
 
-async def authenticate(
-    auth: AdminAuth, connection: HTTPConnection, limiter: anyio.CapacityLimiter | None = None
-) -> AdminUser | None:
-    """The user that `admin_auth` returns for the connection, or None. `limiter`: of the threads of plain functions.
+class AuthThreads:
+    """The threads in which a plain `admin_auth` is called, at most `AUTH_THREADS` at a time.
+
+    A thread cannot be cancelled. One that does not answer keeps its place until it ends, also after its request was
+    answered. Otherwise, anybody's requests would start more and more of them, or take all those of the application's
+    own endpoints.
+    """
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(AUTH_THREADS)
+
+    async def call(self, auth: Callable[[HTTPConnection], Any], connection: HTTPConnection) -> Any:
+        """What the function returns, or raises."""
+        await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        has_begun, is_held = False, True
+
+        def release() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self._places.release()
+
+        def ask() -> Any:
+            nonlocal has_begun
+            has_begun = True
+            try:
+                return auth(connection)
+            finally:
+                with suppress(RuntimeError):  # the event loop has ended
+                    loop.call_soon_threadsafe(release)
+
+        try:
+            return await anyio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+        finally:
+            if not has_begun:
+                release()
+
+
+async def authenticate(auth: AdminAuth, connection: HTTPConnection, threads: AuthThreads) -> AdminUser | None:
+    """The user that `admin_auth` returns for the connection, or None.
 
     Raises `TypeError` if it returns anything else, for example True.
     """
@@ -133,8 +175,7 @@ async def authenticate(
     if isinstance(auth, TokenAuth) or inspect.iscoroutinefunction(auth) or inspect.iscoroutinefunction(call):
         answer = auth(connection)
     else:
-        # Left behind if it does not answer: a thread cannot be cancelled.
-        answer = await anyio.to_thread.run_sync(auth, connection, abandon_on_cancel=True, limiter=limiter)
+        answer = await threads.call(auth, connection)
     user: Any = await answer if inspect.isawaitable(answer) else answer
     if user is None or isinstance(user, AdminUser):
         return user
