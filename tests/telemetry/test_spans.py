@@ -367,7 +367,7 @@ async def test_rapids_own_work_makes_no_spans_but_a_handlers_commands_do(recordi
         async with running(router):
             await traced_emitter(recording, redis).emit([DvOrder(number=n) for n in range(3)])
             await eventually(lambda: recording.of("dead_letter"))
-            assert (await router.get_consumer_lag()).lag == 0
+            assert (await router.get_consumer_lag()).pending_count == 0
             assert (await router.health()).ready
     finally:
         RedisInstrumentor().uninstrument()
