@@ -55,8 +55,7 @@ async def gauges_read(
     finally:
         reading.cancel()
         await asyncio.wait({reading})
-        for one in readings:
-            await one.end(report)
+        await asyncio.gather(*(one.end(report) for one in readings))
 
 
 async def _read_often(readings: Iterable["_Reading"], report: Callable[[Gauges], None]) -> None:
@@ -89,11 +88,15 @@ class _Reading:
         self._token = groups.new_token()
         self._until = -math.inf
         """Until when this process is the one that reads, by the monotonic clock; infinite in the past if it is not."""
+        self._may_hold = False
+        """Whether this process may hold the key, also since an answer was not waited for."""
 
     async def read(self, report: Callable[[Gauges], None]) -> None:
         """Read and report, if no other process does that. Raises `RedisError`."""
-        began = time.monotonic()
-        if (await groups.hold(self._commands, self._key, self._token, ttl_ms=round(LEASE * 1000))).is_ours:
+        began, self._may_hold = time.monotonic(), True
+        hold = await groups.hold(self._commands, self._key, self._token, ttl_ms=round(LEASE * 1000))
+        self._may_hold = hold.is_ours
+        if hold.is_ours:
             self._until = began + LEASE
             report(await self._values())
         else:
@@ -106,9 +109,9 @@ class _Reading:
 
     async def end(self, report: Callable[[Gauges], None]) -> None:
         """Let another process read at once."""
-        if self._until == -math.inf:
-            return
         self._stop(report)
+        if not self._may_hold:
+            return
         with suppress(RedisError, OSError):
             async with asyncio.timeout(1.0):
                 await groups.release(self._commands, self._key, self._token)

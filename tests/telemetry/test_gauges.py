@@ -75,8 +75,11 @@ async def test_a_process_that_cannot_ask_redis_for_long_stops_to_report(
     monkeypatch.setattr(group_gauges, "LEASE", 0.2)
     seen = list[Gauges]()
     router = make_router(redis)
+    await emit_orders(redis, 1, 2)
+    await redis.xgroup_create(STREAM, GROUP, "0")
     async with gauges_read(redis, [router], seen.append):
         await eventually(lambda: len(seen) >= 2)
+        assert seen[-1:] != [GroupGauges(STREAM, GROUP)]
         monkeypatch.setattr(group_gauges.groups, "hold", _unavailable)
         await eventually(lambda: seen[-2:] == [GroupGauges(STREAM, GROUP), DlqGauges(DLQ)])
 
