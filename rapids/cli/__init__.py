@@ -53,9 +53,10 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Discard what goes to a stream that the caller has closed (`2>&-`). Otherwise a connection gets its number."""
+    """Open streams that the caller has closed (`2>&-`) on the null device. Otherwise a connection gets their number."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
         pass
     os.close(number)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - until the end of the process, as the others
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115

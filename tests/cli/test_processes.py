@@ -58,12 +58,13 @@ def test_a_closed_pipe_and_ctrl_c_are_quiet(redis_url: str, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_streams_that_the_caller_has_closed_are_no_error(redis_url: str) -> None:
     """Nothing is written to a connection that would get the number of a closed stream."""
-    script = '"$@" emit x.y "{}" --yes --json >&- 2>&- && "$@" streams --json 0<&-'
+    script = '"$@" emit x.y "{}" --yes >&- 2>&- && "$@" streams --json && "$@" emit x.y "{}" 0<&-'
     arguments = ["bash", "-c", script, "bash", *COMMAND]
     done = subprocess.run(
         arguments, env={**os.environ, "RAPIDS_REDIS_URL": redis_url}, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 2), "there is no input: nobody can be asked"
+    assert "give --yes" in done.stderr
     assert [json.loads(line)["stream"] for line in done.stdout.splitlines()] == ["events:all"]
 
 

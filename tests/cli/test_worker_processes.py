@@ -128,8 +128,7 @@ async def test_handlers_that_run_too_long_are_released_also_when_the_parent_is_k
     ("number", "options"),
     [
         (signal.SIGTERM, ["--processes", "2"]),
-        (signal.SIGTERM, ["--uvloop"]),
-        (signal.SIGHUP, ["--uvloop", "--processes", "2"]),
+        (signal.SIGHUP, ["--uvloop"]),
     ],
     ids=lambda one: one.name if isinstance(one, signal.Signals) else " ".join(one),
 )
