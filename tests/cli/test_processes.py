@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PATIENCE
+from tests.support import PATIENCE, interruptible
 
 COMMAND = [sys.executable, "-m", "rapids.cli"]
 
@@ -43,7 +43,8 @@ def test_a_closed_pipe_and_ctrl_c_are_quiet(redis_url: str, tmp_path: Path) -> N
         tail.kill()
         tail.wait()
 
-    waiting = subprocess.Popen([*COMMAND, "tail", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with interruptible():  # also if this run is a background job of a shell
+        waiting = subprocess.Popen([*COMMAND, "tail", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert waiting.stdout is not None
         assert b"x.y" in waiting.stdout.readline()
