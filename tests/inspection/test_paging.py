@@ -22,7 +22,7 @@ from tests.inspection.helpers import LISTINGS, SOURCE, add, all_pages, deliver, 
 from tests.redis.proxy import Proxy
 from tests.worker.helpers import GROUP, STREAM
 
-MANY = 20_000
+MANY = 5_000
 
 
 # --- what a page costs ----------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ async def counted(redis_url: str) -> AsyncIterator[tuple[Proxy, Redis]]:
 
 
 async def with_many(redis: Redis, state: str) -> None:
-    """A group with 20,000 entries in one state."""
+    """A group with `MANY` entries in one state."""
     names = {"waiting": WAITING, "parked": PARKED, "pending": b"worker"}
     await add(redis, *(f"{n}-0" for n in range(1, MANY + 1)))
     await deliver(redis, MANY, names[state])
