@@ -20,6 +20,7 @@ from redis.asyncio.cluster import RedisCluster
 from tests.embedded.scripts import private_temp, run_script
 from tests.model.profiles import register_profiles
 from tests.printed_scripts import run_printed
+from tests.redis.proxy import Proxy, proxy_to
 from tests.servers.builds import BUILDS, Build
 from tests.servers.choice import DEFAULT, NAMES, Servers, build_of, is_one_machine, servers_named
 from tests.servers.client import connected
@@ -148,4 +149,18 @@ def redis_url(redis_address: str) -> str:
 async def redis(redis_address: str) -> AsyncIterator[Redis | RedisCluster]:
     """A client of the empty servers, undecoded, closed afterwards."""
     async with connected(redis_address) as client:
+        yield client
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    """A way to the empty server, which a test can break."""
+    async with proxy_to(redis_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def through(proxy: Proxy) -> AsyncIterator[Redis]:
+    """A client of the empty server, over the proxy."""
+    async with Redis.from_url(proxy.url) as client:
         yield client

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from rapids import BaseEvent, EventEmitter, GenericEvent
 from rapids.counters import OTHER
 from rapids.exceptions import EmitError, SerializationError
 from rapids.observers import Detail, EmitFailed, Emitted
-from tests.redis.proxy import Proxy, proxy_to
+from tests.redis.proxy import Proxy
 from tests.support import eventually
 
 STREAM = "dv:counted"
@@ -26,18 +25,6 @@ class EcSent(BaseEvent):
 
 class EcOther(BaseEvent):
     anything: Any = None
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_to(redis_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def through(proxy: Proxy) -> AsyncIterator[Redis]:
-    async with Redis.from_url(proxy.url) as client:
-        yield client
 
 
 def counted(emitter: EventEmitter) -> dict[tuple[str, ...], float]:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from rapids import BaseEvent, EventEmitter
 from rapids._storage.client.connections import OwnConnection, SharedPool
 from rapids.exceptions import EmitError
-from tests.redis.proxy import Proxy, proxy_to
+from tests.redis.proxy import Proxy
 from tests.support import SOON, eventually
 
 STREAM = "dv:deadline"
@@ -58,12 +58,6 @@ async def listening(*, hangs_up: bool) -> AsyncIterator[Listener]:
     finally:
         server.close()
         listener.close()
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_to(redis_url) as proxy:
-        yield proxy
 
 
 def plain(port: int) -> Redis:

@@ -27,12 +27,6 @@ class OuSent(BaseEvent):
 
 
 @pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_to(redis_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def through(proxy: Proxy) -> AsyncIterator[Redis]:
     async with Redis.from_url(proxy.url, socket_timeout=0.3) as client:
         yield client

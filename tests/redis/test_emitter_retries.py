@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
@@ -12,7 +11,7 @@ from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
 from rapids.exceptions import EmitError
-from tests.redis.proxy import Proxy, proxy_to
+from tests.redis.proxy import Proxy
 from tests.support import PATIENCE, SOON
 from tests.worker.helpers import everywhere
 
@@ -21,18 +20,6 @@ STREAM = "dv:through-proxy"
 
 class DvProxied(BaseEvent):
     number: int = 0
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_to(redis_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def through(proxy: Proxy) -> AsyncIterator[Redis]:
-    async with Redis.from_url(proxy.url) as client:
-        yield client
 
 
 async def numbers(redis: Redis) -> list[int]:

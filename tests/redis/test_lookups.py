@@ -53,12 +53,6 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     return names
 
 
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_to(redis_url) as proxy:
-        yield proxy
-
-
 async def test_a_router_comes_back_by_name_while_handlers_fill_the_threads(proxy: Proxy, names: Names) -> None:
     seen: list[int] = []
     async with Redis(host=NAME, port=proxy.port) as client:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
-from tests.redis.proxy import Proxy, proxy_to
+from tests.redis.proxy import Proxy
 from tests.support import SOON, eventually
 from tests.worker.helpers import STREAM, calls, fields_of, make_router, running, settled, until_settled
 
 
 class CtEvent(BaseEvent):
     number: int = 0
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_to(redis_url) as proxy:
-        yield proxy
 
 
 async def fill(redis: Redis, count: int) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter, current_delivery
 from rapids.exceptions import RedisUnavailableError
-from tests.redis.proxy import Proxy, proxy_to
+from tests.redis.proxy import Proxy
 from tests.support import SOON, eventually
 from tests.worker.helpers import (
     GROUP,
@@ -177,18 +176,6 @@ def _but_waiting(names: dict[str, int]) -> list[str]:
 
 
 # --- while Redis is down --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_to(redis_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def through(proxy: Proxy) -> AsyncIterator[Redis]:
-    async with Redis.from_url(proxy.url) as client:
-        yield client
 
 
 async def take_down(proxy: Proxy, how: str) -> None:
