@@ -1,14 +1,25 @@
-"""Counters of routers and emitters: snapshots for any metrics system."""
+"""Counters and histograms of routers and emitters: snapshots for any metrics system."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ["COUNTERS", "OTHER", "UNREADABLE", "Counter", "Counters", "Sample"]
+__all__ = [
+    "COUNTERS",
+    "HISTOGRAMS",
+    "OTHER",
+    "UNREADABLE",
+    "Counter",
+    "Counters",
+    "Distribution",
+    "Histogram",
+    "Sample",
+]
 
 OTHER = "(other)"
-"""The label of all event types after the first 1,000, and of unknown handlers: labels cost memory."""
+"""The label of all event types after the first 1,000 (of histograms, 100), and of unknown handlers: labels cost
+memory."""
 
 UNREADABLE = "(unreadable)"
 """The label of entries whose event type is missing or cannot be read."""
@@ -22,6 +33,18 @@ class Counter:
     unit: str
     labels: tuple[str, ...]
     about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """What a histogram measures, for a router after `use_histograms()`."""
+
+    name: str
+    unit: str
+    labels: tuple[str, ...]
+    about: str
+    bounds: tuple[float, ...]
+    """The upper bounds of its ranges, in its unit. Values above the last one are in a further range."""
 
 
 _GROUP = ("stream", "group")
@@ -70,6 +93,26 @@ _ALL = (
 COUNTERS: Mapping[str, Counter] = MappingProxyType({counter.name: counter for counter in _ALL})
 """All counters by name, each with its unit, its labels and one line of help."""
 
+_TIMES = (
+    Histogram(
+        "handling",
+        "seconds",
+        _HANDLER,
+        "How long a handler ran on a delivery, quick retries and the waits before them included",
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    ),
+    Histogram(
+        "delay",
+        "seconds",
+        _TYPE,
+        "From when an entry was appended until its first handler began for the first time, by the server's clock",
+        (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0),
+    ),
+)
+
+HISTOGRAMS: Mapping[str, Histogram] = MappingProxyType({histogram.name: histogram for histogram in _TIMES})
+"""All histograms by name, each with its unit, its labels, its bounds and one line of help."""
+
 
 class Sample(NamedTuple):
     """One number: the counter's name, its labels, and the value in the counter's unit."""
@@ -79,11 +122,24 @@ class Sample(NamedTuple):
     value: float
 
 
+class Distribution(NamedTuple):
+    """What a histogram has measured for one set of labels."""
+
+    name: str
+    labels: Mapping[str, str]
+    counts: tuple[int, ...]
+    """How many values are in each range: at most the first bound, at most the second one, ..., above the last one."""
+    sum: float
+    """The sum of all values, in the histogram's unit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """The counters of a router or an emitter at one moment. Iterating gives the samples, grouped by counter."""
 
     samples: tuple[Sample, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
+    """What the histograms measured; empty without `use_histograms()`."""
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from rapids import EventEmitter, EventRouter
-from rapids._core.counter_state import MAX_EVENT_TYPES, Counts, EventTypes
+from rapids._core.counter_state import MAX_EVENT_TYPES, MAX_MEASURED_TYPES, Counts, EventTypes, Times
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
-from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters, Sample
+from rapids.counters import COUNTERS, HISTOGRAMS, OTHER, UNREADABLE, Counters, Sample
 
 SOURCE = Source("orders", "billing")
 
@@ -219,3 +219,43 @@ def test_a_snapshot_may_be_taken_in_another_thread_while_events_are_counted() ->
 
     assert failures == []
     assert totals(counts.counters()) == {"failed": 20_000}
+
+
+# --- histograms -----------------------------------------------------------------------------------------------------
+
+
+def test_a_time_is_in_the_range_that_ends_with_its_bound_or_above_all() -> None:
+    times, bounds = Times("handling"), HISTOGRAMS["handling"].bounds
+    for seconds in (0.0, bounds[0], bounds[0] + 1e-9, bounds[-1], bounds[-1] + 1, 1e9):
+        times.add(seconds)
+    assert times.counts == [2, 1, *[0] * (len(bounds) - 3), 1, 2]
+    assert times.sum == pytest.approx(sum((bounds[0], bounds[0], bounds[-1], bounds[-1] + 1, 1e9)))
+
+
+def test_a_hundred_thousand_event_types_have_no_more_histograms_than_a_hundred() -> None:
+    counts = Counts("orders", "billing")
+    for number in range(100_000):
+        of_type = counts.of_type(f"hostile.{number}")
+        counts.begun(of_type, b"1000-0", 1.25)
+        counts.times_of(of_type).of_handler("charge").add(0.5)
+
+    measured = counts.counters().distributions
+    assert len(measured) == 2 * (MAX_MEASURED_TYPES + 1)
+    assert sum(sum(one.counts) for one in measured) == 200_000
+    [others] = [one for one in measured if one.labels["event_type"] == OTHER and one.name == "delay"]
+    assert sum(others.counts) == 100_000 - MAX_MEASURED_TYPES
+    assert others.sum == pytest.approx(0.25 * sum(others.counts))
+
+
+def test_an_entry_of_the_future_did_not_wait() -> None:
+    counts = Counts("orders", "billing")
+    counts.begun(counts.of_type("order.placed"), b"5000-3", 1.0)  # the server's clock was set back
+    [delay] = counts.counters().distributions
+    assert (delay.counts[0], delay.sum) == (1, 0.0)
+
+
+def test_a_histogram_says_what_it_is() -> None:
+    for name, histogram in HISTOGRAMS.items():
+        assert (histogram.name, histogram.unit) == (name, "seconds")
+        assert histogram.bounds == tuple(sorted(set(histogram.bounds)))
+        assert histogram.about[0].isupper()

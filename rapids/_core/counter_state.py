@@ -1,8 +1,9 @@
 """The values of the counters: increased in one event loop without locks, read from any thread."""
 
 import time
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -10,15 +11,18 @@ from typing import Generic, TypeVar
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source
 from rapids._wire.entry_format import event_type_in
-from rapids.counters import COUNTERS, OTHER, UNREADABLE, Counters, Sample
+from rapids.counters import COUNTERS, HISTOGRAMS, OTHER, UNREADABLE, Counters, Distribution, Sample
 from rapids.events import TYPE_LIMIT
 from rapids.hooks import TelemetryHooks
 from rapids.observers import Delivered, LeaseLost, Lost, Observer, Observers, OutageEnded, OutageStarted, Trimmed
 
-__all__ = ["Counts", "EventTypes", "OfType", "labelled"]
+__all__ = ["Counts", "EventTypes", "OfType", "Times", "TimesOfType", "labelled"]
 
 MAX_EVENT_TYPES = 1_000
 """How many event types are counted separately. A stream may hold any number of types, also hostile ones."""
+
+MAX_MEASURED_TYPES = 100
+"""How many event types have histograms of their own, which are as long as 17 counters each."""
 
 C = TypeVar("C")
 
@@ -27,10 +31,11 @@ _fields_of: Callable[[RawEntry], Sequence[bytes]] = itemgetter(2)
 
 
 class EventTypes(Generic[C]):
-    """What is counted for each event type, and together for all types after the first 1,000."""
+    """What is counted for each event type, and together for all types after the first ones."""
 
-    def __init__(self, make: Callable[[str], C]) -> None:
+    def __init__(self, make: Callable[[str], C], most: int = MAX_EVENT_TYPES) -> None:
         self._make = make
+        self._most = most
         self._by_type: dict[str, C] = {}
         self.by_raw_type: dict[bytes, C] = {}
         """The same by the raw type in an entry, for the fast path."""
@@ -40,7 +45,7 @@ class EventTypes(Generic[C]):
         name = event_type or UNREADABLE
         if (found := self._by_type.get(name)) is not None:
             return found
-        is_too_much = len(self._by_type) >= MAX_EVENT_TYPES or len(name) > TYPE_LIMIT
+        is_too_much = len(self._by_type) >= self._most or len(name) > TYPE_LIMIT
         if is_too_much and name not in (OTHER, UNREADABLE):
             return self.of(OTHER)
         raw = name.encode(errors="backslashreplace")
@@ -56,21 +61,54 @@ class EventTypes(Generic[C]):
         return list(self._by_type.values())
 
 
+class Times:
+    """What a histogram has measured for one set of labels."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, histogram: str) -> None:
+        self._bounds: tuple[float, ...] = HISTOGRAMS[histogram].bounds
+        self.counts: list[int] = [0] * (len(self._bounds) + 1)
+        self.sum: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count a time."""
+        self.counts[bisect_left(self._bounds, seconds)] += 1
+        self.sum += seconds
+
+
+class TimesOfType:
+    """What a router measures for one event type. Mappings are by handler."""
+
+    __slots__ = ("delay", "event_type", "handling")
+
+    def __init__(self, event_type: str) -> None:
+        self.event_type: str = event_type
+        self.delay: Times = Times("delay")
+        self.handling: dict[str, Times] = {}
+
+    def of_handler(self, handler: str) -> Times:
+        """How long a handler runs."""
+        return self.handling.setdefault(handler, Times("handling"))
+
+
 class OfType:
     """What a router counts for one event type. Mappings are by handler."""
 
-    __slots__ = ("dead", "delivered", "event_type", "failed", "handled", "parked", "retried")
+    __slots__ = ("dead", "delivered", "event_type", "failed", "handled", "parked", "retried", "times")
 
     def __init__(self, event_type: str) -> None:
-        self.event_type = event_type
-        self.delivered = 0
-        self.parked = 0
+        self.event_type: str = event_type
+        self.delivered: int = 0
+        self.parked: int = 0
         self.handled: dict[str, int] = {}
         """A plain dict, since every entry uses it. The handlers are in it before they run: see `expect`."""
         self.failed: defaultdict[str, int] = defaultdict(int)
         self.retried: defaultdict[str, int] = defaultdict(int)
         self.dead: defaultdict[tuple[str, str], int] = defaultdict(int)
         """By handler and reason."""
+        self.times: TimesOfType | None = None
+        """None until something is measured."""
 
     def expect(self, handlers: Iterable[str]) -> None:
         """Prepare for these handlers to run for events of the type."""
@@ -95,6 +133,9 @@ class Counts:
         self.telemetry: TelemetryHooks | None = None
         self._clock = clock
         self._types = EventTypes(OfType)
+        self._measured = EventTypes(TimesOfType, MAX_MEASURED_TYPES)
+        self.measures: bool = False
+        """Whether there are histograms. It does not change while the router runs."""
         self._handlers = frozenset[str]()
         self._lost = {"unread": 0, "pending": 0, "held": 0}
         self._gaps = 0
@@ -138,6 +179,17 @@ class Counts:
                 source, entry_id = entry.source, entry.entry_id.decode()
                 event_type = self._types.of(event_type_in(entry.fields)).event_type
                 observers.tell(Delivered(source.stream, source.group, entry_id, event_type, entry.deliveries))
+
+    def times_of(self, of_type: OfType) -> TimesOfType:
+        """What is measured for an event type."""
+        if (times := of_type.times) is None:
+            times = of_type.times = self._measured.of(of_type.event_type)
+        return times
+
+    def begun(self, of_type: OfType, entry_id: bytes, now: float) -> None:
+        """Measure how long an entry waited until its first handler begins, at `now` by the server's clock (seconds)."""
+        waited = now - int(entry_id.partition(b"-")[0]) / 1000
+        self.times_of(of_type).delay.add(waited if waited > 0 else 0.0)
 
     def lost(
         self,
@@ -204,7 +256,19 @@ class Counts:
                 samples += [self._sample(name, value, event_type, handler) for handler, value in values.copy().items()]
             for (handler, reason), value in of_type.dead.copy().items():
                 samples.append(self._sample("dead", value, event_type, handler, reason))
-        return Counters(tuple(sorted(samples, key=attrgetter("name"))))
+        return Counters(tuple(sorted(samples, key=attrgetter("name"))), tuple(self._distributions()))
+
+    def _distributions(self) -> Iterator[Distribution]:
+        for measured in self._measured.all():
+            event_type = measured.event_type
+            for handler, times in measured.handling.copy().items():
+                yield self._distribution("handling", times, event_type, handler)
+            if any(measured.delay.counts):
+                yield self._distribution("delay", measured.delay, event_type)
+
+    def _distribution(self, name: str, times: Times, *labels: str) -> Distribution:
+        values = dict(zip(HISTOGRAMS[name].labels, (self._stream, self._group, *labels), strict=True))
+        return Distribution(name, MappingProxyType(values), tuple(times.counts), times.sum)
 
     def _sample(self, name: str, value: float, *labels: str) -> Sample:
         return Sample(name, labelled(name, self._stream, self._group, *labels), value)

@@ -80,6 +80,7 @@ class Executor:
         self._settings = context.worker.settings
         self._identity = context.worker.identity
         self._order_by = self._settings.order_by
+        self._measures = context.worker.counts.measures
         self._runs_alone = False
         """Whether its entry runs alone now."""
         self._runner: HandlerRunner | None = None
@@ -250,6 +251,9 @@ class Executor:
         outcomes: list[Outcome] = []
         failed = False
         gate.begin(held)
+        if self._measures and ledger is NO_LEDGER and handlers:
+            worker = self._context.worker
+            worker.counts.begun(planned.counts, entry.entry_id, time.monotonic() + worker.clock.ahead)
         try:
             for handler in handlers:
                 under_way = UnderWay(

@@ -12,7 +12,7 @@ from typing import Any
 
 from rapids import correlation
 from rapids._core.attempt_log import NO_ATTEMPTS, Attempt, AttemptLog
-from rapids._core.counter_state import OfType
+from rapids._core.counter_state import OfType, TimesOfType
 from rapids._core.failures import MAX_DELAY, begin_in_users_code, is_hopeless, is_of_signal, longest_wait
 from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
@@ -25,7 +25,7 @@ from rapids._worker.runners import Runner
 from rapids.backoff import Backoff
 from rapids.delivery import UnderWay, under_way_variable
 from rapids.exceptions import HandlerTimeoutError
-from rapids.observers import Detail, HandlerFailed, HandlerSucceeded
+from rapids.observers import HandlerFailed, HandlerSucceeded
 
 __all__ = ["HandlerRunner", "handler_runner"]
 
@@ -273,42 +273,44 @@ class HandlerRunner:
 
 
 class ObservedHandlerRunner(HandlerRunner):
-    """Reports to observers how each handler's delivery ended, and how long it took. It is a class of its own, so that
-    routers without observers pay nothing."""
+    """Reports to observers and histograms how each handler's delivery ended, and how long it took. It is a class of its
+    own, so that routers without both pay nothing."""
 
     def __init__(self, context: WorkerContext, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline) -> None:
         super().__init__(context, runners, stop, deadline)
+        self._counts = context.counts
+        self._measures = context.counts.measures
         self._observers = context.counts.observers
+        self._times: TimesOfType | None = None
         self._began = 0.0
         self._is_reported = False
 
     async def run(self, handler: Handler, under_way: UnderWay, counts: OfType, fields: Fields) -> Outcome:
         """As without observers, and reported."""
         self._is_reported = False
+        if self._measures:
+            self._times = counts.times or self._counts.times_of(counts)
         self._began = time.monotonic()
-        outcome = await super().run(handler, under_way, counts, fields)
-        if outcome is handler.done and not self._is_reported and self._observers is not None:
-            self._tell(HandlerSucceeded(under_way.delivery(), self._seconds))
+        outcome = await HandlerRunner.run(self, handler, under_way, counts, fields)
+        if outcome is handler.done and not self._is_reported:
+            self._report(under_way)
         return outcome
 
     def note(self, outcome: Outcome, last: UnderWay, error: BaseException | None) -> None:
         self._is_reported = True
-        if self._observers is None:
-            return
         if isinstance(outcome, Done):
-            self._tell(HandlerSucceeded(last.delivery(), self._seconds))
+            self._report(last)
         elif error is not None and not isinstance(outcome, Released):
-            retry_in = outcome.delay if isinstance(outcome, RetryAt) else None
-            self._tell(HandlerFailed(last.delivery(), self._seconds, error, retry_in))
+            self._report(last, error, outcome.delay if isinstance(outcome, RetryAt) else None)
 
-    def _tell(self, detail: Detail) -> None:
-        """Tell observers in the attempt's context: what they log or emit has the event's correlation id."""
+    def _report(self, last: UnderWay, error: BaseException | None = None, retry_in: float | None = None) -> None:
+        """Report in the attempt's context: what observers log or emit has the event's correlation id."""
+        seconds = time.monotonic() - self._began
+        if (times := self._times) is not None:
+            (times.handling.get(last.handler) or times.of_handler(last.handler)).add(seconds)
         if self._observers is not None:
-            self._attempt.run(self._observers.tell, detail)
-
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began
+            failed = None if error is None else HandlerFailed(last.delivery(), seconds, error, retry_in)
+            self._attempt.run(self._observers.tell, failed or HandlerSucceeded(last.delivery(), seconds))
 
 
 def _home_of(handler: Handler) -> str:
@@ -373,12 +375,12 @@ def _exit_in(awaited: object) -> BaseException | None:
 def handler_runner(
     context: WorkerContext, runners: Mapping[str, Runner], stop: Stop, deadline: Deadline
 ) -> HandlerRunner:
-    """Runs handlers for one executor, and reports to observers and a telemetry if there are any."""
+    """Runs handlers for one executor, and reports to observers, histograms and a telemetry if there are any."""
     if (telemetry := context.counts.telemetry) is not None:
         from rapids._worker.traced_run import TracedHandlerRunner
 
         return TracedHandlerRunner(context, runners, stop, deadline, telemetry)
-    if context.counts.observers is not None:
+    if context.counts.observers is not None or context.counts.measures:
         return ObservedHandlerRunner(context, runners, stop, deadline)
     return HandlerRunner(context, runners, stop, deadline)
 

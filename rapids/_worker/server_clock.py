@@ -46,6 +46,8 @@ class ServerClock:
         self._stepped = asyncio.Event()
         self.steps = 0
         """How many steps were noticed."""
+        self.ahead: float = time.time() - time.monotonic()
+        """By how many seconds the server's clock is ahead of `time.monotonic()`, as well as it is known."""
 
     def see(self, server_ms: int, asked_at: float) -> None:
         """Note the server's time (ms) in an answer to what was asked at `asked_at` (`time.monotonic()`, seconds)."""
@@ -54,6 +56,7 @@ class ServerClock:
         if self._seen_at == -math.inf:
             self._take_over_at, self._steady_since = now + min(self._lease_seconds, START_WAIT), now
             self._low, self._high, self._seen_at = low, high, now
+            self.ahead = (low + high) / 2
             return
         least, most = self._expected(now)
         self._seen_at = now
@@ -64,6 +67,7 @@ class ServerClock:
         else:
             self._low, self._high = low, high
             self._step((low + high - least - most) / 2, server_ms)
+        self.ahead = (self._low + self._high) / 2
 
     @property
     def may_take_over(self) -> bool:
