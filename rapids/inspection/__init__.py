@@ -14,6 +14,7 @@ from rapids.inspection.causation_tree import (
 )
 from rapids.inspection.diagnosis import CommandCounts, Diagnosis, Finding, Severity, count_commands, diagnose
 from rapids.inspection.feed import StreamEntry
+from rapids.inspection.group_reader import GroupReader, GroupReading, GroupReadings, QueueReading, WatchedGroup
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
@@ -37,6 +38,9 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "FoundStreams",
+    "GroupReader",
+    "GroupReading",
+    "GroupReadings",
     "GroupSnapshot",
     "HandlerAttempts",
     "Inspector",
@@ -46,6 +50,7 @@ __all__ = [
     "ParkedFailure",
     "PendingEntry",
     "PendingState",
+    "QueueReading",
     "ScannedWindow",
     "Severity",
     "StreamEntry",
@@ -55,6 +60,7 @@ __all__ = [
     "TracedHandler",
     "TracedLetter",
     "TracedReplay",
+    "WatchedGroup",
     "count_commands",
     "diagnose",
 ]
