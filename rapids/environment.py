@@ -57,6 +57,7 @@ _ALL: tuple[tuple[str, tuple[Reader, ...], str, str], ...] = (
     ("ADMIN_SEARCHES", ("web",), "1 to 1000", "searches of the admin at a time"),
     ("ADMIN_EXPORTS", ("web",), "1 to 1000", "exports at a time"),
     ("ADMIN_LIVE", ("web",), "1 to 1000", "live streams of operations at a time"),
+    ("METRICS", ("web",), "off, permission, anyone", "who may read `/rapids/metrics`"),
     ("CONNECT_TIMEOUT", ("web",), "seconds above 0", "how long Redis may take to answer at the start"),
     ("ROUTERS", ("rapids run",), "module:name ...", "the routers to run"),
     ("PROCESSES", ("rapids run",), "1 or more", "how many processes run them"),
@@ -68,6 +69,8 @@ _ALL: tuple[tuple[str, tuple[Reader, ...], str, str], ...] = (
     ("RELOAD_DIR", ("rapids run",), "folders", "where to look for changes"),
     ("HEALTH_PORT", ("rapids run",), "0 to 65535", "the port for probes"),
     ("HEALTH_HOST", ("rapids run",), "an address", "the address for probes"),
+    ("METRICS_PORT", ("rapids run",), "0 to 65535", "the port for Prometheus"),
+    ("METRICS_HOST", ("rapids run",), "an address", "the address for Prometheus"),
     ("LOG_FORMAT", ("rapids run",), "text, json", "lines for people or for machines"),
     ("LOG_LEVEL", ("rapids run",), "debug, info, ...", "which lines of the log are written"),
 )

@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from rapids.cli.listeners import ListenerError, listening
 from rapids.cli.log_lines import log_to_stderr
-from rapids.cli.probes import ProbesError, probes_answered
 from rapids.cli.summary import RunningRouter, show_running
 from rapids.cli.worker_process import (
     FAILED,
@@ -25,7 +26,11 @@ from rapids.cli.worker_process import (
     StopRequest,
     run_child,
 )
+from rapids.clients import RedisClient, open_client
+from rapids.embedded import is_embedded_url, open_embedded
 from rapids.environment import Environment
+from rapids.inspection import GroupReader
+from rapids.metrics import Metrics, ProcessReadings
 
 __all__ = ["run_parent"]
 
@@ -56,9 +61,13 @@ class Child:
         self.last: Message = Message()
         """The last thing it reported."""
         self.heard_at: float = self.started_at
+        self.readings: ProcessReadings = ProcessReadings()
+        """What it has counted, as of about a second ago."""
         self._heard = heard
         self._reader, writer = _spawn.Pipe(duplex=False)
-        self._process = _spawn.Process(target=run_child, args=(options, writer), name=f"rapids-run-{number}")
+        readings, sent_to = (None, None) if options.metrics is None else _spawn.Pipe(duplex=False)
+        arguments = options, writer, sent_to
+        self._process = _spawn.Process(target=run_child, args=arguments, name=f"rapids-run-{number}")
         # A signal that comes before the child can take it waits until then, instead of ending it with a traceback.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -66,10 +75,16 @@ class Child:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         writer.close()
+        if sent_to is not None:
+            sent_to.close()
         self.pid: int | None = self._process.pid
         loop = asyncio.get_running_loop()
         loop.add_reader(self._reader, self._hear, self._reader)
-        threading.Thread(target=self._wait, args=(loop,), name=f"rapids-run-{number}", daemon=True).start()
+        reading = None
+        if readings is not None:  # in a thread, since many of them do not fit into a pipe at once
+            reading = threading.Thread(target=self._read, args=(readings,), name=f"rapids-read-{number}", daemon=True)
+            reading.start()
+        threading.Thread(target=self._wait, args=(loop, reading), name=f"rapids-run-{number}", daemon=True).start()
 
     @property
     def code(self) -> int:
@@ -115,8 +130,15 @@ class Child:
         self.last, self.heard_at = message, time.monotonic()
         self._heard(message)
 
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _read(self, readings: Connection) -> None:
+        with suppress(EOFError, OSError), readings:  # the child has ended
+            while True:
+                self.readings = readings.recv()
+
+    def _wait(self, loop: asyncio.AbstractEventLoop, reading: threading.Thread | None) -> None:
         self._process.join()
+        if reading is not None:  # a process that the child forked may keep the pipe open
+            reading.join(REPORT_EVERY)
         with suppress(RuntimeError):  # the event loop has ended
             loop.call_soon_threadsafe(self._end)
 
@@ -146,16 +168,24 @@ class Parent:
         self._shown: tuple[RunningRouter, ...] = ()
         self._stop_limit = GIVE_BACK
         self._exit_code = 0
+        self._metrics = Metrics(self._readings)
+        self._client: RedisClient | None = None
+        self._ended: dict[int, ProcessReadings] = {}
+        """What the children with each number have counted that have ended: so no counter falls when one restarts."""
 
     async def run(self) -> int:
         """Run until a stop is asked for, or until it is known that the children cannot start. Returns the exit code."""
         self._stop.attach()
         options = self._options
         async with AsyncExitStack() as parts:
-            if options.health_port is not None:
-                await parts.enter_async_context(
-                    probes_answered(options.health_host, options.health_port, live=self._live, ready=self._ready)
-                )
+            await parts.enter_async_context(
+                listening(options.health, options.metrics, live=self._live, ready=self._ready, shown=self._metrics)
+            )
+            if options.metrics is not None:
+                if is_embedded_url(options.url):  # this process needs the server of its children
+                    server = await parts.enter_async_context(open_embedded(options.url))
+                    self._options = replace(options, url=server.url)
+                self._client = await parts.enter_async_context(open_client(self._options.url))
             keeping = [asyncio.create_task(self._keep(number)) for number in range(1, options.processes + 1)]
             if options.reload is not None:
                 keeping.append(asyncio.create_task(self._reload_on_changes(options.reload)))
@@ -185,6 +215,8 @@ class Parent:
                 continue
             child = self._children[number] = Child(number, self._options, self._heard(generation))
             await child.ended.wait()
+            self._ended[number] = self._ended_before(number) + child.readings
+            child.readings = ProcessReadings(starts=0)
             if self._stop.asked.is_set():
                 return
             if generation is not self._generation:
@@ -215,6 +247,8 @@ class Parent:
                 generation.started.set()
                 return
             self._stop_limit = message.stop_limit
+            if self._client is not None:
+                self._metrics.groups = GroupReader(self._client, message.groups)
             if message.running != self._shown:
                 self._shown = message.running
                 show_running(self._options.log_format, self._options.url, message.running, self._options.processes)
@@ -258,6 +292,13 @@ class Parent:
             before.over.set()
             await asyncio.gather(*(child.stop(self._stop_limit + KILL_AFTER) for child in children))
 
+    def _ended_before(self, number: int) -> ProcessReadings:
+        return self._ended.get(number, ProcessReadings(starts=0))
+
+    def _readings(self) -> dict[str, ProcessReadings]:
+        """What the children have counted, by their number."""
+        return {str(number): self._ended_before(number) + child.readings for number, child in self._children.items()}
+
     async def _live(self) -> bool:
         """No child's event loop is blocked. This does not depend on Redis."""
         now = time.monotonic()
@@ -285,6 +326,6 @@ def run_parent(options: RunOptions) -> int:
     stop.take_signals(parent.kill_all)
     try:
         return asyncio.run(parent.run())
-    except ProbesError as error:
+    except ListenerError as error:
         _logger.critical("%s", error)
         return NOT_STARTED

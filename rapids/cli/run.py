@@ -98,6 +98,20 @@ def run(
     health_host: Annotated[
         str, typer.Option(metavar="HOST", envvar="RAPIDS_HEALTH_HOST", help="The address for --health-port.")
     ] = "0.0.0.0",  # noqa: S104 - probes come from outside of the container
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            metavar="PORT",
+            envvar="RAPIDS_METRICS_PORT",
+            help="Answer GET /metrics for Prometheus on this port, for all processes together. It may be the "
+            "--health-port.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(metavar="HOST", envvar="RAPIDS_METRICS_HOST", help="The address for --metrics-port.")
+    ] = "0.0.0.0",  # noqa: S104 - Prometheus comes from outside of the container
     otel: Annotated[
         bool,
         typer.Option(
@@ -136,6 +150,13 @@ def run(
         fail("--uvloop needs uvloop, which is not installed: pip install uvloop")
     if otel:
         _check_otel()
+    if metrics_port is not None:
+        from rapids.metrics import check_installed
+
+        try:
+            check_installed("--metrics-port")
+        except NotConfiguredError as error:
+            fail(str(error))
     if reload_dir and not reload:
         fail("--reload-dir needs --reload")
     folders = tuple(map(str, reload_dir or [Path.cwd()])) if reload else None
@@ -148,8 +169,8 @@ def run(
         redact=tuple(filter(None, map(str.strip, redact.split(",")))),
         graceful_timeout=RELOAD_TIMEOUT if reload and graceful_timeout is None else graceful_timeout,
         uvloop=uvloop,
-        health_host=health_host,
-        health_port=health_port,
+        health=None if health_port is None else (health_host, health_port),
+        metrics=None if metrics_port is None else (metrics_host, metrics_port),
         reload=folders,
         otel=otel,
         log_format=log_format,

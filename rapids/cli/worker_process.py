@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import NoReturn
@@ -23,8 +24,8 @@ from rapids.background import (
     operations_running,
     routers_running,
 )
+from rapids.cli.listeners import Address, Probe, listening
 from rapids.cli.log_lines import LogFormat, LogLevel, log_to_stderr
-from rapids.cli.probes import Probe, probes_answered
 from rapids.cli.summary import RunningRouter, show_running
 from rapids.cli.targets import Found, find, find_lifespan
 from rapids.clients import RedisClient, open_client, reach
@@ -33,6 +34,8 @@ from rapids.environment import Environment
 from rapids.exceptions import RapidsError
 from rapids.group_gauges import gauges_read
 from rapids.hooks import TelemetryHooks
+from rapids.inspection import GroupReader, WatchedGroup
+from rapids.metrics import Metrics, ProcessReadings, read_process
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
@@ -81,8 +84,10 @@ class RunOptions:
     redact: tuple[str, ...] = ()
     graceful_timeout: float | None = None
     uvloop: bool = False
-    health_host: str = "0.0.0.0"  # noqa: S104 - probes come from outside of the container
-    health_port: int | None = None
+    health: Address | None = None
+    """Where probes are answered."""
+    metrics: Address | None = None
+    """Where Prometheus reads metrics."""
     reload: tuple[str, ...] | None = None
     """The folders whose changes restart the processes; None for no restarts."""
     otel: bool = False
@@ -100,6 +105,7 @@ class Message:
     """Seconds that it takes at most to stop."""
     started: bool = False
     ready: bool = False
+    groups: tuple[WatchedGroup, ...] = ()
 
 
 class StopRequest:
@@ -163,10 +169,11 @@ class StopRequest:
                 loop.call_soon_threadsafe(self.asked.set)
 
 
-def run_worker(options: RunOptions, parent: Connection | None = None) -> int:
+def run_worker(options: RunOptions, parent: Connection | None = None, sent_to: Connection | None = None) -> int:
     """Run one process until it is asked to stop. Returns its exit code.
 
-    `parent`: where a child reports to. Without it, this is the only process.
+    `parent`: where a child reports to. Without it, this is the only process. `sent_to`: where a child sends what it
+    counts; None if nobody wants to know.
     """
     log_to_stderr(options.log_format, options.log_level)
     if parent is None:
@@ -178,15 +185,15 @@ def run_worker(options: RunOptions, parent: Connection | None = None) -> int:
     sys.path.insert(0, os.getcwd())
     try:
         with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
-            return runner.run(_run(options, stop, parent))
+            return runner.run(_run(options, stop, parent, sent_to))
     except RapidsError as error:
         _explain(options, error)
         return NOT_STARTED
 
 
-def run_child(options: RunOptions, parent: Connection) -> None:
+def run_child(options: RunOptions, parent: Connection, sent_to: Connection | None) -> None:
     """The main function of a child process."""
-    sys.exit(run_worker(options, parent))
+    sys.exit(run_worker(options, parent, sent_to))
 
 
 def _explain(options: RunOptions, error: RapidsError) -> None:
@@ -228,10 +235,10 @@ def _loop_factory(options: RunOptions) -> Callable[[], asyncio.AbstractEventLoop
     return uvloop.new_event_loop
 
 
-async def _run(options: RunOptions, stop: StopRequest, parent: Connection | None) -> int:
+async def _run(options: RunOptions, stop: StopRequest, parent: Connection | None, sent_to: Connection | None) -> int:
     stop.attach()
     started = asyncio.Event()
-    serving = asyncio.create_task(_serve(options, stop, started, parent), name="rapids-run")
+    serving = asyncio.create_task(_serve(options, stop, started, parent, sent_to), name="rapids-run")
     stopping = asyncio.create_task(stop.asked.wait(), name="rapids-run-stop")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -250,7 +257,13 @@ async def _run(options: RunOptions, stop: StopRequest, parent: Connection | None
     return FAILED if started.is_set() else NOT_STARTED
 
 
-async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event, parent: Connection | None) -> None:
+async def _serve(
+    options: RunOptions,
+    stop: StopRequest,
+    started: asyncio.Event,
+    parent: Connection | None,
+    sent_to: Connection | None,
+) -> None:
     """Run everything, each part after those that it needs. They stop in the opposite order."""
     async with AsyncExitStack() as parts:
         telemetry: TelemetryHooks | None = None
@@ -263,9 +276,10 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
         async def is_ready() -> bool:
             return bool(readiness) and await readiness[0].check()
 
-        if options.health_port is not None and parent is None:
+        metrics = Metrics()
+        if parent is None:
             await parts.enter_async_context(
-                probes_answered(options.health_host, options.health_port, live=_always, ready=is_ready)
+                listening(options.health, options.metrics, live=_always, ready=is_ready, shown=metrics)
             )
         found = await find(options.targets)
         if options.lifespan is None:
@@ -276,17 +290,23 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
         stop.limit = GIVE_BACK + graceful
         client = await parts.enter_async_context(open_client(options.url))
         await reach(client, options.url)
-        _prepare(options, found, client, telemetry)
+        emitters = _prepare(options, found, client, telemetry)
+        groups = tuple(map(WatchedGroup.of, found.routers))
         running = tuple(map(RunningRouter.of, found.routers))
         if parent is None:
             show_running(options.log_format, options.url, running)
         else:
             with suppress(OSError):  # the parent is gone, and the stop is asked for
-                parent.send(Message(running, stop.limit))
-        for emitter in found.emitters:
+                parent.send(Message(running, stop.limit, groups=groups))
+        for emitter in emitters:
             parts.push_async_callback(emitter.drain)
         if lifespan is not None:
             await parts.enter_async_context(lifespan_running(lifespan))
+        read = partial(read_process, found.routers, emitters)
+        if sent_to is not None:
+            parts.enter_context(_sent(sent_to, read))
+        elif options.metrics is not None:
+            metrics.processes, metrics.groups = lambda: {"1": read()}, GroupReader(client, groups)
         await parts.enter_async_context(routers_running(found.routers, client, stop_timeout=options.graceful_timeout))
         if telemetry is not None:
             await parts.enter_async_context(gauges_read(client, found.routers, telemetry.gauges))
@@ -294,25 +314,35 @@ async def _serve(options: RunOptions, stop: StopRequest, started: asyncio.Event,
         readiness.append(Readiness(EventEmitter(client, found.routers[0].stream), found.routers))
         started.set()
         if parent is not None:
-            await parts.enter_async_context(_reporting(parent, is_ready, often=options.health_port is not None))
+            await parts.enter_async_context(_reporting(parent, is_ready, often=options.health is not None))
         await stop.asked.wait()
 
 
-def _prepare(options: RunOptions, found: Found, client: RedisClient, telemetry: TelemetryHooks | None) -> None:
+def _prepare(
+    options: RunOptions, found: Found, client: RedisClient, telemetry: TelemetryHooks | None
+) -> list[EventEmitter]:
+    """Set up the routers. Returns all emitters, those of the handlers included."""
     warnings, redactor = ServerWarnings(), Redactor.of(options.redact)
+    emitters = list(found.emitters)
     for router in found.routers:
         if options.dead_letters:
             router.use_default_dlq()
         router.use_server_warnings(warnings)
         router.use_log_redaction(redactor.error)
-        if len(found.emitters) == 1:  # of several, it is not known which one the handlers want
+        if options.metrics is not None:
+            router.use_histograms()
+        if len(found.emitters) == 1:
             router.use_dependencies(emitter=found.emitters[0])
+        else:  # of several, it is not known which one the handlers want
+            emitters.append(EventEmitter(client, router.stream))
+            router.use_dependencies(emitter=emitters[-1])
     if telemetry is not None:
-        for part in (*found.routers, *found.emitters):
+        for part in (*found.routers, *emitters):
             part.use_telemetry(telemetry)
     for emitter in found.emitters:
         if not emitter.configured:
             emitter.configure(client)
+    return emitters
 
 
 async def _always() -> bool:
@@ -336,3 +366,31 @@ async def _reporting(parent: Connection, is_ready: Probe, *, often: bool) -> Asy
     finally:
         reporting.cancel()
         await asyncio.wait({reporting})
+
+
+@contextmanager
+def _sent(to: Connection, read: Callable[[], ProcessReadings]) -> Generator[None]:
+    """Send what this process counts to its parent during the block, and once more at its end.
+
+    A thread does it, so that a blocked event loop hides nothing, and a parent that does not read blocks nothing.
+    """
+    ended = threading.Event()
+
+    def send() -> None:
+        last = ProcessReadings()
+        with suppress(OSError):  # the parent is gone
+            while True:
+                is_last = ended.wait(REPORT_EVERY)
+                if (readings := read()) != last:
+                    to.send(readings)
+                    last = readings
+                if is_last:
+                    return
+
+    sending = threading.Thread(target=send, name="rapids-run-metrics", daemon=True)
+    sending.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        sending.join(REPORT_EVERY)

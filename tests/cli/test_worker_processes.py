@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, EventEmitter
@@ -18,6 +19,7 @@ from rapids.inspection import Inspector
 from tests.cli.running import RunningCommand, rapids_run
 from tests.embedded.scripts import private_temp
 from tests.fastapi.helpers import until
+from tests.metrics.test_exposition import OPENMETRICS, Series, series, value
 from tests.support import NO_TLS, PATIENCE, SOON, eventually, free_port
 from tests.worker.helpers import as_text
 
@@ -47,6 +49,13 @@ def answer(port: int, path: str = "ready") -> int:
         return 0
 
 
+def scrape(port: int) -> Series:
+    """What Prometheus reads."""
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"Accept": OPENMETRICS}, timeout=60)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    return series(text_string_to_metric_families(answer.text))
+
+
 @pytest.mark.parametrize(
     ("loop", "log_format"), [pytest.param("asyncio", "text", marks=pytest.mark.smoke), ("uvloop", "json")]
 )
@@ -59,7 +68,9 @@ async def test_two_processes_share_the_work_and_a_dead_one_is_followed_by_anothe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = free_port()
+    metrics_port = port if loop == "asyncio" else free_port()
     monkeypatch.setenv("RAPIDS_PROCESES", "3")
+    monkeypatch.setenv("RAPIDS_METRICS_PORT", str(metrics_port))
     options = ["--processes", "2", "--health-port", str(port), "--log-format", log_format]
     options += ["--uvloop"] if loop == "uvloop" else []
     with rapids_run(tmp_path, redis_address, *options) as command:
@@ -72,6 +83,22 @@ async def test_two_processes_share_the_work_and_a_dead_one_is_followed_by_anothe
         await emit(redis, *range(10))
         await eventually(lambda: all(len(command.notes("answered", n, "a pool")) == 1 for n in range(10)))
 
+        def handled() -> float:
+            counted = value(scrape(metrics_port), "rapids_events_handled_total", group="notes")
+            assert counted >= least, "a counter fell"
+            return counted
+
+        least = 0.0
+        await eventually(lambda: handled() == 10)
+        least = 10.0
+        found = scrape(metrics_port)
+        assert {labels["process"] for labels, _ in found["rapids_events_handled_total"]} <= {"1", "2"}
+        assert value(found, "rapids_events_emitted_total", event_type="run.answered") == 10
+        assert value(found, "rapids_handling_seconds", le="+Inf", handler="handle") == 10
+        assert value(found, "rapids_process_starts_total") == 2
+        assert (value(found, "rapids_up"), value(found, "rapids_group_consumers_alive", group="notes")) == (1, 2)
+        assert value(found, "rapids_dead_letters", dlq="{run}:dlq", group="answers") == 0
+
         victim, *_ = living = first
         for pause in ("0.5", "1.0"):
             os.kill(victim, signal.SIGKILL)
@@ -81,9 +108,12 @@ async def test_two_processes_share_the_work_and_a_dead_one_is_followed_by_anothe
             living = await eventually(lambda before=before: len(now := set(command.children())) == 2 and now)
             [victim] = living - before  # killed at once, since a child that ran for long counts as sound
         assert answer(port) == 503
+        handled()
         await eventually(lambda: answer(port) == 200)
+        assert value(scrape(metrics_port), "rapids_process_starts_total") == 4
         await emit(redis, 10)
         await eventually(lambda: command.notes("answered", 10, "a pool"))
+        await eventually(lambda: handled() == 11)
 
         assert command.stop() == 0
         assert set(command.notes("closed")) == living
@@ -205,6 +235,18 @@ def test_a_change_restarts_all_processes_and_a_syntax_error_waits_for_the_next(
         command.says("started: router of group 'notes'", times=4)
         assert command.stop(signal.SIGINT) == 0
         assert command.said.count("SyntaxError: invalid syntax (") == 1
+
+
+def test_the_metrics_of_several_processes_are_of_their_embedded_server(tmp_path: Path, private_temp: Path) -> None:
+    port = free_port()
+    options = ["--processes", "2", "--metrics-port", str(port), "--metrics-host", "127.0.0.1"]
+    with rapids_run(tmp_path, "embedded:", *options) as command:
+        command.says("started: router of group 'notes'", times=2)
+        command.says(rf"metrics: GET /metrics on 127\.0\.0\.1 port {port}")
+        assert len(list(private_temp.glob("rapids-*/*"))) == 1, "one server for all"
+        until(lambda: value(scrape(port), "rapids_group_consumers_alive", group="notes") == 2)
+        assert command.stop() == 0
+    assert "Traceback" not in command.said
 
 
 def test_what_a_handler_needs_and_does_not_get_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The probes of worker processes, over real connections."""
+"""The listeners of worker processes, over real connections."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from rapids.cli import probes
-from rapids.cli.probes import probes_answered
+from rapids.cli import listeners
+from rapids.cli.listeners import listening
+from rapids.metrics import Metrics
 
 
 async def yes() -> bool:
@@ -25,9 +26,9 @@ async def asked(port: int) -> bytes:
 async def test_silent_connections_are_limited_and_probes_are_answered_beside_them(
     monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
-    monkeypatch.setattr(probes, "MAX_OPEN", 3)
-    monkeypatch.setattr(probes, "MAX_SECONDS", 3600.0)
-    async with probes_answered("127.0.0.1", unused_tcp_port, live=yes, ready=yes):
+    monkeypatch.setattr(listeners, "MAX_OPEN", 3)
+    monkeypatch.setattr(listeners, "MAX_SECONDS", 3600.0)
+    async with listening(("127.0.0.1", unused_tcp_port), None, live=yes, ready=yes, shown=Metrics()):
         silent = [await asyncio.open_connection("127.0.0.1", unused_tcp_port) for _ in range(5)]
 
         assert (await asked(unused_tcp_port)).startswith(b"HTTP/1.1 200 OK")

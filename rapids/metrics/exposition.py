@@ -1,0 +1,179 @@
+"""The exposition: metrics in the formats that Prometheus reads, and a collector for a registry of `prometheus_client`.
+
+`prometheus_client` is imported when it is first needed, since most processes never do.
+"""
+
+import importlib.metadata
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Self
+
+from rapids.clients import RedisClient
+from rapids.counters import COUNTERS, HISTOGRAMS
+from rapids.emitter import EventEmitter
+from rapids.exceptions import NotConfiguredError
+from rapids.inspection import GroupReader, GroupReadings, GroupSnapshot, WatchedGroup
+from rapids.metrics.catalogue import METRICS, NAMES
+from rapids.metrics.process_readings import ProcessReadings, read_process
+from rapids.router import EventRouter
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric as Family
+
+__all__ = ["Metrics", "Scrape", "check_installed"]
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+"""The content type of the text format: https://prometheus.io/docs/instrumenting/exposition_formats/."""
+
+MAX_AGE = 10.0
+"""Seconds for which the figures of groups are given to a registry that collects without reading them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """The answer to a scrape."""
+
+    body: bytes
+    content_type: str
+
+
+def check_installed(option: str) -> None:
+    """Raise `NotConfiguredError` if `option` needs `prometheus_client`, and it is not installed."""
+    if find_spec("prometheus_client") is None:
+        raise NotConfiguredError(
+            f"{option} needs prometheus-client, which is not installed: pip install 'rapids-fastapi[prometheus]'"
+        )
+
+
+class Metrics:
+    """What Prometheus reads of a process, or of several that it runs: counters, histograms, and the figures of groups.
+
+    `processes`: what each process has counted, by its label. `groups`: the reader of the groups that are shown; None
+    for none.
+
+    `await metrics.scrape(accept)` gives the answer to a scrape. `registry.register(metrics)` adds the metrics to a
+    registry of `prometheus_client`. A registry cannot wait for Redis: it gets the figures of groups if `read_groups`
+    was awaited within the last ten seconds.
+    """
+
+    def __init__(
+        self,
+        processes: Callable[[], Mapping[str, ProcessReadings]] = dict[str, ProcessReadings],
+        groups: GroupReader | None = None,
+    ) -> None:
+        self.processes: Callable[[], Mapping[str, ProcessReadings]] = processes
+        self.groups: GroupReader | None = groups
+        self._read: GroupReadings | None = None
+        self._read_at = 0.0
+
+    @classmethod
+    def of_this_process(
+        cls,
+        redis: RedisClient,
+        routers: Sequence[EventRouter] = (),
+        emitters: Sequence[EventEmitter] = (),
+        watch: Iterable[WatchedGroup] = (),
+    ) -> Self:
+        """The metrics of these routers and emitters, labelled with the process id, and the figures of the routers'
+        groups and of those in `watch`. Routers have histograms after `use_histograms()`."""
+        label = str(os.getpid())
+        groups = GroupReader(redis, [*map(WatchedGroup.of, routers), *watch])
+        return cls(lambda: {label: read_process(routers, emitters)}, groups)
+
+    async def read_groups(self) -> None:
+        """Read the figures of groups, unless they were read within a second."""
+        if self.groups is not None:
+            self._read = await self.groups.read()
+            self._read_at = time.monotonic()
+
+    async def scrape(self, accept: str = "") -> Scrape:
+        """All metrics, in the format that the header `Accept` of the request asks for: OpenMetrics, or text.
+
+        During an outage of Redis, `rapids_up` is 0, and the figures of groups are missing.
+        """
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.openmetrics import exposition as openmetrics
+
+        await self.read_groups()
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        # Not `choose_encoder` of prometheus_client, which raises TypeError for a version that is no number.
+        if "application/openmetrics-text" in accept.lower():
+            untyped: Any = openmetrics
+            return Scrape(untyped.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST)
+        return Scrape(generate_latest(registry), TEXT)
+
+    def collect(self) -> Iterator["Family"]:
+        """All metrics, for a registry."""
+        processes = self.processes()
+        counts = defaultdict[str, list[tuple[tuple[str, ...], float]]](list)
+        times = defaultdict[str, list[tuple[tuple[str, ...], tuple[tuple[int, ...], float]]]](list)
+        for process, readings in processes.items():
+            for (name, labels), value in readings.counts.items():
+                counts[name].append(((process, *labels), value))
+            for (name, labels), measured in readings.times.items():
+                times[name].append(((process, *labels), measured))
+        for name in COUNTERS:
+            yield _family(NAMES[name], counts[name])
+        for name in HISTOGRAMS:
+            yield _histogram(name, times[name])
+        starts = [((label,), readings.starts) for label, readings in processes.items()]
+        yield _family("rapids_process_starts_total", starts)
+        yield from self._collect_groups()
+        yield _family("rapids_build_info", [((importlib.metadata.version("rapids-fastapi"),), 1)])
+
+    def _collect_groups(self) -> Iterator["Family"]:
+        if (read := self._read) is None or time.monotonic() - self._read_at > MAX_AGE:
+            return
+        yield _family("rapids_up", [((), int(read.up))])
+        groups = [((one.snapshot.stream, one.snapshot.group), one.snapshot, one.paused) for one in read.groups]
+        for name, value in _GROUPS.items():
+            yield _family(name, [(labels, value(snapshot)) for labels, snapshot, _ in groups])
+        yield _family("rapids_group_paused", [(labels, int(paused)) for labels, _, paused in groups])
+        queues = read.queues
+        yield _family(
+            "rapids_dead_letters",
+            [((one.dlq, group), count) for one in queues for group, count in one.letters.items()],
+        )
+        yield _family("rapids_dlq_letters", [((one.dlq,), one.stats.length) for one in queues])
+        limits = [((one.dlq,), one.stats.maxlen) for one in queues if one.stats.maxlen is not None]
+        yield _family("rapids_dlq_limit_letters", limits)
+        yield _family("rapids_dlq_cut_total", [((one.dlq,), one.stats.cut) for one in queues])
+
+
+_GROUPS: Mapping[str, Callable[[GroupSnapshot], float]] = {
+    "rapids_group_lag_entries": lambda group: group.lag,
+    "rapids_group_oldest_unsettled_seconds": lambda group: (group.oldest_unsettled_ms or 0) / 1000,
+    "rapids_group_pending_entries": lambda group: group.pending,
+    "rapids_group_waiting_entries": lambda group: group.waiting,
+    "rapids_group_parked_entries": lambda group: group.parked,
+    "rapids_group_replays": lambda group: group.replays,
+    "rapids_group_consumers": lambda group: group.consumers,
+    "rapids_group_consumers_alive": lambda group: group.consumers_alive,
+}
+
+
+def _family(name: str, samples: Iterable[tuple[Sequence[str], float]]) -> "Family":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    metric = METRICS[name]
+    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = make(name, metric.about, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(name: str, samples: Iterable[tuple[Sequence[str], tuple[Sequence[int], float]]]) -> "Family":
+    from prometheus_client.core import HistogramMetricFamily
+
+    metric, bounds = METRICS[NAMES[name]], [*map(str, HISTOGRAMS[name].bounds), "+Inf"]
+    family = HistogramMetricFamily(metric.name, metric.about, labels=metric.labels)
+    for labels, (ranges, sum_) in samples:
+        family.add_metric(labels, list(zip(bounds, accumulate(ranges), strict=True)), sum_)
+    return family
