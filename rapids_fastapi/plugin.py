@@ -18,13 +18,15 @@ from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
 from rapids.group_gauges import gauges_read
 from rapids.hooks import TelemetryHooks
+from rapids.inspection import WatchedGroup
+from rapids.metrics import Metrics
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
 from rapids_fastapi.directory import Directory
-from rapids_fastapi.state import APP_STATE, STATE_KEY, Running
+from rapids_fastapi.state import APP_STATE, STATE_KEY, MetricsAccess, Running, check_metrics
 
 __all__ = ["URL_VARIABLE", "Rapids"]
 
@@ -63,6 +65,8 @@ class Rapids:
     `AdminLimits()`.
     `telemetry`: what emits, handler runs and groups are reported to, such as `rapids.telemetry.OpenTelemetry()`. The
     emitter and the routers get it, and while the routers run, their groups are measured.
+    `metrics`: who may read `/rapids/metrics`, for Prometheus: users with the "permission" `metrics`, or "anyone". The
+    default, "off", measures nothing and needs no `prometheus-client`.
     `connect_timeout`: seconds within which Redis must answer at start-up.
 
     `Rapids.from_env()` takes what an operator changes from variables of the environment.
@@ -84,6 +88,7 @@ class Rapids:
         redact: Sequence[str] | None = (),
         admin_limits: AdminLimits | None = None,
         telemetry: TelemetryHooks | None = None,
+        metrics: MetricsAccess = "off",
         connect_timeout: float = 5.0,
     ) -> None:
         self._routers = check_routers(routers)
@@ -111,6 +116,7 @@ class Rapids:
                 f"admin_limits must be an AdminLimits, such as AdminLimits(exports=1), not {admin_limits!r}"
             )
         self._admin_limits = admin_limits or AdminLimits()
+        self._metrics = check_metrics(metrics)
         self._connect_timeout = _check_timeout(connect_timeout)
         self._server_warnings = ServerWarnings()
         for router in self._routers:
@@ -118,6 +124,8 @@ class Rapids:
             router.use_dependencies(emitter=self._emitter)
             if redact is not None:
                 router.use_log_redaction(self._redactor.error)
+            if metrics != "off":
+                router.use_histograms()
         self._telemetry = telemetry
         if telemetry is not None:
             for part in (self._emitter, *self._routers):
@@ -161,6 +169,8 @@ class Rapids:
             given = env.number(name := f"RAPIDS_ADMIN_{limit.name.upper()}", int, getattr(limits, limit.name))
             with _about(name):
                 limits = replace(limits, **{limit.name: given})
+        with _about("RAPIDS_METRICS"):
+            metrics = check_metrics(env.text("RAPIDS_METRICS") or "off")
         timeout = env.number("RAPIDS_CONNECT_TIMEOUT", float, 5.0)
         with _about("RAPIDS_CONNECT_TIMEOUT"):
             _check_timeout(timeout)
@@ -176,6 +186,7 @@ class Rapids:
             redact=[*redact, *(env.names("RAPIDS_REDACT") or ())],
             admin_limits=limits,
             telemetry=telemetry,
+            metrics=metrics,
             connect_timeout=timeout,
         )
 
@@ -263,6 +274,9 @@ class Rapids:
             dead_letters=self._dead_letters,
             finds=self._watch is None and admin_auth is not None,  # without a user of the admin, nobody would see them
         )
+        watched = [
+            WatchedGroup(name, None, default_dlq(name) if self._dead_letters else None) for name in self._watch or ()
+        ]
         running = Running(
             emitter=self._emitter,
             redis=redis,
@@ -272,6 +286,10 @@ class Rapids:
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
             in_progress=InProgress(self._admin_limits),
+            metrics=None
+            if self._metrics == "off"
+            else Metrics.of_this_process(redis, self._routers, [self._emitter], watched),
+            metrics_for_anyone=self._metrics == "anyone",
         )
         runners = await started.enter_async_context(operations_running(directory.queues.values()))
         await started.enter_async_context(directory.followed(runners))

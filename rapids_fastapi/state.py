@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from starlette.requests import HTTPConnection
 
@@ -12,6 +12,7 @@ from rapids import DeadLetterQueue, EventEmitter
 from rapids.background import SupervisedRouter
 from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
+from rapids.metrics import Metrics, check_installed
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids_fastapi.admin.auth import AdminAuth, AuthThreads
@@ -19,13 +20,16 @@ from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.limits import InProgress
 from rapids_fastapi.directory import Directory
 
-__all__ = ["APP_STATE", "STATE_KEY", "Emitting", "Running", "running"]
+__all__ = ["APP_STATE", "STATE_KEY", "Emitting", "MetricsAccess", "Running", "check_metrics", "running"]
 
 STATE_KEY = "rapids"
 """Their name in the lifespan state: `request.state.rapids`."""
 
 APP_STATE = "rapids_plugin"
 """Where an application keeps the Rapids that it runs, in `app.state`."""
+
+MetricsAccess: TypeAlias = Literal["off", "permission", "anyone"]
+"""Who may read `/rapids/metrics`: nobody, users with the permission `metrics`, or anyone."""
 
 _logger = logging.getLogger("rapids")
 
@@ -68,6 +72,10 @@ class Running:
     redactor: Redactor
     readiness: Readiness
     in_progress: InProgress
+    metrics: Metrics | None = None
+    """What Prometheus reads. None: metrics are off."""
+    metrics_for_anyone: bool = False
+    """Whether metrics need no permission."""
     emitting: Emitting = field(default_factory=Emitting)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
     auth_threads: AuthThreads = field(default_factory=AuthThreads)
@@ -80,6 +88,16 @@ class Running:
     async def is_ready(self) -> bool:
         """Whether Redis answers and every router is healthy; the result may be one second old."""
         return await self.readiness.check()
+
+
+def check_metrics(metrics: str) -> MetricsAccess:
+    """The option `metrics`. Raises `ValueError`, and `NotConfiguredError` if it needs what is not installed."""
+    for allowed in get_args(MetricsAccess):
+        if metrics == allowed:
+            if allowed != "off":
+                check_installed(f"metrics={allowed!r}")
+            return allowed
+    raise ValueError(f"metrics must be one of {', '.join(get_args(MetricsAccess))}, not {metrics!r}")
 
 
 def running(connection: HTTPConnection) -> Running:

@@ -29,9 +29,10 @@ __all__ = [
 
 TOKEN_VARIABLE = "RAPIDS_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
 
-Permission: TypeAlias = Literal["read", "replay", "edit", "discard"]
+Permission: TypeAlias = Literal["read", "replay", "edit", "discard", "metrics"]
 """`read`: see everything. `replay`: replay dead letters. `edit`: replay them with changed data, pause and resume
-groups, and rebuild an index. `discard`: discard and restore dead letters."""
+groups, and rebuild an index. `discard`: discard and restore dead letters. `metrics`: read metrics, such as Prometheus
+does, which name streams, groups, event types and handlers."""
 
 ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 

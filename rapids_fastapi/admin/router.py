@@ -3,7 +3,7 @@
 import importlib.metadata
 from typing import Literal, get_args
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from redis.exceptions import NoPermissionError, ResponseError
 
 from rapids.audit import LoggedChange, merged_page
@@ -17,6 +17,7 @@ from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned
 from rapids_fastapi.admin.problems import Problem, ProblemRoute, answers, refusals_as_problems
+from rapids_fastapi.state import running
 
 __all__ = ["health_routes", "rapids_admin"]
 
@@ -164,6 +165,30 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
     )
 
 
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+class MetricsRoute(AdminRoute):
+    """A route for users with the permission that it needs, unless metrics are for anyone."""
+
+    async def admit(self, request: Request) -> Request:
+        """Check the user, unless nobody needs to be known. Raises `Problem`."""
+        return request if running(request).metrics_for_anyone else await super().admit(request)
+
+
+metrics_routes: APIRouter = APIRouter(route_class=MetricsRoute)
+
+
+@metrics_routes.get("/metrics", include_in_schema=False, openapi_extra=needs("metrics"))  # for Prometheus, no client
+async def get_metrics(request: Request, parts: RunningDep) -> Response:
+    """Counters and times of this process, and figures of its groups, as text or, if `Accept` asks for it, as
+    OpenMetrics. `Rapids(metrics=...)` turns them on."""
+    if parts.metrics is None:
+        raise HTTPException(404, "Metrics are off. Give Rapids(metrics='permission'), or 'anyone' without a login.")
+    scrape = await parts.metrics.scrape(", ".join(request.headers.getlist("accept")))
+    return Response(scrape.body, headers={"Content-Type": scrape.content_type})
+
+
 # --- health ---------------------------------------------------------------------------------------------------------
 
 
@@ -199,4 +224,5 @@ async def ready(parts: RunningDep) -> Health:
 for _resource in (causes, export, dead_letters, operations, events, groups):
     rapids_admin.include_router(_resource.router)
 rapids_admin.include_router(application_routes)
+rapids_admin.include_router(metrics_routes)
 rapids_admin.include_router(health_routes)

@@ -130,7 +130,7 @@ class TestCallables:
 
     def test_allow_anyone_gives_all_permissions(self, redis_url: str) -> None:
         response = self.ask(redis_url, allow_anyone)
-        assert response.json()["user"]["permissions"] == ["discard", "edit", "read", "replay"]
+        assert response.json()["user"]["permissions"] == ["discard", "edit", "metrics", "read", "replay"]
 
     def test_a_token_given_in_code(self, redis_url: str) -> None:
         assert self.ask(redis_url, TokenAuth("other"), Authorization="Bearer other").status_code == 200

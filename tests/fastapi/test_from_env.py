@@ -42,6 +42,7 @@ def test_every_setting_of_the_web_comes_from_its_variable(monkeypatch: pytest.Mo
         "RAPIDS_ADMIN_SEARCHES": "3",
         "RAPIDS_ADMIN_EXPORTS": "1",
         "RAPIDS_ADMIN_LIVE": "9",
+        "RAPIDS_METRICS": "anyone",
         "RAPIDS_CONNECT_TIMEOUT": "1.5",
     }
     assert set(env) == {name for name, variable in VARIABLES.items() if "web" in variable.read_by}
@@ -56,12 +57,13 @@ def test_every_setting_of_the_web_comes_from_its_variable(monkeypatch: pytest.Mo
         "redact": ["pin", "iban", "tax number"],
         "admin_limits": AdminLimits(searches=3, exports=1, live=9),
         "telemetry": None,
+        "metrics": "anyone",
         "connect_timeout": 1.5,
     }
     assert options_of(monkeypatch, {"RAPIDS_WATCH": "none"})["watch"] == ()
     unset = options_of(monkeypatch, dict.fromkeys(env, ""))
     assert (unset["watch"], unset["dead_letters"], unset["redact"]) == (None, True, [])
-    assert (unset["admin_limits"], unset["connect_timeout"]) == (AdminLimits(), 5.0)
+    assert (unset["admin_limits"], unset["metrics"], unset["connect_timeout"]) == (AdminLimits(), "off", 5.0)
 
 
 async def test_the_address_is_that_of_the_start(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +80,7 @@ async def test_the_address_is_that_of_the_start(redis_url: str, monkeypatch: pyt
     [
         ("REDIS_URL", "http://redis", "RAPIDS_REDIS_URL must be one of redis://"),
         ("ADMIN_TOKEN", "abc", "RAPIDS_ADMIN_TOKEN: token must be a string of at least 4 characters"),
+        ("METRICS", "open", "RAPIDS_METRICS: metrics must be one of off, permission, anyone, not 'open'"),
         ("WATCH", "orders,,b", "RAPIDS_WATCH must be names with commas between them, or `none`, not 'orders,,b'"),
         ("WATCH", "orders,{b", "RAPIDS_WATCH: watch[1]: stream must have no braces"),
         ("DEAD_LETTERS", "maybe", "RAPIDS_DEAD_LETTERS must be true or false, not 'maybe'"),
