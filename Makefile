@@ -87,6 +87,13 @@ lint: $(INSTALLED) luacheck spelling ## Check style, spelling, imports between l
 	$(BIN)/python -m tests.house.lua
 	$(BIN)/python -m tests.house.symbols
 
+alerts: ## Check the alerts for Prometheus, and when they fire, with promtool
+	@command -v promtool > /dev/null \
+		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus > /dev/null; } \
+		|| { echo 'make alerts needs promtool: run "apt-get install prometheus" as root, or take it from prometheus.io' >&2; exit 1; }
+	promtool check rules docs/prometheus/rapids-alerts.yml
+	promtool test rules tests/metrics/alerts_test.yml
+
 spelling: $(INSTALLED) ## Find misspelt words, and words that the glossary replaces
 	$(BIN)/codespell
 
@@ -112,8 +119,8 @@ typecheck: $(INSTALLED) ## Check types strictly
 	$(BIN)/pyright -p tests/typing
 
 ci: export CI = 1
-ci: install luacheck servers ## Run everything that CI runs: lint, types, the site, the demo once, chaos, the matrix, all tests with coverage
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target ci-chaos ci-matrix lint typecheck docs ci-demo # chaos waits
+ci: install luacheck servers ## Run everything that CI runs: lint, types, the site, alerts, the demo once, chaos, the matrix, all tests with coverage
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target ci-chaos ci-matrix lint typecheck docs alerts ci-demo # chaos waits
 	$(PYTEST) --cov --ignore tests/test_house.py --ignore tests/chaos/test_chaos.py # which ran in lint and ci-chaos
 
 ci-demo: $(INSTALLED)
