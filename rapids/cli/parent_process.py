@@ -161,7 +161,7 @@ class Parent:
     """Keeps so many children running until it is asked to stop."""
 
     def __init__(self, options: RunOptions, stop: StopRequest) -> None:
-        self._options = options
+        self._options = self._of_children = options
         self._stop = stop
         self._children: dict[int, Child] = {}
         self._generation = Generation()
@@ -184,8 +184,8 @@ class Parent:
             if options.metrics is not None:
                 if is_embedded_url(options.url):  # this process needs the server of its children
                     server = await parts.enter_async_context(open_embedded(options.url))
-                    self._options = replace(options, url=server.url)
-                self._client = await parts.enter_async_context(open_client(self._options.url))
+                    self._of_children = replace(options, url=server.url)
+                self._client = await parts.enter_async_context(open_client(self._of_children.url))
             keeping = [asyncio.create_task(self._keep(number)) for number in range(1, options.processes + 1)]
             if options.reload is not None:
                 keeping.append(asyncio.create_task(self._reload_on_changes(options.reload)))
@@ -213,7 +213,7 @@ class Parent:
             if number > 1 and not generation.started.is_set():  # so that an error is reported once
                 await self._first_of(generation.started, generation.over)
                 continue
-            child = self._children[number] = Child(number, self._options, self._heard(generation))
+            child = self._children[number] = Child(number, self._of_children, self._heard(generation))
             await child.ended.wait()
             self._ended[number] = self._ended_before(number) + child.readings
             child.readings = ProcessReadings(starts=0)
@@ -247,10 +247,10 @@ class Parent:
                 generation.started.set()
                 return
             self._stop_limit = message.stop_limit
-            if self._client is not None:
-                self._metrics.groups = GroupReader(self._client, message.groups)
             if message.running != self._shown:
                 self._shown = message.running
+                if self._client is not None:
+                    self._metrics.groups = GroupReader(self._client, message.groups)
                 show_running(self._options.log_format, self._options.url, message.running, self._options.processes)
 
         return heard

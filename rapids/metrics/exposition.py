@@ -63,7 +63,7 @@ class Metrics:
 
     def __init__(
         self,
-        processes: Callable[[], Mapping[str, ProcessReadings]] = dict[str, ProcessReadings],
+        processes: Callable[[], Mapping[str, ProcessReadings]] = dict,
         groups: GroupReader | None = None,
     ) -> None:
         self.processes: Callable[[], Mapping[str, ProcessReadings]] = processes
@@ -125,7 +125,11 @@ class Metrics:
         starts = [((label,), readings.starts) for label, readings in processes.items()]
         yield _family("rapids_process_starts_total", starts)
         yield from self._collect_groups()
-        yield _family("rapids_build_info", [((importlib.metadata.version("rapids-fastapi"),), 1)])
+        try:
+            version = importlib.metadata.version("rapids-fastapi")
+        except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
+            version = "unknown"
+        yield _family("rapids_build_info", [((version,), 1)])
 
     def _collect_groups(self) -> Iterator["Family"]:
         if (read := self._read) is None or time.monotonic() - self._read_at > MAX_AGE:

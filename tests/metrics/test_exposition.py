@@ -120,6 +120,18 @@ async def test_the_format_is_the_one_that_is_asked_for(accept: str, content_type
     assert value(found, "rapids_events_emitted_total", stream=STREAM, event_type=hostile) == 3
 
 
+async def test_names_that_others_wrote_are_text_and_nothing_else(redis: Redis) -> None:
+    for name in (b"\xff\xed\xa0\x80", b'a"} 1\nrapids_up 0', "\\ud800 é".encode()):
+        await redis.xgroup_create(STREAM, name, "0", mkstream=True)
+        await redis.xadd(DLQ, {"original_group": name, "reason": b"\xfe", "handler": name})
+    metrics = Metrics(groups=GroupReader(redis, [WatchedGroup(STREAM, None, DLQ)]))
+    for accept, read in (("", read_text), (OPENMETRICS, read_openmetrics)):
+        found = series(read((await metrics.scrape(accept)).body.decode()))
+        assert len(found["rapids_group_lag_entries"]) == 3
+        assert value(found, "rapids_dead_letters") == 3
+        assert value(found, "rapids_up") == 1
+
+
 async def test_a_failing_server_leaves_the_counters(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ MODULES = (
     "rapids.hooks",
     "rapids.inspection",
     "rapids.logs",
+    "rapids.metrics",
     "rapids.observers",
     "rapids.readiness",
     "rapids.redaction",
