@@ -54,6 +54,8 @@ class Job:
     """Whether each handler has dependencies: two parameters that share the value of one async generator."""
     telemetry: float | None = None
     """Which share of traces the SDK of OpenTelemetry records (0 to 1); None without a telemetry."""
+    histograms: bool = False
+    """Whether the times of handlers and entries are measured, as with metrics."""
     rate: int = 1_000
     """Events a second, where they are paced."""
     memory_mark: int = 0

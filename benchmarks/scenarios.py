@@ -138,6 +138,14 @@ HANDLING = (
         count=40_000,
         options={"batch_size": 100, "dependencies": True},
     ),
+    Scenario(
+        name="histograms",
+        task="consume",
+        rows=_per_event("histograms", "a handler with histograms, batch_size=100", AtMostMore("consume-batch", 3)),
+        contenders=("ours",),
+        count=40_000,
+        options={"batch_size": 100, "histograms": True},
+    ),
     *(
         Scenario(
             name=f"handlers-{registered}",

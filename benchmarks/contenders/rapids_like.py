@@ -58,9 +58,12 @@ def _router(redis: Redis, job: Job) -> EventRouter:
     options = {"batch_size": job.batch_size, "concurrency": job.concurrency, "order_by": job.order_by}
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        return _traced(EventRouter(redis, stream=STREAM, group=GROUP, **given), job)
-    except TypeError as error:
+        router = _traced(EventRouter(redis, stream=STREAM, group=GROUP, **given), job)
+        if job.histograms:
+            router.use_histograms()
+    except (TypeError, AttributeError) as error:
         raise Unavailable(str(error)) from error
+    return router
 
 
 def _traced(part: Part, job: Job) -> Part:
