@@ -60,6 +60,9 @@ def test_run_refuses_what_cannot_work(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "--url must " in Command("http://localhost")(*run, code=2).stderr
     assert "--reload-dir needs --reload" in Command(ADDRESS)(*run, "--reload-dir", str(tmp_path), code=2).stderr
     monkeypatch.setattr(import_module("rapids.cli.run"), "find_spec", lambda name: None)
+    monkeypatch.setattr(import_module("rapids.metrics.exposition"), "find_spec", lambda name: None)
+    says = Command(ADDRESS)(*run, "--metrics-port", "9464", code=2).stderr
+    assert "--metrics-port needs prometheus-client, which is not installed: pip install 'rapids-fastapi[prom" in says
     refused = Command(ADDRESS)(*run, "--uvloop", code=2).stderr
     assert refused == "rapids: --uvloop needs uvloop, which is not installed: pip install uvloop\n"
 

@@ -150,8 +150,12 @@ async def test_handlers_that_run_too_long_are_released_also_when_the_parent_is_k
             assert f"the parent process {command.process.pid} is gone: stopping" in command.said
         assert "the time to stop is over: interrupting the running handlers" in command.said
         began = len(command.notes("began", -1))  # twice if the other process got it, which stops a moment later
-    with rapids_run(tmp_path, redis_address) as command:
+    port = free_port()
+    with rapids_run(tmp_path, redis_address, "--metrics-port", str(port)) as command:
         await eventually(lambda: len(command.notes("began", -1)) > began)  # not only after a lease of a minute
+        found = scrape(port)  # of one process without a parent
+    assert {labels["process"] for labels, _ in found["rapids_entries_delivered_total"]} == {"1"}
+    assert (value(found, "rapids_up"), value(found, "rapids_process_starts_total")) == (1, 1)
 
 
 @pytest.mark.parametrize(

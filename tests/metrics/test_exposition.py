@@ -40,7 +40,7 @@ def series(families: Iterable[Any]) -> Series:
 
 
 def value(found: Series, name: str, **labels: str) -> float:
-    return sum(value for have, value in found[name] if labels.items() <= have.items())
+    return sum(value for have, value in found.get(name, []) if labels.items() <= have.items())
 
 
 async def scraped(metrics: Metrics) -> Series:
