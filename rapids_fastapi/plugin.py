@@ -1,14 +1,11 @@
 """`Rapids`, the plug-in: it starts and stops emitter, routers and clients with the application."""
 
-import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import fields, replace
 from typing import Any, Self
-
-from redis import __version__ as REDIS_PY
 
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.background import check_routers, dead_letter_queues, operations_running, routers_running
@@ -32,8 +29,6 @@ __all__ = ["URL_VARIABLE", "Rapids"]
 
 URL_VARIABLE = "RAPIDS_REDIS_URL"
 
-ONE_CLIENT_MANY_LOOPS = (7, 2)
-"""The first version of redis-py whose client can be used on one event loop after another."""
 
 _logger = logging.getLogger("rapids")
 
@@ -131,7 +126,6 @@ class Rapids:
             for part in (self._emitter, *self._routers):
                 part.use_telemetry(telemetry)
         self._is_running = False
-        self._first_loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the first start with a client of the user's."""
         self._client_in_use: RedisClient | None = None
         if dead_letters:
@@ -302,14 +296,6 @@ class Rapids:
     async def _client(self) -> AsyncGenerator[RedisClient]:
         """The given client, or one that is made for the address and closed at the end of the block."""
         if self._redis is not None:
-            loop = asyncio.get_running_loop()
-            if self._first_loop not in (None, loop) and _version(REDIS_PY) < ONE_CLIENT_MANY_LOOPS:
-                raise NotConfiguredError(
-                    f"redis-py {REDIS_PY} cannot use one client on several event loops, and this Rapids ran on another "
-                    "one before: give Rapids(url=...), which makes a client for each start, or install "
-                    f"redis-py {'.'.join(map(str, ONE_CLIENT_MANY_LOOPS))} or later"
-                )
-            self._first_loop = loop
             try:
                 yield await self._reachable(self._redis, "the client given as Rapids(redis=...)")
             finally:
@@ -354,10 +340,6 @@ def _token_auth(env: Environment) -> TokenAuth | None:
     token = env.text(TOKEN_VARIABLE)
     with _about(TOKEN_VARIABLE):
         return None if token is None else TokenAuth(token)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
 def _check_timeout(connect_timeout: float) -> float:
