@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from rapids import BaseEvent, EventEmitter, EventRouter
+from rapids import EventEmitter, EventRouter, GenericEvent
 from rapids.exceptions import NotConfiguredError
 from rapids.telemetry.conventions import Metric
 from rapids.telemetry.sdk import find_exporters
@@ -43,10 +43,6 @@ tracer_provider.shutdown()
 """
 
 
-class RunNoted(BaseEvent):
-    n: int
-
-
 @pytest.mark.slow
 @pytest.mark.smoke
 async def test_rapids_run_sends_spans_and_metrics(
@@ -57,7 +53,7 @@ async def test_rapids_run_sends_spans_and_metrics(
             monkeypatch.setenv(name, value)
         with rapids_run(tmp_path, redis_address, "--otel") as command:
             command.says("started: router", times=2)
-            await EventEmitter(redis, stream="run").emit(RunNoted(n=1))
+            await EventEmitter(redis, stream="run").emit(GenericEvent(raw_type="run.noted", data={"n": 1}))
             await eventually(lambda: Metric.LAG in collector.metrics)
             await eventually(lambda: command.notes("answered", 1, "a pool"))
             assert command.stop() == 0, command.said
