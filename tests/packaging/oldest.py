@@ -44,4 +44,5 @@ def prepare() -> None:
 if __name__ == "__main__":
     prepare()
     arguments = sys.argv[1:] or ["-m", "not slow or smoke"]
-    sys.exit(subprocess.run([PYTHON, "-m", "pytest", *arguments], cwd=ROOT).returncode)
+    pytest = [PYTHON, "-m", "pytest", "-W", "ignore::DeprecationWarning"]  # old libraries use what newer ones deprecate
+    sys.exit(subprocess.run([*pytest, *arguments], cwd=ROOT).returncode)
