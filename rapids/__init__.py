@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rapids.health import ConsumerLag, HealthReason, HeldBack, RouterHealth, Trimming
     from rapids.providers import Depends
     from rapids.router import EventRouter
+    from rapids.typed_emitter import Emits
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # Events
@@ -30,6 +31,7 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "get_event_class",
     # Emitting
     "EmitError",
+    "Emits",
     "EventEmitter",
     "correlation_scope",
     "get_causation_id",
@@ -86,6 +88,7 @@ _NAMES = {
     "rapids.exceptions": ("EmitError", "NonRetryableError", "RapidsError", "RetryAfter"),
     "rapids.health": ("ConsumerLag", "HealthReason", "HeldBack", "RouterHealth", "Trimming"),
     "rapids.router": ("EventRouter",),
+    "rapids.typed_emitter": ("Emits",),
 }
 """The module of each name. A module is imported when a name of it is used: a process that only emits events imports no
 router, and most processes import nothing for dead letters."""

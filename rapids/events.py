@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from rapids._core.event_fields import check_fields, check_schema_version
 from rapids.exceptions import DuplicateEventTypeError
 
-__all__ = ["BaseEvent", "Event", "GenericEvent", "event_type_of", "get_event_class", "kind_of"]
+__all__ = ["BaseEvent", "Event", "GenericEvent", "event_classes", "event_type_of", "get_event_class", "kind_of"]
 
 
 _RANDOM_BITS = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
@@ -141,6 +141,11 @@ def _is_unicode(text: str) -> bool:
 def get_event_class(event_type: str) -> type[BaseEvent] | None:
     """The class registered under `event_type`, or None."""
     return _registry.get(event_type)
+
+
+def event_classes() -> tuple[type[BaseEvent], ...]:
+    """All classes that are registered now, by event type."""
+    return tuple(cls for _, cls in sorted(_registry.items()))
 
 
 def types_below(base: type[BaseEvent]) -> list[str]:

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Dependency", "Depends", "Emits", "Provider"]
+__all__ = ["Dependency", "Depends", "EmitterLike", "Provider"]
 
 Provider: TypeAlias = Callable[..., Any]
 """Gives a value: a plain or an async function, a generator, an async generator, a class, or an object that is called
 like one of them. Its own parameters are filled as those of a handler are."""
 
 
-class Emits(Protocol):
+class EmitterLike(Protocol):
     """An `EventEmitter`, or what stands in for one in a test."""
 
     @property

@@ -26,7 +26,7 @@ from rapids.exceptions import NotConfiguredError, RapidsError
 from rapids.health import ConsumerLag, RouterHealth, Trimming
 from rapids.hooks import TelemetryHooks
 from rapids.observers import Observer
-from rapids.providers import Emits
+from rapids.providers import EmitterLike
 
 if TYPE_CHECKING:  # imported when a router starts: a process that only emits does not need it
     from rapids._worker.worker import Worker
@@ -149,6 +149,11 @@ class EventRouter(HandlerRegistry):
     def shutdown_timeout(self) -> float:
         """Seconds that running handlers have when it stops."""
         return self._settings.shutdown_timeout
+
+    @property
+    def max_deliveries(self) -> int:
+        """How many failed deliveries make a handler's entry dead."""
+        return self._settings.max_deliveries
 
     @property
     def dlq_stream(self) -> str | None:
@@ -277,7 +282,7 @@ class EventRouter(HandlerRegistry):
             if own_emitter is not None:
                 await own_emitter.drain()
 
-    def rehearsal(self, emitter: Emits | None = None) -> "Rehearsal":
+    def rehearsal(self, emitter: EmitterLike | None = None) -> "Rehearsal":
         """Its handlers as they are now, to be run on single events without Redis: for tests, see `rapids.testing`.
 
         `emitter`: for handlers that ask for one, instead of the emitter of `use_dependencies`.

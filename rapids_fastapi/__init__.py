@@ -13,3 +13,7 @@ from rapids_fastapi.dependencies import emit_on_success as emit_on_success
 from rapids_fastapi.dependencies import get_emitter as get_emitter
 from rapids_fastapi.on_success import OnSuccessEmitter as OnSuccessEmitter
 from rapids_fastapi.plugin import Rapids as Rapids
+from rapids_fastapi.typed_emits import Emits as Emits
+from rapids_fastapi.typed_emits import EmitsOnSuccess as EmitsOnSuccess
+from rapids_fastapi.typed_emits import describe_emits as describe_emits
+from rapids_fastapi.typed_emits import emitting_endpoints as emitting_endpoints

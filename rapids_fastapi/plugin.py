@@ -24,6 +24,7 @@ from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
 from rapids_fastapi.directory import Directory
 from rapids_fastapi.state import APP_STATE, STATE_KEY, MetricsAccess, Running, check_metrics
+from rapids_fastapi.typed_emits import describe_emits
 
 __all__ = ["URL_VARIABLE", "Rapids"]
 
@@ -232,6 +233,8 @@ class Rapids:
                 if state is not None:
                     setattr(state, APP_STATE, self)
                     started.callback(delattr, state, APP_STATE)
+                if hasattr(app, "routes"):
+                    describe_emits(app)
                 for router in self._routers:  # an application's overrides may be another dict at any time
                     router.use_dependencies(overrides=lambda: getattr(app, "dependency_overrides", {}))
                 try:

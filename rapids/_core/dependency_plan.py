@@ -13,7 +13,8 @@ from rapids._core.checks import plain_function
 from rapids._core.threads import call_in_thread, open_in_threads
 from rapids.delivery import Delivery
 from rapids.events import BaseEvent, Event, GenericEvent, same_class
-from rapids.providers import Emits, Provider
+from rapids.providers import EmitterLike, Provider
+from rapids.typed_emitter import Emits, EmitsProvider, declared_classes
 
 __all__ = ["DependencyPlan", "DependencyUser", "Step", "dependency_plan"]
 
@@ -87,12 +88,12 @@ class DependencyUser:
         self.dependency_overrides: dict[Provider, Provider] = {}
         """Providers, and what is called instead of them, for example in a test. Looked up at each attempt."""
         self._app_overrides: Callable[[], Mapping[Provider, Provider]] = dict
-        self._emitter: Emits | None = None
+        self._emitter: EmitterLike | None = None
 
     def use_dependencies(
         self,
         *,
-        emitter: Emits | None = None,
+        emitter: EmitterLike | None = None,
         overrides: Callable[[], Mapping[Provider, Provider]] | None = None,
     ) -> None:
         """Give handlers what the application has. Call it before `start`. `Rapids` calls it for its routers.
@@ -112,7 +113,7 @@ class DependencyUser:
             self._app_overrides = overrides
 
     @property
-    def emitter(self) -> Emits | None:
+    def emitter(self) -> EmitterLike | None:
         """The emitter that `use_dependencies` was given; None for one for the router's stream and client."""
         return self._emitter
 
@@ -216,8 +217,14 @@ class _Planning:
                         raise LookupError(f"the handler gets events that are no {_text_of(kind)}")
             return EVENT
         for one in members:
+            if one is Emits or get_origin(one) is Emits:
+                try:
+                    classes = declared_classes(*get_args(one) or (one,))
+                except TypeError as error:
+                    raise LookupError(str(error)) from None
+                return self._step_of(EmitsProvider(classes), True)
             bases: Sequence[type] = one.__mro__ if isinstance(one, type) else ()
-            if bases and (one.__module__, one.__name__) == ("rapids.emitter", "EventEmitter"):
+            if one is EmitterLike or (bases and (one.__module__, one.__name__) == ("rapids.emitter", "EventEmitter")):
                 return EMITTER
             if any(_is_of_request(base) and base.__name__ in ONLY_IN_REQUESTS for base in bases):
                 or_else = ", or give the provider an in_handlers, which handlers call instead" if self._path else ""

@@ -213,6 +213,11 @@ class HandlerRegistry(DependencyUser):
         self._defaults = (timeout, retries, backoff)
 
     @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """Its handlers with their policies, in the order of their registration."""
+        return tuple(self._registered)
+
+    @property
     def handler_names(self) -> tuple[str, ...]:
         """The names of its handlers, in the order of their registration."""
         return tuple(handler.name for handler in self._registered)

@@ -16,6 +16,7 @@ PARTS = (
     "letter_changes",
     "letter_export",
     "event_feed",
+    "catalog_commands",
     "event_commands",
     "group_commands",
     "pending_entries",

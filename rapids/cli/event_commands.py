@@ -1,136 +1,26 @@
-"""The commands `events` and `emit`: the catalog of event types, and an event by hand."""
+"""The command `emit`: an event by hand."""
 
-import asyncio
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
-from inspect import getdoc, isabstract
-from pathlib import Path
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, cast
 
 import typer
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from rapids import BaseEvent, Event, EventEmitter, EventRouter, GenericEvent, get_event_class
+from rapids import Event, EventEmitter, GenericEvent, get_event_class
 from rapids.audit import AuditLog
+from rapids.cli.catalog_commands import App, load
 from rapids.cli.consent import DryRun, Reason, Yes, actor, agree
-from rapids.cli.display import Column, Json, note, print_json, print_table, to_json
-from rapids.cli.root import FAILED, Url, app, errors_in_a_line, execute, fail
+from rapids.cli.display import Json, note, print_json, to_json
+from rapids.cli.root import FAILED, Url, app, execute, fail
 from rapids.cli.stream_choice import StreamName, chosen_stream
-from rapids.cli.targets import find
 from rapids.clients import RedisClient
-
-__all__ = ["App", "CatalogEntry", "load"]
-
-App: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--app",
-        metavar="MODULE:NAME",
-        help="A router, or a list of routers, whose modules have the event classes. Repeatable.",
-    ),
-]
+from rapids.events import event_classes
 
 NEAR = 3
 SHOWN_ERRORS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class HandledBy:
-    """A handler of an event type."""
-
-    stream: str
-    group: str
-    handler: str
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
-    """An event type."""
-
-    event_type: str
-    schema_version: int
-    event_class: str
-    """Module and name."""
-    description: str
-    """The docstring of the class."""
-    json_schema: dict[str, Any]
-    handlers: tuple[HandledBy, ...]
-
-
-def load(targets: list[str] | None) -> tuple[EventRouter, ...]:
-    """The routers of `--app`, which also registers the event classes of their modules."""
-    if not targets:
-        return ()
-    if "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    with errors_in_a_line():
-        return asyncio.run(find(targets)).routers
-
-
-@app.command()
-def events(targets: App = None, as_json: Json = False) -> None:
-    """List event types, their versions and their handlers.
-
-    Only --app says where they are. No Redis is needed.
-    """
-    if not targets:
-        fail("say where the events are: --app module:router")
-    catalog = list(_catalog(load(targets)))
-    if as_json:
-        for one in catalog:
-            print_json(one)
-        return
-    columns = [
-        Column("EVENT TYPE"),
-        Column("VERSION", is_number=True),
-        Column("CLASS"),
-        Column("HANDLED BY", is_below=True),
-    ]
-    rows = [
-        (
-            one.event_type,
-            one.schema_version,
-            one.event_class,
-            ", ".join(f"{handler.group}: {handler.handler}" for handler in one.handlers),
-        )
-        for one in catalog
-    ]
-    if rows:
-        print_table(columns, rows)
-    note(f"{len(rows):,} event types")
-
-
-def _catalog(routers: tuple[EventRouter, ...]) -> Iterator[CatalogEntry]:
-    for cls in sorted(_classes(), key=lambda cls: cls.event_type):
-        handlers = tuple(
-            HandledBy(router.stream, router.group, handler)
-            for router in routers
-            for handler in router.handlers_for(cls.event_type)
-        )
-        yield CatalogEntry(
-            event_type=cls.event_type,
-            schema_version=cls.schema_version,
-            event_class=f"{cls.__module__}.{cls.__qualname__}",
-            description=(getdoc(cls) or "") if cls.__doc__ else "",
-            json_schema=cls.model_json_schema(),
-            handlers=handlers,
-        )
-
-
-def _classes() -> list[type[BaseEvent]]:
-    """The event classes that are registered."""
-    found: dict[str, type[BaseEvent]] = {}
-    left: list[type[BaseEvent]] = [BaseEvent]
-    while left:
-        for cls in left.pop().__subclasses__():
-            left.append(cls)
-            if not isabstract(cls) and get_event_class(cls.event_type) is cls:
-                found[cls.event_type] = cls
-    return list(found.values())
 
 
 @app.command()
@@ -196,7 +86,7 @@ def _event(event_type: str, data: str, correlation_id: str | None, *, is_strict:
         fail(f"DATA has {', '.join(reserved)}: these are common fields, which emit sets (--correlation-id)")
     cls = get_event_class(event_type)
     if cls is None and is_strict:
-        near = ", ".join(get_close_matches(event_type, [one.event_type for one in _classes()], NEAR))
+        near = ", ".join(get_close_matches(event_type, [one.event_type for one in event_classes()], NEAR))
         fail(f"no class has the event type {event_type!r}{f'; near are {near}' if near else ''}")
     try:
         if cls is None:

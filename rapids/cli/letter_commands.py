@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter
+from rapids.cli.catalog_commands import App, load
 from rapids.cli.display import (
     Column,
     Json,
@@ -22,7 +23,6 @@ from rapids.cli.display import (
     safe,
     terminal,
 )
-from rapids.cli.event_commands import App, load
 from rapids.cli.letter_options import EventStream, QueueName, choosing, dlq_app, letters_of
 from rapids.cli.root import Url, execute
 from rapids.cli.shown_letters import ShownLetterDetail, ShownPayload, detail_of, redactor, shown_of

@@ -35,22 +35,33 @@ class Found:
 
     routers: tuple[EventRouter, ...]
     emitters: tuple[EventEmitter, ...]
+    applications: tuple[object, ...] = ()
+    """Applications of FastAPI, only where they are wanted."""
 
 
-async def find(targets: Sequence[str]) -> Found:
+async def find(targets: Sequence[str], *, with_applications: bool = False) -> Found:
     """The routers and emitters of all targets. Imports their modules, and calls their factories.
 
-    Raises `TargetError`.
+    `with_applications`: whether a target may be an application of FastAPI, or the `Rapids` of one. Raises
+    `TargetError`.
     """
     routers: dict[int, tuple[str, EventRouter]] = {}
     emitters: dict[int, EventEmitter] = {}
+    applications: list[object] = []
     for target in targets:
-        for name, one in _members(target, await _made(target, _attribute(target))):
+        found = _attribute(target)
+        if with_applications and is_application(found):
+            applications.append(found)
+            continue
+        found = await _made(target, found)
+        if with_applications and isinstance(getattr(found, "routers", None), tuple):  # a `Rapids`
+            found = [*cast(Any, found).routers, cast(Any, found).emitter]
+        for name, one in _members(target, found):
             if isinstance(one, EventRouter):
                 routers.setdefault(id(one), (name, one))
             else:
                 emitters[id(one)] = one
-    if not routers:
+    if not routers and not applications:
         raise TargetError(f"there is no router among {', '.join(targets)}")
     names, found = [name for name, _ in routers.values()], [router for _, router in routers.values()]
     for name, router in routers.values():
@@ -60,9 +71,14 @@ async def find(targets: Sequence[str]) -> Found:
                 "that registers them, with @router.on(...)?"
             )
     try:
-        return Found(check_routers(found, names), tuple(emitters.values()))
+        return Found(check_routers(found, names), tuple(emitters.values()), tuple(applications))
     except ValueError as error:
         raise TargetError(str(error)) from None
+
+
+def is_application(found: object) -> bool:
+    """Whether it is an application of FastAPI, which need not be installed."""
+    return not isinstance(found, type) and hasattr(found, "openapi") and hasattr(found, "routes")
 
 
 def find_lifespan(target: str) -> Lifespan:

@@ -1,0 +1,54 @@
+"""docs/contracts.md: its code runs, and its commands print what the page prints."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rapids.events
+from tests.cli.helpers import Command
+from tests.printed import Printed
+
+PAGE = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+SESSIONS = [text for kind, text in BLOCKS if kind == "console"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the files of the page, whose modules are forgotten after the test."""
+    for text in PYTHON:
+        if found := re.match(r"# (\S+\.py)\n", text):
+            (tmp_path / found[1]).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(rapids.events, "_registry", {})
+    yield tmp_path
+    for name in [path.stem for path in tmp_path.glob("*.py")]:
+        sys.modules.pop(name, None)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command of the page with what is printed below it."""
+    return [
+        (line, printed)
+        for session in SESSIONS
+        for line, printed in re.findall(r"^\$ (rapids .*)\n((?:(?!\$ ).*\n?)*)", session, re.M)
+    ]
+
+
+def test_the_code_runs(folder: Path) -> None:
+    for text in PYTHON:
+        if not text.startswith("# "):
+            exec(text, {"__name__": "page"})
+
+
+@pytest.mark.parametrize(("line", "printed"), commands(), ids=[line for line, _ in commands()])
+def test_a_command_prints_this(line: str, printed: str, folder: Path) -> None:
+    ran = Command("")(*line.split()[1:])
+    Printed().check(printed, ran.stdout)

@@ -1,0 +1,129 @@
+"""`Emits[...]` in endpoints: what they may emit, what OpenAPI says of it; and the catalog and AsyncAPI over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from fastapi.testclient import TestClient
+
+import rapids
+from rapids import EventEmitter
+from rapids.testing import RecordingEmitter
+from rapids_fastapi import (
+    Emits,
+    EmitsOnSuccess,
+    EmitterDep,
+    Rapids,
+    allow_anyone,
+    describe_emits,
+    emitting_endpoints,
+    get_emitter,
+    rapids_admin,
+)
+from tests.contracts.shop import STREAM, ShopOrderPlaced, ShopOrderShipped, application
+from tests.fastapi.helpers import BEARER, TOKEN, entries
+from tests.support import idle_router
+
+MONEY = {"amount": "12.50"}
+
+
+def shop(url: str) -> FastAPI:
+    router = idle_router(stream=STREAM, group="billing")
+    return application(Rapids(emitter=EventEmitter(stream=STREAM), routers=[router], url=url))
+
+
+def test_an_endpoint_emits_what_it_declares(redis_url: str) -> None:
+    with TestClient(shop(redis_url)) as client:
+        assert client.post("/orders", json=MONEY).status_code == 200
+        assert client.post("/orders/o-1/shipment").status_code == 200
+        with pytest.raises(TypeError, match=r"Emits\[ShopOrderShipped\], and ShopOrderPlaced "):
+            client.post("/orders/wrong")
+
+    assert [one["event_type"] for one in entries(redis_url, STREAM)] == ["shop_order.placed", "shop_order.shipped"]
+
+
+def test_overrides_of_the_emitter_hold_for_typed_emitters(redis_url: str) -> None:
+    app, recorder = shop(redis_url), RecordingEmitter()
+    app.dependency_overrides[get_emitter] = lambda: recorder
+    with TestClient(app) as client:
+        client.post("/orders", json=MONEY)
+        client.post("/orders/o-1/shipment")
+
+    assert [type(one) for one in recorder.events] == [ShopOrderPlaced, ShopOrderShipped]
+
+
+def test_openapi_has_what_an_operation_emits(redis_url: str) -> None:
+    app, inner = shop(redis_url), FastAPI()
+
+    @inner.put("/k")
+    async def inside(events: Emits[ShopOrderPlaced]) -> None: ...
+
+    @app.websocket("/ws")
+    async def connected(websocket: WebSocket, events: EmitsOnSuccess[ShopOrderShipped]) -> None: ...
+
+    app.mount("/inner", inner)
+    app.openapi()  # made too early
+    with TestClient(app) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        assert client.get("/inner/openapi.json").json()["paths"]["/k"]["put"]["x-emits"] == ["shop_order.placed"]
+
+    assert paths["/orders"]["post"]["x-emits"] == ["shop_order.placed", "shop_order.rejected"]
+    assert paths["/orders/{order_id}/shipment"]["post"]["x-emits"] == ["shop_order.shipped"]
+    assert "x-emits" not in paths["/rapids/api/streams"]["get"]
+    assert paths["/rapids/api/streams"]["get"]["x-rapids-permission"] == "read"
+    assert [one.endpoint for one in emitting_endpoints(app)] == [
+        "POST /orders",
+        "POST /orders/{order_id}/shipment",
+        "POST /orders/wrong",
+        "WEBSOCKET /ws",
+        "PUT /inner/k",
+    ]
+    script = shop("redis://localhost:1/0")
+    describe_emits(script)
+    assert script.openapi()["paths"]["/orders"] == paths["/orders"]
+
+
+def test_the_class_of_the_core_is_refused_in_an_endpoint() -> None:
+    async def endpoint(events: rapids.Emits[ShopOrderPlaced]) -> None: ...
+
+    with pytest.raises(TypeError, match="takes Emits from rapids_fastapi"):
+        FastAPI().get("/")(endpoint)
+    with pytest.raises(TypeError, match=r"Emits\[...\] takes an event class"):
+        Emits[int]  # type: ignore[type-var]
+
+
+def test_the_catalog_and_asyncapi_over_http(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDS_ADMIN_TOKEN", TOKEN)
+    with TestClient(shop(redis_url)) as client:
+        for path in ("/rapids/api/catalog", "/rapids/asyncapi.json"):
+            assert client.get(path).status_code == 401
+        client.headers.update(BEARER)
+        client.post("/orders", json=MONEY)
+        catalog = {one["event_type"]: one for one in client.get("/rapids/api/catalog").json()["items"]}
+        document = client.get("/rapids/asyncapi.json").json()
+
+    placed = catalog["shop_order.placed"]
+    assert placed["emitters"] == [{"stream": STREAM, "kind": "endpoint", "name": "POST /orders", "group": ""}]
+    assert placed["json_schema"]["required"] == ["order_id", "payment", "total"]
+    assert {one["group"] for one in placed["handlers"]} <= {"billing"}
+    assert document["info"] == {"title": "The shop", "version": "1.2.3"}
+    assert document["operations"]["send-POST-orders"]["action"] == "send"
+
+
+def test_the_catalog_shows_what_was_emitted_and_nobody_declares(redis_url: str) -> None:
+    plug_in = Rapids(emitter=EventEmitter(stream=STREAM), url=redis_url, admin_auth=allow_anyone)
+    app = FastAPI(lifespan=plug_in.lifespan)
+    app.include_router(rapids_admin)
+
+    @app.post("/undeclared")
+    async def undeclared(emitter: EmitterDep) -> None:
+        await emitter.emit(ShopOrderShipped(order_id="o-1"))
+
+    def emitters(client: TestClient) -> list[dict[str, str]]:
+        items = client.get("/rapids/api/catalog").json()["items"]
+        return next(one["emitters"] for one in items if one["event_type"] == "shop_order.shipped")
+
+    with TestClient(app) as client:
+        assert emitters(client) == []
+        client.post("/undeclared")
+        assert emitters(client) == [{"stream": STREAM, "kind": "seen", "name": "", "group": ""}]
