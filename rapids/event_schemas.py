@@ -1,6 +1,7 @@
 """JSON Schemas of event classes: of the `data` that are written of an event, and of the `data` that the class reads."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import AliasChoices, AliasPath
@@ -10,7 +11,7 @@ from pydantic_core import PydanticOmit, core_schema
 from rapids._core.event_fields import aliases_of
 from rapids.events import BaseEvent, Event
 
-__all__ = ["ALIASES", "OPAQUE", "Schema", "event_schema"]
+__all__ = ["ALIASES", "CONSTRAINTS", "OPAQUE", "Schema", "event_schema", "migrates"]
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -20,6 +21,21 @@ OPAQUE = "x-rapids-opaque"
 ALIASES = "x-rapids-aliases"
 """A member of the schema of a field: the other names under which it is read."""
 
+CONSTRAINTS = "x-rapids-constraints"
+"""A member of the schema of a type with limits that JSON Schema has no words for: these limits, as text."""
+
+_LIMITS = ("ge", "gt", "le", "lt")
+_HIDDEN: Mapping[str, Sequence[str]] = {
+    "datetime": (*_LIMITS, "tz_constraint", "now_op"),
+    "date": (*_LIMITS, "now_op"),
+    "time": (*_LIMITS, "tz_constraint"),
+    "timedelta": _LIMITS,
+    "decimal": (*_LIMITS, "multiple_of", "max_digits", "decimal_places"),
+    "url": ("allowed_schemes", "host_required"),
+    "multi-host-url": ("allowed_schemes", "host_required"),
+}
+"""The limits of types of Pydantic that their JSON Schemas do not have."""
+
 COMMON = frozenset(Event.model_fields)
 
 
@@ -27,6 +43,14 @@ class _Generator(GenerateJsonSchema):
     """Describes what Rapids writes: all fields by their names, without computed ones, and `Json` fields as text."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default", "skipped-discriminator"}
+
+    def generate_inner(self, schema: Any) -> JsonSchemaValue:
+        found = super().generate_inner(schema)
+        limits = {name: str(schema[name]) for name in _HIDDEN.get(schema["type"], ()) if schema.get(name) is not None}
+        keys = schema.get("keys_schema") if schema["type"] == "dict" else None
+        if keys is not None and keys["type"] != "str":
+            limits["keys"] = json.dumps(self.generate_inner(keys), sort_keys=True)
+        return {**found, CONSTRAINTS: limits} if limits and "$ref" not in found else found
 
     def computed_field_schema(self, schema: core_schema.ComputedField) -> JsonSchemaValue:
         raise PydanticOmit
@@ -82,6 +106,8 @@ def event_schema(cls: type[BaseEvent], mode: Literal["written", "read"]) -> Sche
         found = cls.model_json_schema(by_alias=False, schema_generator=_Generator, mode=pydantic_mode)
     except Exception as error:  # a class may have its own code for it
         return {OPAQUE: f"{type(error).__name__}: {error}"}
+    if any(alias in cls.model_fields for name, alias in _aliases(cls) if alias != name):
+        found = cast(Schema, _without_aliases(found))  # then names alone are clear, and only these are read
     definitions: Schema = found.pop("$defs", {})
     if "$ref" in found:  # the class refers to itself
         found = {**definitions[str(found["$ref"]).rpartition("/")[2]]}
@@ -93,3 +119,24 @@ def event_schema(cls: type[BaseEvent], mode: Literal["written", "read"]) -> Sche
         if required:
             found["required"] = sorted(required)
     return {**found, "$defs": definitions} if definitions else found
+
+
+def _aliases(cls: type[BaseEvent]) -> Iterator[tuple[str, str]]:
+    for name, field in cls.model_fields.items():
+        yield from ((name, alias) for alias in aliases_of(field.validation_alias))
+
+
+def _without_aliases(schema: Any) -> Any:
+    match schema:
+        case dict():
+            members = cast(Schema, schema)
+            return {name: _without_aliases(member) for name, member in members.items() if name != ALIASES}
+        case list():
+            return [_without_aliases(one) for one in cast("list[Any]", schema)]
+        case _:
+            return schema
+
+
+def migrates(cls: type[BaseEvent]) -> bool:
+    """Whether the class has a validator that gets stored data before they are parsed, and so can convert older ones."""
+    return any(one.info.mode != "after" for one in cls.__pydantic_decorators__.model_validators.values())

@@ -45,14 +45,6 @@ _CATALOG: Example = {
         }
     ]
 }
-_ASYNCAPI: Example = {
-    "asyncapi": "3.1.0",
-    "info": {"title": "Shop", "version": "1.0.0"},
-    "defaultContentType": "application/json",
-    "channels": {"orders": {"address": "orders", "messages": {}}},
-    "operations": {},
-    "components": {"messages": {}, "schemas": {"OrderPlaced": _ORDER}},
-}
 
 
 class EventCatalog(Answer):
@@ -76,12 +68,7 @@ async def list_event_types(request: Request, parts: RunningDep) -> EventCatalog:
     return EventCatalog(items=_catalog(request, parts).entries)
 
 
-@router.get(
-    "/asyncapi.json",
-    summary="The AsyncAPI document",
-    openapi_extra=needs("read"),
-    responses=answers(*_PROBLEMS, example=_ASYNCAPI),
-)
+@router.get("/asyncapi.json", openapi_extra=needs("read"), include_in_schema=False)  # as /openapi.json
 async def get_asyncapi(request: Request, parts: RunningDep) -> dict[str, Any]:
     """The AsyncAPI 3.1 document of this application: its streams, event types, `send` and `receive` operations."""
     app: Any = request.app

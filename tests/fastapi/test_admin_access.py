@@ -51,6 +51,7 @@ PERMISSIONS = {
     ("POST", "/rapids/api/operations/1-1/cancel"): ["replay", "discard"],
     ("GET", "/rapids/api/audit"): "read",
     ("GET", "/rapids/api/events"): "read",
+    ("GET", "/rapids/api/catalog"): "read",
     ("GET", "/rapids/api/streams"): "read",
     ("GET", "/rapids/api/groups"): "read",
     ("GET", "/rapids/api/groups/pending"): "read",
