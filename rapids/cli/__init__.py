@@ -17,6 +17,7 @@ PARTS = (
     "letter_export",
     "event_feed",
     "catalog_commands",
+    "schema_commands",
     "event_commands",
     "group_commands",
     "pending_entries",

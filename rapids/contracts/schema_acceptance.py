@@ -88,7 +88,7 @@ def _refused_by_union(
         name = str(discriminator.get("propertyName", ""))
         tag = writer.properties.get(name)
         if tag is None or tag.values is None or name not in writer.required:
-            yield Refusal(at, f"the alternatives are told apart by {name!r}, which is not always written")
+            yield Refusal(at, f"the alternatives differ by {name!r}, which is not always written")
             return
         for value in tag.values:
             chosen = [one for one in readers if value in (((tags := one.properties.get(name)) and tags.values) or ())]
