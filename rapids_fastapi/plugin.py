@@ -10,6 +10,7 @@ from typing import Any, Self
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.background import check_routers, dead_letter_queues, operations_running, routers_running
 from rapids.clients import RedisClient, check_client, check_url, disconnect, open_client, reach
+from rapids.contracts import StoredEventsError, check_stored
 from rapids.dead_letters import default_dlq
 from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
@@ -29,6 +30,9 @@ from rapids_fastapi.typed_emits import describe_emits
 __all__ = ["URL_VARIABLE", "Rapids"]
 
 URL_VARIABLE = "RAPIDS_REDIS_URL"
+
+CHECK_SECONDS = 30.0
+"""How long a start may take to parse what is stored."""
 
 
 _logger = logging.getLogger("rapids")
@@ -64,6 +68,9 @@ class Rapids:
     `metrics`: who may read `/rapids/metrics`, for Prometheus: users with the "permission" `metrics`, or "anyone". The
     default, "off", measures nothing and needs no `prometheus-client`.
     `connect_timeout`: seconds within which Redis must answer at start-up.
+    `check_stored`: so many of the newest stored events of each type, everything pending and all dead letters of its
+    streams are parsed at each start, for at most 30 seconds, before anything is handled. If today's event classes would
+    not parse one, the application does not start. By default, 0, nothing is parsed.
 
     `Rapids.from_env()` takes what an operator changes from variables of the environment.
 
@@ -86,6 +93,7 @@ class Rapids:
         telemetry: TelemetryHooks | None = None,
         metrics: MetricsAccess = "off",
         connect_timeout: float = 5.0,
+        check_stored: int = 0,
     ) -> None:
         self._routers = check_routers(routers)
         if url is not None and redis is not None:
@@ -114,6 +122,9 @@ class Rapids:
         self._admin_limits = admin_limits or AdminLimits()
         self._metrics = check_metrics(metrics)
         self._connect_timeout = _check_timeout(connect_timeout)
+        if isinstance(check_stored, bool) or not isinstance(check_stored, int) or check_stored < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"check_stored must be a whole number of events of each type from 0, not {check_stored!r}")
+        self._check_stored = check_stored
         self._server_warnings = ServerWarnings()
         for router in self._routers:
             router.use_server_warnings(self._server_warnings)
@@ -274,6 +285,8 @@ class Rapids:
         watched = [
             WatchedGroup(name, None, default_dlq(name) if self._dead_letters else None) for name in self._watch or ()
         ]
+        if self._check_stored:
+            await self._refuse_unreadable(redis, list(queues))
         running = Running(
             emitter=self._emitter,
             redis=redis,
@@ -294,6 +307,18 @@ class Rapids:
             await started.enter_async_context(gauges_read(redis, self._routers, self._telemetry.gauges))
         started.push_async_callback(running.emitting.finished)
         return running
+
+    async def _refuse_unreadable(self, redis: RedisClient, dlqs: Sequence[str]) -> None:
+        """Raise if stored events would not be parsed. Events of newer versions are for newer processes: see the log."""
+        streams = dict.fromkeys((self._emitter.stream, *(router.stream for router in self._routers)))
+        found = await check_stored(
+            redis, list(streams), dlqs=dlqs, newest=self._check_stored, seconds=CHECK_SECONDS, redactor=self._redactor
+        )
+        error = StoredEventsError(found)
+        if any(one.outcome != "newer_version" and not one.is_known for one in found.problems):
+            _logger.critical("%s", error)
+            raise error
+        _logger.log(logging.WARNING if found.failed or not found.complete else logging.INFO, "%s", error)
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[RedisClient]:

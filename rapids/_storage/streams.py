@@ -13,6 +13,8 @@ __all__ = [
     "Trim",
     "Unsettled",
     "entries_after",
+    "entries_before",
+    "entries_of",
     "entry",
     "group_state",
     "last_id",
@@ -36,6 +38,20 @@ async def entries_after(
 ) -> Sequence[tuple[bytes, Sequence[bytes]]]:
     """Up to `count` entries after an id, in the order of the stream. A missing stream is an empty one."""
     return await call(commands, "XRANGE", stream, f"({after}", "+", "COUNT", count)
+
+
+async def entries_before(
+    commands: Commands, stream: str, before: str | None, count: int
+) -> Sequence[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` entries before an id, or the last ones of the stream, the newest first."""
+    return await call(commands, "XREVRANGE", stream, "+" if before is None else f"({before}", "-", "COUNT", count)
+
+
+async def entries_of(
+    commands: Commands, stream: str, entry_ids: Sequence[str]
+) -> Sequence[Sequence[tuple[bytes, Sequence[bytes]]]]:
+    """For each id, its entry, or nothing if it is no longer in the stream, in one round trip."""
+    return [checked(one) for one in await commands.send([("XRANGE", stream, one, one) for one in entry_ids])]
 
 
 async def newest_entries(commands: Commands, stream: str, count: int) -> Sequence[tuple[bytes, Sequence[bytes]]]:

@@ -10,8 +10,8 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from rapids.cli.display import Json, ago, lasted, note, print_json, printed, safe, terminal
 from rapids.cli.catalog_commands import App, load
+from rapids.cli.display import Json, ago, lasted, note, print_json, printed, safe, terminal
 from rapids.cli.root import Url, app, execute
 from rapids.cli.shown_letters import ShownPayload, redactor, shown_event
 from rapids.cli.stream_choice import StreamName, chosen_stream

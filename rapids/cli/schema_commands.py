@@ -11,9 +11,22 @@ from rich.text import Text
 
 from rapids.cli.catalog_commands import found_in
 from rapids.cli.display import Column, Json, note, print_json, print_table, printed
-from rapids.cli.root import FAILED, app, fail
-from rapids.contracts import EventChange, Requirement, Snapshot, SnapshotError, compare
+from rapids.cli.root import FAILED, app, execute, fail
+from rapids.cli.shown_letters import redactor
+from rapids.cli.targets import Found
+from rapids.contracts import (
+    EventChange,
+    Requirement,
+    Snapshot,
+    SnapshotError,
+    StoredCheck,
+    StoredProblem,
+    check_stored,
+    compare,
+)
+from rapids.dead_letters import default_dlq
 from rapids.events import get_event_class
+from rapids.redaction import escaped
 
 __all__ = ["schema_app"]
 
@@ -64,32 +77,97 @@ def check(
     as_format: Annotated[
         Literal["text", "github"], typer.Option("--format", help="github: annotations of a workflow.")
     ] = "text",
+    url: Annotated[
+        str | None, typer.Option("--url", help="Also parse what is stored in this Redis. Changes nothing.")
+    ] = None,
+    newest: Annotated[int, typer.Option(min=1, help="With --url: so many entries of each event type.")] = 1_000,
+    seconds: Annotated[float, typer.Option(min=1, help="With --url: for so long at most.")] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Compare the event classes with the snapshot, and classify each difference.
 
     full: old and new read each other. backward: new classes read old events. forward: old classes read new events.
-    Exits with 1 if a change is less than required, with 2 if nothing could be compared.
+
+    With --url, the newest entries of each type, everything pending and all open dead letters of the routers' streams
+    are parsed, too. Without a snapshot, only they are.
+
+    Exits with 1 if a change is less than required or something stored would not parse, with 2 if nothing was checked.
     """
-    found_in(targets)
+    found = found_in(targets)
+    stored = None if url is None else _stored(found, url, newest, seconds)
+    changes = () if stored is not None and not file.exists() else compare(_read(file), Snapshot.of())
+    failed = [one for one in changes if not one.fits(required)]
+    is_ok = not failed and (stored is None or not stored.failed)
+    if as_json:
+        print_json({"require": required, "ok": is_ok, "events": changes, "stored": stored})
+    elif as_format == "github":
+        for one in changes:
+            _annotate(one, required, file)
+        for problem in stored.problems if stored is not None else ():
+            _annotate_stored(problem, file)
+    else:
+        _print(changes, required)
+        if stored is not None and stored.problems:
+            _print_stored(stored)
+    note(_summary(changes, failed, required, file) if file.exists() else f"there is no {file}")
+    if stored is not None:
+        note(str(stored))
+    if not is_ok:
+        raise typer.Exit(FAILED)
+
+
+def _read(file: Path) -> Snapshot:
     try:
-        old = Snapshot.loads(file.read_text(encoding="utf-8"))
+        return Snapshot.loads(file.read_text(encoding="utf-8"))
     except SnapshotError as error:
         fail(f"{file}: {error}")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}: make it with rapids schema snapshot")
-    changes = compare(old, Snapshot.of())
-    failed = [one for one in changes if not one.fits(required)]
-    if as_json:
-        print_json({"require": required, "ok": not failed, "events": changes})
-    elif as_format == "github":
-        for one in changes:
-            _annotate(one, required, file)
-    else:
-        _print(changes, required)
-    note(_summary(changes, failed, required, file))
-    if failed:
-        raise typer.Exit(FAILED)
+
+
+def _stored(found: Found, url: str, newest: int, seconds: float) -> StoredCheck:
+    """What of the routers' streams and dead-letter streams today's classes would not parse."""
+    if not found.routers:
+        fail("--url needs a router, whose stream is read: name one, or the Rapids of the application")
+    streams = [router.stream for router in found.routers]
+    dlqs = [router.dlq_stream or default_dlq(router.stream) for router in found.routers]
+    hides = redactor()
+    return execute(
+        url, lambda redis: check_stored(redis, streams, dlqs=dlqs, newest=newest, seconds=seconds, redactor=hides)
+    )
+
+
+def _print_stored(stored: StoredCheck) -> None:
+    columns = [
+        Column("STORED IN"),
+        Column("WHAT"),
+        Column("EVENT TYPE"),
+        Column("WOULD NOT PARSE", is_number=True),
+        Column("FIELD"),
+        Column("WHY"),
+        Column("SUCH AS", is_id=True),
+    ]
+    rows = [
+        (
+            one.stream,
+            f"{one.place}{f' of {one.group}' if one.group else ''}",
+            one.event_type,
+            one.count,
+            one.pointer,
+            f"{one.message}{' (a letter says so)' if one.is_known and one.place != 'letters' else ''}",
+            one.example,
+        )
+        for one in stored.problems
+    ]
+    print_table(columns, rows)
+
+
+def _annotate_stored(one: StoredProblem, file: Path) -> None:
+    path, line = _place(one.event_type) or (str(file), 1)
+    text = f"{one.count:,} {one.place} of {one.stream} would not parse, such as {one.example}: {one.message}"
+    title = f"{one.event_type} {one.pointer}".strip()
+    where = f"file={_property(path)},line={line},title={_property(escaped(title))}"
+    sys.stdout.write(f"::{'notice' if one.is_known else 'error'} {where}::{_data(escaped(text))}\n")
 
 
 def _print(changes: tuple[EventChange, ...], required: Requirement) -> None:

@@ -8,10 +8,8 @@ from typing import Any, Literal
 from rapids import Attempt, DeadLetter
 from rapids.cli.root import fail
 from rapids.dead_letters import ParseProblem, ReplayOutcome
-from rapids.dead_letters.parse_check import ELLIPSIS
 from rapids.environment import Environment
-from rapids.exceptions import json_pointer
-from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
+from rapids.redaction import HiddenValues, Redactor, Searched
 
 __all__ = ["ShownLetter", "ShownLetterDetail", "ShownPayload", "detail_of", "redactor", "shown_event", "shown_of"]
 
@@ -185,10 +183,4 @@ def _payload(raw: bytes | None, searched: Searched | None, size: int) -> ShownPa
 
 
 def _problem(problem: ParseProblem, redactor: Redactor, hidden: HiddenValues) -> ShownProblem:
-    location: Location = tuple(problem.location)
-    at = redactor.hidden_at(location)
-    is_unclear = at is not None or (location[-1:] == (ELLIPSIS,) and redactor.names)
-    if at is not None or not hidden.are_known:  # what is below it, and the message, may quote a hidden value
-        location = location[: (at or 0) + 1]
-    message = MASK if is_unclear else redactor.text(problem.message, hidden, MAX_SHORT)
-    return ShownProblem(redactor.text(json_pointer(location), hidden, MAX_SHORT), message, problem.type)
+    return ShownProblem(*redactor.problem(problem.location, problem.message, hidden, MAX_SHORT), problem.type)

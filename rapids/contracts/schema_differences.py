@@ -9,7 +9,7 @@ from rapids.contracts.schema_nodes import Node, is_same
 from rapids.event_schemas import Schema
 from rapids.exceptions import json_pointer
 
-__all__ = ["Compatibility", "Difference", "compatibility", "schema_differences"]
+__all__ = ["Compatibility", "SchemaDifference", "compatibility", "schema_differences"]
 
 Compatibility: TypeAlias = Literal["full", "backward", "forward", "none"]
 """`backward`: the new class reads what the old one wrote. `forward`: the old class reads what the new one writes.
@@ -19,7 +19,7 @@ Location: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class SchemaDifference:
     """A difference in one field."""
 
     pointer: str
@@ -46,7 +46,7 @@ class _Pair:
     read: Node
 
 
-def schema_differences(old: tuple[Schema, Schema], new: tuple[Schema, Schema]) -> tuple[Difference, ...]:
+def schema_differences(old: tuple[Schema, Schema], new: tuple[Schema, Schema]) -> tuple[SchemaDifference, ...]:
     """What changed from one version of a class to the next. Each version: what it writes, and what it reads."""
     before, after = _Pair(*map(Node.root, old)), _Pair(*map(Node.root, new))
     backward = refusals(before.written, after.read, before.read)
@@ -58,11 +58,11 @@ def schema_differences(old: tuple[Schema, Schema], new: tuple[Schema, Schema]) -
     return tuple(_difference(location, change, backward, forward) for location, change in sorted(changes.items()))
 
 
-def _difference(location: Location, change: str, backward: list[Refusal], forward: list[Refusal]) -> Difference:
+def _difference(location: Location, change: str, backward: list[Refusal], forward: list[Refusal]) -> SchemaDifference:
     by_new = [one for one in backward if _is_about(one, location)]
     by_old = [one for one in forward if _is_about(one, location)]
     reasons = [f"{who}: {_text(found[0], location)}" for who, found in (("new", by_new), ("old", by_old)) if found]
-    return Difference(
+    return SchemaDifference(
         pointer=json_pointer(location),
         change=change,
         compatibility=compatibility(backward=not by_new, forward=not by_old),

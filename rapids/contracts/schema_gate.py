@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 from rapids import BaseEvent
-from rapids.contracts.schema_differences import Compatibility, Difference, compatibility, schema_differences
+from rapids.contracts.schema_differences import Compatibility, SchemaDifference, compatibility, schema_differences
 from rapids.event_schemas import Schema, event_schema, migrates
 from rapids.events import event_classes
 from rapids.exceptions import RapidsError
@@ -86,7 +86,7 @@ class EventChange:
 
     event_type: str
     compatibility: Compatibility
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[SchemaDifference, ...] = ()
     note: str = ""
     """What is known of the type as a whole: that it is new, or that its class migrates."""
     error: str = ""

@@ -12,7 +12,16 @@ from rapids._wire.letter_format import original_fields
 from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError, ParseProblem
 
-__all__ = ["ELLIPSIS", "ParseCheck", "ParseOutcome", "ParseProblem", "check_parsing", "newer_problem", "problems_in"]
+__all__ = [
+    "ELLIPSIS",
+    "ParseCheck",
+    "ParseOutcome",
+    "ParseProblem",
+    "check_event",
+    "check_parsing",
+    "newer_problem",
+    "problems_in",
+]
 
 MAX_PROBLEMS = 20
 MAX_MESSAGE = 500
@@ -46,9 +55,17 @@ class ParseCheck:
 
 def check_parsing(letter: Fields) -> ParseCheck:
     """Whether the event of a letter, given as stored, would parse by the class registered now."""
-    name: str | None = None
     try:
         fields = original_fields(letter)
+    except Exception as error:  # the bytes may be any
+        return _refused("unreadable", None, error)
+    return check_event(fields)
+
+
+def check_event(fields: Fields) -> ParseCheck:
+    """Whether the event of an entry would parse by the class registered now."""
+    name: str | None = None
+    try:
         event = StoredEvent.read(fields)
         cls = get_event_class(event.event_type)
         if cls is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from rapids._core.entry_id import FIRST_ID, time_of
@@ -10,8 +10,9 @@ from rapids._storage import streams
 from rapids._storage.client.connections import Commands
 from rapids._wire.entry_format import first_values
 from rapids._wire.trace_fields import Found
+from rapids.dead_letters.parse_check import ParseCheck, check_event
 
-__all__ = ["StreamEntry", "follow"]
+__all__ = ["StreamEntry", "backwards", "entries", "follow"]
 
 STEP = 50
 """Entries in one read, since each may be large."""
@@ -34,6 +35,16 @@ class StreamEntry:
     data: bytes
     """The event's own fields: JSON, if it is well-formed."""
     metadata: bytes
+    stored: Sequence[bytes] = field(default=(), repr=False)
+    """Its fields as stored, names and values in turn."""
+
+    def check_parsing(self) -> ParseCheck:
+        """Whether the event would be parsed by the class registered now, as a worker parses it.
+
+        It does no I/O, but runs the validators and migrations of that class. For a payload of megabytes this can take
+        nearly a second: then call it in a thread.
+        """
+        return check_event(self.stored)
 
 
 async def follow(
@@ -57,6 +68,24 @@ async def follow(
             await asyncio.sleep(pause)
 
 
+async def backwards(commands: Commands, stream: str) -> AsyncGenerator[StreamEntry]:
+    """The entries of a stream, the newest first."""
+    before: str | None = None
+    while rows := await streams.entries_before(commands, stream, before, STEP):
+        for raw_id, fields in rows:
+            yield _entry(stream, raw_id, fields)
+        before = rows[-1][0].decode()
+
+
+async def entries(commands: Commands, stream: str, entry_ids: Sequence[str]) -> AsyncGenerator[StreamEntry]:
+    """The entries with these ids, as far as they are still in the stream."""
+    for first in range(0, len(entry_ids), STEP):
+        chunk = entry_ids[first : first + STEP]
+        for found in await streams.entries_of(commands, stream, chunk):
+            for raw_id, fields in found:
+                yield _entry(stream, raw_id, fields)
+
+
 def _entry(stream: str, raw_id: bytes, fields: Sequence[bytes]) -> StreamEntry:
     values = first_values(fields)
     found = Found(raw_id.decode(), values, {name: len(value) for name, value in values.items()})
@@ -73,4 +102,5 @@ def _entry(stream: str, raw_id: bytes, fields: Sequence[bytes]) -> StreamEntry:
         schema_version=event.schema_version,
         data=event.data or b"",
         metadata=event.metadata or b"",
+        stored=fields,
     )

@@ -18,9 +18,9 @@ from rapids._storage import announcements, inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client
 from rapids._storage.keys import PARKED, Source, announced_routers, beside, is_default_dlq, letter_index
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
-from rapids.inspection import snapshots
+from rapids.inspection import feed, snapshots
 from rapids.inspection.causation_tree import CausationTree, LettersFound
-from rapids.inspection.feed import StreamEntry, follow
+from rapids.inspection.feed import StreamEntry
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
     ConsumerSnapshot,
@@ -180,9 +180,27 @@ class Inspector:
         if at_least("newest", newest, 0) > MAX_STREAMS:
             raise ValueError(f"newest must be a whole number from 0 to {MAX_STREAMS}, not {newest!r}")
         pause = None if interval is None else positive_seconds("interval", interval)
-        async for entry in follow(self._commands(name), name, after=after, newest=newest, pause=pause):
+        async for entry in feed.follow(self._commands(name), name, after=after, newest=newest, pause=pause):
             if event_type is None or matches_pattern(event_type, entry.event_type):
                 yield entry
+
+    async def backwards(self, stream: str) -> AsyncGenerator[StreamEntry]:
+        """All entries of a stream, the newest first, in reads of 50. A missing stream is an empty one."""
+        name = stream_name("stream", stream)
+        async for entry in feed.backwards(self._commands(name), name):
+            yield entry
+
+    async def entries(
+        self, stream: str, entry_ids: Sequence[str], *, replays_of: str | None = None
+    ) -> AsyncGenerator[StreamEntry]:
+        """The entries of a stream, or of the replay stream of the group `replays_of`, with these ids, in reads of 50.
+
+        Those that are gone are left out.
+        """
+        name = stream_name("stream", stream)
+        source = _sources(name, replays_of, replays=True)[1].stream if replays_of is not None else name
+        async for entry in feed.entries(self._commands(name), source, entry_ids):
+            yield entry
 
     async def groups(self, stream: str, *, cursor: str | None = None, limit: int = 50) -> Page[GroupSnapshot]:
         """A page of a stream's groups, by name. It is shorter if the groups have thousands of consumers."""

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast
 
 from pydantic_core import from_json, to_json
 
+from rapids.exceptions import json_pointer
 from rapids.redaction import MASK, HiddenValues
 from rapids.redaction.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, part_of, phrases_of
 from rapids.redaction.hidden_values import MAX_VALUES
@@ -37,6 +38,9 @@ MIN_KEY = 8
 
 MAX_SPACE = 100
 """Characters of white space before a JSON document in a text."""
+
+CUT = "…"
+"""The last part of a location that was cut, so that it is not known whether its value is hidden."""
 
 MAX_PARTS = 10
 """Parts of a location that are compared with hidden names, from its end."""
@@ -167,6 +171,18 @@ class Redactor:
         """
         searched = [self.document(raw) if len(raw) <= MAX_SEARCHED else None for raw in (data, metadata)]
         return self.text(text, self.hidden(*searched), len(text))
+
+    def problem(self, location: Location, message: str, hidden: HiddenValues, longest: int) -> tuple[str, str]:
+        """What is wrong with an event, as a JSON Pointer and a message, without what is hidden in the event.
+
+        Of a hidden field, neither what is below it nor the message is shown: they may quote its value.
+        """
+        at = self.hidden_at(location)
+        if at is not None or not hidden.are_known:
+            location = location[: (at or 0) + 1]
+        is_unclear = at is not None or (location[-1:] == (CUT,) and self.names)
+        shown = MASK if is_unclear else self.text(message, hidden, longest)
+        return self.text(json_pointer(location), hidden, longest), shown
 
     def hidden_at(self, location: Location, places: frozenset[Location] = frozenset()) -> int | None:
         """The index of the first part of a location whose value is hidden; None if there is none.

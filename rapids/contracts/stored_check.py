@@ -1,0 +1,246 @@
+"""The check of what is stored: how much of it today's event classes would not parse, where, and why."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from rapids import DeadLetter, DeadLetterQueue
+from rapids.clients import RedisClient
+from rapids.exceptions import GroupNotFoundError, RapidsError, StreamNotFoundError
+from rapids.inspection import Inspector, StreamEntry
+from rapids.redaction import Redactor
+
+__all__ = ["StoredCheck", "StoredEventsError", "StoredPlace", "StoredProblem", "check_stored"]
+
+StoredPlace: TypeAlias = Literal["entries", "pending", "letters"]
+
+MAX_READ = 200_000
+"""Entries of a stream that are looked at. Of each type only the newest are parsed."""
+
+MAX_PROBLEMS = 200
+MAX_TYPES = 10_000
+MAX_KNOWN = 100_000
+MAX_TEXT = 500
+MAX_SEARCHED = 1024 * 1024
+"""Bytes of data that are searched for hidden values. Of larger ones, no message is shown."""
+
+MAX_INLINE = 64 * 1024
+"""Bytes: larger data are parsed in a thread, so that the event loop is free."""
+
+PAGE = 100
+SHOWN = 3
+
+UNREADABLE = "deserialization_error"
+"""The reason of letters of events that could not be read when they were delivered."""
+
+NOT_PARSED = ("invalid", "unreadable", "newer_version")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProblem:
+    """A problem that stored events have in common. Hidden values are masked in its texts."""
+
+    place: StoredPlace
+    stream: str
+    """The stream, or the dead-letter stream."""
+    group: str
+    """Of pending entries and of letters, their group; otherwise empty."""
+    event_type: str
+    outcome: str
+    """As of `DeadLetter.check_parsing`: `invalid`, `unreadable` or `newer_version`."""
+    pointer: str
+    """Where in the event's data, as a JSON Pointer."""
+    message: str
+    count: int
+    """How many events have it."""
+    example: str
+    """The id of one of them: an entry or a letter."""
+    is_known: bool
+    """Whether a dead letter says already that these could not be read when they were delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheck:
+    """What was read, and what today's classes would not parse of it."""
+
+    entries: int
+    pending: int
+    letters: int
+    failed: int
+    """How many would not parse, and nobody knows yet."""
+    known: int
+    """How many would not parse, of which a dead letter says so already."""
+    problems: tuple[StoredProblem, ...]
+    """The most frequent first, at most 200. An event may have several."""
+    complete: bool
+    """Whether everything was read: not if the time was over, or a stream has more than 200,000 entries."""
+
+    def __str__(self) -> str:
+        read = f"{self.entries:,} entries, {self.pending:,} pending, {self.letters:,} letters"
+        parts = [f"{self.failed:,} of these would not parse: {read}" if self.failed else f"all parse: {read}"]
+        if self.known:
+            parts.append(f"{self.known:,} more have a dead letter that says so")
+        return "; ".join(parts if self.complete else [*parts, "not everything was read"])
+
+
+class StoredEventsError(RapidsError):
+    """Stored events would not be parsed by today's classes, so the application does not start. `check` has them all."""
+
+    def __init__(self, check: StoredCheck) -> None:
+        super().__init__(check)
+        self.check = check
+
+    def __str__(self) -> str:
+        new = [one for one in self.check.problems if not one.is_known][:SHOWN]
+        shown = [
+            f"{one.event_type}{one.pointer and f' {one.pointer}'}: {one.message} ({one.count:,} {one.place} of "
+            f"{one.stream}, such as {one.example})"
+            for one in new
+        ]
+        return f"check_stored: {self.check}: {'; '.join(shown)}"
+
+
+async def check_stored(
+    redis: RedisClient,
+    streams: Sequence[str],
+    *,
+    dlqs: Sequence[str] = (),
+    newest: int = 1_000,
+    seconds: float = 60.0,
+    redactor: Redactor | None = None,
+) -> StoredCheck:
+    """Parse what is stored by the classes that are registered now, and change nothing.
+
+    Reads the `newest` entries of each event type in `streams`, everything that their groups have pending, also replays,
+    and all letters of `dlqs`, for at most `seconds`. Events of types without a class count as read. What `redactor`
+    hides is masked in messages; by default the usual names.
+
+    Raises `ValueError` for a `newest` or `seconds` that is not positive, and `redis.exceptions.RedisError`.
+    """
+    if isinstance(newest, bool) or newest < 1:
+        raise ValueError(f"newest must be a whole number from 1, not {newest!r}")
+    if not seconds > 0:
+        raise ValueError(f"seconds must be a number above 0, not {seconds!r}")
+    found = _Findings(Redactor.of([]) if redactor is None else redactor)
+    is_complete = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            for dlq in dict.fromkeys(dlqs):
+                await _check_letters(redis, dlq, found)
+            inspector = Inspector(redis)
+            names = list(dict.fromkeys(streams))
+            parts = [await _check_entries(inspector, stream, newest, found) for stream in names]
+            for stream in names:
+                await _check_pending(inspector, stream, found)
+            is_complete = all(parts)
+    return found.result(is_complete=is_complete)
+
+
+@dataclass(slots=True)
+class _Findings:
+    redactor: Redactor
+    read: Counter[StoredPlace] = field(default_factory=Counter[StoredPlace])
+    failed: int = 0
+    known: int = 0
+    known_ids: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """The streams and ids of entries of which a letter says that they cannot be read."""
+    problems: dict[StoredProblem, tuple[int, str]] = field(default_factory=dict[StoredProblem, tuple[int, str]])
+    """From problems without a count and an example to these."""
+
+    async def add(self, one: DeadLetter | StreamEntry, place: StoredPlace, stream: str, group: str) -> None:
+        """Parse an event, and note what is wrong with it."""
+        data, metadata = one.data, one.metadata
+        parse = one.check_parsing
+        check = await asyncio.to_thread(parse) if len(data) > MAX_INLINE else parse()
+        self.read[place] += 1
+        if isinstance(one, DeadLetter):
+            is_known, example = one.reason == UNREADABLE, one.id
+            if is_known and len(self.known_ids) < MAX_KNOWN:
+                self.known_ids.add((one.stream, one.entry_id))
+        else:
+            is_known, example = (one.stream, one.entry_id) in self.known_ids, one.entry_id
+        if check.outcome not in NOT_PARSED:
+            return
+        self.known += is_known
+        self.failed += not is_known
+        searched = [self.redactor.document(raw) if len(raw) <= MAX_SEARCHED else None for raw in (data, metadata)]
+        hidden = self.redactor.hidden(*searched)
+        for at in check.problems[:SHOWN]:
+            pointer, message = self.redactor.problem(at.location, at.message, hidden, MAX_TEXT)
+            problem = StoredProblem(
+                place, stream, group, one.event_type[:MAX_TEXT], check.outcome, pointer, message, 0, "", is_known
+            )
+            if problem not in self.problems and len(self.problems) >= MAX_PROBLEMS:
+                problem = replace(problem, group="", event_type="", pointer="", message="other problems")
+            count, first = self.problems.get(problem, (0, example))
+            self.problems[problem] = count + 1, first
+
+    def result(self, *, is_complete: bool) -> StoredCheck:
+        """What was found so far."""
+        problems = (replace(one, count=count, example=first) for one, (count, first) in self.problems.items())
+        return StoredCheck(
+            entries=self.read["entries"],
+            pending=self.read["pending"],
+            letters=self.read["letters"],
+            failed=self.failed,
+            known=self.known,
+            problems=tuple(sorted(problems, key=lambda one: (one.is_known, -one.count, one.event_type, one.pointer))),
+            complete=is_complete,
+        )
+
+
+async def _check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None:
+    queue, cursor = DeadLetterQueue(redis, dlq), None
+    while True:
+        page = await queue.list(cursor=cursor, limit=PAGE)
+        for letter in page.items:
+            await found.add(letter, "letters", dlq, letter.group)
+        if (cursor := page.cursor) is None:
+            return
+        await asyncio.sleep(0)
+
+
+async def _check_entries(inspector: Inspector, stream: str, newest: int, found: _Findings) -> bool:
+    """Whether all entries of the stream were looked at."""
+    types: Counter[str] = Counter()
+    looked_at = 0
+    async for entry in inspector.backwards(stream):
+        looked_at += 1
+        if looked_at > MAX_READ:
+            return False
+        if len(types) < MAX_TYPES or entry.event_type in types:
+            types[entry.event_type] += 1
+            if types[entry.event_type] <= newest:
+                await found.add(entry, "entries", stream, "")
+        if looked_at % PAGE == 0:
+            await asyncio.sleep(0)
+    return True
+
+
+async def _check_pending(inspector: Inspector, stream: str, found: _Findings) -> None:
+    groups: list[str] = []
+    cursor: str | None = None
+    with suppress(StreamNotFoundError):
+        while True:
+            page = await inspector.groups(stream, cursor=cursor, limit=PAGE)
+            groups += [one.group for one in page.items]
+            if (cursor := page.cursor) is None:
+                break
+    for group in groups:
+        for replays in (False, True):
+            with suppress(StreamNotFoundError, GroupNotFoundError, ValueError):  # a name that Rapids does not accept
+                await _check_group(inspector, stream, group, found, replays=replays)
+
+
+async def _check_group(inspector: Inspector, stream: str, group: str, found: _Findings, *, replays: bool) -> None:
+    cursor: str | None = None
+    while True:
+        page = await inspector.pending(stream, group, replays=replays, cursor=cursor, limit=PAGE)
+        ids = [one.entry_id for one in page.items]
+        async for entry in inspector.entries(stream, ids, replays_of=group if replays else None):
+            await found.add(entry, "pending", stream, group)
+        if (cursor := page.cursor) is None:
+            return

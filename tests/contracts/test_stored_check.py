@@ -1,0 +1,203 @@
+"""What is stored, parsed by today's classes: entries, pending ones, replays and letters; and a start that refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis as redis_sync
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from pydantic import field_validator
+
+from rapids import BaseEvent, EventRouter
+from rapids.clients import open_client
+from rapids.contracts import StoredCheck, StoredEventsError, check_stored
+from rapids_fastapi import Rapids
+from tests.cli.helpers import Command
+from tests.fastapi.helpers import letter_fields
+
+STREAM = "contracts:stored"
+DLQ = "{contracts:stored}:dlq"
+REPLAYS = "{contracts:stored}:rapids:replay:billing"
+SECRET = "hunter2-hunter2"
+
+
+class StoredOrder(BaseEvent):
+    order_id: str
+    total: int
+    password: str = ""
+
+    @field_validator("total")
+    @classmethod
+    def check_total(cls, total: int, info: Any) -> int:
+        if total < 0:
+            raise ValueError(f"negative, with {SECRET}")
+        return total
+
+
+class StoredOther(BaseEvent):
+    n: int
+
+
+router = EventRouter(stream=STREAM, group="billing", dlq_stream=DLQ)
+
+
+@router.on(StoredOrder)
+async def bill(event: StoredOrder) -> None: ...
+
+
+@router.on(StoredOther)
+async def count(event: StoredOther) -> None: ...
+
+
+def fields(event_type: str = "stored.order", version: int = 1, **data: Any) -> dict[str, str]:
+    return {
+        "event_type": event_type,
+        "schema_version": str(version),
+        "data": json.dumps(data),
+        "id": "e-1",
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "correlation_id": "",
+        "causation_id": "",
+        "metadata": "{}",
+    }
+
+
+GOOD = fields(order_id="o-1", total=1)
+OLD = fields(order_id="o-1", total="none", password=SECRET)
+NEGATIVE = fields(order_id="o-1", total=-1, password=SECRET)
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis_sync.Redis]:
+    with redis_sync.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def checked(url: str, **options: Any) -> StoredCheck:
+    async def session() -> StoredCheck:
+        async with open_client(url) as client:
+            return await check_stored(client, [STREAM], dlqs=[DLQ], **options)
+
+    return asyncio.run(session())
+
+
+def found(check: StoredCheck) -> list[tuple[str, str, str, str, int]]:
+    return [(one.place, one.group, one.event_type, one.pointer, one.count) for one in check.problems]
+
+
+def test_everything_is_parsed_and_nothing_changes(raw: redis_sync.Redis, redis_url: str) -> None:
+    for one in (GOOD, OLD, GOOD, OLD, fields("stored.other", n=1), fields("unknown.type", x=1)):
+        raw.xadd(STREAM, one)
+    raw.xgroup_create(STREAM, "billing", "0")
+    raw.xreadgroup("billing", "worker", {STREAM: ">"}, count=2)  # one of them does not parse
+    raw.xadd(REPLAYS, {**OLD, "replay_handler": "bill", "replay_of": "1-1"}, id="7-1")
+    raw.xgroup_create(REPLAYS, "billing", "0")
+    raw.xreadgroup("billing", "worker", {REPLAYS: ">"}, count=2)
+    letter = letter_fields(original_stream=STREAM, original_group="billing", **OLD)
+    raw.xadd(DLQ, letter)  # type: ignore[arg-type]
+    before = [raw.xinfo_stream(name, full=True) for name in (STREAM, DLQ)]
+
+    check = checked(redis_url)
+
+    assert (check.entries, check.pending, check.letters) == (6, 3, 1)
+    assert (check.failed, check.known, check.complete) == (5, 0, True)
+    assert sorted(found(check)) == [
+        ("entries", "", "stored.order", "/total", 2),
+        ("letters", "billing", "stored.order", "/total", 1),
+        ("pending", "billing", "stored.order", "/total", 2),
+    ]
+    assert "5 of these would not parse: 6 entries, 3 pending, 1 letters" in str(check)
+    assert [raw.xinfo_stream(name, full=True) for name in (STREAM, DLQ)] == before
+
+
+def test_only_the_newest_of_each_type_are_parsed(raw: redis_sync.Redis, redis_url: str) -> None:
+    raw.xadd(STREAM, fields("stored.other", n="none"))
+    raw.xadd(STREAM, OLD)
+    for _ in range(120):
+        raw.xadd(STREAM, GOOD)
+
+    check = checked(redis_url, newest=120)
+    assert (check.entries, check.failed) == (121, 1), "the rare type is found behind many others"
+    assert checked(redis_url, newest=121).failed == 2
+    with pytest.raises(ValueError, match="newest must be"):
+        checked(redis_url, newest=0)
+    late = checked(redis_url, seconds=1e-6)
+    assert (late.complete, "not everything was read" in str(late)) == (False, True)
+
+
+def test_hidden_values_stay_hidden(raw: redis_sync.Redis, redis_url: str) -> None:
+    raw.xadd(STREAM, NEGATIVE)
+    raw.xadd(STREAM, fields(order_id="o-1", total=1, password={"in": SECRET}))
+    check = checked(redis_url)
+    assert check.failed == 2
+    assert SECRET not in repr(check) + str(StoredEventsError(check))
+
+
+def test_what_a_letter_says_already_is_known(raw: redis_sync.Redis, redis_url: str) -> None:
+    entry_id = raw.xadd(STREAM, OLD)
+    letter = letter_fields(
+        original_stream=STREAM, original_msg_id=entry_id, reason="deserialization_error", handler="", **OLD
+    )
+    raw.xadd(DLQ, letter)  # type: ignore[arg-type]
+
+    check = checked(redis_url)
+    assert (check.failed, check.known) == (0, 2)
+    assert all(one.is_known for one in check.problems)
+
+
+def plug_in(url: str, **options: Any) -> Rapids:
+    return Rapids(routers=[billing_router()], url=url, **options)
+
+
+def billing_router() -> EventRouter:
+    made = EventRouter(stream=STREAM, group="billing", dlq_stream=DLQ)
+    made.on(StoredOrder)(bill)
+    return made
+
+
+def test_an_application_does_not_start_on_what_it_cannot_read(raw: redis_sync.Redis, redis_url: str) -> None:
+    raw.xadd(STREAM, OLD)
+    with (
+        pytest.raises(StoredEventsError, match=r"stored.order /total: .*1 entries of contracts:stored, such as"),
+        TestClient(FastAPI(lifespan=plug_in(redis_url, check_stored=10).lifespan)),
+    ):
+        pass
+    assert raw.xinfo_groups(STREAM) == [], "no router began"
+
+    raw.delete(STREAM)
+    raw.xadd(STREAM, fields(version=2, order_id="o-1", total=1))  # for a newer process
+    raw.xadd(STREAM, GOOD)
+    with TestClient(FastAPI(lifespan=plug_in(redis_url, check_stored=10).lifespan)):
+        pass
+
+
+@pytest.mark.parametrize("wrong", [-1, True, "10", 1.5])
+def test_the_option_is_checked(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="check_stored must be a whole number"):
+        Rapids(check_stored=wrong)
+
+
+def test_the_command_reads_what_is_stored(raw: redis_sync.Redis, redis_url: str, tmp_path: Any) -> None:
+    raw.xadd(STREAM, NEGATIVE)
+    rapids, target = Command(""), "tests.contracts.test_stored_check:router"
+    check = ("schema", "check", target, "--snapshot", str(tmp_path / "none.json"), "--url", redis_url)
+
+    ran = rapids(*check, code=1)
+    row = ran.stdout.splitlines()[1]
+    assert row.startswith("contracts:stored  entries  stored.order")
+    assert "/total" in row
+    assert "1 of these would not parse: 1 entries" in ran.stderr
+    [found] = rapids.json(*check, code=1)
+    assert (found["ok"], found["stored"]["failed"], found["events"]) == (False, 1, [])
+    annotated = rapids(*check, "--format", "github", code=1).stdout
+    assert annotated.startswith("::error file=")
+    assert SECRET not in ran.output + json.dumps(found) + annotated
+
+    raw.delete(STREAM)
+    raw.xadd(STREAM, GOOD)
+    assert "all parse: 1 entries" in rapids(*check).stderr
