@@ -69,8 +69,7 @@ class Rapids:
     default, "off", measures nothing and needs no `prometheus-client`.
     `connect_timeout`: seconds within which Redis must answer at start-up.
     `check_stored`: so many of the newest stored events of each type, everything pending and all dead letters of its
-    streams are parsed at each start, for at most 30 seconds, before anything is handled. If today's event classes would
-    not parse one, the application does not start. By default, 0, nothing is parsed.
+    streams are parsed at each start, for at most 30 seconds. If today's classes refuse one, it does not start.
 
     `Rapids.from_env()` takes what an operator changes from variables of the environment.
 
@@ -309,16 +308,16 @@ class Rapids:
         return running
 
     async def _refuse_unreadable(self, redis: RedisClient, dlqs: Sequence[str]) -> None:
-        """Raise if stored events would not be parsed. Events of newer versions are for newer processes: see the log."""
-        streams = dict.fromkeys((self._emitter.stream, *(router.stream for router in self._routers)))
+        """Raise if stored events would not be parsed."""
+        streams = [self._emitter.stream, *(router.stream for router in self._routers)]
         found = await check_stored(
-            redis, list(streams), dlqs=dlqs, newest=self._check_stored, seconds=CHECK_SECONDS, redactor=self._redactor
+            redis, streams, dlqs=dlqs, newest=self._check_stored, seconds=CHECK_SECONDS, redactor=self._redactor
         )
-        error = StoredEventsError(found)
-        if any(one.outcome != "newer_version" and not one.is_known for one in found.problems):
+        if found.refuses:
+            error = StoredEventsError(found)
             _logger.critical("%s", error)
             raise error
-        _logger.log(logging.WARNING if found.failed or not found.complete else logging.INFO, "%s", error)
+        _logger.log(logging.WARNING if found.failed or not found.complete else logging.INFO, "check_stored: %s", found)
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[RedisClient]:

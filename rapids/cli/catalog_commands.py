@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias, cast
 import typer
 
 from rapids import EventRouter
-from rapids.catalog import Catalog, EmittedBy
+from rapids.catalog import Catalog
 from rapids.cli.display import Column, Json, note, print_json, print_table
 from rapids.cli.root import app, errors_in_a_line, fail
 from rapids.cli.targets import Found, find
@@ -80,7 +80,7 @@ def events(targets: App = None, as_json: Json = False) -> None:
             one.event_type,
             one.schema_version,
             one.event_class,
-            ", ".join(map(_emitter, one.emitters)),
+            ", ".join(": ".join(filter(None, (by.group, by.name))) for by in one.emitters),
             ", ".join(f"{handler.group}: {handler.handler}" for handler in one.handlers),
         )
         for one in catalog
@@ -88,10 +88,6 @@ def events(targets: App = None, as_json: Json = False) -> None:
     if rows:
         print_table(columns, rows)
     note(f"{len(rows):,} event types")
-
-
-def _emitter(one: EmittedBy) -> str:
-    return f"{one.group}: {one.name}" if one.group else one.name
 
 
 @app.command()

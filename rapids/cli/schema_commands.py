@@ -104,11 +104,11 @@ def check(
         for one in changes:
             _annotate(one, required, file)
         for problem in stored.problems if stored is not None else ():
-            _annotate_stored(problem, file)
+            annotate_stored(problem, file)
     else:
-        _print(changes, required)
+        print_changes(changes, required)
         if stored is not None and stored.problems:
-            _print_stored(stored)
+            print_stored(stored)
     note(_summary(changes, failed, required, file) if file.exists() else f"there is no {file}")
     if stored is not None:
         note(str(stored))
@@ -137,15 +137,15 @@ def _stored(found: Found, url: str, newest: int, seconds: float) -> StoredCheck:
     )
 
 
-def _print_stored(stored: StoredCheck) -> None:
+def print_stored(stored: StoredCheck) -> None:
     columns = [
         Column("STORED IN"),
         Column("WHAT"),
         Column("EVENT TYPE"),
         Column("WOULD NOT PARSE", is_number=True),
         Column("FIELD"),
-        Column("WHY"),
-        Column("SUCH AS", is_id=True),
+        Column("WHY", is_below=True),
+        Column("SUCH AS"),
     ]
     rows = [
         (
@@ -162,7 +162,7 @@ def _print_stored(stored: StoredCheck) -> None:
     print_table(columns, rows)
 
 
-def _annotate_stored(one: StoredProblem, file: Path) -> None:
+def annotate_stored(one: StoredProblem, file: Path) -> None:
     path, line = _place(one.event_type) or (str(file), 1)
     text = f"{one.count:,} {one.place} of {one.stream} would not parse, such as {one.example}: {one.message}"
     title = f"{one.event_type} {one.pointer}".strip()
@@ -170,7 +170,7 @@ def _annotate_stored(one: StoredProblem, file: Path) -> None:
     sys.stdout.write(f"::{'notice' if one.is_known else 'error'} {where}::{_data(escaped(text))}\n")
 
 
-def _print(changes: tuple[EventChange, ...], required: Requirement) -> None:
+def print_changes(changes: tuple[EventChange, ...], required: Requirement) -> None:
     rows: list[tuple[str, str, str, Text, str]] = []
     for one in changes:
         style = "green" if one.fits(required) else "red"
@@ -181,7 +181,8 @@ def _print(changes: tuple[EventChange, ...], required: Requirement) -> None:
             colour = style if one.error or one.note else "green" if at.compatibility in ("full", required) else "red"
             rows.append((one.event_type, at.pointer, at.change, printed(at.compatibility, colour), at.reason))
     if rows:
-        columns = [Column(name) for name in ("EVENT TYPE", "FIELD", "CHANGE", "COMPATIBLE", "WHY NOT MORE")]
+        names = ("EVENT TYPE", "FIELD", "CHANGE", "COMPATIBLE", "WHY NOT MORE")
+        columns = [Column(name, is_below=name == names[-1]) for name in names]
         print_table(columns, rows)
 
 

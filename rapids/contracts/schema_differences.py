@@ -89,18 +89,19 @@ def _changes(
         if (before.read.name, after.read.name) in seen:
             return
         seen |= {(before.read.name, after.read.name)}
-    pairs = _alike(before, after)
+    pairs = alike(before, after)
     if pairs is not None:
         yield from _changes(*pairs, at, seen)
         return
     old, new = before.read, after.read
     found: list[tuple[Location, str]] = []
     if old.properties and new.properties:
-        found = list(_changed_fields(before, after, at, seen))
+        found = list(changed_fields(before, after, at, seen))
     elif old.type == new.type == "array" and not old.places and not new.places:
         items = [_Pair(one.written.items, one.read.items) for one in (before, after)]
         found = list(_changes(items[0], items[1], (*at, "*"), seen))
-        if _limits(old) != _limits(new):
+        limits = [{word: node.schema[word] for word in node.constraints - {"items"}} for node in (old, new)]
+        if limits[0] != limits[1]:
             found.append((at, f"{old} -> {new}"))
     if found:
         yield from found
@@ -109,11 +110,7 @@ def _changes(
         yield at, f"{before.written} -> {after.written}, as written" if same else f"{old} -> {new}"
 
 
-def _limits(node: Node) -> dict[str, object]:
-    return {name: node.schema[name] for name in node.constraints - {"items"}}
-
-
-def _alike(before: _Pair, after: _Pair) -> tuple[_Pair, _Pair] | None:
+def alike(before: _Pair, after: _Pair) -> tuple[_Pair, _Pair] | None:
     """Of unions that differ in one alternative only, this alternative, if both are objects."""
     found: list[_Pair] = []
     for mine, other in ((before, after), (after, before)):
@@ -127,7 +124,7 @@ def _alike(before: _Pair, after: _Pair) -> tuple[_Pair, _Pair] | None:
     return found[0], found[1]
 
 
-def _changed_fields(
+def changed_fields(
     before: _Pair, after: _Pair, at: Location, seen: frozenset[tuple[str, str]]
 ) -> Iterator[tuple[Location, str]]:
     old, new = before.read.properties, after.read.properties

@@ -78,6 +78,12 @@ class StoredCheck:
     complete: bool
     """Whether everything was read: not if the time was over, or a stream has more than 200,000 entries."""
 
+    @property
+    def refuses(self) -> bool:
+        """Whether there is something that no process of today's classes would parse. Events of a newer schema version
+        are for newer processes."""
+        return any(one.outcome != "newer_version" and not one.is_known for one in self.problems)
+
     def __str__(self) -> str:
         read = f"{self.entries:,} entries, {self.pending:,} pending, {self.letters:,} letters"
         parts = [f"{self.failed:,} of these would not parse: {read}" if self.failed else f"all parse: {read}"]
@@ -129,12 +135,12 @@ async def check_stored(
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             for dlq in dict.fromkeys(dlqs):
-                await _check_letters(redis, dlq, found)
+                await check_letters(redis, dlq, found)
             inspector = Inspector(redis)
             names = list(dict.fromkeys(streams))
-            parts = [await _check_entries(inspector, stream, newest, found) for stream in names]
+            parts = [await check_entries(inspector, stream, newest, found) for stream in names]
             for stream in names:
-                await _check_pending(inspector, stream, found)
+                await check_pending(inspector, stream, found)
             is_complete = all(parts)
     return found.result(is_complete=is_complete)
 
@@ -192,7 +198,7 @@ class _Findings:
         )
 
 
-async def _check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None:
+async def check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None:
     queue, cursor = DeadLetterQueue(redis, dlq), None
     while True:
         page = await queue.list(cursor=cursor, limit=PAGE)
@@ -203,7 +209,7 @@ async def _check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None
         await asyncio.sleep(0)
 
 
-async def _check_entries(inspector: Inspector, stream: str, newest: int, found: _Findings) -> bool:
+async def check_entries(inspector: Inspector, stream: str, newest: int, found: _Findings) -> bool:
     """Whether all entries of the stream were looked at."""
     types: Counter[str] = Counter()
     looked_at = 0
@@ -220,7 +226,7 @@ async def _check_entries(inspector: Inspector, stream: str, newest: int, found: 
     return True
 
 
-async def _check_pending(inspector: Inspector, stream: str, found: _Findings) -> None:
+async def check_pending(inspector: Inspector, stream: str, found: _Findings) -> None:
     groups: list[str] = []
     cursor: str | None = None
     with suppress(StreamNotFoundError):
@@ -232,10 +238,10 @@ async def _check_pending(inspector: Inspector, stream: str, found: _Findings) ->
     for group in groups:
         for replays in (False, True):
             with suppress(StreamNotFoundError, GroupNotFoundError, ValueError):  # a name that Rapids does not accept
-                await _check_group(inspector, stream, group, found, replays=replays)
+                await check_group(inspector, stream, group, found, replays=replays)
 
 
-async def _check_group(inspector: Inspector, stream: str, group: str, found: _Findings, *, replays: bool) -> None:
+async def check_group(inspector: Inspector, stream: str, group: str, found: _Findings, *, replays: bool) -> None:
     cursor: str | None = None
     while True:
         page = await inspector.pending(stream, group, replays=replays, cursor=cursor, limit=PAGE)

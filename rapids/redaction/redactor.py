@@ -178,9 +178,9 @@ class Redactor:
         Of a hidden field, neither what is below it nor the message is shown: they may quote its value.
         """
         at = self.hidden_at(location)
+        is_unclear = at is not None or (location[-1:] == (CUT,) and self.names)
         if at is not None or not hidden.are_known:
             location = location[: (at or 0) + 1]
-        is_unclear = at is not None or (location[-1:] == (CUT,) and self.names)
         shown = MASK if is_unclear else self.text(message, hidden, longest)
         return self.text(json_pointer(location), hidden, longest), shown
 
