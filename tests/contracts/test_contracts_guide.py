@@ -12,9 +12,10 @@ import yaml
 
 import rapids.events
 from tests.cli.helpers import Command
+from tests.docs.pages import DOCS
 from tests.printed import Printed
 
-PAGE = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text()
+PAGE = (DOCS / "contracts.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 SESSIONS = [text for kind, text in BLOCKS if kind == "console"]

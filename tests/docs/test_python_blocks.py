@@ -12,6 +12,7 @@ from tests.printed_scripts import RunPrinted
 
 TESTED_ELSEWHERE = {
     README: "tests/test_readme.py",
+    DOCS / "contracts.md": "tests/contracts/test_contracts_guide.py",
     DOCS / "dead-letters.md": "tests/test_dead_letters_guide.py",
     DOCS / "deployment.md": "tests/test_deployment_guide.py",
     DOCS / "testing.md": "tests/testing/test_guide.py",
