@@ -124,12 +124,12 @@ class EventRouter(HandlerRegistry):
         super().__init__(
             timeout=settings.handler_timeout, retries=settings.default_retries, backoff=settings.default_backoff
         )
+        self.max_deliveries = max_deliveries
         if redis is not None:
             check_client(redis)
-        self._redis = redis
+        self._redis, self._key_field = redis, order_by if isinstance(order_by, str) else None
         self._started_with: Redis | RedisCluster | None = None
         self._middleware = tuple(checks.middleware("middleware", middleware))
-        self._key_field = order_by if isinstance(order_by, str) else None
         self._server_warnings = ServerWarnings()
         self._log_redaction: LogRedaction | None = None
         self._worker: Worker | None = None
@@ -149,11 +149,6 @@ class EventRouter(HandlerRegistry):
     def shutdown_timeout(self) -> float:
         """Seconds that running handlers have when it stops."""
         return self._settings.shutdown_timeout
-
-    @property
-    def max_deliveries(self) -> int:
-        """How many failed deliveries make a handler's entry dead."""
-        return self._settings.max_deliveries
 
     @property
     def dlq_stream(self) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.background import check_routers, dead_letter_queues, operations_running, routers_running
 from rapids.clients import RedisClient, check_client, check_url, disconnect, open_client, reach
-from rapids.contracts import StoredEventsError, check_stored
+from rapids.contracts import check_newest, refuse_unreadable
 from rapids.dead_letters import default_dlq
 from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
@@ -30,9 +30,6 @@ from rapids_fastapi.typed_emits import describe_emits
 __all__ = ["URL_VARIABLE", "Rapids"]
 
 URL_VARIABLE = "RAPIDS_REDIS_URL"
-
-CHECK_SECONDS = 30.0
-"""How long a start may take to parse what is stored."""
 
 
 _logger = logging.getLogger("rapids")
@@ -121,9 +118,7 @@ class Rapids:
         self._admin_limits = admin_limits or AdminLimits()
         self._metrics = check_metrics(metrics)
         self._connect_timeout = _check_timeout(connect_timeout)
-        if isinstance(check_stored, bool) or not isinstance(check_stored, int) or check_stored < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"check_stored must be a whole number of events of each type from 0, not {check_stored!r}")
-        self._check_stored = check_stored
+        self._check_stored = check_newest("check_stored", check_stored)
         self._server_warnings = ServerWarnings()
         for router in self._routers:
             router.use_server_warnings(self._server_warnings)
@@ -243,8 +238,7 @@ class Rapids:
                 if state is not None:
                     setattr(state, APP_STATE, self)
                     started.callback(delattr, state, APP_STATE)
-                if hasattr(app, "routes"):
-                    describe_emits(app)
+                describe_emits(app)
                 for router in self._routers:  # an application's overrides may be another dict at any time
                     router.use_dependencies(overrides=lambda: getattr(app, "dependency_overrides", {}))
                 try:
@@ -284,8 +278,8 @@ class Rapids:
         watched = [
             WatchedGroup(name, None, default_dlq(name) if self._dead_letters else None) for name in self._watch or ()
         ]
-        if self._check_stored:
-            await self._refuse_unreadable(redis, list(queues))
+        streams = [self._emitter.stream, *(router.stream for router in self._routers)]
+        await refuse_unreadable(redis, streams, list(queues), newest=self._check_stored, redactor=self._redactor)
         running = Running(
             emitter=self._emitter,
             redis=redis,
@@ -306,18 +300,6 @@ class Rapids:
             await started.enter_async_context(gauges_read(redis, self._routers, self._telemetry.gauges))
         started.push_async_callback(running.emitting.finished)
         return running
-
-    async def _refuse_unreadable(self, redis: RedisClient, dlqs: Sequence[str]) -> None:
-        """Raise if stored events would not be parsed."""
-        streams = [self._emitter.stream, *(router.stream for router in self._routers)]
-        found = await check_stored(
-            redis, streams, dlqs=dlqs, newest=self._check_stored, seconds=CHECK_SECONDS, redactor=self._redactor
-        )
-        if found.refuses:
-            error = StoredEventsError(found)
-            _logger.critical("%s", error)
-            raise error
-        _logger.log(logging.WARNING if found.failed or not found.complete else logging.INFO, "check_stored: %s", found)
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[RedisClient]:

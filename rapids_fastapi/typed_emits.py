@@ -105,7 +105,7 @@ def describe_emits(app: Any) -> None:
 
 def _declared(app: Any, prefix: str) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
     """The path, the route and the event types of each endpoint that declares any."""
-    for route in included(app):
+    for route in included(app) if hasattr(app, "routes") else ():
         path = prefix + getattr(route, "path", "")
         if (dependant := getattr(route, "dependant", None)) is not None:
             event_types = tuple(dict.fromkeys(_event_types(dependant)))

@@ -211,6 +211,8 @@ class HandlerRegistry(DependencyUser):
         self._aliases: dict[str, str] = {}
         """From aliases to the names of their handlers."""
         self._defaults = (timeout, retries, backoff)
+        self.max_deliveries = 0
+        """How many failed deliveries make a handler's entry dead."""
 
     @property
     def handlers(self) -> tuple[Handler, ...]:

@@ -3,7 +3,15 @@
 from rapids.contracts.asyncapi_document import ASYNCAPI_VERSION, asyncapi_document
 from rapids.contracts.schema_differences import Compatibility, SchemaDifference
 from rapids.contracts.schema_gate import EventChange, EventSnapshot, Requirement, Snapshot, SnapshotError, compare
-from rapids.contracts.stored_check import StoredCheck, StoredEventsError, StoredPlace, StoredProblem, check_stored
+from rapids.contracts.stored_check import (
+    StoredCheck,
+    StoredEventsError,
+    StoredPlace,
+    StoredProblem,
+    check_newest,
+    check_stored,
+    refuse_unreadable,
+)
 
 __all__ = [
     "ASYNCAPI_VERSION",
@@ -19,6 +27,8 @@ __all__ = [
     "StoredPlace",
     "StoredProblem",
     "asyncapi_document",
+    "check_newest",
     "check_stored",
     "compare",
+    "refuse_unreadable",
 ]

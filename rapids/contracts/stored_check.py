@@ -1,6 +1,7 @@
 """The check of what is stored: how much of it today's event classes would not parse, where, and why."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +14,15 @@ from rapids.exceptions import GroupNotFoundError, RapidsError, StreamNotFoundErr
 from rapids.inspection import Inspector, StreamEntry
 from rapids.redaction import Redactor
 
-__all__ = ["StoredCheck", "StoredEventsError", "StoredPlace", "StoredProblem", "check_stored"]
+__all__ = [
+    "StoredCheck",
+    "StoredEventsError",
+    "StoredPlace",
+    "StoredProblem",
+    "check_newest",
+    "check_stored",
+    "refuse_unreadable",
+]
 
 StoredPlace: TypeAlias = Literal["entries", "pending", "letters"]
 
@@ -32,6 +41,11 @@ MAX_INLINE = 64 * 1024
 
 PAGE = 100
 SHOWN = 3
+
+START_SECONDS = 30.0
+"""How long the check may take before a start."""
+
+_logger = logging.getLogger("rapids")
 
 UNREADABLE = "deserialization_error"
 """The reason of letters of events that could not be read when they were delivered."""
@@ -143,6 +157,31 @@ async def check_stored(
                 await check_pending(inspector, stream, found)
             is_complete = all(parts)
     return found.result(is_complete=is_complete)
+
+
+def check_newest(option: str, newest: int) -> int:
+    """The number, for `refuse_unreadable`. Raises `ValueError` for anything but a whole number from 0."""
+    if isinstance(newest, bool) or not isinstance(newest, int) or newest < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{option} must be a whole number of events of each type from 0, not {newest!r}")
+    return newest
+
+
+async def refuse_unreadable(
+    redis: RedisClient, streams: Sequence[str], dlqs: Sequence[str], *, newest: int, redactor: Redactor
+) -> None:
+    """Check what is stored before an application starts, for at most 30 seconds; not if `newest` is 0.
+
+    Raises `StoredEventsError`, which is also logged, if today's classes would not parse it. Events of newer versions
+    are only logged.
+    """
+    if newest == 0:
+        return
+    found = await check_stored(redis, streams, dlqs=dlqs, newest=newest, seconds=START_SECONDS, redactor=redactor)
+    if found.refuses:
+        error = StoredEventsError(found)
+        _logger.critical("%s", error)
+        raise error
+    _logger.log(logging.WARNING if found.failed or not found.complete else logging.INFO, "check_stored: %s", found)
 
 
 @dataclass(slots=True)
