@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from rapids import EventEmitter, EventRouter
-from rapids_fastapi import AdminUser, Rapids
+from rapids_fastapi import AdminUser, Rapids, rapids_admin
 from rapids_fastapi.admin.auth import ALL_PERMISSIONS
-from tests.fastapi.helpers import admin_app, letter_fields, until
+from tests.fastapi.helpers import letter_fields, until
 
 OPERATOR = {"Authorization": "Bearer operator"}
 READER = {"Authorization": "Bearer reader"}
@@ -40,8 +40,14 @@ def who(connection: HTTPConnection) -> AdminUser | None:
 
 
 def app_on(url: str, routers: Sequence[EventRouter] = ()) -> FastAPI:
-    """The application. Without routers, nothing runs in its background."""
-    return admin_app(Rapids(url=url, routers=routers, emitter=EventEmitter(stream=STREAM), admin_auth=who))
+    """The application. Without routers, nothing runs in its background.
+
+    The admin is not mounted in it: a mount of Starlette does not match paths with a line break.
+    """
+    rapids = Rapids(url=url, routers=routers, emitter=EventEmitter(stream=STREAM), admin_auth=who)
+    app = FastAPI(lifespan=rapids.lifespan)
+    app.include_router(rapids_admin)
+    return app
 
 
 class Serving(threading.Thread):

@@ -8,6 +8,7 @@ import time
 from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from rapids._core.counter_state import Counts
 from rapids._core.outages import Outages
@@ -70,7 +71,7 @@ async def test_entries_that_are_being_settled_are_not_registered_with_a_recreate
     await redis.xgroup_destroy(STREAM, GROUP)
     await redis.xgroup_create(STREAM, GROUP, "$")
 
-    await leases.register_again(source)
+    await leases.repair(ResponseError("NOGROUP No such consumer group"))
 
     assert [row["message_id"] for row in await pending(redis)] == [entries[0].entry_id]
 
