@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, Event, EventEmitter, GenericEvent, RapidsError, correlation_scope
@@ -246,6 +246,22 @@ async def test_data_that_json_cannot_hold_is_refused_before_anything_is_sent(red
         await EventEmitter(redis).emit([DvEmitted(), DvAnything(value=value), DvEmitted()])
     assert (caught.value.event_type, caught.value.field) == ("dv.anything", "value")
     assert await redis.keys("*") == []
+
+
+class DvGuarded(BaseEvent):
+    password: str
+
+    @field_serializer("password")
+    def refused(self, value: str) -> str:
+        raise ValueError(f"cannot encode {value}")
+
+
+async def test_what_a_serializer_says_of_a_value_is_in_the_cause_only(redis: Redis) -> None:
+    """The error itself is in logs and spans."""
+    with pytest.raises(SerializationError, match="ValueError") as caught:
+        await EventEmitter(redis).emit(DvGuarded(password="hunter2-x"))
+    assert "hunter2-x" not in str(caught.value)
+    assert "hunter2-x" in str(caught.value.__cause__)
 
 
 async def test_metadata_that_json_cannot_hold_is_refused_by_name(redis: Redis) -> None:

@@ -1,5 +1,6 @@
 """Encoding of events as stream entries. An event that JSON cannot hold is refused, with the name of the field."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC
 from math import isfinite
@@ -14,6 +15,9 @@ from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, in_utc, ki
 from rapids.exceptions import SerializationError
 
 __all__ = ["check_readable", "encode", "encode_values"]
+
+_by_users_code = re.compile(r"(Error calling function `[^`]*`: \w+): .*", re.DOTALL)
+"""What Pydantic says of an error that a serializer of the event's class raised."""
 
 _BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
 
@@ -138,7 +142,13 @@ def _own_fields(event: BaseEvent) -> bytes:
             raise ValueError("its model_serializer does not return an object, so no reader could parse it")
         return data
     except (PydanticSerializationError, ValueError) as error:
-        raise SerializationError(event.event_type, _culprit(event), str(error)) from error
+        raise SerializationError(event.event_type, _culprit(event), _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """The text of an error, without what a serializer of a class says, which may quote a hidden value. It is in the
+    cause of the `SerializationError`, but neither in the log nor in a span."""
+    return _by_users_code.sub(r"\1", str(error))
 
 
 def _culprit(event: BaseEvent) -> str:
@@ -185,7 +195,7 @@ def _json(value: object, event_type: str, field: str) -> bytes:
             _check_secrets(value)
         return _strict(data)
     except (PydanticSerializationError, ValueError) as error:
-        raise SerializationError(event_type, field, str(error)) from error
+        raise SerializationError(event_type, field, _reason(error)) from error
 
 
 def _strict(data: bytes) -> bytes:

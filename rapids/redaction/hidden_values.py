@@ -292,6 +292,13 @@ class HiddenValues:
             done = max(done, end)
         return "".join((*shown, text[done:]))
 
+    def are_quoted_by(self, name: str) -> bool:
+        """Whether a name has a whole value in it. The beginning of one, or one of two characters, is no sign."""
+        if any(len(value) >= MIN_LENGTH and value in name for value in self._values or ()):
+            return True  # also if a text about the values is masked as a whole: too many, or a short one is in it
+        inside = f"x{name}x"
+        return self.text(inside) not in (inside, MASK)
+
 
 def places(text: str, form: str) -> Iterator[tuple[int, int]]:
     """Where a form is in a text."""

@@ -16,7 +16,7 @@ __all__ = ["without_named_values"]
 MAX_WORD = 200
 
 MAX_QUOTED = 4_096
-"""Characters in which the end of a quoted value is looked for, before the line's end counts as such."""
+"""Characters in which the end of a quoted value is looked for. Of a longer one, nothing after it is shown either."""
 
 MAX_CALL = 200
 """Characters in which the end of `Name(...)` is looked for."""
@@ -205,11 +205,7 @@ def _end_of_quoted(text: str, at: int, quote: str) -> tuple[int, int]:
         if not _escaping.search(text, max(place - 5, at), place):
             return place, place + len(quote)
         place = text.find(quote, place + 1, at + MAX_QUOTED)
-    if len(text) <= at + MAX_QUOTED:  # cut
-        return len(text), len(text)
-    end = text.find("\n", at)
-    end = len(text) if end < 0 else end
-    return end, end
+    return len(text), len(text)  # it was cut, or it is too far away: what is not known to be shown is hidden
 
 
 def _end_of_nested(text: str, at: int, limit: int, most: int) -> int | None:

@@ -20,6 +20,7 @@ from rapids.redaction import MASK, HiddenValues
 from rapids.redaction.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, part_of, phrases_of
 from rapids.redaction.hidden_values import MAX_VALUES
 from rapids.redaction.named_values import without_named_values
+from rapids.redaction.quoted_values import MIN_QUOTED, QuotedValues
 
 __all__ = ["MAX_BYTES", "Location", "Redactor", "Searched", "is_too_large"]
 
@@ -44,10 +45,6 @@ CUT = "…"
 
 MAX_PARTS = 10
 """Parts of a location that are compared with hidden names, from its end."""
-
-MIN_QUOTED = 4
-"""Characters of a hidden value that is also masked where other values of the payload quote it."""
-MAX_QUOTED = 100
 
 MIN_INSIDE = 6
 """Characters of a part of a hidden value that is itself a hidden value, such as the password in `user:password`."""
@@ -129,8 +126,8 @@ class Redactor:
         if search.is_refused:
             return None
         values = {*search.values, *also} if self.names else ()
-        if quoted := sorted((one for one in values if len(one) >= MIN_QUOTED), key=len, reverse=True):
-            shown = _without(shown, quoted[:MAX_QUOTED])
+        if (quoted := QuotedValues.of(values)).values:
+            shown = quoted.without(shown)
         return Searched(shown, frozenset(search.values), frozenset(search.places))
 
     def hidden(self, *searched: Searched | None) -> HiddenValues:
@@ -181,6 +178,8 @@ class Redactor:
         is_unclear = at is not None or (location[-1:] == (CUT,) and self.names)
         if at is not None or not hidden.are_known:
             location = location[: (at or 0) + 1]
+        # Part by part: the pointer writes a slash as ~1, and a value that has one would not be found in it.
+        location = tuple(MASK if isinstance(part, str) and hidden.are_quoted_by(part) else part for part in location)
         shown = MASK if is_unclear else self.text(message, hidden, longest)
         return self.text(json_pointer(location), hidden, longest), shown
 
@@ -338,28 +337,6 @@ def _replaced(text: str) -> list[object]:
 
     json.loads(text, object_pairs_hook=members_of, parse_int=str, parse_float=str)
     return found
-
-
-_HIDDEN = "\ud800"
-"""In no text that was JSON. The mask itself could have hidden values in it, and grow with each of them."""
-
-
-def _without(shown: Any, quoted: Sequence[str]) -> Any:
-    """The value, without hidden values that its texts, names and numbers quote as they are."""
-    match shown:
-        case str() if shown != MASK and len(shown) >= len(quoted[-1]):  # of which the last is the shortest
-            for one in quoted:
-                shown = shown.replace(one, _HIDDEN)
-            return shown.replace(_HIDDEN, MASK)
-        case dict():
-            members = cast("dict[str, object]", shown)
-            return {_without(name, quoted): _without(member, quoted) for name, member in members.items()}
-        case list():
-            return [_without(item, quoted) for item in cast("list[object]", shown)]
-        case bool() | None:
-            return shown
-        case _:
-            return MASK if str(shown) in quoted else shown
 
 
 def credentials_in(value: str) -> Iterator[str]:

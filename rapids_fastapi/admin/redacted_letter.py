@@ -15,6 +15,7 @@ from rapids.dead_letters.letter import LetterChange, State
 from rapids.dead_letters.parse_check import ELLIPSIS
 from rapids.exceptions import json_pointer
 from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched
+from rapids.redaction.quoted_values import QuotedValues
 from rapids.redaction.redactor import is_too_large
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.models import Answer, example
@@ -260,15 +261,9 @@ def redacted_problem(problem: Problem, redactor: Redactor, hidden: HiddenValues)
     if not hidden.are_known:  # a location names keys of the data
         location = location[:1]
     else:
-        location = tuple(MASK if isinstance(part, str) and quotes(part, hidden) else part for part in location)
+        location = tuple(MASK if isinstance(part, str) and hidden.are_quoted_by(part) else part for part in location)
     pointer = clean(json_pointer(location), MAX_POINTER)
     return ParseProblem(pointer=pointer, message=message, type=clean(problem.type))
-
-
-def quotes(name: str, hidden: HiddenValues) -> bool:
-    """Whether a name has a whole hidden value in it. The beginning of one, or one of two characters, is no sign."""
-    inside = f"x{name}x"
-    return hidden.text(inside) not in (inside, MASK)
 
 
 # --- differences ----------------------------------------------------------------------------------------------------
@@ -304,7 +299,8 @@ def redacted_diff(
     ]
     both = sorted(before.places & after.places, key=str)
     always = [one for one in both if patch is None or names_place(patch, one)][:MAX_ALWAYS]
-    pointers = [clean(json_pointer(place), MAX_POINTER) for place in always]
+    quoted = QuotedValues.of(value for one in (before, after, metadata) if one is not None for value in one.values)
+    pointers = [clean(json_pointer(quoted.without(list(place))), MAX_POINTER) for place in always]
     return (*shown, *(Difference(pointer, "replace", MASK, MASK) for pointer in pointers))
 
 

@@ -9,17 +9,19 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rapids import Attempt, DeadLetterQueue
+from rapids import Attempt, BaseEvent, DeadLetter, DeadLetterQueue
 from rapids._core.attempt_log import AttemptLog
 from rapids.audit import AuditLog
 from rapids.cli import bulk_change, display
+from rapids.cli.shown_letters import detail_of
+from rapids.redaction import MASK, Redactor
 from tests.cli.helpers import Command
 from tests.dead_letters.helpers import write_through_script
 from tests.support import eventually
@@ -305,3 +307,19 @@ def test_a_row_has_two_lines_on_a_terminal_that_is_narrow(rapids: Command, monke
     assert first.startswith(ids[0])
     assert cell_len(first) == 60
     assert second.split() == ["注文.確定", "dv-group", "請求🚚"]
+
+
+class CliTallied(BaseEvent):
+    event_type: ClassVar[str] = "cli_tallied"
+    tally: dict[str, int] = {}
+
+
+def test_a_pointer_quotes_no_hidden_value_that_has_a_slash() -> None:
+    secret = "Zq7/mK~2pXw"
+    fields = {"event_type": "cli_tallied", "data": json.dumps({"password": secret, "tally": {secret: "x", "k": "y"}})}
+    more = {"schema_version": "1", "id": "1", "timestamp": "2026-01-01T00:00:00+00:00", "metadata": "{}"}
+    more |= {"correlation_id": "", "causation_id": ""}
+    stored = [part.encode() for pair in {**fields, **more}.items() for part in pair]
+    shown = detail_of(DeadLetter.read("1-1", stored), "q", Redactor.of([]), check=True)
+    assert shown.parse_check is not None
+    assert [one.pointer for one in shown.parse_check.problems] == [f"/tally/{MASK}", "/tally/k"]

@@ -530,3 +530,51 @@ def test_no_letter_of_base64_that_has_bits_of_a_value_is_left(size: int) -> None
                 quoted = base64.b64encode(before + one.encode() + after).decode()
                 shown.add(HiddenValues({one}).text(f"E: {quoted} !"))
             assert len(shown) == 1, (before, after)
+
+
+@pytest.mark.parametrize("count", [10, 99, 100, 3_000])
+def test_hidden_values_are_masked_where_others_quote_them_however_many_there_are(count: int) -> None:
+    tokens = [f"{n:04d}-tok-abcdefgh" for n in range(count)]
+    data = {
+        "password": "hunter2",
+        "tokens": tokens,
+        "note": "used hunter2",
+        "by": {"hunter2": "x"},
+        "other": "readable",
+    }
+    searched = Redactor.of([]).document(json.dumps(data).encode())
+    assert searched is not None
+    assert "hunter2" not in json.dumps(searched.shown)
+    assert searched.shown["other"] == "readable"
+    beside = Redactor.of([]).document(b'{"trace": "by hunter2"}', searched.values)
+    assert beside is not None
+    assert "hunter2" not in json.dumps(beside.shown)
+
+
+@pytest.mark.parametrize("text", ["secret='{}' ok", 'secret: "{}" ok', '{"secret": "{}"}'])
+def test_a_long_quoted_value_of_several_lines_is_hidden(text: str) -> None:
+    lines = "\n".join(f"Q{n:03d}zzKKmmPP" for n in range(400))
+    searched = Redactor.of([]).document(json.dumps({"log": text.replace("{}", lines)}).encode())
+    assert searched is not None
+    assert "zzKK" not in searched.shown["log"]
+
+
+def test_a_pointer_in_a_diff_quotes_no_hidden_value(client: TestClient, redis_url: str) -> None:
+    stored = {"password": "hunter2-x", "header": {"hunter2-x": {"token": "abcdef"}}, "n": 1}
+    put = put_letter(redis_url, event_type="fa.secretive", data=json.dumps(stored))
+    answer = client.post(f"{LETTERS}/{put}/replay", json={"patch": {"n": 2}})
+    assert answer.status_code == 200
+    [change] = client.get(f"{LETTERS}/{put}").json()["history"]
+    assert f"/header/{MASK}/token" in {one["pointer"] for one in change["diff"]}
+    assert "hunter2-x" not in json.dumps([answer.json(), change])
+
+
+@pytest.mark.parametrize("more", [{"pin": "1"}, {"tokens": [f"{n:04d}-tok-abcdefgh" for n in range(200)]}])
+def test_a_location_quotes_no_hidden_value_beside_others_that_hide_whole_texts(
+    client: TestClient, redis_url: str, more: Any
+) -> None:
+    stored = {"password": "s3cret-1", "passes": {"s3cret-1": "x"}, **more}
+    put = put_letter(redis_url, event_type="fa.strict", data=json.dumps(stored))
+    problems = client.get(f"{LETTERS}/{put}").json()["parse_check"]["problems"]
+    assert f"/passes/{MASK}" in {one["pointer"] for one in problems}
+    assert "s3cret-1" not in str(problems)
