@@ -3,9 +3,11 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from pydantic_core import to_json
 
 from rapids._core.counter_state import Counts
 from rapids._core.handlers import Handler, Handlers
@@ -15,6 +17,7 @@ from rapids._core.supervision import Stop
 from rapids._storage.groups import RawEntry
 from rapids._storage.keys import Source, default_dlq
 from rapids._wire.encoding import encode
+from rapids._wire.entry_format import EVENT_FIELDS, decode
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadlines
 from rapids._worker.executor import Executor, ExecutorContext
@@ -33,7 +36,7 @@ from rapids.exceptions import HandlerTimeoutError
 if TYPE_CHECKING:
     from rapids._worker.settled import Settled
 
-__all__ = ["HandlerOutcome", "HandlerState", "Rehearsal", "RehearsedAttempt"]
+__all__ = ["HandlerOutcome", "HandlerState", "Rehearsal", "RehearsedAttempt", "stored_event"]
 
 CONSUMER = "rehearsal"
 
@@ -78,6 +81,17 @@ class HandlerOutcome:
     def deliveries(self) -> int:
         """On how many deliveries it ran."""
         return len({one.delivery for one in self.attempts})
+
+
+def stored_event(fields: Mapping[str, Any]) -> Event:
+    """The event of an entry with these fields, as a worker reads it: migrated, if it is of an older schema version.
+
+    `fields`: those of the wire format by name; `data` and `metadata` may be JSON values instead of text. Raises
+    `DeserializationError` for what is no event, or what its class refuses.
+    """
+    texts = {name: value if isinstance(value, str) else to_json(value).decode() for name, value in fields.items()}
+    stored = [part for name in EVENT_FIELDS for part in (name, texts.get(name.decode(), "").encode())]
+    return decode(texts.get("event_type", ""), stored)
 
 
 class Rehearsal:

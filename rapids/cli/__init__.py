@@ -15,6 +15,7 @@ PARTS = (
     "letter_commands",
     "letter_changes",
     "letter_export",
+    "exported_test",
     "event_feed",
     "catalog_commands",
     "schema_commands",

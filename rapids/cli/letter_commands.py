@@ -31,7 +31,7 @@ from rapids.clients import RedisClient
 from rapids.dead_letters import Causes
 from rapids.inspection import Inspector
 
-__all__ = ["print_letters"]
+__all__ = ["LetterId", "print_letters"]
 
 LetterId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The id of the letter.")]
 

@@ -16,7 +16,7 @@ from rapids.emitter import EventEmitter
 from rapids.exceptions import RapidsError
 from rapids.router import EventRouter
 
-__all__ = ["Found", "Lifespan", "TargetError", "find", "find_lifespan"]
+__all__ = ["Found", "Lifespan", "TargetError", "attribute_at", "find", "find_lifespan"]
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -49,7 +49,7 @@ async def find(targets: Sequence[str], *, with_applications: bool = False) -> Fo
     emitters: dict[int, EventEmitter] = {}
     applications: list[object] = []
     for target in targets:
-        found = _attribute(target)
+        found = attribute_at(target)
         if with_applications and is_application(found):
             applications.append(found)
             continue
@@ -83,7 +83,7 @@ def is_application(found: object) -> bool:
 
 def find_lifespan(target: str) -> Lifespan:
     """The async context manager of `--lifespan`. Raises `TargetError`."""
-    found = _attribute(target)
+    found = attribute_at(target)
     if inspect.isasyncgenfunction(found):
         raise TargetError(f"--lifespan: {target} is an async generator: decorate it with @asynccontextmanager")
     if not callable(found) or not _takes_nothing(found):
@@ -94,7 +94,8 @@ def find_lifespan(target: str) -> Lifespan:
     return cast("Lifespan", found)
 
 
-def _attribute(target: str) -> object:
+def attribute_at(target: str) -> object:
+    """What a target names, `module:attribute`. Imports the module. Raises `TargetError`."""
     module_name, _, path = target.partition(":")
     if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
         raise TargetError(f"{target!r} must be module:attribute, such as app.workers:router")

@@ -1,7 +1,7 @@
 """Testing of services on Rapids: emitters that record, handlers without a server, and everything an event sets off."""
 
 from rapids.rehearsal import HandlerOutcome, HandlerState, RehearsedAttempt
-from rapids.testing.deliveries import Outcomes, deliver
+from rapids.testing.deliveries import Outcomes, deliver, load_event
 from rapids.testing.failed_work import ParkedEntry
 from rapids.testing.recording_emitter import RecordingEmitter
 from rapids.testing.records import EventRecord
@@ -20,5 +20,6 @@ __all__ = [
     "TrackedBlock",
     "TrackedInThread",
     "deliver",
+    "load_event",
     "tracked",
 ]

@@ -1,11 +1,13 @@
 """Deliveries without Redis: a router's handlers run on one event, and what became of each."""
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import overload
+from pathlib import Path
+from typing import Any, cast, overload
 
 from rapids.emitter import as_read
 from rapids.events import Event
-from rapids.rehearsal import HandlerOutcome, RehearsedAttempt
+from rapids.rehearsal import HandlerOutcome, RehearsedAttempt, stored_event
 from rapids.router import EventRouter
 from rapids.testing.recording_emitter import RecordingEmitter
 from rapids.testing.repetition import (
@@ -18,7 +20,7 @@ from rapids.testing.repetition import (
     repetition,
 )
 
-__all__ = ["Outcomes", "deliver"]
+__all__ = ["Outcomes", "deliver", "load_event"]
 
 
 class Outcomes(Sequence[HandlerOutcome]):
@@ -87,12 +89,22 @@ class Outcomes(Sequence[HandlerOutcome]):
         return f"<Outcomes {self}>"
 
 
+def load_event(path: str | Path) -> Event:
+    """The event in a file that `rapids dlq export-test` has written, read as a worker reads it.
+
+    Raises `DeserializationError` if its class refuses it, `ValueError` for a file that is not JSON, and `OSError`.
+    """
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    return stored_event(cast("dict[str, Any]", found))
+
+
 async def deliver(
     router: EventRouter,
     event: Event,
     *,
     emitter: RecordingEmitter | None = None,
     deliveries: int = 100,
+    only: str | None = None,
     probe: Probe | None = None,
 ) -> Outcomes:
     """Run a router's handlers on an event, with middleware, dependencies, time limits and all retries. Needs no Redis.
@@ -107,15 +119,19 @@ async def deliver(
     `emitter`: for handlers and providers that ask for one; by default a new one. It is `outcomes.emitter`. Other
     dependencies are replaced by the overrides of the router and of its application, as in production.
     `deliveries`: how many there are at most. With 1, a handler that would run again later is `waiting`.
+    `only`: the name of the one handler to run, as in a replay of its dead letter; by default all that match.
 
     With `--rapids-twice` or `--rapids-crash`, every handler that is done gets the event once more, and `AssertionError`
     says of each how that was not without effect. `probe`: a function, plain or async, that gives the state which must
     not change then.
 
-    Raises `SerializationError` for an event that could not be emitted, `ValueError` for `deliveries` below 1.
+    Raises `SerializationError` for an event that could not be emitted, `ValueError` for `deliveries` below 1, or if the
+    router has no handler `only`.
     """
     __tracebackhide__ = True
     check_probe(probe)
+    if only is not None and only not in router.handler_names:
+        raise ValueError(f"only must be one of {', '.join(router.handler_names)}, not {only!r}")
     if isinstance(deliveries, bool) or not isinstance(deliveries, int) or deliveries < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise ValueError(f"deliveries must be a whole number from 1, not {deliveries!r}")
     read = as_read(event)
@@ -124,7 +140,7 @@ async def deliver(
     rehearsal, how = router.rehearsal(recorder), repetition.get()
     token = notes_of_emits.set(notes := EmitNotes(keeps=True))
     try:
-        outcomes = await rehearsal.run(read, most=deliveries)
+        outcomes = await rehearsal.run(read, most=deliveries, only=only)
     finally:
         notes_of_emits.reset(token)
     if how is not None:

@@ -42,6 +42,7 @@ def commands() -> list[tuple[str, str]]:
         for session in SESSIONS
         for line, printed in re.findall(r"^\$ (rapids .*)\n((?:(?!\$ ).*\n?)*)", session, re.M)
         if "--url" not in line  # tests/contracts/test_stored_check.py has it
+        if "export-test" not in line  # tests/cli/test_exported_test.py has it
     ]
 
 
