@@ -67,7 +67,7 @@ async def _read_often(readings: Iterable["_Reading"], report: Callable[[Gauges],
             except (RedisError, OSError) as error:  # a TimeoutError is an OSError
                 _logger.debug("could not read the gauges of %s: %s", one.about, error)
                 one.expire(report)
-            except Exception:
+            except Exception:  # of one `report`, or a fault of ours: the other gauges are still read
                 _logger.exception("could not read the gauges of %s", one.about)
         await asyncio.sleep(PAUSE * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
