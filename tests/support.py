@@ -73,12 +73,19 @@ async def full_thread_pool() -> AsyncIterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Python handles SIGINT as it does by default. A shell's background job, and what it starts, ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Python, and what it starts, handles SIGINT and SIGHUP as by default.
+
+    A shell's background job ignores the first, and what `nohup` starts the second.
+    """
+    before = [
+        (signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler)),
+        (signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL)),
+    ]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 async def ignore(event: Event) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.embedded.scripts import is_gone
 from tests.fastapi.helpers import until
-from tests.support import SOON
+from tests.support import SOON, interruptible
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,7 +135,7 @@ def rapids_run(
     (folder / "run_workers.py").write_text(WORKERS)
     if lifespan is not None:
         options += ("--lifespan", lifespan)
-    with (folder / "output").open("wb") as output:
+    with interruptible(), (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "rapids.cli", "run", *targets.split(), "--url", url, *options],
             env={**os.environ, "PYTHONPATH": str(ROOT), "RUN_STREAM": stream},
