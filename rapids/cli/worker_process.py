@@ -1,5 +1,6 @@
 """A worker process of `rapids run`: routers, emitters and operations, from the start until a signal."""
 
+import _thread
 import asyncio
 import faulthandler
 import logging
@@ -8,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -158,12 +160,11 @@ class StopRequest:
 
     def ask(self) -> None:
         """Ask for the stop. Safe in signal handlers and other threads."""
-        if not self._is_asked and self.limit is not None:
-            timer = threading.Timer(self.limit, _give_up)  # it also ends a process whose event loop is blocked
-            timer.daemon = True
-            timer.start()
+        is_first, self._is_asked = not self._is_asked, True  # at once: the next signal may interrupt what follows
+        if is_first and self.limit is not None:
+            # Ends a process whose event loop is blocked. Not by `threading`, whose locks the interrupted code may hold.
+            _thread.start_new_thread(_give_up, (self.limit,))
             faulthandler.dump_traceback_later(self.limit + 1, exit=True, file=2)  # also if one thread holds the GIL
-        self._is_asked = True
         if (loop := self._loop) is not None:
             with suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(self.asked.set)
@@ -204,8 +205,9 @@ def _explain(options: RunOptions, error: RapidsError) -> None:
         sys.stderr.write(f"rapids: {error}\n")
 
 
-def _give_up() -> None:
-    """End the process, and say where its main thread is: a handler may block the event loop there."""
+def _give_up(seconds: float) -> None:
+    """End the process after so long, and say where its main thread is: a handler may block the event loop there."""
+    time.sleep(seconds)
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # pyright: ignore[reportPrivateUsage] - it is documented
     where = traceback.format_stack(frame, MAX_FRAMES)
     _end("not stopped in time: ending. The main thread is at\n" + "".join(where).rstrip())

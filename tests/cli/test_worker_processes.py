@@ -6,8 +6,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
+from textwrap import dedent
 
 import httpx
 import pytest
@@ -199,6 +202,21 @@ async def test_a_second_signal_ends_at_once_with_exit_code_1(
         await eventually(lambda: "--uvloop" in options or "stopping on SIGTERM" in command.said)
         assert command.stop(signal.SIGINT) == 1
         assert command.said.endswith("rapids: a second signal: ending without waiting for handlers\n")
+
+
+def test_a_second_signal_that_interrupts_the_first_one_ends_the_process_too() -> None:
+    script = """
+        import faulthandler, signal
+        from rapids.cli.worker_process import StopRequest
+
+        faulthandler.dump_traceback_later = lambda *args, **options: signal.raise_signal(signal.SIGINT)
+        stop = StopRequest(is_child=False)
+        stop.take_signals(lambda: print("at once", flush=True))
+        signal.raise_signal(signal.SIGTERM)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "at once\n"), done.stderr
+    assert done.stderr == "rapids: a second signal: ending without waiting for handlers\n"
 
 
 @BOTH_LOOPS
