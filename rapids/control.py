@@ -8,7 +8,6 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from rapids._core.checks import actor_and_reason, stream_name, text
-from rapids._core.entry_id import moment_or_last
 from rapids._core.json_schema import with_json_schema
 from rapids._storage import group_control
 from rapids._storage.client.connections import SharedPool
@@ -94,5 +93,4 @@ class GroupControl:
 
 
 def _pause(paused: Paused) -> Pause:
-    # A user who wrote the pause by hand may have written any number. Time stamps end with the year 9999.
-    return Pause(paused.actor, paused.reason, moment_or_last(paused.since_ms))
+    return Pause(paused.actor, paused.reason, paused.since)

@@ -143,6 +143,6 @@ class TelemetryHooks(Protocol):
     def gauges(self, read: Gauges) -> None:
         """How far a group is, or how many letters a dead-letter stream has. Zeros from a process that stops reading it.
 
-        `rapids.group_gauges.gauges_read` calls it, in one process at a time.
+        `rapids.inspection.GroupReader.reported_to` calls it, in one process at a time.
         """
         ...

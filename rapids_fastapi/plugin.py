@@ -14,9 +14,8 @@ from rapids.contracts import check_newest, refuse_unreadable
 from rapids.dead_letters import default_dlq
 from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
-from rapids.group_gauges import gauges_read
 from rapids.hooks import TelemetryHooks
-from rapids.inspection import WatchedGroup
+from rapids.inspection import GroupReader, WatchedGroup
 from rapids.metrics import Metrics
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
@@ -297,7 +296,8 @@ class Rapids:
         runners = await started.enter_async_context(operations_running(directory.queues.values()))
         await started.enter_async_context(directory.followed(runners))
         if self._telemetry is not None:
-            await started.enter_async_context(gauges_read(redis, self._routers, self._telemetry.gauges))
+            reader = GroupReader(redis, map(WatchedGroup.of, self._routers))
+            await started.enter_async_context(reader.reported_to(self._telemetry.gauges))
         started.push_async_callback(running.emitting.finished)
         return running
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
+from rapids._core.entry_id import moment_or_last
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
 from rapids._storage.groups import consumers
 from rapids._storage.keys import Source, audit_log
 
-__all__ = ["GroupProgress", "Paused", "look", "pause", "paused", "progress", "resume"]
+__all__ = ["GroupProgress", "Paused", "look", "pause", "pause_in", "paused", "progress", "resume"]
 
 FIELDS = ("actor", "reason", "since_ms")
 
@@ -21,6 +23,11 @@ class Paused(NamedTuple):
     reason: str
     since_ms: int
     """Milliseconds, by the server's clock; 0 if no time was stored with the pause."""
+
+    @property
+    def since(self) -> datetime:
+        """Somebody who wrote the pause by hand may have written any number. Time stamps end with the year 9999."""
+        return moment_or_last(self.since_ms)
 
     @property
     def description(self) -> str:
@@ -35,24 +42,24 @@ async def pause(commands: Commands, source: Source, actor: str, reason: str) -> 
     Raises `ResponseError`, "no such key", if there is no such stream.
     """
     call_ = ((source.stream, source.paused, audit_log(source.stream)), (source.group, actor, reason))
-    return _paused(checked((await run(commands, scripts.load("pause"), [call_]))[0]))
+    return pause_in(checked((await run(commands, scripts.load("pause"), [call_]))[0]))
 
 
 async def resume(commands: Commands, source: Source, actor: str, reason: str) -> Paused | None:
     """End the group's pause. Returns the pause that ended, or None if there was none."""
     call_ = ((source.paused, audit_log(source.stream)), (source.group, actor, reason))
-    return _paused(checked((await run(commands, scripts.load("resume"), [call_]))[0]))
+    return pause_in(checked((await run(commands, scripts.load("resume"), [call_]))[0]))
 
 
 async def paused(commands: Commands, source: Source) -> Paused | None:
     """The group's pause, or None if it is not paused."""
-    return _paused(await call(commands, "HMGET", source.paused, *FIELDS))
+    return pause_in(await call(commands, "HMGET", source.paused, *FIELDS))
 
 
 async def look(commands: Commands, sources: Sequence[Source]) -> tuple[Paused | None, list[Reply]]:
     """The group's pause, and for each source its consumers, in one round trip. The group is that of the first."""
     held, *lists = await commands.send([("HMGET", sources[0].paused, *FIELDS), *map(consumers, sources)])
-    return _paused(checked(held)), [checked(rows) for rows in lists]
+    return pause_in(checked(held)), [checked(rows) for rows in lists]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +82,10 @@ async def progress(commands: Commands, sources: Sequence[Source]) -> GroupProgre
     if not (found := checked((await run(commands, scripts.load("group_progress"), [(keys, (main.group,))]))[0])):
         return None
     last_id, delivered, more, pending, waiting, *paused_ = found
-    return GroupProgress(as_text(last_id), as_text(delivered), more == 1, pending, waiting, _paused(paused_))
+    return GroupProgress(as_text(last_id), as_text(delivered), more == 1, pending, waiting, pause_in(paused_))
 
 
-def _paused(reply: Reply) -> Paused | None:
+def pause_in(reply: Reply) -> Paused | None:
     """The pause in a reply. An operator may have written it by hand, so one field is enough."""
     if not reply or all(field is None for field in reply):
         return None

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import Client, Command, Commands, Reply, SharedPool, call, checked, run
+from rapids._storage.group_control import Paused, pause_in
 from rapids._storage.keys import BESIDE, Source, consumers_by_group, replay_stream
 from rapids._wire.trace_fields import READ, Found, TraceKind
 
@@ -76,6 +77,7 @@ class GroupRow:
     replays: int
     consumers: int
     living: int
+    paused: Paused | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +177,14 @@ async def groups(
         counted=COUNTED,
         due=Source(source.stream, "").due,
         replays=replay_stream(source.stream, ""),
+        paused=Source(names_of.stream, "").paused,
         names=consumers_by_group(names_of.stream),
     )
     arguments = (source.group, start, options)
     now, length, first, last, rows, more = await _run(commands, "inspect_groups", (source.stream,), arguments)
-    return GroupRows(now, length, first, last, [GroupRow(*row) for row in rows], more == 1)
+    return GroupRows(
+        now, length, first, last, [GroupRow(*row, paused=pause_in(held)) for *row, held in rows], more == 1
+    )
 
 
 async def consumers(

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Annotated
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -25,7 +25,7 @@ from rapids.cli.display import (
 from rapids.cli.root import Url, app, execute
 from rapids.cli.stream_choice import GroupName, StreamName, chosen_stream, stream_of_group
 from rapids.clients import RedisClient
-from rapids.control import GroupControl, Pause
+from rapids.control import GroupControl
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import ConsumerSnapshot, FoundStreams, GroupSnapshot, Inspector, StreamSnapshot
 
@@ -34,16 +34,15 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class GroupState(GroupSnapshot):
-    """A group, its pause and its parked replays."""
+    """A group and its parked replays."""
 
-    pause: Pause | None = None
     replays_parked: int = 0
     """How many of the replays failed for good, since there is no dead-letter stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDetail(GroupState):
-    """A group, its pause and its consumers."""
+    """A group and its consumers."""
 
     consumer_list: tuple[ConsumerSnapshot, ...] = ()
 
@@ -131,7 +130,7 @@ def groups(
     async def look(redis: RedisClient) -> list[GroupState]:
         inspector = Inspector(redis)
         names = (stream,) if stream else (await inspector.find_streams()).streams
-        return [one for name in names for one in await groups_of(redis, inspector, name)]
+        return [one for name in names for one in await _groups_of(inspector, name)]
 
     shown = execute(url, look)
     if as_json:
@@ -172,33 +171,35 @@ def groups(
         note("no groups")
 
 
-async def groups_of(redis: RedisClient, inspector: Inspector, stream: str) -> list[GroupState]:
-    """All groups of a stream, with their pauses."""
+async def _groups_of(inspector: Inspector, stream: str) -> list[GroupState]:
+    """All groups of a stream."""
     found: list[GroupState] = []
     cursor: str | None = None
     while True:
         page = await inspector.groups(stream, cursor=cursor, limit=PAGE)
-        found += [await _state_of(redis, one) for one in page.items]
+        found += [await _state_of(inspector, one) for one in page.items]
         if (cursor := page.cursor) is None:
             return found
 
 
-async def _state_of(redis: RedisClient, snapshot: GroupSnapshot) -> GroupState:
-    pause: Pause | None = None
+async def _state_of(inspector: Inspector, snapshot: GroupSnapshot) -> GroupState:
     parked = 0
-    with suppress(ValueError):  # Rapids does not accept this name: none of its routers is in the group
-        pause = await GroupControl(redis, snapshot.stream, snapshot.group).paused()
-        if snapshot.replays:
-            with suppress(StreamNotFoundError, GroupNotFoundError):  # no router has looked at them yet
-                parked = (await Inspector(redis).group(snapshot.stream, snapshot.group, replays=True)).parked
-    return GroupState(**asdict(snapshot), pause=pause, replays_parked=parked)
+    if snapshot.replays:
+        # No router has looked at them yet, or Rapids does not accept the name.
+        with suppress(StreamNotFoundError, GroupNotFoundError, ValueError):
+            parked = (await inspector.group(snapshot.stream, snapshot.group, replays=True)).parked
+    return GroupState(**_values(snapshot), replays_parked=parked)
+
+
+def _values(group: GroupSnapshot) -> dict[str, Any]:
+    return {field.name: getattr(group, field.name) for field in fields(group)}
 
 
 def _show_group(named: str | None, group: str, url: str | None, *, as_json: bool) -> None:
     async def look(redis: RedisClient) -> GroupDetail:
         inspector = Inspector(redis)
         stream = named or await stream_of_group(inspector, group)
-        state = await _state_of(redis, await inspector.group(stream, group))
+        state = await _state_of(inspector, await inspector.group(stream, group))
         consumers: list[ConsumerSnapshot] = []
         cursor: str | None = None
         while True:
@@ -206,9 +207,7 @@ def _show_group(named: str | None, group: str, url: str | None, *, as_json: bool
             consumers += page.items
             if (cursor := page.cursor) is None:
                 break
-        return GroupDetail(
-            **{name: getattr(state, name) for name in GroupState.__dataclass_fields__}, consumer_list=tuple(consumers)
-        )
+        return GroupDetail(**_values(state), consumer_list=tuple(consumers))
 
     one = execute(url, look)
     if as_json:
@@ -287,7 +286,8 @@ def _change(
     stream = chosen_stream(url, named, group=group)
 
     async def look(redis: RedisClient) -> GroupState:
-        return await _state_of(redis, await Inspector(redis).group(stream, group))
+        inspector = Inspector(redis)
+        return await _state_of(inspector, await inspector.group(stream, group))
 
     async def change(redis: RedisClient) -> GroupState:
         control = GroupControl(redis, stream, group)

@@ -34,7 +34,6 @@ from rapids.clients import RedisClient, open_client, reach
 from rapids.emitter import EventEmitter
 from rapids.environment import Environment
 from rapids.exceptions import RapidsError
-from rapids.group_gauges import gauges_read
 from rapids.hooks import TelemetryHooks
 from rapids.inspection import GroupReader, WatchedGroup
 from rapids.metrics import Metrics, ProcessReadings, read_process
@@ -304,14 +303,14 @@ async def _serve(
             parts.push_async_callback(emitter.drain)
         if lifespan is not None:
             await parts.enter_async_context(lifespan_running(lifespan))
-        read = partial(read_process, found.routers, emitters)
+        read, reader = partial(read_process, found.routers, emitters), GroupReader(client, groups)
         if sent_to is not None:
             parts.enter_context(_sent(sent_to, read))
         elif options.metrics is not None:
-            metrics.processes, metrics.groups = lambda: {"1": read()}, GroupReader(client, groups)
+            metrics.processes, metrics.groups = lambda: {"1": read()}, reader
         await parts.enter_async_context(routers_running(found.routers, client, stop_timeout=options.graceful_timeout))
         if telemetry is not None:
-            await parts.enter_async_context(gauges_read(client, found.routers, telemetry.gauges))
+            await parts.enter_async_context(reader.reported_to(telemetry.gauges))
         await parts.enter_async_context(operations_running(dead_letter_queues(client, found.routers).values()))
         readiness.append(Readiness(EventEmitter(client, found.routers[0].stream), found.routers))
         started.set()

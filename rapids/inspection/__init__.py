@@ -14,7 +14,7 @@ from rapids.inspection.causation_tree import (
 )
 from rapids.inspection.diagnosis import CommandCounts, Diagnosis, Finding, Severity, count_commands, diagnose
 from rapids.inspection.feed import StreamEntry
-from rapids.inspection.group_reader import GroupReader, GroupReading, GroupReadings, QueueReading, WatchedGroup
+from rapids.inspection.group_reader import GroupReader, GroupReadings, QueueReading, WatchedGroup
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
@@ -39,7 +39,6 @@ __all__ = [
     "Finding",
     "FoundStreams",
     "GroupReader",
-    "GroupReading",
     "GroupReadings",
     "GroupSnapshot",
     "HandlerAttempts",

@@ -18,7 +18,6 @@ from rapids._storage import inspection_queries, server_info
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import beside, default_dlq
 from rapids._storage.server_info import ServerFacts
-from rapids.control import GroupControl
 from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection.inspector import Inspector
@@ -110,7 +109,7 @@ async def diagnose(
     groups: dict[str, list[str]] = {}
     for name in found.streams:
         try:
-            groups[name] = await _of_stream(redis, inspector, name, findings)
+            groups[name] = await _of_stream(inspector, name, findings)
         except ResponseError as error:  # this user may not look at all of it
             findings.append(_unreadable(name, error))
     for name in found.dlqs:
@@ -182,9 +181,7 @@ def _of_server(facts: ServerFacts, *, knows_a_cluster: bool) -> Iterator[Finding
         yield Finding("memory", "warning", "server", message, "set maxmemory, and maxmemory-policy noeviction")
 
 
-async def _of_stream(
-    redis: Redis | RedisCluster, inspector: Inspector, name: str, findings: list[Finding]
-) -> list[str]:
+async def _of_stream(inspector: Inspector, name: str, findings: list[Finding]) -> list[str]:
     """Add what is found. Returns the names of the groups."""
     try:
         stream = await inspector.stream(name)
@@ -199,7 +196,7 @@ async def _of_stream(
     async for group in _groups(inspector, name):
         names.append(group.group)
         with suppress(ValueError):  # Rapids does not accept this name: the group is another program's
-            findings += await _of_group(redis, inspector, stream, group)
+            findings += await _of_group(inspector, stream, group)
     return names
 
 
@@ -218,18 +215,15 @@ async def _groups(inspector: Inspector, stream: str) -> AsyncIterator[GroupSnaps
             return
 
 
-async def _of_group(
-    redis: Redis | RedisCluster, inspector: Inspector, stream: StreamSnapshot, group: GroupSnapshot
-) -> list[Finding]:
+async def _of_group(inspector: Inspector, stream: StreamSnapshot, group: GroupSnapshot) -> list[Finding]:
     subject = f"{group.group} of {group.stream}"
     findings: list[Finding] = []
-    pause = await GroupControl(redis, group.stream, group.group).paused()
     replays = group.replays
     if replays:
         with suppress(StreamNotFoundError, GroupNotFoundError):  # no router has looked at them yet
             replays -= (await inspector.group(group.stream, group.group, replays=True)).parked
     work = group.lag + group.held + group.waiting + replays
-    if pause is not None:
+    if (pause := group.pause) is not None:
         message = f"paused since {pause.since:%Y-%m-%d %H:%M} UTC by {pause.actor or 'somebody'}: {pause.reason or '-'}"
         findings.append(Finding("paused", "warning", subject, message, "rapids resume, when the reason is gone"))
     if group.consumers_alive == 0 and not await _are_others_alive(inspector, group):

@@ -2,26 +2,30 @@
 
 import asyncio
 import logging
+import math
+import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from rapids._core.redis_errors import reason
-from rapids._storage import streams
+from rapids._storage import groups, streams
 from rapids._storage.client.connections import SharedPool
-from rapids.control import GroupControl
+from rapids._storage.keys import Source, gauges_reader
 from rapids.counters import OTHER
 from rapids.dead_letters.causes import QueueStats
 from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
+from rapids.hooks import DlqGauges, Gauges, GroupGauges
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import GroupSnapshot
 from rapids.router import EventRouter
 
-__all__ = ["GroupReader", "GroupReading", "GroupReadings", "QueueReading", "WatchedGroup"]
+__all__ = ["GroupReader", "GroupReadings", "QueueReading", "WatchedGroup"]
 
 _logger = logging.getLogger("rapids")
 
@@ -30,6 +34,13 @@ FRESH = 1.0
 
 READ_TIMEOUT = 5.0
 """Seconds within which all of it must be read. Prometheus itself waits 10 s for a scrape."""
+
+PAUSE = 10.0
+"""Seconds between two reports of gauges, on average."""
+
+LEASE = 25.0
+"""Seconds for which a process that has read gauges is the one that reads them. If it ends without releasing that,
+another process reads after this time."""
 
 MAX_GROUPS = 100
 """Groups that are read of a stream of which all groups are watched."""
@@ -58,14 +69,6 @@ class WatchedGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupReading:
-    """How far a group is, and whether it is paused."""
-
-    snapshot: GroupSnapshot
-    paused: bool
-
-
-@dataclass(frozen=True, slots=True)
 class QueueReading:
     """The dead letters in a dead-letter stream."""
 
@@ -81,7 +84,7 @@ class GroupReadings:
 
     up: bool
     """Whether Redis answered. If not, nothing was read: old figures would look like present ones."""
-    groups: tuple[GroupReading, ...] = ()
+    groups: tuple[GroupSnapshot, ...] = ()
     queues: tuple[QueueReading, ...] = ()
 
 
@@ -95,7 +98,7 @@ class GroupReader:
     """Reads the figures of groups through `redis`, at most once a second, and changes nothing but the index of dead
     letters, which may catch up.
 
-    A read takes two round trips for each group, and one for each dead-letter stream (up to three, if its letters have
+    A read takes one round trip for each group, and one for each dead-letter stream (up to three, if its letters have
     hundreds of causes). Readers at the same time share one. No read raises an error of Redis: when Redis stops
     answering, and when it answers again, that is logged once.
 
@@ -134,37 +137,78 @@ class GroupReader:
                 self._read_at = time.monotonic()
             return self._last
 
+    @asynccontextmanager
+    async def reported_to(self, report: Callable[[Gauges], None]) -> AsyncGenerator[None]:
+        """Call `report` with the gauges of each group and dead-letter stream every ten seconds during the block.
+
+        Of several processes with the same groups only one reads and reports a group, so that the sum over processes is
+        right. A process that no longer does, for example at the end of the block, reports zeros once. While Redis is
+        unavailable, nothing is read; that is no error here. A stream of which all groups are watched is left out.
+        """
+        groups = [GroupGauges(one.stream, one.group) for one in self._watched if one.group is not None]
+        dlqs = [DlqGauges(one.dlq_stream) for one in self._watched if one.dlq_stream is not None]
+        turns = [_Turn(self._redis, zero, report) for zero in dict.fromkeys((*groups, *dlqs))]
+        reporting = asyncio.create_task(self._report_often(turns), name="rapids-gauges")
+        try:
+            yield
+        finally:
+            reporting.cancel()
+            await asyncio.wait({reporting})
+            await asyncio.gather(*(one.end() for one in turns))
+
+    async def _report_often(self, turns: Iterable["_Turn"]) -> None:
+        while True:
+            for one in turns:
+                try:
+                    async with asyncio.timeout(READ_TIMEOUT):
+                        if await one.is_ours():
+                            one.report(await self._gauges(one.zero))
+                except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+                    _logger.debug("could not read the gauges of %s: %s", one.zero, error)
+                    one.expire()
+                except Exception:  # of one `report`, or a fault of ours: the other gauges are still read
+                    _logger.exception("could not read the gauges of %s", one.zero)
+            await asyncio.sleep(PAUSE * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    async def _gauges(self, zero: Gauges) -> Gauges:
+        match zero:
+            case DlqGauges(dlq_stream=dlq):
+                return DlqGauges(dlq, (await DeadLetterQueue(self._redis, dlq).stats()).length)
+            case GroupGauges(stream=stream, group=group):
+                for found in await self._snapshots(WatchedGroup(stream, group)):
+                    return GroupGauges(
+                        stream=stream,
+                        group=group,
+                        lag=found.lag,
+                        oldest_unsettled=(found.oldest_unsettled_ms or 0) / 1000,
+                        pending=found.pending,
+                        waiting=found.waiting,
+                        parked=found.parked,
+                    )
+                return zero
+
     async def _look(self) -> GroupReadings:
-        groups: list[GroupReading] = []
+        groups: list[GroupSnapshot] = []
         queues: dict[str, _Queue] = {}
         if not self._watched:
             await streams.ping(SharedPool(self._redis, ANY_STREAM))
         for watched in self._watched:  # one after another, so that a read needs only one connection
-            names: list[str] = [] if watched.group is None else [watched.group]
-            try:
-                for snapshot in await self._snapshots(watched):
-                    groups.append(GroupReading(snapshot, await self._is_paused(snapshot)))
-                    names.append(snapshot.group)
-            except (StreamNotFoundError, GroupNotFoundError):  # nothing was emitted, and no router has started yet
-                pass
+            found = await self._snapshots(watched)
+            groups += found
             if (dlq := watched.dlq_stream) is not None:
                 queue = queues.setdefault(dlq, _Queue(watched.dlq_maxlen))
                 limits = queue.maxlen, watched.dlq_maxlen
                 queue.maxlen = None if None in limits else max(one for one in limits if one is not None)
-                queue.groups.update(names)
+                queue.groups.update([one.group for one in found] if watched.group is None else [watched.group])
         return GroupReadings(True, tuple(groups), tuple([await self._queue(dlq, one) for dlq, one in queues.items()]))
 
     async def _snapshots(self, watched: WatchedGroup) -> Sequence[GroupSnapshot]:
-        if watched.group is not None:
-            return (await self._inspector.group(watched.stream, watched.group),)
-        return (await self._inspector.groups(watched.stream, limit=MAX_GROUPS)).items
-
-    async def _is_paused(self, snapshot: GroupSnapshot) -> bool:
         try:
-            control = GroupControl(self._redis, snapshot.stream, snapshot.group)
-        except ValueError:  # Rapids does not accept this name: none of its routers is in the group
-            return False
-        return await control.paused() is not None
+            if watched.group is not None:
+                return (await self._inspector.group(watched.stream, watched.group),)
+            return (await self._inspector.groups(watched.stream, limit=MAX_GROUPS)).items
+        except (StreamNotFoundError, GroupNotFoundError):  # nothing was emitted, and no router has started yet
+            return ()
 
     async def _queue(self, dlq: str, of: _Queue) -> QueueReading:
         queue = DeadLetterQueue(self._redis, dlq, dlq_maxlen=of.maxlen)
@@ -181,3 +225,53 @@ class GroupReader:
         if (others := page.stats.length - counted) > 0:
             letters[OTHER] = others
         return QueueReading(dlq, letters, page.stats)
+
+
+class _Turn:
+    """Whether this process is the one that reads the gauges of a group or dead-letter stream, and reports them."""
+
+    def __init__(self, redis: Redis | RedisCluster, zero: Gauges, report: Callable[[Gauges], None]) -> None:
+        self.zero = zero
+        """The gauges, all 0."""
+        self.report = report
+        match zero:
+            case GroupGauges(stream=stream, group=group):
+                self._key = Source(stream, group).gauges_reader
+            case DlqGauges(dlq_stream=stream):
+                self._key = gauges_reader(stream)
+        self._commands = SharedPool(redis, stream)
+        self._token = groups.new_token()
+        self._until = -math.inf
+        """Until when this process is the one that reads, by the monotonic clock; infinite in the past if it is not."""
+        self._may_hold = False
+        """Whether this process may hold the key, also since an answer was not waited for."""
+
+    async def is_ours(self) -> bool:
+        """Whether this process reads for the next seconds: no other process does. Raises `RedisError`."""
+        began, self._may_hold = time.monotonic(), True
+        hold = await groups.hold(self._commands, self._key, self._token, ttl_ms=round(LEASE * 1000))
+        self._may_hold = hold.is_ours
+        if hold.is_ours:
+            self._until = began + LEASE
+        else:
+            self._stop()
+        return hold.is_ours
+
+    def expire(self) -> None:
+        """Redis could not be asked: after a while, another process may have become the one that reads."""
+        if time.monotonic() >= self._until:
+            self._stop()
+
+    async def end(self) -> None:
+        """Let another process read at once."""
+        self._stop()
+        if not self._may_hold:
+            return
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(1.0):
+                await groups.release(self._commands, self._key, self._token)
+
+    def _stop(self) -> None:
+        if self._until != -math.inf:
+            self._until = -math.inf
+            self.report(self.zero)

@@ -26,6 +26,7 @@ from rapids._storage.inspection_queries import (
     WaitingRow,
 )
 from rapids._storage.keys import PARKED, WAITING
+from rapids.control import Pause
 
 __all__ = [
     "AnnouncedRouter",
@@ -144,6 +145,8 @@ class GroupSnapshot:
     """Consumers of the group, including dead ones until they are removed (`consumer_ttl`)."""
     consumers_alive: int
     """Consumers whose name a living Rapids process holds."""
+    pause: Pause | None = None
+    """The current pause; None while the group is not paused."""
 
 
 @with_json_schema
@@ -271,6 +274,7 @@ def group(stream: str, found: GroupRows, row: GroupRow) -> GroupSnapshot:
         replays=row.replays,
         consumers=row.consumers,
         consumers_alive=row.living,
+        pause=None if row.paused is None else Pause(row.paused.actor, row.paused.reason, row.paused.since),
     )
 
 
@@ -317,7 +321,7 @@ def pending(row: PendingRow) -> PendingEntry:
         idle_ms=None if row.idle_ms < 0 else row.idle_ms,
         deliveries=row.deliveries,
         due_at=None if row.due is None else _time_of_score(row.due),
-        handlers=() if row.consumer == PARKED else _handlers(ledger),
+        handlers=() if row.consumer == PARKED else tuple(wait.handler for wait in ledger.waits),
         failures=_failures(row.why),
         attempts=_attempts(ledger),
     )
@@ -337,7 +341,7 @@ def waiting(row: WaitingRow) -> PendingEntry | None:
         idle_ms=None if row.consumer is None else row.idle_ms,
         deliveries=row.deliveries if row.consumer else ledger.recorded,
         due_at=_time_of_score(row.due),
-        handlers=_handlers(ledger),
+        handlers=tuple(wait.handler for wait in ledger.waits),
         attempts=_attempts(ledger),
     )
 
@@ -377,10 +381,6 @@ def ledger_of(raw: bytes | None) -> Ledger:
         return Ledger()
 
 
-def _handlers(ledger: Ledger) -> tuple[str, ...]:
-    return tuple(wait.handler for wait in ledger.waits)
-
-
 def _attempts(ledger: Ledger) -> tuple[HandlerAttempts, ...]:
     return tuple(HandlerAttempts(handler, log.kept, log.left_out) for handler, log in ledger.attempts)
 
@@ -393,8 +393,5 @@ def _failures(raw: bytes | None) -> tuple[ParkedFailure, ...]:
     rows = cast(list[Any], stored) if isinstance(stored, list) else []
     objects = [cast(dict[str, Any], row) for row in rows if isinstance(row, dict)]
     return tuple(
-        ParkedFailure(
-            handler=str(row.get("handler", "")), reason=str(row.get("reason", "")), error=str(row.get("error", ""))
-        )
-        for row in objects
+        ParkedFailure(**{name: str(row.get(name, "")) for name in ("handler", "reason", "error")}) for row in objects
     )

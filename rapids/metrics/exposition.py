@@ -135,10 +135,8 @@ class Metrics:
         if (read := self._read) is None or time.monotonic() - self._read_at > MAX_AGE:
             return
         yield _family("rapids_up", [((), int(read.up))])
-        groups = [((one.snapshot.stream, one.snapshot.group), one.snapshot, one.paused) for one in read.groups]
         for name, value in _GROUPS.items():
-            yield _family(name, [(labels, value(snapshot)) for labels, snapshot, _ in groups])
-        yield _family("rapids_group_paused", [(labels, int(paused)) for labels, _, paused in groups])
+            yield _family(name, [((group.stream, group.group), value(group)) for group in read.groups])
         queues = read.queues
         yield _family(
             "rapids_dead_letters",
@@ -159,6 +157,7 @@ _GROUPS: Mapping[str, Callable[[GroupSnapshot], float]] = {
     "rapids_group_replays": lambda group: group.replays,
     "rapids_group_consumers": lambda group: group.consumers,
     "rapids_group_consumers_alive": lambda group: group.consumers_alive,
+    "rapids_group_paused": lambda group: group.pause is not None,
 }
 
 

@@ -1,6 +1,6 @@
 """Groups over HTTP: their progress, consumers and pending entries; pausing and resuming them."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -18,7 +18,6 @@ from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_
 from rapids_fastapi.admin.payload import cleaned, redacted_entry
 from rapids_fastapi.admin.problems import Problem, answers, refusals_as_problems
 from rapids_fastapi.admin.query import StreamDep, check_stream
-from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
@@ -44,19 +43,11 @@ _LISTED["content"]["application/json"] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group(GroupSnapshot):
-    """A group at one moment. Counts are numbers of entries, except the number of consumers."""
-
-    pause: Pause | None = None
-    """The current pause; null while the group is not paused."""
-
-
 class GroupPage(Answer):
     """Groups of a stream, by name. A page can be short although there is a next page."""
 
     stream: str
-    items: list[Group]
+    items: tuple[GroupSnapshot, ...]
     next_cursor: str | None
     """For `cursor`, to get the next page; null on the last one."""
 
@@ -64,7 +55,7 @@ class GroupPage(Answer):
 class GroupDetail(Answer):
     """One group with a page of its consumers, by name."""
 
-    group: Group
+    group: GroupSnapshot
     consumers: tuple[ConsumerSnapshot, ...]
     next_cursor: str | None
     """For `cursor`, to get more consumers; null if there are no more."""
@@ -170,14 +161,13 @@ async def list_groups(
     with refusals_as_problems():
         if group is None:
             page = await inspector.groups(stream, cursor=cursor or None, limit=limit)
-            items = [await _with_pause(parts, stream, snapshot) for snapshot in page.items]
-            found = GroupPage(stream=stream, items=items, next_cursor=page.cursor)
+            found = GroupPage(stream=stream, items=cleaned(page.items), next_cursor=page.cursor)
         else:
             place = cursor or None
             snapshot = await inspector.group(stream, group, replays=replays)
             shown = await inspector.consumers(stream, group, replays=replays, cursor=place, limit=limit)
             found = GroupDetail(
-                group=await _with_pause(parts, stream, snapshot),
+                group=cleaned(snapshot),
                 consumers=cleaned(shown.items),
                 next_cursor=shown.cursor,
             )
@@ -270,12 +260,3 @@ def _result(body: _GroupRequest, pause: Pause | None, user: AdminUser) -> PauseR
     if pause is not None and not user.may("read"):  # it may be somebody else's
         pause = replace(pause, actor="", reason="")
     return PauseResult(stream=cleaned(body.stream), group=cleaned(body.group), pause=cleaned(pause))
-
-
-async def _with_pause(parts: Running, stream: str, snapshot: GroupSnapshot) -> Group:
-    """The group and its pause, which applies to the stream and the replay stream."""
-    try:
-        paused = await GroupControl(parts.redis, stream, snapshot.group).paused()
-    except ValueError:  # Rapids does not accept this name: none of its routers is in the group
-        paused = None
-    return cleaned(Group(**asdict(snapshot), pause=paused))

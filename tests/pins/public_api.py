@@ -43,7 +43,6 @@ MODULES = (
     "rapids.environment",
     "rapids.events",
     "rapids.exceptions",
-    "rapids.group_gauges",
     "rapids.health",
     "rapids.hooks",
     "rapids.inspection",

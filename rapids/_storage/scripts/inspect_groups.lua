@@ -3,12 +3,12 @@
 -- KEYS  stream
 -- ARGV  the only group to return, or '' for all, the name to begin at, and options as JSON:
 --       `most` groups; `counted`: how many undelivered entries to count if the server does not know the lag;
---       the prefixes of keys: `due` and `replays` (replay streams), both before the group's name, and `names` of
---       consumers (before group, colon, name)
+--       the prefixes of keys: `due`, `replays` (replay streams) and `paused`, each before the group's name, and
+--       `names` of consumers (before group, colon, name)
 -- Returns {now in ms, length, first id, last id, groups, more (1 | 0)}; an id is false if there is no entry. A group is
 -- {name, last delivered id, entries read or false, lag or false, undelivered entries counted, the first of them or
 -- false, pending, waiting ones of these, parked ones of these, the oldest of the other pending ones or false, due
--- entries, entries to replay, consumers, living consumers}.
+-- entries, entries to replay, consumers, living consumers, {actor, reason, since in ms} of its pause}.
 -- include: lib/time.lua
 -- include: lib/names.lua
 local stream, only, from, options = KEYS[1], ARGV[1], ARGV[2], cjson.decode(ARGV[3])
@@ -52,6 +52,7 @@ local function state_of(is)
     next_[1] and next_[1][1] or false, is.pending, held_by[WAITING] or 0, held_by[PARKED] or 0,
     oldest_but_parked(is.name, consumers), redis.call('ZCARD', options.due .. is.name),
     redis.call('XLEN', options.replays .. is.name), #consumers - ours, living,
+    redis.call('HMGET', options.paused .. is.name, 'actor', 'reason', 'since_ms'),
   }
 end
 
