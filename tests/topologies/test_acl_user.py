@@ -155,7 +155,7 @@ async def everything(server: Standalone, client: Redis) -> None:
 
 
 async def pause_and_resume(client: Redis) -> None:
-    router = make_router(client, stream=STREAM, group=GROUP)
+    router = make_router(client, stream=STREAM, dlq_stream=DLQ, group=GROUP)
     async with running(router):
         await router.pause()
         assert (await router.health()).reason == "paused"
