@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from rapids.delivery import Delivery
 from rapids.events import Event
 
 __all__ = [
@@ -115,8 +114,25 @@ class TelemetryHooks(Protocol):
         """Entries were delivered to this consumer."""
         ...
 
-    def processing(self, stream: str, delivery: Delivery, context: TraceContext | None) -> RunHooks:
-        """A handler is about to run. `stream`: the router's, also for a replay. `context`: what the entry has."""
+    def processing(
+        self,
+        *,
+        stream: str,
+        group: str,
+        consumer: str,
+        handler: str,
+        event: Event,
+        entry_id: str,
+        deliveries: int,
+        replay_of: str | None,
+        context: TraceContext | None,
+    ) -> RunHooks:
+        """A handler is about to run on an entry.
+
+        `stream`: the router's, also for a replay, whose `entry_id` is of the group's replay stream. `deliveries`: how
+        many times the entry was delivered to the group, this time included. `replay_of`: the id of the dead letter that
+        is replayed. `context`: what the entry has.
+        """
         ...
 
     def settled(

@@ -17,12 +17,15 @@ MAX_VALUE = 1_024
 
 def trace_context_in(fields: Sequence[bytes]) -> TraceContext | None:
     """The trace context of an entry, which is untrusted: any text. None if it has none, or if it is too long."""
-    if PARENT not in (names := fields[::2]):
+    names = fields[::2]
+    if PARENT not in names:
         return None
     parent = fields[2 * names.index(PARENT) + 1]
-    state = fields[2 * names.index(STATE) + 1] if STATE in names else b""
     if not parent or len(parent) > MAX_VALUE:
         return None
+    if STATE not in names:
+        return TraceContext(parent.decode(errors="replace"))
+    state = fields[2 * names.index(STATE) + 1]
     return TraceContext(parent.decode(errors="replace"), state.decode(errors="replace")[:MAX_VALUE])
 
 

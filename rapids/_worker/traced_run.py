@@ -11,7 +11,7 @@ from rapids._wire.entry_format import Fields
 from rapids._wire.trace_context import trace_context_in
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadline
-from rapids._worker.handler_run import ObservedHandlerRunner
+from rapids._worker.handler_run import HandlerRunner, ObservedHandlerRunner
 from rapids._worker.runners import Runner
 from rapids.delivery import UnderWay
 from rapids.hooks import RunHooks, TelemetryHooks
@@ -32,18 +32,31 @@ class TracedHandlerRunner(ObservedHandlerRunner):
     ) -> None:
         super().__init__(context, runners, stop, deadline)
         self._telemetry = telemetry
+        self._is_observed = self._observers is not None or self._measures
         self._untraced = self._clean
         """The context of the router's start. `_clean` is a copy for the present run, in which the span is current."""
         self._run: RunHooks | None = None
 
     async def run(self, handler: Handler, under_way: UnderWay, counts: OfType, fields: Fields) -> Outcome:
         """As without a telemetry, and reported."""
-        context = trace_context_in(fields)
-        run = self._run = self._telemetry.processing(self._settings.stream, under_way.delivery(), context)
+        run = self._run = self._telemetry.processing(
+            stream=self._settings.stream,
+            group=under_way.group,
+            consumer=under_way.consumer,
+            handler=handler.name,
+            event=under_way.event,
+            entry_id=under_way.entry_id.decode(),
+            deliveries=under_way.deliveries,
+            replay_of=under_way.replay_of,
+            context=trace_context_in(fields),
+        )
         self._clean = self._attempt = self._untraced.copy()
         self._clean.run(run.enter)
         try:
-            outcome = await super().run(handler, under_way, counts, fields)
+            if self._is_observed:
+                outcome = await super().run(handler, under_way, counts, fields)
+            else:
+                outcome = await HandlerRunner.run(self, handler, under_way, counts, fields)
         except BaseException:
             run.ended("released", "")
             raise

@@ -57,7 +57,7 @@ class EmitSpan:
         else:
             attributes[Attribute.MESSAGE_COUNT] = len(events)
         own = [_own_context(event) if event.metadata else None for event in events]
-        links = links_to([one[1] for one in own if one is not None])
+        links = links_to([one[1] for one in own if one is not None]) if any(own) else None
         # By the conventions: a client if the messages carry none of its context.
         kind = SpanKind.CLIENT if None not in own else SpanKind.PRODUCER
         self._span = tracer.start_span(f"{Operation.SEND} {stream}", kind=kind, attributes=attributes, links=links)
@@ -67,7 +67,7 @@ class EmitSpan:
     def sent(self) -> None:
         """All events are stored."""
         try:
-            self._instruments.sent(self._stream, self._count)
+            self._instruments.sent(self._labels, self._count)
             self._end()
         except Exception as error:
             self._troubles.log(error)
@@ -76,11 +76,11 @@ class EmitSpan:
         """The emit raised."""
         try:
             error_type = qualified_name(error)
+            if stored := len(error.stored) if isinstance(error, EmitError) else 0:
+                self._instruments.sent(self._labels, stored)
             self._labels = self._instruments.labels(Operation.SEND, Operation.SEND, self._stream, error_type=error_type)
-            if is_sent:
-                stored = len(error.stored) if isinstance(error, EmitError) else 0
-                self._instruments.sent(self._stream, stored)
-                self._instruments.sent(self._stream, self._count - stored, error_type)
+            if is_sent and stored < self._count:
+                self._instruments.sent(self._labels, self._count - stored)
             fail(self._span, error_type)
             details = {Attribute.EXCEPTION_TYPE: error_type, Attribute.EXCEPTION_MESSAGE: str(error)}
             self._span.add_event(EXCEPTION, details)
@@ -89,9 +89,11 @@ class EmitSpan:
             self._troubles.log(trouble)
 
     def _end(self) -> None:
-        self._span.end()
         seconds = time.perf_counter() - self._began
-        self._instruments.operation(self._labels, seconds, set_span_in_context(self._span))
+        # An exemplar names the span, if that is recorded.
+        context = set_span_in_context(self._span) if self._span.is_recording() else None
+        self._span.end()
+        self._instruments.operation(self._labels, seconds, context)
 
 
 def _own_context(event: Event) -> tuple[TraceContext, SpanContext] | None:

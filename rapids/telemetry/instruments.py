@@ -73,17 +73,16 @@ class Instruments:
         self._labels[key] = labels
         return labels
 
-    def sent(self, stream: str, count: int, error_type: str = "") -> None:
-        """Count messages that were sent, or that failed with this error."""
-        if count:
-            self._sent.add(count, self.labels(Operation.SEND, Operation.SEND, stream, error_type=error_type))
+    def sent(self, labels: Labels, count: int) -> None:
+        """Count messages that were sent, or that failed."""
+        self._sent.add(count, labels)
 
     def consumed(self, stream: str, group: str, count: int) -> None:
         """Count messages that were delivered."""
         self._consumed.add(count, self.labels(Operation.PROCESS, Operation.PROCESS, stream, group))
 
-    def operation(self, labels: Labels, seconds: float, context: Context) -> None:
-        """Record how long an emit, or the settlement of a decision, took."""
+    def operation(self, labels: Labels, seconds: float, context: Context | None) -> None:
+        """Record how long an emit, or the settlement of a decision, took. `context`: None for the current one."""
         self._operations.record(seconds, labels, context)
 
     def processing(self, labels: Labels, seconds: float, context: Context) -> None:

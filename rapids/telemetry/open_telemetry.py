@@ -9,7 +9,6 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Link, SpanContext, SpanKind, Tracer, TracerProvider, get_tracer, set_span_in_context
 
-from rapids.delivery import Delivery
 from rapids.events import Event
 from rapids.hooks import Decision, Gauges, RunHooks, RunResult, SendHooks, TraceContext
 from rapids.telemetry.conventions import SCHEMA_URL, Attribute, Operation
@@ -67,12 +66,36 @@ class OpenTelemetry:
         except Exception as error:
             self._troubles.log(error)
 
-    def processing(self, stream: str, delivery: Delivery, context: TraceContext | None) -> RunHooks:
-        """A handler is about to run."""
+    def processing(
+        self,
+        *,
+        stream: str,
+        group: str,
+        consumer: str,
+        handler: str,
+        event: Event,
+        entry_id: str,
+        deliveries: int,
+        replay_of: str | None,
+        context: TraceContext | None,
+    ) -> RunHooks:
+        """A handler is about to run on an entry."""
         try:
-            is_later = delivery.deliveries > 1 or delivery.replay_of is not None
-            parent, links = self._place(as_read(context), is_later=is_later)
-            return RunSpan(self._tracer, self._instruments, self._troubles, stream, delivery, parent, links)
+            labels = self._instruments.labels(Operation.PROCESS, Operation.PROCESS, stream, group)
+            attributes: dict[str, str | int] = {
+                **labels,
+                Attribute.CLIENT_ID: consumer,
+                Attribute.MESSAGE_ID: event.id,
+                Attribute.CONVERSATION_ID: event.correlation_id or event.id,
+                Attribute.EVENT_TYPE: event.routing_key,
+                Attribute.HANDLER: handler,
+                Attribute.ENTRY_ID: entry_id,
+                Attribute.DELIVERIES: deliveries,
+            }
+            if replay_of is not None:
+                attributes[Attribute.REPLAY_OF] = replay_of
+            parent, links = self._place(as_read(context), is_later=deliveries > 1 or replay_of is not None)
+            return RunSpan(self._tracer, self._instruments, self._troubles, labels, attributes, parent, links)
         except Exception as error:
             self._troubles.log(error)
             return _Untraced()

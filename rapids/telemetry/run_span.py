@@ -1,14 +1,14 @@
 """The span of a handler's run on a delivery, which is the current span in the handler."""
 
 import time
+from collections.abc import Mapping
 
 from opentelemetry.context import Context, attach
 from opentelemetry.trace import Link, SpanKind, Tracer, set_span_in_context
 
-from rapids.delivery import Delivery
 from rapids.hooks import RunResult, TraceContext
 from rapids.telemetry.conventions import EXCEPTION, OTHER_ERROR, Attribute, Operation
-from rapids.telemetry.instruments import Instruments
+from rapids.telemetry.instruments import Instruments, Labels
 from rapids.telemetry.spans import Troubles, as_carried, fail
 
 __all__ = ["RunSpan"]
@@ -17,36 +17,24 @@ __all__ = ["RunSpan"]
 class RunSpan:
     """One span for a handler on a delivery, with its quick attempts: an event records the error of each that failed."""
 
-    __slots__ = ("_began", "_context", "_group", "_instruments", "_span", "_stream", "_troubles")
+    __slots__ = ("_began", "_context", "_instruments", "_labels", "_span", "_troubles")
 
     def __init__(
         self,
         tracer: Tracer,
         instruments: Instruments,
         troubles: Troubles,
-        stream: str,
-        delivery: Delivery,
+        labels: Labels,
+        attributes: Mapping[str, str | int],
         parent: Context,
         links: list[Link] | None,
     ) -> None:
         self._instruments = instruments
         self._troubles = troubles
-        self._stream, self._group = stream, delivery.group
+        self._labels = labels
         self._began = time.perf_counter()
-        event = delivery.event
-        attributes: dict[str, str | int] = {
-            **instruments.labels(Operation.PROCESS, Operation.PROCESS, stream, delivery.group),
-            Attribute.CLIENT_ID: delivery.consumer,
-            Attribute.MESSAGE_ID: event.id,
-            Attribute.CONVERSATION_ID: event.correlation_id or event.id,
-            Attribute.EVENT_TYPE: event.routing_key,
-            Attribute.HANDLER: delivery.handler,
-            Attribute.ENTRY_ID: delivery.entry_id,
-            Attribute.DELIVERIES: delivery.deliveries,
-        }
-        if delivery.replay_of is not None:
-            attributes[Attribute.REPLAY_OF] = delivery.replay_of
-        self._span = tracer.start_span(f"{Operation.PROCESS} {stream}", parent, SpanKind.CONSUMER, attributes, links)
+        name = f"{Operation.PROCESS} {labels[Attribute.DESTINATION]}"
+        self._span = tracer.start_span(name, parent, SpanKind.CONSUMER, attributes, links)
         self._context = set_span_in_context(self._span, parent)
 
     def enter(self) -> None:
@@ -76,17 +64,17 @@ class RunSpan:
         try:
             span = self._span
             span.set_attribute(Attribute.RESULT, result)
-            has_failed = result in ("retry", "dead")
-            if has_failed:
+            labels = self._labels
+            if result in ("retry", "dead"):
                 fail(span, error_type)
+                labels = self._instruments.labels(
+                    Operation.PROCESS,
+                    Operation.PROCESS,
+                    labels[Attribute.DESTINATION],
+                    labels[Attribute.GROUP],
+                    error_type or OTHER_ERROR,
+                )
             span.end()
-            labels = self._instruments.labels(
-                Operation.PROCESS,
-                Operation.PROCESS,
-                self._stream,
-                self._group,
-                error_type=(error_type or OTHER_ERROR) if has_failed else "",
-            )
             self._instruments.processing(labels, time.perf_counter() - self._began, self._context)
             return as_carried(span) if result == "dead" else None
         except Exception as error:

@@ -15,8 +15,6 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     TraceState,
-    format_span_id,
-    format_trace_id,
     set_span_in_context,
 )
 
@@ -48,8 +46,9 @@ def as_carried(span: Span) -> TraceContext | None:
     context = span.get_span_context()
     if not context.is_valid:
         return None
-    parent = f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-{context.trace_flags:02x}"
-    return TraceContext(parent, context.trace_state.to_header() if context.trace_state else "")
+    parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    state = context.trace_state
+    return TraceContext(parent, state.to_header()) if state else TraceContext(parent)
 
 
 def as_read(carried: TraceContext | None) -> SpanContext | None:

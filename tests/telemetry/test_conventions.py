@@ -13,7 +13,7 @@ from opentelemetry.semconv._incubating.metrics import messaging_metrics
 from opentelemetry.semconv.attributes import error_attributes, exception_attributes
 from opentelemetry.semconv.schemas import Schemas
 
-from rapids import Delivery, GenericEvent
+from rapids import GenericEvent
 from rapids.telemetry import conventions
 from rapids.telemetry.conventions import Attribute, Metric, Operation
 from tests.telemetry.recording import Recording
@@ -68,7 +68,18 @@ def test_metrics_have_the_units_descriptions_and_buckets_of_the_conventions(reco
     event = GenericEvent(raw_type="conventions.event", data={})
     recording.telemetry.sending("s", [event], None).sent()
     recording.telemetry.delivered("s", "g", 1)
-    recording.telemetry.processing("s", Delivery(event, "h", "s", "g", "c", "1-0", 1, 1), None).ended("done", "")
+    run = recording.telemetry.processing(
+        stream="s",
+        group="g",
+        consumer="c",
+        handler="h",
+        event=event,
+        entry_id="1-0",
+        deliveries=1,
+        replay_of=None,
+        context=None,
+    )
+    run.ended("done", "")
 
     found = {name: (one.unit, one.description, type(one.data)) for name, one in recording.metrics.items()}
     assert found == expected
