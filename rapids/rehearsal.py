@@ -159,7 +159,7 @@ class Rehearsal:
         gate.keep_name(math.inf)
         log: dict[str, object] = {"stream": settings.stream, "group": settings.group, "consumer": CONSUMER}
         counts = Counts(settings.stream, settings.group, settings.observers)
-        identity = Identity(absent, entry.source, gate, absent)
+        identity = Identity(absent, entry.source, gate, absent, counts)
         identity.name = CONSUMER
         failures = FailureLog(log, self._log_redaction)
         inflight = Inflight((entry.source,), counts, lease_seconds=math.inf)

@@ -4,7 +4,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter, itemgetter
+from operator import add, attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -231,6 +231,19 @@ class Counts:
         if self.observers is not None:
             self.observers.tell(OutageEnded(self._stream, self._group, seconds))
         return seconds
+
+    def totals(self, names: Sequence[str]) -> list[int]:
+        """The sums of counters of handlers or event types, and of the ranges of `handling`, over all labels."""
+        values = dict.fromkeys(names, 0)
+        for of_type in self._types.all():
+            for name in names:
+                counted: int | Mapping[object, int] = getattr(of_type, name)
+                values[name] += counted if isinstance(counted, int) else sum(counted.values())
+        ranges = [0] * (len(HISTOGRAMS["handling"].bounds) + 1)
+        for measured in self._measured.all():
+            for times in measured.handling.values():
+                ranges = list(map(add, ranges, times.counts))
+        return [*values.values(), *ranges]
 
     def counters(self) -> Counters:
         """The present values."""

@@ -282,9 +282,18 @@ class Hold(NamedTuple):
     now_ms: int
 
 
-async def hold(commands: Commands, key: str, token: str, *, ttl_ms: int) -> Hold:
-    """Hold a key of the group for `ttl_ms` milliseconds from now, unless another process holds it."""
-    held, now_ms = checked((await run(commands, scripts.load("hold"), [((key,), (token, ttl_ms))]))[0])
+async def hold(
+    commands: Commands, key: str, token: str, *, ttl_ms: int, rates: tuple[Source, bytes] | None = None
+) -> Hold:
+    """Hold a key of the group for `ttl_ms` milliseconds from now, unless another process holds it.
+
+    `rates`: the source whose group's rates get a report of this process in the same step, and that report.
+    """
+    keys, arguments = (key,), (token, ttl_ms)
+    if rates is not None:
+        source, report = rates
+        keys, arguments = (key, source.rates, source.stream), (token, ttl_ms, report)
+    held, now_ms = checked((await run(commands, scripts.load("hold"), [(keys, arguments)]))[0])
     return Hold(held == 1, now_ms)
 
 

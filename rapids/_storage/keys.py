@@ -222,6 +222,11 @@ class Source:
         """String with a TTL: the token of the process that reads the gauges of the group."""
         return _key(self.stream, f"gauges:{self.group}")
 
+    @property
+    def rates(self) -> str:
+        """String with a TTL: what the group's workers did in each ten seconds of the last hour (binary records)."""
+        return _key(self.stream, f"rates:{self.group}")
+
     def consumer(self, name: str) -> str:
         """String with a TTL: the token of the process that has this consumer name."""
         return f"{consumers_by_group(self.stream)}{self.group}:{name}"

@@ -155,9 +155,9 @@ COMMANDS = frozenset(
         *("auth", "hello", "client", "select", "ping", "info", "time", "wait", "scan", "cluster", "asking", "command"),
         *("eval", "evalsha", "script", "xadd", "xlen", "xrange", "xrevrange", "xdel", "xtrim", "xsetid", "xread"),
         *("xreadgroup", "xack", "xclaim", "xpending", "xgroup", "xinfo", "memory", "exists", "del", "unlink"),
-        *("pexpire", "pttl", "get", "set", "hget", "hset", "hmget", "hdel", "hexists", "hincrby", "hkeys", "hlen"),
-        *("hscan", "zadd", "zcard", "zcount", "zrange", "zrangebyscore", "zrem", "zremrangebyrank"),
-        *("zremrangebyscore", "zscore", "zmscore", "llen", "lrange", "rpush"),
+        *("pexpire", "pttl", "get", "set", "getrange", "setrange", "hget", "hset", "hmget", "hdel", "hexists"),
+        *("hincrby", "hkeys", "hlen", "hscan", "zadd", "zcard", "zcount", "zrange", "zrangebyscore", "zrem"),
+        *("zremrangebyrank", "zremrangebyscore", "zscore", "zmscore", "llen", "lrange", "rpush"),
     )
 )
 """All that Rapids and its connections run, without subcommands. `docs/running.md` lists them for an ACL user."""

@@ -1,4 +1,4 @@
-"""The consumer's name, which no other live process has, and the announcement of its router to other processes."""
+"""The consumer's name, which no other live process has, and what others learn of its router: its name, its rates."""
 
 import asyncio
 import logging
@@ -7,13 +7,15 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
+from operator import sub
 
 from redis.exceptions import RedisError
 
+from rapids._core.counter_state import Counts
 from rapids._core.outages import Outages
 from rapids._core.redis_errors import is_outage, reason
 from rapids._core.settings import RouterSettings
-from rapids._storage import groups
+from rapids._storage import groups, rates
 from rapids._storage.announcements import announce
 from rapids._storage.client.connections import Commands
 from rapids._storage.keys import Source
@@ -36,14 +38,20 @@ class Identity:
 
     If a process stood still for longer than that, another process may have taken its name, and with it the entries.
     Then this process drops all entries and takes another name.
+
+    With the name, what the process has counted in ten seconds goes to the rates of its group, soon after their end.
     """
 
-    def __init__(self, commands: Commands, source: Source, gate: Gate, clock: ServerClock) -> None:
+    def __init__(self, commands: Commands, source: Source, gate: Gate, clock: ServerClock, counts: Counts) -> None:
         self._commands = commands
         self._gate = gate
         self._clock = clock
         self._source = source
         self._token = groups.new_token()
+        self._counts = counts
+        self._reported = counts.totals(rates.COUNTED)
+        self._period = 0
+        """The ten seconds in which the last report was made."""
         self._base = ""
         self.name = ""
 
@@ -72,6 +80,7 @@ class Identity:
 
     async def release(self) -> None:
         """Release the name, so that another process can take it at once."""
+        await self._hold(self.name, is_last=True)
         await groups.release(self._commands, self._source.consumer(self.name), self._token)
 
     async def _first_free(self) -> str:
@@ -82,9 +91,14 @@ class Identity:
             name = f"{self._base}-{number}"
         return name
 
-    async def _hold(self, name: str) -> bool:
-        asked_at = time.monotonic()
-        held = await groups.hold(self._commands, self._source.consumer(name), self._token, ttl_ms=TTL_MS)
+    async def _hold(self, name: str, *, is_last: bool = False) -> bool:
+        asked_at, report = time.monotonic(), None
+        period = rates.period_of((asked_at + self._clock.ahead) * 1000)
+        if is_last or period != self._period:
+            totals, self._period = self._counts.totals(rates.COUNTED), period
+            report = self._source, rates.report(list(map(sub, totals, self._reported)))
+            self._reported = totals  # also if it does not arrive: counts of a minute do not belong in ten seconds
+        held = await groups.hold(self._commands, self._source.consumer(name), self._token, ttl_ms=TTL_MS, rates=report)
         self._clock.see(held.now_ms, asked_at)
         if held.is_ours:
             self._gate.keep_name(asked_at + TTL_MS / 1000)

@@ -104,7 +104,7 @@ class Worker:
         self._stop = Stop()
         self._context: dict[str, object] = {}
         self._clock = ServerClock(self._context, lease_seconds=settings.claim_min_idle_ms / 1000)
-        self._identity = Identity(self._commands, main, self._gate, self._clock)
+        self._identity = Identity(self._commands, main, self._gate, self._clock, counts)
         # On a Cluster, another node may have the announcements. Elsewhere, they need no further connection.
         elsewhere = SharedPool(client, announced_routers()) if isinstance(client, RedisCluster) else self._commands
         self._announcement = Announcement(elsewhere, settings, self._context)

@@ -39,7 +39,7 @@ async def context_of(redis: Redis, source: Source, gate: Gate) -> WorkerContext:
     """This process as the consumer `me`, without a worker around it."""
     commands, counts = SharedPool(redis, STREAM), Counts(STREAM, GROUP, ())
     clock = ServerClock({}, lease_seconds=60)
-    identity = Identity(commands, source, gate, clock)
+    identity = Identity(commands, source, gate, clock, counts)
     await identity.acquire("me")
 
     settings = RouterSettings(stream=STREAM, group=GROUP, consumer="me")
