@@ -12,7 +12,7 @@ from rapids.background import OperationRunners
 from rapids.clients import RedisClient
 from rapids.dead_letters import default_dlq
 from rapids.exceptions import StreamNotFoundError, reason
-from rapids.inspection import AnnouncedRouter, Inspector
+from rapids.inspection import AnnouncedRouter, Inspector, WatchedGroup
 
 __all__ = ["Directory"]
 
@@ -66,6 +66,15 @@ class Directory:
     def groups(self, dlq: str) -> set[str]:
         """The groups whose routers announced that they write to this dead-letter stream."""
         return {router.group for router in self._routers if router.dlq_stream == dlq}
+
+    @property
+    def watched(self) -> list[WatchedGroup]:
+        """What the overview shows: all groups of every stream, and their dead-letter streams, as far as announced."""
+        defaults = {stream: default_dlq(stream) for stream in self.streams}
+        return [
+            *(WatchedGroup(one.stream, one.group, one.dlq_stream, one.dlq_maxlen) for one in self._routers),
+            *(WatchedGroup(stream, None, dlq if dlq in self.queues else None) for stream, dlq in defaults.items()),
+        ]
 
     @asynccontextmanager
     async def followed(self, runners: OperationRunners) -> AsyncGenerator[None]:

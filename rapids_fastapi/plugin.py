@@ -15,7 +15,7 @@ from rapids.dead_letters import default_dlq
 from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
 from rapids.hooks import TelemetryHooks
-from rapids.inspection import GroupReader, WatchedGroup
+from rapids.inspection import GroupReader, OverviewReader, WatchedGroup
 from rapids.metrics import Metrics
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
@@ -288,6 +288,7 @@ class Rapids:
             redactor=self._redactor,
             readiness=Readiness(self._emitter, self._routers),
             in_progress=InProgress(self._admin_limits),
+            overview=OverviewReader(redis, lambda: [*map(WatchedGroup.of, self._routers), *directory.watched]),
             metrics=None
             if self._metrics == "off"
             else Metrics.of_this_process(redis, self._routers, [self._emitter], watched),

@@ -12,6 +12,7 @@ from rapids import DeadLetterQueue, EventEmitter
 from rapids.background import SupervisedRouter
 from rapids.clients import RedisClient
 from rapids.exceptions import NotConfiguredError
+from rapids.inspection import OverviewReader
 from rapids.metrics import Metrics, check_installed
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
@@ -72,6 +73,7 @@ class Running:
     redactor: Redactor
     readiness: Readiness
     in_progress: InProgress
+    overview: OverviewReader
     metrics: Metrics | None = None
     """What Prometheus reads. None: metrics are off."""
     metrics_for_anyone: bool = False

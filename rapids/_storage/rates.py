@@ -4,8 +4,10 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from redis.exceptions import ResponseError
+
 from rapids._storage import scripts
-from rapids._storage.client.connections import Commands, checked
+from rapids._storage.client.connections import Commands
 from rapids._storage.keys import Source
 from rapids.counters import HISTOGRAMS
 
@@ -54,14 +56,15 @@ def report(counts: Sequence[int]) -> bytes:
 async def read(commands: Commands, stream: str, groups: Sequence[str]) -> list[dict[int, RateRecord]]:
     """The records of each group by the numbers of their ten seconds, also old ones, in one round trip."""
     replies = await commands.send([("GET", Source(stream, group).rates) for group in groups])
-    return [_records(checked(reply) or b"") for reply in replies]
-
-
-def _records(raw: bytes) -> dict[int, RateRecord]:
-    whole = raw[: len(raw) // _RECORD.size * _RECORD.size]
-    first = 2 + len(COUNTED)
-    return {
-        row[0]: RateRecord(None if row[1] < 0 else int(row[1]), row[2:first], row[first:])
-        for row in _RECORD.iter_unpack(whole)
-        if row[0]
-    }
+    first, found = 2 + len(COUNTED), list[dict[int, RateRecord]]()
+    for reply in replies:
+        raw: bytes = b"" if isinstance(reply, ResponseError) else reply or b""  # no key of ours, or no permission
+        rows = _RECORD.iter_unpack(raw[: len(raw) // _RECORD.size * _RECORD.size])
+        found.append(
+            {
+                row[0]: RateRecord(None if row[1] < 0 else int(row[1]), row[2:first], row[first:])
+                for row in rows
+                if row[0]  # none was ever written there
+            }
+        )
+    return found

@@ -14,8 +14,25 @@ from rapids.inspection.causation_tree import (
 )
 from rapids.inspection.diagnosis import CommandCounts, Diagnosis, Finding, Severity, count_commands, diagnose
 from rapids.inspection.feed import StreamEntry
+from rapids.inspection.findings import OverviewFinding, OverviewKind
 from rapids.inspection.group_reader import GroupReader, GroupReadings, QueueReading, WatchedGroup
 from rapids.inspection.inspector import Inspector
+from rapids.inspection.overview import (
+    GroupOverview,
+    HourTotals,
+    Overview,
+    OverviewReader,
+    QueueOverview,
+    StreamOverview,
+)
+from rapids.inspection.series import (
+    GroupSeries,
+    Handling,
+    HandlingSeries,
+    SeriesStep,
+    StreamSeries,
+    read_series,
+)
 from rapids.inspection.snapshots import (
     AnnouncedRouter,
     ConsumerSnapshot,
@@ -38,21 +55,34 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "FoundStreams",
+    "GroupOverview",
     "GroupReader",
     "GroupReadings",
+    "GroupSeries",
     "GroupSnapshot",
     "HandlerAttempts",
+    "Handling",
+    "HandlingSeries",
+    "HourTotals",
     "Inspector",
     "LettersFound",
     "Limit",
+    "Overview",
+    "OverviewFinding",
+    "OverviewKind",
+    "OverviewReader",
     "Page",
     "ParkedFailure",
     "PendingEntry",
     "PendingState",
+    "QueueOverview",
     "QueueReading",
     "ScannedWindow",
+    "SeriesStep",
     "Severity",
     "StreamEntry",
+    "StreamOverview",
+    "StreamSeries",
     "StreamSnapshot",
     "TracedDelivery",
     "TracedEvent",
@@ -62,4 +92,5 @@ __all__ = [
     "WatchedGroup",
     "count_commands",
     "diagnose",
+    "read_series",
 ]

@@ -49,6 +49,8 @@ PERMISSIONS = {
     ("POST", "/rapids/api/operations/1-1/pause"): ["replay", "discard"],
     ("POST", "/rapids/api/operations/1-1/resume"): ["replay", "discard"],
     ("POST", "/rapids/api/operations/1-1/cancel"): ["replay", "discard"],
+    ("GET", "/rapids/api/overview"): "read",
+    ("GET", "/rapids/api/series"): "read",
     ("GET", "/rapids/api/audit"): "read",
     ("GET", "/rapids/api/events"): "read",
     ("GET", "/rapids/api/catalog"): "read",

@@ -13,8 +13,8 @@ from rapids_fastapi import CorrelationMiddleware, EmitterDep, Rapids, rapids_adm
 from tests.fastapi.admin_paths import document
 
 PROBLEM = "application/problem+json"
-MAX_BYTES = 145_000
-"""A third of what it was while each operation had its own schema of problems."""
+MAX_BYTES = 200_000
+"""Half of what it was while each operation had its own schema of problems, with a third more operations."""
 OURS = sorted(document()["components"]["schemas"])
 
 
