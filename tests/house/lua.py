@@ -25,6 +25,7 @@ OPTIONS = (
     "KEYS",
     "ARGV",
     "cjson",
+    "struct",
     "--no-max-line-length",
 )
 
