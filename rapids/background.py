@@ -224,18 +224,25 @@ class SupervisedRouter:
 
 @asynccontextmanager
 async def routers_running(
-    routers: Sequence[EventRouter], redis: RedisClient, *, stop_timeout: float | None = None
+    routers: Sequence[EventRouter],
+    redis: RedisClient,
+    *,
+    stop_timeout: float | None = None,
+    after: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[tuple[SupervisedRouter, ...]]:
     """Run the routers during the block. They start at the same time, and stop at the same time.
 
     `stop_timeout`: seconds that running handlers have at the end, where that is less than the `shutdown_timeout` of
     their router. Then they are cancelled, and their entries are released.
+    `after`: if given, the block begins at once, and the routers start when this returns. If one does not start, that is
+    logged then, and none of them runs.
     Raises what `check_lifespan` raises. If a router does not start, raises its error (of several, the first one), and
     stops the other routers.
     """
     check_lifespan(routers)
     running = tuple(SupervisedRouter(router, redis) for router in routers)
-    try:
+
+    async def start() -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for router in running:
@@ -243,12 +250,31 @@ async def routers_running(
         except ExceptionGroup as failures:
             # The log then has one short reason why the service does not start.
             raise failures.exceptions[0] from None
-        yield running
-    finally:
+
+    async def stop() -> None:
         stops = (router.stop(timeout=stop_timeout) for router in running)
         for outcome in await asyncio.gather(*stops, return_exceptions=True):
             if isinstance(outcome, Exception):
                 _logger.error("a router could not be stopped", exc_info=outcome)
+
+    async def start_after(opened: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await opened()
+            await start()
+        except Exception as error:
+            _logger.critical("the routers do not start: %s", reason(error), exc_info=error)
+            await stop()
+
+    later = None if after is None else asyncio.create_task(start_after(after), name="rapids-routers-start")
+    try:
+        if later is None:
+            await start()
+        yield running
+    finally:
+        if later is not None:
+            later.cancel()
+            await asyncio.wait({later})
+        await stop()
 
 
 class OperationRunners:

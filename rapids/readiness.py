@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -24,11 +24,17 @@ _PING_TIMEOUT = 2.0
 
 class Readiness:
     """Ready if the emitter's Redis answers, and every router is healthy. When that changes, it is logged once, with the
-    reasons."""
+    reasons.
 
-    def __init__(self, emitter: EventEmitter, routers: Sequence[EventRouter]) -> None:
+    `held_back`: why the routers were not started yet; empty when they are.
+    """
+
+    def __init__(
+        self, emitter: EventEmitter, routers: Sequence[EventRouter], held_back: Callable[[], str] = str
+    ) -> None:
         self._emitter = emitter
         self._routers = routers
+        self._held_back = held_back
         self._turn = asyncio.Lock()
         self._checked_at: float | None = None
         self._is_ready = True
@@ -57,6 +63,8 @@ class Readiness:
                 await self._emitter.ping()
         except (RedisError, OSError) as error:  # a TimeoutError is an OSError
             faults.append(f"Redis unavailable: {reason(error) if str(error) else f'no answer in {_PING_TIMEOUT:g} s'}")
+        if held_back := self._held_back():
+            return [*faults, held_back]
         return faults + [
             f"the router of group {health.group!r} on stream {health.stream!r}: {health.reason}: {health.message}"
             for health in await routers

@@ -10,7 +10,7 @@ from typing import Any, Self
 from rapids import DeadLetterQueue, EventEmitter, EventRouter
 from rapids.background import check_routers, dead_letter_queues, operations_running, routers_running
 from rapids.clients import RedisClient, check_client, check_url, disconnect, open_client, reach
-from rapids.contracts import check_newest, refuse_unreadable
+from rapids.contracts import StoredEventsGate, check_newest
 from rapids.dead_letters import default_dlq
 from rapids.environment import Environment
 from rapids.exceptions import NotConfiguredError, RapidsError, RedisUnavailableError
@@ -65,7 +65,8 @@ class Rapids:
     default, "off", measures nothing and needs no `prometheus-client`.
     `connect_timeout`: seconds within which Redis must answer at start-up.
     `check_stored`: so many of the newest stored events of each type, everything pending and all dead letters of its
-    streams are parsed at each start, for at most 30 seconds. If today's classes refuse one, it does not start.
+    streams are parsed at each start, for at most 30 seconds. While today's classes refuse one, no router begins, and
+    the application is not ready.
 
     `Rapids.from_env()` takes what an operator changes from variables of the environment.
 
@@ -278,15 +279,18 @@ class Rapids:
             WatchedGroup(name, None, default_dlq(name) if self._dead_letters else None) for name in self._watch or ()
         ]
         streams = [self._emitter.stream, *(router.stream for router in self._routers)]
-        await refuse_unreadable(redis, streams, list(queues), newest=self._check_stored, redactor=self._redactor)
+        gate = StoredEventsGate(redis, streams, list(queues), newest=self._check_stored, redactor=self._redactor)
+        may_begin = self._check_stored == 0 or await gate.check()
         running = Running(
             emitter=self._emitter,
             redis=redis,
-            routers=await started.enter_async_context(routers_running(self._routers, redis)),
+            routers=await started.enter_async_context(
+                routers_running(self._routers, redis, after=None if may_begin else gate.opened)
+            ),
             directory=directory,
             admin_auth=admin_auth,
             redactor=self._redactor,
-            readiness=Readiness(self._emitter, self._routers),
+            readiness=Readiness(self._emitter, self._routers, lambda: gate.fault),
             in_progress=InProgress(self._admin_limits),
             overview=OverviewReader(redis, lambda: [*map(WatchedGroup.of, self._routers), *directory.watched]),
             metrics=None

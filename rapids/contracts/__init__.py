@@ -5,12 +5,11 @@ from rapids.contracts.schema_differences import Compatibility, SchemaDifference
 from rapids.contracts.schema_gate import EventChange, EventSnapshot, Requirement, Snapshot, SnapshotError, compare
 from rapids.contracts.stored_check import (
     StoredCheck,
-    StoredEventsError,
+    StoredEventsGate,
     StoredPlace,
     StoredProblem,
     check_newest,
     check_stored,
-    refuse_unreadable,
 )
 
 __all__ = [
@@ -23,12 +22,11 @@ __all__ = [
     "Snapshot",
     "SnapshotError",
     "StoredCheck",
-    "StoredEventsError",
+    "StoredEventsGate",
     "StoredPlace",
     "StoredProblem",
     "asyncapi_document",
     "check_newest",
     "check_stored",
     "compare",
-    "refuse_unreadable",
 ]

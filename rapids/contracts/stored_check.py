@@ -2,26 +2,29 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeAlias
+
+from redis.exceptions import RedisError
 
 from rapids import DeadLetter, DeadLetterQueue
 from rapids.clients import RedisClient
-from rapids.exceptions import GroupNotFoundError, RapidsError, StreamNotFoundError
+from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import Inspector, StreamEntry
 from rapids.redaction import Redactor
 
 __all__ = [
     "StoredCheck",
-    "StoredEventsError",
+    "StoredEventsGate",
     "StoredPlace",
     "StoredProblem",
     "check_newest",
     "check_stored",
-    "refuse_unreadable",
 ]
 
 StoredPlace: TypeAlias = Literal["entries", "pending", "letters"]
@@ -42,8 +45,11 @@ MAX_INLINE = 64 * 1024
 PAGE = 100
 SHOWN = 3
 
-START_SECONDS = 30.0
-"""How long the check may take before a start."""
+GATE_SECONDS = 30.0
+"""How long a check of the gate may take."""
+
+PAUSE = 30.0
+"""Seconds from a check of the gate to the next one."""
 
 _logger = logging.getLogger("rapids")
 
@@ -98,29 +104,21 @@ class StoredCheck:
         are for newer processes."""
         return any(one.outcome != "newer_version" and not one.is_known for one in self.problems)
 
+    @property
+    def reasons(self) -> str:
+        """What it refuses for, in a line: the most frequent problems."""
+        return "; ".join(
+            f"{one.event_type}{one.pointer and f' {one.pointer}'}: {one.message} ({one.count:,} {one.place} of "
+            f"{one.stream}, such as {one.example})"
+            for one in [one for one in self.problems if not one.is_known][:SHOWN]
+        )
+
     def __str__(self) -> str:
         read = f"{self.entries:,} entries, {self.pending:,} pending, {self.letters:,} letters"
         parts = [f"{self.failed:,} of these would not parse: {read}" if self.failed else f"all parse: {read}"]
         if self.known:
             parts.append(f"{self.known:,} more have a dead letter that says so")
         return "; ".join(parts if self.complete else [*parts, "not everything was read"])
-
-
-class StoredEventsError(RapidsError):
-    """Stored events would not be parsed by today's classes, so the application does not start. `check` has them all."""
-
-    def __init__(self, check: StoredCheck) -> None:
-        super().__init__(check)
-        self.check = check
-
-    def __str__(self) -> str:
-        new = [one for one in self.check.problems if not one.is_known][:SHOWN]
-        shown = [
-            f"{one.event_type}{one.pointer and f' {one.pointer}'}: {one.message} ({one.count:,} {one.place} of "
-            f"{one.stream}, such as {one.example})"
-            for one in new
-        ]
-        return f"check_stored: {self.check}: {'; '.join(shown)}"
 
 
 async def check_stored(
@@ -160,28 +158,56 @@ async def check_stored(
 
 
 def check_newest(option: str, newest: int) -> int:
-    """The number, for `refuse_unreadable`. Raises `ValueError` for anything but a whole number from 0."""
+    """The number, for `StoredEventsGate`. Raises `ValueError` for anything but a whole number from 0."""
     if isinstance(newest, bool) or not isinstance(newest, int) or newest < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"{option} must be a whole number of events of each type from 0, not {newest!r}")
     return newest
 
 
-async def refuse_unreadable(
-    redis: RedisClient, streams: Sequence[str], dlqs: Sequence[str], *, newest: int, redactor: Redactor
-) -> None:
-    """Check what is stored before an application starts, for at most 30 seconds; not if `newest` is 0.
+class StoredEventsGate:
+    """Holds back the routers of an application while today's classes would not parse what is stored.
 
-    Raises `StoredEventsError`, which is also logged, if today's classes would not parse it. Events of newer versions
-    are only logged.
+    Otherwise they would make a dead letter of each such event, while the process that it is to replace still reads it.
+    Events of newer versions hold nothing back: they wait for a newer process.
     """
-    if newest == 0:
-        return
-    found = await check_stored(redis, streams, dlqs=dlqs, newest=newest, seconds=START_SECONDS, redactor=redactor)
-    if found.refuses:
-        error = StoredEventsError(found)
-        _logger.critical("%s", error)
-        raise error
-    _logger.log(logging.WARNING if found.failed or not found.complete else logging.INFO, "check_stored: %s", found)
+
+    def __init__(
+        self, redis: RedisClient, streams: Sequence[str], dlqs: Sequence[str], *, newest: int, redactor: Redactor
+    ) -> None:
+        self._look = partial(
+            check_stored, redis, streams, dlqs=dlqs, newest=newest, seconds=GATE_SECONDS, redactor=redactor
+        )
+        self.fault = ""
+        """Why the routers are held back; empty if they are not."""
+
+    async def check(self) -> bool:
+        """Whether the routers may begin. Logs it, and the reasons once. Raises `redis.exceptions.RedisError`."""
+        began = time.monotonic()
+        found = await self._look()
+        # A check that was cut short may have missed what an earlier one found.
+        if not found.refuses and not (self.fault and time.monotonic() - began >= GATE_SECONDS):
+            is_notable = self.fault or found.failed or not found.complete
+            _logger.log(logging.WARNING if is_notable else logging.INFO, "check_stored: %s: the routers begin", found)
+            self.fault = ""
+            return True
+        if not self.fault:
+            again = f"the routers do not begin. This is checked again every {PAUSE:g} s"
+            _logger.critical("check_stored: %s: %s: %s", found, found.reasons, again)
+        if found.refuses:
+            self.fault = f"check_stored: {found}: {found.reasons}"
+        return False
+
+    async def opened(self) -> None:
+        """Return when the routers may begin."""
+        while True:
+            await asyncio.sleep(PAUSE)
+            try:
+                if await self.check():
+                    return
+            except (RedisError, OSError) as error:
+                _logger.debug("check_stored: %s", error)
+            except Exception:  # a fault of ours must not end it
+                _logger.exception("check_stored: the check failed, and will be repeated")
 
 
 @dataclass(slots=True)

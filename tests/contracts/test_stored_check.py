@@ -1,9 +1,10 @@
-"""What is stored, parsed by today's classes: entries, pending ones, replays and letters; and a start that refuses."""
+"""What is stored, parsed by today's classes: entries, pending ones, replays, letters; and routers that wait for it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +14,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import field_validator
 
-from rapids import BaseEvent, EventRouter
+from rapids import BaseEvent, EventRouter, readiness
 from rapids.clients import open_client
-from rapids.contracts import StoredCheck, StoredEventsError, check_stored
+from rapids.contracts import StoredCheck, check_stored, stored_check
 from rapids_fastapi import Rapids
 from tests.cli.helpers import Command
 from tests.fastapi.helpers import letter_fields
+from tests.support import eventually
 
 STREAM = "contracts:stored"
 DLQ = "{contracts:stored}:dlq"
@@ -135,7 +137,7 @@ def test_hidden_values_stay_hidden(raw: redis_sync.Redis, redis_url: str) -> Non
     raw.xadd(STREAM, fields(order_id="o-1", total=1, password={"in": SECRET}))
     check = checked(redis_url)
     assert check.failed == 2
-    assert SECRET not in repr(check) + str(StoredEventsError(check))
+    assert SECRET not in repr(check) + check.reasons + str(check)
 
 
 def test_what_a_letter_says_already_is_known(raw: redis_sync.Redis, redis_url: str) -> None:
@@ -160,20 +162,50 @@ def billing_router() -> EventRouter:
     return made
 
 
-def test_an_application_does_not_start_on_what_it_cannot_read(raw: redis_sync.Redis, redis_url: str) -> None:
+async def test_no_router_begins_while_something_stored_cannot_be_read(
+    raw: redis_sync.Redis, redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_check, "PAUSE", 0.05)
+    monkeypatch.setattr(readiness, "_FRESH", -1.0)
+    caplog.set_level(logging.INFO, "rapids")
     raw.xadd(STREAM, OLD)
-    with (
-        pytest.raises(StoredEventsError, match=r"stored.order /total: .*1 entries of contracts:stored, such as"),
-        TestClient(FastAPI(lifespan=plug_in(redis_url, check_stored=10).lifespan)),
-    ):
-        pass
-    assert raw.xinfo_groups(STREAM) == [], "no router began"
+    async with plug_in(redis_url, check_stored=10, dead_letters=False).lifespan() as state:
+        ready = state["rapids"].is_ready
+        looked = reads(raw)
+        await eventually(lambda: reads(raw) > looked + 2)
+        assert not await ready()
+        assert raw.xinfo_groups(STREAM) == [], "no router began"
+        raw.delete(STREAM)
+        await eventually(ready)
+        assert [one["name"] for one in raw.xinfo_groups(STREAM)] == ["billing"]
+    said = [record.getMessage() for record in caplog.records if "check_stored" in record.getMessage()]
+    [found, unready, passed] = said
+    why = "/total: Input should be"
+    assert found.startswith("check_stored: 1 of these would not parse: ")
+    assert found.endswith("the routers do not begin. This is checked again every 0.05 s")
+    assert unready.startswith("not ready: check_stored: 1 of these would not parse: ")
+    assert why in found
+    assert why in unready
+    assert passed == "check_stored: all parse: 0 entries, 0 pending, 0 letters: the routers begin"
 
-    raw.delete(STREAM)
-    raw.xadd(STREAM, fields(version=2, order_id="o-1", total=1))  # for a newer process
+
+def reads(raw: redis_sync.Redis) -> int:
+    """How often the stream was read backwards, as the check does."""
+    return raw.info("commandstats").get("cmdstat_xrevrange", {"calls": 0})["calls"]  # type: ignore[union-attr]
+
+
+def test_events_for_a_newer_process_hold_nothing_back(raw: redis_sync.Redis, redis_url: str) -> None:
+    raw.xadd(STREAM, fields(version=2, order_id="o-1", total=1))
     raw.xadd(STREAM, GOOD)
     with TestClient(FastAPI(lifespan=plug_in(redis_url, check_stored=10).lifespan)):
+        assert raw.xinfo_groups(STREAM) != []
+
+
+def test_an_application_whose_routers_are_held_back_stops(raw: redis_sync.Redis, redis_url: str) -> None:
+    raw.xadd(STREAM, OLD)
+    with TestClient(FastAPI(lifespan=plug_in(redis_url, check_stored=10).lifespan)):
         pass
+    assert raw.xinfo_groups(STREAM) == []
 
 
 @pytest.mark.parametrize("wrong", [-1, True, "10", 1.5])
