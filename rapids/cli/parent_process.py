@@ -54,15 +54,17 @@ _spawn = multiprocessing.get_context("spawn")
 class Child:
     """A worker process, and what it has reported."""
 
-    def __init__(self, number: int, options: RunOptions, heard: Callable[[Message], None]) -> None:
+    def __init__(
+        self, number: int, options: RunOptions, heard: Callable[[Message], None], before: "Child | None"
+    ) -> None:
         self.number = number
         self.started_at: float = time.monotonic()
         self.ended: asyncio.Event = asyncio.Event()
         self.last: Message = Message()
         """The last thing it reported."""
         self.heard_at: float = self.started_at
-        self.readings: ProcessReadings = ProcessReadings()
-        """What it has counted, as of about a second ago."""
+        self._before = ProcessReadings(starts=0) if before is None else before.counted
+        self._readings = ProcessReadings()
         self._heard = heard
         self._reader, writer = _spawn.Pipe(duplex=False)
         readings, sent_to = (None, None) if options.metrics is None else _spawn.Pipe(duplex=False)
@@ -85,6 +87,12 @@ class Child:
             reading = threading.Thread(target=self._read, args=(readings,), name=f"rapids-read-{number}", daemon=True)
             reading.start()
         threading.Thread(target=self._wait, args=(loop, reading), name=f"rapids-run-{number}", daemon=True).start()
+
+    @property
+    def counted(self) -> ProcessReadings:
+        """What it and those before it have counted, as of about a second ago: no counter falls when one restarts. Any
+        thread may ask."""
+        return self._before + self._readings
 
     @property
     def code(self) -> int:
@@ -133,7 +141,7 @@ class Child:
     def _read(self, readings: Connection) -> None:
         with suppress(EOFError, OSError), readings:  # the child has ended
             while True:
-                self.readings = readings.recv()
+                self._readings = readings.recv()
 
     def _wait(self, loop: asyncio.AbstractEventLoop, reading: threading.Thread | None) -> None:
         self._process.join()
@@ -170,8 +178,6 @@ class Parent:
         self._exit_code = 0
         self._metrics = Metrics(self._readings)
         self._client: RedisClient | None = None
-        self._ended: dict[int, ProcessReadings] = {}
-        """What the children with each number have counted that have ended: so no counter falls when one restarts."""
 
     async def run(self) -> int:
         """Run until a stop is asked for, or until it is known that the children cannot start. Returns the exit code."""
@@ -213,10 +219,9 @@ class Parent:
             if number > 1 and not generation.started.is_set():  # so that an error is reported once
                 await self._first_of(generation.started, generation.over)
                 continue
-            child = self._children[number] = Child(number, self._of_children, self._heard(generation))
+            before = self._children.get(number)
+            child = self._children[number] = Child(number, self._of_children, self._heard(generation), before)
             await child.ended.wait()
-            self._ended[number] = self._ended_before(number) + child.readings
-            child.readings = ProcessReadings(starts=0)
             if self._stop.asked.is_set():
                 return
             if generation is not self._generation:
@@ -292,12 +297,9 @@ class Parent:
             before.over.set()
             await asyncio.gather(*(child.stop(self._stop_limit + KILL_AFTER) for child in children))
 
-    def _ended_before(self, number: int) -> ProcessReadings:
-        return self._ended.get(number, ProcessReadings(starts=0))
-
     def _readings(self) -> dict[str, ProcessReadings]:
-        """What the children have counted, by their number."""
-        return {str(number): self._ended_before(number) + child.readings for number, child in self._children.items()}
+        """What the children have counted, by their number. A thread asks."""
+        return {str(number): child.counted for number, child in list(self._children.items())}
 
     async def _live(self) -> bool:
         """No child's event loop is blocked. This does not depend on Redis."""

@@ -3,11 +3,13 @@
 `prometheus_client` is imported when it is first needed, since most processes never do.
 """
 
+import asyncio
 import importlib.metadata
 import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import accumulate
@@ -33,6 +35,10 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 MAX_AGE = 10.0
 """Seconds for which the figures of groups are given to a registry that collects without reading them."""
 
+FRESH = 1.0
+"""Seconds for which an answer is given to further scrapes, so that any number of them cause at most one rendering a
+second."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
@@ -53,8 +59,8 @@ def check_installed(option: str) -> None:
 class Metrics:
     """What Prometheus reads of a process, or of several that it runs: counters, histograms, and the figures of groups.
 
-    `processes`: what each process has counted, by its label. `groups`: the reader of the groups that are shown; None
-    for none.
+    `processes`: what each process has counted, by its label; it is called in a thread. `groups`: the reader of the
+    groups that are shown; None for none.
 
     `await metrics.scrape(accept)` gives the answer to a scrape. `registry.register(metrics)` adds the metrics to a
     registry of `prometheus_client`. A registry cannot wait for Redis: it gets the figures of groups if `read_groups`
@@ -70,6 +76,10 @@ class Metrics:
         self.groups: GroupReader | None = groups
         self._read: GroupReadings | None = None
         self._read_at = 0.0
+        # Of its own: handlers may fill the default executor. With one thread, there is one rendering at a time.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rapids-metrics")
+        self._rendered: dict[bool, tuple[float, Scrape]] = {}
+        """The last answer in each format, and when it was rendered. The thread changes it."""
 
     @classmethod
     def of_this_process(
@@ -94,19 +104,37 @@ class Metrics:
     async def scrape(self, accept: str = "") -> Scrape:
         """All metrics, in the format that the header `Accept` of the request asks for: OpenMetrics, or text.
 
-        During an outage of Redis, `rapids_up` is 0, and the figures of groups are missing.
+        Thousands of series take long, so that they are rendered in a thread, by one rendering at a time. All who ask
+        in the meantime, or within a second after it, get its answer. During an outage of Redis, `rapids_up` is 0, and
+        the figures of groups are missing.
         """
+        # Not `choose_encoder` of prometheus_client, which raises TypeError for a version that is no number.
+        is_openmetrics = "application/openmetrics-text" in accept.lower()
+        if (fresh := self._fresh(is_openmetrics)) is not None:
+            return fresh
+        await self.read_groups()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._render, is_openmetrics)
+
+    def _render(self, is_openmetrics: bool) -> Scrape:
+        """Runs in the thread. Another scrape may have had it rendered in the meantime."""
+        if (fresh := self._fresh(is_openmetrics)) is not None:
+            return fresh
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.openmetrics import exposition as openmetrics
 
-        await self.read_groups()
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
-        # Not `choose_encoder` of prometheus_client, which raises TypeError for a version that is no number.
-        if "application/openmetrics-text" in accept.lower():
+        if is_openmetrics:
             untyped: Any = openmetrics
-            return Scrape(untyped.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST)
-        return Scrape(generate_latest(registry), TEXT)
+            scrape = Scrape(untyped.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST)
+        else:
+            scrape = Scrape(generate_latest(registry), TEXT)
+        self._rendered[is_openmetrics] = time.monotonic(), scrape
+        return scrape
+
+    def _fresh(self, is_openmetrics: bool) -> Scrape | None:
+        rendered_at, scrape = self._rendered.get(is_openmetrics, (0.0, None))
+        return None if time.monotonic() - rendered_at >= FRESH else scrape
 
     def collect(self) -> Iterator["Family"]:
         """All metrics, for a registry."""

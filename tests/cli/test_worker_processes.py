@@ -113,7 +113,7 @@ async def test_two_processes_share_the_work_and_a_dead_one_is_followed_by_anothe
         assert answer(port) == 503
         handled()
         await eventually(lambda: answer(port) == 200)
-        assert value(scrape(metrics_port), "rapids_process_starts_total") == 4
+        await eventually(lambda: value(scrape(metrics_port), "rapids_process_starts_total") == 4)
         await emit(redis, 10)
         await eventually(lambda: command.notes("answered", 10, "a pool"))
         await eventually(lambda: handled() == 11)

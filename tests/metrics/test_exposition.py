@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis.asyncio import Redis
 from rapids import EventEmitter, NonRetryableError
 from rapids.counters import COUNTERS, HISTOGRAMS, OTHER
 from rapids.inspection import GroupReader, WatchedGroup, group_reader
-from rapids.metrics import METRICS, Metrics, ProcessReadings, process_readings, read_process
+from rapids.metrics import METRICS, Metrics, ProcessReadings, exposition, process_readings, read_process
 from rapids.metrics.catalogue import NAMES
 from tests.redis.proxy import proxy_to
 from tests.support import eventually
@@ -136,6 +137,7 @@ async def test_a_failing_server_leaves_the_counters(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_reader, "FRESH", 0.0)
+    monkeypatch.setattr(exposition, "FRESH", 0.0)
     await redis.xgroup_create(STREAM, GROUP, "0", mkstream=True)
     readings = ProcessReadings(counts={("emitted", (STREAM, "dv.order")): 5})
     async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as client:
@@ -224,6 +226,32 @@ async def test_scrapes_at_the_same_time_share_one_read(redis: Redis, monkeypatch
     answers = await asyncio.gather(*(metrics.scrape() for _ in range(20)))
     assert reads == 1
     assert {answer.body for answer in answers} == {answers[0].body}
+
+
+async def test_the_event_loop_turns_during_a_rendering_which_is_for_all_who_ask_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exposition, "FRESH", 3_600.0)
+    may_end, renderings = threading.Event(), 0
+
+    def processes() -> dict[str, ProcessReadings]:
+        nonlocal renderings
+        renderings += 1
+        assert may_end.wait(5), "the event loop waits for the rendering"
+        return {"1": ProcessReadings(starts=renderings)}
+
+    metrics = Metrics(processes)
+    scrapes = [asyncio.create_task(metrics.scrape()) for _ in range(20)]
+    await eventually(lambda: renderings)
+    scrapes[0].cancel()  # the first one may be gone: the others need no second rendering
+    scrapes += [asyncio.create_task(metrics.scrape()) for _ in range(20)]
+    await asyncio.sleep(0)
+    may_end.set()
+    answers = await asyncio.gather(*scrapes[1:])
+    assert renderings == 1
+    assert {answer.body for answer in answers} == {(await metrics.scrape()).body}
+    monkeypatch.setattr(exposition, "FRESH", 0.0)
+    assert value(await scraped(metrics), "rapids_process_starts_total") == renderings == 2
 
 
 # --- the catalogue --------------------------------------------------------------------------------------------------
