@@ -19,7 +19,7 @@ from rapids._wire.entry_format import decode
 from rapids._wire.trace_context import trace_values
 from rapids.correlation import get_causation_id, get_correlation_id
 from rapids.counters import Counters
-from rapids.events import BaseEvent, Event, GenericEvent, kind_of
+from rapids.events import UNCHECKED, BaseEvent, Event, GenericEvent, kind_of
 from rapids.exceptions import EmitError, NotConfiguredError, SerializationError
 from rapids.hooks import TelemetryHooks, TraceContext
 from rapids.observers import Observer
@@ -227,7 +227,7 @@ class EventEmitter:
         correlation_id, causation_id = ids_for(event, caused_by)
         try:
             values = encode_values(event, correlation_id, causation_id)
-            if type(event) not in self._readable:
+            if type(event) not in self._readable or UNCHECKED in event.__dict__:
                 check_readable(event, values)
                 if len(self._readable) >= CLASSES:
                     self._readable.clear()

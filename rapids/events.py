@@ -4,11 +4,12 @@ The registry maps each `event_type` to its class. A class is registered when it 
 """
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from inspect import isabstract
 from os import urandom
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -32,6 +33,9 @@ def in_utc(moment: datetime) -> datetime:
     """The moment in UTC; one without a time zone is taken as UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
+
+UNCHECKED = "_unchecked"
+"""In the `__dict__` of an event of which Pydantic has not validated all fields."""
 
 TYPE_LIMIT = 512
 """The longest event type, in characters. No class can declare a longer one, and no pattern is compared with it."""
@@ -107,6 +111,22 @@ class BaseEvent(Event):
     @property
     def routing_key(self) -> str:
         return self.event_type
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, as of Pydantic, which does not validate them. So `emit` first makes sure that the
+        copy can be read back."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update and not update.keys() <= Event.model_fields.keys():  # these are checked in every event
+            vars(copied)[UNCHECKED] = True
+        return copied
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """An event whose values are not validated, as of Pydantic. So `emit` first makes sure that it can be read
+        back."""
+        constructed = super().model_construct(_fields_set, **values)
+        vars(constructed)[UNCHECKED] = True
+        return constructed
 
 
 class GenericEvent(Event):

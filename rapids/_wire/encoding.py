@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from datetime import UTC
 from math import isfinite
-from typing import cast
+from typing import cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core.core_schema import ErrorType
 
 from rapids._core.event_fields import MASKED, masking
-from rapids._wire.entry_format import EVENT_FIELDS, StoredEvent, decode_regular, describe, faults_in, validated
+from rapids._wire.entry_format import EVENT_FIELDS, StoredEvent, decode_regular, faults_in, validated
 from rapids.events import TYPE_LIMIT, BaseEvent, Event, GenericEvent, in_utc, kind_of
 from rapids.exceptions import SerializationError
 
@@ -18,6 +19,9 @@ __all__ = ["check_readable", "encode", "encode_values"]
 
 _by_users_code = re.compile(r"(Error calling function `[^`]*`: \w+): .*", re.DOTALL)
 """What Pydantic says of an error that a serializer of the event's class raised."""
+
+_silent = {"too_many_errors", *get_args(ErrorType)} - {"value_error", "assertion_error", "union_tag_invalid"}
+"""Types of Pydantic's errors whose message quotes neither the value nor a validator of the event's class."""
 
 _BASE_FIELDS = {"id", "timestamp", "correlation_id", "causation_id", "metadata"}
 
@@ -74,7 +78,7 @@ def check_readable(event: Event, values: Sequence[bytes]) -> None:
     """Raise `SerializationError`, which names the field, if the event's class cannot read what was written of it.
 
     Whether it can is mostly a matter of the class: a serializer whose result its field does not take, a tuple as a key,
-    a type that only Python can give.
+    a type that only Python can give. For an event that was not validated, it is a matter of its values.
     """
     if not isinstance(event, BaseEvent):
         return
@@ -84,11 +88,13 @@ def check_readable(event: Event, values: Sequence[bytes]) -> None:
             stored = StoredEvent(event.event_type, dict(zip(EVENT_FIELDS, values, strict=True)))
             back = validated(cls, stored.document(cls))
     except ValidationError as error:
-        field = str(next((fault["loc"][0] for fault in faults_in(error) if fault["loc"]), "?"))
-        reason = f"it is written as something that {cls.__qualname__} does not read back: {describe(error)}"
-        raise SerializationError(event.event_type, field, reason) from error
+        faults = faults_in(error)
+        fault = next((one for one in faults if one["loc"]), faults[0])
+        why = fault["msg"] if fault["type"] in _silent else "a validator refuses it"
+        reason = f"it is written as something that {cls.__qualname__} does not read back: {why}"
+        raise SerializationError(event.event_type, str((fault["loc"] or "?")[0]), reason) from error
     except Exception as error:
-        reason = f"a validator of {cls.__qualname__} fails on what is written: {describe(error)}"
+        reason = f"a validator of {cls.__qualname__} fails on what is written: {type(error).__name__}"
         raise SerializationError(event.event_type, "?", reason) from error
     for name in cls.model_fields:
         if (lost := _lost(getattr(event, name, None), getattr(back, name))) is not None:
@@ -135,7 +141,9 @@ def _body(event: Event) -> tuple[str, int, bytes]:
 
 def _own_fields(event: BaseEvent) -> bytes:
     try:
-        data = event.__pydantic_serializer__.to_json(event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False)
+        data = event.__pydantic_serializer__.to_json(
+            event, exclude=_BASE_FIELDS, round_trip=True, by_alias=False, warnings=False
+        )
         if b"null" in data or b"NaN" in data or b"Infinity" in data or MASKED in data:
             data = _written(event, exclude=_BASE_FIELDS)
         if data[:1] != b"{":
@@ -162,12 +170,13 @@ def _culprit(event: BaseEvent) -> str:
 
 
 def _written(event: BaseEvent, *, include: set[str] | None = None, exclude: set[str] | None = None) -> bytes:
+    # Without Pydantic's warnings, which quote values.
     serializer = event.__pydantic_serializer__
-    data = serializer.to_json(event, include=include, exclude=exclude, round_trip=True, by_alias=False)
+    data = serializer.to_json(event, include=include, exclude=exclude, round_trip=True, by_alias=False, warnings=False)
     if b"null" in data:
-        _check_numbers(serializer.to_python(event, include=include, exclude=exclude, round_trip=True))
+        _check_numbers(serializer.to_python(event, include=include, exclude=exclude, round_trip=True, warnings=False))
     if MASKED in data:
-        _check_secrets(serializer.to_python(event, include=include, exclude=exclude, round_trip=True))
+        _check_secrets(serializer.to_python(event, include=include, exclude=exclude, round_trip=True, warnings=False))
     return _strict(data)
 
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, field_serializer, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretBytes,
+    SecretStr,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
+from redis.asyncio import Redis
 
-from rapids import BaseEvent, Event, GenericEvent
+from rapids import BaseEvent, Event, EventEmitter, GenericEvent
 from rapids._wire.encoding import encode
+from rapids.emitter import as_read
 from rapids.exceptions import SerializationError
 from tests.wire.entries import WireOrderPlaced, data_of, encoded, round_trip
 
@@ -157,6 +171,86 @@ def test_a_common_field_that_was_not_validated_is_named(field: str, value: Any) 
     with pytest.raises(SerializationError) as raised:
         encoded(event, event.correlation_id, event.causation_id)
     assert raised.value.field == field
+
+
+# --- values of another type than the field declares, which Pydantic did not validate --------------------------------
+
+
+class WireState(Enum):
+    NEW = "new"
+
+
+class WireLoose(BaseEvent):
+    state: WireState = "new"  # type: ignore[assignment] - as users write it
+    total: Decimal = Decimal(1)
+    words: list[str] = []
+    counts: dict[str, int] = {}
+    either: int | WirePoint | None = None
+    point: WirePoint = WirePoint(x=1)
+    token: str = ""
+    size: Literal["s", "m"] = "s"
+
+
+WRONG = [
+    ("state", "S3CRET"),
+    ("total", "S3CRET"),
+    ("words", "S3CRET"),
+    ("words", ["a", 1, "S3CRET", b"S3CRET"]),
+    ("words", None),
+    ("counts", {"S3CRET": "S3CRET"}),
+    ("either", "S3CRET"),
+    ("point", {"x": "S3CRET"}),
+    ("token", ["S3CRET"]),
+    ("size", "S3CRET"),
+]
+"""Values that Pydantic writes, most of them with a Python warning that quotes the value, and does not read."""
+
+
+@pytest.mark.parametrize("how", ["copied", "constructed"])
+@pytest.mark.parametrize(("field", "value"), WRONG)
+async def test_a_value_that_was_not_validated_and_is_not_read_back_is_refused_and_not_quoted(
+    redis: Redis, field: str, value: Any, how: str
+) -> None:
+    good = WireLoose(state=WireState.NEW)
+    emitter = EventEmitter(redis, "wire")
+    await emitter.emit(good)
+    fields: dict[str, Any] = {field: value}
+    bad = good.model_copy(update=fields) if how == "copied" else WireLoose.model_construct(**fields)
+    with pytest.raises(SerializationError, match="does not read back") as raised:
+        await emitter.emit(bad)
+    assert raised.value.field == field
+    assert "S3CRET" not in str(raised.value)
+    assert await redis.xlen("wire") == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"total": "7"}, {"words": ("a", "b")}, {"point": {"x": 7}}, {"token": b"text", "either": None}]
+)
+async def test_a_value_that_was_not_validated_and_is_read_back_is_written_without_a_warning(
+    redis: Redis, fields: dict[str, Any]
+) -> None:
+    event = WireLoose().model_copy(update=fields)
+    assert pickle.loads(pickle.dumps(event)) == event == WireLoose.model_construct(**dict(event))
+    await EventEmitter(redis, "wire").emit(event)
+    assert round_trip(event) == WireLoose.model_validate({"state": "new", **event.model_dump(warnings=False)})
+
+
+class WireCautious(BaseEvent):
+    token: Any = ""
+
+    @field_validator("token")
+    @classmethod
+    def short(cls, token: Any) -> Any:
+        if len(token) > 3:
+            raise ValueError(f"{token} is too long")
+        return token
+
+
+def test_what_a_validator_says_of_a_value_is_not_quoted() -> None:
+    event = WireCautious.model_construct(token="S3CRET")
+    with pytest.raises(SerializationError, match=r"'token': .* does not read back: a validator refuses it$") as raised:
+        as_read(event)
+    assert "S3CRET" not in str(raised.value)
 
 
 @pytest.mark.parametrize("raw_type", ["", "x" * 513])
