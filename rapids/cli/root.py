@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, NoReturn, TypeAlias, TypeVar
+from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar
 
 import typer
 from redis.exceptions import RedisClusterException, RedisError
+from typer.core import TyperGroup
 
 from rapids import __version__
 from rapids.clients import RedisClient, open_client, reach
@@ -31,8 +32,53 @@ MAX_LINE = 1_000
 
 ENVIRONMENT = "RAPIDS_REDIS_URL"
 
+USAGE_ERROR: type = typer.BadParameter.__mro__[1]
+"""What typer raises for anything that is wrong with the arguments. It exports only this subclass."""
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose wrong options end in one line, as their other errors do, and not in a panel."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _usage_in_a_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _usage_in_a_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_in_a_line() -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        wrong: Any = error
+        if not isinstance(error, USAGE_ERROR) or not wrong.format_message():  # the help, which was asked for
+            raise
+        command = wrong.ctx.command_path if wrong.ctx is not None else "rapids"
+        fail(f'{_wrong_usage(wrong)}; see "{command} --help"')
+
+
+def _wrong_usage(error: Any) -> str:
+    """The option or variable, what is allowed, and the value; or what typer says, where there is no value."""
+    why, param = error.__cause__, getattr(error, "param", None)
+    if param is None or not hasattr(why, "errors"):
+        text: str = error.format_message().rstrip(".")
+        return text[:1].lower() + text[1:]
+    [first, *_] = why.errors()
+    value = repr(first["input"])
+    allowed = first["msg"].removeprefix("Value error, ").partition(", unable to")[0].rstrip(".")
+    allowed = allowed.replace("Input should be", "must be", 1).replace(f"{value} is not", "must be", 1)
+    if error.ctx.get_parameter_source(param.name).name == "ENVIRONMENT":
+        return f"{param.envvar} {allowed}, not {value}"
+    name = max(param.opts, key=len) if param.param_type_name == "option" else param.metavar
+    return f"{name} {allowed}, not {value}"
+
+
 app: typer.Typer = typer.Typer(
     name="rapids",
+    cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

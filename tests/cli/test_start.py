@@ -30,6 +30,40 @@ def start(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -
     return ended.value.code
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("run m:r --processes many", ("--processes", "a valid integer", "'many'", '; see "rapids run --help"')),
+        ("run m:r --log-format xml", ("--log-format", "one of 'text', 'json'", "'xml'", "rapids run --help")),
+        ("run m:r --health-port -1", ("--health-port", "0", "-1", "rapids run --help")),
+        ("run m:r --reload-dir none", ("--reload-dir", "'none' does not exist")),
+        ("run m:r --bogus", ('rapids: no such option: --bogus; see "rapids run --help"',)),
+        ("run", ("rapids: missing argument 'MODULE:NAME'; see \"rapids run --help\"",)),
+        ("dlq list --limit zero", ("--limit", "a valid integer", "'zero'", "rapids dlq list --help")),
+        ("dlq show", ("rapids: missing argument 'ID'; see \"rapids dlq show --help\"",)),
+        ("dlq nosuch", ("rapids: no such command 'nosuch'; see \"rapids dlq --help\"",)),
+        ("nosuch", ("rapids: no such command 'nosuch'; see \"rapids --help\"",)),
+        ("--bogus", ('rapids: no such option: --bogus; see "rapids --help"',)),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(arguments: str, said: tuple[str, ...]) -> None:
+    ended = Command(ADDRESS)(*arguments.split(), code=2)
+    assert ended.stdout == ""
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("rapids: ")
+    assert [part for part in said if part not in line] == []
+
+
+def test_a_wrong_variable_is_named_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPIDS_PROCESSES", "many")
+    [line] = Command(ADDRESS)("run", "m:r", code=2).stderr.splitlines()
+    assert [part for part in ("RAPIDS_PROCESSES", "'many'", "rapids run --help") if part not in line] == []
+
+
+def test_a_command_without_arguments_shows_its_help() -> None:
+    assert "causes" in Command(ADDRESS)("dlq", code=2).output
+
+
 @pytest.mark.parametrize("module", ["typer", "rich.text"])
 def test_without_the_extra_the_command_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     code = start(monkeypatch, ModuleNotFoundError(f"No module named {module!r}", name=module))
