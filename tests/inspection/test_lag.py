@@ -20,7 +20,7 @@ def facts(
 ) -> tuple[GroupRows, GroupRow]:
     """A stream of a thousand entries, one a millisecond, and a group that was given half of them."""
     raw = [None if entry_id is None else entry_id.encode() for entry_id in (first, last, following)]
-    row = GroupRow(b"group", delivered.encode(), None, lag, counted, raw[2], 0, 0, 0, None, 0, 0, 0, 0)
+    row = GroupRow(b"group", delivered.encode(), None, lag, counted, raw[2], 0, 0, 0, None, 0, 0, 0, 0, paused=None)
     return GroupRows(0, length, raw[0], raw[1], [row], False), row
 
 

@@ -156,6 +156,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:rapids:(consumer|handlers):dv-group\w*:.+",  # has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:(ledger|due|parked):dv-group\w*",  # bounded by the pending list
     r"\{dv:events\}:rapids:trimming",  # has a TTL
+    r"\{dv:events\}:rapids:rates:dv-group\w*",  # so many records, and has a TTL
     r"\{dv:events\}(:rapids:replay:dv-group\w*)?:rapids:made-again:dv-group\w*",  # likewise
     r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while it is paused
     r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit)",  # capped, and has a TTL
@@ -167,7 +168,7 @@ EXPECTED_KEYS = (
 )
 WITH_TTL = (
     r"rapids:routers",
-    r"\{dv:events\}:rapids:(audit|consumer:.*|handlers:.*|trimming|(.*:)?made-again:.*)",
+    r"\{dv:events\}:rapids:(audit|consumer:.*|handlers:.*|rates:.*|trimming|(.*:)?made-again:.*)",
     r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit|operat.*)",
 )
 OF_PENDING = r".*:rapids:(ledger|due|parked):.*"
