@@ -9,8 +9,9 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids_fastapi.admin import failed_logins
+from rapids_fastapi.admin import failed_logins, problems
 from tests.fastapi.helpers import TOKEN, client_for
+from tests.support import PATIENCE
 
 MAKES_REQUESTS_WHEN_COLLECTED = "test_admin_schemathesis.py"
 
@@ -31,6 +32,12 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong credentials do not slow down the requests after them."""
     monkeypatch.setattr(failed_logins, "DELAY", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is given up since the machine is slow."""
+    monkeypatch.setattr(problems, "ANSWER_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
