@@ -14,7 +14,7 @@ from rapids._storage.keys import (
     letters_failed_again,
     letters_restored,
 )
-from rapids._storage.operation_records import Claim
+from rapids._storage.operation_records import Claim, ElsewhereError
 
 __all__ = ["Append", "Bounds", "LetterMoves", "Moved", "NoRoomError", "WorkStoppedError"]
 
@@ -97,7 +97,8 @@ class LetterMoves:
     ) -> str | None:
         """Move a letter to the archive and append an entry in the same step. Returns that entry's id, if any, or "".
 
-        None if the letter was no longer in the stream; then nothing was changed. Raises `WorkStoppedError`.
+        None if the letter was no longer in the stream; then nothing was changed. Raises `WorkStoppedError`,
+        `ElsewhereError`.
         """
         found = await self._moved(claim, change, [entry_id], append=append, alone=True)
         return found[5].decode() if _result(found).done else None
@@ -107,7 +108,7 @@ class LetterMoves:
     ) -> Moved:
         """Move letters in order, until one must be moved on its own, or up to 5,000 letters or about 4 MB.
 
-        `scope` is that of a replay; empty to discard. Raises `WorkStoppedError`.
+        `scope` is that of a replay; empty to discard. Raises `WorkStoppedError`, `ElsewhereError`.
         """
         return _result(await self._moved(claim, change, entry_ids[:MAX_AT_ONCE], scope=scope))
 
@@ -118,7 +119,7 @@ class LetterMoves:
     async def restore_many(self, places: Sequence[str], claim: Claim, change: Mapping[str, str]) -> Moved:
         """Restore discarded letters by their places in the archive, up to about 4 MB.
 
-        Raises `WorkStoppedError`; `NoRoomError` if there is no room for any of them.
+        Raises `WorkStoppedError`, `ElsewhereError`; `NoRoomError` if there is no room for any of them.
         """
         restored = await self._restored(claim, change, places[:MAX_AT_ONCE])
         if restored.blocked and restored.last is None:
@@ -138,6 +139,7 @@ class LetterMoves:
         maxlen = append.maxlen if append else self._bounds.maxlen if scope == "everyone" else None
         options = {
             "owner": claim.token if claim else "",
+            "after": claim.after if claim else "",
             "alone": alone,
             "retention": self._bounds.retention_ms,
             "archive_maxlen": self._bounds.archive_maxlen,
@@ -160,6 +162,7 @@ class LetterMoves:
     async def _restored(self, claim: Claim | None, change: Mapping[str, str], names: Sequence[str]) -> Moved:
         options = {
             "owner": claim.token if claim else "",
+            "after": claim.after if claim else "",
             "maxlen": str(self._bounds.dlq_maxlen or 0),
             "max_bytes": MAX_STEP_BYTES,
             "change": change,
@@ -175,6 +178,8 @@ class LetterMoves:
         found = checked((await run(self._commands, scripts.load(script), [(keys, arguments)]))[0])
         if found == b"stopped":
             raise WorkStoppedError
+        if found == b"elsewhere":
+            raise ElsewhereError
         return found
 
 

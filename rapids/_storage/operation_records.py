@@ -12,6 +12,7 @@ __all__ = [
     "MAX_ERRORS",
     "MAX_KEPT",
     "Claim",
+    "ElsewhereError",
     "StoredOperation",
     "change",
     "claim",
@@ -43,14 +44,25 @@ StoredOperation = Mapping[str, str]
 """An operation's fields by name; empty text for missing fields."""
 
 
+class ElsewhereError(Exception):
+    """The operation is at another place than this process left it at: its next letters are to be read again.
+
+    A failover has lost the last step, or a step whose answer was lost has been done.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A process's claim of an operation: its writes are valid while the operation's `owner` is its token."""
+    """A process's claim of an operation: its writes are valid while the operation's `owner` is its token.
+
+    Those of a step are valid only if all letters until `after` were processed, and no others; empty for any.
+    """
 
     dlq: str
     kind: str
     operation_id: str
     token: str
+    after: str = ""
 
     @property
     def key(self) -> str:
@@ -136,16 +148,22 @@ async def leave(commands: Commands, held: Claim, state: str = "", *, error: str 
 
 
 async def count_unmoved(commands: Commands, held: Claim, counted_as: str, place: str, error: str = "") -> bool:
-    """Count a letter as `skipped` or `failed`, with the reason. False if this process no longer has the operation."""
+    """Count a letter as `skipped` or `failed`, with the reason. False if this process no longer has the operation.
+
+    Raises `ElsewhereError`.
+    """
     options = {
         "token": held.token,
+        "after": held.after,
         "counted_as": counted_as,
         "place": place,
         "error": error,
         "max_errors": MAX_ERRORS,
         "ttl": TTL_MS,
     }
-    return await _run(commands, "count_unmoved", (held.key, held.errors), options) == 1
+    if (counted := await _run(commands, "count_unmoved", (held.key, held.errors), options)) == 2:
+        raise ElsewhereError
+    return counted == 1
 
 
 async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredOperation, Sequence[bytes]] | None:

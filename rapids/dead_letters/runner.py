@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 from uuid import uuid4
@@ -87,7 +88,8 @@ class StepMover:
     async def move(self, places: Sequence[str]) -> bool:
         """Move all of them. A letter that cannot be moved is counted, and the others are moved.
 
-        False after an outage: only Redis knows whether the last step was done. Raises `HaltedError` if this was
+        False after an outage, and if the server has lost a step in a failover: only Redis knows where the operation is.
+        Raises `HaltedError` if this was
         halted, or if this process no longer has the operation.
         """
         try:
@@ -101,9 +103,14 @@ class StepMover:
                     count = await self._move_many(places[: self._pace.step])
                 self._retries.worked()
                 self._pace.moved(count)
+                if count:
+                    self._step = replace(self._step, claim=replace(self._step.claim, after=places[count - 1]))
                 places = places[count:]
         except WorkStoppedError:
             raise HaltedError from None
+        except stored.ElsewhereError:
+            logger.info("the operation is at another place than it was left at: its letters are read again")
+            return False
         except (RedisError, OSError) as error:
             await self._retries.failed(error)
             return False
@@ -135,7 +142,7 @@ class StepMover:
             return
         except (LetterNotFoundError, LetterStateError):
             counted_as, why = "skipped", ""
-        except WorkStoppedError:
+        except (WorkStoppedError, stored.ElsewhereError):
             raise
         except Exception as error:  # of one letter, which may have any content
             if _concerns_all(error):
@@ -234,7 +241,8 @@ class OperationRun:
         if (left := operation.left) == 0:
             return True
         search = search_for(self._commands, self._claim.dlq, operation.kind, operation.selector)
-        step = Step(self._claim, operation.kind, operation.scope, operation.actor, operation.reason)
+        claim = replace(self._claim, after=after)
+        step = Step(claim, operation.kind, operation.scope, operation.actor, operation.reason)
         mover = StepMover(self._commands, self._moves, search, step, self._retries, pace)
         async with aclosing(self._batches(search, Span(after, operation.upto))) as batches:
             async for batch in batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,6 +16,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from rapids import DeadLetterQueue
 from rapids._storage import keys
 from rapids.dead_letters import OperationKind, Selector
+from rapids.dead_letters.moves import QueueMoves
 from tests.dead_letters.operation_runs import ALL, check_replayed_once, ended, has_done, replayed, run, write_many
 from tests.dead_letters.recorded_moves import make_operations, moved
 from tests.redis.own_server import own_server
@@ -73,6 +75,38 @@ async def test_an_answer_that_was_lost_counts_nothing_twice(redis: Redis, alone:
     result = await operations.run_until_ended(begun.id)
     assert (result.state, result.done, result.skipped, result.failed) == ("completed", 1_000, 0, 0)
     assert await moved(redis) == ids
+
+
+@pytest.mark.parametrize("kind", ["replay", "discard", "restore"])
+async def test_a_step_that_a_failover_lost_is_done_again(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, kind: OperationKind
+) -> None:
+    """Its answer arrived, but the replica that became the master had not received it."""
+    queue = DeadLetterQueue(redis, DLQ)
+    ids = await write_many(redis, 1_000)
+    if kind == "restore":
+        await queue.operations.run_until_ended((await queue.operations.start("discard", ALL)).id)
+    name = "restore_many" if kind == "restore" else "move_many"
+    original, steps = getattr(QueueMoves, name), itertools.count()
+
+    async def lose_the_second(*args: object, **options: object) -> object:
+        if next(steps) != 1:
+            return await original(*args, **options)
+        before = [(key, await redis.pttl(key), await redis.dump(key)) async for key in redis.scan_iter()]
+        moved = await original(*args, **options)
+        for key in [key async for key in redis.scan_iter()]:
+            await redis.delete(key)
+        for key, ttl, value in before:
+            await redis.restore(key, max(ttl, 0), value)
+        return moved
+
+    monkeypatch.setattr(QueueMoves, name, lose_the_second)
+    begun = await queue.operations.start(kind, ALL)
+    result = await queue.operations.run_until_ended(begun.id)
+    assert (result.state, result.done, result.skipped, result.failed) == ("completed", 1_000, 0, 0)
+    assert await redis.xlen(DLQ) == (1_000 if kind == "restore" else 0)
+    if kind == "replay":
+        assert await replayed(redis) == ids
 
 
 async def test_an_operation_continues_after_the_server_was_killed_and_started_again(

@@ -6,6 +6,7 @@
 -- ARGV  options, number of values of a given event (0 for none), its names and values, then entry ids
 -- Options, as JSON:
 --   owner           the operation's owner, '' for no operation
+--   after           the place that the operation must be at, '' for any
 --   alone           whether this is a single letter, which is moved or is an error
 --   retention       in ms
 --   archive_maxlen  how many archived letters to keep
@@ -14,7 +15,7 @@
 --   maxlen          maximum length of the streams for replays, as text: a number of Lua has 53 bits; 0 for none
 --   scope           '' to discard, or if the event is given
 --   change          what the letters' histories record
--- Returns 'stopped' if the operation does not run, or is another process's; else {moved, skipped since they were gone,
+-- Returns 'stopped' if the operation does not run, or is another process's; 'elsewhere' if it is at another place; else {moved, skipped since they were gone,
 -- the last entry id processed ('' for none), the letter that must be moved on its own ('' for none), why, the id of the
 -- entry appended last ('' for none)}.
 -- include: lib/letter_archive.lua
@@ -24,7 +25,8 @@ local operation, options, given = KEYS[8], cjson.decode(ARGV[1]), tonumber(ARGV[
 local owner, alone, tag, scope, change = options.owner, options.alone, options.tag, options.scope, options.change
 local first = 3 + given
 
-if owner ~= '' and not runs_for(operation, owner) then return 'stopped' end
+local refused = owner ~= '' and refused_step(operation, owner, options.after)
+if refused then return refused end
 
 local EVENT = {'event_type', 'schema_version', 'data', 'id', 'timestamp', 'correlation_id', 'causation_id', 'metadata'}
 local TRACE = {'traceparent', 'tracestate'} -- only entries emitted under a span have them

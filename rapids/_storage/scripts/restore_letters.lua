@@ -6,18 +6,20 @@
 -- ARGV  options, then ids of entries of the archive or, without an operation, the id of one letter
 -- Options, as JSON:
 --   owner      the operation's owner, '' for no operation
+--   after      the place that the operation must be at, '' for any
 --   maxlen     maximum length of the dead-letter stream, as text; 0 for none
 --   max_bytes  after how many bytes of letters to stop
 --   change     what the letters' histories record
--- Returns 'stopped' if the operation does not run, or is another process's; else {restored, skipped since they were
--- gone or not discarded, the last one processed ('' for none), the one for which the dead-letter stream has no room (''
+-- Returns 'stopped' if the operation does not run, or is another process's; 'elsewhere' if it is at another place; else
+-- {restored, skipped since they were gone or not discarded, the last one processed ('' for none), the one for which the dead-letter stream has no room (''
 -- for none), why}. An operation does not trim other letters to restore many.
 -- include: lib/letters.lua
 -- include: lib/letter_restore.lua
 local keys = {dlq = KEYS[1], index = KEYS[2], archive = KEYS[3], archived = KEYS[4], restored = KEYS[5]}
 local operation, options = KEYS[7], cjson.decode(ARGV[1])
 local owner, maxlen, change = options.owner, options.maxlen, options.change
-if owner ~= '' and not runs_for(operation, owner) then return 'stopped' end
+local refused = owner ~= '' and refused_step(operation, owner, options.after)
+if refused then return refused end
 
 local now = server_us()
 local before = last_id_of(keys.dlq)

@@ -88,8 +88,11 @@ local function bound_archive(archive, archived, failed_again, now, retention, ma
   for _, key in ipairs({archive, archived, failed_again}) do redis.call('PEXPIRE', key, retention) end
 end
 
--- Whether a process may continue an operation.
-local function runs_for(operation, owner)
-  local held = redis.call('HMGET', operation, 'state', 'owner')
-  return held[1] == 'running' and held[2] == owner
+-- Why a process may not do the next step of an operation, or nothing: 'stopped' if it does not run, or is another
+-- process's; 'elsewhere' if it is not at the place `after`. The server did that step twice, or has lost it in a failover.
+local function refused_step(operation, owner, after)
+  local held = redis.call('HMGET', operation, 'state', 'owner', 'cursor')
+  if held[1] ~= 'running' or held[2] ~= owner then return 'stopped' end
+  local at = held[3] and held[3] ~= '' and held[3] or '0-0'
+  return after ~= '' and after ~= at and 'elsewhere'
 end
