@@ -90,7 +90,7 @@ class HeldBack:
     """Seconds since that entry was appended, by its id and the server's clock."""
     consumer: str | None
     """The consumer that holds it (`rapids:waiting`: it waits for its next delivery, `rapids:parked`: it is not run
-    again); None if the group has not read it yet."""
+    again; empty: nobody does, after an `XNACK`); None if the group has not read it yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rapids._core.entry_id import moment_or_last
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
-from rapids._storage.groups import consumers
+from rapids._storage.groups import PendingCounts, pending_counts
 from rapids._storage.keys import Source, audit_log
 
 __all__ = ["GroupProgress", "Paused", "look", "pause", "pause_in", "paused", "progress", "resume"]
@@ -56,10 +56,10 @@ async def paused(commands: Commands, source: Source) -> Paused | None:
     return pause_in(await call(commands, "HMGET", source.paused, *FIELDS))
 
 
-async def look(commands: Commands, sources: Sequence[Source]) -> tuple[Paused | None, list[Reply]]:
-    """The group's pause, and for each source its consumers, in one round trip. The group is that of the first."""
-    held, *lists = await commands.send([("HMGET", sources[0].paused, *FIELDS), *map(consumers, sources)])
-    return pause_in(checked(held)), [checked(rows) for rows in lists]
+async def look(commands: Commands, sources: Sequence[Source]) -> tuple[Paused | None, list[PendingCounts]]:
+    """The group's pause, and what is pending in each source, in one round trip. The group is that of the first."""
+    held, *counts = await commands.send([("HMGET", sources[0].paused, *FIELDS), *map(pending_counts, sources)])
+    return pause_in(checked(held)), [PendingCounts.of(checked(reply)) for reply in counts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import uuid4
@@ -12,13 +12,15 @@ from redis.exceptions import ResponseError
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import Command, Commands, Reply, call, checked, run, whole_call
-from rapids._storage.keys import PARKED, WAITING, Source
+from rapids._storage.keys import NOBODY, PARKED, WAITING, Source
 from rapids._storage.streams import mapping
 from rapids._storage.terms import Term, keys_of, option_of
 
 __all__ = [
+    "MAX_DELIVERIES",
     "Claimed",
     "Hold",
+    "PendingCounts",
     "PendingEntry",
     "RawEntry",
     "claim",
@@ -30,7 +32,9 @@ __all__ = [
     "hold",
     "idle_entries",
     "new_token",
+    "pending_counts",
     "release",
+    "released_entries",
     "renew",
     "token_made_at",
 ]
@@ -41,6 +45,9 @@ TIES = 200
 PAGE = 100
 """The page size when looking for abandoned entries."""
 
+RELEASED_PAGE = 10_000
+"""How many pending entries are looked at in one step for those that nobody holds."""
+
 CLAIMED_BYTES = 256 * 1024
 """How many bytes of fields a claim returns. Other commands wait for its answer, so larger entries are fetched apart."""
 
@@ -49,6 +56,9 @@ LEDGER_PAGE = 500
 
 MOST_COMPARED = 200
 """With how many consumers one consumer compares its handlers."""
+
+MAX_DELIVERIES = 1_000_000_000
+"""The highest delivery count that is used, also by scripts (`lib/entry.lua`): `XNACK ... FATAL` sets 2^63 - 1."""
 
 RECREATED_MS = 3_600_000
 """How long it is remembered that a group was lost and recreated: longer than a process is usually blocked."""
@@ -128,8 +138,31 @@ async def unblock(commands: Commands, client: int) -> bool:
 
 
 def consumers(source: Source) -> Command:
-    """The command that lists a group's consumers, for `idle_entries`."""
+    """The command that lists a group's consumers."""
     return ("XINFO", "CONSUMERS", source.stream, source.group)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCounts:
+    """How many entries of a group are pending, at one moment."""
+
+    held: Mapping[bytes, int]
+    """By the consumer that holds them, waiting and parked ones left out."""
+    nobodys: int
+    """Released by XNACK: they belong to no consumer."""
+
+    @classmethod
+    def of(cls, reply: Reply) -> "PendingCounts":
+        """From the reply to `pending_counts`."""
+        total, _, _, rows = reply
+        counts = {name: int(count) for name, count in rows or () if name != NOBODY}
+        held = {name: count for name, count in counts.items() if name not in (WAITING, PARKED)}
+        return cls(held, total - sum(counts.values()))
+
+
+def pending_counts(source: Source) -> Command:
+    """The command that counts a group's pending entries, for `PendingCounts`."""
+    return ("XPENDING", source.stream, source.group)
 
 
 class PendingEntry(NamedTuple):
@@ -143,15 +176,13 @@ class PendingEntry(NamedTuple):
 
 
 async def idle_entries(
-    commands: Commands, source: Source, consumers: Reply, *, min_idle_ms: int, most: int = 1_000
+    commands: Commands, source: Source, counts: PendingCounts, *, min_idle_ms: int, most: int = 1_000
 ) -> list[PendingEntry]:
     """Up to `most` pending entries whose lease was not renewed for `min_idle_ms` milliseconds.
 
     It reads the list of each consumer in pages. It leaves out waiting and parked entries, whose lists may be long.
     """
-    rows = [mapping(row) for row in consumers]
-    names = [row[b"name"] for row in rows if row[b"pending"] and row[b"name"] not in (WAITING, PARKED)]
-    if not names:
+    if not (names := list(counts.held)):
         return []
     first = [_idle_page(source, name, b"-", min_idle_ms) for name in names]
     found: list[PendingEntry] = []
@@ -162,6 +193,16 @@ async def idle_entries(
             page = await call(commands, *_idle_page(source, name, b"(" + page[-1][0], min_idle_ms))
             found += [PendingEntry(*row) for row in page]
     return found
+
+
+async def released_entries(commands: Commands, source: Source, after: bytes) -> tuple[list[PendingEntry], bytes]:
+    """The entries that nobody holds, among the next `RELEASED_PAGE` pending ones. Only a list of all others has them.
+
+    `after`: where to begin, `-` or what the last call returned. Returns also where the next call begins.
+    """
+    call_ = ((source.stream,), (source.group, after, RELEASED_PAGE))
+    then, rows = checked((await run(commands, scripts.load("find_released"), [call_]))[0])
+    return [PendingEntry(*row) for row in rows], then
 
 
 async def entries_of(commands: Commands, source: Source, consumer: bytes) -> list[PendingEntry]:

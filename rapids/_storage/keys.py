@@ -11,6 +11,7 @@ from rapids._core.checks import hash_tag
 __all__ = [
     "BESIDE",
     "IN_SCRIPTS",
+    "NOBODY",
     "PARKED",
     "WAITING",
     "Source",
@@ -39,6 +40,9 @@ WAITING = b"rapids:waiting"
 PARKED = b"rapids:parked"
 """The consumer that holds entries that are not run again."""
 
+NOBODY = b""
+"""In place of a consumer: that of pending entries which a consumer released by XNACK. Redis 8.8 has that command."""
+
 BESIDE = ":rapids:"
 """What is in the names of all keys that are kept for a stream, after the stream's own name."""
 
@@ -47,6 +51,7 @@ DLQ = ":dlq"
 IN_SCRIPTS = {
     "WAITING": WAITING.decode(),
     "PARKED": PARKED.decode(),
+    "NOBODY": NOBODY.decode(),
     "IDS": "rapids:ids",
     "BESIDE": BESIDE,
     "REPLAY_STREAM": f"{BESIDE}replay:",

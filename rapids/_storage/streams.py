@@ -123,7 +123,7 @@ class Unsettled:
     age: float
     """Seconds since it was appended, by its id and the server's clock."""
     consumer: str | None
-    """The consumer that has it; None if the group has not read it yet."""
+    """The consumer that has it, empty for nobody; None if the group has not read it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ async def trim(
     `old_id`, an id that was the last one so long ago, and the trim `before` this one spare the server reading entries
     only for their ids.
     """
-    unread = before.unsettled if before is not None and before.unsettled and not before.unsettled.consumer else None
+    unread = before.unsettled if before is not None and before.unsettled and before.unsettled.consumer is None else None
     known = ("", "") if before is None or unread is None else (before.settled_until, unread.entry_id)
     arguments = (source.group, least_age_ms, most, MARK_MS, old_id, *known)
     removed, left, held, now, last, until = checked(
@@ -170,6 +170,6 @@ async def trim(
         group=group.decode(errors="replace"),
         entry_id=entry_id.decode(),
         age=int(age_ms) / 1000,
-        consumer=consumer.decode(errors="replace") if consumer else None,
+        consumer=None if consumer is None else consumer.decode(errors="replace"),
     )
     return Trim(removed, left, unsettled, now, last.decode(), until.decode())

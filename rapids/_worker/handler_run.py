@@ -17,7 +17,7 @@ from rapids._core.failures import MAX_DELAY, begin_in_users_code, is_hopeless, i
 from rapids._core.handlers import Handler, no_handler
 from rapids._core.outcomes import Dead, Done, Failure, Outcome, Reason, Released, RetryAt
 from rapids._core.supervision import Stop, shed_cancellations
-from rapids._storage.groups import RawEntry
+from rapids._storage.groups import MAX_DELIVERIES, RawEntry
 from rapids._wire.entry_format import Fields
 from rapids._worker.context import WorkerContext
 from rapids._worker.deadlines import Deadline
@@ -79,6 +79,8 @@ class HandlerRunner:
                 f"delivered {under_way.deliveries} times, and max_deliveries is {self._settings.max_deliveries}: "
                 "the processes that took it ended before they reported an outcome"
             )
+            if under_way.deliveries > MAX_DELIVERIES:
+                why = "its delivery count was set to the highest one, as XNACK does with FATAL"
             return Dead(handler.name, Reason.MAX_DELIVERIES_EXCEEDED, Failure("", why))
         if self._stop.interrupts.is_set():
             raise asyncio.CancelledError

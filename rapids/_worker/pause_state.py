@@ -4,8 +4,8 @@ import logging
 import time
 
 from rapids._storage import group_control
-from rapids._storage.client.connections import Reply
 from rapids._storage.group_control import Paused
+from rapids._storage.groups import PendingCounts
 from rapids._worker.context import WorkerContext
 from rapids._worker.intake import Intake
 from rapids._worker.reader import Reader
@@ -37,9 +37,12 @@ class PauseState:
         self.resumed_at = 0.0
         """When a pause ended (`time.monotonic()`, seconds)."""
 
-    async def look(self) -> list[Reply]:
-        """Ask whether the group is paused. Returns each source's consumers, which come with it. Raises `RedisError`."""
-        paused, consumers = await group_control.look(self._context.commands, self._context.sources)
+    async def look(self) -> list[PendingCounts]:
+        """Ask whether the group is paused. Returns what is pending in each source, which comes with it.
+
+        Raises `RedisError`.
+        """
+        paused, pending = await group_control.look(self._context.commands, self._context.sources)
         if paused is not None:
             if self._paused is None:
                 self._intake.pause()
@@ -53,7 +56,7 @@ class PauseState:
             self._intake.resume()
             extra = self._extra(ended, paused_seconds=self.resumed_at - self._seen_at)
             logger.warning("the group continues; it was paused %s", ended.description, extra=extra)
-        return consumers
+        return pending
 
     def looked(self, *, nothing_is_due: bool) -> None:
         """Note that due entries were taken. After a pause, new entries are read when no entry is due any more."""

@@ -7,8 +7,8 @@ import time
 
 from rapids._core.entry_id import order
 from rapids._storage import future_times, groups, inspection_queries, streams
-from rapids._storage.client.connections import Reply, checked
-from rapids._storage.groups import Claimed, RawEntry, forget_settled
+from rapids._storage.client.connections import checked
+from rapids._storage.groups import Claimed, PendingCounts, RawEntry, forget_settled
 from rapids._storage.keys import Source
 from rapids._storage.terms import Term
 from rapids._worker.context import WorkerContext
@@ -74,6 +74,8 @@ class Reclaimer:
         """Whether there are no more abandoned entries than the present turn has found."""
         self._all_placed = True
         """Whether each of these is held, or waits in its lane."""
+        self._released_after: dict[Source, bytes] = {}
+        """Where the search for entries that nobody holds continues."""
         self._peeking = asyncio.Lock()
         self._orphaned_ledgers = OrphanedLedgers(context)
         self._prune_at = 0.0
@@ -164,7 +166,7 @@ class Reclaimer:
         if not self._gate.is_active:
             return MAX_PAUSE
         term = self._gate.term
-        consumers = await self._pause_state.look()
+        pending = await self._pause_state.look()
         if self._gate.is_paused:
             return MAX_PAUSE
         if self._foreseen_in is not term:
@@ -173,8 +175,8 @@ class Reclaimer:
         if self._unarrived.is_expected:
             self._intake.put(await self._unarrived.take())
         self._found_all = self._all_placed = True
-        for source, rows in zip(self._context.sources, consumers, strict=True):
-            await self._find_abandoned(source, rows, term)
+        for source, counts in zip(self._context.sources, pending, strict=True):
+            await self._find_abandoned(source, counts, term)
         waits = [await self._take_due(source, term) for source in self._context.sources]
         if self._gate.term is not term:
             return MIN_PAUSE
@@ -231,14 +233,19 @@ class Reclaimer:
             await self._exclusivity.confirm()
         return claimed if self._gate.term is term else None
 
-    async def _find_abandoned(self, source: Source, consumers: Reply, term: Term | None) -> None:
+    async def _find_abandoned(self, source: Source, counts: PendingCounts, term: Term | None) -> None:
         # If one consumer is active at a time, all pending entries of others are abandoned, even for a short time.
         least = 1 if self._settings.exclusive else self._settings.claim_min_idle_ms
         idle = list[groups.PendingEntry]()
         if self._settings.exclusive or self._context.clock.may_take_over:
             commands = self._context.commands
-            idle = await groups.idle_entries(commands, source, consumers, min_idle_ms=least, most=MOST_FOUND)
-        self._found_all = self._found_all and len(idle) < MOST_FOUND
+            idle = await groups.idle_entries(commands, source, counts, min_idle_ms=least, most=MOST_FOUND)
+            self._found_all = self._found_all and len(idle) < MOST_FOUND
+            if counts.nobodys:
+                after = self._released_after.get(source, b"-")
+                released, self._released_after[source] = await groups.released_entries(commands, source, after)
+                self._found_all = self._found_all and len(released) >= counts.nobodys
+                idle += released
         if self._settings.exclusive:  # they are from several consumers, each list in its own order
             idle.sort(key=lambda found: order(found.entry_id))
         if self._gate.term is not term:

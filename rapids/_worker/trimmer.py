@@ -121,7 +121,7 @@ class Trimmer:
             self._reported = None
         if self._reported is None and held is not None and _is_long(seen):
             self._reported = held.group
-            state = "not read by it" if held.consumer is None else f"pending for {held.consumer!r}"
+            state = "not read by it" if held.consumer is None else f"pending for {held.consumer or 'nobody'!r}"
             logger.warning(
                 "group %r holds back the trimming: entry %s is %s, and was appended %.0f s ago; %d entries are in the "
                 "stream. If nobody needs the group any more, remove it with XGROUP DESTROY",

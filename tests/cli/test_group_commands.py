@@ -233,3 +233,18 @@ def test_pending_entries_are_counted_and_a_page_says_that_there_are_more(rapids:
     assert "worker-1 (gone)" in shown.stdout
     assert shown.stderr == "there are more: --limit 4\n"
     assert rapids(*pending, "--state", "parked").stderr == "nothing is pending in group billing (parked)\n"
+
+
+def test_an_entry_that_nobody_holds_after_an_xnack_is_shown_without_a_consumer(rapids: Command) -> None:
+    async def release(redis: Any) -> None:
+        await seed(redis)
+        [row] = await redis.xpending_range(STREAM, "billing", "-", "+", 10)
+        await redis.xclaim(STREAM, "billing", "", 0, [row["message_id"]], retrycount=2**63 - 1, justid=True)
+
+    rapids.redis(release)
+
+    [entry] = rapids.json("pending", "billing", "-s", STREAM)
+    assert (entry["state"], entry["consumer"], entry["deliveries"]) == ("held", None, 1_000_000_000)
+    assert "1,000,000,000" in rapids("pending", "billing", "-s", STREAM).stdout
+    assert "billing" in rapids("groups", "-s", STREAM).stdout
+    assert rapids.json("doctor", "-s", STREAM)[0]["groups"] == 2

@@ -202,6 +202,12 @@ class TestPending:
         assert held["idle_ms"] >= 0
         assert (waiting["consumer"], waiting["due_at"]) == (None, "2099-12-31T23:59:59.998000Z")
 
+    def test_an_entry_that_nobody_holds_after_an_xnack(self, client: TestClient, raw: redis_sync.Redis) -> None:
+        raw.xclaim(STREAM, GROUP, "", 0, ["1-1"], retrycount=2**63 - 1, justid=True)
+        entry, *_ = client.get(PENDING, params={"group": GROUP}).json()["items"]
+        assert (entry["state"], entry["consumer"], entry["consumer_alive"]) == ("held", None, False)
+        assert entry["deliveries"] == 1_000_000_000
+
     def test_errors_are_hidden_since_the_payload_is_not_read(self, client: TestClient, redis_url: str) -> None:
         with client_for(redis_url, redact=None) as open_client:
             (failure,) = open_client.get(PENDING, params={"group": GROUP, "state": "parked"}).json()["items"][0][

@@ -145,6 +145,11 @@ async def calls(redis: Redis) -> Counter[str]:
     return counted
 
 
+async def looks(redis: Redis) -> int:
+    """How often routers looked for abandoned entries, each time in both of their streams, and for a pause."""
+    return (await calls(redis))["hmget"]
+
+
 def replay_stream(stream: str = STREAM, group: str = GROUP) -> str:
     return Source(stream, group).replays().stream
 

@@ -17,9 +17,9 @@ from tests.worker.helpers import (
     STREAM,
     DvOrder,
     as_text,
-    calls,
     check_keys,
     letters,
+    looks,
     make_emitter,
     make_router,
     pending,
@@ -48,13 +48,7 @@ def router_with(redis: Redis, handler: Held, **options: Any) -> EventRouter:
     return router
 
 
-async def looks(redis: Redis) -> int:
-    """How often routers looked for abandoned entries."""
-    counted = await calls(redis)
-    return counted["xinfo|consumers"] + counted["xinfo"]
-
-
-async def let_all_look(redis: Redis, times: int = 60) -> None:
+async def let_all_look(redis: Redis, times: int = 30) -> None:
     """Wait until everybody has looked for abandoned entries, more than once."""
     until = await looks(redis) + times
     await eventually(lambda: _looked(redis, until))

@@ -27,7 +27,6 @@ local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local min_idle, names = options.min_idle, options.names
 local now = server_ms()
 local taken, ghosts, bytes = {}, {}, 0
-local NOBODY = '' -- owns what somebody released by XNACK, with an idle time of -1 (https://redis.io/commands/xnack/)
 
 local function is_refused() return options.term and has_ended(options.term, KEYS[6], KEYS[7]) end
 

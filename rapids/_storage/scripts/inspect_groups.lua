@@ -12,7 +12,7 @@
 -- include: lib/time.lua
 -- include: lib/names.lua
 local stream, only, from, options = KEYS[1], ARGV[1], ARGV[2], cjson.decode(ARGV[3])
-local looked_at, enough = 0, 2000 -- consumers: the server does nothing else during a script
+local looked_at, enough = 0, 2000 -- consumers, or entries: the server does nothing else during a script
 
 -- include: lib/fields.lua
 
@@ -20,15 +20,28 @@ local looked_at, enough = 0, 2000 -- consumers: the server does nothing else dur
 
 -- include: lib/entry_id.lua
 
-local function oldest_but_parked(group, consumers)
+local function oldest_but_parked(group, pending, consumers)
   local first = redis.call('XPENDING', stream, group, '-', '+', 1)[1]
   if not first then return false end
   if first[2] ~= PARKED then return first[1] end
-  local oldest = false
+  local oldest, nobodys = false, pending
+  local function see(id)
+    if not oldest or is_before(id, oldest) then oldest = id end
+  end
   for _, consumer in ipairs(consumers) do
-    if consumer.pending > 0 and consumer.name ~= PARKED then
-      local id = redis.call('XPENDING', stream, group, '-', '+', 1, consumer.name)[1][1]
-      if not oldest or is_before(id, oldest) then oldest = id end
+    if consumer.name ~= NOBODY then
+      nobodys = nobodys - consumer.pending
+      if consumer.pending > 0 and consumer.name ~= PARKED then
+        see(redis.call('XPENDING', stream, group, '-', '+', 1, consumer.name)[1][1])
+      end
+    end
+  end
+  if nobodys > 0 then -- after an XNACK. They can only be listed with all others
+    for _, row in ipairs(redis.call('XPENDING', stream, group, '-', '+', enough)) do
+      if row[2] == NOBODY then
+        see(row[1])
+        break
+      end
     end
   end
   return oldest
@@ -50,7 +63,7 @@ local function state_of(is)
   return {
     is.name, is['last-delivered-id'], is['entries-read'] or false, is.lag or false, #next_,
     next_[1] and next_[1][1] or false, is.pending, held_by[WAITING] or 0, held_by[PARKED] or 0,
-    oldest_but_parked(is.name, consumers), redis.call('ZCARD', options.due .. is.name),
+    oldest_but_parked(is.name, is.pending, consumers), redis.call('ZCARD', options.due .. is.name),
     redis.call('XLEN', options.replays .. is.name), #consumers - ours, living,
     redis.call('HMGET', options.paused .. is.name, 'actor', 'reason', 'since_ms'),
   }

@@ -8,6 +8,7 @@
 -- false, when it is due in ms or false, why it is parked or false, whether its consumer lives (1 | 0)}.
 -- include: lib/time.lua
 -- include: lib/names.lua
+-- include: lib/entry.lua
 local stream, ledger, due, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, options = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 
@@ -25,7 +26,7 @@ for _, row in ipairs(rows) do
   local id, name = row[1], row[2]
   if not lives[name] then lives[name] = redis.call('EXISTS', options.names .. name) end
   entries[#entries + 1] = {
-    id, name, row[3], row[4], redis.call('HGET', ledger, id),
+    id, name, row[3], deliveries_of(row), redis.call('HGET', ledger, id),
     name == WAITING and redis.call('ZSCORE', due, id),
     name == PARKED and redis.call('HGET', parked, id), lives[name],
   }

@@ -7,7 +7,7 @@
 --       shown, '' if it is not known: an id that is old enough; an id, and that of the first entry after it
 -- Returns {removed, left in the stream, held, now in ms, the stream's last id, the id up to which all groups are done}:
 -- held is false if all groups are done, else the oldest entry that some group has not settled: {group, entry id, its age
--- in ms, the consumer that has it, or '' if it is not read yet}
+-- in ms, the consumer that has it, '' for nobody, or false if it is not read yet}
 -- include: lib/time.lua
 -- include: lib/ids.lua
 local stream, mark = KEYS[1], KEYS[2]
@@ -61,7 +61,7 @@ if slowest then
   end
   if id then
     local age = now - tonumber(string.match(id, '^%d+'))
-    held = {slowest.name, id, string.format('%.0f', age), slowest.consumer or ''}
+    held = {slowest.name, id, string.format('%.0f', age), slowest.consumer or false}
   end
 end
 return {removed, redis.call('XLEN', stream), held, now, last_id_of(stream), until_id or ''}

@@ -5,6 +5,7 @@
 -- Returns {last id, now in ms, {id, consumer, deliveries, due in ms or false} of each pending entry, ids that were not
 -- delivered}.
 -- include: lib/entry_id.lua
+-- include: lib/entry.lua
 -- include: lib/ids.lua
 -- include: lib/names.lua
 -- include: lib/time.lua
@@ -19,7 +20,7 @@ if known then
     local page = redis.call('XPENDING', stream, group, from, '+', 1000)
     for _, row in ipairs(page) do
       if row[2] ~= PARKED and #pending < most then
-        pending[#pending + 1] = {row[1], row[2], row[4], redis.call('ZSCORE', due_key, row[1])}
+        pending[#pending + 1] = {row[1], row[2], deliveries_of(row), redis.call('ZSCORE', due_key, row[1])}
       end
       from = '(' .. row[1]
     end
