@@ -18,7 +18,7 @@ from rapids.cli.shown_letters import redactor
 from rapids.clients import RedisClient
 from rapids.dead_letters import Operation, OperationKind, Operations, Scope, Selector
 from rapids.exceptions import OperationStateError
-from rapids.redaction import HiddenValues
+from rapids.redaction import MASK, HiddenValues
 
 __all__ = ["Request", "attend", "report", "run"]
 
@@ -160,6 +160,8 @@ def report(operation: Operation, dlq: str, *, as_json: bool, was_asked: bool = F
         selector = asdict(
             operation.selector, dict_factory=lambda items: {name: value for name, value in items if value is not None}
         )
+        if operation.selector.filter is not None and operation.selector.filter.q and hiding.names:
+            selector["filter"]["q"] = MASK  # another user may have typed it, and it may be what is hidden
         print_json({**asdict(operation), "dlq": dlq, "selector": selector, "errors": errors})
     skipped = f", {operation.skipped:,} had been moved or were gone" if operation.skipped else ""
     failed = f", {operation.failed:,} could not be" if operation.failed else ""

@@ -153,7 +153,7 @@ class AdminRoute(ProblemRoute):
         if not set(names) <= _parameters(self.dependant):
             # Where the application included the router, it may have added dependencies with parameters.
             mine = [one for one in included(request.app) if getattr(one, "original_route", one) is self]
-            known = {name for one in mine for name in _parameters(one.dependant)}
+            known = _parameters(self.dependant).union(*(_parameters(one.dependant) for one in mine))
             if unknown := sorted(set(names) - known)[:MAX_FAULTS]:
                 why = f"unknown; there is {', '.join(sorted(known)) or 'none'}"
                 faults = [{"where": clean(f"query.{name}", MAX_NAME), "message": why} for name in unknown]

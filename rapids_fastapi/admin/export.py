@@ -18,11 +18,11 @@ from starlette.types import Receive, Scope, Send
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
 from rapids.audit import AuditLog
-from rapids.redaction import HiddenValues, Redactor
+from rapids.redaction import MASK, Redactor
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, check_again, needs
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.pages import CursorQuery, path_of
-from rapids_fastapi.admin.payload import MAX_TEXT, clean
+from rapids_fastapi.admin.payload import clean
 from rapids_fastapi.admin.problems import Problem, answers, problem_of, redis_calls
 from rapids_fastapi.admin.query import FilterDep, QueueDep
 from rapids_fastapi.admin.redacted_letter import whole_of
@@ -193,8 +193,8 @@ class Export:
     async def record_start(self) -> None:
         """Record in the audit log who exports what."""
         wanted = {name: value for name, value in asdict(self.wanted).items() if value is not None}
-        if self.wanted.q:  # somebody may search for a secret that is hidden here
-            wanted["q"] = self.redactor.text(self.wanted.q, HiddenValues(()), MAX_TEXT)
+        if self.wanted.q and self.redactor.names:  # somebody may search for a secret that is hidden here
+            wanted["q"] = MASK
         text = json.dumps(wanted, default=datetime.isoformat)
         details = {"filter": clean(text), "max_items": str(self.left)}
         await self.log.add("export_started", actor=self.actor, details=details)

@@ -203,11 +203,12 @@ class ProblemRoute(APIRoute):
                 raise
             response = _plain(error, Request(scope))
             response.headers.update(HEADERS)
-            # All methods of the path: Starlette names only those of its first route with this path.
+            # All methods of the path: Starlette names only those of its first route with this path. A router that is
+            # mounted instead of included is not among the application's routes.
             routes = included(scope["app"])
-            path = next(route.path for route in routes if getattr(route, "original_route", route) is self)
-            methods = [route.methods for route in routes if getattr(route, "path", "") == path]
-            response.headers["Allow"] = ", ".join(sorted({*itertools.chain(*methods)}, reverse=True))
+            paths = [route.path for route in routes if getattr(route, "original_route", route) is self]
+            if methods := [route.methods for route in routes if getattr(route, "path", None) in paths]:
+                response.headers["Allow"] = ", ".join(sorted({*itertools.chain(*methods)}, reverse=True))
             await response(scope, receive, send)
 
     async def admit(self, request: Request) -> Request:

@@ -1,6 +1,7 @@
 """The whole admin in one router, with the routes about the application: audit, capabilities, health, streams."""
 
 import importlib.metadata
+from dataclasses import replace
 from typing import Literal, get_args
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -17,6 +18,7 @@ from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned
 from rapids_fastapi.admin.problems import Problem, ProblemRoute, answers, refusals_as_problems
+from rapids_fastapi.admin.redacted_operation import without_query
 from rapids_fastapi.state import running
 
 __all__ = ["health_routes", "rapids_admin"]
@@ -90,6 +92,8 @@ async def list_audit(
 ) -> AuditPage:
     """Changes of dead letters, operations and groups of this application, newest first.
 
+    The text of a search is not shown while anything is hidden: it may be a hidden value itself.
+
     About 10,000 entries are kept for each dead-letter queue and stream, until 90 days after the last one. On one Redis
     server, they are in the order of time. On several, the order is as good as their clocks agree. `Link: rel="next"`
     and `next_cursor` lead to the next page.
@@ -98,7 +102,8 @@ async def list_audit(
     with refusals_as_problems():
         page = await merged_page(parts.redis, streams, cursor=cursor or None, limit=limit)
     link_next_page(request, response, page.cursor)
-    return AuditPage(items=cleaned(page.items), next_cursor=page.cursor)
+    items = tuple(replace(one, details=without_query(one.details, parts.redactor)) for one in page.items)
+    return AuditPage(items=cleaned(items), next_cursor=page.cursor)
 
 
 # --- capabilities ---------------------------------------------------------------------------------------------------
@@ -138,8 +143,10 @@ class Capabilities(Answer):
     responses=answers(*_ACCESS, "not-running", example=examples.CAPABILITIES),
 )
 async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
-    """What this admin can do, and what you may do. Needs no permission; without any, it names no queues and streams."""
+    """What this admin can do, and what you may do. Needs no permission. Who has none, or only `metrics`, gets no names
+    of queues, groups and streams."""
     routers = [running.router for running in parts.routers]
+    may_see_names = any(user.may(permission) for permission in get_args(Permission) if permission != "metrics")
     try:
         version = importlib.metadata.version("rapids-fastapi")
     except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
@@ -156,9 +163,9 @@ async def get_capabilities(parts: RunningDep, user: UserDep) -> Capabilities:
                     )
                 ),
             )
-            for name in (sorted(parts.queues) if user.permissions else ())
+            for name in (sorted(parts.queues) if may_see_names else ())
         ],
-        streams=list(parts.directory.streams) if user.permissions else [],
+        streams=list(parts.directory.streams) if may_see_names else [],
         replay_scopes=list(get_args(Scope)),
         max_page=MAX_PAGE,
         max_body=MAX_BODY,

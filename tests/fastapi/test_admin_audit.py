@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
+from rapids.redaction import MASK
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
 from tests.support import idle_router
 
 LETTERS = "/rapids/api/dead-letters"
 AUDIT = "/rapids/api/audit"
+OPERATIONS = "/rapids/api/operations"
 LOGS = (f"{DLQ}:rapids:audit", f"{{{STREAM}}}:rapids:audit")
 
 
@@ -76,3 +79,31 @@ def test_text_of_any_kind_is_shown_and_cut(client: TestClient, raw: redis_sync.R
     assert len(entry["actor"]) == 1_000
     (detail,) = entry["details"]
     assert len(detail) == 1_000
+
+
+def test_a_text_that_the_command_line_searched_is_not_shown_beside_how_many_letters_have_it(redis_url: str) -> None:
+    put_letter(redis_url, data='{"password": "hunter2-secret"}')
+    selector = {"filter": {"q": "hunter2-secret", "handler": "a"}}
+    with client_for(redis_url, redact=None) as client:  # as Python and the command line do, which search what is stored
+        body = {"kind": "discard", "selector": selector, "max_items": 1}
+        operation = client.post("/rapids/api/operations", json=body).json()["id"]
+        assert f'"q": "{selector["filter"]["q"]}"' in str(audited(client))
+    with redis_sync.Redis.from_url(redis_url) as raw:
+        raw.xadd(LOGS[0], {"action": "operation_started", "selector": '{"filter": {"q": "hunter2-secr'})
+        raw.xadd(LOGS[0], {"action": "export_started", "filter": '["hunter2-secret", "q"]'})
+    with client_for(redis_url) as client:
+        answers = [client.get(path) for path in (AUDIT, OPERATIONS, f"{OPERATIONS}/{operation}")]
+        answers.append(client.get(f"{OPERATIONS}/{operation}/events"))
+        entries = audited(client)
+    assert "hunter2" not in "".join(answer.text for answer in answers)
+    assert answers[2].json()["selector"] == {"filter": {"handler": "a", "q": MASK}}
+    assert [entry["details"].get("filter") for entry in entries][:1] == [MASK]
+    assert [json.loads(entry["details"]["selector"]) for entry in entries if "total" in entry["details"]] == [
+        {"filter": {"handler": "a", "q": MASK}}
+    ]
+
+
+def test_a_text_that_was_searched_is_shown_where_nothing_is_hidden(redis_url: str) -> None:
+    with client_for(redis_url, redact=None) as client:
+        client.get("/rapids/api/dead-letters/export", params={"q": "hunter2"})
+        assert json.loads(audited(client)[-1]["details"]["filter"]) == {"q": "hunter2"}

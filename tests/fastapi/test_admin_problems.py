@@ -124,6 +124,19 @@ def made() -> dict[str, object]:
     raise AssertionError("the document was made")
 
 
+def test_a_mounted_admin_refuses_a_wrong_method_and_an_unknown_parameter(redis_url: str) -> None:
+    app = FastAPI(lifespan=Rapids(url=redis_url).lifespan)
+    app.mount("/raw", rapids_admin)
+    with TestClient(app, headers=BEARER) as client:
+        wrong = client.post("/raw/rapids/health/live")
+        unknown = client.get("/raw/rapids/api/dead-letters", params={"limit": 1, "handlr": "a"})
+    assert (wrong.status_code, "GET" in wrong.headers["allow"] or "HEAD" in wrong.headers["allow"]) == (405, True)
+    assert wrong.headers["content-type"] == "application/problem+json"
+    assert unknown.status_code == 422
+    assert [fault["where"] for fault in unknown.json()["errors"]] == ["query.handlr"]
+    assert "cursor, " in unknown.json()["errors"][0]["message"]
+
+
 def test_a_wrong_method_is_a_problem_in_plain_starlette_too() -> None:
     with TestClient(Starlette(routes=list(health_routes.routes))) as client:
         response = client.post("/health/live")
