@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -112,6 +112,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = {item: reason for item in items if (reason := why_not_on(server, item))}
     leave_out(config, reasons)
     items[:] = [item for item in items if item not in reasons]
+    if hasattr(config, "workerinput"):  # of xdist, which hands tests out in this order: they end together
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    with unmeasured() if item.get_closest_marker("unmeasured") else nullcontext():
+        return (yield)
 
 
 def why_not_on(server: str, item: pytest.Item) -> str | None:

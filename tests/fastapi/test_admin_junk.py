@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from tests.fastapi.admin_paths import document, documented, filled
 from tests.fastapi.served_admin import OPERATOR, app_on, fill
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 JSON = {**OPERATOR, "Content-Type": "application/json"}
 PROBLEM = "application/problem+json"

@@ -32,6 +32,7 @@ from tests.support import NO_TLS, idle_router
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.unmeasured,
     # The application runs in a thread of this process, and routers spread their work by `random`.
     pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
 ]
