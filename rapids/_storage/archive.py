@@ -16,6 +16,7 @@ __all__ = [
     "failed_again",
     "first",
     "last",
+    "newest",
     "places",
     "read",
     "replay_state",
@@ -54,6 +55,13 @@ async def read(commands: Commands, dlq: str, letter_id: str) -> Archived | None:
 async def first(commands: Commands, dlq: str, *, after: str, until: str, count: int) -> list[Archived]:
     """Up to `count` archived letters in the order of their places: after the place `after`, until the place `until`."""
     rows = await call(commands, "XRANGE", letters_archive(dlq), f"({after}", until, "COUNT", count)
+    return [Archived.of(row) for row in rows]
+
+
+async def newest(commands: Commands, dlq: str, *, before: str | None, oldest: str | None, count: int) -> list[Archived]:
+    """Up to `count` archived letters, the newest first: before the place `before`, not before the place `oldest`."""
+    end = "+" if before is None else f"({before}"
+    rows = await call(commands, "XREVRANGE", letters_archive(dlq), end, oldest or "-", "COUNT", count)
     return [Archived.of(row) for row in rows]
 
 

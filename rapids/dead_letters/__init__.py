@@ -4,7 +4,7 @@ from rapids._core.outcomes import Reason
 from rapids._storage.keys import default_dlq
 from rapids.dead_letters.causes import Cause, Causes, QueueStats
 from rapids.dead_letters.edit import Difference
-from rapids.dead_letters.letter import DeadLetter, LetterChange, LetterPage, Replay, ReplayOutcome, Scope
+from rapids.dead_letters.letter import ArchivePage, DeadLetter, LetterChange, LetterPage, Replay, ReplayOutcome, Scope
 from rapids.dead_letters.operation import (
     Operation,
     OperationError,
@@ -20,6 +20,7 @@ from rapids.dead_letters.queue import DeadLetterQueue
 from rapids.dead_letters.selection import LetterFilter
 
 __all__ = [
+    "ArchivePage",
     "Cause",
     "Causes",
     "DeadLetter",

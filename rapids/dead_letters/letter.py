@@ -21,6 +21,7 @@ from rapids.dead_letters.edit import Difference, read_differences
 from rapids.dead_letters.parse_check import ParseCheck, check_parsing
 
 __all__ = [
+    "ArchivePage",
     "DeadLetter",
     "LetterChange",
     "LetterPage",
@@ -200,6 +201,17 @@ class LetterPage:
     total_exact: bool
     """Whether `total` is exact. It is on an only page. On others it is not with `q`, `since` or `until`, or if letters
     are not indexed yet."""
+    scanned: int
+    """Letters looked at for this page."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePage:
+    """Replayed and discarded letters, the one that was moved last first."""
+
+    items: tuple[DeadLetter, ...]
+    cursor: str | None
+    """Where the next page starts; None after the last one. A page may be short, even empty, and have a next one."""
     scanned: int
     """Letters looked at for this page."""
 

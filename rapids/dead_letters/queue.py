@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from datetime import UTC
+from typing import Any, Literal, get_args
 
 from redis.asyncio import Redis, RedisCluster
 
@@ -17,8 +18,9 @@ from rapids._storage.letter_moves import Append, Bounds
 from rapids._wire.entry_format import Fields
 from rapids._wire.letter_format import history_of
 from rapids.dead_letters.causes import Causes, QueueStats, causes_of, stats_of
-from rapids.dead_letters.edit import edited
+from rapids.dead_letters.edit import Difference, edited
 from rapids.dead_letters.letter import (
+    ArchivePage,
     DeadLetter,
     LetterPage,
     Replay,
@@ -35,7 +37,10 @@ from rapids.exceptions import LetterNotFoundError, LetterStateError
 
 __all__ = ["DeadLetterQueue", "with_replays"]
 
-LISTING = Listing("letters")
+LISTING, ARCHIVE = Listing("letters"), Listing("archive")
+
+ARCHIVE_STEP = 100
+"""Letters of the archive that are read at a time: each may be large."""
 
 MAX_PAGE = 500
 MAX_SCANNED = 2_000
@@ -195,6 +200,61 @@ class DeadLetterQueue:
         change |= {"scope": scope, "stream": append.stream} | (edit.change if edit else {})
         appended = await self._move(entry_id, letter, change, append)
         return Replay(letter.id, scope, append.stream, appended, edit.diff if edit else ())
+
+    async def check_edit(
+        self, letter_id: str, *, data: Mapping[str, Any] | None = None, patch: Mapping[str, Any] | None = None
+    ) -> tuple[Difference, ...]:
+        """Where changed data would differ from the letter's: what `replay` with the same arguments would send, or the
+        error that it would raise. Nothing is sent. The letter may be in any state.
+
+        Raises what `replay` raises for changed data; `ValueError` unless exactly one of `data` and `patch` is given.
+        """
+        if (data is None) == (patch is None):
+            raise ValueError("give either data or patch")
+        _, letter, fields = await self._find(letter_id)
+        fields = await self._moves.completed(letter, fields)
+        return (await asyncio.wrap_future(in_own_thread(lambda: edited(fields, data=data, patch=patch)))).diff
+
+    async def archived(
+        self,
+        filter: LetterFilter | None = None,
+        *,
+        state: Literal["replayed", "discarded"] | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> ArchivePage:
+        """A page of replayed and discarded letters, the one that was moved last first, and where the next one starts.
+
+        `since` and `until` of the filter are about when a letter was moved. It reads at most 2,000 letters, or about
+        16 MB of them, so a page may have fewer letters than `limit` (1 to 500) although more follow. A letter that was
+        restored is not among them.
+
+        Raises `ValueError` for a cursor that did not come from a page, another state, or a `limit` out of range;
+        `TypeError` if `filter` is not a filter.
+        """
+        if state not in (None, "replayed", "discarded"):
+            raise ValueError(f"state must be replayed, discarded or None, not {state!r}")
+        wanted, limit = _wanted(filter), _page_size(limit)
+        states = ("replayed", "discarded") if state is None else (state,)
+        # The place of a letter in the archive is when it was moved, in microseconds.
+        oldest, end = (
+            None if at is None else f"{round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)}-0"
+            for at in (wanted.since, wanted.until)
+        )
+        before = end if cursor is None else ARCHIVE.entry_ids(cursor, 1)[0]
+        found, scanned, size = list[DeadLetter](), 0, 0
+        while scanned < MAX_SCANNED and size < MAX_PAGE_BYTES:
+            rows = await archive.newest(self._commands, self.stream, before=before, oldest=oldest, count=ARCHIVE_STEP)
+            for row in rows:
+                before, scanned, size = row.place, scanned + 1, size + sum(map(len, row.fields))
+                letter = read_archived(row)
+                if letter.state in states and wanted.matches(letter):
+                    found.append(letter)
+                if len(found) == limit or size >= MAX_PAGE_BYTES:
+                    return ArchivePage(tuple(found), ARCHIVE.entry_cursor(row.place), scanned)
+            if len(rows) < ARCHIVE_STEP:
+                return ArchivePage(tuple(found), None, scanned)
+        return ArchivePage(tuple(found), None if before is None else ARCHIVE.entry_cursor(before), scanned)
 
     async def discard(self, letter_id: str, *, actor: str = "", reason: str = "") -> DeadLetter:
         """Move a letter to the archive; it can be restored until its retention ends.

@@ -12,6 +12,7 @@ from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import BODY_NEEDED, CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import AdminUser
 from rapids_fastapi.admin.events import Links, links_of
+from rapids_fastapi.admin.examples import Example
 from rapids_fastapi.admin.letter_search import find
 from rapids_fastapi.admin.models import Answer, Reason, example
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page, path_of
@@ -24,16 +25,25 @@ from rapids_fastapi.admin.redacted_letter import (
     detail_of,
     summary_of,
 )
-from rapids_fastapi.admin.replay_request import ReplayRequest, replayed
+from rapids_fastapi.admin.replay_request import EditCheck, EditRequest, ReplayRequest, edit_check, replayed
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
 
 _ACCESS = ("admin-closed", "unauthenticated", "auth-unavailable", "forbidden", "dlq-needed", "dlq-not-found", "invalid")
 _OUTAGE = ("redis-unavailable", "not-running")
-_CHANGE = (*_ACCESS, "cross-origin", "not-json", "too-large", "too-slow", "letter-not-found", "letter-state", *_OUTAGE)
+_BODY = ("cross-origin", "not-json", "too-large", "too-slow")
+_CHANGE = (*_ACCESS, *_BODY, "letter-not-found", "letter-state", *_OUTAGE)
+_CHECK = (*_ACCESS, *_BODY, "letter-not-found", "letter-unreadable", "too-busy", *_OUTAGE)
 
 router: APIRouter = APIRouter(prefix="/api/dead-letters", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+_EDIT_CHECK: Example = {
+    "accepted": True,
+    "problems": [],
+    "problem_count": 0,
+    "diff": [{"pointer": "/total", "op": "replace", "before": "12,50", "after": 12.5, "cut": False}],
+}
 
 LetterId = Annotated[
     str, Path(min_length=1, max_length=200, description="As lists show it.", examples=["1763932000000-0"])
@@ -153,6 +163,22 @@ async def replay_dead_letter(
     common fields cannot be changed. Without the permission `read`, neither the differences nor the errors are shown.
     """
     return await replayed(body, letter_id, queue, user, parts.redactor)
+
+
+@router.post(
+    "/{letter_id}/check",
+    summary="Check changed data of a dead letter",
+    openapi_extra=needs("edit", limited="searches"),
+    responses=answers(*_CHECK, example=_EDIT_CHECK),
+)
+async def check_dead_letter(
+    letter_id: LetterId, parts: RunningDep, user: UserDep, queue: QueueDep, body: EditRequest
+) -> EditCheck:
+    """Whether the event's class accepts changed data, and where they differ from the letter's. Nothing is sent.
+
+    `patch` and `data` are those of a replay, and they are checked in the same way.
+    """
+    return await edit_check(body, letter_id, queue, user, parts.redactor)
 
 
 @router.delete(

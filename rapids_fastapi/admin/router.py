@@ -11,7 +11,18 @@ from rapids.audit import LoggedChange, merged_page
 from rapids.dead_letters import Scope
 from rapids.exceptions import StreamNotFoundError
 from rapids.inspection import Inspector, StreamSnapshot
-from rapids_fastapi.admin import causes, contracts, dead_letters, events, examples, export, groups, operations, overview
+from rapids_fastapi.admin import (
+    archive,
+    causes,
+    contracts,
+    dead_letters,
+    events,
+    examples,
+    export,
+    groups,
+    operations,
+    overview,
+)
 from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import Permission
 from rapids_fastapi.admin.models import Answer
@@ -228,7 +239,7 @@ async def ready(parts: RunningDep) -> Health:
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 # A fixed path comes before one with a parameter: /dead-letters/causes before /dead-letters/{letter_id}.
-for _resource in (overview, causes, export, dead_letters, operations, events, groups, contracts):
+for _resource in (overview, archive, causes, export, dead_letters, operations, events, groups, contracts):
     rapids_admin.include_router(_resource.router)
 rapids_admin.include_router(application_routes)
 rapids_admin.include_router(metrics_routes)

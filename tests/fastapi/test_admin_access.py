@@ -38,6 +38,8 @@ PERMISSIONS = {
     ("POST", "/rapids/api/dead-letters/1-1/replay"): "replay",
     ("DELETE", "/rapids/api/dead-letters/1-1"): "discard",
     ("POST", "/rapids/api/dead-letters/1-1/restore"): "discard",
+    ("POST", "/rapids/api/dead-letters/1-1/check"): "edit",
+    ("GET", "/rapids/api/archive"): "read",
     ("GET", "/rapids/api/dead-letters/causes"): "read",
     ("GET", "/rapids/api/dead-letters/stats"): "read",
     ("GET", "/rapids/api/dead-letters/export"): "read",

@@ -119,6 +119,8 @@ def changes(walk: Walk, may: tuple[str, ...]) -> Iterator[Any]:
         ):
             put = put_letter(walk.url, **fields)
             path = f"/dead-letters/{put}/replay"
+            check = {name: value for name, value in body.items() if name != "scope"}
+            yield walk.ask(may, "POST", f"/dead-letters/{put}/check", of="/dead-letters/{letter_id}/check", json=check)
             yield walk.ask(may, "POST", path, of="/dead-letters/{letter_id}/replay", json=body)
             yield walk.ask(may, "POST", path, of="/dead-letters/{letter_id}/replay", json=body)  # it was moved
         put = put_letter(walk.url, **fields)
@@ -161,7 +163,7 @@ def reads(walk: Walk, may: tuple[str, ...]) -> Iterator[Any]:
     yield walk.ask(may, "GET", f"/operations/{running}", of="/operations/{operation_id}")
     walk.operator("POST", f"/operations/{running}/cancel")  # so that its stream ends at once
     yield walk.ask(may, "GET", f"/operations/{running}/events", of="/operations/{operation_id}/events")
-    looks = ("/overview", "/series", "/streams", "/groups", "/capabilities", "/catalog")
+    looks = ("/overview", "/series", "/archive", "/streams", "/groups", "/capabilities", "/catalog")
     for path in ("/audit", f"/events?correlation_id={MARK}", *looks):
         yield walk.ask(may, "GET", path)
     yield walk.ask(may, "GET", f"/groups/pending?group={GROUP}", of="/groups/pending")
