@@ -92,14 +92,16 @@ def sdk_running() -> Generator[OpenTelemetry]:
         tracer_provider.add_span_processor(BatchSpanProcessor(found.load()()))
     made: list[Any] = [found.load()() for found in exporters["OTEL_METRICS_EXPORTER"]]
     readers = [one if isinstance(one, MetricReader) else PeriodicExportingMetricReader(one) for one in made]
-    meter_provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
+    providers: list[TracerProvider | MeterProvider] = [tracer_provider]
     trace.set_tracer_provider(tracer_provider)
-    metrics.set_meter_provider(meter_provider)
+    if readers:  # a provider without readers computes all the same
+        providers.append(meter_provider := MeterProvider(readers, resource=resource, shutdown_on_exit=False))
+        metrics.set_meter_provider(meter_provider)
     try:
         yield OpenTelemetry()
     finally:
         # In threads that the end of the process does not wait for: a collector may be unreachable.
-        ends = [threading.Thread(target=one.shutdown, daemon=True) for one in (tracer_provider, meter_provider)]
+        ends = [threading.Thread(target=one.shutdown, daemon=True) for one in providers]
         for end in ends:
             end.start()
         for end in ends:
