@@ -12,6 +12,7 @@ __all__ = [
     "at_least",
     "backoff",
     "flag",
+    "fraction",
     "hash_tag",
     "instance",
     "middleware",
@@ -71,6 +72,14 @@ def at_least(option: str, value: int, least: int, *, or_none: bool = False) -> i
         raise ValueError(f"{option} must be {allowed}, not {value!r}")
     if value > MAX_NUMBER:
         raise ValueError(f"{option} must be {allowed}, and at most 2**63 - 1, not {value!r}")
+    return value
+
+
+def fraction(option: str, value: float) -> float:
+    """A number from 0 to 1."""
+    allowed = "a number from 0 to 1"
+    if not 0 <= _number(option, value, allowed) <= 1:  # NaN is neither
+        raise ValueError(f"{option} must be {allowed}, not {value!r}")
     return value
 
 

@@ -29,7 +29,9 @@ __all__ = [
     "operating",
     "operation",
     "operation_errors",
+    "operation_replays",
     "operations",
+    "origin_of",
     "probe",
     "replay_stream",
 ]
@@ -57,6 +59,8 @@ IN_SCRIPTS = {
     "REPLAY_STREAM": f"{BESIDE}replay:",
     "FINGERPRINTS": ":fingerprints",
     "ERRORS": ":errors",
+    "REPLAYS": ":replays",
+    "PARKED_OF": "parked:",
 }
 """Names and parts of key names, by the placeholders that scripts use for them."""
 
@@ -98,6 +102,12 @@ def replay_stream(stream: str, group: str) -> str:
     return _key(stream, f"replay:{group}")
 
 
+def origin_of(replay_stream: str) -> tuple[str, str]:
+    """The stream and the group of a stream for replays."""
+    stream, part = beside(replay_stream)
+    return stream, part.partition(":")[2]
+
+
 def letters_archive(dlq: str) -> str:
     """Stream with a TTL: replayed and discarded letters by the time of the change, with their history."""
     return _key(dlq, "archive")
@@ -137,6 +147,12 @@ def operation(dlq: str, operation_id: str) -> str:
 def operation_errors(dlq: str, operation_id: str) -> str:
     """List with a TTL: the errors of an operation."""
     return f"{operation(dlq, operation_id)}{IN_SCRIPTS['ERRORS']}"
+
+
+def operation_replays(dlq: str, operation_id: str) -> str:
+    """Hash with a TTL: from the ids of letters that a canary's step has replayed to the entries and streams of their
+    replays, until the outcomes of these are known."""
+    return f"{operation(dlq, operation_id)}{IN_SCRIPTS['REPLAYS']}"
 
 
 def operations(dlq: str) -> str:
@@ -189,7 +205,7 @@ class Source:
     @property
     def parked(self) -> str:
         """Hash: from the id of a parked entry to the reason why it is parked."""
-        return _key(self.stream, f"parked:{self.group}")
+        return _key(self.stream, f"{IN_SCRIPTS['PARKED_OF']}{self.group}")
 
     @property
     def trimming(self) -> str:

@@ -155,6 +155,7 @@ class LetterMoves:
             audit_log(self._dlq),
             claim.key if claim else self._dlq,
             append.stream if append else self._dlq,
+            claim.replays if claim else self._dlq,
         )
         fields = append.fields if append else ()
         return await self._run("move_letters", keys, (json.dumps(options), len(fields), *fields, *entry_ids))

@@ -6,16 +6,29 @@ from dataclasses import dataclass
 
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
-from rapids._storage.keys import audit_log, operating, operation, operation_errors, operations
+from rapids._storage.keys import (
+    audit_log,
+    letters_archived,
+    letters_failed_again,
+    operating,
+    operation,
+    operation_errors,
+    operation_replays,
+    operations,
+)
 
 __all__ = [
     "MAX_ERRORS",
+    "MAX_FAILURES",
     "MAX_KEPT",
+    "RESUMED",
     "Claim",
     "ElsewhereError",
     "StoredOperation",
     "change",
+    "change_canary",
     "claim",
+    "count_outcomes",
     "count_unmoved",
     "leave",
     "page",
@@ -29,6 +42,12 @@ MAX_KEPT = 100
 MAX_ERRORS = 100
 """How many errors of an operation are kept; the others are only counted."""
 
+MAX_FAILURES = 5
+"""How many replays that failed again are kept of a canary's step, to be shown."""
+
+RESUMED = "resumed"
+"""In place of why its canary stopped an operation, after somebody resumed it."""
+
 TTL_MS = 90 * 24 * 3_600_000
 """How long an operation is kept after its last change or step: as long as the audit log keeps it."""
 
@@ -38,6 +57,8 @@ LEASE_MS = 6_000
 NAMES = (
     *("kind", "state", "selector", "scope", "rate", "max_items", "actor", "reason", "upto", "total", "total_exact"),
     *("created_ms", "updated_ms", "ended_ms", "done", "skipped", "failed", "owner", "cursor"),
+    *("canary", "canary_upto", "canary_step", "canary_size", "canary_from", "canary_handled", "canary_failed"),
+    *("canary_failed_before", "canary_steps", "canary_stopped", "canary_why", "canary_failures"),
 )
 
 StoredOperation = Mapping[str, str]
@@ -75,6 +96,11 @@ class Claim:
         return operation_errors(self.dlq, self.operation_id)
 
     @property
+    def replays(self) -> str:
+        """The key of the replays of its canary that have no outcome yet."""
+        return operation_replays(self.dlq, self.operation_id)
+
+    @property
     def operating(self) -> str:
         """The key of the operation of its kind that has not ended."""
         return operating(self.dlq, self.kind)
@@ -100,10 +126,20 @@ async def start(
 
 
 async def change(
-    commands: Commands, dlq: str, operation_id: str, *, kind: str, state: str, action: str, actor: str, reason: str
+    commands: Commands,
+    dlq: str,
+    operation_id: str,
+    *,
+    kind: str,
+    state: str,
+    action: str,
+    actor: str,
+    reason: str,
+    ends_canary: bool = False,
 ) -> str | None:
     """Set the state of an operation that has not ended. Returns its earlier state; None without such an operation."""
-    keys = (operation(dlq, operation_id), operating(dlq, kind), audit_log(dlq))
+    key, replays = operation(dlq, operation_id), operation_replays(dlq, operation_id)
+    keys = (key, operating(dlq, kind), audit_log(dlq), replays)
     options = {
         "id": operation_id,
         "state": state,
@@ -111,6 +147,8 @@ async def change(
         "action": action,
         "actor": actor,
         "reason": reason,
+        "ends_canary": ends_canary,
+        "resumed": RESUMED,
     }
     before = await _run(commands, "change_operation", keys, options)
     return None if before is None else before.decode()
@@ -129,19 +167,26 @@ async def claim(commands: Commands, dlq: str, kinds: Sequence[str], token: str, 
 
 async def renew(commands: Commands, held: Claim) -> bool:
     """Renew the lease. False if this process no longer has the operation."""
-    call_ = ((held.key, held.errors, held.operating), (held.token, LEASE_MS, TTL_MS))
+    call_ = ((held.key, held.errors, held.operating, held.replays), (held.token, LEASE_MS, TTL_MS))
     return checked((await run(commands, scripts.load("renew_operation"), [call_]))[0]) == 1
 
 
-async def leave(commands: Commands, held: Claim, state: str = "", *, error: str = "") -> bool:
-    """End the operation in this state, or without a state release it. False if this process no longer has it."""
-    keys = (held.key, held.errors, held.operating, audit_log(held.dlq))
+async def leave(
+    commands: Commands, held: Claim, state: str = "", *, error: str = "", stopped: str = "", why: str = ""
+) -> bool:
+    """End the operation in this state, or pause it, or without a state release it.
+
+    `stopped` and `why` say how its canary stopped. False if this process no longer has it.
+    """
+    keys = (held.key, held.errors, held.operating, audit_log(held.dlq), held.replays)
     options = {
         "id": held.operation_id,
         "token": held.token,
         "state": state,
         "action": f"operation_{state}",
         "error": error,
+        "fields": {"canary_stopped": stopped, "canary_why": why} if stopped else {},
+        "reason": why,
         "ttl": TTL_MS,
     }
     return await _run(commands, "leave_operation", keys, options) == 1
@@ -164,6 +209,25 @@ async def count_unmoved(commands: Commands, held: Claim, counted_as: str, place:
     if (counted := await _run(commands, "count_unmoved", (held.key, held.errors), options)) == 2:
         raise ElsewhereError
     return counted == 1
+
+
+async def count_outcomes(commands: Commands, held: Claim) -> tuple[int, list[str]] | None:
+    """Count the outcomes of a canary's replays that are known now.
+
+    Returns the milliseconds since the last replay of the step was sent, and the streams of replays that have no outcome
+    yet. None if this process no longer has the operation.
+    """
+    keys = (held.key, held.replays, letters_failed_again(held.dlq), letters_archived(held.dlq))
+    found = await _run(commands, "count_outcomes", keys, {"token": held.token, "max_failures": MAX_FAILURES})
+    return None if found is None else (found[0], [stream.decode() for stream in found[1]])
+
+
+async def change_canary(
+    commands: Commands, held: Claim, fields: Mapping[str, str | int], *, begins: bool = False
+) -> bool:
+    """Set fields of a canary; `begins`: of a step that begins. False if this process no longer has the operation."""
+    options = {"token": held.token, "fields": fields, "begins": begins}
+    return await _run(commands, "change_canary", (held.key, held.replays), options) == 1
 
 
 async def read(commands: Commands, dlq: str, operation_id: str) -> tuple[StoredOperation, Sequence[bytes]] | None:

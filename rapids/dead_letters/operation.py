@@ -12,6 +12,7 @@ from rapids._core.json_schema import with_json_schema
 from rapids._core.redis_errors import reason
 from rapids._storage.client.connections import Commands
 from rapids._storage.operation_records import Claim, StoredOperation
+from rapids.dead_letters.canary import CanaryProgress, read_canary
 from rapids.dead_letters.letter import DeadLetter, Scope
 from rapids.dead_letters.selection import ArchiveSearch, LetterFilter, Search
 
@@ -127,11 +128,18 @@ class Operation:
     """Why they could not be moved: the first 100 errors."""
     owner: str
     """The process that has it, or had it last, as `host-pid`; empty if none has it."""
+    canary: CanaryProgress | None = None
+    """The steps of its canary, and their outcomes; None without one."""
 
     @property
     def is_ended(self) -> bool:
         """Whether it has ended. After that it does not change."""
         return self.state not in ("running", "paused")
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its canary has paused it. It continues only if somebody resumes it."""
+        return self.state == "paused" and self.canary is not None and self.canary.stopped is not None
 
     @property
     def left(self) -> int | None:
@@ -163,6 +171,8 @@ class Preview:
     `DeadLetter.check_parsing`."""
     unparseable: int
     """How many of these do not parse."""
+    steps: tuple[int, ...] = ()
+    """With a canary, the sizes of the first 20 steps, in letters."""
 
 
 _ACTIONS: dict[OperationKind, str] = {"replay": "replayed", "discard": "discarded", "restore": "restored"}
@@ -219,6 +229,8 @@ def write_error(letter_id: str, error: Exception) -> str:
 
 def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[bytes] = ()) -> Operation:
     """An operation from its fields. Raises `ValueError` if Rapids did not write them."""
+    total, processed = int(stored["total"]), sum(int(stored[name]) for name in ("done", "skipped", "failed"))
+    left = total - processed if stored["total_exact"] == "1" else None
     return Operation(
         id=operation_id,
         kind=cast(OperationKind, stored["kind"]),
@@ -232,12 +244,13 @@ def read_operation(operation_id: str, stored: StoredOperation, errors: Iterable[
         created_at=moment_or_last(int(stored["created_ms"] or 0)),
         updated_at=moment_or_last(int(stored["updated_ms"] or 0)),
         ended_at=moment_or_last(int(stored["ended_ms"] or 0)) if stored["ended_ms"] else None,
-        upto=stored["upto"],
-        total=int(stored["total"]),
+        upto=stored["canary_upto"] or stored["upto"],
+        total=total,
         total_exact=stored["total_exact"] == "1",
         done=int(stored["done"]),
         skipped=int(stored["skipped"]),
         failed=int(stored["failed"]),
         errors=tuple(OperationError(*cast(tuple[str, str], json.loads(raw))) for raw in errors),
         owner=stored["owner"].partition(":")[0],
+        canary=read_canary(stored, left) if stored["canary"] else None,
     )

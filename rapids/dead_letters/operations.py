@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator
 from typing import get_args
 from uuid import uuid4
 
-from rapids._core.checks import actor_and_reason, at_least, one_of, positive_seconds
+from rapids._core.checks import actor_and_reason, at_least, flag, instance, one_of, positive_seconds
 from rapids._core.outages import Outages, Retries
 from rapids._core.paging import Listing
 from rapids._core.threads import in_own_thread
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
+from rapids.dead_letters.canary import Canary, first_sizes, write_canary
 from rapids.dead_letters.letter import DeadLetter, Scope
 from rapids.dead_letters.moves import QueueMoves
 from rapids.dead_letters.operation import (
@@ -67,18 +68,21 @@ class Operations:
         scope: Scope = "handler",
         rate: float | None = None,
         max_items: int | None = None,
+        canary: Canary | None = None,
         actor: str = "",
         reason: str = "",
     ) -> Operation:
         """Start an operation on the letters that match now. It is `running`, and waits for a process that runs it.
 
-        `rate` is the maximum number of letters a second, `max_items` that of letters in all. `actor` (200 characters)
-        and `reason` (1,000) are recorded with the operation and with each letter that it moves.
+        `rate` is the maximum number of letters a second, `max_items` that of letters in all. With a `canary`, a replay
+        is done in steps of 1, 5, 25, ... letters, and pauses by itself if more than a share of a step fails again; it
+        needs the scope `handler` or `group`. `actor` (200 characters) and `reason` (1,000) are recorded with the
+        operation and with each letter that it moves.
 
         Raises `OperationRunningError` while another operation of this kind has not ended, even if it is paused;
         `ValueError` or `TypeError` for an invalid option.
         """
-        _check(kind, selector, scope, max_items)
+        _check(kind, selector, scope, max_items, canary)
         if rate is not None:
             _check_rate(rate)
         actor_and_reason(actor, reason)
@@ -90,7 +94,10 @@ class Operations:
             "scope": scope,
             "rate": "" if rate is None else repr(float(rate)),
             "max_items": "" if max_items is None else str(max_items),
-            "upto": until,
+            # A process of 0.2, which does not know canaries, finds nothing to replay.
+            "upto": "0-0" if canary else until,
+            "canary_upto": until if canary else "",
+            "canary": write_canary(canary) if canary else "",
             "total": str(count.total),
             "total_exact": str(int(count.exact)),
         }
@@ -101,13 +108,19 @@ class Operations:
         return await self.get(operation_id)
 
     async def preview(
-        self, kind: OperationKind, selector: Selector, *, scope: Scope = "handler", max_items: int | None = None
+        self,
+        kind: OperationKind,
+        selector: Selector,
+        *,
+        scope: Scope = "handler",
+        max_items: int | None = None,
+        canary: Canary | None = None,
     ) -> Preview:
         """The dry run: how many letters an operation would process, the first of them, and how many do not parse.
 
         Raises `ValueError` or `TypeError` for an invalid option.
         """
-        _check(kind, selector, scope, max_items)
+        _check(kind, selector, scope, max_items, canary)
         until, count = await self._selected(kind, selector, max_items)
         limit = min(MAX_CHECKED, max_items or MAX_CHECKED)
         search = search_for(self._commands, self._dlq, kind, selector)
@@ -127,7 +140,8 @@ class Operations:
         unparseable = await asyncio.wrap_future(
             in_own_thread(lambda: sum(one.check_parsing().outcome != "parses" for one in small))
         )
-        return Preview(count.total, count.exact, tuple(letters[:SAMPLE]), len(small), unparseable)
+        steps = first_sizes(count.total) if canary else ()
+        return Preview(count.total, count.exact, tuple(letters[:SAMPLE]), len(small), unparseable, steps)
 
     async def get(self, operation_id: str) -> Operation:
         """One operation. Raises `OperationNotFoundError`."""
@@ -156,9 +170,16 @@ class Operations:
         """
         return await self._change(operation_id, "paused", "operation_paused", actor, reason)
 
-    async def resume(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
-        """Continue it. Raises `OperationNotFoundError`, `OperationStateError` if it ended."""
-        return await self._change(operation_id, "running", "operation_resumed", actor, reason)
+    async def resume(self, operation_id: str, *, canary: bool = True, actor: str = "", reason: str = "") -> Operation:
+        """Continue it. `canary=False` ends its canary: what is left is replayed without waiting for outcomes.
+
+        After its canary has stopped it, the next step has as many letters as the one that failed; if outcomes did not
+        come in time, it waits for them again.
+
+        Raises `OperationNotFoundError`, `OperationStateError` if it ended.
+        """
+        ends_canary = not flag("canary", canary)
+        return await self._change(operation_id, "running", "operation_resumed", actor, reason, ends_canary=ends_canary)
 
     async def cancel(self, operation_id: str, *, actor: str = "", reason: str = "") -> Operation:
         """End it now; letters that it has moved are not moved back. An operation that is already cancelled does not
@@ -200,15 +221,16 @@ class Operations:
             self._runners.discard(runner)
 
     async def run_until_ended(self, operation_id: str) -> Operation:
-        """Run one operation, or wait while another process runs it or it is paused. Returns the ended operation.
+        """Run one operation, or wait while another process runs it or somebody has paused it.
 
-        It waits while Redis is unavailable. Raises `OperationNotFoundError`.
+        Returns the operation when it has ended, or when its canary has paused it. It waits while Redis is unavailable.
+        Raises `OperationNotFoundError`.
         """
         outages = Outages(logger, {"dlq": self._dlq, "operation": operation_id})
         retries = Retries(outages, "waiting for the operation", asyncio.Event())
         while True:
             operation = await retries.run(lambda: self.get(operation_id))
-            if operation.is_ended:
+            if operation.is_ended or operation.is_stopped:
                 return operation
             kinds, token = [operation.kind], new_token()
             take = stored.claim
@@ -217,7 +239,14 @@ class Operations:
                 await asyncio.sleep(POLL_PAUSE / 4)
 
     async def _change(
-        self, operation_id: str, state: OperationState, action: str, actor: str, reason: str
+        self,
+        operation_id: str,
+        state: OperationState,
+        action: str,
+        actor: str,
+        reason: str,
+        *,
+        ends_canary: bool = False,
     ) -> Operation:
         actor_and_reason(actor, reason)
         operation = await self.get(operation_id)
@@ -230,6 +259,7 @@ class Operations:
             action=action,
             actor=actor,
             reason=reason,
+            ends_canary=ends_canary,
         )
         if before is None:
             raise OperationNotFoundError(operation_id)
@@ -250,13 +280,17 @@ class Operations:
             runner.wake()
 
 
-def _check(kind: OperationKind, selector: Selector, scope: Scope, max_items: int | None) -> None:
+def _check(kind: OperationKind, selector: Selector, scope: Scope, max_items: int | None, canary: Canary | None) -> None:
     one_of("kind", kind, get_args(OperationKind))
     one_of("scope", scope, get_args(Scope))
     if not isinstance(selector, Selector):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise TypeError(f"selector must be a Selector, not {selector!r}")
     if max_items is not None:
         at_least("max_items", max_items, 1, or_none=True)
+    instance("canary", canary, Canary, "a Canary or None")
+    if canary is not None and (kind != "replay" or scope == "everyone"):
+        what = f"kind={kind!r}" if kind != "replay" else f"scope={scope!r}, whose outcomes are not known"
+        raise ValueError(f"canary must be None, or kind 'replay' and scope 'handler' or 'group', not {what}")
 
 
 def _check_rate(rate: float) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from rapids._storage.client.connections import SharedPool
 from rapids._storage.letter_moves import Append, Bounds
 from rapids._wire.entry_format import Fields
 from rapids._wire.letter_format import history_of
+from rapids.dead_letters.canary import CanaryFailure
 from rapids.dead_letters.causes import Causes, QueueStats, causes_of, stats_of
 from rapids.dead_letters.edit import Difference, edited
 from rapids.dead_letters.letter import (
@@ -31,11 +32,12 @@ from rapids.dead_letters.letter import (
     read_letters,
 )
 from rapids.dead_letters.moves import QueueMoves, check_values
+from rapids.dead_letters.operation import Operation
 from rapids.dead_letters.operations import Operations
 from rapids.dead_letters.selection import LetterFilter, Search, Span
 from rapids.exceptions import LetterNotFoundError, LetterStateError
 
-__all__ = ["DeadLetterQueue", "with_replays"]
+__all__ = ["DeadLetterQueue", "FailedReplay", "with_replays"]
 
 LISTING, ARCHIVE = Listing("letters"), Listing("archive")
 
@@ -52,6 +54,17 @@ LOOKS = 10
 """How often a letter is searched for while others move it."""
 
 DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailedReplay:
+    """A replay of an operation with a canary that failed again, with its letters: each has its own error."""
+
+    failure: CanaryFailure
+    letter: DeadLetter | None
+    """The letter that was replayed; None if the archive no longer has it."""
+    new_letter: DeadLetter | None
+    """The letter that the replay left; None if it left none, or if that is gone."""
 
 
 class DeadLetterQueue:
@@ -281,6 +294,21 @@ class DeadLetterQueue:
         if not restored:
             raise LetterStateError(wanted, letter.state, "discarded")
         return letter
+
+    async def failed_again(self, operation: Operation) -> tuple[FailedReplay, ...]:
+        """The failures in the current step of an operation's canary, with the letters before and after."""
+
+        async def found(letter_id: str) -> DeadLetter | None:
+            try:
+                _, letter, _ = await self._find(letter_id)
+            except LetterNotFoundError:
+                return None
+            return letter
+
+        failures = operation.canary.failures if operation.canary else ()
+        ids = [one for failure in failures for one in (failure.letter_id, failure.new_letter_id)]
+        letters = await asyncio.gather(*map(found, ids))
+        return tuple(map(FailedReplay, failures, letters[::2], letters[1::2]))
 
     async def _move(self, entry_id: str, letter: DeadLetter, change: dict[str, str], append: Append | None) -> str:
         appended = await self._moves.move(entry_id, change, append)

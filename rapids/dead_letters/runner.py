@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 from uuid import uuid4
@@ -22,6 +22,7 @@ from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import Commands
 from rapids._storage.letter_moves import NoRoomError, WorkStoppedError
 from rapids._storage.operation_records import LEASE_MS, Claim
+from rapids.dead_letters.canary_watch import CanaryStopError, CanaryWatch
 from rapids.dead_letters.moves import QueueMoves
 from rapids.dead_letters.operation import (
     Operation,
@@ -169,6 +170,16 @@ LEAVE_TIMEOUT = 1.0
 """Seconds to release an operation at the end. If Redis is unavailable, its lease expires."""
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an operation ends, or is paused: the state, an error or "", and why its canary stopped."""
+
+    state: str
+    error: str = ""
+    stopped: str = ""
+    why: str = ""
+
+
 class OperationRun:
     """The run of an operation that this process has taken, until it ends, is paused or taken away, or is halted here.
 
@@ -194,10 +205,14 @@ class OperationRun:
         operation_id, has_ended = self._claim.operation_id, False
         self._supervisor.start("lease", self._renew)
         try:
-            state, error = await self._move_all()
-            leave = partial(stored.leave, self._commands, self._claim, state, error=error)
+            end = await self._move_all()
+            leave = partial(
+                stored.leave, self._commands, self._claim, end.state, error=end.error, stopped=end.stopped, why=end.why
+            )
             if has_ended := await self._retries.run(leave):  # not so if another process has it now
-                logger.info("operation %s has ended: %s", operation_id, state, extra=self._context)
+                log = logger.warning if end.stopped else logger.info
+                what = "is paused by its canary" if end.state == "paused" else f"has ended: {end.state}"
+                log("operation %s %s%s", operation_id, what, end.why and f": {end.why}", extra=self._context)
         except HaltedError:
             logger.info("operation %s no longer runs in this process", operation_id, extra=self._context)
         except OperationNotFoundError:
@@ -212,8 +227,8 @@ class OperationRun:
                         await stored.leave(self._commands, self._claim)
         return has_ended
 
-    async def _move_all(self) -> tuple[str, str]:
-        """Move the letters. Returns the state in which the operation ends, and an error or ""."""
+    async def _move_all(self) -> End:
+        """Move the letters, until the operation ends or its canary stops it."""
         operation_id, pace = self._claim.operation_id, None
         try:
             logger.info("operation %s is started or continued", operation_id, extra=self._context)
@@ -221,12 +236,14 @@ class OperationRun:
                 operation, after = await self._retries.run(self._read)
                 pace = pace or Pace(operation.rate)
                 if await self._move_from(operation, after, pace):
-                    return "completed", ""
+                    return End("completed")
+        except CanaryStopError as stop:
+            return End("completed" if stop.is_last else "paused", stopped=stop.stop, why=stop.why)
         except (HaltedError, OperationNotFoundError):
             raise
         except Exception as error:  # another process would have the same error
             logger.exception("operation %s failed", operation_id, extra=self._context)
-            return "failed", write_error("", error)
+            return End("failed", write_error("", error))
 
     async def _read(self) -> tuple[Operation, str]:
         """The operation, and the place until which letters were processed."""
@@ -237,9 +254,9 @@ class OperationRun:
         return read_operation(claim.operation_id, fields, errors), fields["cursor"] or "0-0"
 
     async def _move_from(self, operation: Operation, after: str, pace: Pace) -> bool:
-        """Move the letters after a place. False after an outage."""
-        if (left := operation.left) == 0:
-            return True
+        """Move the letters after a place. False after an outage. Raises `CanaryStopError`."""
+        canary = CanaryWatch(self._commands, self._claim, self._retries) if operation.canary else None
+        left = operation.left
         search = search_for(self._commands, self._claim.dlq, operation.kind, operation.selector)
         claim = replace(self._claim, after=after)
         step = Step(claim, operation.kind, operation.scope, operation.actor, operation.reason)
@@ -247,11 +264,16 @@ class OperationRun:
         async with aclosing(self._batches(search, Span(after, operation.upto))) as batches:
             async for batch in batches:
                 places = batch.places if left is None else batch.places[:left]
-                if not await mover.move(places):
-                    return False
                 left = None if left is None else left - len(places)
+                while places:
+                    count = len(places) if canary is None else min(await canary.room(), pace.step)
+                    if not await mover.move(places[:count]):
+                        return False
+                    places = places[count:]
                 if left == 0:
-                    return True
+                    break
+        if canary is not None:
+            await canary.finish()
         return True
 
     async def _batches(self, search: Search, span: Span) -> AsyncGenerator[Batch]:

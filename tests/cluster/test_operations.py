@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from redis.asyncio import RedisCluster
 
-from rapids import DeadLetterQueue
-from rapids.dead_letters import Operation
+from rapids import DeadLetterQueue, NonRetryableError
+from rapids.dead_letters import Canary, Operation
 from tests.dead_letters.operation_runs import ALL, ended, replayed, run, write_many
 from tests.servers.cluster import Cluster
 from tests.support import eventually
-from tests.worker.helpers import DLQ, STREAM
+from tests.worker.helpers import DLQ, STREAM, DvOrder, make_router, running
 
 
 async def test_letters_are_moved_together(client: RedisCluster) -> None:
@@ -19,6 +19,25 @@ async def test_letters_are_moved_together(client: RedisCluster) -> None:
     result = await queue.operations.run_until_ended(begun.id)
     assert (result.state, result.done, result.failed) == ("completed", 1_000, 0)
     assert await replayed(client) == ids
+
+
+async def test_a_canary_knows_the_outcomes_of_its_steps(client: RedisCluster) -> None:
+    queue, router = DeadLetterQueue(client, DLQ), make_router(client)
+
+    @router.on(DvOrder, name="pay")
+    async def pay(event: DvOrder) -> None:
+        if event.number == 7:
+            raise NonRetryableError("no")
+
+    ids = await write_many(client, 40)
+    async with running(router):
+        begun = await queue.operations.start("replay", ALL, canary=Canary(share=0.0))
+        stopped = await queue.operations.run_until_ended(begun.id)
+        [failed] = await queue.failed_again(stopped)
+        await queue.operations.resume(begun.id)
+        ended = await queue.operations.run_until_ended(begun.id)
+    assert (stopped.is_stopped, failed.failure.letter_id) == (True, ids[7])
+    assert (ended.state, ended.done) == ("completed", 40)
 
 
 async def test_an_operation_continues_on_the_new_master_after_a_failover(

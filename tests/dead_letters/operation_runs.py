@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from redis.asyncio import Redis
 
@@ -17,6 +19,7 @@ from tests.support import PATIENCE, SOON, eventually
 from tests.worker.helpers import DLQ, as_text, replay_stream
 
 ALL = Selector(filter=LetterFilter())
+RUNNER = Path(__file__).with_name("killed_runner.py")
 
 
 async def write_many(redis: Redis, count: int, **options: str) -> list[str]:
@@ -71,3 +74,15 @@ async def ended(operations: Operations, operation_id: str, timeout: float = PATI
     found = await eventually(look, timeout)
     assert found is not None
     return found
+
+
+@asynccontextmanager
+async def runner_process(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs operations."""
+    one = await asyncio.create_subprocess_exec(sys.executable, str(RUNNER), url, cwd=RUNNER.parents[2])
+    try:
+        yield one
+    finally:
+        if one.returncode is None:
+            one.kill()
+        await one.wait()

@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -18,23 +14,19 @@ from rapids._storage import keys
 from rapids._storage import operation_records as stored
 from rapids._storage.client.connections import SharedPool, share_a_slot
 from rapids.dead_letters.operation import write_error
-from tests.dead_letters.operation_runs import ALL, check_replayed_once, ended, has_done, replayed, run, write_many
+from tests.dead_letters.operation_runs import (
+    ALL,
+    check_replayed_once,
+    ended,
+    has_done,
+    replayed,
+    run,
+    runner_process,
+    write_many,
+)
 from tests.dead_letters.recorded_moves import make_operations, moved
 from tests.support import eventually
 from tests.worker.helpers import DLQ, STREAM
-
-RUNNER = Path(__file__).with_name("killed_runner.py")
-
-
-@asynccontextmanager
-async def runner_process(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    one = await asyncio.create_subprocess_exec(sys.executable, str(RUNNER), url, cwd=RUNNER.parents[2])
-    try:
-        yield one
-    finally:
-        if one.returncode is None:
-            one.kill()
-        await one.wait()
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ EXPECTED_KEYS = (
     r"\{dv:events\}:rapids:paused:dv-group\w*",  # one for a group, while it is paused
     r"\{dv:events\}:dlq:rapids:(archive|archived|failed-again|audit)",  # capped, and has a TTL
     r"\{dv:events\}:dlq:rapids:(operations|operating:(replay|discard|restore))",  # has a TTL
-    r"\{dv:events\}:dlq:rapids:operation:[0-9a-f]{32}(:errors)?",  # a hundred of them, with a TTL
+    r"\{dv:events\}:dlq:rapids:operation:[0-9a-f]{32}(:errors|:replays)?",  # a hundred of them, with a TTL
     r"\{dv:events\}:dlq:rapids:restored",  # no more than there are letters
     r"\{dv:events\}:rapids:audit",  # capped, and has a TTL
     r"\{dv:events\}:dlq:rapids:index(:fingerprints|:[0-9a-f]{16}|:others)?",  # twice the letters, 1,000 fingerprints

@@ -2,7 +2,8 @@
 -- counts and place are written in the same step, so that they are always exactly what was moved.
 --
 -- KEYS  dead-letter stream, its index, archive, archived letters by place, restored letters, letters that failed again,
---       audit log, the operation (any key for none), the stream that a given event is appended to (any key for none)
+--       audit log, the operation (any key for none), the stream that a given event is appended to (any key for none),
+--       the operation's replays without an outcome (any key for none)
 -- ARGV  options, number of values of a given event (0 for none), its names and values, then entry ids
 -- Options, as JSON:
 --   owner           the operation's owner, '' for no operation
@@ -27,6 +28,7 @@ local first = 3 + given
 
 local refused = owner ~= '' and refused_step(operation, owner, options.after)
 if refused then return refused end
+local has_canary = owner ~= '' and (redis.call('HGET', operation, 'canary') or '') ~= ''
 
 local EVENT = {'event_type', 'schema_version', 'data', 'id', 'timestamp', 'correlation_id', 'causation_id', 'metadata'}
 local TRACE = {'traceparent', 'tracestate'} -- only entries emitted under a span have them
@@ -122,7 +124,7 @@ end
 
 local done, skipped, last, blocked, why, bytes, appended = 0, 0, '', '', '', 0, ''
 local moved, was_restored, by_fingerprint = {'XDEL', dlq}, {'ZREM', restored}, {}
-local places = {'ZADD', archived}
+local places, replays = {'ZADD', archived}, {'HSET', KEYS[10]}
 
 -- Consecutive letters are read several at a time, as long as they are the wanted letters, and small.
 local ahead, window = {}, 1
@@ -193,6 +195,13 @@ for i = first, #ARGV do
       places = {'ZADD', archived}
     end
     place = place + 1
+    if has_canary then
+      replays[#replays + 1] = letter_id; replays[#replays + 1] = appended .. ' ' .. target
+      if #replays > 2000 then
+        redis.call(unpack(replays))
+        replays = {'HSET', KEYS[10]}
+      end
+    end
     moved[#moved + 1] = entry_id
     if is_restored then was_restored[#was_restored + 1] = letter_id end
     local name = fingerprint_in(has)
@@ -210,6 +219,11 @@ if #places > 2 then redis.call(unpack(places)) end
 if #moved > 2 then redis.call(unpack(moved)) end
 if #was_restored > 2 then redis.call(unpack(was_restored)) end
 unindex_letters(index, by_fingerprint)
+if has_canary and done > 0 then
+  if #replays > 2 then redis.call(unpack(replays)) end
+  redis.call('PEXPIRE', KEYS[10], math.max(1, redis.call('PTTL', operation)))
+  redis.call('HSET', operation, 'canary_since', milliseconds(now))
+end
 bound_archive(archive, archived, failed_again, now, options.retention, options.archive_maxlen)
 if owner ~= '' then
   if done > 0 or not alone then

@@ -1,6 +1,6 @@
 -- Renew the lease of an operation.
 --
--- KEYS  the operation, its errors, the one of its kind that has not ended
+-- KEYS  the operation, its errors, the one of its kind that has not ended, its replays without an outcome
 -- ARGV  the process's token, its lease in ms, time to live in ms
 -- Returns 1; 0 if it is no longer this process's, or does not run.
 -- include: lib/time.lua

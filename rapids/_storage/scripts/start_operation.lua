@@ -28,13 +28,13 @@ local over = redis.call('ZCARD', KEYS[3]) - options.max_kept
 for _, old in ipairs(over > 0 and redis.call('ZRANGE', KEYS[3], 0, options.max_kept) or {}) do
   local state = redis.call('HGET', prefix .. old, 'state')
   if over > 0 and state ~= 'running' and state ~= 'paused' then -- there are few of these: one of each kind
-    redis.call('DEL', prefix .. old, prefix .. old .. ERRORS)
+    redis.call('DEL', prefix .. old, prefix .. old .. ERRORS, prefix .. old .. REPLAYS)
     redis.call('ZREM', KEYS[3], old)
     over = over - 1
   end
 end
 local entry = {'action', 'operation_started', 'actor', fields.actor, 'reason', fields.reason, 'operation', id}
-for _, name in ipairs({'kind', 'scope', 'rate', 'max_items', 'total', 'total_exact', 'selector'}) do
+for _, name in ipairs({'kind', 'scope', 'rate', 'max_items', 'canary', 'total', 'total_exact', 'selector'}) do
   local value = fields[name] or ''
   if name == 'scope' and fields.kind ~= 'replay' then value = '' end
   if #value > 1000 then value = string.sub(value, 1, 997) .. '...' end -- it may have a thousand ids, and is ASCII
