@@ -249,6 +249,9 @@ OPERATION: Example = {
     "failed": 1,
     "errors": [{"letter_id": "1763932000000-0", "error": "the letter does not name the stream of its event"}],
     "owner": "web-1-4711",
+    "canary": {"share": 0.1, "wait": 3600.0, "failed_again": 52, "why": "35 of 211 replays of step 7 failed again"}
+    | {"steps": [{"step": 7, "size": 211, "sent": 211, "handled": 176, "failed_again": 35, "waiting": 0}]}
+    | {"stopped": "failed_again", "failures": []},
 }
 OPERATION_PAGE: Example = {
     "dlq": _DLQ,
@@ -262,6 +265,7 @@ PREVIEW: Example = {
     "sample": [_SUMMARY],
     "checked": 200,
     "unparseable": 3,
+    "steps": [1, 5, 25, 125, 625, 3125, 214],
 }
 
 # --- events ---------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids.dead_letters import Canary, OperationKind, Scope
 from rapids.dead_letters import Operation as CoreOperation
-from rapids.dead_letters import OperationKind, Scope
 from rapids.dead_letters import Selector as CoreSelector
 from rapids.redaction import Redactor
 from rapids_fastapi.admin import examples, models
@@ -23,7 +23,7 @@ from rapids_fastapi.admin.problems import Problem, answers, redis_calls, refusal
 from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_id, events_of
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, LetterReason, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
-from rapids_fastapi.admin.redacted_operation import Operation, operation_of, without_content
+from rapids_fastapi.admin.redacted_operation import Operation, detail_of, operation_of, without_content
 from rapids_fastapi.state import Running
 
 __all__ = ["router"]
@@ -31,6 +31,8 @@ __all__ = ["router"]
 MAX_IDS = 1_000
 MAX_RATE = 1_000_000
 MAX_ITEMS = 1_000_000_000
+MAX_WAIT = 1_000_000
+"""Seconds for which a canary waits for outcomes: more than a week."""
 MAX_KEPT = 100
 """Operations that are kept for each queue; older ones are deleted."""
 
@@ -101,6 +103,17 @@ class Selector(models.Request):
         return CoreSelector(ids=ids, filter=wanted, fingerprint=self.fingerprint)
 
 
+class CanaryRequest(models.Request):
+    """Replay 1 letter, then 5, 25, 125, 625, and then 3,125 at a time, and wait after each step for the outcomes."""
+
+    model_config: ClassVar[ConfigDict] = example(share=0.1, wait=3600)
+
+    share: float = Field(default=0.1, strict=True, ge=0, le=1)
+    """If more than this share of a step fails again, the operation pauses."""
+    wait: float = Field(default=3_600.0, strict=True, gt=0, le=MAX_WAIT)
+    """Seconds to wait for outcomes after the last replay of a step. After that, the operation pauses."""
+
+
 class OperationRequest(models.Request):
     """What to do to which letters."""
 
@@ -122,6 +135,8 @@ class OperationRequest(models.Request):
     """At most so many letters a second; by default, as fast as possible."""
     max_items: int | None = Field(default=None, strict=True, ge=1, le=MAX_ITEMS)
     """At most so many letters."""
+    canary: CanaryRequest | None = None
+    """For a replay with the scope `handler` or `group`: replay a few letters first."""
     dry_run: bool = Field(default=False, strict=True)
     """Change nothing, and answer what the operation would do."""
     reason: Reason = ""
@@ -129,10 +144,21 @@ class OperationRequest(models.Request):
 
 
 class OperationChangeRequest(models.Request):
-    """Why it is paused, resumed or cancelled."""
+    """Why it is paused or cancelled."""
 
     model_config: ClassVar[ConfigDict] = example(reason="the bank is down again")
 
+    reason: Reason = ""
+    """Why; kept in the audit log."""
+
+
+class OperationResumeRequest(models.Request):
+    """Why it is resumed, and how."""
+
+    model_config: ClassVar[ConfigDict] = example(canary=False, reason="the bank is back")
+
+    canary: bool = Field(default=True, strict=True)
+    """With false, its canary ends: what is left is replayed without waiting for outcomes."""
     reason: Reason = ""
     """Why; kept in the audit log."""
 
@@ -159,6 +185,8 @@ class Preview(Answer):
     """How many of the first letters were parsed by the event classes of this process, as a check."""
     unparseable: int
     """How many of these could not be parsed."""
+    steps: tuple[int, ...]
+    """With a canary, the sizes of its first 20 steps."""
 
 
 def _check(user: AdminUser, kind: str) -> None:
@@ -171,9 +199,10 @@ def _need(user: AdminUser, permission: Permission) -> None:
         raise Problem("forbidden", f"This needs the permission {permission!r}.", permission=permission)
 
 
-def _answer(operation: CoreOperation, queue: DeadLetterQueue, parts: Running, user: AdminUser) -> Operation:
-    shown = operation_of(operation, queue.stream, parts.redactor)
-    return shown if user.may("read") else without_content(shown)
+async def _answer(operation: CoreOperation, queue: DeadLetterQueue, parts: Running, user: AdminUser) -> Operation:
+    if not user.may("read"):
+        return without_content(operation_of(operation, queue.stream, parts.redactor))
+    return await detail_of(operation, queue, parts.redactor)
 
 
 async def changeable_of(operation_id: OperationId, user: UserDep, queue: QueueDep) -> CoreOperation:
@@ -227,8 +256,11 @@ async def start_operation(
         _need(user, "read")
     with refusals_as_problems():
         selector = body.selector.checked(parts.redactor, user)
+        canary = None if body.canary is None else Canary(share=body.canary.share, wait=body.canary.wait)
         if body.dry_run:
-            preview = await queue.operations.preview(body.kind, selector, scope=body.scope, max_items=body.max_items)
+            preview = await queue.operations.preview(
+                body.kind, selector, scope=body.scope, max_items=body.max_items, canary=canary
+            )
             sample = await run_in_threadpool(lambda: [summary_of(letter, parts.redactor) for letter in preview.sample])
             answer = filled(Preview, preview, dlq=queue.stream, sample=sample)
             return JSONResponse(answer.model_dump(mode="json"))
@@ -238,13 +270,14 @@ async def start_operation(
             scope=body.scope,
             rate=body.rate,
             max_items=body.max_items,
+            canary=canary,
             actor=user.name,
             reason=body.reason,
         )
     path = f"{quote(path_of(request))}/{quote(started.id, safe='')}"
     is_default = parts.directory.named_queues == [queue.stream]
     response.headers["Location"] = path if is_default else f"{path}?{urlencode({'dlq': queue.stream})}"
-    return _answer(started, queue, parts, user)
+    return await _answer(started, queue, parts, user)
 
 
 @router.get(
@@ -280,7 +313,7 @@ async def list_operations(
 )
 async def get_operation(operation_id: OperationId, parts: RunningDep, queue: QueueDep) -> Operation:
     """An operation with its progress and the letters that could not be moved."""
-    return operation_of(await queue.operations.get(operation_id), queue.stream, parts.redactor)
+    return await detail_of(await queue.operations.get(operation_id), queue, parts.redactor)
 
 
 @router.get(
@@ -306,7 +339,7 @@ async def watch_operation(
     if operation.is_ended and event_id(operation) == last_event_id:
         return Response(status_code=204)
     path = path_of(request)
-    events = events_of(queue.operations, operation, queue.stream, parts.redactor, seen=last_event_id, path=path)
+    events = events_of(queue, operation, parts.redactor, seen=last_event_id, path=path)
     return EventStream(events, headers={"X-Accel-Buffering": "no"})
 
 
@@ -325,7 +358,7 @@ async def pause_operation(
 ) -> Operation:
     """Stop an operation until it is resumed. No other one of its kind can start. 409 if it has ended."""
     changed = await queue.operations.pause(operation.id, actor=user.name, reason=body.reason)
-    return _answer(changed, queue, parts, user)
+    return await _answer(changed, queue, parts, user)
 
 
 @router.post(
@@ -339,11 +372,14 @@ async def resume_operation(
     parts: RunningDep,
     user: UserDep,
     queue: QueueDep,
-    body: OperationChangeRequest = OperationChangeRequest(),  # noqa: B008
+    body: OperationResumeRequest = OperationResumeRequest(),  # noqa: B008
 ) -> Operation:
-    """Continue a paused operation. 409 if it has ended."""
-    changed = await queue.operations.resume(operation.id, actor=user.name, reason=body.reason)
-    return _answer(changed, queue, parts, user)
+    """Continue a paused operation. 409 if it has ended.
+
+    If its canary has paused it, the next step has as many letters as the one that failed.
+    """
+    changed = await queue.operations.resume(operation.id, canary=body.canary, actor=user.name, reason=body.reason)
+    return await _answer(changed, queue, parts, user)
 
 
 @router.post(
@@ -361,4 +397,4 @@ async def cancel_operation(
 ) -> Operation:
     """End an operation now. Letters that it has moved stay moved. 409 if it has ended in another way."""
     changed = await queue.operations.cancel(operation.id, actor=user.name, reason=body.reason)
-    return _answer(changed, queue, parts, user)
+    return await _answer(changed, queue, parts, user)

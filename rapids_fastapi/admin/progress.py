@@ -14,11 +14,12 @@ from zlib import crc32
 from fastapi import Header
 from starlette.responses import StreamingResponse
 
-from rapids.dead_letters import Operation, Operations
+from rapids import DeadLetterQueue
+from rapids.dead_letters import Operation
 from rapids.redaction import Redactor
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.problems import problem_of, redis_calls
-from rapids_fastapi.admin.redacted_operation import operation_of
+from rapids_fastapi.admin.redacted_operation import detail_of
 
 __all__ = ["SEEN", "EventStream", "LastEventId", "event_id", "events_of"]
 
@@ -65,35 +66,36 @@ class EventStream(StreamingResponse):
 
 
 async def events_of(
-    operations: Operations, operation: Operation, dlq: str, redactor: Redactor, *, seen: str | None, path: str
+    queue: DeadLetterQueue, operation: Operation, redactor: Redactor, *, seen: str | None, path: str
 ) -> AsyncGenerator[str]:
     """The events from now on. `seen`: the id of the last event that the client has; `path`: that of the request."""
     now = asyncio.get_running_loop().time
     began = sent = now()
     yield f"retry: {RECONNECT_MS}\n\n"
-    while True:
-        if (current := event_id(operation)) != seen:
-            seen, sent = current, now()
-            name = "ended" if operation.is_ended else "progress"
-            # JSON has no line breaks, so that no text in it can end the event or begin a field.
-            shown = operation_of(operation, dlq, redactor).model_dump_json()
-            yield f"id: {current}\nevent: {name}\ndata: {shown}\n\n"
-        elif now() - sent >= KEEP_ALIVE_PAUSE:
-            sent = now()
-            yield ": nothing new\n\n"
-        left = began + MAX_SECONDS - now()
-        if operation.is_ended or left <= 0:
-            return
-        await asyncio.sleep(min(LOOK_PAUSE, left))
-        try:
+    try:
+        while True:
+            if (current := event_id(operation)) != seen:
+                seen, sent = current, now()
+                name = "ended" if operation.is_ended else "progress"
+                async with redis_calls(ANSWER_TIMEOUT):
+                    shown = await detail_of(operation, queue, redactor)
+                # JSON has no line breaks, so that no text in it can end the event or begin a field.
+                yield f"id: {current}\nevent: {name}\ndata: {shown.model_dump_json()}\n\n"
+            elif now() - sent >= KEEP_ALIVE_PAUSE:
+                sent = now()
+                yield ": nothing new\n\n"
+            left = began + MAX_SECONDS - now()
+            if operation.is_ended or left <= 0:
+                return
+            await asyncio.sleep(min(LOOK_PAUSE, left))
             async with redis_calls(ANSWER_TIMEOUT):
-                operation = await operations.get(operation.id)
-        except Exception as error:
-            yield f"event: problem\ndata: {json.dumps(problem_of(error).body(path))}\n\n"
-            return
+                operation = await queue.operations.get(operation.id)
+    except Exception as error:
+        yield f"event: problem\ndata: {json.dumps(problem_of(error).body(path))}\n\n"
 
 
 def event_id(operation: Operation) -> str:
     """An id that changes only with the progress, so that a client that reconnects gets only what is new."""
     counts = (operation.id, operation.done, operation.skipped, operation.failed, operation.total, operation.owner)
+    counts = (*counts, operation.canary)
     return f"{operation.state}-{crc32(repr(counts).encode()):08x}"

@@ -1,21 +1,77 @@
 """Operations made safe to show: with the selector that was requested, and without secrets in errors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
+from starlette.concurrency import run_in_threadpool
 
+from rapids import DeadLetterQueue
+from rapids.dead_letters import (
+    CanaryStep,
+    DeadLetter,
+    FailedReplay,
+    OperationError,
+    OperationKind,
+    OperationState,
+    Scope,
+)
 from rapids.dead_letters import Operation as CoreOperation
-from rapids.dead_letters import OperationError, OperationKind, OperationState, Scope
 from rapids.redaction import MASK, HiddenValues, Redactor
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.models import Answer, example
-from rapids_fastapi.admin.payload import MAX_SEARCHED, cleaned, filled
+from rapids_fastapi.admin.payload import MAX_SEARCHED, clean, cleaned, filled
+from rapids_fastapi.admin.redacted_letter import summary_of
 
-__all__ = ["Operation", "operation_of", "without_content", "without_query"]
+__all__ = ["Operation", "detail_of", "operation_of", "without_content", "without_query"]
+
+
+class CanaryFailure(Answer):
+    """A replay that failed again: the error of the letter, and that of the letter that its replay left."""
+
+    model_config: ClassVar[ConfigDict] = example(
+        letter_id="1763932000001-0",
+        outcome="failed_again",
+        error_type="BankError",
+        error="the bank is closed",
+        new_letter_id="1763932817302-0",
+        new_error_type="KeyError",
+        new_error="'iban'",
+    )
+
+    letter_id: str
+    outcome: Literal["failed_again", "parked", "unknown"]
+    """`failed_again`: it left a new letter. `parked`: it failed for good in a group without a dead-letter queue.
+    `unknown`: the archive no longer has the letter, or the stream of the replays was deleted."""
+    error_type: str
+    """Empty, as `error`, if the letter is gone."""
+    error: str
+    new_letter_id: str
+    new_error_type: str
+    new_error: str
+
+
+class Canary(Answer):
+    """The canary of a replay: steps of 1, 5, 25, ... letters, each after the outcomes of the one before."""
+
+    share: float
+    """The share of a step's replays that may fail again, from 0 to 1."""
+    wait: float
+    """Seconds to wait for the outcomes of a step."""
+    steps: tuple[CanaryStep, ...]
+    """The last 20 steps, the current one last."""
+    failed_again: int
+    """Replays that failed again, in all steps."""
+    why: str
+    """What it waits for, or why it has stopped."""
+    stopped: Literal["failed_again", "overdue"] | None
+    """Why the operation has paused by itself, or, if nothing was left to replay, has ended so: more than `share` failed
+    again, or outcomes did not come within `wait`."""
+    failures: tuple[CanaryFailure, ...]
+    """The first five failures of the current step. Empty in lists."""
 
 
 class Operation(Answer):
@@ -52,15 +108,21 @@ class Operation(Answer):
     """Why letters could not be moved: the first 100 errors. Empty in lists."""
     owner: str
     """The process that runs it, or ran it last; empty if none did."""
+    canary: Canary | None
+    """Its steps and their outcomes; null without a canary."""
 
 
 def without_content(operation: Operation) -> Operation:
     """The operation for a user without the permission `read`: its texts may say what is in letters."""
-    return operation.model_copy(update={"selector": {}, "actor": "", "reason": "", "errors": (), "owner": ""})
+    canary = operation.canary and operation.canary.model_copy(update={"why": "", "failures": ()})
+    hidden: dict[str, Any] = {"selector": {}, "actor": "", "reason": "", "errors": (), "owner": "", "canary": canary}
+    return operation.model_copy(update=hidden)
 
 
-def operation_of(operation: CoreOperation, dlq: str, redactor: Redactor) -> Operation:
-    """The operation for an answer to a user with the permission `read`."""
+def operation_of(
+    operation: CoreOperation, dlq: str, redactor: Redactor, failed: Sequence[FailedReplay] = ()
+) -> Operation:
+    """The operation for an answer to a user with the permission `read`. `failed`: what failed again in its canary."""
     # The payloads of the letters, which would say what to hide in these errors, are not read. So everything that looks
     # like a secret is hidden.
     nothing = HiddenValues(())
@@ -70,7 +132,43 @@ def operation_of(operation: CoreOperation, dlq: str, redactor: Redactor) -> Oper
     )
     if operation.selector.filter is not None:
         selector["filter"] = _without_q(selector["filter"], redactor)
-    return filled(Operation, operation, dlq=cleaned(dlq), selector=selector, errors=cleaned(tuple(errors)))
+    canary = None
+    if operation.canary is not None:
+        canary = filled(Canary, operation.canary, failures=tuple(_failure(one, redactor) for one in failed))
+    return filled(
+        Operation, operation, dlq=cleaned(dlq), selector=selector, errors=cleaned(tuple(errors)), canary=canary
+    )
+
+
+async def detail_of(operation: CoreOperation, queue: DeadLetterQueue, redactor: Redactor) -> Operation:
+    """As `operation_of`, with what failed again in its canary. Raises `RedisError`."""
+    failed = await queue.failed_again(operation)
+    if not failed:
+        return operation_of(operation, queue.stream, redactor)
+    return await run_in_threadpool(operation_of, operation, queue.stream, redactor, failed)
+
+
+def _failure(failed: FailedReplay, redactor: Redactor) -> CanaryFailure:
+    """A failure, with each error redacted by the payload of its own letter."""
+    (error_type, error), (new_error_type, new_error) = (
+        _error(letter, redactor) for letter in (failed.letter, failed.new_letter)
+    )
+    return CanaryFailure(
+        letter_id=clean(failed.failure.letter_id),
+        outcome=failed.failure.outcome,
+        error_type=error_type,
+        error=error,
+        new_letter_id=clean(failed.failure.new_letter_id),
+        new_error_type=new_error_type,
+        new_error=new_error,
+    )
+
+
+def _error(letter: DeadLetter | None, redactor: Redactor) -> tuple[str, str]:
+    if letter is None:
+        return "", ""
+    shown = summary_of(letter, redactor)
+    return shown.error_type, shown.error
 
 
 def without_query(details: Mapping[str, str], redactor: Redactor) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from redis.exceptions import ConnectionError
 
+from rapids import EventRouter, GenericEvent, NonRetryableError
 from rapids.dead_letters import Operations
 from rapids_fastapi import AdminUser
 from rapids_fastapi.admin import progress
@@ -106,6 +107,11 @@ class TestStarting:
             {"kind": "replay", "selector": {"filter": {}}, "rate": 0},
             {"kind": "replay", "selector": {"filter": {}}, "max_items": 0},
             {"kind": "replay", "selector": {"filter": {}}, "scope": "nobody"},
+            {"kind": "replay", "selector": {"filter": {}}, "canary": {"share": 1.01}},
+            {"kind": "replay", "selector": {"filter": {}}, "canary": {"wait": 0}},
+            {"kind": "replay", "selector": {"filter": {}}, "canary": 0.1},
+            {"kind": "replay", "selector": {"filter": {}}, "canary": {}, "scope": "everyone"},
+            {"kind": "discard", "selector": {"filter": {}}, "canary": {}},
         ],
     )
     def test_an_invalid_request_is_422(self, client: TestClient, body: dict[str, Any]) -> None:
@@ -303,6 +309,69 @@ def test_errors_of_letters_are_shown_without_what_looks_like_a_secret(client: Te
     (error,) = done["errors"]
     assert error["letter_id"] == bad
     assert "hunter2" not in error["error"]
+
+
+class TestCanary:
+    @pytest.fixture
+    def client(self, redis_url: str) -> Iterator[TestClient]:
+        """An operator's client of an application with a router whose handler fails for good."""
+        router = EventRouter(stream=STREAM, group="group", dlq_stream=DLQ)
+
+        @router.on("fa.thing", name="handle")
+        async def handle(event: GenericEvent) -> None:
+            raise NonRetryableError(f"the password is {event.data['password']}")
+
+        with client_for(redis_url, routers=[router]) as client:
+            yield client
+
+    def test_it_stops_by_itself_with_both_errors_and_continues_without(
+        self, client: TestClient, redis_url: str
+    ) -> None:
+        put = put_many(redis_url, 8, data='{"password": "hunter2"}', error="no entry with hunter2")
+        body = {"kind": "replay", "selector": ALL, "canary": {"share": 0.5}}
+        assert client.post(OPERATIONS, json={**body, "dry_run": True}).json()["steps"] == [1, 5, 2]
+        started = start(client, **body)
+        path = f"{OPERATIONS}/{started['id']}"
+        assert (started["canary"]["share"], started["canary"]["wait"]) == (0.5, 3_600)
+        stopped = until(lambda: (one := client.get(path).json())["state"] == "paused" and one)
+        canary = stopped["canary"]
+        assert (stopped["done"], canary["stopped"], canary["failed_again"]) == (1, "failed_again", 1)
+        assert canary["why"] == "1 of 1 replays of step 1 failed again: a share of 1, and 0.5 is allowed"
+        step = {"step": 1, "size": 1, "sent": 1, "handled": 0, "failed_again": 1, "waiting": 0}
+        assert canary["steps"] == [step]
+        (failure,) = canary["failures"]
+        (new,) = client.get(f"{LETTERS}/{put[0]}").json()["replays"][0]["letters"]
+        assert failure == {
+            "letter_id": put[0],
+            "outcome": "failed_again",
+            "error_type": "RuntimeError",
+            "error": "no entry with [redacted]",
+            "new_letter_id": new,
+            "new_error_type": "rapids.exceptions.NonRetryableError",
+            "new_error": "the password is [redacted]",
+        }
+        (listed,) = client.get(OPERATIONS).json()["items"]
+        assert listed["canary"] == {**canary, "failures": []}
+        assert client.post(OPERATIONS, json=body).status_code == 409
+        resumed = client.post(f"{path}/resume", json={"reason": "try once more"}).json()
+        assert (resumed["state"], resumed["canary"]["stopped"]) == ("running", None)
+        until(lambda: client.get(path).json()["state"] == "paused")
+        assert client.post(f"{path}/resume", json={"canary": False}).json()["canary"] is None
+        assert ended(client, started)["done"] == 8
+        log = client.get("/rapids/api/audit").json()["items"]
+        assert json.loads(next(one for one in log if one["action"] == "operation_started")["details"]["canary"]) == {
+            "share": 0.5,
+            "wait": 3600.0,
+        }
+
+    def test_its_progress_is_an_event(self, client: TestClient, redis_url: str) -> None:
+        put_many(redis_url, 1, data='{"password": "hunter2"}')
+        started = start(client, "replay", canary={"share": 0})
+        sent = [event for event in events(client.get(f"{OPERATIONS}/{started['id']}/events").text) if "data" in event]
+        last = json.loads(sent[-1]["data"])
+        assert (sent[-1]["event"], last["canary"]["stopped"]) == ("ended", "failed_again")
+        assert last == client.get(f"{OPERATIONS}/{started['id']}").json()
+        assert len({event["id"] for event in sent}) == len(sent)
 
 
 class TestServed:

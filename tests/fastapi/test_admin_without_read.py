@@ -15,10 +15,11 @@ from pydantic import model_validator
 from starlette.requests import HTTPConnection
 
 from rapids import BaseEvent
+from rapids._storage import keys
 from rapids_fastapi import AdminUser
 from rapids_fastapi.admin.auth import Permission
 from tests.fastapi.admin_paths import guarded
-from tests.fastapi.helpers import STREAM, client_for, put_letter
+from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter
 
 API = "/rapids/api"
 MARK = "kryptonite"
@@ -86,8 +87,13 @@ class Walk:
         for _ in range(2):
             put_letter(self.url, **CONTENT)
         selector = {"filter": {"error_type": f"{MARK}Error"}}
-        more = {"kind": "replay", "rate": 0.001, "reason": f"since {MARK}"}
-        return self.operator("POST", "/operations", selector=selector, **more)["id"]
+        more = {"kind": "replay", "rate": 0.001, "reason": f"since {MARK}", "canary": {}}
+        started = self.operator("POST", "/operations", selector=selector, **more)["id"]
+        failure = [put_letter(self.url, **CONTENT), "failed_again", put_letter(self.url, **CONTENT)]
+        known = {"canary_why": f"group {MARK}", "canary_failures": json.dumps([failure])}
+        with redis_sync.Redis.from_url(self.url) as redis:
+            redis.hset(keys.operation(DLQ, started), mapping=known)
+        return started
 
     def operator_get(self, path: str) -> Any:
         return self.client.get(f"{API}{path}", headers={"X-May": "read"}).json()
