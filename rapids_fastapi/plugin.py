@@ -20,6 +20,7 @@ from rapids.metrics import Metrics
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.router import ServerWarnings
+from rapids.sessions import Sessions
 from rapids_fastapi.admin.auth import TOKEN_VARIABLE, AdminAuth, TokenAuth
 from rapids_fastapi.admin.limits import AdminLimits, InProgress
 from rapids_fastapi.directory import Directory
@@ -293,6 +294,7 @@ class Rapids:
             readiness=Readiness(self._emitter, self._routers, lambda: gate.fault),
             in_progress=InProgress(self._admin_limits),
             overview=OverviewReader(redis, lambda: [*map(WatchedGroup.of, self._routers), *directory.watched]),
+            sessions=Sessions(redis, self._emitter.stream),
             metrics=None
             if self._metrics == "off"
             else Metrics.of_this_process(redis, self._routers, [self._emitter], watched),

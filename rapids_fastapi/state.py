@@ -16,6 +16,7 @@ from rapids.inspection import OverviewReader
 from rapids.metrics import Metrics, check_installed
 from rapids.readiness import Readiness
 from rapids.redaction import Redactor
+from rapids.sessions import Sessions
 from rapids_fastapi.admin.auth import AdminAuth, AuthThreads
 from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.limits import InProgress
@@ -74,6 +75,8 @@ class Running:
     readiness: Readiness
     in_progress: InProgress
     overview: OverviewReader
+    sessions: Sessions
+    """The sessions of browsers that have logged in."""
     metrics: Metrics | None = None
     """What Prometheus reads. None: metrics are off."""
     metrics_for_anyone: bool = False

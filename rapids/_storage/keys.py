@@ -34,6 +34,7 @@ __all__ = [
     "origin_of",
     "probe",
     "replay_stream",
+    "session",
 ]
 
 WAITING = b"rapids:waiting"
@@ -168,6 +169,11 @@ def operating(dlq: str, kind: str) -> str:
 def gauges_reader(dlq: str) -> str:
     """String with a TTL: the token of the process that reads the gauges of a dead-letter stream."""
     return _key(dlq, "gauges")
+
+
+def session(stream: str, digest: str) -> str:
+    """String with a TTL: the sealed credentials of a browser's session, by a digest of the session's secret."""
+    return _key(stream, f"session:{digest}")
 
 
 def probe(stream: str) -> str:

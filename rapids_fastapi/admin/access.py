@@ -33,6 +33,7 @@ from rapids_fastapi.admin.limits import Limited
 from rapids_fastapi.admin.models import MAX_NAME
 from rapids_fastapi.admin.payload import clean
 from rapids_fastapi.admin.problems import MAX_FAULTS, Problem, ProblemRoute, included
+from rapids_fastapi.admin.session_cookie import is_of_script, with_session
 from rapids_fastapi.state import Running, running
 
 __all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "check_again", "needs"]
@@ -120,11 +121,14 @@ class AdminRoute(ProblemRoute):
             )
         bounded = _BoundedRequest(request)
         await parts.failed_logins.wait(bounded)
+        has_session = False
         has_credentials = any(bounded.headers.getlist("authorization"))  # of two, `admin_auth` may look at one
         limit = asyncio.timeout(AUTH_TIMEOUT)
         try:
             async with limit:
-                user = await authenticate(parts.admin_auth, bounded, parts.auth_threads)
+                connection = await with_session(bounded, parts)
+                has_session = connection is not bounded
+                user = await authenticate(parts.admin_auth, connection, parts.auth_threads)
         except HTTPException as error:
             if has_credentials and error.status_code == HTTPStatus.UNAUTHORIZED:
                 parts.failed_logins.add(bounded)
@@ -137,8 +141,10 @@ class AdminRoute(ProblemRoute):
         if user is None:
             if has_credentials:
                 parts.failed_logins.add(bounded)
-            # With Basic, a browser asks its user for a password, which an own `admin_auth` may not accept.
-            schemes = ["Bearer", "Basic"] if isinstance(parts.admin_auth, TokenAuth) else ["Bearer"]
+            # With Basic, a browser asks its user for a password, which an own `admin_auth` may not accept. The
+            # dashboard has a form for it.
+            asks = isinstance(parts.admin_auth, TokenAuth) and not is_of_script(request)
+            schemes = ["Bearer", "Basic"] if asks else ["Bearer"]
             challenges = [("WWW-Authenticate", _CHALLENGES[scheme]) for scheme in schemes]
             raise Problem("unauthenticated", "The credentials are missing or wrong.", headers=challenges)
         # A route that names no permission raises KeyError here, so that nobody can use it.
@@ -159,7 +165,7 @@ class AdminRoute(ProblemRoute):
                 faults = [{"where": clean(f"query.{name}", MAX_NAME), "message": why} for name in unknown]
                 raise Problem("invalid", "There is no such parameter.", errors=faults)
         if request.method not in _READING:
-            if needs_origin_check(request, parts.admin_auth) and is_foreign(request):
+            if (has_session or needs_origin_check(request, parts.admin_auth)) and is_foreign(request):
                 raise Problem("cross-origin", _why_foreign(request))
             await bounded.check_json()
         if (kind := (self.openapi_extra or {}).get(_LIMITED)) is not None:
@@ -179,7 +185,9 @@ async def check_again(parts: Running, connection: HTTPConnection, needed: Permis
     """For a long answer: raises `Problem` if its user has lost the permission, or the credentials are withdrawn."""
     auth = parts.admin_auth
     async with asyncio.timeout(AUTH_TIMEOUT):
-        user = None if auth is None else await authenticate(auth, connection, parts.auth_threads)
+        user = None
+        if auth is not None:
+            user = await authenticate(auth, await with_session(connection, parts), parts.auth_threads)
     if user is None or not user.may(needed):
         raise Problem("forbidden", f"The permission {needed!r} was withdrawn.", permission=needed)
 

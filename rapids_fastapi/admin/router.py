@@ -13,6 +13,7 @@ from rapids.exceptions import StreamNotFoundError
 from rapids.inspection import Inspector, StreamSnapshot
 from rapids_fastapi.admin import (
     archive,
+    browser_session,
     causes,
     contracts,
     dead_letters,
@@ -239,7 +240,18 @@ async def ready(parts: RunningDep) -> Health:
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 # A fixed path comes before one with a parameter: /dead-letters/causes before /dead-letters/{letter_id}.
-for _resource in (overview, archive, causes, export, dead_letters, operations, events, groups, contracts):
+for _resource in (
+    overview,
+    archive,
+    causes,
+    export,
+    dead_letters,
+    operations,
+    events,
+    groups,
+    contracts,
+    browser_session,
+):
     rapids_admin.include_router(_resource.router)
 rapids_admin.include_router(application_routes)
 rapids_admin.include_router(metrics_routes)

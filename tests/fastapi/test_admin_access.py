@@ -62,6 +62,8 @@ PERMISSIONS = {
     ("POST", "/rapids/api/groups/pause"): "edit",
     ("POST", "/rapids/api/groups/resume"): "edit",
     ("GET", "/rapids/api/capabilities"): ["read", "replay", "edit", "discard"],
+    ("POST", "/rapids/api/session"): ["read", "replay", "edit", "discard"],
+    ("DELETE", "/rapids/api/session"): ["read", "replay", "edit", "discard"],
 }
 
 

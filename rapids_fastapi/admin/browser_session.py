@@ -1,0 +1,80 @@
+"""The browser session over HTTP: log in once, and the browser's requests are those of that user for 12 hours."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ConfigDict
+
+from rapids.sessions import SESSION_SECONDS
+from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, is_foreign, needs
+from rapids_fastapi.admin.auth import Permission
+from rapids_fastapi.admin.models import Answer, example
+from rapids_fastapi.admin.problems import Problem, answers
+from rapids_fastapi.admin.session_cookie import clear_cookie, secret_of, set_cookie
+
+__all__ = ["router"]
+
+_PROBLEMS = (
+    *("admin-closed", "unauthenticated", "auth-unavailable", "cross-origin", "invalid"),
+    *("not-json", "too-large", "too-slow", "redis-unavailable", "not-running"),
+)
+
+_logger = logging.getLogger("rapids")
+
+router: APIRouter = APIRouter(prefix="/api/session", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+
+class Session(Answer):
+    """A session of a browser, which the answer's cookie opens."""
+
+    model_config: ClassVar[ConfigDict] = example(
+        name="ann", permissions=["read", "replay"], ends_at="2025-11-24T09:00:00Z"
+    )
+
+    name: str
+    permissions: list[Permission]
+    ends_at: datetime
+    """When it ends by itself, unless the credentials of the login are refused earlier."""
+
+
+@router.post(
+    "",
+    summary="Log in with a browser",
+    openapi_extra=needs(),
+    responses=answers(*_PROBLEMS, headers={"Set-Cookie": "The session's secret."}),
+)
+async def begin_session(request: Request, response: Response, parts: RunningDep, user: UserDep) -> Session:
+    """Exchange the credentials of this request for a cookie. Needs no permission.
+
+    The cookie (`HttpOnly`, `SameSite=Strict`, and `Secure` with https) is worth what the credentials are: each request
+    with it is checked by them again. It ends after 12 hours, by DELETE, or when the credentials are refused.
+    """
+    if is_foreign(request):  # also with a Bearer token: another site must not log somebody in
+        raise Problem("cross-origin", "A page of another origin may not log in here.")
+    credentials = [value for name, value in request.headers.raw if name == b"authorization"]
+    if len(credentials) != 1:
+        why = "Send the credentials as the header Authorization. Without one, there is nothing to keep."
+        raise Problem("invalid", why)
+    set_cookie(request, response, await parts.sessions.begin(credentials[0]))
+    _logger.info("admin: %r logged in with a browser", user.name)
+    ends_at = datetime.now(UTC) + timedelta(seconds=SESSION_SECONDS)
+    return Session(name=user.name, permissions=sorted(user.permissions), ends_at=ends_at)
+
+
+@router.delete(
+    "",
+    summary="Log out with a browser",
+    status_code=204,
+    openapi_extra=needs(),
+    responses=answers(*_PROBLEMS, status=204, description="The session has ended"),
+)
+async def end_session(request: Request, parts: RunningDep, user: UserDep) -> Response:
+    """End the session of the request's cookie in all processes, and make the browser forget it. Needs no permission."""
+    if secret := secret_of(request):
+        await parts.sessions.end(secret)
+        _logger.info("admin: %r logged out", user.name)
+    response = Response(status_code=204)
+    clear_cookie(request, response)
+    return response

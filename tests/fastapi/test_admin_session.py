@@ -1,0 +1,161 @@
+"""The session of a browser: a cookie in exchange for the credentials, as good as these, and no longer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import redis as redis_sync
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from rapids.sessions import SESSION_SECONDS
+from rapids_fastapi import AdminUser, TokenAuth
+from rapids_fastapi.admin import failed_logins
+from tests.fastapi.admin_paths import filled, guarded
+from tests.fastapi.helpers import BEARER, TOKEN, basic, client_for, put_letter
+
+SESSION = "/rapids/api/session"
+CAPABILITIES = "/rapids/api/capabilities"
+JSON = {"Content-Type": "application/json"}
+
+
+def log_in(client: TestClient, headers: Any = BEARER, **more: str) -> Response:
+    """A login. The client keeps the cookie, and sends it from now on."""
+    return client.post(SESSION, headers={**headers, **JSON, **more}, content=b"{}")
+
+
+def cookie_of(answer: Response) -> str:
+    return answer.headers["set-cookie"]
+
+
+def test_a_login_opens_everything_that_its_credentials_open(redis_url: str) -> None:
+    with client_for(redis_url, headers={}) as client:
+        assert client.get(CAPABILITIES).status_code == 401
+        begun = log_in(client, basic(TOKEN, "ann"))
+        assert begun.status_code == 200
+        assert begun.json()["name"] == client.get(CAPABILITIES).json()["user"]["name"] == "ann"
+        assert "read" in begun.json()["permissions"]
+        refused = {
+            operation: answer.status_code
+            for operation in guarded()
+            if operation != ("DELETE", SESSION)
+            and (answer := client.request(operation[0], filled(operation[1]), headers=JSON)).status_code in (401, 403)
+        }
+    assert refused == {}
+
+
+def test_the_cookie_is_for_this_page_only(redis_url: str) -> None:
+    with client_for(redis_url, headers={}) as client:
+        plain = cookie_of(log_in(client))
+        at_proxy = cookie_of(log_in(client, Origin="https://testserver"))
+    assert all(part in plain for part in ("HttpOnly", "SameSite=strict", f"Max-Age={SESSION_SECONDS}"))
+    assert "Path" not in plain, "the browser takes its own path, with the prefix that a proxy removes"
+    assert ("Secure" in plain, "Secure" in at_proxy) == (False, True)
+
+
+def test_redis_and_the_cookie_alone_say_nothing_about_the_token(redis_url: str, raw: redis_sync.Redis) -> None:
+    with client_for(redis_url, headers={}) as client:
+        log_in(client)
+        secret = client.cookies["rapids_session"]
+        [key] = raw.keys("*:session:*")  # type: ignore[misc]
+        assert 0 < raw.ttl(key) <= SESSION_SECONDS  # type: ignore[operator]
+    stored = redis_sync.Redis.from_url(redis_url).get(key)
+    assert TOKEN.encode() not in stored  # type: ignore[operator]
+    assert TOKEN not in secret
+    assert secret not in key
+
+
+def test_logging_out_ends_it_in_all_processes(redis_url: str, raw: redis_sync.Redis) -> None:
+    with client_for(redis_url, headers={}) as client, client_for(redis_url, headers={}) as other:
+        log_in(client)
+        copied = {"Cookie": f"rapids_session={client.cookies['rapids_session']}"}
+        assert other.get(CAPABILITIES, headers=copied).status_code == 200
+        ended = client.delete(SESSION)
+        assert (ended.status_code, "Max-Age=0" in cookie_of(ended)) == (204, True)
+        assert other.get(CAPABILITIES, headers=copied).status_code == 401
+    assert raw.keys("*:session:*") == []
+
+
+def test_a_changed_token_ends_it(redis_url: str) -> None:
+    with client_for(redis_url, headers={}, admin_auth=TokenAuth("first-token")) as client:
+        log_in(client, {"Authorization": "Bearer first-token"})
+        copied = {"Cookie": f"rapids_session={client.cookies['rapids_session']}"}
+    with client_for(redis_url, headers={}, admin_auth=TokenAuth("second-token")) as client:
+        assert client.get(CAPABILITIES, headers=copied).status_code == 401
+
+
+def test_an_own_callable_is_asked_again_each_time(redis_url: str) -> None:
+    rights = {"Bearer of-ann": ["read", "discard"]}
+
+    def auth(connection: Any) -> AdminUser | None:
+        found = rights.get(connection.headers.get("authorization", ""))
+        return None if found is None else AdminUser("ann", found)  # type: ignore[arg-type]
+
+    letter = put_letter(redis_url)
+    with client_for(redis_url, headers={}, admin_auth=auth) as client:
+        assert log_in(client, {"Authorization": "Bearer of-bob"}).status_code == 401
+        assert log_in(client, {"Authorization": "Bearer of-ann"}).status_code == 200
+        rights["Bearer of-ann"] = ["read"]
+        assert client.delete(f"/rapids/api/dead-letters/{letter}").status_code == 403
+        rights.clear()
+        assert client.get(CAPABILITIES).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+    ],
+)
+def test_a_page_of_another_origin_cannot_use_it(redis_url: str, headers: dict[str, str], status: int) -> None:
+    letter = put_letter(redis_url)
+    with client_for(redis_url, headers={}) as client:
+        assert log_in(client, **headers).status_code == status
+        log_in(client)
+        assert client.delete(f"/rapids/api/dead-letters/{letter}", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("secret", ["", "x", "é", "x" * 43, "../" * 14 + "x", "x" * 5_000])
+def test_an_unknown_secret_is_no_wrong_password(redis_url: str, secret: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A session that has ended must not slow its user down."""
+    with client_for(redis_url, headers={}) as client:
+        cookie = {"Cookie": b"rapids_session=" + secret.encode()}
+        assert client.get(CAPABILITIES, headers=cookie).status_code == 401
+        assert client.get(CAPABILITIES, headers={**cookie, **BEARER}).status_code == 200
+    assert "wrong credentials" not in caplog.text
+
+
+def test_failed_logins_are_logged_and_slowed_down(
+    redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failed_logins, "MAX_WAITING", 0)
+    caplog.set_level(logging.INFO)
+    with client_for(redis_url, headers={}) as client:
+        log_in(client)
+        for _ in range(failed_logins.FREE):
+            assert log_in(client, basic("wrong")).status_code == 401
+        assert log_in(client).status_code == 503
+    assert caplog.text.count("admin: 'admin' logged in with a browser") == 1
+    assert f"wrong credentials from testclient for {SESSION}" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_a_page_is_never_asked_by_the_browsers_own_dialog(redis_url: str) -> None:
+    with client_for(redis_url, headers={}) as client:
+        for headers in ({"X-Requested-With": "fetch"}, {"Accept": "text/event-stream"}, {"Sec-Fetch-Mode": "cors"}):
+            answer = client.get(CAPABILITIES, headers=headers)
+            assert answer.headers.get_list("www-authenticate") == ['Bearer realm="rapids"']
+        navigation = client.get(CAPABILITIES, headers={"Sec-Fetch-Mode": "navigate"})
+        assert len(navigation.headers.get_list("www-authenticate")) == 2
+
+
+def test_without_credentials_there_is_nothing_to_keep(redis_url: str, raw: redis_sync.Redis) -> None:
+    with client_for(redis_url, headers={}, admin_auth=lambda _: AdminUser("ann", ["read"])) as client:
+        assert log_in(client, {}).status_code == 422
+        assert client.delete(SESSION).status_code == 204
+    assert raw.keys("*:session:*") == []
