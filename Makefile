@@ -65,6 +65,20 @@ test-mixed-fleet: $(INSTALLED) ## Run services on rapids-streams 0.3.0 and on Ra
 	$(BIN)/python -m tests.mixed_fleet.environment
 	$(BIN)/python -m pytest tests/mixed_fleet
 
+chromium: # no Python package has it
+	@command -v chromium > /dev/null \
+		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
+		|| { echo 'the tests of the dashboard need a browser: run "apt-get install chromium" as root' >&2; exit 1; }
+
+test-browser: $(INSTALLED) chromium ## Use the dashboard in a browser
+	$(BIN)/python -m pytest tests/browser
+
+screenshots: $(INSTALLED) chromium ## Take a picture of each page of the dashboard, in SCREENSHOTS (screenshots/)
+	$(BIN)/python -m tests.browser.screenshots $(or $(SCREENSHOTS),screenshots)
+
+vendored: $(INSTALLED) ## Take the dashboard's modules of other projects from the npm registry again
+	$(BIN)/python -m tests.house.vendored
+
 chaos: $(INSTALLED) ## Kill, stop and pause processes for CHAOS_SECONDS (120) and count what is lost; CHAOS_SEED repeats a run; TOPOLOGY=sentinel or cluster adds failovers
 	$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),120) --topology $(or $(TOPOLOGY),standalone) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
@@ -86,6 +100,7 @@ lint: $(INSTALLED) luacheck spelling ## Check style, spelling, imports between l
 	$(BIN)/python -m pytest -q tests/test_house.py
 	$(BIN)/python -m tests.house.lua
 	$(BIN)/python -m tests.house.symbols
+	$(BIN)/python -m tests.house.javascript
 
 alerts: ## Check the alerts for Prometheus, and when they fire, with promtool
 	@command -v promtool > /dev/null \

@@ -60,6 +60,7 @@ class Rapids:
     (`DEFAULT_REDACTED`), at any depth, in upper and lower case. None hides nothing.
     `admin_limits`: how many searches, exports and live streams the admin runs at a time in this process. By default,
     `AdminLimits()`.
+    `dashboard`: whether the admin has a page for browsers, at the path of `rapids_admin`.
     `telemetry`: what emits, handler runs and groups are reported to, such as `rapids.telemetry.OpenTelemetry()`. The
     emitter and the routers get it, and while the routers run, their groups are measured.
     `metrics`: who may read `/rapids/metrics`, for Prometheus: users with the "permission" `metrics`, or "anyone". The
@@ -87,6 +88,7 @@ class Rapids:
         admin_auth: AdminAuth | None = None,
         redact: Sequence[str] | None = (),
         admin_limits: AdminLimits | None = None,
+        dashboard: bool = True,
         telemetry: TelemetryHooks | None = None,
         metrics: MetricsAccess = "off",
         connect_timeout: float = 5.0,
@@ -117,6 +119,9 @@ class Rapids:
                 f"admin_limits must be an AdminLimits, such as AdminLimits(exports=1), not {admin_limits!r}"
             )
         self._admin_limits = admin_limits or AdminLimits()
+        if not isinstance(dashboard, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"dashboard must be True or False, not {dashboard!r}")
+        self._dashboard = dashboard
         self._metrics = check_metrics(metrics)
         self._connect_timeout = _check_timeout(connect_timeout)
         self._check_stored = check_newest("check_stored", check_stored)
@@ -295,6 +300,7 @@ class Rapids:
             in_progress=InProgress(self._admin_limits),
             overview=OverviewReader(redis, lambda: [*map(WatchedGroup.of, self._routers), *directory.watched]),
             sessions=Sessions(redis, self._emitter.stream),
+            has_dashboard=self._dashboard,
             metrics=None
             if self._metrics == "off"
             else Metrics.of_this_process(redis, self._routers, [self._emitter], watched),

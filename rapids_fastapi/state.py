@@ -77,6 +77,8 @@ class Running:
     overview: OverviewReader
     sessions: Sessions
     """The sessions of browsers that have logged in."""
+    has_dashboard: bool = True
+    """Whether the admin has a page for browsers."""
     metrics: Metrics | None = None
     """What Prometheus reads. None: metrics are off."""
     metrics_for_anyone: bool = False

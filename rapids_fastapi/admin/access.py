@@ -36,7 +36,18 @@ from rapids_fastapi.admin.problems import MAX_FAULTS, Problem, ProblemRoute, inc
 from rapids_fastapi.admin.session_cookie import is_of_script, with_session
 from rapids_fastapi.state import Running, running
 
-__all__ = ["BODY_NEEDED", "CREDENTIALS", "MAX_BODY", "AdminRoute", "RunningDep", "UserDep", "check_again", "needs"]
+__all__ = [
+    "BODY_NEEDED",
+    "CREDENTIALS",
+    "MAX_BODY",
+    "AdminRoute",
+    "RunningDep",
+    "UserDep",
+    "admin_closed",
+    "check_again",
+    "is_foreign",
+    "needs",
+]
 
 MAX_BODY = 64 * 1024
 """Bytes: a longer body of a request is refused."""
@@ -114,11 +125,7 @@ class AdminRoute(ProblemRoute):
         """
         parts = running(request)
         if parts.admin_auth is None:
-            raise Problem(
-                "admin-closed",
-                f"Set {TOKEN_VARIABLE} in the service's environment and send its value as a bearer token or as the "
-                "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may use it.",
-            )
+            raise admin_closed()
         bounded = _BoundedRequest(request)
         await parts.failed_logins.wait(bounded)
         has_session = False
@@ -179,6 +186,15 @@ class AdminRoute(ProblemRoute):
         if isinstance(error, DeserializationError) and user is not None and not user.may("read"):
             return Problem("letter-unreadable", "What is wrong with it is shown to users with the permission 'read'.")
         return super().problem(error, request)
+
+
+def admin_closed() -> Problem:
+    """The problem that nobody may use the admin, with what opens it."""
+    return Problem(
+        "admin-closed",
+        f"Set {TOKEN_VARIABLE} in the service's environment and send its value as a bearer token or as the "
+        "password of HTTP Basic, or give Rapids(admin_auth=...) a callable that says who may use it.",
+    )
 
 
 async def check_again(parts: Running, connection: HTTPConnection, needed: Permission) -> None:

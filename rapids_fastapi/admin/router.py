@@ -26,6 +26,7 @@ from rapids_fastapi.admin import (
 )
 from rapids_fastapi.admin.access import CREDENTIALS, MAX_BODY, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import Permission
+from rapids_fastapi.admin.dashboard import add_dashboard
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned
@@ -256,3 +257,4 @@ for _resource in (
 rapids_admin.include_router(application_routes)
 rapids_admin.include_router(metrics_routes)
 rapids_admin.include_router(health_routes)
+add_dashboard(rapids_admin)

@@ -47,7 +47,8 @@ def set_cookie(connection: HTTPConnection, response: Response, secret: str) -> N
     """Give the browser the session's secret, for as long as the session lasts.
 
     Without a path, the cookie is for the directory of the request as the browser sees it
-    (https://www.rfc-editor.org/rfc/rfc6265#section-5.1.4), also where a proxy removes a prefix that the application does not know.
+    (https://www.rfc-editor.org/rfc/rfc6265#section-5.1.4), also where a proxy removes a prefix that the application
+    does not know.
     """
     response.set_cookie(
         COOKIE,

@@ -88,6 +88,7 @@ def test_the_wheel_has_the_packages_and_nothing_else(built: tuple[Path, Path]) -
     }
     assert {name for name in names if ".dist-info/" not in name} == ours
     assert {"rapids/py.typed", "rapids_fastapi/py.typed", "rapids/_storage/scripts/settle.lua"} <= ours
+    assert {f"rapids_fastapi/dashboard/{name}" for name in ("index.html", "app.js", "vendor/preact.js")} <= ours
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert fields["Version"] == rapids.__version__
     assert fields["Requires-Python"] == project["requires-python"]

@@ -1,0 +1,1 @@
+"""The dashboard in a browser, on an application with real failures."""

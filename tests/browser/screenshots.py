@@ -1,0 +1,135 @@
+"""Screenshots of every page of the dashboard: `python -m tests.browser.screenshots [FOLDER]`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page
+
+from rapids.embedded import open_embedded
+from tests.browser.chrome import chromium, log_in
+from tests.browser.shop import TOKEN, Shop
+from tests.fastapi.helpers import until
+from tests.fastapi.served_admin import serving
+
+WIDTHS = {"wide": (1440, 900), "narrow": (390, 844)}
+ORDERS = 200
+
+
+def main(folder: Path) -> None:
+    """Write the screenshots."""
+    logging.disable()
+    folder.mkdir(parents=True, exist_ok=True)
+    only = sys.argv[2].split(",") if len(sys.argv) > 2 else None
+
+    async def run() -> None:
+        async with open_embedded("embedded:") as server:
+            await asyncio.to_thread(_shoot, server.url, folder, only)
+
+    asyncio.run(run())
+
+
+def _shoot(url: str, folder: Path, only: list[str] | None) -> None:
+    shop = Shop(url)
+    with serving(shop.app) as address:
+        shop.run(shop.sell(ORDERS))
+        shop.run(shop.be_attacked())
+        until(lambda: shop.run(shop.letters()) > ORDERS * 0.6, timeout=90)
+        time.sleep(2)
+        with chromium() as browser:
+            problems: list[str] = []
+            context = browser.new_context(viewport={"width": 1440, "height": 900}, device_scale_factor=1)
+            page = context.new_page()
+            page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            _take(page, folder, "login", address, None)
+            log_in(page, f"{address}/rapids/", TOKEN)
+            for name, place in _places(page, address).items():
+                if only is None or name in only:
+                    _take(page, folder, name, address, place)
+            print("\n".join(problems))
+
+
+def _places(page: Page, address: str) -> dict[str, str | Callable[[Page], Any]]:
+    def get(path: str) -> Any:
+        return page.request.get(f"{address}/rapids/api/{path}").json()
+
+    def post(path: str, body: Any) -> Any:
+        headers = {"Content-Type": "application/json"}
+        return page.request.post(f"{address}/rapids/api/{path}", data=json.dumps(body), headers=headers).json()
+
+    letters = get("dead-letters?handler=ship_order&limit=200")["items"]
+    letter = get("dead-letters?handler=take_payment")["items"][0]["id"]
+    cause = get("dead-letters/causes")["items"][0]["fingerprint"]
+    post("dead-letters/" + letters[5]["id"] + "/replay", {"reason": "tried once by hand", "patch": {"amount": "1.00"}})
+    started = post(
+        "operations", {"kind": "replay", "selector": {"fingerprint": cause}, "rate": 5, "reason": "the courier is back"}
+    )
+    post("groups/pause", {"stream": "shop:orders", "group": "mail", "reason": "templates are being repaired"})
+    hostile = get("dead-letters?handler=index_order")["items"][0]["id"]
+
+    def edit(page: Page) -> None:
+        page.locator(".tree").first.wait_for()
+        page.keyboard.press("e")
+        area = page.locator("dialog textarea")
+        area.fill(area.input_value().replace('"Ada Lovelace"', '"Ada King"'))
+        page.wait_for_timeout(700)
+
+    def start(page: Page) -> None:
+        page.locator("table.letters tbody tr").first.wait_for()
+        page.keyboard.press("r")
+        page.locator("dialog .preview").wait_for()
+
+    def complete(page: Page) -> None:
+        page.keyboard.press("/")
+        page.keyboard.type("handler:")
+
+    return {
+        "overview": "#/overview",
+        "letters": "#/letters",
+        "cause": f"#/letters?fingerprint={cause}",
+        "filter": ("#/letters", complete),  # type: ignore[dict-item]
+        "start": (f"#/letters?fingerprint={cause}", start),  # type: ignore[dict-item]
+        "nothing": "#/letters?handler=nobody",
+        "letter": f"#/letters/{letter}",
+        "replayed": f"#/letters/{letters[5]['id']}",
+        "hostile": f"#/letters/{hostile}",
+        "edit": (f"#/letters/{letter}", edit),  # type: ignore[dict-item]
+        "operations": "#/operations",
+        "operation": f"#/operations/{started.get('id')}",
+        "groups": "#/groups",
+        "group": "#/groups?stream=shop%3Aorders&group=mail",
+        "trace": f"#/trace?id={letters[0]['correlation_id']}",
+        "catalog": "#/catalog",
+        "audit": "#/audit",
+        "help": ("#/letters", lambda page: page.keyboard.press("?")),  # type: ignore[dict-item]
+    }
+
+
+def _take(page: Page, folder: Path, name: str, address: str, place: Any) -> None:
+    where, act = place if isinstance(place, tuple) else (place, None)
+    for scheme in ("light", "dark"):
+        for width, (x, y) in WIDTHS.items():
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": x, "height": y})
+            page.goto("about:blank")
+            page.goto(f"{address}/rapids/{where or ''}")
+            page.wait_for_timeout(900)
+            if act is not None:
+                act(page)
+                page.wait_for_timeout(300)
+            page.screenshot(
+                path=folder / f"{name}-{width}-{scheme}.png",
+                full_page=act is None and name not in ("letters", "cause", "catalog"),
+            )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "screenshots"))

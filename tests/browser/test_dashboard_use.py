@@ -1,0 +1,169 @@
+"""What somebody on call does with the dashboard: by mouse and by keyboard, behind a proxy, in both colour schemes."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.chrome import log_in
+from tests.browser.conftest import Served
+from tests.browser.shop import DLQ, HOSTILE, TOKEN
+from tests.fastapi.helpers import until
+from tests.house.vendored import npm_package
+
+pytestmark = [pytest.mark.slow]
+
+AXE = "axe-core@4.14.1"
+expect.set_options(timeout=60_000)
+
+
+@pytest.fixture
+def dashboard(page: Page, served: Served) -> Page:
+    """The dashboard, after a login by its form."""
+    log_in(page, served.dashboard, TOKEN)
+    return page
+
+
+def test_repair_by_mouse(dashboard: Page, served: Served) -> None:
+    """Find the cause, read the traceback, edit and replay one letter, replay all, undo a discard, trace, pause."""
+    page, shop = dashboard, served.shop
+    page.get_by_role("link", name=re.compile("^Dead letters")).click()
+    page.get_by_role("link", name=re.compile("CourierTimeoutError")).first.click()
+    expect(page.get_by_role("button", name=re.compile(r"^Replay all \d+"))).to_be_enabled()
+    page.get_by_role("link", name="ship_order", exact=True).first.click()
+    expect(page.get_by_role("heading", name=re.compile("CourierTimeoutError"))).to_be_visible()
+    expect(page.get_by_text("_book", exact=True).first).to_be_visible()
+
+    shop.courier_answers = True
+    page.get_by_role("button", name="Edit and replay…").click()
+    area = page.get_by_label(re.compile("^Data of"))
+    area.fill(area.input_value().replace('"pay-', '"paid-'))
+    expect(page.locator(".diff ins")).to_contain_text("paid-")
+    page.get_by_role("button", name="Replay with these data").click()
+    expect(page.get_by_text("handled").first).to_be_visible()
+
+    page.go_back()
+    shop.courier_answers = False
+    page.get_by_role("button", name=re.compile(r"^Replay all \d+")).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Rate").select_option("10")
+    dialog.get_by_label(re.compile("^Reason")).fill("the courier is back")
+    dialog.get_by_role("button", name=re.compile(r"^Replay \d+ letters$")).click()
+    expect(page.get_by_role("heading", name=re.compile("^Replay of"))).to_be_visible()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator(".state", has_text="paused")).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name=re.compile("^Cancel, leave")).click()
+    expect(page.locator(".state", has_text="cancelled")).to_be_visible()
+
+    before = shop.run(shop.letters())
+    page.get_by_role("link", name=re.compile("^Dead letters")).click()
+    page.get_by_role("link", name="send_receipt", exact=True).first.click()
+    page.get_by_role("button", name="Discard").click()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Restored.")).to_be_visible()
+    until(lambda: shop.run(shop.letters()) >= before)
+
+    page.get_by_role("link", name=re.compile(r"^web-\d+")).first.click()
+    expect(page.get_by_text("order.placed").first).to_be_visible()
+    expect(page.locator(".trace-line rect.letter").first).to_be_visible()
+
+    page.get_by_role("link", name="Groups", exact=True).click()
+    page.get_by_role("link", name="mail", exact=True).click()
+    page.get_by_role("button", name="Pause…").click()
+    page.get_by_label("Reason").fill("templates are being repaired")
+    page.get_by_role("button", name="Pause mail").click()
+    expect(page.get_by_text("templates are being repaired")).to_be_visible()
+    page.get_by_role("button", name="Resume…").click()
+    page.get_by_role("button", name="Resume mail").click()
+    expect(page.get_by_text("templates are being repaired")).to_be_hidden()
+
+
+def test_repair_by_keyboard(dashboard: Page, served: Served) -> None:
+    page, shop = dashboard, served.shop
+    shop.courier_answers = True
+    page.keyboard.press("l")
+    expect(page.get_by_role("heading", name="Dead letters", exact=True)).to_be_visible()
+    page.locator("table.letters").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("handler:ship")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("handler=ship_order"))
+    expect(page.get_by_role("link", name="ship_order", exact=True).first).to_be_visible()
+    expect(page.locator("table.letters .name", has_text="send_receipt")).to_have_count(0)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=re.compile("CourierTimeoutError"))).to_be_visible()
+    page.keyboard.press("r")
+    expect(page.locator(".state", has_text="handled")).to_be_visible()
+    page.keyboard.press("u")
+    page.keyboard.press("r")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("Show the keys")
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    expect(page.get_by_text("letter replayed").first).to_be_visible()
+
+
+def test_hostile_texts_stay_texts_and_numbers_keep_their_digits(dashboard: Page, served: Served) -> None:
+    page = dashboard
+    page.goto(f"{served.dashboard}#/letters?handler=index_order")
+    page.get_by_role("link", name="index_order", exact=True).first.click()
+    expect(page.locator(".error-text")).to_have_text(HOSTILE)
+    expect(page.locator(".tree").first).to_contain_text(HOSTILE)
+    expect(page.locator(".tree").first).to_contain_text("9007199254830993")
+    assert page.title() != "taken"
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_a_session_ends_everywhere(dashboard: Page, served: Served) -> None:
+    page = dashboard
+    [cookie] = page.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    assert cookie["path"] == "/ops/shop/rapids/api"
+    other = page.context.new_page()
+    other.goto(served.dashboard)
+    expect(other.get_by_role("heading", name="Overview")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+    other.reload()
+    expect(other.get_by_role("button", name="Log in")).to_be_visible()
+
+
+@pytest.mark.smoke
+def test_axe_finds_nothing_serious(dashboard: Page, served: Served) -> None:
+    page = dashboard
+    letter = page.request.get(f"{served.dashboard}api/dead-letters").json()["items"][0]["id"]
+    found = {}
+    places = ["overview", "letters", f"letters/{letter}", "operations", "groups", "trace?id=web-4", "catalog", "audit"]
+    for place in (*places, f"groups?stream=shop%3Aorders&group=mail&dlq={DLQ}"):
+        page.goto(f"{served.dashboard}#/{place}")
+        page.locator("main h1").first.wait_for()
+        page.locator(".loading").first.wait_for(state="hidden")
+        page.evaluate(axe())
+        serious = page.evaluate(
+            "axe.run().then(({violations}) => violations.filter(one => ['serious', 'critical'].includes(one.impact))"
+            ".map(one => [one.id, one.nodes.slice(0, 3).map(node => node.html)]))"
+        )
+        if serious:
+            found[place] = serious
+    assert found == {}
+
+
+@cache
+def axe() -> str:
+    """The source of axe, from the npm registry."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(npm_package(AXE, Path(folder))) as archive:
+        return archive.extractfile("package/axe.min.js").read().decode()  # type: ignore[union-attr]
