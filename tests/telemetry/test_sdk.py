@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from redis.asyncio import Redis
 
 from rapids import EventEmitter, EventRouter, GenericEvent
@@ -27,7 +28,8 @@ from tests.telemetry.collector import collecting
 
 __all__ = ["private_temp"]
 
-BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8"))
+PAGE = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
 USE = """
 from fastapi.testclient import TestClient
 from rapids import GenericEvent
@@ -93,6 +95,16 @@ async def test_emitters_and_routers_in_the_docs_take_a_telemetry() -> None:
     await eventually(lambda: running.done() or router.running)
     await router.stop()
     await running
+
+
+def test_the_services_in_the_docs_fit_together() -> None:
+    [compose] = [yaml.safe_load(block) for block in re.findall(r"(?ms)^```yaml\n(.*?)^```$", PAGE)]
+    tempo, settings = compose["services"]["tempo"], yaml.safe_load(compose["configs"]["tempo.yaml"]["content"])
+    assert tempo["configs"] == [{"source": "tempo.yaml", "target": "/etc/tempo.yaml"}]
+    assert tempo["command"] == ["-config.file=/etc/tempo.yaml"]
+    assert settings["distributor"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"] == "0.0.0.0:4318"
+    assert tempo["ports"] == ["4318:4318"]
+    assert f"http://tempo:{settings['server']['http_listen_port']}" in PAGE
 
 
 def test_a_wrong_variable_or_a_missing_package_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
