@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, cast
@@ -13,8 +14,10 @@ from rapids import EventRouter
 from rapids.catalog import Catalog
 from rapids.cli.display import Column, Json, note, print_json, print_table
 from rapids.cli.root import app, errors_in_a_line, fail
+from rapids.cli.shown_letters import redactor
 from rapids.cli.targets import Found, find
 from rapids.contracts import asyncapi_document
+from rapids.redaction import without_hidden_defaults
 
 __all__ = ["App", "catalog_of", "load"]
 
@@ -65,8 +68,9 @@ def events(targets: App = None, as_json: Json = False) -> None:
         fail("say where the events are: --app module:router")
     catalog = catalog_of(found_in(targets))
     if as_json:
+        hiding = redactor()
         for one in catalog:
-            print_json(one)
+            print_json(replace(one, json_schema=without_hidden_defaults(one.json_schema, hiding)))
         return
     columns = [
         Column("EVENT TYPE"),
@@ -101,7 +105,7 @@ def asyncapi(
     """Print the AsyncAPI 3.1 document of routers and applications.
 
     It has their streams, event types with JSON Schemas, who emits and who handles. No Redis is needed. Of --url, the
-    document has neither user nor password.
+    document has neither user nor password, and no defaults, examples and constants of hidden fields.
     """
     if not targets:
         fail("say where the events are: --app module:router")
@@ -116,6 +120,7 @@ def asyncapi(
         )
     except ValueError as error:
         fail(str(error))
+    document = without_hidden_defaults(document, redactor())
     if as_yaml:
         yaml = cast(Any, import_module("yaml"))
         sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=False, width=120))

@@ -16,9 +16,8 @@ from typing import Any, TypeAlias, cast
 from pydantic_core import from_json, to_json
 
 from rapids.exceptions import json_pointer
-from rapids.redaction import MASK, HiddenValues
 from rapids.redaction.hidden_names import DEFAULT_REDACTED, Phrases, is_hidden, is_of_counts, part_of, phrases_of
-from rapids.redaction.hidden_values import MAX_VALUES
+from rapids.redaction.hidden_values import MASK, MAX_VALUES, HiddenValues
 from rapids.redaction.named_values import without_named_values
 from rapids.redaction.quoted_values import MIN_QUOTED, QuotedValues
 

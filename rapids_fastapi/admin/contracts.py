@@ -1,11 +1,15 @@
 """Contracts over HTTP: the catalog of events, and the AsyncAPI document."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from rapids.catalog import Catalog, CatalogEntry
 from rapids.contracts import asyncapi_document
+from rapids.redaction import without_hidden_defaults
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
 from rapids_fastapi.admin.examples import Example
 from rapids_fastapi.admin.models import Answer
@@ -56,24 +60,39 @@ class EventCatalog(Answer):
 @router.get(
     "/api/catalog",
     summary="List event types",
-    openapi_extra=needs("read"),
-    responses=answers(*_PROBLEMS, example=_CATALOG),
+    openapi_extra=needs("read", limited="searches"),
+    responses=answers(*_PROBLEMS, "too-busy", example=_CATALOG),
 )
 async def list_event_types(request: Request, parts: RunningDep) -> EventCatalog:
     """The event types whose classes this process knows: versions, JSON Schemas, who emits them, and who handles them.
 
     Emitters are the endpoints and handlers of this application that declare it by `Emits[...]`, and those that this
-    process has seen. Handlers are those of the application's routers.
+    process has seen. Handlers are those of the application's routers. Schemas have no defaults, examples and constants
+    of hidden fields.
     """
-    return EventCatalog(items=_catalog(request, parts).entries)
+
+    def shown() -> EventCatalog:
+        entries = _catalog(request, parts).entries
+        schemas = (without_hidden_defaults(one.json_schema, parts.redactor) for one in entries)
+        return EventCatalog(
+            items=tuple(replace(one, json_schema=schema) for one, schema in zip(entries, schemas, strict=True))
+        )
+
+    return await run_in_threadpool(shown)  # it takes milliseconds for each class
 
 
-@router.get("/asyncapi.json", openapi_extra=needs("read"), include_in_schema=False)  # as /openapi.json
-async def get_asyncapi(request: Request, parts: RunningDep) -> dict[str, Any]:
-    """The AsyncAPI 3.1 document of this application: its streams, event types, `send` and `receive` operations."""
+@router.get("/asyncapi.json", openapi_extra=needs("read", limited="searches"), include_in_schema=False)
+async def get_asyncapi(request: Request, parts: RunningDep) -> Response:  # not in OpenAPI, as /openapi.json
+    """The AsyncAPI 3.1 document of this application: its streams, event types, `send` and `receive` operations, without
+    defaults, examples and constants of hidden fields."""
     app: Any = request.app
     title, version = getattr(app, "title", "Events"), getattr(app, "version", "0.0.0")
-    return asyncapi_document(_catalog(request, parts), title=str(title), version=str(version))
+
+    def shown() -> bytes:
+        document = asyncapi_document(_catalog(request, parts), title=str(title), version=str(version))
+        return json.dumps(without_hidden_defaults(document, parts.redactor)).encode()
+
+    return Response(await run_in_threadpool(shown), media_type="application/json")
 
 
 def _catalog(request: Request, parts: Running) -> Catalog:

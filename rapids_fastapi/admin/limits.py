@@ -26,8 +26,8 @@ class AdminLimits:
     """
 
     searches: int = 8
-    """Lists and details of dead letters, causation trees, and starts and dry runs of operations. Each may read
-    thousands of letters, and redact them in a thread of this process."""
+    """Lists and details of dead letters, causation trees, starts and dry runs of operations, the catalog and the
+    AsyncAPI document. Each may take a thread of this process for long: to redact thousands of letters, for example."""
     exports: int = 2
     """Exports. Each takes a connection to Redis, and much of a thread, for as long as its client reads."""
     live: int = 50

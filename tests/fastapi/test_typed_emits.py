@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Literal
+
 import pytest
 from fastapi import FastAPI, WebSocket
 from fastapi.testclient import TestClient
+from pydantic import BaseModel, Field
+from redis.asyncio import Redis
 
 import rapids
-from rapids import EventEmitter
+from rapids import BaseEvent, EventEmitter
+from rapids.catalog import Catalog
+from rapids.event_schemas import event_schema
+from rapids.redaction import MASK
 from rapids.testing import RecordingEmitter
 from rapids_fastapi import (
     Emits,
@@ -20,8 +29,9 @@ from rapids_fastapi import (
     get_emitter,
     rapids_admin,
 )
+from tests.cli.helpers import Command
 from tests.contracts.shop import STREAM, ShopOrderPlaced, ShopOrderShipped, application
-from tests.fastapi.helpers import BEARER, TOKEN, entries
+from tests.fastapi.helpers import BEARER, TOKEN, async_client_of, entries
 from tests.support import idle_router
 
 MONEY = {"amount": "12.50"}
@@ -108,6 +118,46 @@ def test_the_catalog_and_asyncapi_over_http(redis_url: str, monkeypatch: pytest.
     assert {one["group"] for one in placed["handlers"]} <= {"billing"}
     assert document["info"] == {"title": "The shop", "version": "1.2.3"}
     assert document["operations"]["send-POST-orders"]["action"] == "send"
+
+
+service = idle_router(stream=STREAM)
+
+
+class TypedCredentials(BaseModel):
+    value: str = "S3CRET-1"
+
+
+class TypedLogin(BaseEvent):
+    password: str = "S3CRET-2"
+    api_key: str = Field(default="ok", examples=["S3CRET-3"])
+    token: Literal["S3CRET-4", "S3CRET-5"] | None = "S3CRET-4"
+    credentials: list[TypedCredentials] = []
+    login: dict[str, str] = {"user": "ann", "password": "S3CRET-6"}
+    address: str = "https://ann:S3CRET-7@host/"
+    default: int = 77
+
+
+async def test_schemas_are_shown_without_values_of_hidden_fields_and_made_in_a_thread(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, threads = Catalog.of, list[int]()
+    monkeypatch.setattr(Catalog, "of", lambda *a, **k: threads.append(threading.get_ident()) or of(*a, **k))
+    plug_in = Rapids(emitter=EventEmitter(stream=STREAM), redis=redis, admin_auth=allow_anyone)
+    app = FastAPI(lifespan=plug_in.lifespan)
+    app.include_router(rapids_admin)
+    async with async_client_of(app) as client:
+        catalog, document = [await client.get(path) for path in ("/rapids/api/catalog", "/rapids/asyncapi.json")]
+    commands = ("events", "--json"), ("asyncapi",), ("asyncapi", "--yaml")
+    target, command = ("--app", "tests.fastapi.test_typed_emits:service"), Command("")
+    printed = [(await asyncio.to_thread(command, *one, *target)).stdout for one in commands]
+    for text in (catalog.text, document.text, *printed):
+        assert "typed.login" in text
+        assert "S3CRET" not in text
+    [schema] = [one["json_schema"] for one in catalog.json()["items"] if one["event_type"] == "typed.login"]
+    assert schema["properties"]["login"]["default"] == {"user": "ann", "password": MASK}
+    assert schema["properties"]["default"] == {"default": 77, "type": "integer"}
+    assert "S3CRET-1" in str(event_schema(TypedLogin, "read")), "Python shows what is in the code"
+    assert threads[0] != threading.get_ident() != threads[1]
 
 
 def test_the_catalog_shows_what_was_emitted_and_nobody_declares(redis_url: str) -> None:
