@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from redis.asyncio import Redis, RedisCluster
 
@@ -15,11 +15,13 @@ from rapids._storage.client.connections import SharedPool, call, checked, run
 from rapids._storage.keys import audit_log
 from rapids._wire.entry_format import Fields, pairs
 
-__all__ = ["AuditEntry", "AuditLog", "AuditPage", "LoggedChange", "MergedAuditPage", "merged_page"]
+__all__ = ["AuditEntry", "AuditFilter", "AuditLog", "AuditPage", "LoggedChange", "MergedAuditPage", "merged_page"]
 
 LISTING = Listing("audit")
 
 MAX_PAGE = 500
+MAX_PAGES = 4
+"""Pages that are read for one page of changes that match a filter."""
 
 MAX_VALUE = 1_000
 """Characters of a detail that `AuditLog.add` takes."""
@@ -121,10 +123,43 @@ class AuditLog:
         checked((await run(self._commands, scripts.load("add_to_audit"), [((audit_log(self.stream),), pairs_)]))[0])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which changes. A field that is None does not restrict; all others must be equal, or include the time."""
+
+    actor: str | None = None
+    action: str | None = None
+    target: str | None = None
+    operation: str | None = None
+    since: datetime | None = None
+    """Then or later. Without a time zone it is taken as UTC, and so is `until`."""
+    until: datetime | None = None
+    """Before then."""
+
+    def matches(self, change: AuditEntry) -> bool:
+        """Whether a change matches."""
+        since, until = (
+            at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at for at in (self.since, self.until)
+        )
+        names = ("actor", "action", "target", "operation")
+        return (
+            all(getattr(self, name) in (None, getattr(change, name)) for name in names)
+            and (since is None or since <= change.at)
+            and (until is None or change.at < until)
+        )
+
+
 async def merged_page(
-    redis: Redis | RedisCluster, streams: Iterable[str], *, cursor: str | None = None, limit: int = 50
+    redis: Redis | RedisCluster,
+    streams: Iterable[str],
+    *,
+    filter: AuditFilter | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
 ) -> MergedAuditPage:
     """A page of up to `limit` changes (1 to 500) from the logs of several streams, newest first.
+
+    With a `filter`, about 2,000 changes are looked at, so a page may be short, even empty, and have a next one.
 
     Changes with the same id are in the order of their streams' names. Logs on one server are in the order of time. With
     the nodes of a Cluster, the order is as good as their clocks agree.
@@ -135,6 +170,8 @@ async def merged_page(
     if isinstance(streams, str):
         raise TypeError(f"streams must be several names, not {streams!r}")
     _check_limit(limit)
+    if filter is not None:
+        return await _matching_page(redis, tuple(streams), filter, cursor, limit)
     after_id, after_stream = ("", "") if cursor is None else _place_in(cursor)
     changes: list[LoggedChange] = []
     for stream in streams:  # one after another, so that a page takes one connection
@@ -149,6 +186,25 @@ async def merged_page(
         last = changes[limit - 1]
         following = LISTING.cursor(f"{last.id} {last.stream}")
     return MergedAuditPage(tuple(changes[:limit]), following)
+
+
+async def _matching_page(
+    redis: Redis | RedisCluster, streams: Iterable[str], wanted: AuditFilter, cursor: str | None, limit: int
+) -> MergedAuditPage:
+    found = list[LoggedChange]()
+    for _ in range(MAX_PAGES):
+        page = await merged_page(redis, streams, cursor=cursor, limit=MAX_PAGE)
+        for change in page.items:
+            if wanted.matches(change):
+                found.append(change)
+                if len(found) == limit:
+                    is_last = change is page.items[-1] and page.cursor is None
+                    return MergedAuditPage(
+                        tuple(found), None if is_last else LISTING.cursor(f"{change.id} {change.stream}")
+                    )
+        if (cursor := page.cursor) is None:
+            break
+    return MergedAuditPage(tuple(found), cursor)
 
 
 def _place_in(cursor: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from fastapi import Depends, Query
 from pydantic import BeforeValidator, Field
 
 from rapids import DeadLetterQueue, LetterFilter
+from rapids.audit import AuditFilter
 from rapids.dead_letters import Reason
 from rapids_fastapi.admin.access import RunningDep
 from rapids_fastapi.admin.models import MAX_NAME
@@ -17,6 +18,8 @@ from rapids_fastapi.state import Running
 
 __all__ = [
     "MAX_QUERY_TEXT",
+    "AuditFilterDep",
+    "AuditedStream",
     "CauseFilterDep",
     "FilterDep",
     "LetterReason",
@@ -156,6 +159,36 @@ async def filter_of(
 
 FilterDep = Annotated[LetterFilter, Depends(filter_of)]
 """The filter of a request."""
+
+
+AuditedStream = Annotated[
+    str | None,
+    Query(max_length=MAX_NAME, description="Only this stream or dead-letter queue.", examples=["orders"]),
+]
+
+
+async def audit_filter_of(
+    actor: Annotated[str | None, _text("Who did it.", "ann")] = None,
+    action: Annotated[str | None, _text("What was done.", "group_paused")] = None,
+    target: Annotated[str | None, _text("The letter, operation or group.", "payments")] = None,
+    operation: Annotated[str | None, _text("The id of an operation.", "1763932000000-0")] = None,
+    since: Annotated[Moment | None, _moment("Done then or later.", "2025-11-23T20:00:00Z")] = None,
+    until: Annotated[Moment | None, _moment("Done before.", "2025-11-24T00:00:00Z")] = None,
+) -> AuditFilter | None:
+    """The filter of a request for the audit log, if it has one."""
+    given = AuditFilter(
+        actor=actor or None,
+        action=action or None,
+        target=target or None,
+        operation=operation or None,
+        since=since,
+        until=until,
+    )
+    return None if given == AuditFilter() else given
+
+
+AuditFilterDep = Annotated[AuditFilter | None, Depends(audit_filter_of)]
+"""The filter of a request for the audit log."""
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

@@ -31,6 +31,7 @@ from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import MAX_PAGE, NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned
 from rapids_fastapi.admin.problems import Problem, ProblemRoute, answers, refusals_as_problems
+from rapids_fastapi.admin.query import AuditedStream, AuditFilterDep
 from rapids_fastapi.admin.redacted_operation import without_query
 from rapids_fastapi.state import running
 
@@ -98,10 +99,16 @@ class AuditPage(Answer):
     "/audit",
     summary="Who did what, when and why",
     openapi_extra=needs("read"),
-    responses=answers(*_ACCESS, *_OUTAGE, example=examples.AUDIT_PAGE, headers=NEXT_LINK),
+    responses=answers(*_ACCESS, "stream-not-found", *_OUTAGE, example=examples.AUDIT_PAGE, headers=NEXT_LINK),
 )
 async def list_audit(
-    request: Request, response: Response, parts: RunningDep, cursor: CursorQuery = None, limit: LimitQuery = 50
+    request: Request,
+    response: Response,
+    parts: RunningDep,
+    wanted: AuditFilterDep,
+    stream: AuditedStream = None,
+    cursor: CursorQuery = None,
+    limit: LimitQuery = 50,
 ) -> AuditPage:
     """Changes of dead letters, operations and groups of this application, newest first.
 
@@ -109,11 +116,14 @@ async def list_audit(
 
     About 10,000 entries are kept for each dead-letter queue and stream, until 90 days after the last one. On one Redis
     server, they are in the order of time. On several, the order is as good as their clocks agree. `Link: rel="next"`
-    and `next_cursor` lead to the next page.
+    and `next_cursor` lead to the next page. With a filter, a page can be short or empty although there is a next page.
     """
     streams = {*parts.queues, *parts.directory.streams}
+    if stream is not None and stream not in streams:
+        raise Problem("stream-not-found", "There is no such stream or dead-letter queue here.", allowed=sorted(streams))
+    streams = streams if stream is None else {stream}
     with refusals_as_problems():
-        page = await merged_page(parts.redis, streams, cursor=cursor or None, limit=limit)
+        page = await merged_page(parts.redis, streams, filter=wanted, cursor=cursor or None, limit=limit)
     link_next_page(request, response, page.cursor)
     items = tuple(replace(one, details=without_query(one.details, parts.redactor)) for one in page.items)
     return AuditPage(items=cleaned(items), next_cursor=page.cursor)

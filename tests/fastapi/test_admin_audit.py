@@ -107,3 +107,25 @@ def test_a_text_that_was_searched_is_shown_where_nothing_is_hidden(redis_url: st
     with client_for(redis_url, redact=None) as client:
         client.get("/rapids/api/dead-letters/export", params={"q": "hunter2"})
         assert json.loads(audited(client)[-1]["details"]["filter"]) == {"q": "hunter2"}
+
+
+def test_filters_find_what_is_asked_and_pages_go_on_after_it(client: TestClient, raw: redis_sync.Redis) -> None:
+    for n in range(1_200):
+        fields = {"action": "letter_discarded", "letter": f"{n}-1", "actor": "ann" if n % 100 == 7 else "bob"}
+        raw.xadd(LOGS[0], fields, id=f"{1_000_000 + n}-0")
+    raw.xadd(LOGS[1], {"action": "group_paused", "group": "payments", "actor": "ann"}, id="1000006-1")
+    assert [entry["target"] for entry in audited(client, action="group_paused")] == ["payments"]
+    assert [entry["target"] for entry in audited(client, target="42-1")] == ["42-1"]
+    assert len(audited(client, actor="ann", limit=200)) == 13
+    assert [entry["stream"] for entry in audited(client, actor="ann", stream=STREAM)] == [STREAM]
+    assert len(audited(client, since="1970-01-01T00:16:41.190Z", until="1970-01-01T00:16:41.193Z")) == 3
+    assert audited(client, operation="none") == []
+    found, url = list[str](), f"{AUDIT}?actor=ann&limit=5"
+    while True:
+        page = client.get(url)
+        found += [entry["target"] for entry in page.json()["items"]]
+        if "next" not in page.links:
+            break
+        url = page.links["next"]["url"]
+    assert found == [*(f"{n}-1" for n in range(1107, 0, -100)), "payments"]
+    assert client.get(AUDIT, params={"stream": "secret"}).status_code == 404
