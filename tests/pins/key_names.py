@@ -21,7 +21,7 @@ def lines() -> list[str]:
 
 def names_for(stream: str) -> Iterator[str]:
     for value in vars(keys).values():
-        if isinstance(value, bytes):
+        if isinstance(value, bytes) and value:
             yield value.decode()
         elif inspect.isfunction(value) and value.__module__ == keys.__name__ and not value.__name__.startswith("_"):
             arguments = [argument(name, stream) for name in inspect.signature(value).parameters]
