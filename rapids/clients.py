@@ -86,11 +86,11 @@ def masked(url: str) -> str:
     hidden = re.sub(r"\A((?>[\w+.-]*:?/{1,2}|)[^/@?#:]*):.*@", r"\1:***@", hidden, flags=re.DOTALL)
     if _no_port.match(hidden):
         hidden = re.sub(r"\A([\w+]+://[^:]*):[^/?#]*", r"\1:***", hidden)
-    return re.sub(r"([?&;#])([^=&;#]*)=([^&#]*)", _without_credential, hidden)
-
-
-def _without_credential(match: re.Match[str]) -> str:
-    return f"{match[1]}{match[2]}=***" if _credential.search(unquote(match[2])) else match[0]
+    return re.sub(
+        r"([?&;#])([^=&;#]*)=([^&#]*)",
+        lambda match: f"{match[1]}{match[2]}=***" if _credential.search(unquote(match[2])) else match[0],
+        hidden,
+    )
 
 
 @asynccontextmanager

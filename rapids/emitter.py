@@ -160,7 +160,9 @@ class EventEmitter:
             if isinstance(appended, Shortfall):
                 raise self._error((event,), 0, appended) from appended.error
             return appended[0]
-        return await self._emit_all(appender, events_in(event), caused_by, deadline)
+        events = events_in(event)
+        outgoing = [self._outgoing(appender, one, caused_by) for one in events]
+        return await self._append(appender, events, outgoing, deadline)
 
     async def _room(self, appender: Appender, event: Event | Sequence[Event], deadline: float) -> None:
         """Wait for room before the event is encoded, so that no copy waits here."""
@@ -201,12 +203,6 @@ class EventEmitter:
             raise
         sending.sent()
         return ids[0] if kind_of(type(given)) is not None else ids
-
-    async def _emit_all(
-        self, appender: Appender, events: Sequence[Event], caused_by: Event | None, deadline: float
-    ) -> list[str]:
-        outgoing = [self._outgoing(appender, event, caused_by) for event in events]
-        return await self._append(appender, events, outgoing, deadline)
 
     async def _append(
         self, appender: Appender, events: Sequence[Event], outgoing: Sequence[Outgoing], deadline: float

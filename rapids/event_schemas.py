@@ -1,7 +1,7 @@
 """JSON Schemas of event classes: of the `data` that are written of an event, and of the `data` that the class reads."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import AliasChoices, AliasPath
@@ -106,7 +106,9 @@ def event_schema(cls: type[BaseEvent], mode: Literal["written", "read"]) -> Sche
         found = cls.model_json_schema(by_alias=False, schema_generator=_Generator, mode=pydantic_mode)
     except Exception as error:  # a class may have its own code for it
         return {OPAQUE: f"{type(error).__name__}: {error}"}
-    if any(alias in cls.model_fields for name, alias in _aliases(cls) if alias != name):
+    fields = cls.model_fields
+    aliases = [(name, alias) for name, field in fields.items() for alias in aliases_of(field.validation_alias)]
+    if any(alias in fields for name, alias in aliases if alias != name):
         found = cast(Schema, _without_aliases(found))  # then names alone are clear, and only these are read
     definitions: Schema = found.pop("$defs", {})
     if "$ref" in found:  # the class refers to itself
@@ -119,11 +121,6 @@ def event_schema(cls: type[BaseEvent], mode: Literal["written", "read"]) -> Sche
         if required:
             found["required"] = sorted(required)
     return {**found, "$defs": definitions} if definitions else found
-
-
-def _aliases(cls: type[BaseEvent]) -> Iterator[tuple[str, str]]:
-    for name, field in cls.model_fields.items():
-        yield from ((name, alias) for alias in aliases_of(field.validation_alias))
 
 
 def _without_aliases(schema: Any) -> Any:

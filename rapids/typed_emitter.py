@@ -57,18 +57,15 @@ class DeclaredEmitter:
         if isinstance(event, Iterable) and not isinstance(event, BaseModel | str | bytes | bytearray | Mapping):
             event = given = list(cast("Iterable[object]", event))
         for one in given:
-            if isinstance(one, Event) and not self._is_declared(type(one)):
+            if not isinstance(one, Event) or isinstance(one, self._classes):
+                continue
+            if not any(same_class(base, declared) for base in type(one).__mro__ for declared in self._classes):
                 names = " | ".join(cls.__name__ for cls in self._classes)
                 raise TypeError(
                     f"this emitter is for Emits[{names}], and {type(one).__name__} ({one.routing_key}) is not "
                     "declared: add the class to the annotation"
                 )
         return self._emitter.emit(event, caused_by=caused_by)
-
-    def _is_declared(self, cls: type[Event]) -> bool:
-        return issubclass(cls, self._classes) or any(
-            same_class(base, declared) for base in cls.__mro__ for declared in self._classes
-        )
 
     def __repr__(self) -> str:
         return f"<Emits[{' | '.join(cls.__name__ for cls in self._classes)}] with {self._emitter!r}>"

@@ -55,7 +55,8 @@ def check_fields(cls: type[BaseModel]) -> None:
     for name, instead in _CLASS_VARIABLES.items():
         if name in cls.model_fields or name in cls.__private_attributes__:
             raise TypeError(f"{cls.__qualname__}.{name} belongs to the class, and is no field: write `{instead}`")
-    if "routing_key" in cls.model_fields or _overrides_routing_key(cls):
+    own = [vars(base) for base in cls.__mro__ if base.__module__ != "rapids.events"]
+    if "routing_key" in cls.model_fields or any("routing_key" in names for names in own):
         raise TypeError(
             f"{cls.__qualname__}.routing_key cannot be overridden, since patterns are matched against the event type "
             f"of the entry: write `{_CLASS_VARIABLES['event_type']}`"
@@ -66,10 +67,6 @@ def check_fields(cls: type[BaseModel]) -> None:
         if name not in _COMMON:
             _check_aliases(cls, name, field)
             _check_type(cls, name, field, f"{cls.__qualname__}.{name}", {cls})
-
-
-def _overrides_routing_key(cls: type[BaseModel]) -> bool:
-    return any("routing_key" in vars(base) for base in cls.__mro__ if base.__module__ != "rapids.events")
 
 
 def _check_common(cls: type[BaseModel], name: str) -> None:
@@ -84,7 +81,8 @@ def _check_common(cls: type[BaseModel], name: str) -> None:
         if not _may_be(leaf, kinds, is_metadata=name == "metadata")
     ]
     if wrong:
-        raise TypeError(f"{cls.__qualname__}.{name} must be a {declared}, not {_name(wrong[0])}: {keep}")
+        given = wrong[0].__name__ if isinstance(wrong[0], type) else repr(wrong[0])
+        raise TypeError(f"{cls.__qualname__}.{name} must be a {declared}, not {given}: {keep}")
     if field.is_required() or field.default_factory is not None:
         return
     if name == "id":
@@ -226,7 +224,3 @@ def masking(value: Any) -> str | None:
     elif isinstance(value, list | tuple | set | frozenset):
         inner = list(cast("list[Any]", value))
     return next((name for name in map(masking, inner) if name is not None), None)
-
-
-def _name(leaf: object) -> str:
-    return leaf.__name__ if isinstance(leaf, type) else repr(leaf)

@@ -10,6 +10,7 @@ from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
 from rapids._storage.groups import PendingCounts, pending_counts
 from rapids._storage.keys import Source, audit_log
+from rapids._storage.streams import as_text
 
 __all__ = ["GroupProgress", "Paused", "look", "pause", "pause_in", "paused", "progress", "resume"]
 
@@ -91,8 +92,3 @@ def pause_in(reply: Reply) -> Paused | None:
         return None
     actor, reason, since_ms = (as_text(field or b"") for field in reply)
     return Paused(actor, reason, int(since_ms) if since_ms.isascii() and since_ms.isdigit() else 0)
-
-
-def as_text(raw: bytes | str) -> str:
-    """A reply as text. fakeredis, which users use for fast tests, returns text already."""
-    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from rapids._storage import scripts
 from rapids._storage.client.connections import Command, Commands, Reply, call, checked, run, whole_call
 from rapids._storage.keys import NOBODY, PARKED, WAITING, Source
-from rapids._storage.streams import mapping
+from rapids._storage.streams import as_text, mapping
 from rapids._storage.terms import Term, keys_of, option_of
 
 __all__ = [
@@ -353,7 +353,7 @@ async def handlers_of_others(
     _, rows = await commands.send(
         [("SET", source.handlers(consumer), document, "PX", ttl_ms), consumers(source)],
     )
-    names = [_text(mapping(row)[b"name"]) for row in checked(rows)]
+    names = [as_text(mapping(row)[b"name"]) for row in checked(rows)]
     names = [name for name in names if name not in (consumer, WAITING.decode(), PARKED.decode())][:MOST_COMPARED]
     if not names:
         return {}
@@ -369,10 +369,6 @@ async def handlers_of_others(
 async def forget_handlers(commands: Commands, source: Source, consumer: str) -> None:
     """Delete what `handlers_of_others` stored for this consumer."""
     await call(commands, "DEL", source.handlers(consumer))
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
 
 
 def new_token() -> str:

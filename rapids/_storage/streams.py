@@ -12,6 +12,7 @@ __all__ = [
     "GroupState",
     "Trim",
     "Unsettled",
+    "as_text",
     "entries_after",
     "entries_before",
     "entries_of",
@@ -173,3 +174,8 @@ async def trim(
         consumer=None if consumer is None else consumer.decode(errors="replace"),
     )
     return Trim(removed, left, unsettled, now, last.decode(), until.decode())
+
+
+def as_text(raw: bytes | str) -> str:
+    """A reply as text. fakeredis, which users use for fast tests, returns text already."""
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw

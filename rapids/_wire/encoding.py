@@ -65,13 +65,13 @@ def encode_values(event: Event, correlation_id: str | None, causation_id: str | 
         field = next((name for name, text in texts.items() if text == error.object), "?")
         raise SerializationError(event_type, field, str(error)) from error
     except (AttributeError, TypeError, OverflowError) as error:  # a common field that was not validated
-        raise SerializationError(event_type, _unlike(event, correlation_id, causation_id), str(error)) from error
-
-
-def _unlike(event: Event, correlation_id: object, causation_id: object) -> str:
-    """The common field that has a value of another type than every event's."""
-    texts = {"id": event.id, "correlation_id": correlation_id or "", "causation_id": causation_id or ""}
-    return next((name for name, text in texts.items() if not isinstance(text, str)), "timestamp")
+        common: dict[str, object] = {
+            "id": event.id,
+            "correlation_id": correlation_id or "",
+            "causation_id": causation_id or "",
+        }
+        field = next((name for name, text in common.items() if not isinstance(text, str)), "timestamp")
+        raise SerializationError(event_type, field, str(error)) from error
 
 
 def check_readable(event: Event, values: Sequence[bytes]) -> None:

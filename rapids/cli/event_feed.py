@@ -24,7 +24,6 @@ from rapids.inspection import (
     TracedDelivery,
     TracedEvent,
     TracedLetter,
-    TracedReplay,
 )
 from rapids.redaction import HiddenValues, Redactor
 from rapids.router import EventRouter
@@ -168,7 +167,11 @@ def trace(
                 "limits": tree.limits,
                 "events": events,
                 "letters": letters,
-                "replays": [_shown_replay(one, hiding) for one in tree.replays],
+                # The errors of a replay are hidden, since the payload that they may quote is not read.
+                "replays": [
+                    asdict(replace(one, delivery=_redacted(one.delivery, hiding, HiddenValues(None))))
+                    for one in tree.replays
+                ],
                 "windows": [asdict(one) for one in tree.windows],
             }
         )
@@ -189,11 +192,6 @@ def _shown_event(event: TracedEvent, redactor: Redactor) -> dict[str, Any]:
     fields = {name: getattr(event, name) for name in TracedEvent.__dataclass_fields__ if name not in left_out}
     deliveries = [asdict(_redacted(one, redactor, hidden)) for one in event.deliveries]
     return {**fields, "payload": asdict(payload), "metadata": asdict(metadata), "deliveries": deliveries}
-
-
-def _shown_replay(one: TracedReplay, redactor: Redactor) -> dict[str, Any]:
-    """A replay that is not settled. Its errors are hidden, since the payload that they may quote is not read."""
-    return asdict(replace(one, delivery=_redacted(one.delivery, redactor, HiddenValues(None))))
 
 
 def _redacted(delivery: TracedDelivery, redactor: Redactor, hidden: HiddenValues) -> TracedDelivery:

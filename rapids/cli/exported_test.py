@@ -5,6 +5,8 @@ import re
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,7 +23,6 @@ from rapids.cli.root import Url, execute, fail
 from rapids.cli.shown_letters import redactor
 from rapids.cli.stream_choice import chosen_queue
 from rapids.cli.targets import attribute_at
-from rapids.clients import RedisClient
 from rapids.exceptions import DeserializationError
 from rapids.redaction import MASK, HiddenValues, Location, Redactor, Searched, escaped
 from rapids.rehearsal import stored_event
@@ -96,15 +97,12 @@ def export_test(
     if leaks := [file for file, text in files.items() if any(one in text for one in secrets)]:
         fail(f"nothing was written: {leaks[0]} would quote a hidden value")
     write_files(output, files)
-    execute(url, lambda redis: _audit(redis, name, letter.id))
+    details = {"letters": "1", "letter_id": letter.id[:200], "end": "complete"}
+    entry = {"actor": actor(), "reason": "export-test"}
+    execute(url, lambda redis: AuditLog(redis, name).add("export_ended", **entry, details=details))
     note(f"wrote {', '.join(str(output / file) for file in files)}")
     if not fixture.parses:
         note("its class does not parse the event with the replaced values: put fitting ones into the JSON file")
-
-
-async def _audit(redis: RedisClient, dlq: str, letter_id: str) -> None:
-    details = {"letters": "1", "letter_id": letter_id[:200], "end": "complete"}
-    await AuditLog(redis, dlq).add("export_ended", actor=actor(), reason="export-test", details=details)
 
 
 def handler_of(letter: DeadLetter, routers: tuple[EventRouter, ...]) -> tuple[EventRouter, str]:
@@ -147,7 +145,7 @@ class _Document:
             return shown
         for place in self.searched.places:
             with suppress(LookupError, TypeError):  # a name on the way was hidden itself
-                shown = _with(shown, place, _of_its_kind(_at(self.value, place), self.searched.values))
+                shown = _with(shown, place, _of_its_kind(reduce(getitem, place, self.value), self.searched.values))
         return shown
 
 
@@ -195,12 +193,6 @@ def without_secrets(letter: DeadLetter, hiding: Redactor) -> _Fixture:
             continue
         return _Fixture(event, hidden, secrets, True)
     return _Fixture(event, hidden, secrets, not did_parse)
-
-
-def _at(value: Any, place: Location) -> Any:
-    for part in place:
-        value = value[part]
-    return value
 
 
 def _with(value: Any, place: Location, new: Any) -> Any:

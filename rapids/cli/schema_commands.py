@@ -104,11 +104,11 @@ def check(
         for one in changes:
             _annotate(one, required, file)
         for problem in stored.problems if stored is not None else ():
-            annotate_stored(problem, file)
+            _annotate_stored(problem, file)
     else:
-        print_changes(changes, required)
+        _print_changes(changes, required)
         if stored is not None and stored.problems:
-            print_stored(stored)
+            _print_stored(stored)
     note(_summary(changes, failed, required, file) if file.exists() else f"there is no {file}")
     if stored is not None:
         note(str(stored))
@@ -137,7 +137,7 @@ def _stored(found: Found, url: str, newest: int, seconds: float) -> StoredCheck:
     )
 
 
-def print_stored(stored: StoredCheck) -> None:
+def _print_stored(stored: StoredCheck) -> None:
     columns = [
         Column("STORED IN"),
         Column("WHAT"),
@@ -162,7 +162,7 @@ def print_stored(stored: StoredCheck) -> None:
     print_table(columns, rows)
 
 
-def annotate_stored(one: StoredProblem, file: Path) -> None:
+def _annotate_stored(one: StoredProblem, file: Path) -> None:
     path, line = _place(one.event_type) or (str(file), 1)
     text = f"{one.count:,} {one.place} of {one.stream} would not parse, such as {one.example}: {one.message}"
     title = f"{one.event_type} {one.pointer}".strip()
@@ -170,7 +170,7 @@ def annotate_stored(one: StoredProblem, file: Path) -> None:
     sys.stdout.write(f"::{'notice' if one.is_known else 'error'} {where}::{_data(escaped(text))}\n")
 
 
-def print_changes(changes: tuple[EventChange, ...], required: Requirement) -> None:
+def _print_changes(changes: tuple[EventChange, ...], required: Requirement) -> None:
     rows: list[tuple[str, str, str, Text, str]] = []
     for one in changes:
         style = "green" if one.fits(required) else "red"

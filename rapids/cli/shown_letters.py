@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from rapids import Attempt, DeadLetter
 from rapids.cli.root import fail
-from rapids.dead_letters import ParseProblem, ReplayOutcome
+from rapids.dead_letters import ReplayOutcome
 from rapids.environment import Environment
 from rapids.redaction import HiddenValues, Redactor, Searched
 
@@ -129,7 +129,10 @@ def detail_of(letter: DeadLetter, dlq: str, redactor: Redactor, *, check: bool) 
     checked: ShownCheck | None = None
     if check:
         parsed = letter.check_parsing()
-        problems = tuple(_problem(one, redactor, hidden) for one in parsed.problems)
+        problems = tuple(
+            ShownProblem(*redactor.problem(one.location, one.message, hidden, MAX_SHORT), one.type)
+            for one in parsed.problems
+        )
         checked = ShownCheck(parsed.outcome, parsed.event_class, problems, parsed.problem_count)
     return ShownLetterDetail(
         **fields,
@@ -180,7 +183,3 @@ def _payload(raw: bytes | None, searched: Searched | None, size: int) -> ShownPa
     if searched is None:
         return ShownPayload("withheld", None, len(raw))
     return ShownPayload("json", searched.shown, len(raw))
-
-
-def _problem(problem: ParseProblem, redactor: Redactor, hidden: HiddenValues) -> ShownProblem:
-    return ShownProblem(*redactor.problem(problem.location, problem.message, hidden, MAX_SHORT), problem.type)

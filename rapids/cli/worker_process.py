@@ -187,21 +187,16 @@ def run_worker(options: RunOptions, parent: Connection | None = None, sent_to: C
         with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
             return runner.run(_run(options, stop, parent, sent_to))
     except RapidsError as error:
-        _explain(options, error)
+        if options.log_format == "json" or error.__cause__ is not None:  # with the traceback of the user's own error
+            _logger.critical("%s", error, exc_info=error.__cause__)
+        else:
+            sys.stderr.write(f"rapids: {error}\n")
         return NOT_STARTED
 
 
 def run_child(options: RunOptions, parent: Connection, sent_to: Connection | None) -> None:
     """The main function of a child process."""
     sys.exit(run_worker(options, parent, sent_to))
-
-
-def _explain(options: RunOptions, error: RapidsError) -> None:
-    """Say why the process does not start: in one line, or with the traceback of an error in the user's code."""
-    if options.log_format == "json" or error.__cause__ is not None:
-        _logger.critical("%s", error, exc_info=error.__cause__)
-    else:
-        sys.stderr.write(f"rapids: {error}\n")
 
 
 def _give_up(seconds: float) -> None:

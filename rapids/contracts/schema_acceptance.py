@@ -49,7 +49,7 @@ def _refused(writer: Node, reader: Node, known: Node | None, at: Location, seen:
         if (writer.name, reader.name) in seen:
             return
         seen |= {(writer.name, reader.name)}
-    if known is not None and has_all_of(reader, known):
+    if known is not None and _has_all_of(reader, known):
         return
     if len(writers := writer.branches) > 1:
         for one in writers:
@@ -61,14 +61,14 @@ def _refused(writer: Node, reader: Node, known: Node | None, at: Location, seen:
     elif not reader.constraints:
         return
     elif len(readers := reader.branches) > 1 or "oneOf" in reader.schema:
-        yield from refused_by_union(writer, reader, readers, known, at, seen)
+        yield from _refused_by_union(writer, reader, readers, known, at, seen)
     elif (values := writer.values) is not None:
         yield from (Refusal(at, f"{value!r} is refused") for value in values if not _accepts(readers[0], value))
     else:
-        yield from refused_by_one(writer, readers[0], known, at, seen)
+        yield from _refused_by_one(writer, readers[0], known, at, seen)
 
 
-def has_all_of(reader: Node, known: Node) -> bool:
+def _has_all_of(reader: Node, known: Node) -> bool:
     """Whether a union has all alternatives of what is known to accept, so that it only accepts more."""
     mine, others = reader.branches, known.branches
     if "discriminator" in reader.schema and reader.schema["discriminator"] is not None:
@@ -80,7 +80,7 @@ def has_all_of(reader: Node, known: Node) -> bool:
     return len(mine) > 1 and all(any(is_same(one, other) for one in mine) for other in others)
 
 
-def refused_by_union(
+def _refused_by_union(
     writer: Node, reader: Node, readers: Sequence[Node], known: Node | None, at: Location, seen: Pairs
 ) -> Iterator[Refusal]:
     discriminator = reader.schema.get("discriminator")
@@ -119,7 +119,7 @@ def _counterpart(reader: Node, known: Node | None) -> Node | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def refused_by_one(writer: Node, reader: Node, known: Node | None, at: Location, seen: Pairs) -> Iterator[Refusal]:
+def _refused_by_one(writer: Node, reader: Node, known: Node | None, at: Location, seen: Pairs) -> Iterator[Refusal]:
     if reader.values is not None:
         yield Refusal(at, f"only {reader} is accepted")
         return
@@ -142,12 +142,12 @@ def refused_by_one(writer: Node, reader: Node, known: Node | None, at: Location,
             yield from _refused(cast(Node, inside[0]), cast(Node, inside[1]), inside[2], at, seen)
     known = known if known is not None and len(known.branches) == 1 else None
     if wanted == "object":
-        yield from refused_fields(writer, reader, known, at, seen)
+        yield from _refused_fields(writer, reader, known, at, seen)
     elif wanted == "array":
-        yield from refused_items(writer, reader, known, at, seen)
+        yield from _refused_items(writer, reader, known, at, seen)
 
 
-def refused_fields(writer: Node, reader: Node, known: Node | None, at: Location, seen: Pairs) -> Iterator[Refusal]:
+def _refused_fields(writer: Node, reader: Node, known: Node | None, at: Location, seen: Pairs) -> Iterator[Refusal]:
     fields, read = writer.properties, reader.properties
     before = known.properties if known is not None else dict[str, Node]()
     readers: dict[str, list[str]] = {}
@@ -184,7 +184,7 @@ def _refused_extra(field: Node, reader: Node, at: Location, seen: Pairs, known: 
         yield from _refused(field, reader.inner(extra), before, at, seen)
 
 
-def refused_items(writer: Node, reader: Node, known: Node | None, at: Location, seen: Pairs) -> Iterator[Refusal]:
+def _refused_items(writer: Node, reader: Node, known: Node | None, at: Location, seen: Pairs) -> Iterator[Refusal]:
     places, wanted = writer.places, reader.places
     before = known.places if known is not None else ()
     if wanted and len(places) < len(wanted):

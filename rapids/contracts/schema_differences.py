@@ -61,7 +61,11 @@ def schema_differences(old: tuple[Schema, Schema], new: tuple[Schema, Schema]) -
 def _difference(location: Location, change: str, backward: list[Refusal], forward: list[Refusal]) -> SchemaDifference:
     by_new = [one for one in backward if _is_about(one, location)]
     by_old = [one for one in forward if _is_about(one, location)]
-    reasons = [f"{who}: {_text(found[0], location)}" for who, found in (("new", by_new), ("old", by_old)) if found]
+    reasons: list[str] = []
+    for who, found in (("new", by_new), ("old", by_old)):
+        if found:
+            inside = found[0].location[len(location) :]
+            reasons.append(f"{who}: {f'{json_pointer(inside)}: ' if inside else ''}{found[0].reason}")
     return SchemaDifference(
         pointer=json_pointer(location),
         change=change,
@@ -74,11 +78,6 @@ def _is_about(refusal: Refusal, location: Location) -> bool:
     return refusal.location[: len(location)] == location or refusal.location == location[: len(refusal.location)]
 
 
-def _text(refusal: Refusal, location: Location) -> str:
-    inside = refusal.location[len(location) :]
-    return f"{json_pointer(inside)}: {refusal.reason}" if inside else refusal.reason
-
-
 def _changes(
     before: _Pair, after: _Pair, at: Location, seen: frozenset[tuple[str, str]]
 ) -> Iterator[tuple[Location, str]]:
@@ -89,14 +88,14 @@ def _changes(
         if (before.read.name, after.read.name) in seen:
             return
         seen |= {(before.read.name, after.read.name)}
-    pairs = alike(before, after)
+    pairs = _alike(before, after)
     if pairs is not None:
         yield from _changes(*pairs, at, seen)
         return
     old, new = before.read, after.read
     found: list[tuple[Location, str]] = []
     if old.properties and new.properties:
-        found = list(changed_fields(before, after, at, seen))
+        found = list(_changed_fields(before, after, at, seen))
     elif old.type == new.type == "array" and not old.places and not new.places:
         items = [_Pair(one.written.items, one.read.items) for one in (before, after)]
         found = list(_changes(items[0], items[1], (*at, "*"), seen))
@@ -110,7 +109,7 @@ def _changes(
         yield at, f"{before.written} -> {after.written}, as written" if same else f"{old} -> {new}"
 
 
-def alike(before: _Pair, after: _Pair) -> tuple[_Pair, _Pair] | None:
+def _alike(before: _Pair, after: _Pair) -> tuple[_Pair, _Pair] | None:
     """Of unions that differ in one alternative only, this alternative, if both are objects."""
     found: list[_Pair] = []
     for mine, other in ((before, after), (after, before)):
@@ -124,7 +123,7 @@ def alike(before: _Pair, after: _Pair) -> tuple[_Pair, _Pair] | None:
     return found[0], found[1]
 
 
-def changed_fields(
+def _changed_fields(
     before: _Pair, after: _Pair, at: Location, seen: frozenset[tuple[str, str]]
 ) -> Iterator[tuple[Location, str]]:
     old, new = before.read.properties, after.read.properties

@@ -37,7 +37,12 @@ class EventSnapshot:
     @classmethod
     def of(cls, event_class: type[BaseEvent]) -> "EventSnapshot":
         """The class as it is now."""
-        written, read = (_plain(event_schema(event_class, mode)) for mode in ("written", "read"))
+        schemas: list[Schema] = []
+        for mode in ("written", "read"):
+            # As JSON gives it back, without what only describes it, so that texts may change freely.
+            schema: object = json.loads(json.dumps(event_schema(event_class, mode), default=str))
+            schemas.append(cast(Schema, _without_texts(schema, is_schema=True)))
+        written, read = schemas
         return cls(event_class.schema_version, written, read, migrates(event_class))
 
 
@@ -137,11 +142,6 @@ def _changed(event_type: str, before: EventSnapshot, after: EventSnapshot) -> Ev
         'model_validator(mode="before") that converts older data'
     )
     return EventChange(event_type, "none", differences, error=error)
-
-
-def _plain(schema: Schema) -> Schema:
-    """The schema as JSON gives it back, without what only describes it, so that texts may change freely."""
-    return cast(Schema, _without_texts(json.loads(json.dumps(schema, default=str)), is_schema=True))
 
 
 _TEXTS = {"description", "examples", "example", "deprecated", "title", "$comment"}

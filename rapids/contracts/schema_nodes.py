@@ -161,7 +161,7 @@ def is_same(one: Node, other: Node, seen: frozenset[tuple[str, str]] = frozenset
         return False
     if _discriminator(one) != _discriminator(other):
         return False
-    return all(same_member(word, one, other, seen) for word in one.constraints)
+    return all(_same_member(word, one, other, seen) for word in one.constraints)
 
 
 def _discriminator(node: Node) -> object:
@@ -169,7 +169,7 @@ def _discriminator(node: Node) -> object:
     return cast(Schema, found).get("propertyName") if isinstance(found, Mapping) else found
 
 
-def same_member(word: str, one: Node, other: Node, seen: frozenset[tuple[str, str]]) -> bool:
+def _same_member(word: str, one: Node, other: Node, seen: frozenset[tuple[str, str]]) -> bool:
     mine: Any = one.schema[word]
     others: Any = other.schema[word]
 

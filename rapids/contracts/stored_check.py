@@ -147,12 +147,12 @@ async def check_stored(
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             for dlq in dict.fromkeys(dlqs):
-                await check_letters(redis, dlq, found)
+                await _check_letters(redis, dlq, found)
             inspector = Inspector(redis)
             names = list(dict.fromkeys(streams))
-            parts = [await check_entries(inspector, stream, newest, found) for stream in names]
+            parts = [await _check_entries(inspector, stream, newest, found) for stream in names]
             for stream in names:
-                await check_pending(inspector, stream, found)
+                await _check_pending(inspector, stream, found)
             is_complete = all(parts)
     return found.result(is_complete=is_complete)
 
@@ -263,7 +263,7 @@ class _Findings:
         )
 
 
-async def check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None:
+async def _check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None:
     queue, cursor = DeadLetterQueue(redis, dlq), None
     while True:
         page = await queue.list(cursor=cursor, limit=PAGE)
@@ -274,7 +274,7 @@ async def check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None:
         await asyncio.sleep(0)
 
 
-async def check_entries(inspector: Inspector, stream: str, newest: int, found: _Findings) -> bool:
+async def _check_entries(inspector: Inspector, stream: str, newest: int, found: _Findings) -> bool:
     """Whether all entries of the stream were looked at."""
     types: Counter[str] = Counter()
     looked_at = 0
@@ -291,7 +291,7 @@ async def check_entries(inspector: Inspector, stream: str, newest: int, found: _
     return True
 
 
-async def check_pending(inspector: Inspector, stream: str, found: _Findings) -> None:
+async def _check_pending(inspector: Inspector, stream: str, found: _Findings) -> None:
     groups: list[str] = []
     cursor: str | None = None
     with suppress(StreamNotFoundError):
@@ -303,10 +303,10 @@ async def check_pending(inspector: Inspector, stream: str, found: _Findings) -> 
     for group in groups:
         for replays in (False, True):
             with suppress(StreamNotFoundError, GroupNotFoundError, ValueError):  # a name that Rapids does not accept
-                await check_group(inspector, stream, group, found, replays=replays)
+                await _check_group(inspector, stream, group, found, replays=replays)
 
 
-async def check_group(inspector: Inspector, stream: str, group: str, found: _Findings, *, replays: bool) -> None:
+async def _check_group(inspector: Inspector, stream: str, group: str, found: _Findings, *, replays: bool) -> None:
     cursor: str | None = None
     while True:
         page = await inspector.pending(stream, group, replays=replays, cursor=cursor, limit=PAGE)

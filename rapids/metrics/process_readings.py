@@ -1,6 +1,6 @@
 """Readings of a process: the values of its counters and histograms, which can be sent to another process and added."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -59,19 +59,14 @@ def read_process(routers: Iterable[EventRouter], emitters: Iterable[EventEmitter
             key = name, tuple(labels.values())
             counts[key] = counts.get(key, 0) + value  # two emitters may have one stream
             if name == "handled":
-                counts |= {zero: counts.get(zero, 0) for zero in _failures_of(key[1])}
+                # Failures are shown as 0 before the first one: `increase()` of Prometheus does not see the step from no
+                # series to 1.
+                reasons = [(*key[1], reason) for reason in ("max_deliveries_exceeded", "non_retryable")]
+                for zero in (("failed", key[1]), ("retried", key[1]), *(("dead", labels) for labels in reasons)):
+                    counts.setdefault(zero, 0)
         for name, labels, ranges, sum_ in counters.distributions:
             times[name, tuple(labels.values())] = ranges, sum_
     return ProcessReadings(counts=counts, times=times)
-
-
-def _failures_of(handler: tuple[str, ...]) -> Iterator[Labelled]:
-    """The counters of a handler's failures, which are shown as 0 before the first one: `increase()` of Prometheus does
-    not see the step from no series to 1."""
-    yield "failed", handler
-    yield "retried", handler
-    yield "dead", (*handler, "max_deliveries_exceeded")
-    yield "dead", (*handler, "non_retryable")
 
 
 def _room_for(key: Labelled, known: Mapping[Labelled, object]) -> Labelled:

@@ -266,17 +266,12 @@ async def answers(connection: AbstractConnection, count: int) -> list[Reply]:
             replies.append(await connection.read_response(disable_decoding=True, timeout=math.inf))
         except ResponseError as error:
             replies.append(error)
-            is_over = is_over or _ends_connection(error)
+            # The master may be a replica after a failover: the name may resolve to another server next time. After a
+            # protocol error, such as an argument above `proto-max-bulk-len`, the server itself closes the connection.
+            is_over = is_over or isinstance(error, ReadOnlyError) or "Protocol error" in str(error)
     if is_over:
         await connection.disconnect(nowait=True)
     return replies
-
-
-def _ends_connection(error: ResponseError) -> bool:
-    """Whether the connection is of no use after an error answer."""
-    # The master may be a replica after a failover: the name may resolve to another server next time. After a protocol
-    # error, such as an argument above `proto-max-bulk-len`, the server itself closes the connection.
-    return isinstance(error, ReadOnlyError) or "Protocol error" in str(error)
 
 
 def is_redirected(replies: Sequence[Reply]) -> bool:
