@@ -94,7 +94,8 @@ def export_test(
     )
     files = {f"test_{stem}.py": test, f"{stem}.json": json.dumps(fixture.event, indent=2) + "\n"}
     secrets = [one for one in fixture.secrets if len(one) >= MIN_SECRET]
-    if leaks := [file for file, text in files.items() if any(one in text for one in secrets)]:
+    as_written = {form for one in secrets for form in (one, json.dumps(one)[1:-1], in_a_docstring(one))}
+    if leaks := [file for file, text in files.items() if any(one in text for one in as_written)]:
         fail(f"nothing was written: {leaks[0]} would quote a hidden value")
     write_files(output, files)
     details = {"letters": "1", "letter_id": letter.id[:200], "end": "complete"}
@@ -162,13 +163,15 @@ class _Fixture:
 
 
 def without_secrets(letter: DeadLetter, hiding: Redactor) -> _Fixture:
-    documents: list[_Document] = []
-    for raw in (letter.data, letter.metadata or b"{}"):
-        searched = hiding.document(raw)
+    def document(raw: bytes, also: Collection[str]) -> _Document:
+        searched = hiding.document(raw, also)
         if searched is None:
             fail("the event is no JSON, or too large to search it for hidden values")
-        documents.append(_Document(json.loads(raw), searched))
-    data, metadata = documents
+        return _Document(json.loads(raw), searched)
+
+    written = letter.metadata or b"{}"  # what is hidden in one is hidden in the other, too
+    data = document(letter.data, document(written, ()).searched.values)
+    metadata = document(written, data.searched.values)
     hidden = hiding.hidden(data.searched, metadata.searched)
     common = {
         "event_type": letter.event_type,

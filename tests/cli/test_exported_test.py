@@ -124,3 +124,20 @@ def test_what_cannot_be_a_test_is_refused(rapids: Command, service: Path) -> Non
     assert "has the handler 'gone'" in rapids("dlq", "export-test", gone, *app, code=2).stderr
     assert "no JSON" in rapids("dlq", "export-test", no_json, *app, code=2).stderr
     assert [path.name for path in service.iterdir() if "letter_" in path.name] == []
+
+
+def test_no_other_field_of_the_event_shows_what_is_hidden(rapids: Command, service: Path) -> None:
+    secret = 'Geheimnis "für" Anna'  # JSON writes it with escapes
+    fields = {
+        b"data": json.dumps({**DATA, "password": secret, "order_id": f"o-1 {secret}"}).encode(),
+        b"metadata": json.dumps({"note": f"of {secret}", "api_token": "pass-für-Ütze"}).encode(),
+    }
+    app = ("--app", "exported_service:router", "--dlq", DLQ)
+    rapids("dlq", "export-test", letter(rapids, error="", fields=fields), *app)
+    named = letter(rapids, error="", fields={**fields, b"event_type": b"exported.pass-f\xc3\xbcr-\xc3\x9ctze"})
+
+    assert "would quote a hidden value" in rapids("dlq", "export-test", named, *app, code=2).stderr
+    [fixture] = service.glob("letter_*.json")
+    event = json.loads(fixture.read_text())
+    assert event["data"]["order_id"] == "o-1 [redacted]"
+    assert event["metadata"]["note"] == "of [redacted]"
