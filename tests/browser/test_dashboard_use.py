@@ -106,6 +106,7 @@ def test_repair_by_keyboard(dashboard: Page, served: Served) -> None:
     page.keyboard.press("r")
     expect(page.locator(".state", has_text="handled")).to_be_visible()
     page.keyboard.press("u")
+    expect(page.get_by_role("button", name=re.compile(r"^Replay all \d+"))).to_be_enabled()
     page.keyboard.press("r")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")

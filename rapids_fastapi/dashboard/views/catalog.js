@@ -45,7 +45,7 @@ function EventType({ type }) {
       ${type.emitters.length ? html`<ul class="plain-list">${type.emitters.map((/** @type {any} */ one, /** @type {number} */ at) => html`<li key=${at}>${one.name ? html`<span class="mono">${one.name}</span>` : "Code of this process"} <span class="muted">${one.name && `${one.kind}, `}to ${one.stream}${one.group && ` in ${one.group}`}</span></li>`)}</ul>` : html`<p class="muted">Nobody that this process has seen.</p>`}
     </section>
     <section class="panel"><h2>Who handles it</h2>
-      ${type.handlers.length ? html`<table class="rows"><thead><tr><th>Handler</th><th>Group</th><th class="number">Time limit</th><th class="number">Quick retries</th><th class="number">Deliveries</th></tr></thead>
+      ${type.handlers.length ? html`<table class="rows" tabindex="0"><thead><tr><th>Handler</th><th>Group</th><th class="number">Time limit</th><th class="number">Quick retries</th><th class="number">Deliveries</th></tr></thead>
         <tbody>${type.handlers.map((/** @type {any} */ one, /** @type {number} */ at) => html`<tr key=${at}><td class="name mono">${one.handler}</td>
           <td class="name"><a href=${link("groups", { query: { stream: one.stream, group: one.group } })}>${one.group}</a></td>
           <td class="number">${one.timeout ? duration(one.timeout) : "–"}</td><td class="number">${one.retries}</td><td class="number">${one.max_deliveries}</td></tr>`)}</tbody></table>`

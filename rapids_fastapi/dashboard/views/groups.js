@@ -29,7 +29,7 @@ function AllGroups() {
     <${Answer} query=${groups}>
       ${(/** @type {any} */ { items }) =>
         items.length
-          ? html`<table class="rows groups">
+          ? html`<table class="rows groups" tabindex="0">
               <thead><tr><th>Group</th><th>State</th><th class="number">Lag</th><th class="number">Held</th><th class="number">Waiting</th><th class="number">Parked</th><th class="number">Consumers</th><th>Oldest unsettled</th></tr></thead>
               <tbody>${items.map((/** @type {any} */ one) => html`<${GroupRow} key=${one.group} group=${one} />`)}</tbody>
             </table>`
@@ -114,7 +114,7 @@ function GroupView({ name }) {
 /** @param {{consumers: any[]}} props */
 function Consumers({ consumers }) {
   if (!consumers.length) return html`<p class="muted">None. Entries wait until a process starts.</p>`;
-  return html`<table class="rows consumers">
+  return html`<table class="rows consumers" tabindex="0">
     <thead><tr><th>Consumer</th><th>State</th><th class="number">Pending</th><th>Last seen</th><th>Alive since</th></tr></thead>
     <tbody>${consumers.map((one) => html`<tr key=${one.consumer}>
       <td class="name mono">${one.consumer}</td>
@@ -127,7 +127,7 @@ function Consumers({ consumers }) {
 /** @param {{items: any[]}} props */
 function Pending({ items }) {
   if (!items.length) return html`<p class="muted">Nothing is pending here.</p>`;
-  return html`<table class="rows pending">
+  return html`<table class="rows pending" tabindex="0">
     <thead><tr><th>Entry</th><th>State</th><th class="number">Deliveries</th><th>Idle</th><th>Due</th><th>Handlers and errors</th><th>Consumer</th></tr></thead>
     <tbody>${items.map((one) => html`<tr key=${one.entry_id}>
       <td class="name mono">${one.entry_id}<span class="under"><${Time} at=${one.appended_at} /></span></td>

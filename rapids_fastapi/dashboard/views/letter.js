@@ -8,7 +8,7 @@ import { PayloadView, textOf } from "../tree.js";
 import { html, useState } from "../ui.js";
 import { EditDialog } from "./edit.js";
 import { Attempts, History } from "./history.js";
-import { listed } from "./letters.js";
+import { list, listed } from "./letters.js";
 import { Traceback } from "./traceback.js";
 
 export function LetterView() {
@@ -59,10 +59,10 @@ function Shown({ letter, reload }) {
     d: { does: "Discard", run: () => isDead && may("discard") && !isBusy && discard() },
     j: { does: "Next letter", run: () => goTo(next) },
     k: { does: "Previous letter", run: () => goTo(previous) },
-    u: { does: "Back to the list", run: () => go(link("letters", { query: ofQueue() })) },
+    u: { does: "Back to the list", run: () => go(list) },
   });
   return html`<div class="page-head">
-      <nav class="crumbs" aria-label="Where this is"><a href=${link("letters", { query: ofQueue() })}>Dead letters</a> / <span class="mono">${letter.id}</span></nav>
+      <nav class="crumbs" aria-label="Where this is"><a href=${list}>Dead letters</a> / <span class="mono">${letter.id}</span></nav>
       <div class="title-line">
         <h1 title=${letter.error_type}>${className(letter.error_type) || REASONS[letter.reason] || "Dead letter"}${letter.handler && html` <span class="light">in</span> <span class="mono">${letter.handler}</span>`}</h1>
         <${State} state=${letter.state} />

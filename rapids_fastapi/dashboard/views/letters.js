@@ -14,6 +14,9 @@ const PAGE = 50;
 /** The ids of the list that was shown last, for the way from one letter to the next. @type {string[]} */
 export let listed = [];
 
+/** The way back to that list, with its filter. */
+export let list = "#/letters";
+
 export function LettersView() {
   const { query } = place.value;
   const filter = Object.fromEntries(FIELDS.map((name) => [name, query[name]]).filter(([, value]) => value));
@@ -31,6 +34,7 @@ export function LettersView() {
     setCursors([]);
     setChosen(new Set());
   }, [filterKey]);
+  list = link("letters", { query });
   if (letters.data) listed = letters.data.items.map((/** @type {any} */ one) => one.id);
 
   const items = /** @type {import("../types.js").LetterSummary[]} */ (letters.data?.items ?? []);
