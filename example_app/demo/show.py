@@ -54,6 +54,7 @@ class Show:
         """Play the story and keep running until cancelled."""
         async with self._playing() as (story, _):
             await story.play()
+            await story.leave_failures()
             self._invite(str(story.http.base_url))
             await asyncio.Event().wait()
         return 0
@@ -91,8 +92,9 @@ class Show:
         order = '{"customer": "You", "items": ["tea"], "total": "4.20", "card": "declined"}'
         tell = self.narrator.say
         self.narrator.chapter("Your turn. Requests that you send are shown here:")
-        tell(f"  docs          {address}/docs")
+        tell(f"  dashboard     {address}/rapids/, which shows what failed; log in with the token")
         tell(f"  admin token   {'the one in ' if given else ''}{token.removeprefix('$')}")
+        tell(f"  docs          {address}/docs")
         tell(f'  dead letters  curl -H "Authorization: Bearer {token}" {address}/rapids/api/dead-letters')
         tell(f"  an order      curl {address}/orders -H 'Content-Type: application/json' -d '{order}'")
         tell("\nCtrl-C stops everything.")

@@ -71,6 +71,12 @@ class Story:
         for placed in both:
             await self._ends_well(placed)
 
+    async def leave_failures(self) -> None:
+        """Let some orders fail, so that the dashboard has something to show."""
+        self.narrator.chapter("Three more customers have a declined card. Their dead letters are left for you:")
+        for customer in ("Edsger", "Tony", "Frances"):
+            await self._letter_of(await self.place(customer, ["chalk"], "7.50", card="declined"))
+
     async def place(self, customer: str, items: Sequence[str], total: str, card: str = "visa-1881") -> Placed:
         """Place an order."""
         order = {"customer": customer, "items": list(items), "total": total, "card": card}
