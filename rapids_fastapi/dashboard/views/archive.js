@@ -24,9 +24,7 @@ export function ArchiveView() {
           ${tabs.map(([value, title]) => html`<button key=${value} type="button" aria-pressed=${state === value} onClick=${() => (setCursors([]), search({ ...ofQueue(), state: value }))}>${title}</button>`)}
         </div></div>
     </div>
-    ${query.error?.status === 404
-      ? html`<${Empty} title="This service cannot list its archive"><p>The address of a letter still works, and operations can restore letters by their ids.</p><//>`
-      : html`<${Answer} query=${query} rows=${8}>
+    <${Answer} query=${query} rows=${8}>
           ${(/** @type {any} */ { items, next_cursor }) => items.length
             ? html`<table class="rows archive">
                 <thead><tr><th>Moved</th><th>State</th><th>Handler</th><th>Event</th><th>Error</th><th>Who and why</th><th></th></tr></thead>
@@ -36,7 +34,7 @@ export function ArchiveView() {
                   <td class="name"><a href=${link("letters", { id: one.id, query: ofQueue() })}>${one.handler || "no handler"}</a><span class="under">${one.group}</span></td>
                   <td class="name">${one.event_type}</td>
                   <td class="error"><span class="clamp"><${ErrorType} type=${one.error_type} /> ${one.error}</span></td>
-                  <td class="name">${one.actor || "–"}<span class="under">${one.move_reason}</span></td>
+                  <td class="name">${one.moved_by || "–"}<span class="under">${one.move_reason}</span></td>
                   <td>${one.state === "discarded" && html`<${Action} has=${may("discard")} permission="discard" onClick=${() => restore(one)}>Restore<//>`}</td>
                 </tr>`)}</tbody>
               </table>
@@ -46,5 +44,5 @@ export function ArchiveView() {
                 <button type="button" disabled=${!next_cursor} onClick=${() => setCursors([...cursors, next_cursor])}>Older →</button>
               </div>`
             : html`<${Empty} title="The archive is empty"><p>Letters that you replay or discard are kept here for a time.</p><//>`}
-        <//>`}`;
+    <//>`;
 }

@@ -1,15 +1,13 @@
 /** The overview: what is wrong, in words, with the next step; then every stream and group. */
-import { address, capabilities, useQuery } from "../api.js";
+import { address, useQuery } from "../api.js";
 import { count, counted, duration } from "../format.js";
-import { Answer, Empty, Failure, Loading, Time } from "../parts.js";
-import { link, queue, stream } from "../route.js";
+import { Answer, Time } from "../parts.js";
+import { link } from "../route.js";
 import { Spark } from "../charts.js";
 import { html } from "../ui.js";
-import { CauseList } from "./causes.js";
 
 export function OverviewView() {
   const overview = useQuery(address("overview"), { every: 3 });
-  if (overview.error?.status === 404) return html`<${Simple} />`;
   return html`<div class="page-head"><h1>Overview</h1></div>
     <${Answer} query=${overview} rows=${8}>
       ${(/** @type {any} */ { findings, streams, missing }) => html`
@@ -85,22 +83,4 @@ function rate(value) {
   if (value === null) return "–";
   const number = Number(value); // not as exactly as it is stored
   return `${number >= 10 || number === 0 ? Math.round(number) : number.toFixed(1)}/s`;
-}
-
-/** The overview of a service that has no route for it. */
-function Simple() {
-  const hasQueue = (capabilities.value?.dead_letter_queues.length ?? 0) > 0;
-  const causes = useQuery(hasQueue ? address("dead-letters/causes", { dlq: queue(), limit: 6 }) : null, { every: 5 });
-  const groups = useQuery(capabilities.value?.streams.length ? address("groups", { stream: stream(), limit: 50 }) : null, { every: 5 });
-  const items = groups.data?.items ?? [];
-  const isWell = causes.data?.items.length === 0;
-  return html`<div class="page-head"><h1>Overview</h1></div>
-    ${isWell && html`<${Findings} findings=${[]} />`}
-    ${hasQueue && !isWell && html`<h2>What failed</h2><${CauseList} query=${causes} filter=${{}} />`}
-    <section class="panel"><h2>Groups of <span class="mono">${stream()}</span></h2>
-      ${groups.error ? html`<${Failure} error=${groups.error} retry=${groups.reload} />` : !groups.data ? html`<${Loading} rows=${3} />` : items.length ? html`<table class="rows">
-        <thead><tr><th>Group</th><th class="number">Lag</th><th class="number">Pending</th><th class="number">Alive</th></tr></thead>
-        <tbody>${items.map((/** @type {any} */ one) => html`<tr key=${one.group}><td class="name"><a href=${link("groups", { query: { stream: stream(), group: one.group } })}>${one.group}</a></td>
-          <td class="number">${count(one.lag)}</td><td class="number">${count(one.pending)}</td><td class="number">${count(one.consumers_alive)}</td></tr>`)}</tbody></table>` : html`<${Empty} title="No group reads this stream" />`}
-    </section>`;
 }
