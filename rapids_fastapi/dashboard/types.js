@@ -25,6 +25,10 @@
  * @typedef {{id: string, dlq: string, kind: "replay" | "discard" | "restore", state: string, selector: any,
  *   scope: string, rate: number | null, max_items: number | null, actor: string, reason: string, created_at: string,
  *   updated_at: string, ended_at: string | null, total: number, total_exact: boolean, done: number, skipped: number,
- *   failed: number, errors: {letter_id: string, error: string}[], owner: string}} Operation
+ *   failed: number, errors: {letter_id: string, error: string}[], owner: string, canary?: Canary | null}} Operation
+ * @typedef {{share: number, wait: number, failed_again: number, why: string, stopped: string | null,
+ *   steps: {step: number, size: number, sent: number, handled: number, failed_again: number, waiting: number}[],
+ *   failures: {letter_id: string, outcome: string, error_type: string, error: string, new_letter_id: string,
+ *     new_error_type: string, new_error: string}[]}} Canary
  */
 export {};

@@ -5,6 +5,7 @@ import { useKeys } from "../keys.js";
 import { Action, Answer, Facts, Figure, State, Time, attempt, note } from "../parts.js";
 import { link, ofQueue, place, queue } from "../route.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
+import { CanaryPanel } from "./canary.js";
 import { Bar, selected } from "./operations.js";
 import { StartDialog } from "./start_operation.js";
 
@@ -77,11 +78,11 @@ function Shown({ operation, path, reload }) {
   const left = Math.max(0, total - done - skipped - failed);
   const isRunning = state === "running";
   const has = may(NEEDS[kind]);
-  /** @param {"pause" | "resume" | "cancel"} action */
-  const change = (action) =>
+  /** @param {"pause" | "resume" | "cancel"} action @param {Record<string, unknown>} [body] */
+  const change = (action, body = {}) =>
     attempt(async () => {
       try {
-        await ask("POST", address(`${path}/${action}`, { dlq: queue() }), { body: {} });
+        await ask("POST", address(`${path}/${action}`, { dlq: queue() }), { body });
         note({ pause: "Paused.", resume: "Continued.", cancel: "Cancelled. What was moved stays moved." }[action]);
       } catch (error) {
         if (!(error instanceof Problem) || error.kind !== "operation-state") throw error;
@@ -96,6 +97,7 @@ function Shown({ operation, path, reload }) {
       <div class="actions">
         ${isRunning && html`<${Action} has=${has} permission=${NEEDS[kind]} onClick=${() => change("pause")} keys="s">Pause<//>`}
         ${state === "paused" && html`<${Action} class="primary" has=${has} permission=${NEEDS[kind]} onClick=${() => change("resume")} keys="s">Resume<//>`}
+        ${state === "paused" && operation.canary && html`<${Action} has=${has} permission=${NEEDS[kind]} onClick=${() => change("resume", { canary: false })}>Replay the rest at once<//>`}
         ${(isRunning || state === "paused") && html`<${Action} class="danger" has=${has} permission=${NEEDS[kind]} onClick=${() => change("cancel")}>Cancel, leave ${counted(left, "letter")}<//>`}
         ${kind === "discard" && !isRunning && state !== "paused" && done > 0 &&
         html`<${Action} has=${has} permission="discard" onClick=${() => setUndoing(true)}>Undo: restore ${counted(done, "letter")}…<//>`}
@@ -114,6 +116,7 @@ function Shown({ operation, path, reload }) {
     </section>
     <div class="columns">
       <div class="main-column">
+        ${operation.canary && html`<${CanaryPanel} canary=${operation.canary} />`}
         <section class="panel">
           <h2>What could not be moved</h2>
           ${operation.errors.length

@@ -48,6 +48,7 @@ export function StartDialog({ kind, count: expected, selector, onClose }) {
       const begun = await send({
         reason: fields.reason.value,
         ...(fields.rate.value ? { rate: Number(fields.rate.value) } : {}),
+        ...(fields.canary?.checked ? { canary: {} } : {}),
         ...(fields.most.value ? { max_items: Number(fields.most.value) } : {}),
       });
       onClose();
@@ -71,6 +72,9 @@ export function StartDialog({ kind, count: expected, selector, onClose }) {
         </label>
         <label>At most<input name="most" type="number" min="1" placeholder="all of them" /></label>
       </div>
+      ${kind === "replay" &&
+      html`<label class="check-line"><input name="canary" type="checkbox" />
+        <span>Canary: replay 1, 5, 25, … letters, wait each time for what becomes of them, and stop if more than 10 % fail again</span></label>`}
       ${error && html`<${Failure} error=${error} />`}
       ${running && html`<p><a href=${link("operations", { id: running, query: ofQueue() })} onClick=${onClose}>Show the operation that runs</a></p>`}
       <footer class="dialog-foot">
