@@ -65,7 +65,7 @@ function StreamPanel({ about }) {
 function GroupRow({ stream: name, group }) {
   const letters = group.dead_letters;
   return html`<tr>
-    <td class="name"><a href=${link("groups", { query: { stream: name, group: group.group } })}>${group.group}</a>${group.pause && html`<span class="state warn">paused</span>`}</td>
+    <td class="name"><a href=${link("groups", { query: { stream: name, group: group.group } })}>${group.group}</a>${group.pause && html` <span class="state warn" title=${group.pause.reason}>paused</span>`}</td>
     <td class="number">${rate(group.handled_per_second)}</td>
     <td><${Spark} values=${group.handled} label="Handled in the last hour" /></td>
     <td class=${`number ${group.failed_per_second ? "bad-text" : ""}`}>${rate(group.failed_per_second)}</td>
