@@ -104,6 +104,7 @@ def _places(page: Page, address: str) -> dict[str, str | Callable[[Page], Any]]:
         "edit": (f"#/letters/{letter}", edit),  # type: ignore[dict-item]
         "operations": "#/operations",
         "operation": f"#/operations/{started.get('id')}",
+        "archive": "#/archive",
         "groups": "#/groups",
         "group": "#/groups?stream=shop%3Aorders&group=mail",
         "trace": f"#/trace?id={letters[0]['correlation_id']}",

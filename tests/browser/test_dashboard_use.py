@@ -117,6 +117,31 @@ def test_repair_by_keyboard(dashboard: Page, served: Served) -> None:
     expect(page.get_by_text("letter replayed").first).to_be_visible()
 
 
+def test_a_canary_stops_by_itself(dashboard: Page, served: Served) -> None:
+    """Nothing was repaired, so that the first letter fails again. Then a discarded letter returns from the archive."""
+    page, shop = dashboard, served.shop
+    page.goto(f"{served.dashboard}#/letters?handler=ship_order")
+    page.get_by_role("button", name=re.compile(r"^Replay all \d+")).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label(re.compile("^Canary")).check()
+    dialog.get_by_role("button", name=re.compile(r"^Replay \d+ letters$")).click()
+    expect(page.get_by_text("It has stopped:")).to_be_visible()
+    expect(page.locator(".state", has_text="paused")).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("^What failed again"))).to_be_visible()
+    page.get_by_role("button", name=re.compile("^Cancel, leave")).click()
+    expect(page.locator(".state", has_text="cancelled")).to_be_visible()
+
+    before = shop.run(shop.letters())
+    page.goto(f"{served.dashboard}#/letters?handler=take_payment")
+    page.get_by_role("link", name="take_payment", exact=True).first.click()
+    page.get_by_role("button", name="Discard").click()
+    expect(page.locator(".state", has_text="discarded")).to_be_visible()
+    page.goto(f"{served.dashboard}#/archive?state=discarded")
+    page.get_by_role("button", name="Restore").click()
+    expect(page.get_by_text("Restored: it is a dead letter again.")).to_be_visible()
+    until(lambda: shop.run(shop.letters()) >= before)
+
+
 def test_hostile_texts_stay_texts_and_numbers_keep_their_digits(dashboard: Page, served: Served) -> None:
     page = dashboard
     page.goto(f"{served.dashboard}#/letters?handler=index_order")
