@@ -250,11 +250,9 @@ class DeadLetterQueue:
         wanted, limit = _wanted(filter), _page_size(limit)
         states = ("replayed", "discarded") if state is None else (state,)
         # The place of a letter in the archive is when it was moved, in microseconds.
-        oldest, end = (
-            None if at is None else f"{round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)}-0"
-            for at in (wanted.since, wanted.until)
-        )
-        before = end if cursor is None else ARCHIVE.entry_ids(cursor, 1)[0]
+        utc = [at if at is None or at.tzinfo else at.replace(tzinfo=UTC) for at in (wanted.since, wanted.until)]
+        oldest, end = (None if at is None else f"{max(round(at.timestamp() * 1e6), 1)}-0" for at in utc)
+        before = end if cursor is None else next_id(previous_id(ARCHIVE.entry_ids(cursor, 1)[0]))  # never 0-0
         found, scanned, size = list[DeadLetter](), 0, 0
         while scanned < MAX_SCANNED and size < MAX_PAGE_BYTES:
             rows = await archive.newest(self._commands, self.stream, before=before, oldest=oldest, count=ARCHIVE_STEP)

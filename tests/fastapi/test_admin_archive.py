@@ -43,6 +43,8 @@ def test_what_was_moved_last_comes_first_and_can_be_restored(redis_url: str) -> 
         now = datetime.now(UTC)
         assert archived(client, since=(now + timedelta(minutes=5)).isoformat()) == []
         assert len(archived(client, until=(now + timedelta(minutes=5)).isoformat())) == 3
+        assert len(archived(client, since="0001-01-01")) == 3
+        assert archived(client, until="1969-12-31") == archived(client, since="9999-12-31") == []
         assert client.get(ARCHIVE, params={"q": "hunter"}).status_code == 422
 
         first = client.get(ARCHIVE, params={"limit": 2})
