@@ -177,7 +177,7 @@ class StoredEventsGate:
         self._look = partial(
             check_stored, redis, streams, dlqs=dlqs, newest=newest, seconds=GATE_SECONDS, redactor=redactor
         )
-        self.fault = ""
+        self.fault: str = ""
         """Why the routers are held back; empty if they are not."""
 
     async def check(self) -> bool:
@@ -188,7 +188,7 @@ class StoredEventsGate:
         if not found.refuses and not (self.fault and time.monotonic() - began >= GATE_SECONDS):
             is_notable = self.fault or found.failed or not found.complete
             _logger.log(logging.WARNING if is_notable else logging.INFO, "check_stored: %s: the routers begin", found)
-            self.fault = ""
+            self.fault: str = ""
             return True
         if not self.fault:
             again = f"the routers do not begin. This is checked again every {PAUSE:g} s"

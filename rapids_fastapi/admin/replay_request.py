@@ -59,7 +59,7 @@ class InvalidDataProblem(Problem):
             errors=[error.model_dump() for error in errors],
             error_count=count,
         )
-        self.errors = list(errors)
+        self.errors: list[ParseProblem] = list(errors)
         self.count = count
 
 

@@ -18,7 +18,8 @@ KEYS = (
     r"\{chaos:events\}:dlq:rapids:index(:.+)?",  # belongs to the letters, and is bounded by them
     r"\{chaos:events\}:rapids:replay:chaos-group",  # its group is made with the router; it has no entries here
     r"\{chaos:events\}:rapids:(consumer|handlers):chaos-group:.+",  # has a TTL
-    r"rapids:routers",  # likewise
+    r"\{chaos:events\}:rapids:rates:chaos-group",  # so many records, and has a TTL
+    r"rapids:routers",  # has a TTL
 )
 """What may be left once everything is settled."""
 

@@ -46,6 +46,7 @@ BOUNDS = (
         for of in (_OWN, _REPLAY + ":rapids:")
         for part in ("ledger:soak-group", "due:soak-group", "parked:soak-group")
     ),
+    Bound(_OWN + "rates:soak-group", 1, 1, expires=True),
     *(Bound(_OWN + part + ":soak-group:.+", 1, 1, expires=True, of_pending=True) for part in ("consumer", "handlers")),
     Bound(r"\{soak:dlq\}:rapids:archive", 1, ARCHIVE_MAXLEN, expires=True),
     Bound(r"\{soak:dlq\}:rapids:failed-again", 1, ARCHIVE_MAXLEN, expires=True),
