@@ -156,6 +156,8 @@ def changes(walk: Walk, may: tuple[str, ...]) -> Iterator[Any]:
     for action in ("pause", "resume"):
         walk.operator("POST", "/groups/pause", **place, reason=f"since {MARK}")
         yield walk.ask(may, "POST", f"/groups/{action}", json=place)
+    for method in ("POST", "DELETE"):
+        yield walk.ask(may, method, "/session", json={})
 
 
 def reads(walk: Walk, may: tuple[str, ...]) -> Iterator[Any]:
