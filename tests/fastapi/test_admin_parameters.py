@@ -28,8 +28,8 @@ def test_every_route_refuses_an_unknown_parameter(client: TestClient, method: st
 
 
 def test_the_error_names_the_parameters_that_there_are(client: TestClient) -> None:
-    response = client.get("/rapids/api/audit?LIMIT=5&limit=5")
-    assert response.json()["errors"] == [{"where": "query.LIMIT", "message": "unknown; there is cursor, limit"}]
+    response = client.get("/rapids/api/operations?LIMIT=5&limit=5")
+    assert response.json()["errors"] == [{"where": "query.LIMIT", "message": "unknown; there is cursor, dlq, limit"}]
 
 
 def test_it_names_no_more_than_some_of_many_and_cuts_long_ones(client: TestClient) -> None:
