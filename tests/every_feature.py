@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue, EventEmitter
-from rapids.dead_letters import OperationKind, Selector
+from rapids.dead_letters import Canary, OperationKind, Selector
 from rapids.exceptions import NonRetryableError
 from tests.support import eventually
 from tests.worker.helpers import (
@@ -71,7 +71,8 @@ async def use_every_feature(
         strange = await add(redis, [b"original_stream", b"", b"data", b"{}"], dlq)
         wanted: tuple[tuple[OperationKind, int], ...] = (("replay", 0), ("discard", 1))
         for kind, done in wanted:
-            begun = await queue.operations.start(kind, Selector(ids=(strange,)))
+            canary = Canary() if kind == "replay" else None
+            begun = await queue.operations.start(kind, Selector(ids=(strange,)), canary=canary)
             result = await queue.operations.run_until_ended(begun.id)
             assert (result.state, result.done, result.failed) == ("completed", done, 1 - done)
         assert len((await queue.operations.list()).items) == 2

@@ -184,7 +184,7 @@ async def test_tracebacks_of_handlers_begin_in_their_code() -> None:
     async def replaced(event: TbSent, it: Annotated[None, Depends(replaces)]) -> None:
         fail()
 
-    @router.on(TbSent, timeout=0.01)
+    @router.on(TbSent, timeout=0.5)
     async def late(event: TbSent) -> None:
         await asyncio.Event().wait()
 

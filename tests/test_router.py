@@ -327,7 +327,7 @@ async def test_after_stop_nothing_is_left_running_or_connected(redis: Redis) -> 
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("rapids:")] == []
     await eventually(lambda: _connections(redis, before))
     kept = await check_keys(redis) - {announced_routers()}  # of routers that ran long enough to be announced
-    assert kept == {STREAM, "{dv:events}:rapids:replay:dv-group"}
+    assert kept == {STREAM, "{dv:events}:rapids:replay:dv-group", "{dv:events}:rapids:rates:dv-group"}
 
 
 async def _connections(redis: Redis, wanted: int) -> bool:

@@ -156,8 +156,8 @@ COMMANDS = frozenset(
         *("eval", "evalsha", "script", "xadd", "xlen", "xrange", "xrevrange", "xdel", "xtrim", "xsetid", "xread"),
         *("xreadgroup", "xack", "xclaim", "xpending", "xgroup", "xinfo", "memory", "exists", "del", "unlink"),
         *("pexpire", "pttl", "get", "set", "getrange", "setrange", "hget", "hset", "hmget", "hdel", "hexists"),
-        *("hincrby", "hkeys", "hlen", "hscan", "zadd", "zcard", "zcount", "zrange", "zrangebyscore", "zrem"),
-        *("zremrangebyrank", "zremrangebyscore", "zscore", "zmscore", "llen", "lrange", "rpush"),
+        *("hincrby", "hkeys", "hlen", "hscan", "zadd", "zcard", "zcount", "zrange", "zrangebyscore"),
+        *("hgetall", "zrem", "zremrangebyrank", "zremrangebyscore", "zscore", "zmscore", "llen", "lrange", "rpush"),
     )
 )
 """All that Rapids and its connections run, without subcommands. `docs/running.md` lists them for an ACL user."""
