@@ -11,13 +11,16 @@ from rapids._storage.client.connections import Commands
 from rapids._storage.keys import Source
 from rapids.counters import HISTOGRAMS
 
-__all__ = ["COUNTED", "PERIOD", "RateRecord", "period_of", "read", "report"]
+__all__ = ["COUNTED", "PERIOD", "RECORDS", "RateRecord", "period_of", "read", "report"]
 
 PERIOD = 10
 """Seconds that a record is about. Records begin at multiples of it since 1970, by the server's clock."""
 
 RECORDS = 372
 """Records that are kept: those of an hour, and of two minutes more for what arrives late."""
+
+MAX_ADDED = 2**63
+"""Redis counts fewer entries. A number that is none is no count either."""
 
 TTL_MS = 3_720_000
 """Milliseconds after the last report until the rates of a group are deleted."""
@@ -62,7 +65,7 @@ async def read(commands: Commands, stream: str, groups: Sequence[str]) -> list[d
         rows = _RECORD.iter_unpack(raw[: len(raw) // _RECORD.size * _RECORD.size])
         found.append(
             {
-                row[0]: RateRecord(None if row[1] < 0 else int(row[1]), row[2:first], row[first:])
+                row[0]: RateRecord(int(row[1]) if 0 <= row[1] < MAX_ADDED else None, row[2:first], row[first:])
                 for row in rows
                 if row[0]  # none was ever written there
             }

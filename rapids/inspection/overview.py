@@ -12,6 +12,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoPermissionError, ResponseError
 
 from rapids._core.json_schema import with_json_schema
+from rapids._core.threads import in_own_thread
 from rapids._storage import rates
 from rapids._storage.client.connections import SharedPool
 from rapids.dead_letters.causes import Causes, QueueStats
@@ -169,23 +170,29 @@ class OverviewReader:
             for dlq, causes in queues.items()
             for cause in causes.items
         ]
-        return Overview(
-            at=now,
-            charts_since=charts_since(now),
-            chart_step=STEP_MINUTE,
-            findings=findings_of(
-                now,
-                [one.snapshot for one in streams],
-                await self._facts([group for one in streams for group in one.groups]),
-                failing,
-                [QueueFacts(dlq, causes.stats) for dlq, causes in queues.items()],
-            ),
-            streams=tuple(one.overview(watched, queues) for one in streams),
-            queues=tuple(
-                QueueOverview(**asdict(causes.stats), dlq=dlq, causes=causes.total) for dlq, causes in queues.items()
-            ),
-            missing=tuple(missing),
-        )
+        facts = await self._facts([group for one in streams for group in one.groups])
+
+        def overview() -> Overview:
+            return Overview(
+                at=now,
+                charts_since=charts_since(now),
+                chart_step=STEP_MINUTE,
+                findings=findings_of(
+                    now,
+                    [one.snapshot for one in streams],
+                    facts,
+                    failing,
+                    [QueueFacts(dlq, causes.stats) for dlq, causes in queues.items()],
+                ),
+                streams=tuple(one.overview(watched, queues) for one in streams),
+                queues=tuple(
+                    QueueOverview(**asdict(causes.stats), dlq=dlq, causes=causes.total)
+                    for dlq, causes in queues.items()
+                ),
+                missing=tuple(missing),
+            )
+
+        return await asyncio.wrap_future(in_own_thread(overview))  # each group takes milliseconds
 
     async def _queues(self, watched: Iterable[WatchedGroup]) -> dict[str, Causes]:
         limits: dict[str, list[int | None]] = {}

@@ -1,5 +1,6 @@
 """Series: what was appended to a stream and what its groups did in each step of the last hour."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from rapids._core.checks import stream_name
 from rapids._core.json_schema import with_json_schema
+from rapids._core.threads import in_own_thread
 from rapids._storage import rates
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.rates import COUNTED, PERIOD, RateRecord
@@ -166,10 +168,11 @@ class HourOfStream:
     @classmethod
     def of(cls, groups: Sequence[HourOfGroup], added: int | None, now_ms: int) -> "HourOfStream":
         """From what workers of several groups noted, and how many entries the stream ever got until now."""
-        noted: dict[int, int] = {}
+        noted, now = dict[int, int](), rates.period_of(now_ms)
         for group in groups:
             for period, record in group.records.items():
-                if record.added is not None:
+                # Before it was set back, the server's clock may have been years ahead.
+                if record.added is not None and 0 <= now - period <= rates.RECORDS:
                     noted[period + 1] = min(noted.get(period + 1, record.added), record.added)
         points = sorted(noted.items())
         if added is not None and points:
@@ -210,14 +213,18 @@ async def read_series(
         names = [(await inspector.group(name, group)).group]
     now_ms = round(snapshot.at.timestamp() * 1000)
     hours = [HourOfGroup(records, now_ms) for records in await rates.read(SharedPool(redis, name), name, names)]
-    return StreamSeries(
-        stream=name,
-        at=snapshot.at,
-        since=server_time(_first_period(now_ms, step) * PERIOD * 1000),
-        step=step,
-        appended=HourOfStream.of(hours, snapshot.entries_added, now_ms).values(step),
-        groups=tuple(hour.series(one, step) for one, hour in zip(names, hours, strict=True)),
-    )
+
+    def series() -> StreamSeries:
+        return StreamSeries(
+            stream=name,
+            at=snapshot.at,
+            since=server_time(_first_period(now_ms, step) * PERIOD * 1000),
+            step=step,
+            appended=HourOfStream.of(hours, snapshot.entries_added, now_ms).values(step),
+            groups=tuple(hour.series(one, step) for one, hour in zip(names, hours, strict=True)),
+        )
+
+    return await asyncio.wrap_future(in_own_thread(series))  # each group takes milliseconds
 
 
 def charts_since(now: datetime) -> datetime:

@@ -1,9 +1,9 @@
 """The overview over HTTP: streams, groups and dead letters at a glance, and their last hour in steps."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from pydantic import BeforeValidator
+from fastapi import APIRouter, Query, Response
+from pydantic import BeforeValidator, TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from rapids.inspection import Overview, SeriesStep, StreamSeries, read_series
@@ -109,6 +109,15 @@ _SERIES: Example = {
 router: APIRouter = APIRouter(prefix="/api", route_class=AdminRoute, dependencies=CREDENTIALS)
 
 
+_OVERVIEWS, _STREAMS = TypeAdapter(Overview), TypeAdapter(StreamSeries)
+
+
+async def _written(adapter: TypeAdapter[Any], value: object) -> Response:
+    """The answer, made in a thread: FastAPI would make it in the event loop, which takes seconds for many groups."""
+    shown = await run_in_threadpool(lambda: adapter.dump_json(cleaned(value), by_alias=True))
+    return Response(shown, media_type="application/json")
+
+
 def _number(text: object) -> object:
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else text
 
@@ -116,22 +125,26 @@ def _number(text: object) -> object:
 @router.get(
     "/overview",
     summary="Everything at a glance",
+    response_model=Overview,
     openapi_extra=needs("read"),
     responses=answers(*_ACCESS, *_OUTAGE, example=_OVERVIEW),
 )
-async def get_overview(parts: RunningDep) -> Overview:
+async def get_overview(parts: RunningDep) -> Response:
     """What is wrong, and all streams, groups and dead-letter queues, with the last hour in steps of a minute.
 
     It is read from Redis at most once a second, for all requests together.
     """
-    return await run_in_threadpool(cleaned, await parts.overview.read())
+    return await _written(_OVERVIEWS, await parts.overview.read())
 
 
 @router.get(
     "/series",
     summary="Read the last hour of a stream and its groups",
-    openapi_extra=needs("read"),
-    responses=answers(*_ACCESS, "stream-needed", "stream-not-found", "group-not-found", *_OUTAGE, example=_SERIES),
+    response_model=StreamSeries,
+    openapi_extra=needs("read", limited="searches"),
+    responses=answers(
+        *_ACCESS, "stream-needed", "stream-not-found", "group-not-found", "too-busy", *_OUTAGE, example=_SERIES
+    ),
 )
 async def get_series(
     parts: RunningDep,
@@ -141,10 +154,11 @@ async def get_series(
         Query(min_length=1, max_length=MAX_NAME, description="Only this group.", examples=["payments"]),
     ] = None,
     step: Annotated[SeriesStep, BeforeValidator(_number), Query(description="Seconds of a step.", examples=[10])] = 60,
-) -> StreamSeries:
+) -> Response:
     """What was appended to a stream and what its groups did in each step of the last hour.
 
     Workers write it soon after each ten seconds.
     """
     with refusals_as_problems():
-        return cleaned(await read_series(parts.redis, stream, group=group, step=step))
+        series = await read_series(parts.redis, stream, group=group, step=step)
+    return await _written(_STREAMS, series)

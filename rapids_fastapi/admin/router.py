@@ -98,8 +98,10 @@ class AuditPage(Answer):
 @application_routes.get(
     "/audit",
     summary="Who did what, when and why",
-    openapi_extra=needs("read"),
-    responses=answers(*_ACCESS, "stream-not-found", *_OUTAGE, example=examples.AUDIT_PAGE, headers=NEXT_LINK),
+    openapi_extra=needs("read", limited="searches"),
+    responses=answers(
+        *_ACCESS, "stream-not-found", "too-busy", *_OUTAGE, example=examples.AUDIT_PAGE, headers=NEXT_LINK
+    ),
 )
 async def list_audit(
     request: Request,

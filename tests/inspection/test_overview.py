@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from rapids import BaseEvent, GroupControl, NonRetryableError
@@ -182,3 +185,16 @@ def test_a_group_that_does_nothing_is_stuck_and_one_that_is_slow_is_behind() -> 
         f"no consumer of group `{GROUP}` is alive, and 1 entry waits"
     ]
     assert messages(groups=[facts(None, consumers_alive=0)]) == [], "it has nothing to do"
+
+
+async def test_it_is_made_in_a_thread(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of groups take seconds, in which the event loop goes on."""
+    where = list[threading.Thread]()
+
+    def noted(*arguments: Any) -> Any:
+        where.append(threading.current_thread())
+        return findings_of(*arguments)
+
+    monkeypatch.setattr("rapids.inspection.overview.findings_of", noted)
+    await overview(redis)
+    assert [one is threading.main_thread() for one in where] == [False]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import threading
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -83,3 +85,37 @@ async def test_a_cut_or_strange_record_is_left_out(redis: Redis) -> None:
         await read_series(redis, "other")
     with pytest.raises(ValueError, match="step must be one of 10, 30, 60, 300"):
         await read_series(redis, STREAM, step=20)  # type: ignore[arg-type]
+
+
+def test_what_is_noted_of_another_time_costs_nothing() -> None:
+    """The server's clock was ahead, and was set back."""
+    ahead = HourOfGroup({PERIOD + 100_000: record(added=9)}, NOW * 1000)
+    appended = HourOfStream.of([hour(_3=record(added=5)), ahead], 9, NOW * 1000).appended
+    assert max(appended) <= PERIOD + 1
+
+
+@pytest.mark.parametrize("added", [float("nan"), float("inf"), -1.0])
+async def test_what_is_no_count_is_not_known(redis: Redis, added: float) -> None:
+    await redis.xgroup_create(STREAM, GROUP, mkstream=True)
+    period = int((await redis.time())[0]) // 10 - 2
+    raw = struct.pack(f">Id{len(COUNTED) + RANGES}I", period, added, *[3] * (len(COUNTED) + RANGES))
+    await redis.set(Source(STREAM, GROUP).rates, raw)
+    found = await read_series(redis, STREAM)
+    assert set(found.appended) == {None}
+    assert 3 in found.groups[0].handled
+
+
+async def test_it_is_made_in_a_thread(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty groups take a tenth of a second and more, in which the event loop goes on."""
+    where = set[threading.Thread]()
+    made = HourOfGroup.series
+
+    def noted(self: HourOfGroup, *arguments: Any) -> Any:
+        where.add(threading.current_thread())
+        return made(self, *arguments)
+
+    monkeypatch.setattr(HourOfGroup, "series", noted)
+    await redis.xgroup_create(STREAM, GROUP, mkstream=True)
+    await read_series(redis, STREAM)
+    assert where
+    assert threading.main_thread() not in where
