@@ -32,7 +32,7 @@ from rapids_fastapi.admin.auth import (
 from rapids_fastapi.admin.limits import Limited
 from rapids_fastapi.admin.models import MAX_NAME
 from rapids_fastapi.admin.payload import clean
-from rapids_fastapi.admin.problems import MAX_FAULTS, Problem, ProblemRoute, included
+from rapids_fastapi.admin.problems import MAX_FAULTS, Problem, ProblemRoute, included, redis_calls
 from rapids_fastapi.admin.session_cookie import is_of_script, with_session
 from rapids_fastapi.state import Running, running
 
@@ -128,13 +128,13 @@ class AdminRoute(ProblemRoute):
             raise admin_closed()
         bounded = _BoundedRequest(request)
         await parts.failed_logins.wait(bounded)
-        has_session = False
+        async with redis_calls(AUTH_TIMEOUT):  # `admin_auth` has no part in it
+            connection = await with_session(bounded, parts)
+        has_session = connection is not bounded
         has_credentials = any(bounded.headers.getlist("authorization"))  # of two, `admin_auth` may look at one
         limit = asyncio.timeout(AUTH_TIMEOUT)
         try:
             async with limit:
-                connection = await with_session(bounded, parts)
-                has_session = connection is not bounded
                 user = await authenticate(parts.admin_auth, connection, parts.auth_threads)
         except HTTPException as error:
             if has_credentials and error.status_code == HTTPStatus.UNAUTHORIZED:

@@ -21,6 +21,9 @@ _PROBLEMS = (
     *("not-json", "too-large", "too-slow", "redis-unavailable", "not-running"),
 )
 
+MAX_CREDENTIALS = 8 * 1024
+"""Bytes. Redis keeps them for hours, so that somebody who may log in must not fill it with long ones."""
+
 _logger = logging.getLogger("rapids")
 
 router: APIRouter = APIRouter(prefix="/api/session", route_class=AdminRoute, dependencies=CREDENTIALS)
@@ -36,7 +39,7 @@ class Session(Answer):
     name: str
     permissions: list[Permission]
     ends_at: datetime
-    """When it ends by itself, unless the credentials of the login are refused earlier."""
+    """When it ends by itself. While the credentials of the login are refused, it opens nothing."""
 
 
 @router.post(
@@ -49,7 +52,7 @@ async def begin_session(request: Request, response: Response, parts: RunningDep,
     """Exchange the credentials of this request for a cookie. Needs no permission.
 
     The cookie (`HttpOnly`, `SameSite=Strict`, and `Secure` with https) is worth what the credentials are: each request
-    with it is checked by them again. It ends after 12 hours, by DELETE, or when the credentials are refused.
+    with it is checked by them again, and refused while they are. It ends after 12 hours, or by DELETE.
     """
     if is_foreign(request):  # also with a Bearer token: another site must not log somebody in
         raise Problem("cross-origin", "A page of another origin may not log in here.")
@@ -57,6 +60,8 @@ async def begin_session(request: Request, response: Response, parts: RunningDep,
     if len(credentials) != 1:
         why = "Send the credentials as the header Authorization. Without one, there is nothing to keep."
         raise Problem("invalid", why)
+    if len(credentials[0]) > MAX_CREDENTIALS:
+        raise Problem("invalid", f"Credentials of a session may have {MAX_CREDENTIALS:,} bytes.")
     set_cookie(request, response, await parts.sessions.begin(credentials[0]))
     _logger.info("admin: %r logged in with a browser", user.name)
     ends_at = datetime.now(UTC) + timedelta(seconds=SESSION_SECONDS)

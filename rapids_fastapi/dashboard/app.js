@@ -92,8 +92,10 @@ function Nav({ current }) {
   const queues = user.dead_letter_queues.map((one) => one.name);
   const stats = useQuery(queues.length && may("read") ? address("dead-letters/stats", { dlq: queue() }) : null, { every: 10 });
   const leave = async () => {
-    await attempt(() => ask("DELETE", address("session")));
-    capabilities.value = null;
+    await attempt(async () => {
+      await ask("DELETE", address("session"));
+      capabilities.value = null; // not if it failed: then the session goes on
+    });
   };
   return html`<header class="nav">
     <a class="brand" href="#/">Rapids</a>

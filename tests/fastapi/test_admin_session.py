@@ -10,7 +10,7 @@ import redis as redis_sync
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from rapids.sessions import SESSION_SECONDS
+from rapids.sessions import SESSION_SECONDS, Sessions
 from rapids_fastapi import AdminUser, TokenAuth
 from rapids_fastapi.admin import failed_logins
 from tests.fastapi.admin_paths import filled, guarded
@@ -159,3 +159,22 @@ def test_without_credentials_there_is_nothing_to_keep(redis_url: str, raw: redis
         assert log_in(client, {}).status_code == 422
         assert client.delete(SESSION).status_code == 204
     assert raw.keys("*:session:*") == []
+
+
+def test_long_credentials_are_not_kept(redis_url: str, raw: redis_sync.Redis) -> None:
+    """Somebody who may log in must not fill Redis."""
+    with client_for(redis_url, headers={}) as client:
+        assert log_in(client, basic(TOKEN, "a" * 8_000)).status_code == 422
+        assert log_in(client, basic(TOKEN, "a" * 4_000)).status_code == 200
+    assert len(raw.keys("*:session:*")) == 1  # type: ignore[arg-type]
+
+
+def test_an_outage_of_redis_is_told_as_one(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unavailable(*_: Any) -> None:
+        raise redis_sync.ConnectionError("refused")
+
+    with client_for(redis_url, headers={}) as client:
+        log_in(client)
+        monkeypatch.setattr(Sessions, "credentials", unavailable)
+        answer = client.get(CAPABILITIES)
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (503, "redis-unavailable")
