@@ -22,6 +22,7 @@ from rapids._storage import (
     groups,
     inspection_queries,
     letter_index,
+    rates,
     read_positions,
     scripts,
     settlement,
@@ -207,6 +208,15 @@ async def test_sampling_after_the_last_entry_read_was_deleted(large: Recorder) -
     seen = await sample(large, "1-0")
     assert (seen.length, seen.delivered, seen.last_assigned) == (8, "10-0", "10-0")
     assert set(await large.read()) <= {"XREVRANGE"}, "for the last entry that is left"
+
+
+async def test_renewing_a_name_with_rates(large: Recorder) -> None:
+    report = rates.report([1] * (len(rates.COUNTED) + rates.RANGES))
+    await groups.hold(large, SOURCE.consumer("me"), "token", ttl_ms=60_000, rates=(SOURCE, report))
+    assert await large.read() == []
+    [records] = await rates.read(SharedPool(large.redis, STREAM), STREAM, [GROUP])
+    [record] = records.values()
+    assert record.added in (10, None), "None of Redis 6.2, which does not count"
 
 
 async def test_trimming(large: Recorder) -> None:
