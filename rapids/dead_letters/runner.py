@@ -110,7 +110,12 @@ class StepMover:
         except WorkStoppedError:
             raise HaltedError from None
         except stored.ElsewhereError:
-            logger.info("the operation is at another place than it was left at: its letters are read again")
+            claim = self._step.claim
+            logger.info(
+                "operation %s is at another place than it was left at: its next letters are read again",
+                claim.operation_id,
+                extra={"dlq": claim.dlq, "operation": claim.operation_id, "kind": claim.kind},
+            )
             return False
         except (RedisError, OSError) as error:
             await self._retries.failed(error)
