@@ -184,7 +184,7 @@ async def test_tracebacks_of_handlers_begin_in_their_code() -> None:
     async def replaced(event: TbSent, it: Annotated[None, Depends(replaces)]) -> None:
         fail()
 
-    @router.on(TbSent, timeout=0.5)
+    @router.on(TbSent, timeout=0.01)
     async def late(event: TbSent) -> None:
         await asyncio.Event().wait()
 
@@ -202,6 +202,7 @@ async def test_tracebacks_of_handlers_begin_in_their_code() -> None:
     for name, of_each in {"replaced": 2, "at_the_end": 1}.items():
         shown = files(outcomes[name].error)
         assert [one[0] for one in shown] == [here] * of_each, name
+    assert isinstance(outcomes["late"].error, HandlerTimeoutError)
     own, interrupted = files(outcomes["late"].error)
     assert (own, interrupted[0]) == ([], here)
 

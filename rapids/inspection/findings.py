@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from rapids._core.json_schema import with_json_schema
 from rapids.dead_letters.causes import Cause, QueueStats
@@ -29,18 +29,8 @@ although consumers are alive. `letters_trimmed`: dead letters were lost. `retryi
 after a failure. `falling_behind`: the oldest entry is old. `parked`: entries failed for good, without a dead-letter
 stream. `paused`: somebody paused the group. `nobody_reads`: the stream has no group. `letters`: older dead letters."""
 
-ORDER: tuple[OverviewKind, ...] = (
-    "failing",
-    "no_living_consumer",
-    "stuck",
-    "letters_trimmed",
-    "retrying",
-    "falling_behind",
-    "parked",
-    "paused",
-    "nobody_reads",
-    "letters",
-)
+ORDER: tuple[OverviewKind, ...] = get_args(OverviewKind)
+"""The most urgent kind first."""
 
 MAX_FINDINGS = 50
 

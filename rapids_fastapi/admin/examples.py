@@ -29,7 +29,7 @@ STREAMS: Example = {"items": [_STREAM], "missing": ["invoices"]}
 _PAUSE: Example = {"actor": "ann", "reason": "the bank is down", "since": "2025-11-23T20:59:00Z"}
 PAUSE_RESULT: Example = {"stream": "orders", "group": "payments", "pause": _PAUSE}
 
-_GROUP: Example = {
+GROUP: Example = {
     "at": _AT,
     "stream": "orders",
     "group": "payments",
@@ -58,8 +58,8 @@ _CONSUMER: Example = {
     "inactive_ms": 4000,
     "pending": 2,
 }
-GROUP_PAGE: Example = {"stream": "orders", "items": [_GROUP], "next_cursor": "Z3JvdXBzOkxuQmhlVzFsYm5Sew"}
-GROUP_DETAIL: Example = {"group": _GROUP, "consumers": [_CONSUMER], "next_cursor": "Y29uc3VtZXJzOkxuZGxZaTB4"}
+GROUP_PAGE: Example = {"stream": "orders", "items": [GROUP], "next_cursor": "Z3JvdXBzOkxuQmhlVzFsYm5Sew"}
+GROUP_DETAIL: Example = {"group": GROUP, "consumers": [_CONSUMER], "next_cursor": "Y29uc3VtZXJzOkxuZGxZaTB4"}
 
 _ATTEMPT: Example = {
     "delivery": 5,

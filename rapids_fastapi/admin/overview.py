@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rapids.inspection import Overview, SeriesStep, StreamSeries, read_series
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
-from rapids_fastapi.admin.examples import Example
+from rapids_fastapi.admin.examples import GROUP, Example
 from rapids_fastapi.admin.models import MAX_NAME
 from rapids_fastapi.admin.payload import cleaned
 from rapids_fastapi.admin.problems import answers, refusals_as_problems
@@ -50,23 +50,7 @@ _OVERVIEW: Example = {
             "appended": [740, 744, 391],
             "groups": [
                 {
-                    "at": _AT,
-                    "stream": "orders",
-                    "group": "payments",
-                    "last_delivered_id": "1763931590000-0",
-                    "last_delivered_at": "2025-11-23T20:59:50Z",
-                    "entries_read": 90205,
-                    "lag": 5,
-                    "lag_exact": True,
-                    "pending": 3,
-                    "held": 2,
-                    "waiting": 1,
-                    "parked": 0,
-                    "oldest_unsettled_id": "1763931500000-0",
-                    "oldest_unsettled_ms": 100000,
-                    "replays": 0,
-                    "consumers": 2,
-                    "consumers_alive": 1,
+                    **{name: value for name, value in GROUP.items() if name != "pause"},
                     "dlq": "{orders}:dlq",
                     "dead_letters": 312,
                     "handled_per_second": 11.9,

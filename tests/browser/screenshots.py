@@ -6,10 +6,9 @@ import asyncio
 import json
 import logging
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from playwright.sync_api import Page
 
@@ -42,7 +41,6 @@ def _shoot(url: str, folder: Path, only: list[str] | None) -> None:
         shop.run(shop.sell(ORDERS))
         shop.run(shop.be_attacked())
         until(lambda: shop.run(shop.letters()) > ORDERS * 0.6, timeout=90)
-        time.sleep(2)
         with chromium() as browser:
             problems: list[str] = []
             context = browser.new_context(viewport={"width": 1440, "height": 900}, device_scale_factor=1)
@@ -57,7 +55,7 @@ def _shoot(url: str, folder: Path, only: list[str] | None) -> None:
             print("\n".join(problems))
 
 
-def _places(page: Page, address: str) -> dict[str, str | Callable[[Page], Any]]:
+def _places(page: Page, address: str) -> dict[str, str | tuple[str, Callable[[Page], Any]]]:
     def get(path: str) -> Any:
         return page.request.get(f"{address}/rapids/api/{path}").json()
 
@@ -95,13 +93,13 @@ def _places(page: Page, address: str) -> dict[str, str | Callable[[Page], Any]]:
         "overview": "#/overview",
         "letters": "#/letters",
         "cause": f"#/letters?fingerprint={cause}",
-        "filter": ("#/letters", complete),  # type: ignore[dict-item]
-        "start": (f"#/letters?fingerprint={cause}", start),  # type: ignore[dict-item]
+        "filter": ("#/letters", complete),
+        "start": (f"#/letters?fingerprint={cause}", start),
         "nothing": "#/letters?handler=nobody",
         "letter": f"#/letters/{letter}",
         "replayed": f"#/letters/{letters[5]['id']}",
         "hostile": f"#/letters/{hostile}",
-        "edit": (f"#/letters/{letter}", edit),  # type: ignore[dict-item]
+        "edit": (f"#/letters/{letter}", edit),
         "operations": "#/operations",
         "operation": f"#/operations/{started.get('id')}",
         "archive": "#/archive",
@@ -110,15 +108,18 @@ def _places(page: Page, address: str) -> dict[str, str | Callable[[Page], Any]]:
         "trace": f"#/trace?id={letters[0]['correlation_id']}",
         "catalog": "#/catalog",
         "audit": "#/audit",
-        "help": ("#/letters", lambda page: page.keyboard.press("?")),  # type: ignore[dict-item]
+        "help": ("#/letters", lambda page: page.keyboard.press("?")),
     }
 
 
-def _take(page: Page, folder: Path, name: str, address: str, place: Any) -> None:
+def _take(
+    page: Page, folder: Path, name: str, address: str, place: str | tuple[str, Callable[[Page], Any]] | None
+) -> None:
     where, act = place if isinstance(place, tuple) else (place, None)
-    for scheme in ("light", "dark"):
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
         for width, (x, y) in WIDTHS.items():
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": x, "height": y})
             page.goto("about:blank")
             page.goto(f"{address}/rapids/{where or ''}")

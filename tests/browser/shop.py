@@ -156,8 +156,8 @@ class Shop:
     async def be_attacked(self) -> None:
         """Emit an order full of markup, and an entry that is no event."""
         await self.emitter.emit(order(90_000, customer=HOSTILE, metadata={"hostile": HOSTILE}))
-        broken = {"event_type": "order.placed", "data": '{"order_id": ', "id": "x", "metadata": "{}"}
-        await self.rapids.redis.xadd(STREAM, broken)  # type: ignore[arg-type]
+        broken: dict[Any, Any] = {"event_type": "order.placed", "data": '{"order_id": ', "id": "x", "metadata": "{}"}
+        await self.rapids.redis.xadd(STREAM, broken)
 
     async def letters(self) -> int:
         """How many dead letters there are."""

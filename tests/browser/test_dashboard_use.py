@@ -192,4 +192,6 @@ def test_axe_finds_nothing_serious(dashboard: Page, served: Served) -> None:
 def axe() -> str:
     """The source of axe, from the npm registry."""
     with tempfile.TemporaryDirectory() as folder, tarfile.open(npm_package(AXE, Path(folder))) as archive:
-        return archive.extractfile("package/axe.min.js").read().decode()  # type: ignore[union-attr]
+        source = archive.extractfile("package/axe.min.js")
+        assert source is not None
+        return source.read().decode()

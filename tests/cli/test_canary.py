@@ -33,8 +33,7 @@ def refused_by_a_router(url: str) -> Iterator[None]:
             serving = asyncio.create_task(router.start())
             await router.wait_started()
             started.set()
-            while not stop.is_set():
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(stop.wait)
             await router.stop()
             await serving
 
