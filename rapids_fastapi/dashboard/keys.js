@@ -1,5 +1,5 @@
 /** Keys: each view says which ones it has, and `?` shows them. */
-import { signal, useEffect, useRef } from "./ui.js";
+import { signal, useLayoutEffect, useRef } from "./ui.js";
 
 /**
  * @typedef {Record<string, {does: string, run: () => void}>} Keys
@@ -18,7 +18,8 @@ export const isHelpOpen = signal(false);
 export function useKeys(keys) {
   const latest = useRef(keys);
   latest.current = keys;
-  useEffect(() => {
+  // In step with the page: an effect comes after it is shown, and a key in between would be lost, or that of the last view.
+  useLayoutEffect(() => {
     // A stable object whose functions are those of the last render.
     const mine = /** @type {Keys} */ (
       Object.fromEntries(
