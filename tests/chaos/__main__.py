@@ -26,7 +26,7 @@ def options(arguments: list[str]) -> Options:
     parser.add_argument("--rate", type=float, default=defaults.rate, help="events per second, all emitters together")
     parser.add_argument("--faults-per-second", type=float, default=defaults.faults_per_second)
     parser.add_argument("--seconds-between-failovers", type=float, default=defaults.seconds_between_failovers)
-    parser.add_argument("--drain-seconds", type=float, default=defaults.drain_seconds)
+    parser.add_argument("--drain-seconds", type=float, default=defaults.drain_seconds, help="how long without a change")
     parser.add_argument("--keep", action="store_true", help="leave the folder with logs and data")
     parser.add_argument("--quiet", action="store_true", help="only the table")
     return Options(**vars(parser.parse_args(arguments)))

@@ -131,13 +131,16 @@ class Run:
         self._struck[interruption.kind] += 1
 
     async def _drain(self) -> float:
-        """Wait until everything is settled, or the time for it is over: the seconds it took."""
-        began = time.monotonic()
-        while time.monotonic() - began < self._options.drain_seconds:
+        """Wait until everything is settled, or nothing changes any more: the seconds it took."""
+        began = changed_at = time.monotonic()
+        before: object = None
+        while time.monotonic() - changed_at < self._options.drain_seconds:
             async with opened(self.servers.url) as client:
-                pending, undelivered = await read_unsettled(client)
+                pending, undelivered = unsettled = await read_unsettled(client)
             if not pending and not undelivered:
                 break
+            if unsettled != before:
+                before, changed_at = unsettled, time.monotonic()
             await asyncio.sleep(0.2)
         return time.monotonic() - began
 

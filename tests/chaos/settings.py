@@ -23,7 +23,8 @@ EVERY = 3
 """Of so many workers, one is a `rapids run` with two processes. The others are processes of their own."""
 
 CONCURRENCY = 8
-KEYS = 40
+KEYS = 41
+"""A prime, so that the events of each kind spread over all keys: the retries of one key wait for each other."""
 
 
 TOPOLOGIES = {"standalone": 0, "sentinel": 2, "cluster": 1}
@@ -48,7 +49,8 @@ class Options:
     rate: float = 200.0
     """Events per second, of all emitters together."""
     faults_per_second: float = 0.8
-    drain_seconds: float = 90.0
+    drain_seconds: float = 60.0
+    """After so long without a change, what is still pending counts as unsettled."""
     keep: bool = False
     """Leave the folder with the logs and the server's data where it is."""
     quiet: bool = False
