@@ -1,5 +1,6 @@
 /** The page: who uses it, where they are, and the view for that place. */
 import { address, ask, capabilities, learnUser, may, useQuery } from "./api.js";
+import { compact } from "./format.js";
 import { isHelpOpen, known, useKeys } from "./keys.js";
 import { Dialog, Failure, Liveness, Notes, attempt } from "./parts.js";
 import { go, link, ofQueue, place, queue, search } from "./route.js";
@@ -120,11 +121,6 @@ function Nav({ current }) {
       <button type="button" class="quiet" onClick=${leave}>Log out</button>
     </div>
   </header>`;
-}
-
-/** @param {number} value */
-function compact(value) {
-  return Intl.NumberFormat("en", { notation: "compact" }).format(value);
 }
 
 function Help() {

@@ -70,6 +70,14 @@ export function count(value) {
 }
 
 /**
+ * A number for a narrow place: 1.2K.
+ * @param {number} value
+ */
+export function compact(value) {
+  return Intl.NumberFormat("en", { notation: "compact" }).format(value);
+}
+
+/**
  * A number and its noun: 1 letter, 1,204 letters.
  * @param {number} value
  * @param {string} noun

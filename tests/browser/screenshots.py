@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
+import struct
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from playwright.sync_api import Page
 
+from rapids._storage import rates
+from rapids._storage.keys import Source
 from rapids.embedded import open_embedded
 from tests.browser.chrome import chromium, log_in
-from tests.browser.shop import TOKEN, Shop
+from tests.browser.shop import STREAM, TOKEN, Shop
 from tests.fastapi.helpers import until
 from tests.fastapi.served_admin import serving
 
@@ -41,6 +46,7 @@ def _shoot(url: str, folder: Path, only: list[str] | None) -> None:
         shop.run(shop.sell(ORDERS))
         shop.run(shop.be_attacked())
         until(lambda: shop.run(shop.letters()) > ORDERS * 0.6, timeout=90)
+        shop.run(_had_an_hour(shop))
         with chromium() as browser:
             problems: list[str] = []
             context = browser.new_context(viewport={"width": 1440, "height": 900}, device_scale_factor=1)
@@ -53,6 +59,32 @@ def _shoot(url: str, folder: Path, only: list[str] | None) -> None:
                 if only is None or name in only:
                     _take(page, folder, name, address, place)
             print("\n".join(problems))
+
+
+async def _had_an_hour(shop: Shop) -> None:
+    """Rates of an hour, as workers would have kept them: more and less traffic, and failures since 22 minutes."""
+    redis, record = shop.rapids.redis, struct.Struct(f">Id{len(rates.COUNTED)}I{rates.RANGES}I")
+    groups = ("mail", "payments", "search", "shipping")
+    await asyncio.sleep(15)  # until what the shop really did, all in one moment, is reported
+    await redis.delete(*(Source(STREAM, group).rates for group in groups))
+    now = rates.period_of(time.time() * 1000)
+    ages = range(360, 0, -1)
+    traffic = {age: round(60 + 20 * math.sin(age / 40) + 6 * math.sin(age * 1.7)) for age in ages}
+    for group in groups:
+        added = 0
+        for age, events in traffic.items():
+            added += events
+            failed = events // 3 if group == "shipping" and age < 132 else int(group == "mail" and age % 41 == 3)
+            counts = (events, events - failed, failed, 0, failed * 2 // 3)
+            at = (now - age) % rates.RECORDS * record.size
+            await redis.setrange(
+                Source(STREAM, group).rates, at, record.pack(now - age, added, *counts, *[0] * rates.RANGES)
+            )
+    [[last, _]] = await redis.xrevrange(STREAM, count=1)
+    added = sum(traffic.values()) + await redis.xlen(STREAM)
+    await redis.execute_command("XSETID", STREAM, last, "ENTRIESADDED", added, "MAXDELETEDID", "0-1")
+    for group in groups:
+        await redis.xgroup_setid(STREAM, group, last, entries_read=added)
 
 
 def _places(page: Page, address: str) -> dict[str, str | tuple[str, Callable[[Page], Any]]]:

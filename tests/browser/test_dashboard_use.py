@@ -33,6 +33,8 @@ def dashboard(page: Page, served: Served) -> Page:
 def test_repair_by_mouse(dashboard: Page, served: Served) -> None:
     """Find the cause, read the traceback, edit and replay one letter, replay all, undo a discard, trace, pause."""
     page, shop = dashboard, served.shop
+    expect(page.get_by_role("img", name=re.compile("^Failures, each minute: in the last hour "))).to_be_visible()
+    expect(page.locator(".chart canvas")).to_have_count(2)
     page.get_by_role("link", name=re.compile("^Dead letters")).click()
     page.get_by_role("link", name=re.compile("CourierTimeoutError")).first.click()
     expect(page.get_by_role("button", name=re.compile(r"^Replay all \d+"))).to_be_enabled()

@@ -2,5 +2,6 @@
 export default class uPlot {
   constructor(options: any, data: any, target: HTMLElement);
   setSize(size: { width: number; height: number }): void;
+  setData(data: any): void;
   destroy(): void;
 }
