@@ -60,7 +60,6 @@ function Shell() {
   useEffect(() => {
     document.title = `${found?.title ?? "Not found"} · Rapids`;
     document.getElementById("main")?.focus({ preventScroll: true });
-    document.querySelector(".nav nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
     scrollTo(0, 0);
   }, [view, id]);
   const shown = id && found?.one ? found.one : found?.view;
@@ -92,6 +91,8 @@ function Nav({ current }) {
   const user = /** @type {import("./types.js").Capabilities} */ (capabilities.value);
   const queues = user.dead_letter_queues.map((one) => one.name);
   const stats = useQuery(queues.length && may("read") ? address("dead-letters/stats", { dlq: queue() }) : null, { every: 10 });
+  const hasLetters = stats.data?.length > 0; // its number moves the others
+  useEffect(() => document.querySelector(".nav nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }), [current, hasLetters]);
   const leave = async () => {
     await attempt(async () => {
       await ask("DELETE", address("session"));
@@ -106,7 +107,7 @@ function Nav({ current }) {
           key=${name}
           href=${link(name, { query: ofQueue() })}
           aria-current=${name === (VIEWS[current]?.isWithin ?? current) ? "page" : undefined}
-        >${title}${name === "letters" && stats.data?.length > 0 && html`<span class="nav-count">${compact(stats.data.length)}</span>`}</a>`,
+        >${title}${name === "letters" && hasLetters && html`<span class="nav-count">${compact(stats.data.length)}</span>`}</a>`,
       )}
     </nav>
     <div class="nav-end">

@@ -139,7 +139,7 @@ def _places(page: Page, address: str) -> dict[str, str | tuple[str, Callable[[Pa
         "group": "#/groups?stream=shop%3Aorders&group=mail",
         "trace": f"#/trace?id={letters[0]['correlation_id']}",
         "catalog": "#/catalog",
-        "audit": "#/audit",
+        "audit": "#/audit?actor=ann",
         "help": ("#/letters", lambda page: page.keyboard.press("?")),
     }
 

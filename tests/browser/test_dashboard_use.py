@@ -117,6 +117,16 @@ def test_repair_by_keyboard(dashboard: Page, served: Served) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("a")
     expect(page.get_by_text("letter replayed").first).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("actor:ann action:letter_d")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"#/audit\?actor=ann&action=letter_discarded$"))
+    expect(page.get_by_text("No change matches")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="Remove action")).to_be_visible()
+    page.get_by_role("button", name="Remove action").click()
+    expect(page.get_by_text("letter replayed").first).to_be_visible()
 
 
 def test_a_canary_stops_by_itself(dashboard: Page, served: Served) -> None:

@@ -1,41 +1,41 @@
-/** The filter bar: `handler:ship_order since:2h some text`, completed from the causes. */
-import { className } from "../format.js";
-import { html, useMemo, useRef, useState } from "../ui.js";
+/** The filter bar: `handler:ship_order since:2h some text`, completed from what is known. */
+import { html, useRef, useState } from "../ui.js";
 
-/** The fields of the API's filter. */
-export const FIELDS = ["handler", "group", "event_type", "error_type", "reason", "fingerprint", "since", "until", "q"];
+/**
+ * What can be typed. `names` has the API's field for each name that is understood, `typed` the names that are offered,
+ * `words` the field of words without a name.
+ * @typedef {{names: Record<string, string>, typed: string[], words: string}} Fields
+ */
 
-const NAMES = /** @type {Record<string, string>} */ ({
-  handler: "handler",
-  group: "group",
-  event: "event_type",
-  event_type: "event_type",
-  error: "error_type",
-  error_type: "error_type",
-  reason: "reason",
-  cause: "fingerprint",
-  fingerprint: "fingerprint",
-  since: "since",
-  until: "until",
-});
-const TYPED = ["handler", "event", "error", "group", "reason", "since", "until"];
-const SHOWN = /** @type {Record<string, string>} */ ({ event_type: "event", error_type: "error", fingerprint: "cause", q: "text" });
 const TIMES = ["15min", "1h", "6h", "1d", "7d"];
 const UNITS = /** @type {Record<string, number>} */ ({ min: 60, h: 3600, d: 86_400 });
 
 /**
- * @param {{filter: Record<string, string>, causes: import("../types.js").Cause[],
+ * The part of a place's query that is a filter.
+ * @param {Record<string, string>} query
+ * @param {Fields} fields
+ * @returns {Record<string, string>}
+ */
+export function filterOf(query, { names, words }) {
+  const known = new Set([...Object.values(names), words]);
+  return Object.fromEntries(Object.entries(query).filter(([name, value]) => known.has(name) && value));
+}
+
+/**
+ * `values` are the known ones of a field of the API; `describe` may show a value otherwise.
+ * @param {{filter: Record<string, string>, fields: Fields, label: string, hint: string,
+ *   values: (field: string) => string[], describe?: (field: string, value: string) => string | undefined,
  *   onChange: (filter: Record<string, string>) => void}} props
  */
-export function FilterBar({ filter, causes, onChange }) {
+export function FilterBar({ filter, fields, label, hint, values, describe, onChange }) {
   const [text, setText] = useState("");
   const [isOpen, setOpen] = useState(false);
   const [at, setAt] = useState(-1);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const options = useMemo(() => completions(text, causes), [text, causes]);
+  const options = completions(text, fields, values);
   /** @param {string} typed */
   const apply = (typed) => {
-    const parsed = understood(typed);
+    const parsed = understood(typed, fields);
     setText("");
     setAt(-1);
     setOpen(false);
@@ -65,15 +65,15 @@ export function FilterBar({ filter, causes, onChange }) {
   return html`<div class="filter" onClick=${() => input.current?.focus()}>
     ${Object.entries(filter).map(
       ([name, value]) => html`<span class="chip" key=${name}>
-        <span class="chip-name">${SHOWN[name] ?? name}</span> ${name === "fingerprint" ? causeName(value, causes) : shortened(name, value)}
-        <button type="button" aria-label=${`Remove ${SHOWN[name] ?? name}`} onClick=${() => onChange(without(filter, name))}>✕</button>
+        <span class="chip-name">${shownName(name, fields)}</span> ${describe?.(name, value) ?? shortened(name, value)}
+        <button type="button" aria-label=${`Remove ${shownName(name, fields)}`} onClick=${() => onChange(without(filter, name))}>✕</button>
       </span>`,
     )}
     <div class="filter-field">
-      <input id="filter" ref=${input} type="text" role="combobox" aria-label="Filter letters" aria-expanded=${isOpen && options.length > 0}
+      <input id="filter" ref=${input} type="text" role="combobox" aria-label=${label} aria-expanded=${isOpen && options.length > 0}
         aria-controls="filter-options" aria-autocomplete="list" autocomplete="off" spellcheck=${false} maxlength="200"
         aria-activedescendant=${at >= 0 ? `filter-option-${at}` : undefined}
-        placeholder=${Object.keys(filter).length ? "and…" : "Filter: handler:, event:, error:, since:2h, or any text  ( / )"} value=${text}
+        placeholder=${Object.keys(filter).length ? "and…" : hint} value=${text}
         onInput=${(/** @type {any} */ event) => (setText(event.target.value), setAt(-1), setOpen(true))}
         onFocus=${() => setOpen(true)} onBlur=${() => setOpen(false)} onKeyDown=${press} />
       ${isOpen && options.length > 0 &&
@@ -87,10 +87,9 @@ export function FilterBar({ filter, causes, onChange }) {
   </div>`;
 }
 
-/** @param {string} fingerprint @param {import("../types.js").Cause[]} causes */
-function causeName(fingerprint, causes) {
-  const cause = causes.find((one) => one.fingerprint === fingerprint);
-  return cause ? [className(cause.error_type) || cause.reason, cause.handler && `in ${cause.handler}`].filter(Boolean).join(" ") : fingerprint;
+/** @param {string} field @param {Fields} fields */
+function shownName(field, { names, typed }) {
+  return typed.find((one) => names[one] === field) ?? (field === "q" ? "text" : Object.keys(names).find((one) => names[one] === field)) ?? field;
 }
 
 /** @param {string} name @param {string} value */
@@ -106,18 +105,19 @@ function without(filter, name) {
 /**
  * The filter that a text means.
  * @param {string} typed
+ * @param {Fields} fields
  * @returns {Record<string, string>}
  */
-function understood(typed) {
+function understood(typed, fields) {
   /** @type {Record<string, string>} */ const found = {};
   /** @type {string[]} */ const words = [];
   for (const part of typed.match(/\w+:"[^"]*"|\S+/g) ?? []) {
     const [, name = "", value = ""] = /^(\w+):(.*)$/s.exec(part) ?? [];
-    const field = NAMES[name];
+    const field = fields.names[name];
     if (!field || !value) words.push(part);
     else found[field] = field === "since" || field === "until" ? moment(value) : value.replaceAll('"', "");
   }
-  if (words.length) found["q"] = words.join(" ");
+  if (words.length) found[fields.words] = words.join(" ");
   return found;
 }
 
@@ -131,16 +131,17 @@ function moment(value) {
 /**
  * How the last word can go on.
  * @param {string} text
- * @param {import("../types.js").Cause[]} causes
+ * @param {Fields} fields
+ * @param {(field: string) => string[]} values
  */
-function completions(text, causes) {
+function completions(text, { names, typed }, values) {
   const last = text.split(/\s+/).at(-1) ?? "";
   const [, name, begun = ""] = /^(\w+):(.*)$/s.exec(last) ?? [];
-  if (!name) return TYPED.filter((one) => one.startsWith(last)).map((one) => `${one}:`);
-  const field = NAMES[name];
+  if (!name) return typed.filter((one) => one.startsWith(last)).map((one) => `${one}:`);
+  const field = names[name];
   if (!field) return [];
-  const values = field === "since" || field === "until" ? TIMES : [...new Set(causes.map((one) => String(/** @type {any} */ (one)[field] ?? "")))];
-  return values
+  const known = field === "since" || field === "until" ? TIMES : [...new Set(values(field))];
+  return known
     .filter((one) => one && one.toLowerCase().includes(begun.toLowerCase()))
     .slice(0, 8)
     .map((one) => `${name}:${/\s/.test(one) ? `"${one}"` : one}`);

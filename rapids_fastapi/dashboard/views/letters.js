@@ -1,15 +1,25 @@
 /** The dead letters: their causes, then the letters that a filter matches. */
 import { address, may, useQuery } from "../api.js";
-import { REASONS, count, counted } from "../format.js";
+import { REASONS, className, count, counted } from "../format.js";
 import { useKeys } from "../keys.js";
 import { Action, Answer, Empty, ErrorType, State, Time } from "../parts.js";
 import { go, link, ofQueue, place, queue, search } from "../route.js";
 import { html, useEffect, useState } from "../ui.js";
 import { CauseList } from "./causes.js";
-import { FIELDS, FilterBar } from "./filter_bar.js";
+import { FilterBar, filterOf } from "./filter_bar.js";
 import { StartDialog } from "./start_operation.js";
 
 const PAGE = 50;
+
+/** @type {import("./filter_bar.js").Fields} */
+const FIELDS = {
+  names: {
+    handler: "handler", group: "group", event: "event_type", event_type: "event_type", error: "error_type",
+    error_type: "error_type", reason: "reason", cause: "fingerprint", fingerprint: "fingerprint", since: "since", until: "until",
+  },
+  typed: ["handler", "event", "error", "group", "reason", "since", "until"],
+  words: "q",
+};
 
 /** The ids of the list that was shown last, for the way from one letter to the next. @type {string[]} */
 export let listed = [];
@@ -19,7 +29,7 @@ export let list = "#/letters";
 
 export function LettersView() {
   const { query } = place.value;
-  const filter = Object.fromEntries(FIELDS.map((name) => [name, query[name]]).filter(([, value]) => value));
+  const filter = filterOf(query, FIELDS);
   const [cursors, setCursors] = useState(/** @type {string[]} */ ([]));
   const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
   const [wanted, setWanted] = useState(/** @type {any} */ (null));
@@ -38,6 +48,7 @@ export function LettersView() {
   if (letters.data) listed = letters.data.items.map((/** @type {any} */ one) => one.id);
 
   const items = /** @type {import("../types.js").LetterSummary[]} */ (letters.data?.items ?? []);
+  const known = /** @type {import("../types.js").Cause[]} */ (causes.data?.items ?? []);
   const total = letters.data?.total ?? 0;
   const isFiltered = Object.keys(filter).length > 0;
   const all = { count: total, exact: letters.data?.total_exact ?? false, selector: selectorOf(filter) };
@@ -63,7 +74,10 @@ export function LettersView() {
     </div>
     <${CauseList} query=${causes} filter=${filter} />
     <section aria-label="Letters">
-      <${FilterBar} filter=${filter} causes=${causes.data?.items ?? []} onChange=${(/** @type {any} */ next) => search({ ...ofQueue(), ...next })} />
+      <${FilterBar} filter=${filter} fields=${FIELDS} label="Filter letters" hint="Filter: handler:, event:, error:, since:2h, or any text  ( / )"
+        values=${(/** @type {string} */ field) => known.map((one) => String(/** @type {any} */ (one)[field] ?? ""))}
+        describe=${(/** @type {string} */ field, /** @type {string} */ value) => (field === "fingerprint" ? causeName(value, known) : undefined)}
+        onChange=${(/** @type {any} */ next) => search({ ...ofQueue(), ...next })} />
       <div class="table-head">
         <span class="muted">${isFiltered ? "Matching" : "All"} letters, newest first${letters.data ? `: ${all.exact ? "" : "at most "}${count(total)}` : ""}</span>
         <div class="actions">
@@ -93,6 +107,12 @@ export function LettersView() {
       </div>
     </section>
     ${wanted && html`<${StartDialog} ...${wanted} onClose=${() => setWanted(null)} />`}`;
+}
+
+/** @param {string} fingerprint @param {import("../types.js").Cause[]} causes */
+function causeName(fingerprint, causes) {
+  const cause = causes.find((one) => one.fingerprint === fingerprint);
+  return cause && [className(cause.error_type) || cause.reason, cause.handler && `in ${cause.handler}`].filter(Boolean).join(" ");
 }
 
 /** The two lists of letters. @param {{current: "letters" | "archive"}} props */
