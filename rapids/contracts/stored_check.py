@@ -39,8 +39,8 @@ MAX_TEXT = 500
 MAX_SEARCHED = 1024 * 1024
 """Bytes of data that are searched for hidden values. Of larger ones, no message is shown."""
 
-MAX_INLINE = 64 * 1024
-"""Bytes: larger data are parsed in a thread, so that the event loop is free."""
+MAX_INLINE = 1024
+"""Bytes: larger events are parsed and searched in a thread, since a hostile one of 64 KiB takes a tenth of a second."""
 
 PAGE = 100
 SHOWN = 3
@@ -223,9 +223,9 @@ class _Findings:
 
     async def add(self, one: DeadLetter | StreamEntry, place: StoredPlace, stream: str, group: str) -> None:
         """Parse an event, and note what is wrong with it."""
-        data, metadata = one.data, one.metadata
-        parse = one.check_parsing
-        check = await asyncio.to_thread(parse) if len(data) > MAX_INLINE else parse()
+        look = partial(_look, one, self.redactor)
+        is_large = len(one.data) + len(one.metadata) > MAX_INLINE
+        outcome, texts = await asyncio.to_thread(look) if is_large else look()
         self.read[place] += 1
         if isinstance(one, DeadLetter):
             is_known, example = one.reason == UNREADABLE, one.id
@@ -233,21 +233,19 @@ class _Findings:
                 self.known_ids.add((one.stream, one.entry_id))
         else:
             is_known, example = (one.stream, one.entry_id) in self.known_ids, one.entry_id
-        if check.outcome not in NOT_PARSED:
+        if outcome not in NOT_PARSED:
             return
         self.known += is_known
         self.failed += not is_known
-        searched = [self.redactor.document(raw) if len(raw) <= MAX_SEARCHED else None for raw in (data, metadata)]
-        hidden = self.redactor.hidden(*searched)
-        for at in check.problems[:SHOWN]:
-            pointer, message = self.redactor.problem(at.location, at.message, hidden, MAX_TEXT)
+        for pointer, message in texts:
             problem = StoredProblem(
-                place, stream, group, one.event_type[:MAX_TEXT], check.outcome, pointer, message, 0, "", is_known
+                place, stream, group, one.event_type[:MAX_TEXT], outcome, pointer, message, 0, "", is_known
             )
             if problem not in self.problems and len(self.problems) >= MAX_PROBLEMS:
                 problem = replace(problem, group="", event_type="", pointer="", message="other problems")
             count, first = self.problems.get(problem, (0, example))
             self.problems[problem] = count + 1, first
+        await asyncio.sleep(0)  # a search takes milliseconds
 
     def result(self, *, is_complete: bool) -> StoredCheck:
         """What was found so far."""
@@ -261,6 +259,18 @@ class _Findings:
             problems=tuple(sorted(problems, key=lambda one: (one.is_known, -one.count, one.event_type, one.pointer))),
             complete=is_complete,
         )
+
+
+def _look(one: DeadLetter | StreamEntry, redactor: Redactor) -> tuple[str, list[tuple[str, str]]]:
+    """What parsing an event gives, and where and why it does not parse, without what is hidden in the event."""
+    check = one.check_parsing()
+    if check.outcome not in NOT_PARSED:
+        return check.outcome, []
+    searched = [redactor.document(raw) if len(raw) <= MAX_SEARCHED else None for raw in (one.data, one.metadata)]
+    hidden = redactor.hidden(*searched)
+    return check.outcome, [
+        redactor.problem(problem.location, problem.message, hidden, MAX_TEXT) for problem in check.problems[:SHOWN]
+    ]
 
 
 async def _check_letters(redis: RedisClient, dlq: str, found: _Findings) -> None:

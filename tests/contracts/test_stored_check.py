@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydantic import field_validator
 from rapids import BaseEvent, EventRouter, readiness
 from rapids.clients import open_client
 from rapids.contracts import StoredCheck, check_stored, stored_check
+from rapids.redaction import Redactor
 from rapids_fastapi import Rapids
 from tests.cli.helpers import Command
 from tests.fastapi.helpers import letter_fields
@@ -138,6 +140,25 @@ def test_hidden_values_stay_hidden(raw: redis_sync.Redis, redis_url: str) -> Non
     check = checked(redis_url)
     assert check.failed == 2
     assert SECRET not in repr(check) + check.reasons + str(check)
+
+
+def test_events_that_take_long_are_not_read_in_the_event_loop(
+    raw: redis_sync.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may write to the stream must not stop the application, which checks again and again."""
+    searched: list[threading.Thread] = []
+    search = Redactor.document
+
+    def noting(redactor: Redactor, document: bytes, also: Any = ()) -> Any:
+        searched.append(threading.current_thread())
+        return search(redactor, document, also)
+
+    monkeypatch.setattr(Redactor, "document", noting)
+    hostile = [f"password=secret-{number}" for number in range(300)]
+    raw.xadd(STREAM, fields(order_id=hostile, total=1))  # type: ignore[arg-type]
+    assert checked(redis_url).failed == 1
+    assert searched
+    assert threading.main_thread() not in searched
 
 
 def test_what_a_letter_says_already_is_known(raw: redis_sync.Redis, redis_url: str) -> None:
