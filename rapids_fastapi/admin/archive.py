@@ -10,6 +10,7 @@ from rapids import DeadLetter
 from rapids.redaction import Redactor
 from rapids_fastapi.admin import examples
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, needs
+from rapids_fastapi.admin.letter_search import MAX_PAGE_BYTES, bounded_page
 from rapids_fastapi.admin.models import Answer
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import clean
@@ -92,7 +93,11 @@ async def list_archive(
     if wanted.q is not None and parts.redactor.names:
         raise Problem("invalid", "The archive cannot be searched by q while values are redacted.")
     with refusals_as_problems():
-        page = await queue.archived(wanted, state=state, cursor=cursor or None, limit=limit)
+        page = await bounded_page(
+            lambda limit: queue.archived(wanted, state=state, cursor=cursor or None, limit=limit),
+            limit,
+            MAX_PAGE_BYTES,
+        )
     link_next_page(request, response, page.cursor)
     return ArchivePage(
         dlq=queue.stream,

@@ -2,24 +2,28 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import TypeVar
 
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from rapids import DeadLetter, DeadLetterQueue, LetterFilter, LetterPage
+from rapids.dead_letters import ArchivePage
 from rapids.redaction import Redactor, Searched
 from rapids_fastapi.admin.payload import MAX_IN_PART, MAX_SEARCHED
 
-__all__ = ["find"]
+__all__ = ["MAX_PAGE_BYTES", "bounded_page", "find"]
 
 MAX_SCANNED = 1_000
 """Letters that are read for one page of a search. The next page continues after them."""
 
-MAX_PAGE = 1024 * 1024
+MAX_PAGE_BYTES = 1024 * 1024
 """Bytes of payloads that are searched for one page. It has fewer letters if theirs are more, but at least one."""
+
+Page = TypeVar("Page", LetterPage, ArchivePage)
 
 MIN_READ = 10
 """Letters that are read at a time, at least: a page of one letter must not take a thousand round trips. Not more, since
@@ -37,7 +41,7 @@ async def find(
     Raises `ValueError` for a cursor that did not come from a page.
     """
     if wanted.q is None or not redactor.names:
-        return await _page(queue, wanted, cursor, limit, MAX_PAGE)
+        return await _page(queue, wanted, cursor, limit, MAX_PAGE_BYTES)
     found: list[DeadLetter] = []
     scanned = size = 0
     is_first = cursor is None
@@ -45,7 +49,7 @@ async def find(
         room = limit - len(found)
         count = max(room, MIN_READ)
         while True:
-            page = await _page(queue, replace(wanted, q=None), cursor, count, MAX_PAGE - size)
+            page = await _page(queue, replace(wanted, q=None), cursor, count, MAX_PAGE_BYTES - size)
             size += sum(map(_size, page.items))
             matching = await run_in_threadpool(_matching, page.items, wanted.q, redactor)
             if len(matching) <= room:
@@ -55,15 +59,19 @@ async def find(
         found += [page.items[at] for at in matching]
         scanned += page.scanned
         cursor = page.cursor
-        if cursor is None or len(found) == limit or scanned >= MAX_SCANNED or size >= MAX_PAGE:
+        if cursor is None or len(found) == limit or scanned >= MAX_SCANNED or size >= MAX_PAGE_BYTES:
             is_all = is_first and cursor is None
             return LetterPage(tuple(found), cursor, len(found) if is_all else page.total, is_all, scanned)
 
 
 async def _page(queue: DeadLetterQueue, wanted: LetterFilter, cursor: str | None, limit: int, most: int) -> LetterPage:
-    """A page of one letter, or of as many as have `most` bytes of payloads to be searched."""
+    return await bounded_page(lambda limit: queue.list(wanted, cursor=cursor, limit=limit), limit, most)
+
+
+async def bounded_page(read: Callable[[int], Awaitable[Page]], limit: int, most: int) -> Page:
+    """A page of one letter, or of as many as have `most` bytes of payloads to be searched. `read` takes the limit."""
     while True:
-        page = await queue.list(wanted, cursor=cursor, limit=limit)
+        page = await read(limit)
         sizes = list(accumulate(map(_size, page.items)))
         if not sizes or len(page.items) <= (fitting := max(bisect_right(sizes, most), 1)):
             return page
