@@ -76,14 +76,50 @@ export function isObject(value) {
  */
 export function differences(before, after, pointer = "") {
   if (same(before, after)) return [];
-  if (!isObject(before) || !isObject(after)) return [{ pointer, before, after, kind: "replace" }];
-  const names = [...new Set([...Object.keys(before), ...Object.keys(after)])];
-  return names.flatMap((name) => {
+  const inBefore = membersOf(before);
+  const inAfter = membersOf(after);
+  if (!inBefore || !inAfter || Array.isArray(before) !== Array.isArray(after)) return [{ pointer, before, after, kind: "replace" }];
+  return [...new Set([...inBefore.keys(), ...inAfter.keys()])].flatMap((name) => {
     const place = `${pointer}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-    if (!(name in after)) return [{ pointer: place, before: before[name], after: undefined, kind: /** @type {const} */ ("remove") }];
-    if (!(name in before)) return [{ pointer: place, before: undefined, after: after[name], kind: /** @type {const} */ ("add") }];
-    return differences(before[name], after[name], place);
+    const [old, changed] = [inBefore.get(name), inAfter.get(name)];
+    if (!inAfter.has(name)) return [{ pointer: place, before: old, after: undefined, kind: /** @type {const} */ ("remove") }];
+    if (!inBefore.has(name)) return [{ pointer: place, before: undefined, after: changed, kind: /** @type {const} */ ("add") }];
+    return differences(old, changed, place);
   });
+}
+
+/** The members of an object, or the items of an array, by name. @param {unknown} value @returns {Map<string, unknown> | null} */
+function membersOf(value) {
+  if (Array.isArray(value)) return new Map(value.map((one, at) => [String(at), one]));
+  return isObject(value) ? new Map(Object.entries(value)) : null;
+}
+
+/**
+ * In which line of a JSON text each value begins, or its name, by its JSON Pointer.
+ * @param {string} text which `parse` takes
+ * @returns {Map<string, number>} lines begin at 1
+ */
+export function linesOf(text) {
+  const found = new Map([["", 1]]);
+  /** @type {{pointer: string, at: number}[]} */ const around = []; // `at`: which item of an array, -1 in an object
+  let line = 1;
+  let pointer = "";
+  for (const [token] of text.matchAll(/\n|"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\],]|[^\s{}[\],"]+/g)) {
+    const inside = around.at(-1);
+    if (token === "\n") line += 1;
+    else if (token === "}" || token === "]") pointer = around.pop()?.pointer ?? "";
+    else if (token === ",") inside && inside.at >= 0 && (inside.at += 1);
+    else if (inside && inside.at < 0 && token.endsWith(":")) {
+      const name = String(JSON.parse(token.slice(0, -1)));
+      pointer = `${inside.pointer}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+      found.set(pointer, line);
+      line += token.split("\n").length - 1;
+    } else {
+      if (inside && inside.at >= 0) found.set((pointer = `${inside.pointer}/${inside.at}`), line);
+      if (token === "{" || token === "[") around.push({ pointer, at: token === "[" ? 0 : -1 });
+    }
+  }
+  return found;
 }
 
 /**

@@ -112,6 +112,12 @@ def _places(page: Page, address: str) -> dict[str, str | tuple[str, Callable[[Pa
         area.fill(area.input_value().replace('"Ada Lovelace"', '"Ada King"'))
         page.wait_for_timeout(700)
 
+    def mistake(page: Page) -> None:
+        edit(page)
+        area = page.locator("dialog textarea")
+        area.fill(area.input_value().replace('"total": "', '"total": "about ').replace('"Ada King"', "17"))
+        page.locator(".editor-note").nth(1).wait_for()
+
     def start(page: Page) -> None:
         page.locator("table.letters tbody tr").first.wait_for()
         page.keyboard.press("r")
@@ -132,6 +138,7 @@ def _places(page: Page, address: str) -> dict[str, str | tuple[str, Callable[[Pa
         "replayed": f"#/letters/{letters[5]['id']}",
         "hostile": f"#/letters/{hostile}",
         "edit": (f"#/letters/{letter}", edit),
+        "mistake": (f"#/letters/{letter}", mistake),
         "operations": "#/operations",
         "operation": f"#/operations/{started.get('id')}",
         "archive": "#/archive",

@@ -45,7 +45,11 @@ def test_repair_by_mouse(dashboard: Page, served: Served) -> None:
     shop.courier_answers = True
     page.get_by_role("button", name="Edit and replay…").click()
     area = page.get_by_label(re.compile("^Data of"))
-    area.fill(area.input_value().replace('"pay-', '"paid-'))
+    text = area.input_value()
+    area.fill(text.replace('"amount": "', '"amount": "-'))
+    expect(page.locator(".editor-note")).to_contain_text("/amount")
+    expect(page.get_by_role("button", name="Replay with these data")).to_be_disabled()
+    area.fill(text.replace('"pay-', '"paid-'))
     expect(page.locator(".diff ins")).to_contain_text("paid-")
     page.get_by_role("button", name="Replay with these data").click()
     expect(page.get_by_text("handled").first).to_be_visible()
@@ -161,6 +165,12 @@ def test_hostile_texts_stay_texts_and_numbers_keep_their_digits(dashboard: Page,
     expect(page.locator(".error-text")).to_have_text(HOSTILE)
     expect(page.locator(".tree").first).to_contain_text(HOSTILE)
     expect(page.locator(".tree").first).to_contain_text("9007199254830993")
+    page.keyboard.press("e")
+    area = page.get_by_label(re.compile("^Data of"))
+    area.fill(area.input_value().replace("9007199254830993", "9007199254830995"))
+    expect(page.locator(".diff del")).to_have_text("9007199254830993")
+    expect(page.locator(".diff ins")).to_have_text("9007199254830995")
+    expect(page.get_by_text("Its class accepts this.")).to_be_visible()
     assert page.title() != "taken"
     assert page.locator("main img, main script").count() == 0
 
