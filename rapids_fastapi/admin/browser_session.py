@@ -12,7 +12,7 @@ from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, Use
 from rapids_fastapi.admin.auth import Permission
 from rapids_fastapi.admin.models import Answer, example
 from rapids_fastapi.admin.problems import Problem, answers
-from rapids_fastapi.admin.session_cookie import clear_cookie, secret_of, set_cookie
+from rapids_fastapi.admin.session_cookie import clear_cookie, secrets_of, set_cookie
 
 __all__ = ["router"]
 
@@ -52,7 +52,8 @@ async def begin_session(request: Request, response: Response, parts: RunningDep,
     """Exchange the credentials of this request for a cookie. Needs no permission.
 
     The cookie (`HttpOnly`, `SameSite=Strict`, and `Secure` with https) is worth what the credentials are: each request
-    with it is checked by them again, and refused while they are. It ends after 12 hours, or by DELETE.
+    with it is checked by them again, and refused while they are. It ends after 12 hours, by DELETE, or by another login
+    of the same browser.
     """
     if is_foreign(request):  # also with a Bearer token: another site must not log somebody in
         raise Problem("cross-origin", "A page of another origin may not log in here.")
@@ -62,7 +63,12 @@ async def begin_session(request: Request, response: Response, parts: RunningDep,
         raise Problem("invalid", why)
     if len(credentials[0]) > MAX_CREDENTIALS:
         raise Problem("invalid", f"Credentials of a session may have {MAX_CREDENTIALS:,} bytes.")
+    if len(before := secrets_of(request)) > 1:
+        why = "The browser has several sessions for this page, of which a sibling of this host may have set one: delete "
+        raise Problem("invalid", f"{why}the cookies of the name rapids_session.")
     set_cookie(request, response, await parts.sessions.begin(credentials[0]))
+    for secret in before:  # the browser forgets it now
+        await parts.sessions.end(secret)
     _logger.info("admin: %r logged in with a browser", user.name)
     ends_at = datetime.now(UTC) + timedelta(seconds=SESSION_SECONDS)
     return Session(name=user.name, permissions=sorted(user.permissions), ends_at=ends_at)
@@ -77,8 +83,10 @@ async def begin_session(request: Request, response: Response, parts: RunningDep,
 )
 async def end_session(request: Request, parts: RunningDep, user: UserDep) -> Response:
     """End the session of the request's cookie in all processes, and make the browser forget it. Needs no permission."""
-    if secret := secret_of(request):
+    secrets = secrets_of(request)
+    for secret in secrets:
         await parts.sessions.end(secret)
+    if secrets:
         _logger.info("admin: %r logged out", user.name)
     response = Response(status_code=204)
     clear_cookie(request, response)

@@ -6,24 +6,31 @@ from starlette.responses import Response
 from rapids.sessions import SESSION_SECONDS
 from rapids_fastapi.state import Running
 
-__all__ = ["clear_cookie", "is_of_script", "secret_of", "set_cookie", "with_session"]
+__all__ = ["clear_cookie", "is_of_script", "secrets_of", "set_cookie", "with_session"]
 
 COOKIE = "rapids_session"
 
 
-def secret_of(connection: HTTPConnection) -> str:
-    """The secret of the session that a connection's cookie has; empty without one."""
-    return connection.cookies.get(COOKIE, "")
+def secrets_of(connection: HTTPConnection) -> set[str]:
+    """The secrets of sessions in a connection's cookies.
+
+    There may be several: a sibling of the host may set a cookie of this name for it, too
+    (https://www.rfc-editor.org/rfc/rfc6265#section-8.6).
+    """
+    parts = ";".join(connection.headers.getlist("cookie")).split(";")
+    named = (part.strip().partition("=") for part in parts)
+    return {value for name, _, value in named if name == COOKIE and value}
 
 
 async def with_session(connection: HTTPConnection, parts: Running) -> HTTPConnection:
-    """The connection with the credentials of its session, if it has a session and no credentials of its own.
+    """The connection with the credentials of its session, if it has one session and no credentials of its own. Of
+    several, it cannot be known which one the user began.
 
     Raises `redis.exceptions.RedisError` if it has a cookie, and Redis is unavailable.
     """
-    if "authorization" in connection.headers or not (secret := secret_of(connection)):
+    if "authorization" in connection.headers or len(secrets := secrets_of(connection)) != 1:
         return connection
-    if (credentials := await parts.sessions.credentials(secret)) is None:
+    if (credentials := await parts.sessions.credentials(secrets.pop())) is None:
         return connection
     headers = [*connection.scope["headers"], (b"authorization", credentials)]
     return HTTPConnection({**connection.scope, "headers": headers})

@@ -78,6 +78,37 @@ def test_logging_out_ends_it_in_all_processes(redis_url: str, raw: redis_sync.Re
     assert raw.keys("*:session:*") == []
 
 
+def test_a_login_ends_the_session_that_the_browser_had(redis_url: str, raw: redis_sync.Redis) -> None:
+    with client_for(redis_url, headers={}) as client:
+        log_in(client)
+        copied = {"Cookie": f"rapids_session={client.cookies['rapids_session']}"}
+        assert log_in(client, basic("wrong")).status_code == 401
+        assert client.get(CAPABILITIES).status_code == 200
+        log_in(client)
+        client.cookies.clear()
+        assert client.get(CAPABILITIES, headers=copied).status_code == 401
+    assert len(raw.keys("*:session:*")) == 1  # type: ignore[arg-type]
+
+
+def test_of_several_sessions_none_is_taken(redis_url: str) -> None:
+    """A sibling of the host can add a cookie of its own: nobody must act as the user of that one unknowingly."""
+    with client_for(redis_url, headers={}) as client:
+        secrets = list[str]()
+        for name in ("ann", "mallory"):
+            client.cookies.clear()
+            log_in(client, basic(TOKEN, name))
+            secrets.append(client.cookies["rapids_session"])
+        client.cookies.clear()
+        for order in (secrets, secrets[::-1]):
+            both = {"Cookie": "; ".join(f"rapids_session={one}" for one in order)}
+            assert client.get(CAPABILITIES, headers=both).status_code == 401
+        told = client.post(SESSION, headers={**BEARER, **JSON, **both}, content=b"{}")
+        assert told.status_code == 422
+        assert "delete the cookies" in told.json()["detail"]
+        same = {"Cookie": "; ".join(f"rapids_session={secrets[0]}" for _ in range(2))}
+        assert client.get(CAPABILITIES, headers=same).json()["user"]["name"] == "ann"
+
+
 def test_a_changed_token_ends_it(redis_url: str) -> None:
     with client_for(redis_url, headers={}, admin_auth=TokenAuth("first-token")) as client:
         log_in(client, {"Authorization": "Bearer first-token"})
