@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from rapids._core.failures import Failure, is_of_signal
 from rapids._core.outcomes import Reason
 from rapids.delivery import Delivery
+from rapids.exceptions import RapidsError
 
 __all__ = [
     "DeadLettered",
@@ -200,6 +201,8 @@ class Observers:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
+        self.are_errors_logged: bool = True
+        """Whether the texts of their errors are logged, which may quote what observers get: events, and errors."""
         self._silent_until = [0.0] * len(self._observers)
         self._failures = [0] * len(self._observers)
 
@@ -218,6 +221,9 @@ class Observers:
         if time.monotonic() < self._silent_until[at]:
             return
         self._silent_until[at] = time.monotonic() + LOG_INTERVAL
+        if not self.are_errors_logged:
+            withheld = f"{type(error).__name__}, whose text may quote what is hidden"
+            error = RapidsError(withheld).with_traceback(error.__traceback__)
         with suppress(Exception):  # a log handler may raise
             logger.error(
                 "observer %d raised on %s, %d times so far; this is logged at most once in %d s",

@@ -159,6 +159,8 @@ class Rehearsal:
         gate.keep_name(math.inf)
         log: dict[str, object] = {"stream": settings.stream, "group": settings.group, "consumer": CONSUMER}
         counts = Counts(settings.stream, settings.group, settings.observers)
+        if counts.observers is not None:
+            counts.observers.are_errors_logged = self._log_redaction is None
         identity = Identity(absent, entry.source, gate, absent, counts)
         identity.name = CONSUMER
         failures = FailureLog(log, self._log_redaction)

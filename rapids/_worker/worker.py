@@ -109,6 +109,8 @@ class Worker:
         elsewhere = SharedPool(client, announced_routers()) if isinstance(client, RedisCluster) else self._commands
         self._announcement = Announcement(elsewhere, settings, self._context)
         self._failures = FailureLog(self._context, log_redaction)
+        if counts.observers is not None:
+            counts.observers.are_errors_logged = log_redaction is None
         self._hurry = asyncio.Event()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from rapids import BaseEvent, EventRouter
 from rapids.backoff import constant
 from rapids.exceptions import NonRetryableError, RapidsError
+from rapids.observers import Detail, HandlerFailed
 from tests.support import eventually, ignore
 from tests.worker.helpers import make_emitter, make_router, running, until_settled
 
@@ -119,6 +120,30 @@ async def test_what_is_parked_and_summed_up_is_hidden(redis: Redis, caplog: pyte
     assert sum("failed for good in" in line and "ValueError: *** of" in line for line in lines) == 10
     assert [line for line in lines if "2 more in" in line and "with ValueError: ..." in line]
     assert all(SECRET not in seen(record) for record in caplog.records)
+
+
+@pytest.mark.parametrize("how", ["quoted", "cause"])
+async def test_an_error_of_an_observer_is_logged_without_its_text(
+    redis: Redis, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    def count_failures(detail: Detail) -> None:
+        if isinstance(detail, HandlerFailed):
+            raise LookupError(f"no metric for {detail}" if how == "quoted" else "no metric") from detail.error
+
+    router = make_router(redis, max_deliveries=1, observers=[count_failures])
+    router.use_log_redaction(hide)
+
+    @router.on(LrSecret)
+    async def pay(event: LrSecret) -> None:
+        raise ValueError(event.text)
+
+    await run(redis, router)
+    [line] = [record for record in caplog.records if record.name == "rapids.observers"]
+    assert all(SECRET not in seen(record) for record in caplog.records)
+    text = logging.Formatter("%(message)s").format(line)
+    assert "observer 1 raised on HandlerFailed" in text
+    assert "in count_failures" in text
+    assert "LookupError, whose text may quote what is hidden" in text
 
 
 async def test_an_error_with_nothing_to_hide_is_logged_as_it_is(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
