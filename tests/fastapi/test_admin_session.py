@@ -102,9 +102,9 @@ def test_of_several_sessions_none_is_taken(redis_url: str) -> None:
         for order in (secrets, secrets[::-1]):
             both = {"Cookie": "; ".join(f"rapids_session={one}" for one in order)}
             assert client.get(CAPABILITIES, headers=both).status_code == 401
-        told = client.post(SESSION, headers={**BEARER, **JSON, **both}, content=b"{}")
-        assert told.status_code == 422
-        assert "delete the cookies" in told.json()["detail"]
+        refused = client.post(SESSION, headers={**BEARER, **JSON, **both}, content=b"{}")
+        assert refused.status_code == 422
+        assert "delete the cookies" in refused.json()["detail"]
         same = {"Cookie": "; ".join(f"rapids_session={secrets[0]}" for _ in range(2))}
         assert client.get(CAPABILITIES, headers=same).json()["user"]["name"] == "ann"
 
