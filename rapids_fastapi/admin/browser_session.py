@@ -64,8 +64,8 @@ async def begin_session(request: Request, response: Response, parts: RunningDep,
     if len(credentials[0]) > MAX_CREDENTIALS:
         raise Problem("invalid", f"Credentials of a session may have {MAX_CREDENTIALS:,} bytes.")
     if len(before := secrets_of(request)) > 1:
-        why = "The browser has several sessions for this page, of which a sibling of this host may have set one: delete "
-        raise Problem("invalid", f"{why}the cookies of the name rapids_session.")
+        why = "The browser has several sessions here, and a sibling of this host may have set one"
+        raise Problem("invalid", f"{why}: delete the cookies of the name rapids_session.")
     set_cookie(request, response, await parts.sessions.begin(credentials[0]))
     for secret in before:  # the browser forgets it now
         await parts.sessions.end(secret)
