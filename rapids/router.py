@@ -211,8 +211,8 @@ class EventRouter(HandlerRegistry):
         """Hide what is secret in the errors of handlers, wherever the router logs them. Call it before `start`.
 
         `Rapids` gives its routers what its admin hides. It is called only for what is logged. If it fails, the text is
-        withheld, as the texts of observers' errors are. It blocks the event loop. Raises `RapidsError` while the router runs, `TypeError` for anything but a
-        plain function.
+        withheld, as are those of observers' errors. It blocks the event loop. Raises `RapidsError` while the router
+        runs, `TypeError` for anything but a plain function.
         """
         checks.plain_function("redaction", redaction, "a plain function (data, metadata, text)", arguments=3)
         self._only_before_start("use_log_redaction()")
