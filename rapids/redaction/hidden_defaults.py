@@ -7,24 +7,53 @@ from rapids.redaction.redactor import Redactor
 
 __all__ = ["without_hidden_defaults"]
 
-_VALUES = {"default", "example", "examples", "const", "enum"}
-"""The members of a JSON Schema that are values, or lists of values, of what it describes."""
+_NAMED = {"$defs", "definitions", "dependentSchemas", "patternProperties"}
+"""The members of a JSON Schema that are schemas by names."""
 
-_DEFINITIONS = {"$defs", "schemas"}
+_INNER = {
+    "additionalProperties",
+    "contains",
+    "contentSchema",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+} | {*("allOf", "anyOf", "oneOf", "prefixItems", "unevaluatedItems", "unevaluatedProperties")}
+"""Those that are schemas, or lists of schemas."""
+
+_PLAIN = {"$anchor", "$comment", "$id", "$ref", "$schema", "contentEncoding", "contentMediaType", "deprecated"} | {
+    *("dependentRequired", "description", "discriminator", "exclusiveMaximum", "exclusiveMinimum", "format"),
+    *("maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength"),
+    *("minProperties", "minimum", "multipleOf", "pattern", "readOnly", "required", "title", "type", "uniqueItems"),
+    *("writeOnly", "x-rapids-aliases", "x-rapids-opaque"),
+}
+"""Those that say of values which are allowed, or nothing. All others have values: `default`, `const`, and what JSON
+Schema does not know, such as `x-example`."""
 
 
 def without_hidden_defaults(document: dict[str, Any], redactor: Redactor) -> dict[str, Any]:
-    """A JSON Schema, or a document with JSON Schemas as its components, without the defaults, examples and constants of
-    hidden fields. A default of another field is shown without what is hidden in it.
+    """A JSON Schema, or an AsyncAPI document with JSON Schemas as its components, without the defaults, examples and
+    constants of hidden fields. A default of another field is shown without what is hidden in it.
 
     What a hidden field refers to is hidden with it.
     """
     if not redactor.names:
         return document
+    components = document.get("components")
+    if not isinstance(components, dict):
+        return _without(document, redactor)
+    parts = cast("dict[str, Any]", components)
+    schemas = _without({"$defs": parts.get("schemas", {})}, redactor)["$defs"]
+    return {**document, "components": {**parts, "schemas": schemas}}
+
+
+def _without(schema: dict[str, Any], redactor: Redactor) -> dict[str, Any]:
     hidden: set[str] = set()
     while True:
         before = len(hidden)
-        shown = _shown(document, redactor, hidden, is_hidden=False)
+        shown = _shown(schema, redactor, hidden, is_hidden=False)
         if len(hidden) == before:
             return cast("dict[str, Any]", shown)
 
@@ -50,14 +79,25 @@ def _members(
     for name, value in schema.items():
         if name == "properties" and isinstance(value, dict):
             fields = cast("dict[str, Any]", value)
-            yield name, {field: inner(one, also=redactor.hides(field)) for field, one in fields.items()}
-        elif name in _DEFINITIONS and isinstance(value, dict):
+            usual = redactor.value({field: _usual(one) for field, one in fields.items()})
+            yield (
+                name,
+                {field: inner(one, also=usual is None or (field,) in usual.places) for field, one in fields.items()},
+            )
+        elif name in _NAMED and isinstance(value, dict):
             parts = cast("dict[str, Any]", value)
             yield name, {part: inner(one, also=part in hidden) for part, one in parts.items()}
-        elif name in _VALUES:
-            if not is_hidden and (searched := redactor.value(value)) is not None:
-                yield name, searched.shown
-        else:
+        elif name in _INNER:
+            yield name, inner(value)
+        elif name in _PLAIN:
             if is_hidden and name == "$ref":
                 hidden.add(str(value).rpartition("/")[2])
-            yield name, inner(value)
+            yield name, value
+        elif not is_hidden and (searched := redactor.value({name: value})) is not None:
+            yield from searched.shown.items()
+
+
+def _usual(schema: object) -> object:
+    """The value of a field that nobody gave another: it may be a name, and what is beside it that one's value."""
+    members = cast("dict[str, object]", schema) if isinstance(schema, dict) else {}
+    return members.get("const", members.get("default"))

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from fastapi import FastAPI, WebSocket
 from fastapi.testclient import TestClient
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
 
 import rapids
@@ -127,14 +127,25 @@ class TypedCredentials(BaseModel):
     value: str = "S3CRET-1"
 
 
+class TypedHeader(BaseModel):
+    name: str = "authorization"
+    value: str = "S3CRET-8"
+
+
 class TypedLogin(BaseEvent):
+    model_config = ConfigDict(json_schema_extra={"x-sample": {"password": "S3CRET-9", "user": "ann"}})
+
     password: str = "S3CRET-2"
     api_key: str = Field(default="ok", examples=["S3CRET-3"])
     token: Literal["S3CRET-4", "S3CRET-5"] | None = "S3CRET-4"
     credentials: list[TypedCredentials] = []
     login: dict[str, str] = {"user": "ann", "password": "S3CRET-6"}
     address: str = "https://ann:S3CRET-7@host/"
+    header: TypedHeader = TypedHeader()
+    secret_key: str = Field(default="", json_schema_extra={"x-sample": "S3CRET-10"})
+    passwords: dict[Literal["S3CRET-11"], int] = {}
     default: int = 77
+    max_tokens: int = 4096
 
 
 async def test_schemas_are_shown_without_values_of_hidden_fields_and_made_in_a_thread(
@@ -156,6 +167,9 @@ async def test_schemas_are_shown_without_values_of_hidden_fields_and_made_in_a_t
     [schema] = [one["json_schema"] for one in catalog.json()["items"] if one["event_type"] == "typed.login"]
     assert schema["properties"]["login"]["default"] == {"user": "ann", "password": MASK}
     assert schema["properties"]["default"] == {"default": 77, "type": "integer"}
+    assert schema["properties"]["max_tokens"] == {"default": 4096, "type": "integer"}
+    assert schema["properties"]["header"]["default"] == {"name": "authorization", "value": MASK}
+    assert schema["x-sample"] == {"password": MASK, "user": "ann"}
     assert "S3CRET-1" in str(event_schema(TypedLogin, "read")), "Python shows what is in the code"
     assert threads[0] != threading.get_ident() != threads[1]
 
