@@ -1,6 +1,7 @@
 """Starts everything, plays the story, checks it or keeps running, and closes everything."""
 
 import asyncio
+import base64
 import os
 import secrets
 import signal
@@ -22,6 +23,7 @@ from example_app.settings import Settings
 from rapids.clients import RedisClient, check_url, open_client
 from rapids.embedded import EmbeddedServerError, is_embedded_url, open_embedded
 from rapids.exceptions import reason
+from rapids.sessions import OFFER_SECONDS, Sessions
 from rapids_fastapi import CorrelationMiddleware
 
 __all__ = ["DemoError", "run"]
@@ -46,16 +48,22 @@ class Show:
     async def once(self) -> int:
         """Play the story and check the result: 0 if all checks pass, else 1."""
         async with self._playing() as (story, redis):
+            self._introduce(str(story.http.base_url))
             began_after = await end_of(redis, self.settings.stream)
             await story.play()
             return await self._check(Evidence(story, redis, self.settings.stream, began_after))
 
     async def until_interrupted(self) -> int:
         """Play the story and keep running until cancelled."""
-        async with self._playing() as (story, _):
+        async with self._playing() as (story, redis):
+            address = str(story.http.base_url)
+            link = await self._link(address, redis)
+            self.narrator.chapter(f"Dashboard: {address}/rapids/")
+            self.narrator.say(f"  log in once, within {OFFER_SECONDS // 60} minutes: {link}")
+            self._introduce(address)
             await story.play()
             await story.leave_failures()
-            self._invite(str(story.http.base_url))
+            self._invite(address, link)
             await asyncio.Event().wait()
         return 0
 
@@ -71,7 +79,6 @@ class Show:
                 serving(narrated, listening(self.port)) as address,
                 httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http,
             ):
-                self._introduce(address)
                 yield Story(http, self.token, self.narrator), redis
 
     async def _check(self, evidence: Evidence) -> int:
@@ -81,18 +88,25 @@ class Show:
             self.narrator.verdict(what, complaint)
         return 1 if any(wrong.values()) else 0
 
+    async def _link(self, address: str, redis: RedisClient) -> str:
+        """A link that logs in once, as a user whose name the histories show."""
+        credentials = base64.b64encode(f"you:{self.token}".encode())
+        code = await Sessions(redis, self.settings.stream).offer(b"Basic " + credentials)
+        return f"{address}/rapids/#login={code}"
+
     def _introduce(self, address: str) -> None:
         embedded = is_embedded_url(self.settings.redis_url)
         self.narrator.chapter(f"Order fulfilment at {address}, on {'an embedded Valkey' if embedded else 'your Redis'}")
         self.narrator.say(f"  stream {self.settings.stream}; docs at {address}/docs")
 
-    def _invite(self, address: str) -> None:
+    def _invite(self, address: str, link: str) -> None:
         given = os.environ.get(TOKEN_VARIABLE, "").strip() == self.token
         token = f"${TOKEN_VARIABLE}" if given else self.token
         order = '{"customer": "You", "items": ["tea"], "total": "4.20", "card": "declined"}'
         tell = self.narrator.say
         self.narrator.chapter("Your turn. Requests that you send are shown here:")
-        tell(f"  dashboard     {address}/rapids/, which shows what failed; log in with the token")
+        tell(f"  dashboard     {address}/rapids/, which shows what failed")
+        tell(f"  log in once   {link}")
         tell(f"  admin token   {'the one in ' if given else ''}{token.removeprefix('$')}")
         tell(f"  docs          {address}/docs")
         tell(f'  dead letters  curl -H "Authorization: Bearer {token}" {address}/rapids/api/dead-letters')

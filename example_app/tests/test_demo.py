@@ -126,6 +126,19 @@ async def is_answered(command: str) -> None:
     assert {letter["handler"] for letter in answer.json()["items"]} == {"take_payment"}
 
 
+async def logs_in_once(demo: Demo) -> None:
+    """The link stands first, and its code is exchanged for a session as the dashboard does it."""
+    [_, title, line, *_] = demo.printed.splitlines()
+    assert title.startswith("Dashboard: http://")
+    address, _, code = line.split()[-1].partition("#login=")
+    assert title == f"Dashboard: {address}"
+    headers = {"Authorization": f"Offer {code}", "Content-Type": "application/json"}
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=NO_TLS) as http:
+        answers = [await http.post(f"{address}api/session", headers=headers, content=b"{}") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 401]
+    assert answers[0].json()["name"] == "you"
+
+
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
@@ -142,6 +155,7 @@ async def test_the_demo_stops_at_once_and_leaves_nothing(
     if moment == "Ctrl-C stops everything.":
         [line] = [line for line in running.printed.splitlines() if "dead letters  curl" in line]
         await is_answered(line)
+        await logs_in_once(running)
     began = time.monotonic()
     running.process.send_signal(number)
     code, errors = await running.ends()

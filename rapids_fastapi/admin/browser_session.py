@@ -7,12 +7,13 @@ from typing import ClassVar
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from rapids.sessions import SESSION_SECONDS
+from rapids.sessions import MAX_CREDENTIALS, SESSION_SECONDS
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, is_foreign, needs
-from rapids_fastapi.admin.auth import Permission
+from rapids_fastapi.admin.auth import Permission, credentials_of
 from rapids_fastapi.admin.models import Answer, example
-from rapids_fastapi.admin.problems import Problem, answers
+from rapids_fastapi.admin.problems import Problem, answers, redis_calls
 from rapids_fastapi.admin.session_cookie import clear_cookie, secrets_of, set_cookie
+from rapids_fastapi.state import running
 
 __all__ = ["router"]
 
@@ -21,12 +22,26 @@ _PROBLEMS = (
     *("not-json", "too-large", "too-slow", "redis-unavailable", "not-running"),
 )
 
-MAX_CREDENTIALS = 8 * 1024
-"""Bytes. Redis keeps them for hours, so that somebody who may log in must not fill it with long ones."""
-
 _logger = logging.getLogger("rapids")
 
-router: APIRouter = APIRouter(prefix="/api/session", route_class=AdminRoute, dependencies=CREDENTIALS)
+
+class SessionRoute(AdminRoute):
+    """A route that also accepts the code of an offer as credentials: `Authorization: Offer CODE`."""
+
+    async def admit(self, request: Request) -> Request:
+        """Check the request, with the credentials of the offer in place of its code. Raises `Problem`."""
+        scheme, code = credentials_of(request)
+        if scheme == "offer" and request.method == "POST":
+            async with redis_calls():
+                credentials = await running(request).sessions.take(code.decode("latin-1"))
+            if credentials is not None:
+                others = [(name, value) for name, value in request.headers.raw if name != b"authorization"]
+                scope = {**request.scope, "headers": [*others, (b"authorization", credentials)]}
+                request = Request(scope, request.receive)
+        return await super().admit(request)
+
+
+router: APIRouter = APIRouter(prefix="/api/session", route_class=SessionRoute, dependencies=CREDENTIALS)
 
 
 class Session(Answer):
@@ -53,7 +68,7 @@ async def begin_session(request: Request, response: Response, parts: RunningDep,
 
     The cookie (`HttpOnly`, `SameSite=Strict`, and `Secure` with https) is worth what the credentials are: each request
     with it is checked by them again, and refused while they are. It ends after 12 hours, by DELETE, or by another login
-    of the same browser.
+    of the same browser. A code of `rapids.sessions.Sessions.offer` is exchanged once, as `Authorization: Offer CODE`.
     """
     if is_foreign(request):  # also with a Bearer token: another site must not log somebody in
         raise Problem("cross-origin", "A page of another origin may not log in here.")

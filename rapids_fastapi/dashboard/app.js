@@ -11,7 +11,7 @@ import { CatalogView } from "./views/catalog.js";
 import { GroupsView } from "./views/groups.js";
 import { LetterView } from "./views/letter.js";
 import { LettersView } from "./views/letters.js";
-import { LoginView } from "./views/login.js";
+import { LoginView, useLink } from "./views/login.js";
 import { OperationView } from "./views/operation.js";
 import { OperationsView } from "./views/operations.js";
 import { OverviewView } from "./views/overview.js";
@@ -36,7 +36,11 @@ function inNav() {
 function App() {
   const [error, setError] = useState(/** @type {Error | null} */ (null));
   useEffect(() => {
-    learnUser().catch(setError);
+    const enter = () => learnUser().then(useLink).catch(setError);
+    const enterAgain = () => location.hash.startsWith("#login=") && enter();
+    enter();
+    addEventListener("hashchange", enterAgain);
+    return () => removeEventListener("hashchange", enterAgain);
   }, []);
   const user = capabilities.value;
   if (user === null) return html`<${LoginView} />`;

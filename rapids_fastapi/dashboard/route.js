@@ -8,7 +8,7 @@ import { signal } from "./ui.js";
 
 /** @returns {Place} */
 function read() {
-  const [path = "", query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const [path = "", query = ""] = location.hash.replace(/^#(login=.*|\/)?/, "").split(/\?(.*)/s);
   const [view = "", id = ""] = path.split("/").map(decoded);
   return { view: view || "overview", id, query: Object.fromEntries(new URLSearchParams(query)) };
 }

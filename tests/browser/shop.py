@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rapids import BaseEvent, DeadLetterQueue, EventEmitter, EventRouter
 from rapids.backoff import linear
 from rapids.exceptions import NonRetryableError
+from rapids.sessions import Sessions
 from rapids_fastapi import Rapids, TokenAuth, rapids_admin
 from rapids_fastapi.admin.auth import AdminAuth
 
@@ -158,6 +159,10 @@ class Shop:
         await self.emitter.emit(order(90_000, customer=HOSTILE, metadata={"hostile": HOSTILE}))
         broken: dict[Any, Any] = {"event_type": "order.placed", "data": '{"order_id": ', "id": "x", "metadata": "{}"}
         await self.rapids.redis.xadd(STREAM, broken)
+
+    async def offer(self) -> str:
+        """The code of a link that logs in once."""
+        return await Sessions(self.rapids.redis, STREAM).offer(f"Bearer {TOKEN}".encode())
 
     async def letters(self) -> int:
         """How many dead letters there are."""

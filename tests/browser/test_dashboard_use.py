@@ -190,6 +190,21 @@ def test_a_session_ends_everywhere(dashboard: Page, served: Served) -> None:
     expect(other.get_by_role("button", name="Log in")).to_be_visible()
 
 
+def test_a_link_logs_in_once(page: Page, served: Served) -> None:
+    """The address does not keep its code. A second use says what happened, and the form still works."""
+    page.set_default_timeout(60_000)
+    code = served.shop.run(served.shop.offer())
+    page.goto(f"{served.dashboard}#login={code}")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert code not in page.url
+    page.goto(f"{served.dashboard}#login={code}")  # the same page: only the fragment changes
+    expect(page).to_have_url(f"{served.dashboard}#/")
+    page.get_by_role("button", name="Log out").click()
+    page.goto(f"{served.dashboard}#login={code}")
+    expect(page.get_by_role("alert")).to_contain_text("This link was used already")
+    log_in(page, served.dashboard, TOKEN)
+
+
 @pytest.mark.smoke
 def test_axe_finds_nothing_serious(dashboard: Page, served: Served) -> None:
     page = dashboard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -10,11 +11,12 @@ import redis as redis_sync
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from rapids.sessions import SESSION_SECONDS, Sessions
+from rapids.clients import open_client
+from rapids.sessions import OFFER_SECONDS, SESSION_SECONDS, Sessions
 from rapids_fastapi import AdminUser, TokenAuth
 from rapids_fastapi.admin import failed_logins
 from tests.fastapi.admin_paths import filled, guarded
-from tests.fastapi.helpers import BEARER, TOKEN, basic, client_for, put_letter
+from tests.fastapi.helpers import BEARER, STREAM, TOKEN, basic, client_for, put_letter
 
 SESSION = "/rapids/api/session"
 CAPABILITIES = "/rapids/api/capabilities"
@@ -198,6 +200,54 @@ def test_long_credentials_are_not_kept(redis_url: str, raw: redis_sync.Redis) ->
         assert log_in(client, basic(TOKEN, "a" * 8_000)).status_code == 422
         assert log_in(client, basic(TOKEN, "a" * 4_000)).status_code == 200
     assert len(raw.keys("*:session:*")) == 1  # type: ignore[arg-type]
+
+
+async def offered(redis_url: str, credentials: bytes) -> str:
+    async with open_client(redis_url) as redis:
+        return await Sessions(redis, STREAM).offer(credentials)
+
+
+async def test_an_offer_is_one_login(redis_url: str, raw: redis_sync.Redis) -> None:
+    """Of several at the same time, too. Only its code says what it is for, and its code is no session."""
+    code = await offered(redis_url, basic(TOKEN, "ann")["Authorization"])
+    [key] = raw.keys("*:session:*")  # type: ignore[misc]
+    assert 0 < raw.ttl(key) <= OFFER_SECONDS  # type: ignore[operator]
+    assert code not in key
+    async with open_client(redis_url) as redis:
+        sessions = Sessions(redis, STREAM)
+        assert await sessions.credentials(code) is None
+        assert await sessions.take(await sessions.begin(b"Bearer x")) is None
+        other = await sessions.offer(b"Bearer x")
+        assert sorted(map(str, await asyncio.gather(*(sessions.take(other) for _ in range(9))))) == [
+            *["None"] * 8,
+            "b'Bearer x'",
+        ]
+        with pytest.raises(ValueError, match="at most 8,192 bytes, not 9,000"):
+            await sessions.offer(b"x" * 9_000)
+
+
+def test_an_offer_logs_a_browser_in_once(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """At the login only: a request elsewhere is refused, and leaves the offer as it is."""
+    offer = {"Authorization": f"Offer {asyncio.run(offered(redis_url, basic(TOKEN, 'ann')['Authorization']))}"}
+    with client_for(redis_url, headers={}) as client:
+        assert client.get(CAPABILITIES, headers=offer).status_code == 401
+        assert log_in(client, offer).json()["name"] == "ann"
+        assert client.get(CAPABILITIES).json()["user"]["name"] == "ann"
+        client.cookies.clear()
+        for used in (offer, {"Authorization": "Offer é".encode()}, {"Authorization": "Offer"}):
+            assert log_in(client, used).status_code == 401
+        assert client.get(CAPABILITIES).status_code == 401
+    assert f"wrong credentials from testclient for {SESSION}" in caplog.text
+
+
+def test_an_offer_opens_no_more_than_its_credentials(redis_url: str) -> None:
+    """Another site cannot use it, and a token that was changed makes it worthless."""
+    codes = [
+        asyncio.run(offered(redis_url, credentials)) for credentials in (b"Bearer changed", b"Bearer " + TOKEN.encode())
+    ]
+    with client_for(redis_url, headers={}) as client:
+        assert log_in(client, {"Authorization": f"Offer {codes[0]}"}).status_code == 401
+        assert log_in(client, {"Authorization": f"Offer {codes[1]}"}, Origin="http://evil.example").status_code == 403
 
 
 def test_an_outage_of_redis_is_told_as_one(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,31 @@
 /** The login: credentials in exchange for a session. */
-import { Problem, address, ask, learnUser } from "../api.js";
-import { html, useState } from "../ui.js";
+import { Problem, address, ask, capabilities, learnUser } from "../api.js";
+import { html, signal, useState } from "../ui.js";
 
 /** @param {string} text */
 function base64(text) {
   return btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+}
+
+/** Why the link that opened the page did not log in. */
+const linkError = signal("");
+
+/**
+ * Log in with the code of `#login=CODE`, if the address has one. It is taken out, so that no history keeps it. Who has
+ * logged in already keeps the session, so that nobody becomes another user by a link.
+ */
+export async function useLink() {
+  const [, code] = /^#login=(.*)$/.exec(location.hash) ?? [];
+  if (!code) return;
+  history.replaceState(null, "", "#/");
+  if (capabilities.value) return;
+  try {
+    await ask("POST", address("session"), { body: {}, headers: { Authorization: `Offer ${encodeURIComponent(code)}` } });
+    await learnUser();
+  } catch (failure) {
+    if (!(failure instanceof Problem)) throw failure;
+    linkError.value = failure.status === 401 ? "This link was used already, or is too old. Log in with the token." : failure.message;
+  }
 }
 
 export function LoginView() {
@@ -36,7 +57,7 @@ export function LoginView() {
       <label>Token or password
         <input name="password" type="password" autocomplete="current-password" required />
       </label>
-      ${error && html`<p class="failure" role="alert">${error}</p>`}
+      ${(error || linkError.value) && html`<p class="failure" role="alert">${error || linkError.value}</p>`}
       <button class="primary" disabled=${isBusy}>${isBusy ? "Checking…" : "Log in"}</button>
       <p class="hint">
         With <code>RAPIDS_ADMIN_TOKEN</code>, histories show the name. Without a name, what you type is sent as a bearer
