@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rapids import BaseEvent, DeadLetterQueue, EventEmitter, EventRouter
 from rapids.backoff import linear
-from rapids.exceptions import NonRetryableError
+from rapids.exceptions import NonRetryableError, RetryAfter
 from rapids.sessions import Sessions
 from rapids_fastapi import Rapids, TokenAuth, rapids_admin
 from rapids_fastapi.admin.auth import AdminAuth
@@ -147,6 +147,8 @@ class Shop:
         async def index_order(event: BaseEvent) -> None:
             if event.metadata.get("hostile"):
                 raise RuntimeError(HOSTILE)
+            if isinstance(event, ShopOrderPlaced) and int(event.order_id[2:]) % 50 == 7:
+                raise RetryAfter(900, "the index is being rebuilt")
 
         return router
 

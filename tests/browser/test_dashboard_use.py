@@ -81,6 +81,12 @@ def test_repair_by_mouse(dashboard: Page, served: Served) -> None:
     expect(page.locator(".trace-line rect.letter").first).to_be_visible()
 
     page.get_by_role("link", name="Groups", exact=True).click()
+    page.get_by_role("link", name="search", exact=True).click()
+    expect(page.locator(".finding", has_text="for another try of index_order")).to_be_visible()
+    expect(page.locator("table.pending")).to_contain_text("index_order RetryAfter")
+    page.get_by_role("button", name="Parked").click()
+    expect(page.get_by_text("Nothing is pending here.")).to_be_visible()
+    page.locator(".crumbs").get_by_role("link", name="Groups").click()
     page.get_by_role("link", name="mail", exact=True).click()
     page.get_by_role("button", name="Pause…").click()
     page.get_by_label("Reason").fill("templates are being repaired")

@@ -4,10 +4,8 @@ import { Chart, Spark, sum } from "../charts.js";
 import { count, counted, duration } from "../format.js";
 import { Answer, Time } from "../parts.js";
 import { link } from "../route.js";
-import { html, useState } from "../ui.js";
-
-/** How many findings are shown at first: the worst ones stand first, and the streams stay in sight. */
-const SHOWN = 4;
+import { html } from "../ui.js";
+import { Findings } from "./health.js";
 
 /** A page with more streams has no chart for each. */
 const MAX_CHARTED = 12;
@@ -17,40 +15,11 @@ export function OverviewView() {
   return html`<div class="page-head"><h1>Overview</h1></div>
     <${Answer} query=${overview} rows=${8}>
       ${(/** @type {any} */ { findings, streams, missing, charts_since, chart_step }) => html`
-        <${Findings} findings=${findings} />
+        <${Findings} findings=${findings} well="Nothing failed for good, and every group keeps up." />
         ${streams.map((/** @type {any} */ one, /** @type {number} */ at) => html`<${StreamPanel} key=${one.stream} about=${one}
           time=${at < MAX_CHARTED ? { since: charts_since, step: chart_step } : null} />`)}
         ${missing.length > 0 && html`<p class="muted">Not there yet, or not readable: <span class="mono">${missing.join(", ")}</span></p>`}`}
     <//>`;
-}
-
-/** Text with names between backquotes. @param {{text: string}} props */
-function Words({ text }) {
-  return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? html`<span class="mono" key=${at}>${part}</span>` : part));
-}
-
-/** @param {{findings: any[]}} props */
-function Findings({ findings }) {
-  const [isWhole, setWhole] = useState(false);
-  if (!findings.length) return html`<section class="finding good"><p><strong>All is well.</strong> Nothing failed for good, and every group keeps up.</p></section>`;
-  return html`<section class="findings" aria-label="What is wrong">
-    ${(isWhole ? findings : findings.slice(0, SHOWN)).map((one, at) => {
-      const to = stepOf(one);
-      return html`<article key=${at} class=${`finding ${one.severity === "danger" ? "bad" : "warn"}`}>
-        <p class="finding-text"><${Words} text=${one.message} /></p>
-        <p class="finding-next">${one.advice && html`<span>Next: <${Words} text=${one.advice} /></span>`}
-          ${one.last_at && html`<span class="muted">last <${Time} at=${one.last_at} /></span>`}</p>
-        ${to && html`<a class="button" href=${to}>Show</a>`}
-      </article>`;
-    })}
-    ${!isWhole && findings.length > SHOWN && html`<button type="button" class="link" onClick=${() => setWhole(true)}>${count(findings.length - SHOWN)} more</button>`}
-  </section>`;
-}
-
-/** Where the next step is. @param {any} finding */
-function stepOf({ dlq, fingerprint, stream: name, group, handler }) {
-  if (dlq) return link("letters", { query: { dlq, fingerprint, ...(fingerprint ? {} : { handler }) } });
-  return name ? link("groups", { query: { stream: name, group } }) : "";
 }
 
 /** @param {{about: any, time: {since: string, step: number} | null}} props */
