@@ -10,7 +10,7 @@ __all__ = ["Printed"]
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)"
 ENTRY_ID = r"\b\d{13}-\d+\b"
-DIGITS = r"\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b|\b[0-9a-f]{12}\b"
+DIGITS = r"(?:\b|(?<=\b0x))[0-9a-f]{32}\b|\b[0-9a-f]{16}\b|\b[0-9a-f]{12}\b"
 UUID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 VARIES = re.compile(f"({TIME}|{UUID}|{ENTRY_ID}|{DIGITS})")
 REST = "..."

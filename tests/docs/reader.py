@@ -19,7 +19,13 @@ from tests.support import PATIENCE, free_port
 
 __all__ = ["Reader", "constant"]
 
-SERVICES = ("uvicorn", "rapids run")
+SERVICES = {
+    "uvicorn": "Uvicorn running on",
+    "rapids run": "started: ",
+    "prometheus": "Server is ready to receive web requests",
+}
+"""Commands that go on running, with what they print when they are ready."""
+
 PREPARATIONS = ("pip install", "python -m venv")
 """What the environment of the tests has already."""
 
@@ -65,9 +71,9 @@ class Reader:
     def follow(self, page: Path, heading: str | None = None) -> None:
         """Do everything that the page says, from its beginning to its end, or what is under one heading.
 
-        A Python block whose first line names no file is not saved.
+        A block of Python or YAML whose first line names no file is not saved.
         """
-        for block in blocks(page, "python", "console", "text"):
+        for block in blocks(page, "python", "yaml", "console", "text"):
             if heading not in (None, block.heading):
                 continue
             try:
@@ -76,9 +82,9 @@ class Reader:
                 raise AssertionError(f"{block.place}: {error}") from None
 
     def _do(self, block: Block) -> None:
-        if block.language == "python":
-            if name := re.match(r"# (\S+\.py)\n", block.text):
-                (self._folder / name[1]).write_text(block.text)
+        if block.language in ("python", "yaml"):
+            if name := re.match(r"# (\S+\.(?:py|yml))\n", block.text):
+                (self._folder / name[1]).write_text(self._with_ports(block.text))
         elif block.language == "text":
             self._until(lambda: self._check(block.text, self._said()), f"the services print\n{block.text}")
         else:
@@ -104,14 +110,15 @@ class Reader:
             running.terminate()
             assert running.wait(timeout=PATIENCE) in (0, -15)
         port = f" --port {self._port('8000')}" if service == "uvicorn" else ""
-        ported = re.sub(r"(--health-port) (\d+)", lambda found: f"{found[1]} {self._port(found[2])}", command)
+        ported = re.sub(r"(-port) (\d+)", lambda found: f"{found[1]} {self._port(found[2])}", self._with_ports(command))
         self._output[service] = self._folder / f".{service}.output"
         with self._output[service].open("wb") as output:
             self._services[service] = subprocess.Popen(
                 shlex.split(ported + port), cwd=self._folder, env=self._environment, stdout=output, stderr=output
             )
-        ready = "Uvicorn running on" if service == "uvicorn" else "started: "
-        self._until(lambda: self._check(f"...{ready}", self._output[service].read_text()), f"{command} starts")
+        self._until(
+            lambda: self._check(f"...{SERVICES[service]}", self._output[service].read_text()), f"{command} starts"
+        )
 
     def _said(self) -> str:
         return "\n".join(output.read_text() for output in self._output.values())

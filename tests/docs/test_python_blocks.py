@@ -20,6 +20,7 @@ TESTED_ELSEWHERE = {
     DOCS / "telemetry.md": "tests/telemetry/test_sdk.py",
     DOCS / "start.md": "tests/docs/test_followed_pages.py",
     DOCS / "tutorial.md": "tests/docs/test_followed_pages.py",
+    DOCS / "observe.md": "tests/docs/test_followed_pages.py",
     DOCS / "wire-format.md": "tests/docs/test_wire_format.py",
 }
 """Pages whose blocks belong together, with the tests that run them."""
