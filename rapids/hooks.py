@@ -156,6 +156,10 @@ class TelemetryHooks(Protocol):
         """
         ...
 
+    def wants_gauges(self) -> bool:
+        """Whether `gauges` records anything. While it does not, this process reads none, so that another one does."""
+        ...
+
     def gauges(self, read: Gauges) -> None:
         """How far a group is, or how many letters a dead-letter stream has. Zeros from a process that stops reading it.
 

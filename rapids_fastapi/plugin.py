@@ -310,7 +310,7 @@ class Rapids:
         await started.enter_async_context(directory.followed(runners))
         if self._telemetry is not None:
             reader = GroupReader(redis, map(WatchedGroup.of, self._routers))
-            await started.enter_async_context(reader.reported_to(self._telemetry.gauges))
+            await started.enter_async_context(reader.reported_to(self._telemetry.gauges, self._telemetry.wants_gauges))
         started.push_async_callback(running.emitting.finished)
         return running
 

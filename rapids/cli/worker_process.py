@@ -305,7 +305,7 @@ async def _serve(
             metrics.processes, metrics.groups = lambda: {"1": read()}, reader
         await parts.enter_async_context(routers_running(found.routers, client, stop_timeout=options.graceful_timeout))
         if telemetry is not None:
-            await parts.enter_async_context(reader.reported_to(telemetry.gauges))
+            await parts.enter_async_context(reader.reported_to(telemetry.gauges, telemetry.wants_gauges))
         await parts.enter_async_context(operations_running(dead_letter_queues(client, found.routers).values()))
         readiness.append(Readiness(EventEmitter(client, found.routers[0].stream), found.routers))
         started.set()

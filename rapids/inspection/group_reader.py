@@ -138,17 +138,20 @@ class GroupReader:
             return self._last
 
     @asynccontextmanager
-    async def reported_to(self, report: Callable[[Gauges], None]) -> AsyncGenerator[None]:
+    async def reported_to(
+        self, report: Callable[[Gauges], None], wanted: Callable[[], bool] | None = None
+    ) -> AsyncGenerator[None]:
         """Call `report` with the gauges of each group and dead-letter stream every ten seconds during the block.
 
         Of several processes with the same groups only one reads and reports a group, so that the sum over processes is
         right. A process that no longer does, for example at the end of the block, reports zeros once. While Redis is
         unavailable, nothing is read; that is no error here. A stream of which all groups are watched is left out.
+        While `wanted` returns False, this process reads nothing, so that one that needs the gauges can read them.
         """
         groups = [GroupGauges(one.stream, one.group) for one in self._watched if one.group is not None]
         dlqs = [DlqGauges(one.dlq_stream) for one in self._watched if one.dlq_stream is not None]
         turns = [_Turn(self._redis, zero, report) for zero in dict.fromkeys((*groups, *dlqs))]
-        reporting = asyncio.create_task(self._report_often(turns), name="rapids-gauges")
+        reporting = asyncio.create_task(self._report_often(turns, wanted), name="rapids-gauges")
         try:
             yield
         finally:
@@ -156,9 +159,9 @@ class GroupReader:
             await asyncio.wait({reporting})
             await asyncio.gather(*(one.end() for one in turns))
 
-    async def _report_often(self, turns: Iterable["_Turn"]) -> None:
+    async def _report_often(self, turns: Sequence["_Turn"], wanted: Callable[[], bool] | None) -> None:
         while True:
-            for one in turns:
+            for one in turns if wanted is None or wanted() else ():
                 try:
                     async with asyncio.timeout(READ_TIMEOUT):
                         if await one.is_ours():

@@ -1,7 +1,7 @@
 """Instruments: the metrics of emits, deliveries, handler runs and groups."""
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import MeterProvider, get_meter_provider
+from opentelemetry.metrics import MeterProvider, NoOpMeter, get_meter_provider
 
 from rapids.hooks import DlqGauges, Gauges
 from rapids.telemetry.conventions import BUCKETS, SCHEMA_URL, SYSTEM, Attribute, Metric, Operation
@@ -22,6 +22,8 @@ class Instruments:
     """Creates the instruments of one meter provider, and records on them."""
 
     def __init__(self, provider: MeterProvider | None, version: str) -> None:
+        self._provider = provider
+        self._version = version
         meter = (provider or get_meter_provider()).get_meter("rapids", version, SCHEMA_URL)
         self._labels: dict[tuple[str, str, str, str, str], Labels] = {}
         self._sent = meter.create_counter(
@@ -52,6 +54,13 @@ class Instruments:
         self._waiting = meter.create_gauge(Metric.WAITING, ENTRY, "Pending entries that wait for their next delivery.")
         self._parked = meter.create_gauge(Metric.PARKED, ENTRY, "Pending entries that failed for good.")
         self._letters = meter.create_gauge(Metric.DEAD_LETTERS, MESSAGE, "Dead letters that nobody has handled.")
+
+    def are_recorded(self) -> bool:
+        """Whether there is an SDK that records what they get. It may be set after they were created."""
+        provider = self._provider or get_meter_provider()
+        if type(provider).__module__.startswith("opentelemetry.metrics"):  # one of the API: no SDK is set
+            return False
+        return not isinstance(provider.get_meter("rapids", self._version, SCHEMA_URL), NoOpMeter)  # disabled
 
     def labels(self, operation: str, kind: str, stream: str, group: str = "", error_type: str = "") -> Labels:
         """The attributes of an operation by its name and type, the same object each time. Do not change them."""

@@ -131,6 +131,14 @@ class OpenTelemetry:
         except Exception as error:
             self._troubles.log(error)
 
+    def wants_gauges(self) -> bool:
+        """Whether a meter of an SDK records gauges."""
+        try:
+            return self._instruments.are_recorded()
+        except Exception as error:
+            self._troubles.log(error)
+            return False
+
     def gauges(self, read: Gauges) -> None:
         """How far a group is, or how many letters a dead-letter stream has."""
         try:

@@ -4,6 +4,7 @@ Their meaning: https://opentelemetry.io/docs/specs/otel/configuration/sdk-enviro
 them itself; what its public classes leave to the application is here: which exporters there are.
 """
 
+import logging
 import os
 import socket
 import threading
@@ -18,6 +19,10 @@ from rapids.exceptions import NotConfiguredError
 from rapids.telemetry.open_telemetry import OpenTelemetry
 
 __all__ = ["find_exporters", "sdk_running"]
+
+_logger = logging.getLogger("rapids")
+
+DISABLED = "OTEL_SDK_DISABLED"
 
 FLUSH_TIME = 5.0
 """Seconds that the last spans and metrics have to be sent at the end."""
@@ -36,15 +41,16 @@ _PROTOCOLS = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
 
 def find_exporters() -> dict[str, list[EntryPoint]]:
-    """The exporters of traces and of metrics, by the variable that names them.
+    """The exporters of traces and of metrics, by the variable that names them. None if the SDK is disabled.
 
     Raises `NotConfiguredError` for a name that no installed package has.
     """
-    found: dict[str, list[EntryPoint]] = {}
+    found: dict[str, list[EntryPoint]] = {variable: [] for variable in _SIGNALS}
+    if _is_disabled():
+        return found
     for variable, (group, protocol_variable) in _SIGNALS.items():
         names = [name.strip() for name in (os.environ.get(variable) or "otlp").split(",")]
         offered = {one.name: one for one in entry_points(group=group)}
-        found[variable] = []
         for name in names:
             if name in ("", "none"):
                 continue
@@ -61,6 +67,10 @@ def find_exporters() -> dict[str, list[EntryPoint]]:
     return found
 
 
+def _is_disabled() -> bool:
+    return os.environ.get(DISABLED, "").strip().lower() == "true"
+
+
 def _protocol(variable: str) -> str:
     """The name of the exporter for the protocol of OTLP that is asked for."""
     for name in (variable, "OTEL_EXPORTER_OTLP_PROTOCOL"):
@@ -75,6 +85,8 @@ def _protocol(variable: str) -> str:
 def sdk_running() -> Generator[OpenTelemetry]:
     """Send what is recorded in the block. At its end, the last spans and metrics are sent, for at most five seconds.
 
+    A signal that no exporter sends is not recorded: events then carry the context of their cause.
+
     Raises `NotConfiguredError` as `find_exporters` does.
     """
     from opentelemetry.sdk.metrics import MeterProvider
@@ -87,16 +99,23 @@ def sdk_running() -> Generator[OpenTelemetry]:
     resource = Resource.create()
     if INSTANCE not in resource.attributes:
         resource = resource.merge(Resource({INSTANCE: f"{socket.gethostname()}-{os.getpid()}"}))
-    tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    for found in exporters["OTEL_TRACES_EXPORTER"]:
-        tracer_provider.add_span_processor(BatchSpanProcessor(found.load()()))
-    made: list[Any] = [found.load()() for found in exporters["OTEL_METRICS_EXPORTER"]]
-    readers = [one if isinstance(one, MetricReader) else PeriodicExportingMetricReader(one) for one in made]
-    providers: list[TracerProvider | MeterProvider] = [tracer_provider]
-    trace.set_tracer_provider(tracer_provider)
-    if readers:  # a provider without readers computes all the same
+    providers: list[TracerProvider | MeterProvider] = []
+    # A provider without exporters computes all the same.
+    if of_traces := exporters["OTEL_TRACES_EXPORTER"]:
+        providers.append(tracer_provider := TracerProvider(resource=resource, shutdown_on_exit=False))
+        for found in of_traces:
+            tracer_provider.add_span_processor(BatchSpanProcessor(found.load()()))
+        trace.set_tracer_provider(tracer_provider)
+    if of_metrics := exporters["OTEL_METRICS_EXPORTER"]:
+        made: list[Any] = [found.load()() for found in of_metrics]
+        readers = [one if isinstance(one, MetricReader) else PeriodicExportingMetricReader(one) for one in made]
         providers.append(meter_provider := MeterProvider(readers, resource=resource, shutdown_on_exit=False))
         metrics.set_meter_provider(meter_provider)
+    if _is_disabled():
+        _logger.info("otel: nothing is sent, since %s is true", DISABLED)
+    else:
+        named = [", ".join(one.name for one in sent) or "none" for sent in exporters.values()]
+        _logger.info("otel: exporters of traces: %s; of metrics: %s", *named)
     try:
         yield OpenTelemetry()
     finally:

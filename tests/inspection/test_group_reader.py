@@ -163,6 +163,23 @@ async def test_one_process_reports_at_a_time_and_another_takes_over(
     assert not [key async for key in redis.scan_iter("*:gauges*")]
 
 
+async def test_a_process_that_records_no_gauges_leaves_them_to_another(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_reader, "PAUSE", 0.01)
+    unwanted, seen, asked = list[Gauges](), list[Gauges](), list[None]()
+
+    def wanted() -> bool:
+        asked.append(None)
+        return False
+
+    async with GroupReader(redis, (WATCHED,)).reported_to(unwanted.append, wanted):
+        await eventually(lambda: len(asked) > 2)
+        async with GroupReader(redis, (WATCHED,)).reported_to(seen.append):
+            await eventually(lambda: seen)
+    assert unwanted == []
+
+
 async def test_a_process_that_cannot_ask_redis_for_long_stops_to_report(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
 from redis.asyncio import Redis
 
 from rapids.inspection import GroupReader, WatchedGroup, group_reader
+from rapids.telemetry import OpenTelemetry
 from rapids.telemetry.conventions import Attribute, Metric
 from tests.support import eventually
 from tests.telemetry.recording import Recording
@@ -41,3 +44,11 @@ async def test_a_group_is_measured(recording: Recording, redis: Redis, monkeypat
         assert recording.metrics[Metric.OLDEST_UNSETTLED].unit == "s"
         held.set()
     assert [value for _, value in recording.points(Metric.PENDING)] == [0]
+
+
+def test_gauges_are_wanted_if_an_sdk_records_them(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recording.telemetry.wants_gauges()
+    assert not OpenTelemetry().wants_gauges()
+    assert not OpenTelemetry(meter_provider=NoOpMeterProvider()).wants_gauges()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert not OpenTelemetry(meter_provider=MeterProvider(shutdown_on_exit=False)).wants_gauges()

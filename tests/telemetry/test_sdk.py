@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from redis.asyncio import Redis
 from rapids import EventEmitter, EventRouter, GenericEvent
 from rapids.exceptions import NotConfiguredError
 from rapids.telemetry.conventions import Metric
-from rapids.telemetry.sdk import find_exporters
+from rapids.telemetry.sdk import find_exporters, sdk_running
 from tests.cli.helpers import Command
 from tests.cli.running import rapids_run
 from tests.embedded.scripts import private_temp
 from tests.house.source import ROOT
 from tests.support import eventually
 from tests.telemetry.collector import collecting
+from tests.worker.helpers import STREAM, make_router, running
 
 __all__ = ["private_temp"]
 
@@ -79,17 +81,23 @@ async def test_rapids_run_ends_in_time_although_the_collector_is_away(
 
 @pytest.mark.slow
 async def test_the_application_in_the_docs_sends_the_trace_of_a_request(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(BLOCKS[0] + USE)
+    makes_spans_of_requests = find_spec("fastapi.telemetry") is not None
+    (tmp_path / "app.py").write_text(BLOCKS[0] + ("" if makes_spans_of_requests else BLOCKS[1]) + USE)
     with collecting() as collector:
         environment = {**os.environ, **collector.environment, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "app.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
         [request], [send] = collector.named("POST /orders"), collector.named("send events:all")
-    assert (send.parent_span_id, send.trace_id) == (request.span_id, request.trace_id)
+    parents = {span.span_id: span.parent_span_id for span in collector.spans}
+    above = [send.span_id]
+    while above[-1] in parents:  # FastAPI has spans of its own in between
+        above.append(parents[above[-1]])
+    assert request.span_id in above
+    assert send.trace_id == request.trace_id
 
 
 async def test_emitters_and_routers_in_the_docs_take_a_telemetry() -> None:
     names: dict[str, Any] = {}
-    exec(compile(BLOCKS[1], "docs/telemetry.md", "exec"), names)
+    exec(compile(BLOCKS[2], "docs/telemetry.md", "exec"), names)
     router: EventRouter = names["router"]
     running = asyncio.create_task(names["main"]())
     await eventually(lambda: running.done() or router.running)
@@ -130,3 +138,48 @@ def test_exporters_are_those_of_the_variables(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
     with pytest.raises(NotConfiguredError, match="pip install opentelemetry-exporter-otlp-proto-grpc"):
         find_exporters()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    assert list(find_exporters().values()) == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "nonsense"}, "otel: nothing is sent, since "),
+        (
+            {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
+            "otel: exporters of traces: none; of metrics: none",
+        ),
+    ],
+    ids=["disabled", "none"],
+)
+async def test_an_event_carries_the_context_of_its_cause_although_nothing_is_sent(
+    variables: dict[str, str],
+    said: str,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    caplog.set_level("INFO", "rapids")
+    cause = f"00-{'a' * 32}-{'b' * 16}-01"
+    emitter, router = EventEmitter(redis, stream=STREAM), make_router(redis)
+    with sdk_running() as telemetry:
+        assert said in caplog.text
+        assert not telemetry.wants_gauges()
+        router.use_telemetry(telemetry)
+        emitter.use_telemetry(telemetry)
+
+        @router.on("first")
+        async def follow(event: GenericEvent) -> None:
+            await emitter.emit(GenericEvent(raw_type="second", data={}))
+
+        async def stored_two() -> list[dict[bytes, bytes]] | None:
+            stored = [fields for _, fields in await redis.xrange(STREAM)]
+            return stored if len(stored) == 2 else None
+
+        await emitter.emit(GenericEvent(raw_type="first", data={}, metadata={"traceparent": cause}))
+        async with running(router):
+            _, second = await eventually(stored_two)
+    assert second[b"traceparent"].decode() == cause
