@@ -204,8 +204,12 @@ class MetricsRoute(AdminRoute):
     """A route for users with the permission that it needs, unless metrics are for anyone."""
 
     async def admit(self, request: Request) -> Request:
-        """Check the user, unless nobody needs to be known. Raises `Problem`."""
-        return request if running(request).metrics_for_anyone else await super().admit(request)
+        """Check that metrics are on, and then the user, unless nobody needs to be known: who has forgotten the option
+        is not asked for a login first. Raises `Problem`, or `HTTPException` 404."""
+        parts = running(request)
+        if parts.metrics is None:
+            raise HTTPException(404, "Metrics are off. Give Rapids(metrics='permission'), or 'anyone' without a login.")
+        return request if parts.metrics_for_anyone else await super().admit(request)
 
 
 metrics_routes: APIRouter = APIRouter(route_class=MetricsRoute)
@@ -215,8 +219,7 @@ metrics_routes: APIRouter = APIRouter(route_class=MetricsRoute)
 async def get_metrics(request: Request, parts: RunningDep) -> Response:
     """Counters and times of this process, and figures of its groups, as text or, if `Accept` asks for it, as
     OpenMetrics. `Rapids(metrics=...)` turns them on."""
-    if parts.metrics is None:
-        raise HTTPException(404, "Metrics are off. Give Rapids(metrics='permission'), or 'anyone' without a login.")
+    assert parts.metrics is not None  # noqa: S101 - the route has checked it
     scrape = await parts.metrics.scrape(", ".join(request.headers.getlist("accept")))
     return Response(scrape.body, headers={"Content-Type": scrape.content_type})
 

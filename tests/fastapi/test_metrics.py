@@ -39,7 +39,7 @@ def user(*permissions: Any) -> Any:
     ("options", "headers", "status"),
     [
         ({}, BEARER, 404),
-        ({}, {}, 401),
+        ({}, {}, 404),
         ({"metrics": "off", "admin_auth": user("metrics")}, {}, 404),
         ({"metrics": "permission"}, BEARER, 200),
         ({"metrics": "permission"}, {}, 401),
@@ -70,6 +70,8 @@ def test_metrics_for_anyone_open_nothing_else_also_without_a_token(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAPIDS_ADMIN_TOKEN")
+    with client_for(redis_url, headers={}) as client:
+        assert "Metrics are off" in client.get(PATH).json()["detail"]
     with client_for(redis_url, headers={}, metrics="anyone") as client:
         assert client.get(PATH).status_code == 200
         assert client.get("/rapids/api/dead-letters").status_code == 403
