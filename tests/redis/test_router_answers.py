@@ -39,7 +39,7 @@ class Site:
 @pytest.fixture
 async def site(build: Build, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     tried = request.getfixturevalue("outage") if "outage" in request.fixturenames else None
-    # A busy machine may be slow: a short time-out only where nothing else tells of the outage.
+    # A busy machine may be slow: a short time-out only where nothing else shows the outage.
     timeout = 1.0 if tried in (swallowed, paused) else PATIENCE
     monkeypatch.setattr("rapids._worker.worker.ANSWER_TIMEOUT", timeout)
     async with (
