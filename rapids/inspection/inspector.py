@@ -1,5 +1,6 @@
 """The inspector: read-only queries about streams and groups, each in one round trip."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from rapids._core.entry_id import FIRST_ID, milliseconds, next_id, parsed_id
 from rapids._core.handlers import matches_pattern
 from rapids._core.paging import Listing
 from rapids._core.redis_errors import is_no_group, is_no_stream
+from rapids._core.threads import in_own_thread
 from rapids._storage import announcements, inspection_queries
 from rapids._storage.client.connections import Commands, SharedPool, check_client
 from rapids._storage.keys import PARKED, Source, announced_routers, beside, is_default_dlq, letter_index
@@ -269,12 +271,13 @@ class Inspector:
             found = await inspection_queries.waiting(
                 self._commands(stream), source, after=place.after, until=place.until, most=most
             )
-        entries = tuple(entry for row in found.rows if (entry := snapshots.waiting(row)) is not None)
+        # Each may have hundreds of attempts, which take milliseconds.
+        entries = await asyncio.wrap_future(in_own_thread(lambda: [*map(snapshots.waiting, found.rows)]))
         following = None
         if found.more:
             last = found.rows[-1]
             following = TimePlace((last.due.decode(), last.entry_id.decode()), found.until.decode()).cursor
-        return Page(snapshots.server_time(found.now_ms), entries, following)
+        return Page(snapshots.server_time(found.now_ms), tuple(filter(None, entries)), following)
 
     async def trace(
         self,
@@ -341,7 +344,8 @@ class Inspector:
         following = None
         if len(found.rows) == most:
             following = EntryPlace.after(listing, found.rows[-1].entry_id.decode(), found.until.decode())
-        return Page(snapshots.server_time(found.now_ms), tuple(map(snapshots.pending, found.rows)), following)
+        entries = await asyncio.wrap_future(in_own_thread(lambda: tuple(map(snapshots.pending, found.rows))))
+        return Page(snapshots.server_time(found.now_ms), entries, following)
 
     def _commands(self, stream: str) -> Commands:
         """The connections to the server that has a stream and its keys."""

@@ -13,7 +13,7 @@ from rapids.inspection import ConsumerSnapshot, GroupSnapshot, Inspector, Pendin
 from rapids_fastapi.admin import examples, models
 from rapids_fastapi.admin.access import CREDENTIALS, AdminRoute, RunningDep, UserDep, needs
 from rapids_fastapi.admin.auth import AdminUser
-from rapids_fastapi.admin.models import MAX_NAME, Answer, Reason, example
+from rapids_fastapi.admin.models import MAX_NAME, Answer, Reason, example, made_in_a_thread
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page
 from rapids_fastapi.admin.payload import cleaned, redacted_entry
 from rapids_fastapi.admin.problems import Problem, answers, refusals_as_problems
@@ -178,12 +178,12 @@ async def list_groups(
 @router.get(
     "/pending",
     summary="List what is pending in a group",
+    response_model=PendingPage,
     openapi_extra=needs("read"),
     responses=answers(*_READ, example=examples.PENDING_PAGE, headers=NEXT_LINK),
 )
 async def list_pending(
     request: Request,
-    response: Response,
     parts: RunningDep,
     stream: StreamDep,
     group: GroupName,
@@ -195,7 +195,7 @@ async def list_pending(
     replays: Replays = False,
     cursor: CursorQuery = None,
     limit: LimitQuery = 50,
-) -> PendingPage:
+) -> Response:
     """A page of entries that a group got and has not acknowledged: their consumer, idle time and delivery count.
 
     `Link: rel="next"` and `next_cursor` lead to the next page, for the same `state`.
@@ -213,15 +213,15 @@ async def list_pending(
                 page = await inspector.pending(
                     stream, group, consumer=consumer, replays=replays, cursor=place, limit=limit
                 )
-    found = PendingPage(
-        at=page.at,
-        stream=stream,
-        group=group,
-        items=[cleaned(redacted_entry(entry, parts.redactor, parts.redactor.hidden(None))) for entry in page.items],
-        next_cursor=page.cursor,
-    )
-    link_next_page(request, response, found.next_cursor)
-    return found
+
+    def found() -> PendingPage:
+        unknown = parts.redactor.hidden(None)
+        items = [cleaned(redacted_entry(entry, parts.redactor, unknown)) for entry in page.items]
+        return PendingPage(at=page.at, stream=stream, group=group, items=items, next_cursor=page.cursor)
+
+    response = await made_in_a_thread(found)
+    link_next_page(request, response, page.cursor)
+    return response
 
 
 @router.post(

@@ -4,16 +4,19 @@ The frozen dataclasses of `rapids` are response models as they are. Only a redac
 its own, in the module of its resource.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, TypeAlias
 
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import list_schema
+from starlette.concurrency import run_in_threadpool
 
 from rapids_fastapi.admin.problems import RapidsProblem
 
-__all__ = ["MAX_NAME", "MAX_REASON", "Answer", "Model", "Reason", "Request", "example"]
+__all__ = ["MAX_NAME", "MAX_REASON", "Answer", "Model", "Reason", "Request", "example", "made_in_a_thread"]
 
 MAX_NAME = 512
 """Characters of the name of a stream, a group, a consumer or a dead-letter queue."""
@@ -60,6 +63,12 @@ class Answer(Model):
         from_attributes=True,
         use_attribute_docstrings=True,
     )
+
+
+async def made_in_a_thread(make: Callable[[], Answer]) -> Response:
+    """A large answer. FastAPI would write it in the event loop, where all requests of the application wait for it."""
+    shown = await run_in_threadpool(lambda: make().model_dump_json(by_alias=True))
+    return Response(shown, media_type="application/json")
 
 
 def example(**fields: Any) -> ConfigDict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,9 @@ from fastapi.testclient import TestClient
 from rapids._core.attempt_log import MESSAGE_LIMIT, Attempt, AttemptLog
 from rapids._core.outcomes import Ledger, Wait
 from rapids._storage.keys import WAITING, Source
+from rapids.inspection import Inspector
 from rapids.redaction import MASK, HiddenValues
+from rapids_fastapi.admin import groups
 from tests.fastapi.helpers import STREAM, client_for, put_letter
 
 LETTERS = "/rapids/api/dead-letters"
@@ -168,6 +171,28 @@ class TestPending:
             assert SECRET not in json.dumps([mail, pay])
         with client_for(redis_url, redact=None) as open_client:
             assert self.shown(open_client)[0]["attempts"][0]["error"] == f"no: {SECRET}"
+
+    def test_many_attempts_are_not_read_and_written_in_the_event_loop(
+        self, client: TestClient, raw: redis_sync.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A page of 200 entries with the attempts of ten handlers took it for a second."""
+        loops, threads = set[int](), list[int]()
+        load, entry, look = Ledger.load, groups.redacted_entry, Inspector.waiting
+
+        async def noting_loop(*given: Any, **named: Any) -> Any:
+            loops.add(threading.get_ident())
+            return await look(*given, **named)
+
+        def noting(function: Any) -> Any:
+            return lambda *given, **named: threads.append(threading.get_ident()) or function(*given, **named)
+
+        monkeypatch.setattr(Inspector, "waiting", noting_loop)
+        monkeypatch.setattr(Ledger, "load", noting(load))
+        monkeypatch.setattr(groups, "redacted_entry", noting(entry))
+        self.keep(raw, Ledger(recorded=2, attempts=(("pay", AttemptLog.of(attempt())),)).dump())
+        assert self.shown(client, state="waiting")
+        assert len(threads) == 2
+        assert loops.isdisjoint(threads)
 
     @pytest.mark.parametrize("stored", [7, [], {}, {"pay": 7}, {"pay": [[[]]]}, {"pay": [[2**60]]}], ids=repr)
     def test_invalid_stored_attempts_are_not_shown(
