@@ -1,7 +1,6 @@
 """What commands print: tables for people, JSON for programs, and texts from Redis that control no terminal."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ def print_pairs(pairs: Iterable[tuple[str, Cell]]) -> None:
     out = terminal()
     with out.capture() as captured:  # without the spaces that fill the last column
         out.print(table)
-    out.file.write(re.sub(" +$", "", captured.get(), flags=re.MULTILINE))
+    out.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
 
 
 def print_json(value: object) -> None:

@@ -33,7 +33,7 @@ and at the end of a piece, is not found."""
 MIN_INNER = 8
 """Characters of a quoted text inside a hidden value that is itself a hidden value."""
 
-_QUOTE = r"(?:\\*[\"'`]|&(?:quot|apos|#34|#39|#x27);|%(?:25)*2[27])"
+_QUOTE = r"(?:\\*+[\"'`]|&(?:quot|apos|#34|#39|#x27);|%(?:25)*2[27])"
 _EQUALS = r"(?::?=(?:>|(?!=)|=+\s*(?=[\"'`]))|%(?:25)*3[Dd])"
 """Also a comparison, but only with a quoted text."""
 _COLON = r"(?::|%(?:25)*3[Aa])"
@@ -55,7 +55,8 @@ _opening = re.compile(r"[(\[]\s*[bBuU]?\\*[\"'`]\Z")
 _closing = re.compile(r"\s*[)\]]")
 _word = re.compile(r"[^\s\"',;&\\}\]<(]+")
 _digit = re.compile(r"\d")
-_nesting = re.compile(rf"(?P<quote>{_QUOTE})|(?P<open>[(\[{{])|(?P<close>[)\]}}])")
+_nesting = re.compile(rf"(?P<quote>(?:(?<!\\)|(?!\\)){_QUOTE})|(?P<open>[(\[{{])|(?P<close>[)\]}}])")
+"""Of many backslashes, only the first may be the beginning of a quote: from each, all others would be looked at."""
 _inner = re.compile(rf"[\"']([^\"']{{{MIN_INNER},}})[\"']")
 _element = re.compile(r"<(?P<name>[\w:.-]+)(?:\s[^<>]*)?(?<!/)>")
 
