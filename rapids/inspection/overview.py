@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoPermissionError, ResponseError
@@ -252,18 +251,21 @@ class _ReadGroup:
     def overview(self, dlq: str | None, causes: Causes | None) -> GroupOverview:
         """The group with its dead-letter stream and the causes in that, as far as known."""
         hour, name = self.hour, self.snapshot.group
-        totals: dict[str, Any] = {name: hour.total(name) for name in rates.COUNTED}
+        values = hour.values(STEP_MINUTE)
+        known = {name: [value for value in steps if value is not None] for name, steps in values.items()}
         return GroupOverview(
             **{field.name: getattr(self.snapshot, field.name) for field in fields(self.snapshot)},
             dlq=dlq,
             dead_letters=None if causes is None else sum(one.count for one in causes.items if one.group == name),
             handled_per_second=hour.per_second("handled"),
             failed_per_second=hour.per_second("failed"),
-            last_hour=None if None in totals.values() else HourTotals(**totals),
-            delivered=hour.values("delivered", STEP_MINUTE),
-            handled=hour.values("handled", STEP_MINUTE),
-            failed=hour.values("failed", STEP_MINUTE),
-            dead=hour.values("dead", STEP_MINUTE),
+            last_hour=HourTotals(**{name: sum(steps) for name, steps in known.items()})
+            if all(known.values())
+            else None,
+            delivered=values["delivered"],
+            handled=values["handled"],
+            failed=values["failed"],
+            dead=values["dead"],
             handling=hour.quantiles(),
         )
 

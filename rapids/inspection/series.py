@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate, pairwise
 from math import ceil
+from operator import add
 from typing import Literal, TypeAlias, get_args
 
 from redis.asyncio import Redis, RedisCluster
@@ -115,23 +116,27 @@ class HourOfGroup:
     records: Mapping[int, RateRecord]
     now_ms: int
 
-    def values(self, name: str, step: int) -> Values:
-        """A counter in each step."""
-        at = COUNTED.index(name)
-        return _in_steps({period: one.counts[at] for period, one in self.records.items()}, self.now_ms, step)
-
-    def total(self, name: str) -> int | None:
-        """A counter in the whole hour; None if nothing is known."""
-        known = [value for value in self.values(name, HOUR // 12) if value is not None]
-        return sum(known) if known else None
+    def values(self, step: int) -> dict[str, Values]:
+        """Each counter in each step."""
+        first, length = _first_period(self.now_ms, step), step // PERIOD
+        steps: list[Sequence[int] | None] = [None] * (HOUR // step)
+        for period, record in self.records.items():
+            if 0 <= (at := (period - first) // length) < len(steps):
+                before = steps[at]
+                steps[at] = record.counts if before is None else tuple(map(add, before, record.counts))
+        rows = [(None,) * len(COUNTED) if one is None else one for one in steps]
+        return dict(zip(COUNTED, zip(*rows, strict=True), strict=True))
 
     def per_second(self, name: str) -> float | None:
         """A counter's present rate; None if nothing is known."""
         at = COUNTED.index(name)
-        return _per_second({period: one.counts[at] for period, one in self.records.items()}, self.now_ms)
+        recent = {period: self.records[period].counts[at] for period in _recent(self.now_ms) if period in self.records}
+        return _per_second(recent, self.now_ms)
 
     def handling(self, step: int) -> HandlingSeries | None:
         """How long handlers ran, in each step; None if nobody measured."""
+        if not any(any(record.handling) for record in self.records.values()):
+            return None
         first, length = _first_period(self.now_ms, step), step // PERIOD
         counts: list[tuple[int, ...] | None] = [None] * (HOUR // step)
         for period, record in self.records.items():
@@ -154,8 +159,7 @@ class HourOfGroup:
 
     def series(self, group: str, step: int) -> GroupSeries:
         """All of it."""
-        counted = {name: self.values(name, step) for name in COUNTED}
-        return GroupSeries(group=group, **counted, handling=self.handling(step))
+        return GroupSeries(group=group, **self.values(step), handling=self.handling(step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +250,11 @@ def _in_steps(by_period: Mapping[int, int], now_ms: int, step: int) -> Values:
     return tuple(values)
 
 
-def _per_second(by_period: Mapping[int, int], now_ms: int) -> float | None:
+def _recent(now_ms: int) -> range:
     last = rates.period_of(now_ms) - 1
-    known = [by_period[period] for period in range(last - RECENT, last) if period in by_period]
+    return range(last - RECENT, last)
+
+
+def _per_second(by_period: Mapping[int, int], now_ms: int) -> float | None:
+    known = [by_period[period] for period in _recent(now_ms) if period in by_period]
     return round(sum(known) / (len(known) * PERIOD), 3) if known else None

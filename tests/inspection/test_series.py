@@ -31,9 +31,9 @@ def hour(**at: RateRecord) -> HourOfGroup:
 
 def test_the_last_step_has_begun_and_the_first_is_an_hour_before_it() -> None:
     group = hour(_0=record(1), _3=record(2), _4=record(4), _357=record(8), _363=record(16), _400=record(32))
-    by_minute = group.values("handled", 60)
+    by_minute = group.values(60)["handled"]
     assert (len(by_minute), by_minute[-1], by_minute[-2], by_minute[0], by_minute[1]) == (60, 3, 4, 8, None)
-    by_ten = group.values("handled", 10)
+    by_ten = group.values(10)["handled"]
     assert (len(by_ten), by_ten[-1], by_ten[-4:-1]) == (360, 1, (2, None, None))
 
 
