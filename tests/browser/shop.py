@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rapids import BaseEvent, DeadLetterQueue, EventEmitter, EventRouter
 from rapids.backoff import linear
+from rapids.dead_letters import LetterFilter
 from rapids.exceptions import NonRetryableError, RetryAfter
+from rapids.inspection import Inspector
 from rapids.sessions import Sessions
 from rapids_fastapi import Rapids, TokenAuth, rapids_admin
 from rapids_fastapi.admin.auth import AdminAuth
@@ -165,6 +168,24 @@ class Shop:
     async def offer(self) -> str:
         """The code of a link that logs in once."""
         return await Sessions(self.rapids.redis, STREAM).offer(f"Bearer {TOKEN}".encode())
+
+    async def fail_again(self, handler: str, times: int) -> None:
+        """Copies of a handler's newest dead letter, each of another order, as so many failures would have left them."""
+        redis = self.rapids.redis
+        newest = await DeadLetterQueue(redis, DLQ).list(LetterFilter(handler=handler), limit=1)
+        [[_, fields]] = await redis.xrange(DLQ, newest.items[0].id, newest.items[0].id)
+        original = fields[b"data"]
+        for first in range(0, times, 500):
+            async with redis.pipeline(transaction=False) as pipeline:
+                for number in range(first, min(first + 500, times)):
+                    fields[b"data"] = re.sub(rb"A-\d+", b"A-%d" % (20_000 + number), original)
+                    pipeline.xadd(DLQ, {name: value for name, value in fields.items() if name != b"letter_id"})
+                await pipeline.execute()
+
+    async def has_settled(self) -> bool:
+        """Whether everything that the orders set off is handled, or a dead letter, or waits for the search index."""
+        groups = (await Inspector(self.rapids.redis).groups(STREAM)).items
+        return not any(one.lag or one.held or one.replays or (one.waiting and one.group != "search") for one in groups)
 
     async def letters(self) -> int:
         """How many dead letters there are."""

@@ -23,13 +23,6 @@ AXE = "axe-core@4.14.1"
 expect.set_options(timeout=60_000)
 
 
-@pytest.fixture
-def dashboard(page: Page, served: Served) -> Page:
-    """The dashboard, after a login by its form."""
-    log_in(page, served.dashboard, TOKEN)
-    return page
-
-
 def test_repair_by_mouse(dashboard: Page, served: Served) -> None:
     """Find the cause, read the traceback, edit and replay one letter, replay all, undo a discard, trace, pause."""
     page, shop = dashboard, served.shop

@@ -53,18 +53,18 @@ def app_on(url: str, routers: Sequence[EventRouter] = ()) -> FastAPI:
 class Serving(threading.Thread):
     """uvicorn in a thread of its own, until `server.should_exit` is set."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, port: int) -> None:
         super().__init__(name="uvicorn")
-        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
 
     def run(self) -> None:
         asyncio.run(self.server.serve())
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The application's address, while it is served."""
-    thread = Serving(app)
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """The application's address, while it is served: at this port, by default at a free one."""
+    thread = Serving(app, port)
     thread.start()
     try:
         until(lambda: thread.server.started or not thread.is_alive())
