@@ -43,7 +43,13 @@ async def place_order(emitter: EmitterDep) -> str:
 
 with TestClient(app) as client:
     assert client.post("/orders").status_code == 200
-tracer_provider.shutdown()
+"""
+CONFIGURED_BY_FASTAPI = """
+from fastapi import FastAPI
+from rapids.telemetry import OpenTelemetry
+from rapids_fastapi import Rapids
+
+app = FastAPI(lifespan=Rapids(url="embedded:", telemetry=OpenTelemetry()).lifespan)
 """
 
 
@@ -80,11 +86,17 @@ async def test_rapids_run_ends_in_time_although_the_collector_is_away(
 
 
 @pytest.mark.slow
-async def test_the_application_in_the_docs_sends_the_trace_of_a_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_configured", ["as printed", "by FastAPI"])
+async def test_the_application_in_the_docs_sends_the_trace_of_a_request(tmp_path: Path, is_configured: str) -> None:
     makes_spans_of_requests = find_spec("fastapi.telemetry") is not None
-    (tmp_path / "app.py").write_text(BLOCKS[0] + ("" if makes_spans_of_requests else BLOCKS[1]) + USE)
+    without_code = is_configured == "by FastAPI"
+    assert makes_spans_of_requests or not without_code, "this needs FastAPI 0.165 or newer"
+    printed = BLOCKS[0] + ("" if makes_spans_of_requests else BLOCKS[1])
+    code = CONFIGURED_BY_FASTAPI + USE if without_code else f"{printed}{USE}tracer_provider.shutdown()"
+    (tmp_path / "app.py").write_text(code)
     with collecting() as collector:
         environment = {**os.environ, **collector.environment, "PYTHONPATH": str(ROOT)}
+        environment["FASTAPI_OTEL_AUTO_CONFIGURE"] = str(without_code).lower()
         subprocess.run([sys.executable, "app.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
         [request], [send] = collector.named("POST /orders"), collector.named("send events:all")
     parents = {span.span_id: span.parent_span_id for span in collector.spans}
