@@ -76,6 +76,9 @@ test-browser: $(INSTALLED) chromium ## Use the dashboard in a browser
 screenshots: $(INSTALLED) chromium ## Take a picture of each page of the dashboard, in SCREENSHOTS (screenshots/)
 	$(BIN)/python -m tests.browser.screenshots $(or $(SCREENSHOTS),screenshots)
 
+scale: $(INSTALLED) chromium ## Measure the dashboard over LETTERS (1000000) dead letters, 200 event types and 50 groups
+	$(BIN)/python -m tests.browser.scale --letters $(or $(LETTERS),1000000)
+
 vendored: $(INSTALLED) ## Take the dashboard's modules of other projects from the npm registry again
 	$(BIN)/python -m tests.house.vendored
 
