@@ -18,6 +18,7 @@ from rapids.readiness import Readiness
 from rapids.redaction import Redactor
 from rapids.sessions import Sessions
 from rapids_fastapi.admin.auth import AdminAuth, AuthThreads
+from rapids_fastapi.admin.changes import ChangesReader
 from rapids_fastapi.admin.failed_logins import FailedLogins
 from rapids_fastapi.admin.limits import InProgress
 from rapids_fastapi.directory import Directory
@@ -83,6 +84,8 @@ class Running:
     """What Prometheus reads. None: metrics are off."""
     metrics_for_anyone: bool = False
     """Whether metrics need no permission."""
+    changes: ChangesReader = field(default_factory=ChangesReader)
+    """What live updates are made of."""
     emitting: Emitting = field(default_factory=Emitting)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
     auth_threads: AuthThreads = field(default_factory=AuthThreads)

@@ -31,7 +31,8 @@ class AdminLimits:
     exports: int = 2
     """Exports. Each takes a connection to Redis, and much of a thread, for as long as its client reads."""
     live: int = 50
-    """Progresses of operations as server-sent events. Each asks Redis twice a second."""
+    """Streams of server-sent events. Each progress of an operation asks Redis twice a second. What changes is read once
+    a second for all who listen."""
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):

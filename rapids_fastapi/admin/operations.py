@@ -20,7 +20,7 @@ from rapids_fastapi.admin.models import Answer, Reason, example
 from rapids_fastapi.admin.pages import NEXT_LINK, CursorQuery, LimitQuery, link_next_page, path_of
 from rapids_fastapi.admin.payload import filled
 from rapids_fastapi.admin.problems import Problem, answers, redis_calls, refusals_as_problems
-from rapids_fastapi.admin.progress import SEEN, EventStream, LastEventId, event_id, events_of
+from rapids_fastapi.admin.progress import PROGRESS, SEEN, EventStream, LastEventId, event_id, events_of
 from rapids_fastapi.admin.query import MAX_QUERY_TEXT, LetterReason, Moment, QueueDep
 from rapids_fastapi.admin.redacted_letter import DeadLetterSummary, summary_of
 from rapids_fastapi.admin.redacted_operation import Operation, detail_of, operation_of, without_content
@@ -321,7 +321,7 @@ async def get_operation(operation_id: OperationId, parts: RunningDep, queue: Que
     summary="Watch an operation",
     openapi_extra=needs("read", limited="live"),
     response_class=EventStream,
-    responses={**answers(*_READ, "too-busy"), 200: EventStream.DOCUMENTED, 204: SEEN},
+    responses={**answers(*_READ, "too-busy"), 200: PROGRESS, 204: SEEN},
 )
 async def watch_operation(
     operation_id: OperationId,

@@ -21,6 +21,7 @@ from rapids_fastapi.admin import (
     examples,
     export,
     groups,
+    live_updates,
     operations,
     overview,
 )
@@ -258,6 +259,7 @@ async def ready(parts: RunningDep) -> Health:
 # A fixed path comes before one with a parameter: /dead-letters/causes before /dead-letters/{letter_id}.
 for _resource in (
     overview,
+    live_updates,
     archive,
     causes,
     export,

@@ -1,8 +1,12 @@
 /** The HTTP API: requests with exact numbers, problems as errors, and what the connection is like. */
 import { parse, write } from "./json.js";
+import { isLive, listen } from "./live.js";
 import { signal, useEffect, useRef, useState } from "./ui.js";
 
 const BASE = new URL("api/", new URL(".", location.href));
+
+const MIN_PAUSE = 2_000; // milliseconds between two looks, however much changes
+const LIVE_PAUSE = 30_000; // the same while changes are heard and there are none
 
 /**
  * Who uses the page: undefined until that is known, null if a login is needed.
@@ -88,8 +92,9 @@ export async function ask(method, url, { body, headers = {}, signal: abort } = {
  */
 
 /**
- * The answer of a GET, asked again every few seconds while the page is seen, and at once when it is seen again. It
- * keeps the last answer while a later one fails.
+ * The answer of a GET, asked again when something that it is about has changed, or every few seconds where changes are
+ * not heard; only while the page is seen, and at once when it is seen again. It keeps the last answer while a later one
+ * fails.
  * @param {string | null} url null asks nothing
  * @param {{every?: number}} [options] seconds; 0 asks once
  * @returns {Query<any>}
@@ -102,14 +107,20 @@ export function useQuery(url, { every = 0 } = {}) {
     const abort = new AbortController();
     /** @type {any} */ let timer;
     let isAsking = false;
+    let isOutdated = false; // something has changed since it asked
+    let lookedAt = 0;
     let isMissing = false; // such a thing does not come back
     const look = async () => {
       if (isAsking) return;
       isAsking = true;
+      isOutdated = false;
+      lookedAt = Date.now();
+      let pause = every * 1000;
       clearTimeout(timer);
       try {
         const data = await ask("GET", url, { signal: abort.signal });
         if (!abort.signal.aborted) setState({ url, data, error: null });
+        if (isLive.value && end) pause = Math.max(pause, LIVE_PAUSE);
       } catch (error) {
         if (abort.signal.aborted) return;
         if (!(error instanceof Problem)) throw error;
@@ -117,14 +128,21 @@ export function useQuery(url, { every = 0 } = {}) {
         setState((last) => ({ url, data: last.url === url ? last.data : null, error }));
       } finally {
         isAsking = false;
-        if (every && !isMissing && !abort.signal.aborted) timer = setTimeout(whenSeen, every * 1000);
+        if (every && !isMissing && !abort.signal.aborted) timer = setTimeout(whenSeen, isOutdated ? MIN_PAUSE : pause);
       }
     };
     const whenSeen = () => {
       if (!document.hidden) look();
     };
+    const hear = () => {
+      isOutdated = true;
+      if (isAsking || isMissing) return;
+      clearTimeout(timer);
+      timer = setTimeout(whenSeen, Math.max(0, lookedAt + MIN_PAUSE - Date.now()));
+    };
     reload.current = look;
     look();
+    const end = every ? listen(BASE, url, hear) : null;
     const events = /** @type {const} */ (["focus", "online", "pageshow"]);
     if (every) {
       events.forEach((name) => addEventListener(name, whenSeen));
@@ -132,6 +150,7 @@ export function useQuery(url, { every = 0 } = {}) {
     }
     return () => {
       abort.abort();
+      end?.();
       clearTimeout(timer);
       events.forEach((name) => removeEventListener(name, whenSeen));
       document.removeEventListener("visibilitychange", whenSeen);

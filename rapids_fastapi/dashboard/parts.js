@@ -204,7 +204,7 @@ export async function attempt(action) {
 /** Whether what the page shows is true. */
 export function Liveness() {
   void now.value;
-  if (!staleSince.value) return html`<span class="live" title="The page asks again every few seconds">Live</span>`;
+  if (!staleSince.value) return html`<span class="live" title="Changes are shown within seconds">Live</span>`;
   return html`<span class="live stale" role="status">
     Not up to date for ${Math.max(1, Math.round((now.value - staleSince.value) / 1000))} s
   </span>`;

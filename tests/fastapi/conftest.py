@@ -9,7 +9,7 @@ import pytest
 import redis as redis_sync
 from fastapi.testclient import TestClient
 
-from rapids_fastapi.admin import failed_logins, problems
+from rapids_fastapi.admin import failed_logins, problems, progress
 from tests.fastapi.helpers import TOKEN, client_for
 from tests.support import PATIENCE
 
@@ -38,6 +38,12 @@ def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer is given up since the machine is slow."""
     monkeypatch.setattr(problems, "ANSWER_TIMEOUT", PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def short_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who only asks each route once need not listen for 15 s."""
+    monkeypatch.setattr(progress, "MAX_SECONDS", 0.1)
 
 
 @pytest.fixture

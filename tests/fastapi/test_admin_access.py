@@ -53,6 +53,7 @@ PERMISSIONS = {
     ("POST", "/rapids/api/operations/1-1/cancel"): ["replay", "discard"],
     ("GET", "/rapids/api/overview"): "read",
     ("GET", "/rapids/api/series"): "read",
+    ("GET", "/rapids/api/live"): "read",
     ("GET", "/rapids/api/audit"): "read",
     ("GET", "/rapids/api/events"): "read",
     ("GET", "/rapids/api/catalog"): "read",

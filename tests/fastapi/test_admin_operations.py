@@ -20,11 +20,17 @@ from rapids_fastapi.admin import progress
 from tests.fastapi.helpers import DLQ, STREAM, client_for, put_letter, until
 from tests.fastapi.served_admin import DLQ as SERVED_DLQ
 from tests.fastapi.served_admin import OPERATOR, Serving, app_on, serving
-from tests.support import NO_TLS, idle_router
+from tests.support import NO_TLS, PATIENCE, idle_router
 
 LETTERS = "/rapids/api/dead-letters"
 OPERATIONS = "/rapids/api/operations"
 ALL = {"filter": {}}
+
+
+@pytest.fixture(autouse=True)
+def whole_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream lasts until its operation ends: none of those here lasts that long, however slow the machine is."""
+    monkeypatch.setattr(progress, "MAX_SECONDS", PATIENCE)
 
 
 def start(client: TestClient, kind: str = "discard", selector: Any = ALL, **options: Any) -> dict[str, Any]:
