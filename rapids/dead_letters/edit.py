@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
@@ -20,6 +21,7 @@ from rapids._wire.entry_format import (
     validated,
 )
 from rapids._wire.letter_format import original_fields, with_data
+from rapids.dead_letters.exact_json import ExactFloat, read_exact, write_exact
 from rapids.dead_letters.parse_check import newer_problem, problems_in
 from rapids.events import BaseEvent, get_event_class
 from rapids.exceptions import DeserializationError, EditRefusedError, ParseProblem, json_pointer
@@ -89,7 +91,7 @@ def _differing(before: object, after: object, location: Location) -> list[_Found
         return [] if _is_same(before, after) else whole
     with suppress(ValueError):  # nested deeper than can be written
         # Most of a large value is written alike, and to compare its parts one by one takes long.
-        if to_json(before, inf_nan_mode="constants") == to_json(after, inf_nan_mode="constants"):
+        if write_exact(before) == write_exact(after):
             return []
     found: list[_Found] = []
     if isinstance(before, dict):
@@ -130,7 +132,7 @@ def _places(before: Sequence[object], after: Sequence[object], location: Locatio
 
 def _is_same(before: object, after: object) -> bool:
     if _is_number(before) and _is_number(after):
-        return before == after
+        return _exact(before) == _exact(after)
     if type(before) is not type(after):
         return False
     return canonical(before) == canonical(after) if type(before) in (dict, list) else before == after
@@ -138,6 +140,16 @@ def _is_same(before: object, after: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _exact(value: object) -> object:
+    """A number that equals only those with the same decimal value."""
+    if not isinstance(value, float) or not isfinite(value):
+        return value
+    try:
+        return Decimal(value.digits if isinstance(value, ExactFloat) else repr(value))
+    except InvalidOperation:  # its exponent has more than 18 digits
+        return value
 
 
 def canonical(value: object) -> str:
@@ -205,7 +217,8 @@ class Edit:
 
 
 def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapping[str, Any] | None = None) -> Edit:
-    """A letter, given with all fields of its event, with changed data: exactly one of `data` and `patch`.
+    """A letter, given with all fields of its event, with changed data: exactly one of `data` and `patch`. Numbers keep
+    their digits, those of the letter and those that `read_exact` has read.
 
     `data` replace all the event's own fields. `patch`, a JSON Merge Patch, changes some of them. The result is
     validated by the class registered now for the event's type, in its present schema version, so no migration runs on
@@ -231,7 +244,7 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
         raise _refused(event_type, [ParseProblem((), message, "unknown_type")])
     stored: object = NO_JSON
     with suppress(ValueError):
-        stored = from_json(documents_in(before)[0])
+        stored = read_exact(documents_in(before)[0])
     raw = _written(event_type, change)
     if patch is not None:
         target = stored
@@ -240,8 +253,8 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
             raise _refused(event_type, [ParseProblem((), message, "not_an_object")])
         if (newer := newer_problem(cls, before)) is not None:  # unpatched parts would be read as older data
             raise _refused(event_type, [newer])
-        raw = _written(event_type, cast("Mapping[str, object]", merge_patch(cast("object", target), from_json(raw))))
-    own = from_json(raw)
+        raw = _written(event_type, cast("Mapping[str, object]", merge_patch(cast("object", target), read_exact(raw))))
+    own = read_exact(raw)
     # Names of common fields. Their values are not compared: that would say of a hidden value whether a guess is right.
     named = [name for name, value in change.items() if name in reserved_names(cls) and value is not None]
     if locked := [name for name in named if patch is not None or _member(stored, name) is _ABSENT]:
@@ -249,7 +262,7 @@ def edited(letter: Fields, *, data: Mapping[str, Any] | None = None, patch: Mapp
         raise _refused(event_type, [ParseProblem((name,), message, "locked") for name in locked])
     if named:
         own |= {name: _member(stored, name) for name in named}
-        raw = to_json(own)
+        raw = write_exact(own)
     fields = with_data(letter, raw, cls.schema_version)
     _validate(cls, StoredEvent.read(original_fields(fields)))
     return Edit(fields, raw.decode(), differences(stored, own))
@@ -276,7 +289,7 @@ def _written(event_type: str, data: Mapping[str, Any]) -> bytes:
     if problems := list(_unwritable(data)):
         raise _refused(event_type, problems)
     try:
-        return to_json(data)
+        return write_exact(data)
     except PydanticSerializationError as error:
         raise _refused(event_type, [ParseProblem((), describe(error), "not_json")]) from error
 

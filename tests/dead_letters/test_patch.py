@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from rapids import DeadLetterQueue
 from rapids.dead_letters.edit import edited, merge_patch
+from rapids.dead_letters.exact_json import read_exact
 from rapids.exceptions import EditRefusedError
 from tests.dead_letters.helpers import write
 from tests.dead_letters.test_edit import EdClosed, EdGift, event_in, letter_of
@@ -55,6 +56,18 @@ def test_fields_that_a_patch_does_not_name_keep_their_stored_value() -> None:
     ]
     event = event_in(edit)
     assert (event.total, event.lines) == (2.5, [EdGift(to="x")])
+
+
+def test_numbers_keep_their_digits() -> None:
+    stored = (
+        b'{"total":48.90,"by_number":{"1":9007199254740993},"odd":[1.10],"tiny":1e-5000,"long":0.1000000000000000001}'
+    )
+    kept = edited(letter_of(data=stored), patch={"at": None})
+    assert (kept.data.encode(), kept.diff) == (stored, ())
+    patch = b'{"total":48.9,"by_number":{"1":9007199254740992},"odd":[1.1],"tiny":0.0,"long":0.1}'
+    changed = edited(letter_of(data=stored), patch=read_exact(patch))
+    assert changed.data.encode() == patch
+    assert [one.pointer for one in changed.diff] == ["/by_number/1", "/tiny", "/long"], "48.90 is 48.9"
 
 
 def test_a_patch_that_changes_nothing_is_taken() -> None:

@@ -74,6 +74,21 @@ def replay(client: TestClient, path: str, **body: Any) -> dict[str, Any]:
     return response.json()
 
 
+def test_numbers_are_sent_with_the_digits_of_the_request(
+    redis_url: str, put: Callable[..., str], client: TestClient
+) -> None:
+    path = put('{"n":1,"price":48.90}')
+    body = b'{"data": {"n": 9007199254740993, "price": 48.90, "rates": [1.0, 2.50e3]}}'
+    answer = client.post(f"{path}/check", content=body, headers={"Content-Type": "application/json"})
+    assert [one["pointer"] for one in answer.json()["diff"]] == ["/n", "/rates"]
+    for request in (body, b'{"patch": {"rates": [1.0, 2.50e3]}}'):
+        path = put('{"n":9007199254740993,"price":48.90}')
+        answer = client.post(f"{path}/replay", content=request, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 200, answer.text
+    expected = '{"n":9007199254740993,"price":48.90,"rates":[1.0,2.50e3]}'
+    assert [entry["data"] for entry in entries(redis_url, REPLAYS)] == [expected, expected]
+
+
 def refused(client: TestClient, path: str, **body: Any) -> list[tuple[str, str, str]]:
     response = client.post(f"{path}/replay", json=body)
     assert response.status_code == 422, response.text
