@@ -15,6 +15,7 @@ __all__ = [
     "as_text",
     "entries_after",
     "entries_before",
+    "entries_between",
     "entries_of",
     "entry",
     "group_state",
@@ -46,6 +47,15 @@ async def entries_before(
 ) -> Sequence[tuple[bytes, Sequence[bytes]]]:
     """Up to `count` entries before an id, or the last ones of the stream, the newest first."""
     return await call(commands, "XREVRANGE", stream, "+" if before is None else f"({before}", "-", "COUNT", count)
+
+
+async def entries_between(
+    commands: Commands, stream: str, first: str, last: str, count: int, *, newest_first: bool
+) -> Sequence[tuple[bytes, Sequence[bytes]]]:
+    """Up to `count` entries from `first` to `last`, as XRANGE takes them. A missing stream is an empty one."""
+    if newest_first:
+        return await call(commands, "XREVRANGE", stream, last, first, "COUNT", count)
+    return await call(commands, "XRANGE", stream, first, last, "COUNT", count)
 
 
 async def entries_of(

@@ -13,7 +13,7 @@ from rapids.inspection.causation_tree import (
     TracedReplay,
 )
 from rapids.inspection.diagnosis import CommandCounts, Diagnosis, Finding, Severity, count_commands, diagnose
-from rapids.inspection.feed import StreamEntry
+from rapids.inspection.feed import StreamEntry, read_entries
 from rapids.inspection.findings import OverviewFinding, OverviewKind
 from rapids.inspection.group_reader import GroupReader, GroupReadings, QueueReading, WatchedGroup
 from rapids.inspection.inspector import Inspector
@@ -92,5 +92,6 @@ __all__ = [
     "WatchedGroup",
     "count_commands",
     "diagnose",
+    "read_entries",
     "read_series",
 ]

@@ -3,19 +3,31 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
-from rapids._core.entry_id import FIRST_ID, time_of
+from redis.asyncio import Redis, RedisCluster
+
+from rapids._core.checks import at_least, stream_name
+from rapids._core.entry_id import FIRST_ID, milliseconds, next_id, order, parsed_id, previous_id, time_of
+from rapids._core.paging import Listing
 from rapids._storage import streams
-from rapids._storage.client.connections import Commands
+from rapids._storage.client.connections import Commands, SharedPool
 from rapids._wire.entry_format import first_values
 from rapids._wire.trace_fields import Found
 from rapids.dead_letters.parse_check import ParseCheck, check_event
+from rapids.exceptions import StreamNotFoundError
+from rapids.inspection.snapshots import Page
 
-__all__ = ["StreamEntry", "backwards", "entries", "follow"]
+__all__ = ["StreamEntry", "backwards", "entries", "follow", "read_entries"]
 
 STEP = 50
 """Entries in one read, since each may be large."""
+
+ENTRIES = Listing("entries")
+MAX_PAGE = 500
+PAGE_STEP = 10
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""Bytes of entries after which a page ends early. It is looked at after every ten entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,57 @@ async def follow(
             if pause is None:
                 return
             await asyncio.sleep(pause)
+
+
+async def read_entries(
+    redis: Redis | RedisCluster,
+    stream: str,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    start: str | None = None,
+    newest_first: bool = True,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> Page[StreamEntry]:
+    """A page of a stream's entries: those appended `since` a time, and before `until`, by their ids.
+
+    `start`: the id of the first entry to show, in the chosen order. `limit`: 1 to 500 entries. A page ends after about
+    4 MiB of entries, too. Raises `StreamNotFoundError` if there is no such stream, and `ValueError` for a `start` that
+    is no entry id, a cursor that did not come from a page, or a `limit` out of range.
+    """
+    name = stream_name("stream", stream)
+    if at_least("limit", limit, 1) > MAX_PAGE:
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
+    begin = None if start is None else parsed_id(start)
+    if start is not None and begin is None:
+        raise ValueError(f"start must be an entry id, such as 1763932000000-0, not {start[:50]!r}")
+    commands = SharedPool(redis, name)
+    first = "-" if since is None else f"{milliseconds(since)}-0"
+    last = "+" if until is None else f"({max(milliseconds(until), 1)}-0"  # no id is before 0-1
+    if begin is not None and newest_first and (until is None or order(begin)[0] < milliseconds(until)):
+        last = begin
+    elif begin is not None and not newest_first and (since is None or order(begin)[0] >= milliseconds(since)):
+        first = begin
+    if cursor is not None:
+        shown = ENTRIES.entry_ids(cursor, 1)[0]
+        first, last = (first, previous_id(shown)) if newest_first else (next_id(shown), last)
+    found: list[StreamEntry] = []
+    size, is_full = 0, False
+    while not is_full:
+        count = min(PAGE_STEP, limit - len(found))
+        rows = await streams.entries_between(commands, name, first, last, count, newest_first=newest_first)
+        found += [_entry(name, raw_id, fields) for raw_id, fields in rows]
+        size += sum(len(one) for _, fields in rows for one in fields)
+        if len(rows) < count:
+            break
+        shown = found[-1].entry_id
+        first, last = (first, previous_id(shown)) if newest_first else (next_id(shown), last)
+        is_full = len(found) == limit or size >= MAX_PAGE_BYTES
+    if not found and await streams.last_id(commands, name) is None:
+        raise StreamNotFoundError(name)
+    more = ENTRIES.entry_cursor(found[-1].entry_id) if is_full else None
+    return Page(datetime.now(UTC), tuple(found), more)
 
 
 async def backwards(commands: Commands, stream: str) -> AsyncGenerator[StreamEntry]:

@@ -28,7 +28,7 @@ MAX_OPERATIONS = 10
 """Operations of a dead-letter queue that are looked at: the newest."""
 
 Item: TypeAlias = Mapping[str, object]
-"""What a client is told of one thing."""
+"""What a client gets about one thing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ async def listen(request: Request, parts: RunningDep, last_event_id: LastEventId
     """What has changed, as server-sent events: names, ids and counts of `letters`, `groups`, `pauses` and `operations`.
 
     The first events have everything of their kind, later ones what has changed since, within about a second. The
-    stream ends after 15 s. Browsers reconnect by themselves, and get only the kinds that have changed meanwhile.
+    stream ends after 15 s. Browsers reconnect by themselves, and get only the kinds that have changed since.
     """
     changes = Changes(last_event_id)
 

@@ -100,6 +100,7 @@ _ALL = (
     Kind("dlq-not-found", 404, "There is no such dead-letter queue"),
     Kind("stream-needed", 422, "There are several streams"),
     Kind("stream-not-found", 404, "There is no such stream"),
+    Kind("entry-not-found", 404, "There is no such entry"),
     Kind("group-not-found", 404, "There is no such group"),
     Kind("letter-not-found", 404, "There is no such dead letter"),
     Kind("letter-state", 409, "The dead letter is in another state"),

@@ -54,6 +54,8 @@ PERMISSIONS = {
     ("GET", "/rapids/api/overview"): "read",
     ("GET", "/rapids/api/series"): "read",
     ("GET", "/rapids/api/live"): "read",
+    ("GET", "/rapids/api/entries"): "read",
+    ("GET", "/rapids/api/entries/1-1"): "read",
     ("GET", "/rapids/api/audit"): "read",
     ("GET", "/rapids/api/events"): "read",
     ("GET", "/rapids/api/catalog"): "read",

@@ -171,9 +171,20 @@ def reads(walk: Walk, may: tuple[str, ...]) -> Iterator[Any]:
     yield walk.ask(may, "GET", f"/operations/{running}", of="/operations/{operation_id}")
     walk.operator("POST", f"/operations/{running}/cancel")  # so that its stream ends at once
     yield walk.ask(may, "GET", f"/operations/{running}/events", of="/operations/{operation_id}/events")
-    looks = ("/overview", "/live", "/series", "/archive", "/streams", "/groups", "/capabilities", "/catalog")
+    looks = (
+        "/entries",
+        "/overview",
+        "/live",
+        "/series",
+        "/archive",
+        "/streams",
+        "/groups",
+        "/capabilities",
+        "/catalog",
+    )
     for path in ("/audit", f"/events?correlation_id={MARK}", *looks):
         yield walk.ask(may, "GET", path)
+    yield walk.ask(may, "GET", "/entries/1-1", of="/entries/{entry_id}")
     yield walk.ask(may, "GET", f"/groups/pending?group={GROUP}", of="/groups/pending")
 
 
