@@ -80,7 +80,9 @@ class EntryPage(Answer):
     summary="List entries of a stream",
     openapi_extra=needs("read", limited="searches"),
     responses=answers(
-        *_ACCESS, example={"stream": "orders", "items": [_ENTRY], "next_cursor": None}, headers=NEXT_LINK
+        *_ACCESS,
+        example={"stream": "orders", "items": [_ENTRY], "next_cursor": "ZW50cmllczoxNzYzOTMxNTAwMDAwLTA"},
+        headers=NEXT_LINK,
     ),
 )
 async def list_entries(

@@ -70,8 +70,8 @@ def test_a_client_that_reconnects_gets_only_the_kinds_that_have_changed(client: 
     assert (name, data["complete"]) == ("pauses", True)
     assert (data["items"][0]["group"], list(data["items"][0])) == ("payments", ["stream", "group", "since"])
 
-    body = {"kind": "discard", "selector": {"filter": {}}}
-    started = client.post("/rapids/api/operations", json=body).json()
+    selected: dict[str, Any] = {"kind": "discard", "selector": {"filter": {}}}
+    started = client.post("/rapids/api/operations", json=selected).json()
     until(lambda: client.get(f"/rapids/api/operations/{started['id']}").json()["state"] == "completed")
     found = events(client.get(LIVE, headers={"Last-Event-ID": last}).text)
     assert [name for _, name, _ in found] == ["letters", "groups", "operations"]
