@@ -19,6 +19,7 @@ from tests.house.vendored import npm_package
 
 pytestmark = [pytest.mark.slow]
 
+MANY = 5_000
 AXE = "axe-core@4.14.1"
 expect.set_options(timeout=60_000)
 
@@ -26,6 +27,7 @@ expect.set_options(timeout=60_000)
 def test_repair_by_mouse(dashboard: Page, served: Served) -> None:
     """Find the cause, read the traceback, edit and replay one letter, replay all, undo a discard, trace, pause."""
     page, shop = dashboard, served.shop
+    shop.run(shop.fail_again("ship_order", MANY))
     expect(page.get_by_role("img", name=re.compile("^Failures, each minute: in the last hour "))).to_be_visible()
     expect(page.locator(".chart canvas")).to_have_count(2)
     page.get_by_role("link", name=re.compile("^Dead letters")).click()
@@ -53,13 +55,25 @@ def test_repair_by_mouse(dashboard: Page, served: Served) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Rate").select_option("10")
     dialog.get_by_label(re.compile("^Reason")).fill("the courier is back")
-    dialog.get_by_role("button", name=re.compile(r"^Replay \d+ letters$")).click()
+    dialog.get_by_role("button", name=re.compile(r"^Replay [\d,]+ letters$")).click()
     expect(page.get_by_role("heading", name=re.compile("^Replay of"))).to_be_visible()
     page.get_by_role("button", name="Pause").click()
     expect(page.locator(".state", has_text="paused")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("button", name=re.compile("^Cancel, leave")).click()
     expect(page.locator(".state", has_text="cancelled")).to_be_visible()
+
+    page.goto(f"{served.dashboard}#/letters?handler=ship_order")
+    shop.courier_answers = True
+    page.get_by_role("button", name=re.compile(r"^Replay all 5,\d+")).click()
+    dialog.get_by_label("Rate").select_option("1000")
+    dialog.get_by_role("button", name=re.compile(r"^Replay 5,\d+ letters$")).click()
+    bar = page.get_by_role("progressbar")
+    seen = {until(lambda: bar.get_attribute("aria-valuenow"))}
+    while not page.locator(".state", has_text="completed").count():
+        seen.add(bar.get_attribute("aria-valuenow"))
+    assert len(seen) > 3, f"the bar did not move: {seen}"
+    assert shop.run(shop.letters()) < MANY
 
     before = shop.run(shop.letters())
     page.get_by_role("link", name=re.compile("^Dead letters")).click()
