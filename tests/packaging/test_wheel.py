@@ -72,6 +72,7 @@ def test_the_sdist_has_the_documentation_and_the_tests(built: tuple[Path, Path])
     assert pages <= names
     assert {"README.md", "CHANGELOG.md", "LICENSE", "mkdocs.yml", "pyproject.toml", "tests/test_readme.py"} <= names
     assert not [name for name in names if name.startswith((".", "site/")) and name != ".gitignore"]
+    assert not [name for name in names if name.endswith(".png")], "pictures are for the site"
 
 
 def test_the_wheel_has_the_packages_and_nothing_else(built: tuple[Path, Path]) -> None:

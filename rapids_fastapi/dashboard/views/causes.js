@@ -20,7 +20,7 @@ export function CauseList({ query, filter }) {
       const shown = isWhole ? causes : causes.filter((one, at) => at < SHOWN || one.fingerprint === filter["fingerprint"]);
       const axis = axisOf(shown);
       return html`<section class="causes" aria-label="Causes">
-        <div class="cause cause-head" aria-hidden="true"><span>Letters</span><span>Cause</span><span>First to last, of ${duration(axis)}</span><span>Seen</span></div>
+        <div class="cause cause-head" aria-hidden="true"><span>Letters</span><span>Cause</span><span>First to last, in ${duration(axis)}</span><span>Seen</span></div>
         ${shown.map((one) => html`<${CauseRow} key=${one.fingerprint} cause=${one} most=${most} axis=${axis} isChosen=${one.fingerprint !== "" && one.fingerprint === filter["fingerprint"]} />`)}
         ${causes.length > shown.length &&
         html`<button type="button" class="link" onClick=${() => setWhole(true)}>${count(causes.length - shown.length)} smaller causes</button>`}

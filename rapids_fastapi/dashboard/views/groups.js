@@ -1,6 +1,6 @@
 /** The groups of a stream: how far they are, what is wrong, and who works. */
 import { address, capabilities, useQuery } from "../api.js";
-import { count, duration, size } from "../format.js";
+import { count, counted, duration } from "../format.js";
 import { Answer, Empty, Time } from "../parts.js";
 import { go, link, place, search, stream } from "../route.js";
 import { html } from "../ui.js";
@@ -15,9 +15,8 @@ export function GroupsView() {
 function AllGroups() {
   const streams = capabilities.value?.streams ?? [];
   const groups = useQuery(address("groups", { stream: stream(), limit: 200 }), { every: 3 });
-  const about = useQuery(address("streams"), { every: 10 });
   const overview = useQuery(address("overview"), { every: 5 });
-  const here = about.data?.items.find((/** @type {any} */ one) => one.stream === stream());
+  const here = overview.data?.streams.find((/** @type {any} */ one) => one.stream === stream());
   return html`<div class="page-head">
       <h1>Groups</h1>
       <div class="title-line">
@@ -25,7 +24,7 @@ function AllGroups() {
           ? html`<label class="inline">Stream <select value=${stream()} onChange=${(/** @type {any} */ event) => search({ stream: event.target.value })}>
               ${streams.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select></label>`
           : html`<span class="mono">${stream()}</span>`}
-        ${here && html`<p class="summary">${count(here.length)} entries · last <${Time} at=${here.last_at} />${here.memory ? ` · ${size(here.memory)}` : ""}</p>`}
+        ${here && html`<p class="summary">${counted(here.length, "entry", "entries")} · last <${Time} at=${here.last_at} /></p>`}
       </div>
     </div>
     <${Answer} query=${groups}>

@@ -15,7 +15,6 @@ const KINDS = /** @type {Record<string, string>} */ ({
   retrying: "retrying",
   falling_behind: "behind",
   parked: "parked",
-  paused: "paused",
   letters: "letters left",
 });
 
@@ -38,7 +37,7 @@ export function Findings({ findings, well }) {
         ${to && to !== location.hash && html`<a class="button" href=${to}>Show</a>`}
       </article>`;
     })}
-    ${!isWhole && findings.length > SHOWN && html`<button type="button" class="link" onClick=${() => setWhole(true)}>${count(findings.length - SHOWN)} more</button>`}
+    ${!isWhole && findings.length > SHOWN && html`<button type="button" class="link" onClick=${() => setWhole(true)}>${count(findings.length - SHOWN)} more findings</button>`}
   </section>`;
 }
 
@@ -53,16 +52,12 @@ export function findingsOf(overview, stream, group) {
   return (overview?.findings ?? []).filter((/** @type {any} */ one) => one.group === group && (one.stream ?? stream) === stream);
 }
 
-/** What a group is like, in a word. @param {{group: any, findings: any[]}} props */
-export function GroupState({ group, findings: [worst] }) {
-  const [word, tone] = worst
-    ? [KINDS[worst.kind] ?? worst.kind, worst.severity === "danger" ? "bad" : "warn"]
-    : group.pause
-      ? ["paused", "warn"]
-      : !group.consumers_alive
-        ? ["nobody alive", "bad"]
-        : group.lag > 0 || group.pending > 0
-          ? ["working", "info"]
-          : ["up to date", "good"];
-  return html`<span class=${`state ${tone}`}>${word}</span>`;
+/** What a group is like, in a word, and that it is paused. @param {{group: any, findings: any[]}} props */
+export function GroupState({ group, findings }) {
+  const worst = findings.find((one) => one.kind !== "paused");
+  const paused = group.pause && html`<span class="state warn">paused</span>`;
+  if (worst) return html`<span class=${`state ${worst.severity === "danger" ? "bad" : "warn"}`}>${KINDS[worst.kind] ?? worst.kind}</span> ${paused}`;
+  if (paused) return paused;
+  if (!group.consumers_alive) return html`<span class="state bad">nobody alive</span>`;
+  return group.lag > 0 || group.pending > 0 ? html`<span class="state info">working</span>` : html`<span class="state good">up to date</span>`;
 }

@@ -11,8 +11,8 @@ import { StartDialog } from "./start_operation.js";
 
 const PAGE = 50;
 
-/** @type {import("./filter_bar.js").Fields} */
-const FIELDS = {
+/** What letters are filtered by, here and in the archive. @type {import("./filter_bar.js").Fields} */
+export const FIELDS = {
   names: {
     handler: "handler", group: "group", event: "event_type", event_type: "event_type", error: "error_type",
     error_type: "error_type", reason: "reason", cause: "fingerprint", fingerprint: "fingerprint", since: "since", until: "until",

@@ -114,16 +114,14 @@ function Shown({ operation, path, reload }) {
           <${Figure} name="to go" value=${rate ? duration(left / rate) : "–"} />`}
       </div>
     </section>
-    <div class="columns">
+    <div class=${operation.canary || operation.errors.length ? "columns" : ""}>
       <div class="main-column">
         ${operation.canary && html`<${CanaryPanel} canary=${operation.canary} />`}
-        <section class="panel">
+        ${operation.errors.length > 0 && html`<section class="panel">
           <h2>What could not be moved</h2>
-          ${operation.errors.length
-            ? html`<ul class="problems">${operation.errors.map((one, at) => html`<li key=${at}>
-                ${one.letter_id && html`<a class="mono" href=${link("letters", { id: one.letter_id, query: ofQueue() })}>${one.letter_id}</a>`} ${one.error}</li>`)}</ul>`
-            : html`<p class="muted">${operation.ended_at ? "Nothing." : "Nothing so far."}</p>`}
-        </section>
+          <ul class="problems">${operation.errors.map((one, at) => html`<li key=${at}>
+            ${one.letter_id && html`<a class="mono" href=${link("letters", { id: one.letter_id, query: ofQueue() })}>${one.letter_id}</a>`} ${one.error}</li>`)}</ul>
+        </section>`}
       </div>
       <aside class="side-column"><section class="panel">
         <h2>About it</h2>
