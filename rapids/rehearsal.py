@@ -191,7 +191,7 @@ class Rehearsal:
                 fetcher=absent,
                 settler=cast(Any, settled),
                 planner=Planner(Handlers(course.handlers), counts, log, settings.order_by),
-                runners={name: course.recorded(runner) for name, runner in self._runners.items()},
+                runners={name: course.recorded(runner, deadlines) for name, runner in self._runners.items()},
                 stop=stop,
                 deadlines=deadlines,
             )
@@ -234,7 +234,7 @@ class _Course:
     """What the handlers did, over all deliveries."""
 
     def __init__(self, handlers: Sequence[Handler]) -> None:
-        self._by_name = {handler.name: handler for handler in handlers}
+        self._timeouts = {handler.name: handler.timeout for handler in handlers}
         self._attempts: dict[str, list[RehearsedAttempt]] = {handler.name: [] for handler in handlers}
         self.dead: dict[str, Dead] = {}
         self.waiting: dict[str, int] = {}
@@ -243,17 +243,22 @@ class _Course:
             replace(handler, backoff=self._without_wait(handler.name, handler.backoff)) for handler in handlers
         ]
 
-    def recorded(self, runner: Runner) -> Runner:
-        """The same runner, whose runs are recorded."""
+    def recorded(self, runner: Runner, deadlines: Deadlines) -> Runner:
+        """The same runner, whose runs are recorded. `deadlines`: those of the executor that runs it."""
 
         async def run(event: Event) -> None:
             delivery = current_delivery()
             assert delivery is not None  # noqa: S101 - the handler's runner has just set it
-            began, error = time.monotonic(), None
+            error: BaseException | None = None
             try:
                 await runner(event)
             except BaseException as raised:
-                error = self._seen(delivery.handler, raised, time.monotonic() - began, event)
+                error = raised
+                if (
+                    isinstance(raised, asyncio.CancelledError) and deadlines.has_expired()
+                ):  # what the router makes of it
+                    error = HandlerTimeoutError(delivery.handler, self._timeouts[delivery.handler], event.id)
+                    error.__cause__ = raised  # its traceback shows where the handler was
                 raise
             finally:
                 attempt = RehearsedAttempt(delivery.deliveries, delivery.attempt, error)
@@ -277,15 +282,6 @@ class _Course:
             text = f"{dead.failure.error_type}: {dead.failure.message}".removeprefix(": ")
             return HandlerOutcome(name, "dead", attempts, str(dead.reason), text)
         return HandlerOutcome(name, "waiting" if name in self.waiting else "done", attempts)
-
-    def _seen(self, name: str, error: BaseException, seconds: float, event: Event) -> BaseException:
-        """The error of an attempt; after its time limit, what the router makes of the cancellation."""
-        handler = self._by_name[name]
-        if isinstance(error, asyncio.CancelledError) and seconds >= handler.timeout:
-            expired = HandlerTimeoutError(name, handler.timeout, event.id)
-            expired.__cause__ = error  # its traceback shows where the handler was
-            return expired
-        return error
 
     def _without_wait(self, name: str, backoff: Backoff) -> Backoff:
         def noted(failures: int) -> float:

@@ -52,6 +52,11 @@ class Deadlines:
         self._deadlines.append(deadline)
         return deadline
 
+    def has_expired(self) -> bool:
+        """Whether the time limit of what the running task does is over, and has not ended yet."""
+        task = asyncio.current_task()
+        return any(deadline.expired for deadline in self._deadlines if deadline.task is task)
+
     def forget(self, deadline: Deadline) -> None:
         """Remove a deadline, since its task ends."""
         self._deadlines.remove(deadline)

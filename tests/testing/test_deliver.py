@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from rapids import (
     Event,
     EventEmitter,
     EventRouter,
+    correlation,
     current_delivery,
     get_correlation_id,
 )
@@ -185,6 +187,25 @@ async def test_a_time_limit_is_kept_and_a_cancelled_delivery_ends() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_time_limit_that_ends_soon_after_a_late_begin_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, a part of the time may be over before the handler begins."""
+    handle = correlation.handle
+
+    def late(correlation_id: str | None, causation_id: str) -> None:
+        time.sleep(0.02)
+        handle(correlation_id, causation_id)
+
+    monkeypatch.setattr(correlation, "handle", late)
+    router = EventRouter(max_deliveries=1)
+
+    @router.on(LampLit, timeout=0.01)
+    async def slow(event: LampLit) -> None:
+        await asyncio.Event().wait()
+
+    outcome = (await deliver(router, LIT)).dead("slow", HandlerTimeoutError)
+    assert [type(one.error) for one in outcome.attempts] == [HandlerTimeoutError]
 
 
 async def test_a_router_with_any_options_is_delivered_to() -> None:
