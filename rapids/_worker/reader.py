@@ -99,10 +99,7 @@ class Reader:
             return
         unarrived, may_read = self._unarrived, self._gate.may_read
         if self._lost_answer and self._gate.is_active and not self._gate.is_shut and may_read.is_set():
-            taken = await unarrived.take()  # they are older than what is read next
-            if self._settings.order_by is not None:  # otherwise executors fetch the fields when they get to them
-                await unarrived.fetch(taken)
-            self._intake.put(taken)
+            await unarrived.take()  # they are older than what is read next
             self._lost_answer = False
         if not may_read.is_set():
             return  # another consumer became active since the last attempt, or the group was paused

@@ -173,7 +173,7 @@ class Reclaimer:
             await self._foresee()
             self._foreseen_in = term
         if self._unarrived.is_expected:
-            self._intake.put(await self._unarrived.take())
+            await self._unarrived.take()
         self._found_all = self._all_placed = True
         for source, counts in zip(self._context.sources, pending, strict=True):
             await self._find_abandoned(source, counts, term)

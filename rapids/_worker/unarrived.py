@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from rapids._storage.keys import Source
 from rapids._worker.context import WorkerContext
 from rapids._worker.gate import Gate
 from rapids._worker.inflight import HeldEntry, Inflight
+from rapids._worker.intake import Intake
 from rapids._worker.losses import report_ghosts
 
 __all__ = ["Unarrived"]
@@ -28,11 +29,14 @@ class Unarrived:
     """Finds them among the entries that are pending for this consumer: this process does not hold them, and no read is
     under way whose answer has them. No handler of theirs has begun, so they are taken as the same delivery."""
 
-    def __init__(self, context: WorkerContext, gate: Gate, inflight: Inflight, arrivals: Arrivals) -> None:
+    def __init__(
+        self, context: WorkerContext, gate: Gate, inflight: Inflight, intake: Intake, arrivals: Arrivals
+    ) -> None:
         """`arrivals`: those on the connection that reads."""
         self._context = context
         self._gate = gate
         self._inflight = inflight
+        self._intake = intake
         self.arrivals = arrivals
         self._since = time.monotonic()
         self._until = -math.inf
@@ -80,10 +84,10 @@ class Unarrived:
             if self._inflight.get(source, found.entry_id) is None and self._is_on_its_way(source, found)
         ]
 
-    async def take(self) -> list[HeldEntry]:
-        """Hold all that are found now, without their fields, in the order of each stream. Raises `RedisError`."""
+    async def take(self) -> None:
+        """Hold and queue all that are found now, in the order of each stream. Raises `RedisError`."""
         async with self._turn:
-            began_at, taken = time.monotonic(), list[HeldEntry]()
+            began_at = time.monotonic()
             commands, name, term = self._context.commands, self._context.name, self._gate.term
             for source in self._context.sources:
                 pending = await groups.entries_of(commands, source, name.encode())
@@ -95,13 +99,23 @@ class Unarrived:
                     )
                     if claimed is None or self._gate.term is not term:
                         break  # another consumer is or was the active one: what is still here is found as abandoned
-                    taken += self._inflight.add_claimed(claimed.entries, since=asked_at)
+                    await self._queue(self._inflight.add_claimed(claimed.entries, since=asked_at))
                     report_ghosts(self._context, source, claimed.ghosts, "pending")
             self.is_expected = began_at < self._until
-            return taken
 
-    async def fetch(self, taken: Iterable[HeldEntry]) -> None:
-        """Fetch their fields, as far as that works now: later entries of their keys must not come before them."""
+    async def _queue(self, taken: Sequence[HeldEntry]) -> None:
+        """Queue entries that are held without their fields: executors fetch these when they get to them.
+
+        If their keys matter, they are fetched before, as far as that works now: later entries of a key must not come
+        before them. If interrupted, they are queued all the same: one that is held and not queued would never run.
+        """
+        try:
+            if self._context.settings.order_by is not None:
+                await self._fetch(taken)
+        finally:
+            self._intake.put(taken)
+
+    async def _fetch(self, taken: Iterable[HeldEntry]) -> None:
         commands, counts = self._context.fetching, self._context.counts
         with suppress(RedisError, OSError):
             for held in taken:

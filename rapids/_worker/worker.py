@@ -252,14 +252,14 @@ class Worker:
         self._inflight = inflight = Inflight(
             self._sources, self._counts, lease_seconds=settings.claim_min_idle_ms / 1000
         )
-        unarrived = Unarrived(context, gate, inflight, self._reading.arrivals)
-        self._leases = leases = Leases(context, gate, inflight, unarrived)
         self._intake = intake = Intake(
             gate,
             settings.batch_size,
             few=settings.batch_size + settings.concurrency,
             in_order=settings.exclusive,
         )
+        unarrived = Unarrived(context, gate, inflight, intake, self._reading.arrivals)
+        self._leases = leases = Leases(context, gate, inflight, unarrived)
         fetcher = Fetcher(context, inflight, intake)
         self._exclusivity = exclusivity = Exclusivity(context, gate, inflight, intake)
         acks = Acks(context, inflight)

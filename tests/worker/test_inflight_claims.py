@@ -7,6 +7,7 @@ import logging
 import time
 from typing import Any, cast
 
+import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -23,7 +24,7 @@ from rapids._worker.context import WorkerContext
 from rapids._worker.failure_log import FailureLog
 from rapids._worker.gate import Gate
 from rapids._worker.identity import Identity
-from rapids._worker.inflight import Inflight, State
+from rapids._worker.inflight import HeldEntry, Inflight, State
 from rapids._worker.intake import Abandoned, Intake
 from rapids._worker.leases import Leases
 from rapids._worker.pause_state import PauseState
@@ -35,7 +36,7 @@ from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, make_emitter, make_router, pending, running
 
 
-async def context_of(redis: Redis, source: Source, gate: Gate) -> WorkerContext:
+async def context_of(redis: Redis, source: Source, gate: Gate, *further: Source) -> WorkerContext:
     """This process as the consumer `me`, without a worker around it."""
     commands, counts = SharedPool(redis, STREAM), Counts(STREAM, GROUP, ())
     clock = ServerClock({}, lease_seconds=60)
@@ -46,7 +47,16 @@ async def context_of(redis: Redis, source: Source, gate: Gate) -> WorkerContext:
     connection: Any = commands
     outages = Outages(logging.getLogger("rapids.worker"), {}, counts)
     return WorkerContext(
-        connection, connection, [source], settings, identity, outages, {}, counts, FailureLog({}), clock
+        connection,
+        connection,
+        [source, *further],
+        settings,
+        identity,
+        outages,
+        {},
+        counts,
+        FailureLog({}),
+        clock,
     )
 
 
@@ -64,7 +74,8 @@ async def test_entries_that_are_being_settled_are_not_registered_with_a_recreate
     gate = Gate(lease_seconds=60)
     context = await context_of(redis, source, gate)
     inflight = Inflight([source], context.counts, lease_seconds=60)
-    leases = Leases(context, gate, inflight, Unarrived(context, gate, inflight, Arrivals(5.0)))
+    unarrived = Unarrived(context, gate, inflight, Intake(gate, 10), Arrivals(5.0))
+    leases = Leases(context, gate, inflight, unarrived)
     _, settling, acknowledged = inflight.add_new(source, entries, since=time.monotonic())
     settling.enter(State.SETTLING)
     Acks(context, inflight).put(acknowledged)
@@ -83,8 +94,9 @@ async def test_an_entry_that_is_held_is_not_claimed_as_abandoned(redis: Redis) -
     gate, nothing = Gate(lease_seconds=60), cast(Any, None)
     context = await context_of(redis, source, gate)
     inflight = Inflight([source], context.counts, lease_seconds=60)
-    unarrived = Unarrived(context, gate, inflight, Arrivals(5.0))
-    intake, leases = Intake(gate, 10), Leases(context, gate, inflight, unarrived)
+    intake = Intake(gate, 10)
+    unarrived = Unarrived(context, gate, inflight, intake, Arrivals(5.0))
+    leases = Leases(context, gate, inflight, unarrived)
     paused = PauseState(context, intake, nothing, nothing)
     reclaimer = Reclaimer(context, gate, inflight, intake, leases, paused, unarrived, nothing, nothing)
     abandoned = Abandoned(source, entry.entry_id, 0, 1)
@@ -97,6 +109,24 @@ async def test_an_entry_that_is_held_is_not_claimed_as_abandoned(redis: Redis) -
     claimed = await reclaimer.claim(abandoned)
     assert claimed is not None
     assert (claimed.entry.entry_id, claimed.entry.deliveries) == (entry.entry_id, 2)
+
+
+async def test_entries_that_never_arrived_run_although_the_next_stream_could_not_be_asked(redis: Redis) -> None:
+    """One that is held and not queued would have its lease renewed, and never run: not even on another consumer."""
+    source, replays = Source(STREAM, GROUP), Source("replays", GROUP)
+    gate = Gate(lease_seconds=60)
+    context = await context_of(redis, source, gate, replays)
+    inflight, intake = Inflight([source, replays], context.counts, lease_seconds=60), Intake(gate, 10)
+    unarrived = Unarrived(context, gate, inflight, intake, Arrivals(5.0))
+    entries = await held_by_me(redis, source, 3)
+
+    unarrived.expect()
+    with pytest.raises(ResponseError, match=r"NOGROUP|no such key"):
+        await unarrived.take()  # as if the connection was cut between the first stream and the second
+    queued = [cast(HeldEntry, intake.pop()).entry.entry_id for _ in range(3)]
+    assert queued == [entry.entry_id for entry in entries]
+    assert inflight.ids(source) == queued
+    assert unarrived.is_expected, "the second stream is still to be asked"
 
 
 async def test_no_acknowledgement_overtakes_the_registration_of_its_entry(redis: Redis, redis_url: str) -> None:
