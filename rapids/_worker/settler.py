@@ -173,8 +173,7 @@ class Settler:
                 if reply not in NOT_OURS:
                     self._acks.settled_at = time.monotonic()
                 is_held = one.held.state is not State.LOST
-                if reply != b"stale":  # otherwise it was delivered to this process again
-                    self._inflight.drop(one.held)
+                self._inflight.drop(one.held)  # unless a later delivery is held in its place
                 if isinstance(one.settlement, Keep):
                     context.next_look.within(one.settlement.delay)
                 self._log(one, reply)

@@ -23,6 +23,7 @@ from tests.worker.helpers import (
     emit_orders,
     letters,
     make_router,
+    pending,
     running,
     until_settled,
 )
@@ -86,6 +87,34 @@ async def _looks(redis: Redis) -> int:
 
 async def _has_looked(redis: Redis, times: int) -> bool:
     return await _looks(redis) >= times
+
+
+async def test_a_delivery_whose_answer_was_lost_runs_although_the_earlier_one_was_being_settled(
+    redis: Redis, redis_url: str
+) -> None:
+    """The settlement comes too late for its delivery. The entry must not count as held until the process ends."""
+    async with proxy_to(redis_url) as proxy, Redis.from_url(proxy.url) as through:
+        router, seen = make_router(through, redelivery_backoff=constant(0.05), claim_min_idle_ms=300), list[int]()
+
+        @router.on(DvOrder)
+        async def handle(event: DvOrder) -> None:
+            delivery = current_delivery()
+            assert delivery is not None
+            seen.append(delivery.deliveries)
+            if delivery.deliveries == 1:
+                proxy.hold_up(SETTLE)
+                raise ValueError
+
+        await redis.script_load(scripts.load("settle").source)
+        async with running(router):
+            await emit_orders(redis, 0)
+            await eventually(lambda: proxy.holds)
+            [entry] = await pending(redis)
+            # As the reclaimer does with an entry that is due, when the answer is lost.
+            await redis.xclaim(STREAM, GROUP, entry["consumer"], 0, [entry["message_id"]])
+            proxy.let_through()
+            await until_settled(redis)
+        assert seen == [1, 2]
 
 
 @pytest.mark.parametrize("parks", [True, False])
