@@ -135,24 +135,32 @@ class KillServer:
 
 @dataclass(frozen=True, slots=True)
 class KillClients:
-    """CLIENT KILL of a share of the connections; 1.0 for all of them."""
+    """CLIENT KILL of a share of the connections; 1.0 for all of them. Again and again, as on a network that flaps: the
+    connections that repair the loss of others are lost as well."""
 
     at: float
     share: float
     seed: int
+    times: int = 1
 
     async def strike(self, scene: Scene) -> Interruption | None:
+        rng = random.Random(self.seed)
         async with scene.server_free:
             begun = time.monotonic()
-            if self.share == 1.0:
-                await scene.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
-            else:
-                listed = await scene.ask("CLIENT", "LIST", "TYPE", "normal")
-                lines = listed.splitlines() if isinstance(listed, bytes) else []
-                ids = [line.split()[0].removeprefix(b"id=").decode() for line in lines if line]
-                for one in random.Random(self.seed).sample(ids, k=round(len(ids) * self.share)):
-                    await scene.ask("CLIENT", "KILL", "ID", one)
+            for number in range(self.times):
+                await asyncio.sleep(rng.uniform(0.0, 0.05) if number else 0)
+                await self._kill(scene, rng)
         return Interruption("clients killed", begun, time.monotonic())
+
+    async def _kill(self, scene: Scene, rng: random.Random) -> None:
+        if self.share == 1.0:
+            await scene.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+            return
+        listed = await scene.ask("CLIENT", "LIST", "TYPE", "normal")
+        lines = listed.splitlines() if isinstance(listed, bytes) else []
+        ids = [line.split()[0].removeprefix(b"id=").decode() for line in lines if line]
+        for one in rng.sample(ids, k=round(len(ids) * self.share)):
+            await scene.ask("CLIENT", "KILL", "ID", one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ OF_PROCESSES: Sequence[tuple[int, Draw]] = (
 OF_ONE_SERVER: Sequence[tuple[int, Draw]] = (
     (3, lambda rng, at, options: KillServer(at, _seconds(rng, 0.0, 2 * LEASE))),
     (3, lambda rng, at, options: KillClients(at, rng.choice((0.2, 0.5, 1.0)), rng.randrange(2**32))),
+    (2, lambda rng, at, options: KillClients(at, rng.choice((0.5, 1.0)), rng.randrange(2**32), times=20)),
     # Now and then longer than every time-out there is: 5 s, see `worker.ANSWER_TIMEOUT`.
     (2, lambda rng, at, options: PauseClients(at, _seconds(rng, 0.2, 2 * LEASE), rng.choice(("ALL", "WRITE")))),
     (1, lambda rng, at, options: PauseClients(at, _seconds(rng, 5.5, 7.0), rng.choice(("ALL", "WRITE")))),
