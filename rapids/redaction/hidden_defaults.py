@@ -7,7 +7,10 @@ from rapids.redaction.redactor import Redactor
 
 __all__ = ["without_hidden_defaults"]
 
-_NAMED = {"$defs", "definitions", "dependentSchemas", "patternProperties"}
+_FIELDS = {"properties", "patternProperties"}
+"""The members of a JSON Schema that are schemas of fields, by their names or by patterns that have words of these."""
+
+_NAMED = {"$defs", "definitions", "dependentSchemas"}
 """The members of a JSON Schema that are schemas by names."""
 
 _INNER = {
@@ -23,7 +26,6 @@ _INNER = {
     "allOf",
     "anyOf",
     "oneOf",
-    "prefixItems",
     "unevaluatedItems",
     "unevaluatedProperties",
 }
@@ -77,10 +79,9 @@ def without_hidden_defaults(document: dict[str, Any], redactor: Redactor) -> dic
     """
     if not redactor.names:
         return document
-    components = document.get("components")
-    if not isinstance(components, dict):
+    if "asyncapi" not in document:
         return _without(document, redactor)
-    parts = cast("dict[str, Any]", components)
+    parts = cast("dict[str, Any]", document["components"])
     schemas = _without({"$defs": parts.get("schemas", {})}, redactor)["$defs"]
     return {**document, "components": {**parts, "schemas": schemas}}
 
@@ -113,13 +114,17 @@ def _members(
     schema: dict[str, Any], redactor: Redactor, hidden: set[str], inner: Any, is_hidden: bool
 ) -> Iterator[tuple[str, Any]]:
     for name, value in schema.items():
-        if name == "properties" and isinstance(value, dict):
+        if name in _FIELDS and isinstance(value, dict):
             fields = cast("dict[str, Any]", value)
             usual = redactor.value({field: _usual(one) for field, one in fields.items()})
             yield (
                 name,
                 {field: inner(one, also=usual is None or (field,) in usual.places) for field, one in fields.items()},
             )
+        elif name == "prefixItems" and isinstance(value, list):
+            items = cast("list[Any]", value)
+            usual = redactor.value([_usual(one) for one in items])
+            yield name, [inner(one, also=usual is None or (at,) in usual.places) for at, one in enumerate(items)]
         elif name in _NAMED and isinstance(value, dict):
             parts = cast("dict[str, Any]", value)
             yield name, {part: inner(one, also=part in hidden) for part, one in parts.items()}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from math import isfinite, isnan
 from typing import Any, TypeAlias, cast
@@ -62,6 +63,7 @@ _of_parser = re.compile(
 
 _option = re.compile(r"--?[\w.-]+")
 """Of a command: its value is the next item of a list."""
+_number = re.compile(r"-?\d{1,60}(?:\.\d{1,60})?(?:[eE][+-]?\d\d?)?", re.ASCII)
 _date = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?|\Z)")
 _pair = re.compile(rf"\A[^\s:/@=]+:(\S{{{MIN_INSIDE},}})\Z")
 _crumb = re.compile(rf"(?<![^\s;,&?])[^\s=;,&?\"']+=([^\s;,&\"']{{{MIN_INSIDE},}})")
@@ -339,11 +341,10 @@ def _replaced(text: str) -> list[object]:
 
 
 def credentials_in(value: str) -> Iterator[str]:
-    """What a text may quote of a value: a number without zeros, a date as `repr` writes it, credentials of a header,
-    what base64 or hex stand for, the password of `user:password`, values of cookies."""
-    number = value.removesuffix(".0")
-    if number.isdigit() and len(number.lstrip("0")) >= MIN_QUOTED:
-        yield number.lstrip("0")
+    """What a text may quote of a value: a number in another notation, a date as `repr` writes it, credentials of a
+    header, what base64 or hex stand for, the password of `user:password`, values of cookies."""
+    if _number.fullmatch(value):
+        yield from (form for form in _notations(Decimal(value)) if len(form) >= MIN_QUOTED)
     if date := _date.match(value):
         parts = [str(int(part)) for part in date.groups() if part]
         yield from (", ".join(parts[:size]) for size in range(3, len(parts) + 1))
@@ -357,6 +358,15 @@ def credentials_in(value: str) -> Iterator[str]:
     for text in texts:
         yield text
         yield from _pair.findall(text) or _crumb.findall(text)
+
+
+def _notations(number: Decimal) -> Iterator[str]:
+    """A number without zeros around it, without an exponent, with one, and its whole part."""
+    plain = format(abs(number), "f")
+    whole, _, fraction = plain.partition(".")
+    yield f"{whole}.{fraction}".rstrip("0").rstrip(".") if fraction else whole
+    yield str(abs(number).normalize())
+    yield whole
 
 
 def _decoded(value: str, least: int) -> Iterator[str]:

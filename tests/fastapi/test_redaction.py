@@ -419,6 +419,13 @@ def test_what_is_hidden_in_one_place_is_hidden_in_the_others(
         (73217321.0, "pin 73217321 of 3"),
         (73217321, "pin 73217321.00 or 73,217,321 of 3"),
         (7321.5, "pin 7,321.50 of 3"),
+        ("7321.50", "pin 7321.5 of 3"),
+        (7321.25, "pin 7321 of 3"),
+        (7.321e16, "pin 73210000000000000 of 3"),
+        ("7.3210E+5", "pin 732100 of 3"),
+        (7321e6, "pin Decimal('7.321E+9') of 3"),
+        (-0.00000007321, "pin 0.00000007321 of 3"),
+        (-7321e-10, "pin -7.321E-7 of 3"),
     ],
 )
 def test_a_hidden_number_is_found_in_other_formats(hidden: Any, text: str) -> None:

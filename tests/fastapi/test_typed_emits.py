@@ -133,7 +133,7 @@ class TypedHeader(BaseModel):
 
 
 class TypedLogin(BaseEvent):
-    model_config = ConfigDict(json_schema_extra={"x-sample": {"password": "S3CRET-9", "user": "ann"}})
+    model_config = ConfigDict(json_schema_extra={"x-sample": {"password": "S3CRET-9", "user": "ann"}, "components": {}})
 
     password: str = "S3CRET-2"
     api_key: str = Field(default="ok", examples=["S3CRET-3"])
@@ -144,6 +144,12 @@ class TypedLogin(BaseEvent):
     header: TypedHeader = TypedHeader()
     secret_key: str = Field(default="", json_schema_extra={"x-sample": "S3CRET-10"})
     passwords: dict[Literal["S3CRET-11"], int] = {}
+    by_pattern: dict[str, str] = Field(
+        default={}, json_schema_extra={"patternProperties": {"^password_": {"default": "S3CRET-12"}}}
+    )
+    pair: list[str] = Field(
+        default=[], json_schema_extra={"prefixItems": [{"const": "authorization"}, {"default": "S3CRET-13"}]}
+    )
     default: int = 77
     max_tokens: int = 4096
 
@@ -170,6 +176,8 @@ async def test_schemas_are_shown_without_values_of_hidden_fields_and_made_in_a_t
     assert schema["properties"]["max_tokens"] == {"default": 4096, "type": "integer"}
     assert schema["properties"]["header"]["default"] == {"name": "authorization", "value": MASK}
     assert schema["x-sample"] == {"password": MASK, "user": "ann"}
+    assert schema["components"] == {}
+    assert schema["properties"]["pair"]["prefixItems"] == [{"const": "authorization"}, {}]
     assert "S3CRET-1" in str(event_schema(TypedLogin, "read")), "Python shows what is in the code"
     assert threads[0] != threading.get_ident() != threads[1]
 
