@@ -139,7 +139,8 @@ typecheck: $(INSTALLED) ## Check types strictly
 ci: export CI = 1
 ci: install luacheck servers ## Run everything that CI runs: lint, types, the site, alerts, the demo once, chaos, the matrix, all tests
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target ci-chaos ci-collected ci-matrix lint typecheck docs alerts ci-demo # chaos waits
-	$(PYTEST) --ignore tests/test_house.py --ignore tests/chaos/test_chaos.py # which ran in lint and ci-chaos
+	$(PYTEST) --cov --measure-quick --cov-report= --cov-fail-under=93.4 \
+		--ignore tests/test_house.py --ignore tests/chaos/test_chaos.py # which ran in lint and ci-chaos
 
 ci-demo: $(INSTALLED)
 	$(BIN)/python -m example_app --once

@@ -40,11 +40,14 @@ NEEDS_SERVER = {"servers", "redis_address", "redis_url", "redis", "build", "rapi
 OF_ONE_MACHINE = {"redis_url": "connects to a server by its address", "build": "starts a server of its own"}
 SLOW = {"build", "private_temp", "run_printed", "run_script", "shared_cluster", "start_worker"}
 """Fixtures that start processes: a test that uses one is slow."""
+OF_PROCESSES = "COVERAGE_PROCESS_CONFIG"
+"""The variable that makes a new process measure its coverage: https://coverage.readthedocs.io/en/latest/subprocess.html"""
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server", default=DEFAULT, choices=NAMES, help="what the tests run on (%(default)s)")
+    parser.addoption("--measure-quick", action="store_true", help="measure no coverage of slow tests")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -82,11 +85,11 @@ def import_measured() -> None:
 
 @contextmanager
 def unmeasured() -> Iterator[None]:
-    """Measure no coverage, in this thread and in those that it starts."""
+    """Measure no coverage, in this thread and in the threads and processes that it starts."""
     if not is_measured():
         yield
         return
-    tracer, of_threads = sys.gettrace(), threading.gettrace()
+    tracer, of_threads, of_processes = sys.gettrace(), threading.gettrace(), os.environ.pop(OF_PROCESSES, None)
     sys.settrace(None)
     threading.settrace(None)  # type: ignore[arg-type]
     try:
@@ -94,6 +97,8 @@ def unmeasured() -> Iterator[None]:
     finally:
         sys.settrace(tracer)
         threading.settrace(of_threads)  # type: ignore[arg-type]
+        if of_processes is not None:
+            os.environ[OF_PROCESSES] = of_processes
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` looks at the marks
@@ -118,7 +123,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    with unmeasured() if item.get_closest_marker("unmeasured") else nullcontext():
+    markers = ("unmeasured", "slow") if item.config.getoption("--measure-quick") else ("unmeasured",)
+    with unmeasured() if any(item.get_closest_marker(name) for name in markers) else nullcontext():
         return (yield)
 
 
