@@ -214,8 +214,8 @@ class OverviewReader:
         page = await self._inspector.groups(name, limit=MAX_GROUPS)
         names = [group.group for group in page.items]
         now_ms = round(snapshot.at.timestamp() * 1000)
-        records = await rates.read(SharedPool(self._redis, name), name, names)
-        groups = [_ReadGroup(group, HourOfGroup(hour, now_ms)) for group, hour in zip(page.items, records, strict=True)]
+        hours = [HourOfGroup(found, now_ms) for found in await rates.read(SharedPool(self._redis, name), name, names)]
+        groups = [_ReadGroup(group, hour) for group, hour in zip(page.items, hours, strict=True)]
         return _ReadStream(snapshot, groups, page.cursor is not None)
 
     async def _facts(self, groups: Sequence["_ReadGroup"]) -> list[GroupFacts]:

@@ -1,12 +1,11 @@
 """Series: what was appended to a stream and what its groups did in each step of the last hour."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from math import ceil
-from operator import add
 from typing import Literal, TypeAlias, get_args
 
 from redis.asyncio import Redis, RedisCluster
@@ -16,7 +15,7 @@ from rapids._core.json_schema import with_json_schema
 from rapids._core.threads import in_own_thread
 from rapids._storage import rates
 from rapids._storage.client.connections import SharedPool
-from rapids._storage.rates import COUNTED, PERIOD, RateRecord
+from rapids._storage.rates import PERIOD, GroupRates
 from rapids.counters import HISTOGRAMS
 from rapids.inspection.inspector import Inspector
 from rapids.inspection.snapshots import server_time
@@ -111,45 +110,35 @@ class Handling:
 
 @dataclass(frozen=True, slots=True)
 class HourOfGroup:
-    """The records of a group, by the numbers of their ten seconds."""
+    """The last hour of a group."""
 
-    records: Mapping[int, RateRecord]
+    rates: GroupRates
     now_ms: int
 
     def values(self, step: int) -> dict[str, Values]:
         """Each counter in each step."""
-        first, length = _first_period(self.now_ms, step), step // PERIOD
-        steps: list[Sequence[int] | None] = [None] * (HOUR // step)
-        for period, record in self.records.items():
-            if 0 <= (at := (period - first) // length) < len(steps):
-                before = steps[at]
-                steps[at] = record.counts if before is None else tuple(map(add, before, record.counts))
-        rows = [(None,) * len(COUNTED) if one is None else one for one in steps]
-        return dict(zip(COUNTED, zip(*rows, strict=True), strict=True))
+        counts = self.rates.counts
+        return dict(zip(counts, _in_steps(self.rates.periods, counts.values(), self.now_ms, step), strict=True))
 
     def per_second(self, name: str) -> float | None:
         """A counter's present rate; None if nothing is known."""
-        at = COUNTED.index(name)
-        recent = {period: self.records[period].counts[at] for period in _recent(self.now_ms) if period in self.records}
-        return _per_second(recent, self.now_ms)
+        return _per_second(dict(zip(self.rates.periods, self.rates.counts[name], strict=True)), self.now_ms)
 
     def handling(self, step: int) -> HandlingSeries | None:
         """How long handlers ran, in each step; None if nobody measured."""
-        if not any(any(record.handling) for record in self.records.values()):
+        if not any(map(any, self.rates.handling)):
             return None
-        first, length = _first_period(self.now_ms, step), step // PERIOD
-        counts: list[tuple[int, ...] | None] = [None] * (HOUR // step)
-        for period, record in self.records.items():
-            if 0 <= (at := (period - first) // length) < len(counts):
-                before = counts[at] or (0,) * len(record.handling)
-                counts[at] = tuple(map(sum, zip(before, record.handling, strict=True)))
+        rows = zip(*_in_steps(self.rates.periods, self.rates.handling, self.now_ms, step), strict=True)
+        counts = [tuple(runs for runs in row if runs is not None) or None for row in rows]
         return HandlingSeries(BOUNDS, tuple(counts)) if any(map(any, filter(None, counts))) else None
 
     def quantiles(self) -> Handling | None:
         """How long handlers ran in the whole hour; None if nobody measured."""
-        if (measured := self.handling(HOUR // 12)) is None:
+        first = _first_period(self.now_ms, STEP_MINUTE)
+        is_inside = [0 <= period - first < HOUR // PERIOD for period in self.rates.periods]
+        reached = list(accumulate(sum(compress(column, is_inside)) for column in self.rates.handling))
+        if not reached[-1]:
             return None
-        reached = list(accumulate(map(sum, zip(*filter(None, measured.counts), strict=True))))
         bounds = (*BOUNDS, BOUNDS[-1])
 
         def within(share: float) -> float:
@@ -174,10 +163,10 @@ class HourOfStream:
         """From what workers of several groups noted, and how many entries the stream ever got until now."""
         noted, now = dict[int, int](), rates.period_of(now_ms)
         for group in groups:
-            for period, record in group.records.items():
+            for period, entries in zip(group.rates.periods, group.rates.added, strict=True):
                 # Before it was set back, the server's clock may have been years ahead.
-                if record.added is not None and 0 <= now - period <= rates.RECORDS:
-                    noted[period + 1] = min(noted.get(period + 1, record.added), record.added)
+                if entries is not None and 0 <= now - period <= rates.RECORDS:
+                    noted[period + 1] = min(noted.get(period + 1, entries), entries)
         points = sorted(noted.items())
         if added is not None and points:
             points.append((max(ceil(now_ms / (PERIOD * 1000)), points[-1][0] + 1), added))
@@ -190,7 +179,7 @@ class HourOfStream:
 
     def values(self, step: int) -> Values:
         """How many in each step."""
-        return _in_steps(self.appended, self.now_ms, step)
+        return next(_in_steps(self.appended, [list(self.appended.values())], self.now_ms, step))
 
     def per_second(self) -> float | None:
         """The present rate; None if nothing is known."""
@@ -216,7 +205,7 @@ async def read_series(
     else:
         names = [(await inspector.group(name, group)).group]
     now_ms = round(snapshot.at.timestamp() * 1000)
-    hours = [HourOfGroup(records, now_ms) for records in await rates.read(SharedPool(redis, name), name, names)]
+    hours = [HourOfGroup(found, now_ms) for found in await rates.read(SharedPool(redis, name), name, names)]
 
     def series() -> StreamSeries:
         return StreamSeries(
@@ -241,13 +230,15 @@ def _first_period(now_ms: int, step: int) -> int:
     return ((now_ms // 1000 // step + 1) * step - HOUR) // PERIOD
 
 
-def _in_steps(by_period: Mapping[int, int], now_ms: int, step: int) -> Values:
-    first, length = _first_period(now_ms, step), step // PERIOD
-    values: list[int | None] = [None] * (HOUR // step)
-    for period, value in by_period.items():
-        if 0 <= (at := (period - first) // length) < len(values):
-            values[at] = (values[at] or 0) + value
-    return tuple(values)
+def _in_steps(periods: Iterable[int], columns: Iterable[Sequence[int]], now_ms: int, step: int) -> Generator[Values]:
+    """Of each column the sum in each step. A value is about the ten seconds at its place in `periods`."""
+    first, length, steps = _first_period(now_ms, step), step // PERIOD, HOUR // step
+    inside = [(place, at) for place, one in enumerate(periods) if 0 <= (at := (one - first) // length) < steps]
+    for column in columns:
+        values: list[int | None] = [None] * steps
+        for place, at in inside:
+            values[at] = (values[at] or 0) + column[place]
+        yield tuple(values)
 
 
 def _recent(now_ms: int) -> range:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 import threading
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 from redis.asyncio import Redis
 
 from rapids._storage.keys import Source
-from rapids._storage.rates import COUNTED, RANGES, RateRecord
+from rapids._storage.rates import COUNTED, RANGES, GroupRates
 from rapids.exceptions import GroupNotFoundError, StreamNotFoundError
 from rapids.inspection import read_series
 from rapids.inspection.series import HourOfGroup, HourOfStream
@@ -20,13 +21,28 @@ NOW = 1_763_931_571  # 20:59:31 UTC
 PERIOD = NOW // 10
 
 
-def record(handled: int = 0, added: int | None = None, slow: int = 0) -> RateRecord:
-    return RateRecord(added, (handled, handled, 0, 0, 0), (0,) * (RANGES - 1) + (slow,))
+class Record(NamedTuple):
+    added: int | None
+    counts: Sequence[int]
+    handling: Sequence[int]
 
 
-def hour(**at: RateRecord) -> HourOfGroup:
+def record(handled: int = 0, added: int | None = None, slow: int = 0) -> Record:
+    return Record(added, (handled, handled, 0, 0, 0), (0,) * (RANGES - 1) + (slow,))
+
+
+def hour(**at: Record) -> HourOfGroup:
     """A group's records, by how many periods ago they were: `hour(_1=...)`."""
-    return HourOfGroup({PERIOD - int(name[1:]): one for name, one in at.items()}, NOW * 1000)
+    return hour_of({PERIOD - int(name[1:]): one for name, one in at.items()})
+
+
+def hour_of(records: Mapping[int, Record]) -> HourOfGroup:
+    added, counts, handling = zip(*records.values(), strict=True)
+    columns = zip(*counts, strict=True)
+    rates = GroupRates(
+        list(records), added, dict(zip(COUNTED, columns, strict=True)), list(zip(*handling, strict=True))
+    )
+    return HourOfGroup(rates, NOW * 1000)
 
 
 def test_the_last_step_has_begun_and_the_first_is_an_hour_before_it() -> None:
@@ -60,7 +76,7 @@ def test_a_stream_that_was_deleted_and_is_new_does_not_count_backwards() -> None
 def test_quantiles_are_upper_bounds_and_a_minute_stands_for_more() -> None:
     ranges = [0] * RANGES
     ranges[0], ranges[5], ranges[-1] = 90, 9, 1
-    group = hour(_2=RateRecord(None, (0,) * len(COUNTED), ranges))
+    group = hour(_2=Record(None, (0,) * len(COUNTED), ranges))
     quantiles = group.quantiles()
     assert quantiles is not None
     assert (quantiles.p50, quantiles.p95, quantiles.p99) == (0.001, 0.05, 0.05)
@@ -89,7 +105,7 @@ async def test_a_cut_or_strange_record_is_left_out(redis: Redis) -> None:
 
 def test_what_is_noted_of_another_time_costs_nothing() -> None:
     """The server's clock was ahead, and was set back."""
-    ahead = HourOfGroup({PERIOD + 100_000: record(added=9)}, NOW * 1000)
+    ahead = hour_of({PERIOD + 100_000: record(added=9)})
     appended = HourOfStream.of([hour(_3=record(added=5)), ahead], 9, NOW * 1000).appended
     assert max(appended) <= PERIOD + 1
 
@@ -106,7 +122,7 @@ async def test_what_is_no_count_is_not_known(redis: Redis, added: float) -> None
 
 
 async def test_it_is_made_in_a_thread(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifty groups take a tenth of a second and more, in which the event loop goes on."""
+    """Fifty groups take tens of milliseconds, in which the event loop goes on."""
     where = set[threading.Thread]()
     made = HourOfGroup.series
 

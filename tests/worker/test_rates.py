@@ -10,7 +10,7 @@ from rapids import NonRetryableError
 from rapids._storage import rates
 from rapids._storage.client.connections import SharedPool
 from rapids._storage.keys import Source
-from rapids._storage.rates import COUNTED, RateRecord
+from rapids._storage.rates import COUNTED, GroupRates
 from tests.support import eventually
 from tests.worker.helpers import GROUP, STREAM, DvOrder, DvPayment, make_emitter, make_router, running
 
@@ -18,12 +18,8 @@ KEY = Source(STREAM, GROUP).rates
 SIZE = 12 + 4 * (len(COUNTED) + rates.RANGES)
 
 
-async def records(redis: Redis) -> dict[int, RateRecord]:
+async def group_rates(redis: Redis) -> GroupRates:
     return (await rates.read(SharedPool(redis, STREAM), STREAM, [GROUP]))[0]
-
-
-def total(found: dict[int, RateRecord], name: str) -> int:
-    return sum(record.counts[COUNTED.index(name)] for record in found.values())
 
 
 async def test_two_workers_add_to_the_same_rates(redis: Redis) -> None:
@@ -50,13 +46,12 @@ async def test_two_workers_add_to_the_same_rates(redis: Redis) -> None:
                     and router.counters.total("handled") + other.counters.total("handled") == 18
                 )
             )
-    found = await records(redis)
-    assert {name: total(found, name) for name in COUNTED} == {
+    found = await group_rates(redis)
+    assert {name: sum(counts) for name, counts in found.counts.items()} == {
         "delivered": 23, "handled": 18, "failed": 5, "retried": 2, "dead": 3,
     }  # fmt: skip
-    assert sum(sum(record.handling) for record in found.values()) == 23
-    added = {record.added for record in found.values()}
-    assert max((one for one in added if one is not None), default=21) in (0, 21)
+    assert sum(map(sum, found.handling)) == 23
+    assert max((one for one in found.added if one is not None), default=21) in (0, 21)
     assert 0 < await redis.pttl(KEY) <= rates.TTL_MS
     assert await redis.strlen(KEY) <= rates.RECORDS * SIZE
 
@@ -73,9 +68,12 @@ async def test_an_old_record_is_overwritten_and_a_count_does_not_overflow(redis:
         await make_emitter(redis).emit(DvOrder())
         await eventually(lambda: router.counters.total("handled") == 1)
     seconds, _ = await redis.time()
-    found = {at: record for at, record in (await records(redis)).items() if at > rates.RECORDS}
-    assert all(abs(at - seconds // rates.PERIOD) <= 3 for at in found)
-    assert total(found, "handled") == 1
+    found = await group_rates(redis)
+    handled = {
+        at: count for at, count in zip(found.periods, found.counts["handled"], strict=True) if at > rates.RECORDS
+    }
+    assert all(abs(at - seconds // rates.PERIOD) <= 3 for at in handled)
+    assert sum(handled.values()) == 1
 
 
 async def test_rates_are_no_reason_to_fail(redis: Redis) -> None:
