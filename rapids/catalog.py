@@ -1,6 +1,6 @@
 """The catalog of events: which types there are, their schemas, who emits them, and who handles them by which policy."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import getdoc
 from typing import Literal, TypeAlias
@@ -78,6 +78,11 @@ class CatalogEntry:
     handlers: tuple[HandledBy, ...]
 
 
+def read_schema(cls: type[BaseEvent]) -> Schema:
+    """The JSON Schema of what the class reads as `data`. It takes milliseconds to make."""
+    return event_schema(cls, "read")
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """The event types whose classes this process knows, by name."""
@@ -91,11 +96,13 @@ class Catalog:
         *,
         endpoints: Iterable[EmittingEndpoint] = (),
         emitters: Iterable[EventEmitter] = (),
+        schema_of: Callable[[type[BaseEvent]], Schema] = read_schema,
     ) -> "Catalog":
         """The catalog of all event classes that are defined now, and of these routers.
 
         `endpoints`: endpoints that declare what they emit, as `rapids_fastapi.emitting_endpoints(app)` finds them.
         `emitters`: emitters whose counters say what they have emitted since they were created.
+        `schema_of`: the JSON Schema of a class, from a cache for example; by default, it is made.
         """
         declared = [
             *((one.event_types, EmittedBy(one.stream, "endpoint", one.endpoint)) for one in endpoints),
@@ -107,7 +114,7 @@ class Catalog:
             for sample in emitter.counters
             if sample.name == "emitted" and sample.value
         }
-        return cls(tuple(_entry(one, routers, declared, seen) for one in event_classes()))
+        return cls(tuple(_entry(one, schema_of(one), routers, declared, seen) for one in event_classes()))
 
     def __iter__(self) -> Iterator[CatalogEntry]:
         return iter(self.entries)
@@ -132,6 +139,7 @@ def _emitting_handlers(routers: Sequence[EventRouter]) -> Iterator[tuple[tuple[s
 
 def _entry(
     cls: type[BaseEvent],
+    schema: Schema,
     routers: Sequence[EventRouter],
     declared: Sequence[tuple[tuple[str, ...], EmittedBy]],
     seen: set[tuple[str, str]],
@@ -144,7 +152,7 @@ def _entry(
         schema_version=cls.schema_version,
         event_class=f"{cls.__module__}.{cls.__qualname__}",
         description=(getdoc(cls) or "") if cls.__doc__ else "",
-        json_schema=event_schema(cls, "read"),
+        json_schema=schema,
         emitters=(*emitters, *(EmittedBy(stream, "seen", "") for stream in others)),
         handlers=tuple(
             HandledBy(

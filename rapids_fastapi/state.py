@@ -5,12 +5,14 @@ import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
+from weakref import WeakKeyDictionary
 
 from starlette.requests import HTTPConnection
 
-from rapids import DeadLetterQueue, EventEmitter
+from rapids import BaseEvent, DeadLetterQueue, EventEmitter
 from rapids.background import SupervisedRouter
 from rapids.clients import RedisClient
+from rapids.event_schemas import Schema
 from rapids.exceptions import NotConfiguredError
 from rapids.inspection import OverviewReader
 from rapids.metrics import Metrics, check_installed
@@ -86,6 +88,10 @@ class Running:
     """Whether metrics need no permission."""
     changes: ChangesReader = field(default_factory=ChangesReader)
     """What live updates are made of."""
+    schemas: WeakKeyDictionary[type[BaseEvent], Schema] = field(
+        default_factory=WeakKeyDictionary[type[BaseEvent], Schema]
+    )
+    """JSON Schemas of event classes without values of hidden fields, as far as the catalog has made them."""
     emitting: Emitting = field(default_factory=Emitting)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
     auth_threads: AuthThreads = field(default_factory=AuthThreads)
