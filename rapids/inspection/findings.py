@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from rapids._core.json_schema import with_json_schema
 from rapids.dead_letters.causes import Cause, QueueStats
+from rapids.exceptions import RetryAfter
 from rapids.inspection.diagnosis import Severity
 from rapids.inspection.snapshots import GroupSnapshot, StreamSnapshot
 
@@ -192,7 +193,9 @@ class GroupFacts:
                 kind="retrying",
                 severity="warning",
                 message=message,
-                advice="look at their attempts; they become dead letters if they go on failing",
+                advice="see what they wait for: their handlers asked for it (RetryAfter), and no delivery is spent"
+                if all(_class(one.error_type) == RetryAfter.__name__ for one in self.retrying)
+                else "look at their attempts; after their last delivery, they have failed for good",
                 stream=group.stream,
                 group=group.group,
                 handler=self.retrying[0].handler if len({one.handler for one in self.retrying}) == 1 else None,

@@ -164,6 +164,19 @@ def test_a_cause_says_since_when_how_often_and_whom_else_it_hurts() -> None:
     assert messages([cause("", count=2)])[0].startswith(f"group `{GROUP}` could not read 2 entries since 20:14 UTC")
 
 
+@pytest.mark.parametrize(
+    ("errors", "advice"),
+    [
+        (["OSError", "rapids.exceptions.RetryAfter"], "look at their attempts"),
+        (["rapids.exceptions.RetryAfter"], "see what they wait for"),
+    ],
+)
+def test_only_a_wait_that_handlers_did_not_ask_for_may_end_in_a_failure(errors: list[str], advice: str) -> None:
+    waits = GroupFacts(group(waiting=5), None, False, [Retrying("charge", one, NOW) for one in errors])
+    [found] = findings_of(NOW, (), [waits], (), ())
+    assert (found.kind, found.advice.partition(";")[0].partition(":")[0]) == ("retrying", advice)
+
+
 def test_what_failed_long_ago_is_a_warning_and_nobody_is_affected_by_it() -> None:
     found = findings_of(NOW, (), (), [cause(minutes_ago=1_500), cause("charge", count=1)], ())
     assert [(one.kind, one.severity) for one in found] == [("failing", "danger"), ("letters", "warning")]
