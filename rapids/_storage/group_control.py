@@ -8,11 +8,11 @@ from typing import NamedTuple
 from rapids._core.entry_id import moment_or_last
 from rapids._storage import scripts
 from rapids._storage.client.connections import Commands, Reply, call, checked, run
-from rapids._storage.groups import PendingCounts, pending_counts
+from rapids._storage.groups import PendingCounts
 from rapids._storage.keys import Source, audit_log
 from rapids._storage.streams import as_text
 
-__all__ = ["GroupProgress", "Paused", "look", "pause", "pause_in", "paused", "progress", "resume"]
+__all__ = ["GroupProgress", "Look", "Paused", "SourceLook", "look", "pause", "pause_in", "paused", "progress", "resume"]
 
 FIELDS = ("actor", "reason", "since_ms")
 
@@ -57,10 +57,36 @@ async def paused(commands: Commands, source: Source) -> Paused | None:
     return pause_in(await call(commands, "HMGET", source.paused, *FIELDS))
 
 
-async def look(commands: Commands, sources: Sequence[Source]) -> tuple[Paused | None, list[PendingCounts]]:
-    """The group's pause, and what is pending in each source, in one round trip. The group is that of the first."""
-    held, *counts = await commands.send([("HMGET", sources[0].paused, *FIELDS), *map(pending_counts, sources)])
-    return pause_in(checked(held)), [PendingCounts.of(checked(reply)) for reply in counts]
+class SourceLook(NamedTuple):
+    """What a worker sees of a source."""
+
+    pending: PendingCounts
+    next_due_ms: int | None
+    """Milliseconds until something is to be taken: 0 also while the entries of a lost group are restored."""
+
+
+class Look(NamedTuple):
+    """What a worker sees of its group."""
+
+    paused: Paused | None
+    now_ms: int
+    """The server's time."""
+    sources: Sequence[SourceLook]
+
+
+async def look(commands: Commands, sources: Sequence[Source]) -> Look:
+    """The group's pause, and each source, in one command. The group is that of the first source.
+
+    Raises `RedisError`, also if a source has no such group.
+    """
+    keys = [key for source in sources for key in (source.stream, source.due, source.restoring)]
+    call_ = ((sources[0].paused, *keys), (sources[0].group,))
+    paused_, now_ms, *found = checked((await run(commands, scripts.load("look"), [call_]))[0])
+    seen = [
+        SourceLook(PendingCounts.of(checked(pending)), None if wait < 0 else wait)
+        for pending, wait in zip(found[::2], found[1::2], strict=True)
+    ]
+    return Look(pause_in(checked(paused_)), now_ms, seen)
 
 
 @dataclass(frozen=True, slots=True)

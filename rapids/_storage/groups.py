@@ -32,7 +32,6 @@ __all__ = [
     "hold",
     "idle_entries",
     "new_token",
-    "pending_counts",
     "release",
     "released_entries",
     "renew",
@@ -153,16 +152,11 @@ class PendingCounts:
 
     @classmethod
     def of(cls, reply: Reply) -> "PendingCounts":
-        """From the reply to `pending_counts`."""
+        """From the reply to `XPENDING` without a range."""
         total, _, _, rows = reply
         counts = {name: int(count) for name, count in rows or () if name != NOBODY}
         held = {name: count for name, count in counts.items() if name not in (WAITING, PARKED)}
         return cls(held, total - sum(counts.values()))
-
-
-def pending_counts(source: Source) -> Command:
-    """The command that counts a group's pending entries, for `PendingCounts`."""
-    return ("XPENDING", source.stream, source.group)
 
 
 class PendingEntry(NamedTuple):

@@ -2,10 +2,10 @@
 
 import logging
 import time
+from collections.abc import Sequence
 
 from rapids._storage import group_control
-from rapids._storage.group_control import Paused
-from rapids._storage.groups import PendingCounts
+from rapids._storage.group_control import Paused, SourceLook
 from rapids._worker.context import WorkerContext
 from rapids._worker.intake import Intake
 from rapids._worker.reader import Reader
@@ -20,7 +20,7 @@ MAX_WAIT = 10.0
 
 
 class PauseState:
-    """Asks once a second whether the group is paused, in the same round trip as the reclaimer's turn.
+    """Asks once a second whether the group is paused, in the command that begins the reclaimer's turn.
 
     While Redis is unavailable, the last known state stays. During a pause, entries that have not begun are released,
     also those that a blocked read still brings. Running handlers finish, and their entries are settled.
@@ -37,12 +37,14 @@ class PauseState:
         self.resumed_at = 0.0
         """When a pause ended (`time.monotonic()`, seconds)."""
 
-    async def look(self) -> list[PendingCounts]:
-        """Ask whether the group is paused. Returns what is pending in each source, which comes with it.
+    async def look(self) -> Sequence[SourceLook]:
+        """Ask whether the group is paused. Returns what there is in each source, which comes with it.
 
         Raises `RedisError`.
         """
-        paused, pending = await group_control.look(self._context.commands, self._context.sources)
+        asked_at = time.monotonic()
+        paused, now_ms, sources = await group_control.look(self._context.commands, self._context.sources)
+        self._context.clock.see(now_ms, asked_at)
         if paused is not None:
             if self._paused is None:
                 self._intake.pause()
@@ -56,7 +58,7 @@ class PauseState:
             self._intake.resume()
             extra = self._extra(ended, paused_seconds=self.resumed_at - self._seen_at)
             logger.warning("the group continues; it was paused %s", ended.description, extra=extra)
-        return pending
+        return sources
 
     def looked(self, *, nothing_is_due: bool) -> None:
         """Note that due entries were taken. After a pause, new entries are read when no entry is due any more."""

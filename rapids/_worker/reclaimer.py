@@ -166,7 +166,7 @@ class Reclaimer:
         if not self._gate.is_active:
             return MAX_PAUSE
         term = self._gate.term
-        pending = await self._pause_state.look()
+        looks = await self._pause_state.look()
         if self._gate.is_paused:
             return MAX_PAUSE
         if self._foreseen_in is not term:
@@ -175,9 +175,10 @@ class Reclaimer:
         if self._unarrived.is_expected:
             await self._unarrived.take()
         self._found_all = self._all_placed = True
-        for source, counts in zip(self._context.sources, pending, strict=True):
-            await self._find_abandoned(source, counts, term)
-        waits = [await self._take_due(source, term) for source in self._context.sources]
+        sources = list(zip(self._context.sources, looks, strict=True))
+        for source, look in sources:
+            await self._find_abandoned(source, look.pending, term)
+        waits = [await self._take_due(source, look.next_due_ms, term) for source, look in sources]
         if self._gate.term is not term:
             return MIN_PAUSE
         wait = min([MAX_PAUSE, *waits])
@@ -260,11 +261,13 @@ class Reclaimer:
         self._all_placed = self._all_placed and all(map(self._intake.is_in_lane, abandoned))
         self._intake.announce(abandoned)
 
-    async def _take_due(self, source: Source, term: Term | None) -> float:
+    async def _take_due(self, source: Source, next_due_ms: int | None, term: Term | None) -> float:
         """Take what is due. Returns the seconds until the next entry is."""
         may_take = self._all_placed or self._gate.may_read.is_set()  # else an earlier one could come after a due one
         if (room := self._intake.room_for_due) == 0 or not may_take or self._gate.term is not term:
             return NO_ROOM
+        if next_due_ms != 0:
+            return MAX_PAUSE if next_due_ms is None else next_due_ms / 1000
         asked_at = time.monotonic()
         try:
             answer = await groups.claim(

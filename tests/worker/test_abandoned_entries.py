@@ -80,7 +80,7 @@ async def test_the_search_for_abandoned_entries_reads_every_page(redis: Redis) -
     await redis.xgroup_create(STREAM, GROUP, "0")
     await redis.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=250)
     commands = SharedPool(redis, STREAM)
-    counts = groups.PendingCounts.of(await call(commands, *groups.pending_counts(SOURCE)))
+    counts = groups.PendingCounts.of(await call(commands, "XPENDING", SOURCE.stream, SOURCE.group))
     found = await groups.idle_entries(commands, SOURCE, counts, min_idle_ms=0)
     assert [one.entry_id.decode() for one in found] == ids
 
