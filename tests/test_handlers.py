@@ -329,11 +329,26 @@ def test_middleware_may_be_whatever_takes_a_delivery_and_the_next(layer: Any) ->
     EventRouter(middleware=(layer, layer))
 
 
-@pytest.mark.parametrize("handler", [two, needs_a_keyword, Layer(), Layer.method, partial(three, 1), nothing])
-def test_a_handler_that_cannot_be_called_with_an_event_is_refused(handler: Any) -> None:
-    refused = f"a handler must be an async function of one argument, the event, not {handler!r}"
-    with pytest.raises(TypeError, match=f"^{re.escape(refused)}$"):
+@pytest.mark.parametrize(
+    ("handler", "parameter"),
+    [
+        (two, "other"),
+        (needs_a_keyword, "session"),
+        (Layer(), "call_next"),
+        (Layer.method, "delivery"),
+        (partial(three, 1), "another"),
+    ],
+)
+def test_a_handler_with_a_parameter_that_nothing_fills_is_refused(handler: Any, parameter: str) -> None:
+    refused = f"nothing can fill the parameter {parameter!r}: it has no Depends() and no default, and is no event"
+    with pytest.raises(TypeError, match=f"^the handler '[a-zA-Z_]+': {re.escape(refused)}, Delivery or EventEmitter$"):
         EventRouter().on(HdKeyed)(handler)
+
+
+def test_a_handler_that_takes_no_event_is_refused() -> None:
+    refused = f"a handler must be an async function of one argument, the event, not {nothing!r}"
+    with pytest.raises(TypeError, match=f"^{re.escape(refused)}$"):
+        EventRouter().on(HdKeyed)(nothing)
 
 
 def test_a_handler_s_wrapper_is_called_and_not_what_it_wraps() -> None:

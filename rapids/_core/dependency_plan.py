@@ -153,34 +153,26 @@ class _Planning:
     def arguments_for(self, function: Provider, parameters: Sequence[Parameter]) -> Arguments:
         """Where the values of these parameters are. Raises `TypeError` if one cannot be filled."""
         found: list[tuple[str, int]] = []
-        unknown: list[tuple[Parameter, str]] = []
         for parameter in parameters:
             if parameter.kind in VARIADIC:
                 continue
             try:
                 at = self._source(function, parameter)
-            except LookupError as error:
-                unknown.append((parameter, str(error)))
-                continue
+            except LookupError as why:
+                where = f"the handler {self._handler!r}"
+                if self._path:
+                    where += f" depends on the provider {_text_of(self._path[-1])}: nothing can fill its parameter"
+                else:
+                    where += ": nothing can fill the parameter"
+                raise TypeError(f"{where} {parameter.name!r}: {why}") from None
             if at is not None:
                 found.append((parameter.name, at))
-        if unknown:
-            parameter, why = unknown[0]
-            if not (self._path or found or why):
-                return ()  # the handler is refused as every function that does not take one argument
-            where = f"the handler {self._handler!r}"
-            why = why or f"it has no Depends() and no default, and is no {GIVEN}"
-            if self._path:
-                where += f" depends on the provider {_text_of(self._path[-1])}: nothing can fill its parameter"
-            else:
-                where += ": nothing can fill the parameter"
-            raise TypeError(f"{where} {parameter.name!r}: {why}")
         return tuple(found)
 
     def _source(self, function: Provider, parameter: Parameter) -> int | None:
         """Where the value of a parameter is; None if it keeps its default.
 
-        Raises `LookupError` with the reason if nothing can fill it, with an empty one if its type says nothing.
+        Raises `LookupError` with the reason if nothing can fill it.
         """
         is_given = isinstance(function, partial) and parameter.name in cast("partial[Any]", function).keywords
         default: Any = parameter.default
@@ -190,7 +182,7 @@ class _Planning:
             if default is not Parameter.empty and not _is_marker(default):
                 return None
             raise LookupError(f"its annotation {parameter.annotation!r} cannot be resolved: {error}") from error
-        kind, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+        kind, metadata = _without_aliases(annotation)
         marker: Any = next((one for one in reversed([*metadata, default]) if _is_marker(one)), None)
         if is_given or (marker is None and default is not Parameter.empty and not _is_of_request(default)):
             return None
@@ -199,6 +191,8 @@ class _Planning:
         if marker is not None:
             return self._step_of(kind if marker.dependency is None else marker.dependency, marker.use_cache)
         for one in (*metadata, default):
+            if getattr(one, "__name__", "") == "Depends":
+                raise LookupError("Depends is not called: write Depends() with the provider, if it is not the class")
             if _is_of_request(one):
                 raise LookupError(f"a handler runs for an event, and only a request has a {type(one).__name__}")
         return self._given(kind)
@@ -233,7 +227,7 @@ class _Planning:
                     f"let the handler depend on what needs none{or_else}"
                 )
         if kind is Parameter.empty or kind is object or kind is Any:
-            raise LookupError
+            raise LookupError(f"it has no Depends() and no default, and is no {GIVEN}")
         raise LookupError(f"it has no Depends() and no default, and {_text_of(kind)} is no {GIVEN}")
 
     def _step_of(self, provider: Any, use_cache: bool) -> int:
@@ -276,6 +270,21 @@ def _resolved(function: Provider, parameter: Parameter) -> Any:
     one = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     *_, innermost = _layers(function)
     return get_type_hints(one, getattr(innermost, "__globals__", {}), include_extras=True)[parameter.name]
+
+
+def _without_aliases(annotation: Any) -> tuple[Any, list[Any]]:
+    """A type and its metadata. The type may be named by `type SessionDep = Annotated[...]`, as in FastAPI."""
+    metadata: list[Any] = []
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *further = get_args(annotation)
+            metadata = [*further, *metadata]
+        elif type(get_origin(annotation) or annotation).__name__ == "TypeAliasType":
+            arguments = get_args(annotation)
+            value = (get_origin(annotation) or annotation).__value__
+            annotation = value[arguments] if arguments else value
+        else:
+            return annotation, metadata
 
 
 def _layers(function: Provider) -> Iterator[Any]:

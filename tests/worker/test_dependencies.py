@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import fastapi
 import pytest
 from fastapi.security import OAuth2PasswordBearer
 from redis.asyncio import Redis
 from starlette.requests import Request
+from typing_extensions import TypeAliasType
 
 from rapids import BaseEvent, CallNext, Delivery, Depends, Event, EventEmitter, EventRouter, GenericEvent
 from rapids._worker.dependency_run import Supplies
@@ -189,6 +190,38 @@ async def test_an_event_that_a_handler_emits_is_caused_by_the_one_it_handles(red
         await eventually(lambda: len(caused) == 2)
 
     assert caused == [(1, "web-1", order.id), (2, "web-1", order.id)]
+
+
+async def get_number(event: DvOrder) -> int:
+    return event.number
+
+
+T = TypeVar("T")
+NumberDep = TypeAliasType("NumberDep", Annotated[int, Depends(get_number)])
+NumberAs = TypeAliasType("NumberAs", Annotated[T, fastapi.Depends(get_number)], type_params=(T,))
+TheDelivery = TypeAliasType("TheDelivery", Delivery)
+
+
+async def test_types_with_names_of_their_own_are_dependencies(redis: Redis) -> None:
+    seen: Seen = []
+    router = make_router(redis)
+
+    class Account:
+        def __init__(self, number: NumberDep) -> None:
+            self.number = number
+
+    @router.on(DvOrder)
+    async def handle(
+        event: DvOrder,
+        number: NumberDep,
+        same: NumberAs[int],
+        delivery: TheDelivery,
+        account: Annotated[TypeAliasType("AnAccount", Account), "other metadata", Depends()],  # type: ignore[valid-type]
+    ) -> None:
+        seen.append((number, same, delivery.handler, account.number))
+
+    await run(router, redis, DvOrder(number=3))
+    assert seen == [(3, 3, "handle", 3)]
 
 
 def test_a_handler_without_dependencies_is_called_as_it_is() -> None:
@@ -556,6 +589,8 @@ def test_a_parameter_of_a_handler_that_nothing_can_fill_is_refused() -> None:
     async def text(event: DvOrder, it: Annotated["str | int", Depends()]) -> None: ...
     async def by_position(event: DvOrder, it: Annotated[str, Depends(get_user)], /) -> None: ...
     async def another(event: DvOrder, payment: DvPayment) -> None: ...
+    async def not_called(event: DvOrder, it: Annotated[str, Depends]) -> None: ...
+    async def not_called_either(event: DvOrder, it: Annotated[str, fastapi.Depends]) -> None: ...
 
     for handler, parameter, reason in [
         (typed, "page", "it has no Depends() and no default, and int is no event, Delivery or EventEmitter"),
@@ -563,6 +598,8 @@ def test_a_parameter_of_a_handler_that_nothing_can_fill_is_refused() -> None:
         (request, "request", "there is no starlette.requests.Request; let the handler depend on what needs none"),
         (text, "it", "Depends() without a provider needs a class as the annotation, not str | int"),
         (by_position, "it", "it can be given by position only"),
+        (not_called, "it", "Depends is not called: write Depends() with the provider, if it is not the class"),
+        (not_called_either, "it", "Depends is not called: write Depends() with the provider, if it is not the class"),
         (another, "payment", "the handler gets events that are no tests.worker.helpers.DvPayment"),
     ]:
         expected = f"the handler {handler.__name__!r}: nothing can fill the parameter {parameter!r}: "
