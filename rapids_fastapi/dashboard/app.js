@@ -8,6 +8,7 @@ import { html, render, useEffect, useState } from "./ui.js";
 import { ArchiveView } from "./views/archive.js";
 import { AuditView } from "./views/audit.js";
 import { CatalogView } from "./views/catalog.js";
+import { EntriesView, EntryView } from "./views/entries.js";
 import { GroupsView } from "./views/groups.js";
 import { LetterView } from "./views/letter.js";
 import { LettersView } from "./views/letters.js";
@@ -23,6 +24,7 @@ const VIEWS = /** @type {Record<string, {title: string, key?: string, view: any,
   archive: { title: "Archive", view: ArchiveView, isWithin: "letters" },
   operations: { title: "Operations", key: "p", view: OperationsView, one: OperationView },
   groups: { title: "Groups", key: "g", view: GroupsView },
+  entries: { title: "Entries", view: EntriesView, one: EntryView, isWithin: "groups" },
   trace: { title: "Trace", key: "t", view: TraceView },
   catalog: { title: "Catalog", key: "c", view: CatalogView },
   audit: { title: "Audit", key: "a", view: AuditView },

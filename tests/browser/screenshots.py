@@ -103,6 +103,7 @@ def _places(page: Page, address: str) -> dict[str, str | tuple[str, Callable[[Pa
         "operations", {"kind": "replay", "selector": {"fingerprint": cause}, "rate": 5, "reason": "the courier is back"}
     )
     post("groups/pause", {"stream": "shop:orders", "group": "mail", "reason": "templates are being repaired"})
+    entry = get("entries?stream=shop%3Aorders&limit=5")["items"][-1]["entry_id"]
     hostile = get("dead-letters?handler=index_order")["items"][0]["id"]
 
     def edit(page: Page) -> None:
@@ -145,6 +146,8 @@ def _places(page: Page, address: str) -> dict[str, str | tuple[str, Callable[[Pa
         "groups": "#/groups",
         "paused": "#/groups?stream=shop%3Aorders&group=mail",
         "group": "#/groups?stream=shop%3Aorders&group=search",
+        "entries": "#/entries?stream=shop%3Aorders",
+        "entry": f"#/entries/{entry}?stream=shop%3Aorders",
         "trace": f"#/trace?id={letters[0]['correlation_id']}",
         "catalog": "#/catalog",
         "audit": "#/audit?actor=ann",

@@ -171,6 +171,29 @@ def test_a_canary_stops_by_itself(dashboard: Page, served: Served) -> None:
     until(lambda: shop.run(shop.letters()) >= before)
 
 
+def test_entries_are_found_by_time_and_id(dashboard: Page, served: Served) -> None:
+    page = dashboard
+    page.keyboard.press("g")
+    page.get_by_role("link", name="Entries", exact=True).click()
+    rows = page.locator("table.entries tbody tr")
+    expect(rows).not_to_have_count(0)
+    page.get_by_role("button", name="Oldest first").click()
+    expect(page).to_have_url(re.compile("order=oldest"))
+    expect(rows.first).to_contain_text("order.placed")
+    first = rows.first.locator(".under").inner_text()
+    page.keyboard.press("/")
+    page.keyboard.type("since:1d")
+    page.keyboard.press("Enter")
+    expect(page.locator(".chip")).to_contain_text("since")
+    expect(rows.first.locator(".under")).to_have_text(first)
+    rows.first.get_by_role("link", name="order.placed").click()
+    expect(page.locator(".tree").first).to_contain_text("customer")
+    expect(page.locator(".facts")).to_contain_text(first)
+    page.get_by_role("link", name="earlier entries").click()
+    expect(rows).to_have_count(1)
+    expect(rows.first.locator(".under")).to_have_text(first)
+
+
 def test_hostile_texts_stay_texts_and_numbers_keep_their_digits(dashboard: Page, served: Served) -> None:
     page = dashboard
     page.goto(f"{served.dashboard}#/letters?handler=index_order")
@@ -223,7 +246,17 @@ def test_axe_finds_nothing_serious(dashboard: Page, served: Served) -> None:
     page = dashboard
     letter = page.request.get(f"{served.dashboard}api/dead-letters").json()["items"][0]["id"]
     found = {}
-    places = ["overview", "letters", f"letters/{letter}", "operations", "groups", "trace?id=web-4", "catalog", "audit"]
+    places = [
+        "overview",
+        "letters",
+        f"letters/{letter}",
+        "operations",
+        "groups",
+        "entries",
+        "trace?id=web-4",
+        "catalog",
+        "audit",
+    ]
     for place in (*places, f"groups?stream=shop%3Aorders&group=mail&dlq={DLQ}"):
         page.goto(f"{served.dashboard}#/{place}")
         page.locator("main h1").first.wait_for()

@@ -1,9 +1,10 @@
 /** The groups of a stream: how far they are, what is wrong, and who works. */
-import { address, capabilities, useQuery } from "../api.js";
+import { address, useQuery } from "../api.js";
 import { count, counted, duration } from "../format.js";
 import { Answer, Empty, Time } from "../parts.js";
-import { go, link, place, search, stream } from "../route.js";
+import { go, link, place, stream } from "../route.js";
 import { html } from "../ui.js";
+import { StreamChoice, StreamTabs } from "./entries.js";
 import { GroupView } from "./group.js";
 import { GroupState, Words, findingsOf } from "./health.js";
 
@@ -13,17 +14,12 @@ export function GroupsView() {
 }
 
 function AllGroups() {
-  const streams = capabilities.value?.streams ?? [];
   const groups = useQuery(address("groups", { stream: stream(), limit: 200 }), { every: 3 });
   const overview = useQuery(address("overview"), { every: 5 });
   const here = overview.data?.streams.find((/** @type {any} */ one) => one.stream === stream());
   return html`<div class="page-head">
-      <h1>Groups</h1>
-      <div class="title-line">
-        ${streams.length > 1
-          ? html`<label class="inline">Stream <select value=${stream()} onChange=${(/** @type {any} */ event) => search({ stream: event.target.value })}>
-              ${streams.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select></label>`
-          : html`<span class="mono">${stream()}</span>`}
+      <h1>Groups</h1><${StreamTabs} current="groups" />
+      <div class="table-head"><${StreamChoice} />
         ${here && html`<p class="summary">${counted(here.length, "entry", "entries")} · last <${Time} at=${here.last_at} /></p>`}
       </div>
     </div>

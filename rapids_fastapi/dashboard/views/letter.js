@@ -130,7 +130,7 @@ function facts(letter) {
     ["Handler", letter.handler && html`<a class="mono" href=${link("letters", { query: { ...ofQueue(), handler: letter.handler } })}>${letter.handler}</a>`],
     ["Group", html`<a class="mono" href=${link("groups", { query: { stream: letter.stream, group: letter.group } })}>${letter.group}</a>`],
     ["Stream", html`<span class="mono">${letter.stream}</span>`],
-    ["Entry", html`<span class="mono">${letter.entry_id}</span>`],
+    ["Entry", html`<a class="mono" href=${link("entries", { id: letter.entry_id, query: { stream: letter.stream } })}>${letter.entry_id}</a>`],
     ["Correlation", trace && html`<a class="mono" href=${link("trace", { query: { id: trace } })}>${trace}</a>`],
     ["Caused by", letter.causation_id && html`<span class="mono">${letter.causation_id}</span>`],
     ["Error", letter.error_type && html`<span class="mono">${letter.error_type}</span>`],

@@ -96,7 +96,7 @@ function EventRow({ event, tree, x }) {
       </svg>
     </div>
     ${isOpen && html`<div class="trace-detail">
-      <p class="muted">${event.stream} · <span class="mono">${event.entry_id}</span> · event <span class="mono">${event.event_id}</span>${event.missing_parent ? " · its cause was not found" : ""}</p>
+      <p class="muted">${event.stream} · <a class="mono" href=${link("entries", { id: event.entry_id, query: { stream: event.stream } })}>${event.entry_id}</a> · event <span class="mono">${event.event_id}</span>${event.missing_parent ? " · its cause was not found" : ""}</p>
       ${letters.map((/** @type {any} */ one) => html`<p key=${one.id}><${LetterLink} letter=${one} /> <span class="cut"><${ErrorType} type=${one.error_type} /> ${one.error}</span></p>`)}
       <${PayloadView} payload=${event.data} />
     </div>`}`;
