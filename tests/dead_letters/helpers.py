@@ -17,6 +17,9 @@ from rapids._storage.keys import letter_index
 from rapids._wire.letter_format import Origin, write_letter
 from tests.worker.helpers import DLQ, GROUP, STREAM, DvOrder, as_text, fields_of
 
+AT_ONCE = 100
+"""Letters that are written in one round trip: on a busy machine, the answer to more would come too late."""
+
 WRITE = scripts.assemble(
     "write.lua",
     """-- include: lib/letters.lua
@@ -99,4 +102,8 @@ async def write_through_script(redis: Redis, count: int = 1, *, maxlen: int = 0,
 async def write_flat(redis: Redis, dlq: str, letters: Sequence[Sequence[bytes]], *, maxlen: int = 0) -> list[str]:
     """Letters, each its names and values, written and indexed as a router does it; their ids."""
     calls = [((dlq, letter_index(dlq)), (maxlen, *flat)) for flat in letters]
-    return [checked(reply).decode() for reply in await run(SharedPool(redis, dlq), WRITE, calls)]
+    letter_ids: list[str] = []
+    for first in range(0, len(calls), AT_ONCE):
+        replies = await run(SharedPool(redis, dlq), WRITE, calls[first : first + AT_ONCE])
+        letter_ids += [checked(reply).decode() for reply in replies]
+    return letter_ids
