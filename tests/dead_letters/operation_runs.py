@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from rapids import DeadLetterQueue, LetterFilter
 from rapids.dead_letters import Operation, Selector
 from rapids.dead_letters.operations import Operations
-from tests.dead_letters.helpers import write
+from tests.dead_letters.helpers import AT_ONCE, write
 from tests.support import PATIENCE, SOON, eventually
 from tests.worker.helpers import DLQ, as_text, replay_stream
 
@@ -33,6 +33,8 @@ async def write_many(redis: Redis, count: int, **options: str) -> list[str]:
             ids.append(f"{ms + number}-0")
             new = {b"letter_id": ids[-1].encode(), b"data": b'{"number":%d,"text":""}' % number}
             pipe.xadd(DLQ, fields | new, id=ids[-1])
+            if number % AT_ONCE == 0:
+                await pipe.execute()
         await pipe.execute()
     return ids
 
