@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import NoReturn
 
+from redis.exceptions import ResponseError
+
 from rapids.background import (
     check_lifespan,
     dead_letter_queues,
@@ -303,7 +305,11 @@ async def _serve(
             parts.enter_context(_sent(sent_to, read))
         elif options.metrics is not None:
             metrics.processes, metrics.groups = lambda: {"1": read()}, reader
-        await parts.enter_async_context(routers_running(found.routers, client, stop_timeout=options.graceful_timeout))
+        try:
+            running = routers_running(found.routers, client, stop_timeout=options.graceful_timeout)
+            await parts.enter_async_context(running)
+        except ResponseError as error:  # a permission that the user lacks, or a key of another kind
+            raise RapidsError(f"Redis refuses to start a router: {error}; rapids doctor says what is wrong") from None
         if telemetry is not None:
             await parts.enter_async_context(reader.reported_to(telemetry.gauges, telemetry.wants_gauges))
         await parts.enter_async_context(operations_running(dead_letter_queues(client, found.routers).values()))

@@ -301,3 +301,20 @@ def test_what_cannot_start_says_why_once_and_exits_with_2(tmp_path: Path, privat
             assert command.said.count("rapids: ") == 1
             assert said in command.said
             assert "Traceback" not in command.said
+
+
+@pytest.mark.standalone("makes a user of one server")
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_missing_permission_is_one_line(
+    redis: Redis, redis_address: str, tmp_path: Path, processes: str
+) -> None:
+    await redis.execute_command("ACL", "SETUSER", "few", "on", ">pw", "~*", "&*", "+@all", "-xgroup")
+    url = redis_address.replace("redis://", "redis://few:pw@").replace("unix://", "unix://few:pw@")
+    try:
+        with rapids_run(tmp_path, url, "--processes", processes, targets="run_workers:routers") as command:
+            assert until(lambda: command.process.poll()) == 2
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "few")
+    assert "User few has no permissions to run the 'xgroup|create' command; rapids doctor" in command.said
+    assert "Traceback" not in command.said
+    assert command.said.count("rapids: ") == 1
