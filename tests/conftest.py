@@ -47,7 +47,6 @@ LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server", default=DEFAULT, choices=NAMES, help="what the tests run on (%(default)s)")
-    parser.addoption("--measure-quick", action="store_true", help="measure no coverage of slow tests")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -123,8 +122,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    markers = ("unmeasured", "slow") if item.config.getoption("--measure-quick") else ("unmeasured",)
-    with unmeasured() if any(item.get_closest_marker(name) for name in markers) else nullcontext():
+    with unmeasured() if item.get_closest_marker("unmeasured") else nullcontext():
         return (yield)
 
 
